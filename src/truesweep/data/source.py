@@ -1,0 +1,48 @@
+"""What every source of data has in common: the keys of the `data` group, and `load`."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Lt
+
+from truesweep.data.samples import Kind, Splits
+
+
+@dataclass(kw_only=True)
+class Source(ABC):
+    """Where samples come from, and how they are put into batches.
+
+    Args:
+        batch_size: Samples per optimizer step, over all devices.
+        micro_batch_size: Samples per forward pass on one device; changes memory and speed, never
+            the result. None: the program chooses.
+        eval_batch_size: Samples per forward pass of an evaluation on one device. None: the program
+            chooses.
+        max_length: Tokens: the window of packed text, the longest sample otherwise.
+        packing: Join texts into full windows; otherwise each sample stands on its own.
+        group_by_length: Let samples of similar length share an optimizer step, where there is
+            padding to be saved.
+        num_workers: Processes that prepare batches on each device; 0: none besides the main one.
+        val_fraction: Share of the data that is split off for validation where no split is given.
+        test_fraction: The same for the test split.
+    """
+
+    batch_size: Annotated[int, Gt(0)] = 32
+    micro_batch_size: Annotated[int, Gt(0)] | None = None
+    eval_batch_size: Annotated[int, Gt(0)] | None = None
+    max_length: Annotated[int, Gt(1)] = 128
+    packing: bool = True
+    group_by_length: bool = True
+    num_workers: Annotated[int, Ge(0)] = 0
+    val_fraction: Annotated[float, Gt(0), Lt(1)] = 0.05
+    test_fraction: Annotated[float, Gt(0), Lt(1)] = 0.05
+
+    @abstractmethod
+    def load(self, kind: Kind) -> Splits:
+        """Load all three splits as samples of one kind.
+
+        Raises:
+            ConfigError: A key does not fit what the kind needs.
+            DataError: The data are missing, malformed or contradict themselves.
+        """
