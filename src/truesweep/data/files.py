@@ -1,0 +1,149 @@
+"""`data=files`: samples from the user's own files."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from truesweep.data.readers import COMPRESSED, DataFile, extension, find, listed, matches
+from truesweep.data.records import Columns, Located, to_samples
+from truesweep.data.samples import Kind, Labelled, Splits
+from truesweep.data.splitting import (
+    Parts,
+    check_labels,
+    complete,
+    shares,
+    split_documents,
+    split_off,
+)
+from truesweep.data.tables import READERS, Row, read_table
+from truesweep.errors import DataError
+
+Group = tuple[DataFile, ...]  # one file, or the two sides of a parallel text
+
+
+@dataclass(kw_only=True)
+class Files(Columns):
+    """Samples from files, which are named by paths or globs, relative to the current folder.
+
+    Formats go by extension, before `.gz` or `.zst`: `.jsonl`, `.csv`, `.tsv`, `.parquet`; what is
+    none of these is plain text, in UTF-8. A plain text is one document where `packing` is on, and
+    a sample for each line otherwise. Pairs in plain text are named by what stands before the
+    language: `train=data/train` with `source=de target=en` for `data/train.de` and
+    `data/train.en`, line by line. TSV has no quoting.
+
+    Args:
+        train: Training files.
+        val: Validation files. None: split off from `train` by content hash.
+        test: Test files. None: split off likewise.
+    """
+
+    train: str | list[str]
+    val: str | list[str] | None = None
+    test: str | list[str] | None = None
+
+    def load(self, kind: Kind) -> Splits:
+        """Read all files; see `Source.load`."""
+        named = {"train": self.train, "val": self.val, "test": self.test}
+        groups = {
+            name: self._groups(kind, name) for name, spec in named.items() if spec is not None
+        }
+        origin = {name: [f.origin() for g in of for f in g] for name, of in groups.items()}
+        parts: Parts = {
+            name: [sample for group in of for _, sample in self._samples(kind, group)]
+            for name, of in groups.items()
+        }
+        how = self._split_off(kind, groups["train"], parts)
+        splits = complete(kind, parts, {"files": origin, **how})
+        check_labels(splits, lambda name, label: self._locate(groups, name, label))
+        return splits
+
+    def _split_off(self, kind: Kind, train: list[Group], parts: Parts) -> dict[str, Any]:
+        """Fill the parts that are missing from `train`; tell how, for provenance."""
+        missing = shares(self, parts)
+        if not missing:
+            return {}
+        unit = "samples"
+        if kind == "text" and self.packing and not any(_is_table(file) for (file, *_) in train):
+            divided, unit = split_documents([str(text) for text in parts["train"]], missing)
+        else:
+            divided = split_off(parts["train"], missing)
+        parts |= divided
+        return {"split_off": {"by": f"SHA-256 of {unit} of train", "shares": missing}}
+
+    def _groups(self, kind: Kind, name: str) -> list[Group]:
+        spec, key = getattr(self, name), f"data.{name}"
+        if kind != "pairs":
+            return [(DataFile.read(path),) for path in find(spec, key)]
+        groups: list[Group] = []
+        for pattern in listed(spec, key):
+            if extension(pattern) in READERS:
+                groups += [(DataFile.read(path),) for path in find(pattern, key)]
+            else:
+                groups += [tuple(map(DataFile.read, both)) for both in self._parallel(pattern, key)]
+        return groups
+
+    def _parallel(self, pattern: str, key: str) -> Iterator[tuple[Path, Path]]:
+        """The two files of each prefix that a pattern names."""
+        source, target = self.columns("pairs")
+        found = _sides(pattern, source)
+        if not found and Path(pattern).is_file():
+            raise DataError(
+                f"{key}={pattern}: not a table. Name the PREFIX of PREFIX.{source} and "
+                f"PREFIX.{target}, or a file in one of {', '.join(READERS)}."
+            )
+        for path in found or [Path(f"{pattern}.{source}").expanduser()]:
+            plain = path.with_suffix("") if path.suffix in COMPRESSED else path
+            prefix = str(plain).removesuffix(f".{source}")
+            other = _sides(prefix, target) or [Path(f"{prefix}.{target}")]
+            yield path, other[0]
+
+    def _samples(self, kind: Kind, group: Group) -> Iterator[Located]:
+        file = group[0]
+        if len(group) == 2:
+            columns, rows = [str(other.path) for other in group], _line_pairs(*group)
+        elif _is_table(file):
+            columns = self.columns(kind)
+            rows = read_table(file, columns)
+        elif kind == "text":
+            return self._plain(file)
+        else:
+            raise DataError(
+                f"{file.path}: not a table that the program knows. Use one of {', '.join(READERS)}."
+            )
+        return to_samples(kind, columns, rows, lambda place: _where(file, place))
+
+    def _plain(self, file: DataFile) -> Iterator[Located]:
+        return iter([(1, file.text())]) if self.packing else file.numbered_lines()
+
+    def _locate(self, groups: dict[str, list[Group]], name: str, label: str) -> str:
+        """Where a label first stands: read again, rather than keep a place for every sample."""
+        for group in groups.get(name, groups["train"]):
+            for place, sample in self._samples("labelled", group):
+                if isinstance(sample, Labelled) and sample.label == label:
+                    return _where(group[0], place)
+        raise AssertionError(f"label {label!r} is in none of the files that it came from")
+
+
+def _is_table(file: DataFile) -> bool:
+    return extension(file.path) in READERS
+
+
+def _where(file: DataFile, place: int) -> str:
+    return f"{file.path}, {'row' if extension(file.path) == '.parquet' else 'line'} {place}"
+
+
+def _sides(prefix: str, language: str) -> list[Path]:
+    """Files of one language under a prefix or a glob of prefixes; the plain one comes first."""
+    return [path for end in ("", *COMPRESSED) for path in matches(f"{prefix}.{language}{end}")]
+
+
+def _line_pairs(source: DataFile, target: DataFile) -> Iterator[Row]:
+    """The lines of two files side by side."""
+    left, right = source.lines(), target.lines()
+    if len(left) != len(right):
+        raise DataError(
+            f"{source.path} has {len(left)} lines and {target.path} has {len(right)}. Line n of "
+            "one must be the translation of line n of the other: mend the files."
+        )
+    return ((n, list(both)) for n, both in enumerate(zip(left, right, strict=True), 1))

@@ -1,0 +1,97 @@
+"""Rows of a table as samples: which columns are needed, and what may stand in them."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from truesweep.data.samples import Kind, Labelled, Pair, Sample
+from truesweep.data.source import Source
+from truesweep.errors import ConfigError, DataError
+
+Located = tuple[int, Sample]  # line or row, counted from 1, and the sample that stands there
+
+
+@dataclass(kw_only=True)
+class Columns(Source):
+    """A source whose samples can stand in the columns of a table.
+
+    Args:
+        source: Language to translate from, or the column that holds it.
+        target: Language to translate into, or the column that holds it.
+        text_column: Column of the text, for language models and classification.
+        label_column: Column of the class, for classification.
+    """
+
+    source: str | None = None
+    target: str | None = None
+    text_column: str = "text"
+    label_column: str = "label"
+
+    def columns(self, kind: Kind) -> list[str]:
+        """The columns that make up a sample, in the order of its fields.
+
+        Raises:
+            ConfigError: Pairs are wanted, and the two sides are not named, or named alike.
+        """
+        if kind == "text":
+            return [self.text_column]
+        if kind == "labelled":
+            return [self.text_column, self.label_column]
+        if self.source is None or self.target is None:
+            raise ConfigError(
+                f"data.source={self.source} and data.target={self.target}: a translation needs "
+                "both. Set data.source=de data.target=en, say."
+            )
+        if self.source == self.target:
+            raise ConfigError(f"data.source and data.target are both {self.source!r}. Change one.")
+        return [self.source, self.target]
+
+
+def to_samples(
+    kind: Kind,
+    columns: Sequence[str],
+    rows: Iterable[tuple[int, Sequence[Any]]],
+    where: Callable[[int], str],
+) -> Iterator[Located]:
+    """Check the values of rows and make samples of them.
+
+    Args:
+        kind: What to make.
+        columns: Names of the columns, as `Columns.columns` gives them.
+        rows: Their values, each row with its place.
+        where: Words for a place, for messages.
+
+    Raises:
+        DataError: A value is missing, empty, or not of a type that can be used.
+    """
+    make: dict[Kind, Callable[..., Sample]] = {"text": str, "pairs": Pair, "labelled": Labelled}
+    checks = (_text, _label) if kind == "labelled" else (_text, _text)
+    for place, values in rows:
+        cells = zip(checks, columns, values, strict=False)
+        try:
+            yield place, make[kind](*[check(column, value) for check, column, value in cells])
+        except ValueError as error:
+            raise DataError(
+                f"{where(place)}: {error}. Mend the value or remove the sample."
+            ) from None
+
+
+def _text(column: str, value: Any) -> str:
+    """A text that is not blank and can be written as UTF-8."""
+    if not isinstance(value, str):
+        found = "null" if value is None else f"a {type(value).__name__}, not a text"
+        raise ValueError(f"{column!r} is {found}")
+    if not value.strip():
+        raise ValueError(f"{column!r} is empty")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:  # JSON can spell it as \ud800
+        raise ValueError(
+            f"{column!r} holds half a surrogate pair at character {error.start}"
+        ) from None
+    return value
+
+
+def _label(column: str, value: Any) -> str:
+    """The name of a class, which files without types cannot tell from a number."""
+    return _text(column, str(value) if isinstance(value, int) else value)
