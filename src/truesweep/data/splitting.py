@@ -74,9 +74,9 @@ def complete(kind: Kind, parts: Parts, origin: dict[str, Any]) -> Splits:
     for name, samples in parts.items():
         if not samples:
             raise DataError(
-                f"Nothing is left for the {name} split when training data are divided by content "
-                f"hash. Name data.{name} yourself, give more data, or change data.val_fraction "
-                "and data.test_fraction."
+                f"No sample is left for {name} when the training data are divided by content "
+                "hash. Give more data or a split of their own, or change data.val_fraction="
+                "… and data.test_fraction=…"
             )
     return Splits.of(kind, parts["train"], parts["val"], parts["test"], origin)
 

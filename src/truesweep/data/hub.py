@@ -1,0 +1,171 @@
+"""`data=hub`: samples from the Hugging Face hub, or from a folder laid out like a hub dataset."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from truesweep.data.readers import nearest
+from truesweep.data.records import Columns, Located, to_samples
+from truesweep.data.samples import Kind, Labelled, Splits
+from truesweep.data.splitting import Parts, check_labels, complete, shares, split_off
+from truesweep.data.tables import missing_column
+from truesweep.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetBuilder
+
+
+@dataclass(kw_only=True)
+class Hub(Columns):
+    """Samples that `datasets.load_dataset` finds, with an optional install: `truesweep[hub]`.
+
+    Classes may be numbers with names (`ClassLabel`); the two sides of a translation may be columns
+    or the keys of one (`{"translation": {"de": …, "en": …}}`). A split may be a slice, such as
+    `train[:10%]`. Where the data have no `validation` or no `test`, or None is named, that split
+    is split off from the training samples by content hash.
+
+    Args:
+        name: Repository on the hub, or a local folder.
+        config: Its configuration, where there are several.
+        revision: Its commit, branch or tag; None: the newest.
+        train_split: Name of the training split.
+        val_split: Name of the validation split.
+        test_split: Name of the test split.
+    """
+
+    name: str
+    config: str | None = None
+    revision: str | None = None
+    train_split: str = "train"
+    val_split: str | None = "validation"
+    test_split: str | None = "test"
+
+    def load(self, kind: Kind) -> Splits:
+        """Fetch what is not in the cache, and make samples; see `Source.load`."""
+        self.columns(kind)  # fails before anything is fetched
+        builder = self._prepared()
+        specs = self._specs(list(builder.info.splits))
+        parts: Parts = {
+            name: [sample for _, sample in self._samples(kind, builder, spec)]
+            for name, spec in specs.items()
+        }
+        missing = shares(self, parts)
+        if missing:
+            parts |= split_off(parts["train"], missing)
+        splits = complete(kind, parts, self._origin(builder, specs, missing))
+        check_labels(splits, lambda name, label: self._locate(builder, specs, name, label))
+        return splits
+
+    def _prepared(self) -> "DatasetBuilder":
+        """What `load_dataset` makes before it returns; it knows the splits' names."""
+        try:
+            import datasets
+        except ImportError as error:
+            raise ConfigError(
+                "data=hub needs the package datasets: pip install truesweep[hub]"
+            ) from error
+        if not sys.stderr.isatty():
+            datasets.disable_progress_bars()
+        try:
+            builder = datasets.load_dataset_builder(
+                str(Path(self.name).expanduser()), self.config, revision=self.revision
+            )
+            builder.download_and_prepare()
+        except (datasets.exceptions.DatasetsError, OSError, ValueError) as error:
+            cause = f" ({error.__cause__})" if error.__cause__ else ""
+            raise DataError(
+                f"data.name={self.name} data.config={self.config} data.revision={self.revision}: "
+                f"{error}{cause}"
+            ) from error
+        return builder
+
+    def _specs(self, names: list[str]) -> dict[str, str]:
+        """The splits to load: all that are named, less a `validation` or `test` there is none of.
+
+        Raises:
+            ConfigError: Another name than these is not among the `names` of the data.
+        """
+        specs = {}
+        for key, name, optional in (
+            ("train", self.train_split, None),
+            ("val", self.val_split, "validation"),
+            ("test", self.test_split, "test"),
+        ):
+            if name is None or (name == optional and name not in names):
+                continue
+            wanted = {part.split("[")[0].strip() for part in name.split("+")}
+            if not wanted <= set(names):
+                raise ConfigError(
+                    f"data.{key}_split={name}: {self.name} has no such split. There are: "
+                    f"{', '.join(nearest(name, names))}."
+                )
+            specs[key] = name
+        return specs
+
+    def _samples(self, kind: Kind, builder: "DatasetBuilder", spec: str) -> Iterator[Located]:
+        where, columns = f"{self.name}, split {spec}", self.columns(kind)
+        rows = _rows(builder.as_dataset(split=spec), columns, where)
+        return to_samples(kind, columns, rows, lambda place: f"{where}, row {place}")
+
+    def _origin(
+        self, builder: "DatasetBuilder", specs: dict[str, str], missing: dict[str, float]
+    ) -> dict[str, Any]:
+        origin = {
+            "name": self.name,
+            "config": builder.config.name,
+            "revision": builder.hash,  # the commit, for data on the hub
+            "splits": specs,
+        }
+        how = {"by": "SHA-256 of samples of train", "shares": missing}
+        return {"hub": origin, **({"split_off": how} if missing else {})}
+
+    def _locate(
+        self, builder: "DatasetBuilder", specs: dict[str, str], name: str, label: str
+    ) -> str:
+        spec = specs.get(name, self.train_split)
+        for place, sample in self._samples("labelled", builder, spec):
+            if isinstance(sample, Labelled) and sample.label == label:
+                return f"{self.name}, split {spec}, row {place}"
+        raise AssertionError(f"label {label!r} is not in the split that it came from")
+
+
+def _rows(
+    dataset: "Dataset", columns: Sequence[str], where: str
+) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    """The values of columns, rows counted from 1."""
+    return enumerate(zip(*(_column(dataset, name, where) for name in columns), strict=True), 1)
+
+
+def _column(dataset: "Dataset", name: str, where: str) -> list[Any]:
+    """A column, or what a column of dictionaries holds under that name; classes by their names."""
+    if name in dataset.column_names:
+        values = list(dataset[name])
+        names = getattr(dataset.features[name], "names", None)
+        return values if names is None else _class_names(names, values, where)
+    for outer in dataset.column_names:
+        if name in _keys(dataset.features[outer]):
+            return [value and value.get(name) for value in dataset[outer]]
+    inner = chain.from_iterable(_keys(feature) for feature in dataset.features.values())
+    raise missing_column(where, name, [*dataset.column_names, *inner])
+
+
+def _keys(feature: Any) -> Sequence[str]:
+    """Names within a column: of a `Translation`, or of a dictionary."""
+    keys: Sequence[str] = getattr(feature, "languages", None) or (
+        list(feature) if isinstance(feature, dict) else []
+    )
+    return keys
+
+
+def _class_names(
+    names: Sequence[str], values: Sequence[int | None], where: str
+) -> list[str | None]:
+    if -1 in values:
+        raise DataError(
+            f"{where}, row {values.index(-1) + 1}: the class is -1, as where labels are kept "
+            "secret. Name another split, or null to split one off: data.test_split=null"
+        )
+    return [None if value is None else names[value] for value in values]
