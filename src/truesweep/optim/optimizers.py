@@ -1,0 +1,124 @@
+"""The optimizers behind `optimizer=adamw|muon|sgd`; each takes the groups of `parameter_groups`."""
+
+from typing import Annotated, Any, Literal
+
+import torch
+from annotated_types import Ge, Gt, Lt
+
+from truesweep.errors import ConfigError
+from truesweep.optim.muon_adamw import MuonAdamW
+
+Groups = list[dict[str, Any]]
+Rate = Annotated[float, Gt(0)]
+Decay = Annotated[float, Ge(0)]
+Momentum = Annotated[float, Ge(0), Lt(1)]
+
+_FUSED_DEVICES = {"cpu", "cuda", "mps", "xpu"}
+
+
+def adamw(
+    params: Groups,
+    lr: Rate = 1e-3,
+    weight_decay: Decay = 0.1,
+    betas: tuple[Momentum, Momentum] = (0.9, 0.95),
+    eps: Rate = 1e-8,
+) -> torch.optim.AdamW:
+    """AdamW (Loshchilov & Hutter 2019), fused where the device has such a kernel.
+
+    Args:
+        params: groups of `parameter_groups`, whose own decay counts.
+        lr: peak learning rate.
+        weight_decay: of a group that says nothing; `parameter_groups` is given the same number.
+        betas: decay of the averages of gradient and squared gradient.
+        eps: added to the root of the squared average.
+    """
+    return torch.optim.AdamW(
+        params, lr=lr, weight_decay=weight_decay, betas=betas, eps=eps, fused=_can_fuse(params)
+    )
+
+
+def sgd(
+    params: Groups,
+    lr: Rate = 0.1,
+    momentum: Momentum = 0.9,
+    nesterov: bool = True,
+    weight_decay: Decay = 0.0,
+) -> torch.optim.SGD:
+    """Stochastic gradient descent, with Nesterov's momentum unless `momentum` is 0.
+
+    Args:
+        params: groups of `parameter_groups`.
+        lr: peak learning rate.
+        momentum: share of the last step in the next.
+        nesterov: look one step of momentum ahead.
+        weight_decay: of a group that says nothing.
+    """
+    return torch.optim.SGD(
+        params,
+        lr=lr,
+        momentum=momentum,
+        nesterov=nesterov and momentum > 0,
+        weight_decay=weight_decay,
+        fused=_can_fuse(params),
+    )
+
+
+def muon(
+    params: Groups,
+    lr: Rate = 0.02,
+    weight_decay: Decay = 0.0,
+    momentum: Momentum = 0.95,
+    ns_steps: Annotated[int, Gt(0), Lt(100)] = 5,
+    adjust_lr_fn: Literal["original", "match_rms_adamw"] = "original",
+    embedding_lr_ratio: Rate = 2.0,
+    head_lr_ratio: Rate = 0.5,
+    gain_lr_ratio: Rate = 1.5,
+    betas: tuple[Momentum, Momentum] = (0.9, 0.95),
+    eps: Rate = 1e-8,
+) -> MuonAdamW:
+    """Muon (Jordan 2024) for hidden matrices, AdamW for the rest, all rates ratios of one `lr`.
+
+    Args:
+        params: groups of `parameter_groups`; the role decides who gets a group.
+        lr: peak learning rate of Muon.
+        weight_decay: decoupled, of a group that says nothing.
+        momentum: of Muon, with Nesterov's correction.
+        ns_steps: Newton-Schulz iterations.
+        adjust_lr_fn: how Muon's rate follows a matrix' shape, see `torch.optim.Muon`.
+        embedding_lr_ratio: AdamW's rate for embeddings over `lr`.
+        head_lr_ratio: likewise for an untied output layer or classifier.
+        gain_lr_ratio: likewise for norms, biases and convolution kernels.
+        betas: of AdamW.
+        eps: of AdamW.
+
+    Raises:
+        ConfigError: no group has the role `matrix`, as when parameters are sharded flat.
+    """
+    ratios = {
+        "matrix": 1.0,
+        "embedding": embedding_lr_ratio,
+        "head": head_lr_ratio,
+        "gain": gain_lr_ratio,
+    }
+    groups = [{"weight_decay": weight_decay, **g, "lr": lr * ratios[g["role"]]} for g in params]
+    matrices = [group for group in groups if group["role"] == "matrix"]
+    others = [group for group in groups if group["role"] != "matrix"]
+    if not matrices:
+        raise ConfigError(
+            "optimizer=muon: found no 2-D weights of linear layers (none are trainable, or the "
+            "strategy shards them flat); set optimizer=adamw"
+        )
+    return MuonAdamW(
+        matrices,
+        others,
+        muon={"momentum": momentum, "ns_steps": ns_steps, "adjust_lr_fn": adjust_lr_fn},
+        adamw={"betas": betas, "eps": eps, "fused": _can_fuse(others)},
+    )
+
+
+def _can_fuse(groups: Groups) -> bool:
+    return all(
+        parameter.device.type in _FUSED_DEVICES and parameter.is_floating_point()
+        for group in groups
+        for parameter in group["params"]
+    )
