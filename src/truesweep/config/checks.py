@@ -1,0 +1,143 @@
+"""Contradictions between keys that can be found without building anything."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from truesweep.config.names import nearest
+from truesweep.errors import ConfigError
+
+Config = Mapping[str, Any]
+REQUIRED_GROUPS = ("data", "model", "optimizer", "scheduler", "trainer", "task")
+METRICS = (
+    "val/loss",
+    "val/perplexity",
+    "val/bits_per_byte",
+    "val/bleu",
+    "val/chrf",
+    "val/f1_macro",
+    "val/f1_weighted",
+    "val/accuracy",
+)
+"""What a validation of one task or another reports."""
+
+
+def contradictions(config: Config) -> list[str]:
+    """All contradictions in a checked configuration, each with its remedy."""
+    return [problem for rule in RULES for problem in rule(config)]
+
+
+def check_across(config: Config) -> None:
+    """Refuse a checked configuration that contradicts itself.
+
+    Raises:
+        ConfigError: With one line for each contradiction.
+    """
+    problems = contradictions(config)
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def groups_are_chosen(config: Config) -> list[str]:
+    """Training needs all groups but the logger, the callbacks and the tokenizer."""
+    return [
+        f"{group}: is required. Choose one with {group}=NAME."
+        for group in REQUIRED_GROUPS
+        if not config.get(group)
+    ]
+
+
+def heads_divide_width(config: Config) -> list[str]:
+    """Every attention head gets an equal share of the width."""
+    width, heads = _integers(config, "model.width", "model.heads")
+    if not width or not heads or width % heads == 0:
+        return []
+    near = min((n for n in range(1, width + 1) if width % n == 0), key=lambda n: abs(n - heads))
+    return [
+        f"model.heads={heads} does not divide model.width={width}. "
+        f"Set model.heads={near} or model.width={-(-width // heads) * heads}."
+    ]
+
+
+def training_has_a_length(config: Config) -> list[str]:
+    """At least one limit ends a training."""
+    trainer = config.get("trainer") or {}
+    if {"max_epochs", "max_steps"} <= trainer.keys() and not any(
+        trainer[key] for key in ("max_epochs", "max_steps")
+    ):
+        return [
+            "trainer: neither max_epochs nor max_steps is given. "
+            "Set trainer.max_epochs=3, say, or trainer.max_steps=1000."
+        ]
+    return []
+
+
+def warmup_fits(config: Config) -> list[str]:
+    """A warm-up in steps, unlike one as a share, may outlast the training."""
+    warmup, steps = _integers(config, "scheduler.warmup", "trainer.max_steps")
+    if warmup is None or steps is None or warmup < steps:
+        return []
+    return [
+        f"scheduler.warmup={warmup} steps leave nothing of trainer.max_steps={steps}. "
+        f"Set trainer.max_steps={10 * warmup} or scheduler.warmup={steps // 10}."
+    ]
+
+
+def micro_batch_fits(config: Config) -> list[str]:
+    """A forward pass cannot take more samples than a step has."""
+    micro, batch = _integers(config, "data.micro_batch_size", "data.batch_size")
+    if micro is None or batch is None or micro <= batch:
+        return []
+    return [
+        f"data.micro_batch_size={micro} exceeds data.batch_size={batch}, the samples of a whole "
+        f"step. Set data.batch_size={micro} or data.micro_batch_size={batch}."
+    ]
+
+
+def length_fits(config: Config) -> list[str]:
+    """A sample cannot be longer than what the model has positions for."""
+    length, context = _integers(config, "data.max_length", "model.context")
+    if length is None or context is None or length <= context:
+        return []
+    return [
+        f"data.max_length={length} exceeds model.context={context}. "
+        f"Set model.context={length} or data.max_length={context}."
+    ]
+
+
+def monitors_exist(config: Config) -> list[str]:
+    """What a callback monitors has to be reported at validations."""
+    callbacks = config.get("callbacks") or {}
+    monitored = {
+        f"callbacks.{name}.monitor": node["monitor"]
+        for name, node in callbacks.items()
+        if isinstance(node, Mapping) and isinstance(node.get("monitor"), str)
+    }
+    return [
+        f"{key}={metric} is no metric of a validation. "
+        f"Set {key}={nearest(metric, METRICS) or 'val/loss'} or another of {', '.join(METRICS)}."
+        for key, metric in monitored.items()
+        if metric not in METRICS
+    ]
+
+
+RULES: tuple[Callable[[Config], list[str]], ...] = (
+    groups_are_chosen,
+    heads_divide_width,
+    training_has_a_length,
+    warmup_fits,
+    micro_batch_fits,
+    length_fits,
+    monitors_exist,
+)
+
+
+def _integers(config: Config, *keys: str) -> list[int | None]:
+    """The values of dotted keys; None for what is absent or no integer."""
+    return [value if type(value) is int else None for value in (_get(config, k) for k in keys)]
+
+
+def _get(config: Config, key: str) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value

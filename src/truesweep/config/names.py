@@ -1,0 +1,71 @@
+"""Did you mean: the nearest real name to one that does not exist."""
+
+from collections.abc import Iterable
+from difflib import SequenceMatcher, get_close_matches
+
+SYNONYMS = {
+    "batch": "batch_size",
+    "context_length": "context",
+    "block_size": "max_length",
+    "seq_len": "max_length",
+    "sequence_length": "max_length",
+    "learning_rate": "lr",
+    "n_layer": "depth",
+    "n_layers": "depth",
+    "num_layers": "depth",
+    "num_hidden_layers": "depth",
+    "layers": "depth",
+    "d_model": "width",
+    "n_embd": "width",
+    "dim": "width",
+    "hidden_size": "width",
+    "n_head": "heads",
+    "n_heads": "heads",
+    "num_heads": "heads",
+    "num_attention_heads": "heads",
+    "epochs": "max_epochs",
+    "num_train_epochs": "max_epochs",
+    "steps": "max_steps",
+    "gpus": "devices",
+    "num_gpus": "devices",
+    "nodes": "num_nodes",
+    "warmup_steps": "warmup",
+    "clip_grad_norm": "gradient_clip_val",
+    "max_grad_norm": "gradient_clip_val",
+    "grad_clip": "gradient_clip_val",
+    "random_seed": "seed",
+}
+"""Names of other programs, and what they are called here (where a target has such a key)."""
+
+_ALIKE = 0.65
+
+
+def nearest(name: str, choices: Iterable[object]) -> str | None:
+    """The choice that is spelt most like `name`, if any is near."""
+    found = get_close_matches(name, [str(choice) for choice in choices], n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+def nearest_key(key: str, known: Iterable[str]) -> str | None:
+    """The dotted key, anywhere in the tree, that an unknown dotted key most likely meant.
+
+    The last part decides and the parents only break ties, so that a long shared prefix makes
+    nothing alike: `modle.depth` and `depth` lead to `model.depth`, `optimizer.foo` to nothing.
+    """
+    parent, _, leaf = key.rpartition(".")
+
+    def likeness(candidate: str) -> tuple[float, float]:
+        other_parent, _, other_leaf = candidate.rpartition(".")
+        return _leaf_ratio(leaf, other_leaf), _ratio(parent, other_parent)
+
+    best = max(known, key=lambda candidate: sum(likeness(candidate)), default=None)
+    return best if best is not None and likeness(best)[0] >= _ALIKE else None
+
+
+def _leaf_ratio(leaf: str, other: str) -> float:
+    # A synonym is nearly as good as the name itself.
+    return 0.99 if SYNONYMS.get(leaf) == other else _ratio(leaf, other)
+
+
+def _ratio(left: str, right: str) -> float:
+    return SequenceMatcher(None, left, right).ratio()

@@ -1,0 +1,90 @@
+"""Where a value came from: an override on the command line, or a line of a YAML file."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import yaml
+
+from truesweep.config.overrides import parse
+from truesweep.config.redact import redact_override
+from truesweep.config.roots import shown
+
+
+@dataclass(frozen=True)
+class Source:
+    """A YAML file that took part in a configuration.
+
+    Args:
+        path: The file.
+        package: The dotted key under which its contents were put; empty for the root.
+    """
+
+    path: Path
+    package: str
+
+
+class Origins:
+    """Finds where the keys of one configuration came from, when a message needs it.
+
+    Args:
+        overrides: The command line's overrides.
+        find_sources: Lists the files in the order in which they were merged.
+    """
+
+    def __init__(
+        self, overrides: Sequence[str], find_sources: Callable[[], Sequence[Source]]
+    ) -> None:
+        self._overrides = overrides
+        self._find_sources = find_sources
+
+    def __call__(self, key: str) -> str | None:
+        """Name the origin of a dotted key, such as `conf/experiment/lm_char.yaml:12`."""
+        return self._command_line(key) or self._file(key)
+
+    def _command_line(self, key: str) -> str | None:
+        for override in reversed(self._overrides):
+            named = parse(override).key_or_group
+            if named == key and "/" not in named:
+                return "command line"
+            if key.startswith(f"{named}.") and isinstance(parse(override).value(), dict):
+                return f"command line: {redact_override(override)}"
+        return None
+
+    def _file(self, key: str) -> str | None:
+        for source in reversed(self._sources):
+            line = find_line(source, key)
+            if line is not None:
+                return f"{shown(source.path)}:{line}"
+        return None
+
+    @cached_property
+    def _sources(self) -> Sequence[Source]:
+        return self._find_sources()
+
+
+def find_line(source: Source, key: str) -> int | None:
+    """The line, counted from 1, on which a file sets a dotted key; None if it does not."""
+    if source.package == key:
+        return 1
+    if source.package and not key.startswith(f"{source.package}."):
+        return None
+    inner = key[len(source.package) + 1 :] if source.package else key
+    node = yaml.compose(source.path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    line = None
+    for part in inner.split("."):
+        entry = _entry(node, part)
+        if entry is None:
+            return None
+        name, node = entry
+        line = name.start_mark.line + 1
+    return line
+
+
+def _entry(node: yaml.Node | None, key: str) -> tuple[yaml.Node, yaml.Node] | None:
+    if isinstance(node, yaml.MappingNode):
+        for name, value in node.value:
+            if isinstance(name, yaml.ScalarNode) and name.value == key:
+                return name, value
+    return None

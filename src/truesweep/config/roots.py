@@ -1,0 +1,46 @@
+"""Where configuration files lie: the user's own folders first, then those that are shipped."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import truesweep
+from truesweep.errors import ConfigError
+
+
+def shipped(folder: str) -> Path:
+    """The shipped folder `conf` or `sweeps`, inside an installed package or beside `src/`.
+
+    Raises:
+        ConfigError: The installation lacks it.
+    """
+    package = Path(truesweep.__file__).resolve().parent
+    for parent in (package, package.parent.parent):
+        if (parent / folder).is_dir():
+            return parent / folder
+    raise ConfigError(f"{folder}/ is missing from the installation in {package}. Reinstall it.")
+
+
+def search_roots(config_dirs: Sequence[Path | str] = ()) -> tuple[Path, ...]:
+    """The folders in which groups are looked up; the first that has an option wins.
+
+    Raises:
+        ConfigError: One of `config_dirs` is no folder.
+    """
+    roots = [Path(folder).expanduser() for folder in config_dirs]
+    for folder in roots:
+        if not folder.is_dir():
+            raise ConfigError(f"--config-dir {folder}: no such folder")
+    return (*(folder.resolve() for folder in roots), shipped("conf"))
+
+
+def is_group(name: str, roots: Sequence[Path]) -> bool:
+    """Whether a group, such as `optimizer` or `callbacks/checkpoint`, has a folder of options."""
+    return any((root / name).is_dir() for root in roots)
+
+
+def shown(path: Path) -> str:
+    """A file's path as the user knows it: shipped, relative to where they are, or absolute."""
+    for base in (shipped("conf").parent, Path.cwd()):
+        if path.is_relative_to(base):
+            return path.relative_to(base).as_posix()
+    return path.as_posix()

@@ -1,0 +1,211 @@
+"""Check a configuration against the signatures of the targets it names.
+
+A target's parameter names are the keys of its node, its annotations their types and ranges, its
+defaults their defaults. All problems are found in one pass and reported together.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Annotated, Any
+
+from annotated_types import Ge, Lt
+
+from truesweep.config.names import nearest_key
+from truesweep.config.secrets import is_reference
+from truesweep.config.signature import REQUIRED, Parameter, plain_default, signature
+from truesweep.config.targets import resolve
+from truesweep.config.values import Mismatch, plain
+from truesweep.errors import ConfigError
+
+TARGET = "_target_"
+GROUPS = (
+    "data",
+    "tokenizer",
+    "model",
+    "optimizer",
+    "scheduler",
+    "trainer",
+    "logger",
+    "callbacks",
+    "task",
+)
+"""The groups with a node of their own; experiments and debug presets only change theirs."""
+ROOT: dict[str, Any] = {
+    "seed": Annotated[int, Ge(0), Lt(2**32)],
+    "name": str | None,
+    "allowed_packages": list[str],
+}
+"""The keys outside all groups."""
+
+Supplied = Mapping[str, Collection[str]]
+Origin = Callable[[str], str | None]
+
+
+def check(
+    config: Mapping[str, Any],
+    *,
+    supplied: Supplied | None = None,
+    allowed_packages: Collection[str] = (),
+    origin: Origin | None = None,
+) -> dict[str, Any]:
+    """Check a composed configuration, and fill in the defaults of its targets.
+
+    Args:
+        config: Plain and resolved. A group is null, a node with a `_target_`, or a mapping of
+            names to such nodes or null.
+        supplied: Per group (or dotted key of a node), the parameters that the program itself
+            passes to the target; they are no keys.
+        allowed_packages: Packages whose classes may be named besides those that are always
+            allowed and those in `config["allowed_packages"]`.
+        origin: Tells where a dotted key came from, for the messages.
+
+    Returns:
+        A new configuration, complete: numbers converted, nodes in the order of their signatures.
+
+    Raises:
+        ConfigError: With one line for each problem.
+    """
+    named = config.get("allowed_packages")
+    allowed = {*allowed_packages, *(named if isinstance(named, list) else ())}
+    checker = _Checker(allowed, supplied or {})
+    result = checker.root(config)
+    problems = checker.all_problems()
+    if problems:
+        raise ConfigError("\n".join(_line(key, text, origin) for key, text in problems))
+    return result
+
+
+def _line(key: str, text: str, origin: Origin | None) -> str:
+    where = origin(key) if origin else None
+    return f"{key}: {text}" + (f" ({where})" if where else "")
+
+
+class _Checker:
+    """One pass over a configuration; collects problems and the keys that exist."""
+
+    def __init__(self, allowed: Collection[str], supplied: Supplied) -> None:
+        self._allowed = allowed
+        self._supplied = supplied
+        self._problems: list[tuple[str, str]] = []
+        self._unknown: list[str] = []
+        self._known: list[str] = [*ROOT, *GROUPS]
+
+    def all_problems(self) -> list[tuple[str, str]]:
+        """The problems, now that all real keys are known for the unknown ones' hints."""
+        return [*self._problems, *((key, self._hint(key)) for key in self._unknown)]
+
+    def root(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        result = {}
+        for key, value in config.items():
+            if key in ROOT:
+                result[key] = self._value(key, Parameter(ROOT[key], REQUIRED), value)
+            elif key in GROUPS:
+                result[key] = self._group(key, value)
+            else:
+                self._add_unknown(key, value)
+        return result
+
+    def _group(self, key: str, node: Any) -> Any:
+        if node is None:
+            return None
+        if not isinstance(node, Mapping):
+            self._problems.append((key, f"expected a node with a {TARGET}, found {node!r}"))
+            return node
+        if TARGET in node:
+            return self._node(key, node)
+        if node and not all(item is None or isinstance(item, Mapping) for item in node.values()):
+            self._problems.append(
+                (key, f"has no {TARGET}: nothing is chosen here that {_list(node)} could belong to")
+            )
+            return node
+        return {name: self._group(f"{key}.{name}", item) for name, item in node.items()}
+
+    def _node(self, key: str, node: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            target = resolve(node[TARGET], self._allowed)
+        except ConfigError as error:
+            self._problems.append((f"{key}.{TARGET}", str(error)))
+            return dict(node)
+        found = signature(target)
+        supplied = self._supplied_to(key)
+        parameters = {name: item for name, item in found.parameters.items() if name not in supplied}
+        self._known += [f"{key}.{name}" for name in parameters]
+        result = {TARGET: node[TARGET]}
+        for name, parameter in parameters.items():
+            self._parameter(key, name, parameter, node, result)
+        for name in [name for name in node if name not in parameters and name != TARGET]:
+            if name in supplied:
+                self._problems.append((f"{key}.{name}", "is set by the program; remove it"))
+            elif found.open and not str(node[TARGET]).startswith("truesweep."):
+                result[name] = self._nested(f"{key}.{name}", node[name])
+            else:
+                self._add_unknown(f"{key}.{name}", node[name])
+        return result
+
+    def _parameter(
+        self,
+        key: str,
+        name: str,
+        parameter: Parameter,
+        node: Mapping[str, Any],
+        result: dict[str, Any],
+    ) -> None:
+        """Put a parameter's value, or its default, into a node's result."""
+        if name in node:
+            result[name] = self._value(f"{key}.{name}", parameter, node[name])
+        elif parameter.default is REQUIRED:
+            self._problems.append((f"{key}.{name}", f"is required; give it as {key}.{name}=VALUE"))
+        else:
+            writable, value = plain_default(parameter.default)
+            if writable:
+                result[name] = value
+
+    def _value(self, key: str, parameter: Parameter, value: Any) -> Any:
+        if holds_node(value):
+            return self._nested(key, value)
+        if is_reference(value) or plain_default(parameter.default) == (True, value):
+            return value
+        try:
+            return plain(parameter.annotation, value)
+        except Mismatch as error:
+            self._problems.append((key, str(error)))
+            return value
+
+    def _nested(self, key: str, value: Any) -> Any:
+        """Check the nodes inside a value that is not one itself."""
+        if isinstance(value, Mapping):
+            if TARGET in value:
+                return self._node(key, value)
+            return {name: self._nested(f"{key}.{name}", item) for name, item in value.items()}
+        if isinstance(value, list):
+            return [self._nested(f"{key}[{index}]", item) for index, item in enumerate(value)]
+        return value
+
+    def _supplied_to(self, key: str) -> set[str]:
+        group = key.partition(".")[0]
+        return {*self._supplied.get(key, ()), *self._supplied.get(group, ())}
+
+    def _add_unknown(self, key: str, value: Any) -> None:
+        if isinstance(value, Mapping) and value:
+            for name, item in value.items():
+                self._add_unknown(f"{key}.{name}", item)
+        else:
+            self._unknown.append(key)
+
+    def _hint(self, key: str) -> str:
+        guess = nearest_key(key, self._known)
+        if guess:
+            return f"no such key; did you mean {guess}?"
+        parent = key.rpartition(".")[0]
+        siblings = [known for known in self._known if known.rpartition(".")[0] == parent]
+        return f"no such key; {parent or 'the root'} has {_list(siblings)}"
+
+
+def holds_node(value: Any) -> bool:
+    """Whether a value is, or contains, a node with a `_target_`."""
+    if isinstance(value, Mapping):
+        return TARGET in value or any(holds_node(item) for item in value.values())
+    return isinstance(value, list) and any(holds_node(item) for item in value)
+
+
+def _list(names: Collection[str]) -> str:
+    return ", ".join(name.rpartition(".")[2] for name in names) or "no keys"

@@ -1,0 +1,120 @@
+"""Secrets stay in the environment: a configuration holds the name of a variable in their place."""
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from omegaconf import Node, OmegaConf
+from omegaconf.resolvers import oc
+
+from truesweep.config.secret_names import is_secret
+from truesweep.errors import ConfigError
+
+PREFIX = "TRUESWEEP_SECRET_"
+
+REFERENCE = re.compile(r"\$\{oc\.env:([^,{}]+)\}")
+# Stands for a reference while OmegaConf resolves the rest; it cannot occur in YAML.
+_MARK = re.compile("\0([^\0]+)\0")
+_ABSENT = object()
+
+
+def is_reference(value: object) -> bool:
+    """Whether a value stands for a secret, so that its own type is not known yet."""
+    return isinstance(value, str) and REFERENCE.search(value) is not None
+
+
+def resolve_keeping_secrets(config: dict[str, Any]) -> dict[str, Any]:
+    """Resolve OmegaConf's interpolations, except that secrets become `${oc.env:NAME}`.
+
+    A secret that is written out is moved into this process's environment, as
+    `TRUESWEEP_SECRET_<KEY>`, which the processes of a job inherit.
+    """
+    hidden = map_leaves(config, _hide_literal)
+    with _marking_secrets():
+        resolved = OmegaConf.to_container(OmegaConf.create(hidden), resolve=True)
+    plain = map_leaves(resolved, lambda _key, value: _unmark(value))
+    result = map_leaves(plain, _hide_rest)
+    assert isinstance(result, dict)
+    return result
+
+
+def reveal(value: Any, key: str = "") -> Any:
+    """Replace every `${oc.env:NAME}` inside a plain value by the environment's text.
+
+    Raises:
+        ConfigError: A variable is not set.
+    """
+
+    def change(inner: str, leaf: Any) -> Any:
+        return _reveal(inner, leaf) if isinstance(leaf, str) else leaf
+
+    return map_leaves(value, change, key)
+
+
+def _hide_literal(key: str, value: Any) -> Any:
+    literal = isinstance(value, int | float) or (isinstance(value, str) and "${" not in value)
+    if not literal or isinstance(value, bool) or value in ("", "???") or not is_secret(key):
+        return value
+    return _stash(key, str(value))
+
+
+def _hide_rest(key: str, value: Any) -> Any:
+    """Hide what only became a literal by interpolation, as in `Bearer ${oc.env:TOKEN}`."""
+    if not isinstance(value, str) or not is_secret(key) or REFERENCE.fullmatch(value):
+        return value
+    return _stash(key, _reveal(key, value)) if value else value
+
+
+def _stash(key: str, secret: str) -> str:
+    name = PREFIX + re.sub(r"\W+", "_", key).strip("_").upper()
+    os.environ[name] = secret
+    return f"${{oc.env:{name}}}"
+
+
+def _reveal(key: str, text: str) -> str:
+    def substitute(match: re.Match[str]) -> str:
+        name = match[1].strip()
+        if name not in os.environ:
+            raise ConfigError(f"{key}: needs the environment variable {name}, which is not set")
+        return os.environ[name]
+
+    return REFERENCE.sub(substitute, text)
+
+
+def _unmark(value: Any) -> Any:
+    return _MARK.sub(r"${oc.env:\1}", value) if isinstance(value, str) else value
+
+
+@contextmanager
+def _marking_secrets() -> Iterator[None]:
+    """Let `oc.env` answer with a mark where the key or the variable's name is secret.
+
+    OmegaConf's resolvers are global, and so is this for as long as it lasts.
+    """
+
+    def env(name: str, default: Any = _ABSENT, *, _node_: Node) -> Any:
+        if not (is_secret(name) or is_secret(str(_node_._get_full_key(None)))):
+            return oc.env(name) if default is _ABSENT else oc.env(name, default)
+        if name in os.environ or default is _ABSENT:
+            return f"\0{name}\0"
+        return REFERENCE.sub("\0\\1\0", _stash(name, str(default))) if default else default
+
+    OmegaConf.register_new_resolver("oc.env", env, replace=True)
+    try:
+        yield
+    finally:
+        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
+
+
+def map_leaves(value: Any, change: Callable[[str, Any], Any], key: str = "") -> Any:
+    """Apply `change(dotted key, leaf)` to every leaf of nested mappings and lists."""
+    if isinstance(value, dict):
+        return {
+            name: map_leaves(item, change, f"{key}.{name}" if key else str(name))
+            for name, item in value.items()
+        }
+    if isinstance(value, list):
+        return [map_leaves(item, change, f"{key}[{index}]") for index, item in enumerate(value)]
+    return change(key, value)

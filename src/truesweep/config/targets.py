@@ -1,0 +1,118 @@
+"""Which classes and functions a configuration may name in `_target_`.
+
+An allow list, on the module of the object that a name resolves to: a re-export, such as an `os`
+imported by an allowed module, opens nothing (lists of forbidden names always lack one).
+"""
+
+import inspect
+import pkgutil
+import sys
+from collections.abc import Callable, Collection
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from truesweep.config.names import nearest
+from truesweep.errors import ConfigError
+
+# By package, the modules whose classes do nothing but compute or record; none: all of them.
+MODULES = {
+    "truesweep": ("callbacks", "data", "jobs", "metrics", "models", "optim", "record", "tasks"),
+    "torch": ("optim", "nn"),
+    "torchmetrics": (),
+    "pytorch_lightning": ("callbacks", "loggers", "strategies", "profilers", "plugins"),
+    # Where pytorch_lightning's strategies and plugins are defined in part.
+    "lightning_fabric": ("strategies", "plugins"),
+    "transformers": (),
+}
+# Some of transformers' other classes unpickle what they are given.
+_TRANSFORMERS_BASES = {"PreTrainedConfig", "PretrainedConfig", "PreTrainedModel", "Optimizer"}
+
+
+def resolve(target: object, allowed_packages: Collection[str] = ()) -> Callable[..., Any]:
+    """Resolve a dotted name to an allowed class or factory function.
+
+    Args:
+        target: Such as `torch.optim.AdamW`.
+        allowed_packages: Top-level packages that are allowed besides those in `MODULES`.
+
+    Raises:
+        ConfigError: The name is none, does not exist or is not allowed.
+    """
+    if not isinstance(target, str) or "." not in target:
+        raise ConfigError(f"expected a dotted name such as torch.optim.AdamW, found {target!r}")
+    # Importing runs code, so the written name is judged before the object it resolves to.
+    _require_allowed(target.split(".")[0], target, allowed_packages)
+    module_name, _, name = target.rpartition(".")
+    module = _import(module_name)
+    if not hasattr(module, name):
+        raise ConfigError(f"{module_name} has no {name}{_hint(name, _public(module))}")
+    found: Callable[..., Any] = getattr(module, name)
+    _judge(found, target, allowed_packages)
+    return found
+
+
+def _require_allowed(package: str, target: str, allowed_packages: Collection[str]) -> None:
+    if package in sys.stdlib_module_names:
+        raise ConfigError(f"{target} is not allowed: no _target_ may be in the standard library")
+    if package not in MODULES and package not in allowed_packages:
+        raise ConfigError(
+            f"{target} is not allowed: package {package} is not among {', '.join(MODULES)}. "
+            f"If you trust it, add it: 'allowed_packages=[{package}]'"
+        )
+
+
+def _judge(found: object, target: str, allowed_packages: Collection[str]) -> None:
+    module = getattr(found, "__module__", None)
+    if not (inspect.isclass(found) or inspect.isfunction(found)) or not isinstance(module, str):
+        raise ConfigError(f"{target} is not allowed: it is neither a class nor a function")
+    package = module.split(".")[0]
+    _require_allowed(package, target, allowed_packages)
+    modules = [f"{package}.{name}" for name in MODULES.get(package, ())]
+    if modules and not any(f"{module}.".startswith(f"{allowed}.") for allowed in modules):
+        raise ConfigError(f"{target} is not allowed: of {package} only {', '.join(modules)} are")
+    if inspect.isfunction(found) and package in MODULES and package != "truesweep":
+        raise ConfigError(f"{target} is not allowed: of {package} only classes are")
+    if inspect.isfunction(found) and _returns_nothing(found):
+        raise ConfigError(f"{target} is not allowed: it returns nothing that could be used")
+    if package == "transformers" and not _TRANSFORMERS_BASES & _base_names(found):
+        raise ConfigError(f"{target} is not allowed: of transformers only models and configs are")
+
+
+def _returns_nothing(function: Callable[..., Any]) -> bool:
+    annotation = getattr(function, "__annotations__", {}).get("return", "")
+    return annotation in (None, "None")
+
+
+def _base_names(cls: object) -> set[str]:
+    return {base.__name__ for base in inspect.getmro(cls)} if inspect.isclass(cls) else set()
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if not f"{name}.".startswith(f"{missing}."):
+            raise ConfigError(f"{name} needs the package {missing}: install it") from None
+        raise ConfigError(_no_module(missing)) from None
+    except ImportError as error:
+        raise ConfigError(f"{name} cannot be imported: {error}") from error
+
+
+def _no_module(name: str) -> str:
+    parent_name, _, leaf = name.rpartition(".")
+    if not parent_name:
+        return f"no package {name} is installed"
+    parent = import_module(parent_name)
+    return f"{parent_name} has no {leaf}{_hint(leaf, _public(parent))}"
+
+
+def _public(module: ModuleType) -> set[str]:
+    inside = {item.name for item in pkgutil.iter_modules(getattr(module, "__path__", None) or [])}
+    return {name for name in inside | set(dir(module)) if not name.startswith("_")}
+
+
+def _hint(name: str, choices: Collection[str]) -> str:
+    guess = nearest(name, sorted(choices))
+    return f"; did you mean {guess}?" if guess else ""
