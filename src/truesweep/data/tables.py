@@ -77,7 +77,7 @@ def read_table(file: DataFile, columns: Sequence[str]) -> Iterator[Row]:
         empty = False
         yield row
     if empty:
-        raise DataError(f"{file.path} has a header and no rows. Give a file that holds samples.")
+        raise DataError(f"{file.path} holds no rows. Give a file that holds samples.")
 
 
 def missing_column(where: str, column: str, present: Sequence[str]) -> DataError:
@@ -124,7 +124,7 @@ def _csv_rows(file: DataFile, text: str) -> Iterator[tuple[int, list[str]]]:
 def _with_header(
     file: DataFile, rows: Iterator[tuple[int, list[str]]], columns: Sequence[str]
 ) -> Iterator[Row]:
-    _, header = next(rows)
+    _, header = next(rows, (1, []))
     for column in columns:
         if column not in header:
             raise missing_column(f"{file.path}, line 1 (the header)", column, header)
