@@ -221,7 +221,7 @@ def test_a_rare_label_that_is_split_off_names_its_place_in_train() -> None:
 
 
 def test_too_little_to_split_off() -> None:
-    words = ("No sample is left for val", "data.val_fraction")
+    words = ("There is no sample for val", "data.val_fraction")
     Path("a.txt").write_text("one line\n")
     refuse("text", *words, train="a.txt", val=None, test=None)
 

@@ -114,6 +114,7 @@ def test_changed_files_are_read_again() -> None:
         ({"train_split": "tran"}, "data.train_split=tran.* There are: train, other"),
         ({"val_split": "dev"}, "data.val_split=dev.* There are: "),
         ({"test_split": "tst[:10]"}, "data.test_split="),
+        ({"val_split": "train[a]"}, "split train.a.: .* Write a slice as"),
     ],
 )
 def test_a_split_that_is_not_there_is_refused(keys: dict[str, Any], words: str) -> None:

@@ -5,7 +5,6 @@ import pytest
 from truesweep.data import Labelled, Pair, Splits
 from truesweep.data.samples import Sample
 from truesweep.data.splitting import (
-    check_enough,
     check_labels,
     complete,
     lines,
@@ -82,7 +81,7 @@ def test_documents_are_divided_each_on_its_own() -> None:
 
 
 def test_an_empty_part_is_refused() -> None:
-    with pytest.raises(DataError, match="No sample is left for val"):
+    with pytest.raises(DataError, match="There is no sample for val"):
         complete("text", {"train": ["a"], "val": [], "test": ["b"]}, {})
 
 
@@ -98,10 +97,3 @@ def test_labels_that_train_has_are_fine() -> None:
 def test_the_first_label_that_train_lacks_is_located() -> None:
     with pytest.raises(DataError, match="test of d: label 'd' is in test and not in train"):
         check_labels(labelled("ab", "a", "bd"), lambda name, label: f"{name} of {label}")
-
-
-def test_fewer_training_samples_than_a_batch() -> None:
-    splits = Splits.of("text", ["a", "b"], ["c"], ["d"], {})
-    check_enough(splits, 2)
-    with pytest.raises(DataError, match=r"2 training samples .* Give .* data\.batch_size=2"):
-        check_enough(splits, 3)

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from truesweep.data.readers import COMPRESSED, DataFile, extension, find, listed, matches
+from truesweep.data.paths import COMPRESSED, extension, find, listed, matches
+from truesweep.data.readers import DataFile
 from truesweep.data.records import Columns, Located, to_samples
 from truesweep.data.samples import Kind, Labelled, Splits
 from truesweep.data.splitting import (

@@ -2,21 +2,20 @@
 
 import hashlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from truesweep.data.readers import nearest
+from truesweep.data.hub_columns import read_rows
+from truesweep.data.paths import nearest
 from truesweep.data.records import Columns, Located, to_samples
 from truesweep.data.samples import Kind, Labelled, Splits
 from truesweep.data.splitting import Parts, check_labels, complete, shares, split_off
-from truesweep.data.tables import missing_column
 from truesweep.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from datasets import Dataset, DatasetBuilder
+    from datasets import DatasetBuilder
 
 
 @dataclass(kw_only=True)
@@ -110,7 +109,11 @@ class Hub(Columns):
 
     def _samples(self, kind: Kind, builder: "DatasetBuilder", spec: str) -> Iterator[Located]:
         where, columns = f"{self.name}, split {spec}", self.columns(kind)
-        rows = _rows(builder.as_dataset(split=spec), columns, where)
+        try:
+            dataset = builder.as_dataset(split=spec)
+        except ValueError as error:
+            raise ConfigError(f"{where}: {error} Write a slice as train[:10%], say.") from error
+        rows = read_rows(dataset, columns, where)
         return to_samples(kind, columns, rows, lambda place: f"{where}, row {place}")
 
     def _origin(
@@ -146,42 +149,3 @@ def _cache(folder: Path, caches: Path) -> str:
         stat = path.stat()
         state.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
     return str(caches / f"truesweep-{state.hexdigest()[:16]}")
-
-
-def _rows(
-    dataset: "Dataset", columns: Sequence[str], where: str
-) -> Iterator[tuple[int, tuple[Any, ...]]]:
-    """The values of columns, rows counted from 1."""
-    return enumerate(zip(*(_column(dataset, name, where) for name in columns), strict=True), 1)
-
-
-def _column(dataset: "Dataset", name: str, where: str) -> list[Any]:
-    """A column, or what a column of dictionaries holds under that name; classes by their names."""
-    if name in dataset.column_names:
-        values = list(dataset[name])
-        names = getattr(dataset.features[name], "names", None)
-        return values if names is None else _class_names(names, values, where)
-    for outer in dataset.column_names:
-        if name in _keys(dataset.features[outer]):
-            return [value and value.get(name) for value in dataset[outer]]
-    inner = chain.from_iterable(_keys(feature) for feature in dataset.features.values())
-    raise missing_column(where, name, [*dataset.column_names, *inner])
-
-
-def _keys(feature: Any) -> Sequence[str]:
-    """Names within a column: of a `Translation`, or of a dictionary."""
-    keys: Sequence[str] = getattr(feature, "languages", None) or (
-        list(feature) if isinstance(feature, dict) else []
-    )
-    return keys
-
-
-def _class_names(
-    names: Sequence[str], values: Sequence[int | None], where: str
-) -> list[str | None]:
-    if -1 in values:
-        raise DataError(
-            f"{where}, row {values.index(-1) + 1}: the class is -1, as where labels are kept "
-            "secret. Name another split, or null to split one off: data.test_split=null"
-        )
-    return [None if value is None else names[value] for value in values]

@@ -74,9 +74,9 @@ def complete(kind: Kind, parts: Parts, origin: dict[str, Any]) -> Splits:
     for name, samples in parts.items():
         if not samples:
             raise DataError(
-                f"No sample is left for {name} when the training data are divided by content "
-                "hash. Give more data or a split of their own, or change data.val_fraction="
-                "… and data.test_fraction=…"
+                f"There is no sample for {name}. A split that is divided from the training data "
+                "by content hash needs more of them, or another data.val_fraction=… and "
+                "data.test_fraction=…; or name a split of its own."
             )
     return Splits.of(kind, parts["train"], parts["val"], parts["test"], origin)
 
@@ -99,19 +99,6 @@ def check_labels(splits: Splits, locate: Callable[[str, str], str]) -> None:
                 f"there are: {', '.join(sorted(known)[:20])}. Add training samples of it, correct "
                 "the label, or remove the sample."
             )
-
-
-def check_enough(splits: Splits, batch_size: int) -> None:
-    """Refuse to train on less than one optimizer step's samples.
-
-    Raises:
-        DataError: There are fewer training samples than `batch_size`.
-    """
-    if len(splits.train) < batch_size:
-        raise DataError(
-            f"{len(splits.train)} training samples are fewer than one step's data.batch_size="
-            f"{batch_size}. Give more data, or set data.batch_size={len(splits.train)} or less."
-        )
 
 
 def _split_blocks(

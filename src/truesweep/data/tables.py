@@ -6,7 +6,8 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from truesweep.data.readers import DataFile, extension, nearest
+from truesweep.data.paths import extension, nearest
+from truesweep.data.readers import DataFile
 from truesweep.errors import DataError
 
 Row = tuple[int, list[Any]]  # line (Parquet: row), counted from 1, and the values asked for

@@ -1,0 +1,50 @@
+"""Columns of a `datasets.Dataset`: plain, classes with names, translations."""
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+from truesweep.data.tables import missing_column
+from truesweep.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def read_rows(
+    dataset: "Dataset", columns: Sequence[str], where: str
+) -> Iterator[tuple[int, tuple[Any, ...]]]:
+    """The values of columns, rows counted from 1."""
+    return enumerate(zip(*(_column(dataset, name, where) for name in columns), strict=True), 1)
+
+
+def _column(dataset: "Dataset", name: str, where: str) -> list[Any]:
+    """A column, or what a column of dictionaries holds under that name; classes by their names."""
+    if name in dataset.column_names:
+        values = list(dataset[name])
+        names = getattr(dataset.features[name], "names", None)
+        return values if names is None else _class_names(names, values, where)
+    for outer in dataset.column_names:
+        if name in _keys(dataset.features[outer]):
+            return [value and value.get(name) for value in dataset[outer]]
+    inner = chain.from_iterable(_keys(feature) for feature in dataset.features.values())
+    raise missing_column(where, name, [*dataset.column_names, *inner])
+
+
+def _keys(feature: Any) -> Sequence[str]:
+    """Names within a column: of a `Translation`, or of a dictionary."""
+    keys: Sequence[str] = getattr(feature, "languages", None) or (
+        list(feature) if isinstance(feature, dict) else []
+    )
+    return keys
+
+
+def _class_names(
+    names: Sequence[str], values: Sequence[int | None], where: str
+) -> list[str | None]:
+    if -1 in values:
+        raise DataError(
+            f"{where}, row {values.index(-1) + 1}: the class is -1, as where labels are kept "
+            "secret. Name another split, or null to split one off: data.test_split=null"
+        )
+    return [None if value is None else names[value] for value in values]
