@@ -1,0 +1,21 @@
+"""What happens around the steps of a training."""
+
+from truesweep.callbacks.agreement import SameConfiguration
+from truesweep.callbacks.checkpoint import Checkpoint
+from truesweep.callbacks.display import ProgressDisplay
+from truesweep.callbacks.early_stopping import EarlyStopping
+from truesweep.callbacks.heartbeat import Heartbeat
+from truesweep.callbacks.length import StopAfter
+from truesweep.callbacks.preemption import Preemption, Stopped, stop_at_once
+
+__all__ = [
+    "Checkpoint",
+    "EarlyStopping",
+    "Heartbeat",
+    "Preemption",
+    "ProgressDisplay",
+    "SameConfiguration",
+    "StopAfter",
+    "Stopped",
+    "stop_at_once",
+]

@@ -1,0 +1,110 @@
+"""`best.ckpt` and `last.ckpt`."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytorch_lightning as pl
+from annotated_types import Gt
+from pytorch_lightning.callbacks import Checkpoint as LightningCheckpoint
+from pytorch_lightning.utilities.types import STEP_OUTPUT
+
+
+class Checkpoint(LightningCheckpoint):
+    """Keep the best checkpoint by a validation metric, and the last one to resume from.
+
+    Args:
+        directory: Where both files go.
+        monitor: The metric that chooses the best.
+        mode: Whether less or more of it is better.
+        every_n_steps: Optimizer steps between two writes of `last.ckpt`, besides the one at every
+            validation; None: at validations only.
+    """
+
+    def __init__(
+        self,
+        *,
+        directory: Path,
+        monitor: str = "val/loss",
+        mode: Literal["min", "max"] = "min",
+        every_n_steps: Annotated[int, Gt(0)] | None = None,
+    ) -> None:
+        super().__init__()
+        self.directory = directory
+        self.monitor = monitor
+        self.mode = mode
+        self.every_n_steps = every_n_steps
+        self.best_score: float | None = None
+        self.best_step: int | None = None
+        self.best_values: dict[str, float] = {}
+        self.last_saved: int | None = None
+
+    @property
+    def best_path(self) -> Path:
+        """The checkpoint with the best validation."""
+        return self.directory / "best.ckpt"
+
+    @property
+    def last_path(self) -> Path:
+        """The checkpoint to resume from."""
+        return self.directory / "last.ckpt"
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Write `last.ckpt` when it is due."""
+        step = steps_done(trainer)
+        if self.every_n_steps and step % self.every_n_steps == 0:
+            self.save_last(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write `best.ckpt` if this validation is the best so far, and `last.ckpt`."""
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        score = trainer.callback_metrics.get(self.monitor)
+        if score is None:
+            known = ", ".join(sorted(trainer.callback_metrics))
+            raise ValueError(
+                f"callbacks.checkpoint.monitor: no metric {self.monitor!r}; there are {known}"
+            )
+        if self._improves(float(score)):
+            self.best_score = float(score)
+            self.best_step = steps_done(trainer)
+            self.best_values = {k: float(v) for k, v in trainer.callback_metrics.items()}
+            trainer.save_checkpoint(self.best_path)
+        self.save_last(trainer)
+
+    def save_last(self, trainer: pl.Trainer) -> None:
+        """Write `last.ckpt`. All ranks call it, at the same step."""
+        self.last_saved = steps_done(trainer)
+        trainer.save_checkpoint(self.last_path)
+
+    def _improves(self, score: float) -> bool:
+        if score != score:  # NaN is never better
+            return False
+        if self.best_score is None:
+            return True
+        return score < self.best_score if self.mode == "min" else score > self.best_score
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is known of the best checkpoint, in plain values."""
+        return {
+            "best_score": self.best_score,
+            "best_step": self.best_step,
+            "best_values": self.best_values,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up what was known."""
+        self.best_score = state_dict["best_score"]
+        self.best_step = state_dict["best_step"]
+        self.best_values = state_dict["best_values"]
+
+
+def steps_done(trainer: pl.Trainer) -> int:
+    """Optimizer steps so far: one batch is one step."""
+    return trainer.fit_loop.epoch_loop.batch_progress.total.processed

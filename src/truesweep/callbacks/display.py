@@ -1,0 +1,120 @@
+"""Progress on screen: a bar on a terminal, a line every few seconds elsewhere."""
+
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.utilities.types import STEP_OUTPUT
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from truesweep.callbacks.checkpoint import steps_done
+
+
+class ProgressDisplay(pl.Callback):
+    """Shows steps, loss, speed and the time left.
+
+    Args:
+        total_steps: Optimizer steps of the whole training.
+        seconds_between_lines: How often a line is printed where there is no terminal.
+        refresh_per_second: How often the bar is redrawn on a terminal.
+    """
+
+    def __init__(
+        self,
+        *,
+        total_steps: int,
+        seconds_between_lines: float = 5.0,
+        refresh_per_second: float = 4.0,
+    ) -> None:
+        self.total_steps = total_steps
+        self.console = Console()
+        self.interval = (
+            1 / refresh_per_second if self.console.is_terminal else seconds_between_lines
+        )
+        self._bar: Progress | None = None
+        self._shown_at = 0.0
+        self._started_at = 0.0
+        self._first_step = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Open the bar."""
+        self._started_at = self._shown_at = time.monotonic()
+        self._first_step = steps_done(trainer)
+        if not (trainer.is_global_zero and self.console.is_terminal):
+            return
+        self._bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[values]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            auto_refresh=False,
+        )
+        self._bar.add_task("train", total=self.total_steps, completed=self._first_step, values="")
+        self._bar.start()
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: Any,
+        outputs: STEP_OUTPUT,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Show where training stands, not more often than a reader wants."""
+        if trainer.is_global_zero and time.monotonic() - self._shown_at >= self.interval:
+            self._show(steps_done(trainer), pl_module.latest)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Show every validation."""
+        if not trainer.is_global_zero or trainer.state.fn != "fit":
+            return
+        values = pl_module.evaluations.get("val", {})
+        step = steps_done(trainer)
+        line = f"step {step:>6}  " + "  ".join(f"{k} {v:.4g}" for k, v in values.items())
+        self.console.print(line, highlight=False)
+        self._show(step, pl_module.latest, line=False)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Close the bar."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Leave the terminal usable."""
+        self.on_train_end(trainer, pl_module)
+
+    def _show(self, step: int, values: dict[str, float], line: bool = True) -> None:
+        self._shown_at = time.monotonic()
+        text = ""
+        if values:
+            text = f"loss {values['train/loss']:.4f}  {values['tokens_per_second']:,.0f} tokens/s"
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=step, values=text)
+            self._bar.refresh()
+        elif line:
+            left = self._seconds_left(step)
+            self.console.print(
+                f"step {step:>6}/{self.total_steps}  {text}  {left}", highlight=False
+            )
+
+    def _seconds_left(self, step: int) -> str:
+        done = step - self._first_step
+        if done <= 0:
+            return ""
+        seconds = (time.monotonic() - self._started_at) / done * (self.total_steps - step)
+        return f"{int(seconds) // 60}:{int(seconds) % 60:02d} left"

@@ -1,0 +1,41 @@
+"""Stop when validation no longer improves."""
+
+from typing import Annotated, Any, Literal
+
+import pytorch_lightning as pl
+from annotated_types import Ge, Gt
+from pytorch_lightning import callbacks
+
+
+class EarlyStopping(callbacks.EarlyStopping):
+    """Lightning's early stopping, off until it is given a patience.
+
+    Args:
+        patience: Validations without improvement after which training ends; None: never.
+        monitor: The metric that has to improve.
+        mode: Whether less or more of it is better.
+        min_delta: The least change that counts as improvement.
+    """
+
+    def __init__(
+        self,
+        *,
+        patience: Annotated[int, Gt(0)] | None = None,
+        monitor: str = "val/loss",
+        mode: Literal["min", "max"] = "min",
+        min_delta: Annotated[float, Ge(0)] = 0.0,
+    ) -> None:
+        super().__init__(monitor, min_delta, patience or 0, mode=mode, check_finite=False)
+        self.enabled = patience is not None
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look at the metric, if a patience was given."""
+        if self.enabled:
+            super().on_validation_end(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Nothing: validations are counted, not epochs."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> Any:
+        """Check at validations, which count in optimizer steps."""
+        self._check_on_train_epoch_end = False

@@ -1,0 +1,102 @@
+"""Stop cleanly when the cluster or the user says so."""
+
+import signal
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.utilities.types import STEP_OUTPUT
+
+from truesweep.callbacks.checkpoint import Checkpoint
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+
+class Stopped(BaseException):
+    """A run was asked to stop, and can be resumed from what it has saved.
+
+    Not an `Exception`, so that nothing on the way takes it for a failure.
+    """
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
+
+    @property
+    def exit_code(self) -> int:
+        """130 after an interrupt, 143 after a preemption: saved, and worth requeueing."""
+        return 130 if self.signum == signal.SIGINT else 143
+
+
+def stop_at_once() -> None:
+    """Let a signal raise `Stopped` wherever the program is."""
+    for signum in SIGNALS:
+        signal.signal(signum, _raise_stopped)
+
+
+def _raise_stopped(signum: int, frame: FrameType | None) -> None:
+    raise Stopped(signum)
+
+
+class Preemption(pl.Callback):
+    """On SIGTERM, SIGUSR1 or SIGINT: finish the step on all ranks, save, and leave.
+
+    The task spreads the request over the ranks with the step's own reduction, so that all of them
+    stop after the same step. A second SIGINT stops at once. Outside training, where there is
+    nothing to save, so does the first signal.
+
+    Args:
+        checkpoint: Writes `last.ckpt`.
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        self._module: Any = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Put signals off until the end of a step; also takes them over from Lightning."""
+        self._module = pl_module
+        for signum in SIGNALS:
+            signal.signal(signum, self._request)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Act on signals at once again, and on one that came too late for a step."""
+        stop_at_once()
+        if self._module.stop_requested:
+            raise Stopped(self._module.stop_requested)
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Act on signals at once again."""
+        stop_at_once()
+
+    def _request(self, signum: int, frame: FrameType | None) -> None:
+        if signum == signal.SIGINT and self._module.stop_requested == signal.SIGINT:
+            raise Stopped(signum)
+        self._module.stop_requested = signum
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: Any,
+        outputs: STEP_OUTPUT,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Save and leave, if the ranks agreed to during this step."""
+        if pl_module.stop_agreed:
+            self.checkpoint.save_last(trainer)
+            raise Stopped(pl_module.stop_agreed)
+
+    def on_validation_batch_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Leave a validation: what it would find, a resumed run finds again."""
+        if pl_module.stop_requested:
+            raise Stopped(pl_module.stop_requested)

@@ -1,0 +1,129 @@
+"""The command line. Each command's work is imported only when that command is called."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from truesweep.errors import UserError
+
+app = typer.Typer(
+    name="truesweep",
+    help="Train transformer language models and sweep their hyperparameters, with numbers that can "
+    "be trusted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...",
+        help="Overrides in Hydra's grammar, such as optimizer.lr=3e-4 or model=llama.",
+        show_default=False,
+    ),
+]
+ConfigDirs = Annotated[
+    list[Path] | None,
+    typer.Option("--config-dir", help="A folder with configuration groups of your own."),
+]
+Run = Annotated[Path, typer.Argument(metavar="DIR", help="A run's directory.")]
+
+
+@app.command()
+def train(
+    overrides: Overrides = None,
+    config_dir: ConfigDirs = None,
+    repeat: Annotated[
+        Path | None,
+        typer.Option("--from", help="Repeat the run in this directory, from its config.yaml."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Compose, check and show the plan; start nothing.")
+    ] = False,
+) -> None:
+    """Train a model: compose, check, freeze, train, choose the best, score the test split once."""
+    from truesweep.commands.train import train as work
+
+    raise typer.Exit(work(overrides or [], config_dir or [], repeat, dry_run))
+
+
+@app.command()
+def resume(directory: Run) -> None:
+    """Continue a run from its directory, and nothing else."""
+    from truesweep.commands.resume import resume as work
+
+    raise typer.Exit(work(directory))
+
+
+@app.command()
+def evaluate(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[DIR] [KEY=VALUE]...",
+            help="A run's directory and what to change of its configuration, such as data.test=…; "
+            "or no directory, and a configuration with model=pretrained.",
+            show_default=False,
+        ),
+    ] = None,
+    split: Annotated[str, typer.Option(help="The split: train, val or test.")] = "test",
+    checkpoint: Annotated[str, typer.Option(help="Which checkpoint: best or last.")] = "best",
+    config_dir: ConfigDirs = None,
+) -> None:
+    """Score a run's best checkpoint, or a pretrained model, on a split."""
+    from truesweep.commands.evaluate import evaluate as work
+
+    raise typer.Exit(work(arguments or [], split, checkpoint, config_dir or []))
+
+
+@app.command()
+def generate(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A run's directory, or a Hugging Face folder.")
+    ],
+    prompt: Annotated[
+        str | None, typer.Option(help="What to continue, translate or classify.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="The same, one a line, from a file; - is standard input.")
+    ] = None,
+    checkpoint: Annotated[str, typer.Option(help="Which checkpoint: best or last.")] = "best",
+    max_new_tokens: Annotated[int | None, typer.Option(help="Longest output, tokens.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="0 takes the likeliest token; 1 samples as it is.")
+    ] = None,
+    top_k: Annotated[int | None, typer.Option(help="Sample among so many tokens.")] = None,
+    beam_size: Annotated[int | None, typer.Option(help="Translation: hypotheses kept.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
+) -> None:
+    """Text from a language model, a translation, or a class."""
+    from truesweep.commands.generate import Options
+    from truesweep.commands.generate import generate as work
+
+    options = Options(max_new_tokens, temperature, top_k, beam_size, seed)
+    raise typer.Exit(work(directory, prompt, file, checkpoint, options))
+
+
+@app.command()
+def export(
+    directory: Run,
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make.")],
+    checkpoint: Annotated[str, typer.Option(help="Which checkpoint: best or last.")] = "best",
+) -> None:
+    """Write a Hugging Face folder that `from_pretrained` loads."""
+    from truesweep.commands.export import export as work
+
+    raise typer.Exit(work(directory, output, checkpoint))
+
+
+def main() -> None:
+    """Run a command; what a user can mend ends it with one message and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,116 @@
+"""`truesweep evaluate`."""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from pytorch_lightning import Trainer
+
+from truesweep.commands.resume import work_in
+from truesweep.commands.show import show_figures
+from truesweep.config import check
+from truesweep.config.update import update
+from truesweep.data import Source
+from truesweep.data.module import DataModule
+from truesweep.data.prepare import Prepared, prepare
+from truesweep.errors import ConfigError
+from truesweep.jobs.baselines import baselines
+from truesweep.jobs.directory import RunDirectory
+from truesweep.jobs.load import load_run
+from truesweep.jobs.parts import (
+    SUPPLIED,
+    build_model,
+    build_task,
+    make,
+    prepare_data,
+    pretrained_tokenizer,
+    task_class,
+)
+from truesweep.jobs.plan import checked
+from truesweep.jobs.trainer import TrainerSettings
+from truesweep.models import Head
+from truesweep.tasks import Task
+
+SPLITS = ("train", "val", "test")
+
+
+def evaluate(
+    arguments: Sequence[str], split: str, checkpoint: str, config_dirs: Sequence[Path]
+) -> int:
+    """Score a run or a pretrained model, print the figures, and keep a run's with the run."""
+    _one_of("--split", split, SPLITS)
+    _one_of("--checkpoint", checkpoint, ("best", "last"))
+    if arguments and "=" not in arguments[0]:
+        run = RunDirectory.open(Path(arguments[0]))
+        figures = _score_run(run, arguments[1:], split, checkpoint)
+    else:
+        figures = _score_pretrained(arguments, split, config_dirs)
+    show_figures(figures, split)
+    return 0
+
+
+def _one_of(option: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise ConfigError(f"{option} {value}: expected one of {', '.join(known)}")
+
+
+def _score_run(
+    run: RunDirectory, overrides: Sequence[str], split: str, checkpoint: str
+) -> dict[str, Any]:
+    frozen = run.read_config()
+    config = check(update(frozen, overrides), supplied=SUPPLIED)
+    head = cast(Head, task_class(config).head)
+    work_in(run)
+    loaded = load_run(run, head, cast(Any, checkpoint))
+    # The run's own tokenizer and classes, whatever data it is scored on.
+    config["tokenizer"] = pretrained_tokenizer(run.model)
+    source: Source = make(config, "data")
+    labels = loaded.labels if head == "classifier" else None
+    prepared = prepare(source, make(config, "tokenizer"), task_class(config).kind, labels=labels)
+    task = build_task(config, loaded.model, prepared)
+    figures = score(config, task, prepared, source, split)
+    record(run, {"split": split, "checkpoint": checkpoint, "overrides": list(overrides)}, figures)
+    return figures
+
+
+def _score_pretrained(
+    overrides: Sequence[str], split: str, config_dirs: Sequence[Path]
+) -> dict[str, Any]:
+    given = {o.partition("=")[0]: o.partition("=")[2] for o in overrides}
+    if f"data.{split}" in given and "data.train" not in given:
+        # Nothing is trained: the one split that is scored stands for the others.
+        others = (name for name in SPLITS if f"data.{name}" not in given)
+        overrides = [*overrides, *(f"data.{name}={given[f'data.{split}']}" for name in others)]
+    config, _ = checked([*overrides, "data.batch_size=1", "logger=none"], config_dirs)
+    source, prepared = prepare_data(config)
+    task = build_task(config, build_model(config, prepared, source), prepared)
+    return score(config, task, prepared, source, split)
+
+
+def score(
+    config: dict[str, Any], task: Task, prepared: Prepared, source: Source, split: str
+) -> dict[str, Any]:
+    """The figures of one split, and their baselines; on one device."""
+    settings: TrainerSettings = make(config, "trainer")
+    task.test_split = split
+    trainer = Trainer(
+        accelerator=settings.accelerator,
+        devices=1,
+        precision=settings.precision,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    data = DataModule(prepared, source, seed=config["seed"])
+    trainer.test(task, dataloaders=data.evaluation_loader(split), verbose=False)
+    return {**task.evaluations[split], **baselines(prepared, split), **task.signatures(split)}
+
+
+def record(run: RunDirectory, what: dict[str, Any], figures: dict[str, Any]) -> None:
+    """Keep every scoring of a run: a test split that is looked at often is a validation split."""
+    row = {"time": time.time(), **what, **figures}
+    with (run.path / "evaluations.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")

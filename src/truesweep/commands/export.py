@@ -1,0 +1,93 @@
+"""`truesweep export`."""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, cast
+
+from truesweep.commands.show import console
+from truesweep.errors import ConfigError
+from truesweep.jobs.directory import RunDirectory
+from truesweep.jobs.load import Loaded, load_run
+from truesweep.jobs.parts import task_class
+from truesweep.models import Head
+
+PIPELINES = {
+    "causal": "text-generation",
+    "seq2seq": "translation",
+    "classifier": "text-classification",
+}
+
+
+def export(directory: Path, output: Path, checkpoint: str) -> int:
+    """Write weights (safetensors), configuration, tokenizer and model card to a new folder."""
+    if checkpoint not in ("best", "last"):
+        raise ConfigError(f"--checkpoint {checkpoint}: expected best or last")
+    if output.exists():
+        raise ConfigError(f"{output} exists; name a new folder, or delete it")
+    run = RunDirectory.open(directory)
+    config = run.read_config()
+    loaded = load_run(run, cast(Head, task_class(config).head), cast(Any, checkpoint))
+    output.absolute().parent.mkdir(parents=True, exist_ok=True)
+    # The folder appears when it is whole.
+    scratch = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.absolute().parent))
+    try:
+        loaded.model.save_pretrained(scratch)
+        loaded.tokenizer.save_pretrained(scratch)
+        card = model_card(run, config, loaded)
+        (scratch / "README.md").write_text(card, encoding="utf-8")
+        scratch.chmod(0o755)
+        scratch.rename(output)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    console().print(f"Exported to {output}")
+    return 0
+
+
+def model_card(run: RunDirectory, config: dict[str, Any], loaded: Loaded) -> str:
+    """The folder's README: what the model is, how it was trained, and its figures."""
+    results = json.loads(run.results.read_text("utf-8")) if run.results.exists() else {}
+    figures = [
+        f"| {key} | {value:.4g} |"
+        for key, value in results.items()
+        if "/" in key and isinstance(value, int | float)
+    ]
+    settings = [
+        f"- `{key}`: {config[group].get(name)}"
+        for key, group, name in (
+            ("model.architecture", "model", "architecture"),
+            ("optimizer.lr", "optimizer", "lr"),
+            ("data.batch_size", "data", "batch_size"),
+            ("trainer.max_steps", "trainer", "max_steps"),
+            ("trainer.max_epochs", "trainer", "max_epochs"),
+        )
+        if config[group].get(name) is not None
+    ]
+    return "\n".join(
+        [
+            "---",
+            "library_name: transformers",
+            f"pipeline_tag: {PIPELINES[loaded.head]}",
+            "tags: [truesweep]",
+            "---",
+            "",
+            f"# {config['name']}",
+            "",
+            f"{type(loaded.model).__name__} trained with truesweep "
+            f"({loaded.model.num_parameters():,} parameters).",
+            "",
+            "## Training",
+            "",
+            *settings,
+            f"- `seed`: {config['seed']}",
+            "",
+            "## Figures",
+            "",
+            "| figure | value |",
+            "|---|---|",
+            *figures,
+            "",
+        ]
+    )

@@ -1,0 +1,129 @@
+"""What a command prints."""
+
+import json
+import os
+from typing import Any
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from truesweep.jobs.directory import RunDirectory
+from truesweep.jobs.plan import Plan
+
+ORDER = (
+    "loss",
+    "perplexity",
+    "bits_per_byte",
+    "bleu",
+    "chrf",
+    "f1_macro",
+    "f1_weighted",
+    "accuracy",
+)
+"""The figures of a split, in the order they are shown."""
+
+
+def console() -> Console:
+    """Where results go."""
+    return Console(highlight=False)
+
+
+def show_plan(plan: Plan) -> None:
+    """What is about to happen, before anything is spent."""
+    config, stats = plan.config, plan.prepared.stats
+    train = stats["train"]
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column()
+    table.add_row("run", f"{plan.name}/{plan.id}")
+    sizes = ", ".join(f"{s['samples']:,} {name}" for name, s in stats.items())
+    table.add_row("data", f"{sizes} samples; {train['tokens']:,} training tokens")
+    embedding = plan.parameters.embedding
+    table.add_row(
+        "model",
+        f"{config['model'].get('architecture', 'pretrained')}, {plan.parameters.total:,} "
+        f"parameters ({embedding:,} in embeddings), {_si(plan.flops_per_token)}FLOP per token",
+    )
+    epochs = plan.total_steps / plan.steps_per_epoch
+    table.add_row(
+        "training",
+        f"{plan.total_steps:,} steps of {config['data']['batch_size']} samples "
+        f"({epochs:.3g} epochs) on {plan.world_size} device{'s' * (plan.world_size > 1)}",
+    )
+    console().print(table)
+
+
+def show_result(run: RunDirectory, exit_code: int) -> None:
+    """Figures beside their baselines, where everything lies, and what to type next."""
+    out = console()
+    here = os.path.relpath(run.path)
+    if exit_code in (130, 143):
+        out.print(f"Stopped and saved. To go on: [bold]truesweep resume {here}[/]")
+    if exit_code != 0:
+        return
+    results = json.loads(run.results.read_text(encoding="utf-8"))
+    out.print(_figures(results))
+    _show_sample(out, run)
+    _show_paths(out, run, here, results)
+
+
+def _figures(results: dict[str, Any]) -> Table:
+    table = Table(title="Results", title_justify="left", title_style="bold")
+    for name in ("", "validation", "test", "baseline"):
+        table.add_column(name, justify="left" if not name else "right")
+    for name in ORDER:
+        row = [results.get(f"{prefix}/{name}") for prefix in ("val", "test", "baseline/test")]
+        if any(value is not None for value in row):
+            table.add_row(name, *("" if value is None else f"{value:.4g}" for value in row))
+    return table
+
+
+def show_figures(figures: dict[str, Any], split: str) -> None:
+    """The figures of one split beside their baselines."""
+    table = Table(title=f"Scores on {split}", title_justify="left", title_style="bold")
+    for name in ("", split, "baseline"):
+        table.add_column(name, justify="left" if not name else "right")
+    for name in ORDER:
+        value = figures.get(f"{split}/{name}")
+        if value is not None:
+            baseline = figures.get(f"baseline/{split}/{name}")
+            table.add_row(name, f"{value:.6g}", "" if baseline is None else f"{baseline:.4g}")
+    console().print(table)
+
+
+def _show_sample(out: Console, run: RunDirectory) -> None:
+    path = run.path / "samples.json"
+    if not path.exists():
+        return
+    for sample in json.loads(path.read_text(encoding="utf-8"))[:3]:
+        text = Text()
+        for name, value in sample.items():
+            text.append(f"{name}: ", style="dim")
+            text.append(f"{value}\n")
+        out.print(Panel(text, title="sample", title_align="left", border_style="dim"))
+
+
+def _show_paths(out: Console, run: RunDirectory, here: str, results: dict[str, Any]) -> None:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column()
+    table.add_row("best step", f"{results['best_step']:,} of {results['train/steps']:,}")
+    table.add_row(
+        "trained", f"{results['train/tokens']:,} tokens in {results['train/seconds']:.0f} s"
+    )
+    table.add_row("everything", here)
+    table.add_row("next", f"truesweep generate {here}")
+    table.add_row("", f"truesweep evaluate {here}")
+    if (run.path / "wandb").is_dir():
+        table.add_row("", f"wandb leet {here}/wandb")
+    out.print(table)
+
+
+def _si(value: float) -> str:
+    for unit in ("", "k", "M", "G", "T"):
+        if value < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} P"

@@ -1,0 +1,62 @@
+"""What a figure is worth: the same figure for a trivial model, measured on the same split."""
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from truesweep.data.prepare import Prepared
+from truesweep.metrics import ConfusionMatrix, CorpusBleu, CorpusChrF
+
+
+def baselines(prepared: Prepared, split: str) -> dict[str, Any]:
+    """Baselines by the name of the figure they stand beside, such as `baseline/test/loss`.
+
+    Language models: the frequencies of tokens in the training split. Translation: the same for the
+    loss, and the copied source for BLEU and chrF. Classification: the most frequent class.
+    """
+    by_kind = {"text": _unigram, "pairs": _copied_source, "labelled": _majority}
+    figures = by_kind[prepared.kind](prepared, split)
+    return {f"baseline/{split}/{name}": value for name, value in figures.items()}
+
+
+def unigram_loss(train: npt.NDArray[np.int64], scored: npt.NDArray[np.int64]) -> float:
+    """Mean negative log-likelihood in nats under add-one smoothed training frequencies.
+
+    Args:
+        train: How often each token is a target in training [vocabulary].
+        scored: The same in the split that is scored [vocabulary].
+    """
+    logs = np.log(train + 1.0) - math.log(train.sum() + len(train))
+    return float(-(scored * logs).sum() / scored.sum())
+
+
+def _unigram(prepared: Prepared, split: str) -> dict[str, float]:
+    scored = prepared.datasets[split].target_counts(len(prepared.target_counts))
+    loss = unigram_loss(prepared.target_counts, scored)
+    figures = {"loss": loss, "perplexity": math.exp(loss)}
+    per_byte = prepared.bytes_per_target.get(split)
+    if per_byte:
+        figures["bits_per_byte"] = loss / math.log(2) / per_byte
+    return figures
+
+
+def _copied_source(prepared: Prepared, split: str) -> dict[str, float]:
+    pairs = prepared.datasets[split].pairs
+    sources, targets = [p.source for p in pairs], [p.target for p in pairs]
+    figures = _unigram(prepared, split)
+    for name, metric in (("bleu", CorpusBleu()), ("chrf", CorpusChrF())):
+        metric.update(sources, targets)
+        figures[name] = float(metric.compute())
+    return figures
+
+
+def _majority(prepared: Prepared, split: str) -> dict[str, float]:
+    counts = prepared.target_counts
+    scored = prepared.datasets[split].target_counts(len(counts))
+    gold = torch.repeat_interleave(torch.arange(len(counts)), torch.from_numpy(scored))
+    matrix = ConfusionMatrix(len(counts))
+    matrix.update(torch.full_like(gold, int(counts.argmax())), gold)
+    return {"loss": unigram_loss(counts, scored), **matrix.figures()}

@@ -1,0 +1,153 @@
+"""A run's directory: the frozen configuration a job starts from, and what the job leaves behind."""
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from truesweep.config import thaw
+from truesweep.errors import ConfigError
+from truesweep.record.files import read_json, write_atomic, write_json
+
+State = Literal["running", "completed", "failed", "preempted", "pruned"]
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """Where everything of one run lies.
+
+    Args:
+        path: The directory, absolute.
+    """
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The whole configuration, resolved, secrets redacted."""
+        return self.path / "config.yaml"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Holds `best.ckpt` and `last.ckpt`."""
+        return self.path / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        """The architecture's configuration and the tokenizer, in Hugging Face layout."""
+        return self.path / "model"
+
+    @property
+    def results(self) -> Path:
+        """Final figures."""
+        return self.path / "results.json"
+
+    @property
+    def metrics(self) -> Path:
+        """One object per logged step."""
+        return self.path / "metrics.jsonl"
+
+    def log(self, rank: int) -> Path:
+        """What one rank had to say."""
+        return self.path / "logs" / f"rank{rank}.log"
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        *,
+        config: str,
+        overrides: Sequence[str],
+        provenance: dict[str, Any],
+    ) -> "RunDirectory":
+        """Make a new run's directory; one that exists is never written to.
+
+        Raises:
+            ConfigError: The directory exists.
+        """
+        path = path.absolute()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir()
+        except FileExistsError:
+            raise ConfigError(_exists_message(path)) from None
+        run = cls(path)
+        run.checkpoints.mkdir()
+        (path / "logs").mkdir()
+        write_atomic(path / "overrides.yaml", yaml.safe_dump(list(overrides), allow_unicode=True))
+        write_json(path / "provenance.json", provenance)
+        # The configuration comes last: a directory that has one is whole.
+        write_atomic(run.config, config)
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> "RunDirectory":
+        """A run's directory that exists.
+
+        Raises:
+            ConfigError: It does not, or is no run's.
+        """
+        run = cls(path.absolute())
+        if not run.config.is_file():
+            what = "has no config.yaml" if path.is_dir() else "does not exist"
+            raise ConfigError(
+                f"{path} {what}: name a run's directory, such as outputs/NAME/ID "
+                "(`truesweep train` prints it)"
+            )
+        return run
+
+    def read_config(self) -> dict[str, Any]:
+        """The frozen configuration, as plain values; secrets stand as references."""
+        return thaw(self.config)
+
+    def read_provenance(self) -> dict[str, Any]:
+        """Code, versions, hardware, data and command of the run."""
+        provenance: dict[str, Any] = read_json(self.path / "provenance.json")
+        return provenance
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """State, exit code, error, step and times; empty before the first start."""
+        file = self.path / "status.json"
+        return read_json(file) if file.exists() else {}
+
+    def update_status(self, **changes: Any) -> None:
+        """Change some entries of `status.json`."""
+        status = {**self.status, **changes, "updated": _now()}
+        write_json(self.path / "status.json", status)
+
+    def begin(self) -> None:
+        """A job starts, or starts again."""
+        self.update_status(
+            state="running",
+            exit_code=None,
+            error=None,
+            step=self.status.get("step", 0),
+            started=self.status.get("started", _now()),
+            finished=None,
+            pid=os.getpid(),
+        )
+
+    def end(self, state: State, exit_code: int, error: str | None = None) -> None:
+        """A job has ended."""
+        self.update_status(state=state, exit_code=exit_code, error=error, finished=_now())
+
+
+def _now() -> str:
+    return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")
+
+
+def _exists_message(path: Path) -> str:
+    run = RunDirectory(path)
+    state = run.status.get("state", "unfinished")
+    shown = os.path.relpath(path)
+    return (
+        f"{shown} exists ({state}): the same configuration was started before.\n"
+        f"To continue or look at it: truesweep resume {shown}\n"
+        f"To run it anew: another seed=… or name=…, or delete the directory"
+    )

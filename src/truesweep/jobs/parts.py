@@ -1,0 +1,151 @@
+"""From a frozen configuration to the objects of a run: data, model, task."""
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from transformers import PreTrainedModel
+
+from truesweep.config import instantiate, resolve
+from truesweep.data import Source
+from truesweep.data.module import DataModule
+from truesweep.data.prepare import Prepared, prepare
+from truesweep.jobs.trainer import TrainerSettings
+from truesweep.optim import parameter_groups
+from truesweep.tasks import Recipe, Task
+
+SUPPLIED = {
+    "optimizer": {"params"},
+    "task": {"model", "tokenizer", "recipe", "labels", "bytes_per_target"},
+    "callbacks.checkpoint": {"directory"},
+    "callbacks.progress": {"total_steps"},
+    "logger": {"directory", "run_id", "run_name", "config", "job_tags"},
+}
+"""By group, the parameters of a target that the program gives itself; no keys of the user."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run is made of."""
+
+    source: Source
+    prepared: Prepared
+    task: Task
+    data: DataModule
+    trainer: TrainerSettings
+    recipe: Recipe
+
+
+def make(config: dict[str, Any], group: str, **supplied: Any) -> Any:
+    """The object that a group describes; None where it is empty."""
+    node: Any = config
+    for part in group.split("."):
+        node = node[part]
+    return instantiate(node, group, config["allowed_packages"], **supplied)
+
+
+def task_class(config: dict[str, Any]) -> type[Task]:
+    """The class that the `task` group names."""
+    target = resolve(config["task"]["_target_"], config["allowed_packages"])
+    assert isinstance(target, type)
+    assert issubclass(target, Task)
+    return target
+
+
+def pretrained_tokenizer(folder: Path) -> dict[str, Any]:
+    """The `tokenizer` group for a tokenizer that lies in a folder."""
+    return {"_target_": "truesweep.data.tokenizers.Pretrained", "name_or_path": str(folder)}
+
+
+def prepare_data(config: dict[str, Any]) -> tuple[Source, Prepared]:
+    """Load, tokenize and check the data; a second call finds it in the cache.
+
+    Raises:
+        DataError: The data are missing, malformed or too few.
+    """
+    source: Source = make(config, "data")
+    return source, prepare(source, make(config, "tokenizer"), task_class(config).kind)
+
+
+def build_model(config: dict[str, Any], prepared: Prepared, source: Source) -> PreTrainedModel:
+    """The transformer, with weights drawn from the run's seed or loaded."""
+    torch.manual_seed(config["seed"])
+    model: PreTrainedModel = make(config, "model").build(
+        task_class(config).head,
+        prepared.tokenizer,
+        labels=prepared.labels,
+        max_length=source.max_length,
+    )
+    return model
+
+
+def build_recipe(config: dict[str, Any], trainer: TrainerSettings, steps_per_epoch: int) -> Recipe:
+    """How the task is trained, checked for its length.
+
+    Raises:
+        ConfigError: The training has no length, or is shorter than its warm-up.
+    """
+    schedule = make(config, "scheduler")
+    total_steps = trainer.total_steps(steps_per_epoch)
+    schedule.check(total_steps)
+    return Recipe(
+        make_optimizer=partial(_make_optimizer, config),
+        schedule=schedule,
+        total_steps=total_steps,
+        seed=config["seed"],
+        gradient_clip_val=trainer.gradient_clip_val,
+        log_every_n_steps=trainer.log_every_n_steps,
+    )
+
+
+def build(config: dict[str, Any]) -> Parts:
+    """Everything a rank trains with."""
+    source, prepared = prepare_data(config)
+    trainer: TrainerSettings = make(config, "trainer")
+    model = build_model(config, prepared, source)
+    start = getattr(model.config, "decoder_start_token_id", None)
+    data = DataModule(prepared, source, config["seed"], decoder_start_token_id=start)
+    recipe = build_recipe(config, trainer, data.steps_per_epoch)
+    compile_model(model, trainer.compile)
+    task = build_task(config, model, prepared, recipe)
+    return Parts(source, prepared, task, data, trainer, recipe)
+
+
+def build_task(
+    config: dict[str, Any],
+    model: PreTrainedModel,
+    prepared: Prepared,
+    recipe: Recipe | None = None,
+) -> Task:
+    """The task over a model, for training or, without a recipe, for evaluation."""
+    supplied: dict[str, Any] = {
+        "model": model,
+        "tokenizer": prepared.tokenizer,
+        "recipe": recipe,
+    }
+    if prepared.kind == "labelled":
+        supplied["labels"] = prepared.labels
+    if prepared.kind == "text":
+        supplied["bytes_per_target"] = prepared.bytes_per_target
+    task: Task = make(config, "task", **supplied)
+    return task
+
+
+def _make_optimizer(config: dict[str, Any], model: nn.Module) -> Optimizer:
+    decay = config["optimizer"].get("weight_decay") or 0.0
+    optimizer: Optimizer = make(config, "optimizer", params=parameter_groups(model, decay))
+    return optimizer
+
+
+def compile_model(model: PreTrainedModel, how: bool | str) -> None:
+    """Compile in place, so that checkpoints have the same keys as without."""
+    if how is True:
+        model.compile()
+    elif how == "layers":
+        for layers in (m for m in model.modules() if isinstance(m, nn.ModuleList)):
+            for layer in layers:
+                layer.compile()

@@ -1,0 +1,146 @@
+"""What a run will do, found out and checked before anything is spent."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from truesweep.config import (
+    Composed,
+    check,
+    check_across,
+    compose,
+    fingerprint,
+    redact_overrides,
+)
+from truesweep.config.update import update
+from truesweep.data.module import DataModule
+from truesweep.data.prepare import Prepared
+from truesweep.jobs.directory import RunDirectory
+from truesweep.jobs.parts import (
+    SUPPLIED,
+    build_model,
+    build_recipe,
+    build_task,
+    make,
+    prepare_data,
+)
+from truesweep.jobs.trainer import TrainerSettings
+from truesweep.models import ParameterCount, count_parameters, flops_per_token
+
+NAME_LENGTH = 80
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run that is known to start.
+
+    Args:
+        config: The whole configuration, checked, with every default; secrets as references.
+        overrides: What the command line changed, secrets redacted.
+        parameters: The model's parameters.
+        flops_per_token: Training operations for one token, forward and backward.
+        total_steps: Optimizer steps.
+        steps_per_epoch: Optimizer steps in one pass over the data.
+        world_size: Ranks over all nodes.
+        prepared: The data, tokenized.
+    """
+
+    config: dict[str, Any]
+    overrides: list[str]
+    parameters: ParameterCount
+    flops_per_token: int
+    total_steps: int
+    steps_per_epoch: int
+    world_size: int
+    prepared: Prepared
+
+    @property
+    def name(self) -> str:
+        """The folder of runs that belong together."""
+        return str(self.config["name"])
+
+    @property
+    def id(self) -> str:
+        """Follows from what was asked: the same configuration has the same id."""
+        return fingerprint(self.config)[:8]
+
+
+def plan(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Plan:
+    """Compose a configuration and check everything that can be checked without training.
+
+    Raises:
+        ConfigError: The configuration is wrong.
+        DataError: The data are.
+    """
+    return plan_config(*checked(overrides, config_dirs))
+
+
+def checked(
+    overrides: Sequence[str], config_dirs: Sequence[Path] = ()
+) -> tuple[dict[str, Any], list[str]]:
+    """A composed, checked and named configuration, and the overrides, redacted."""
+    composed = compose([*_one_limit(overrides), *overrides], config_dirs)
+    config = check(composed.config, supplied=SUPPLIED, origin=composed.origins)
+    check_across(config)
+    if config["name"] is None:
+        config["name"] = default_name(composed)
+    return config, composed.overrides
+
+
+def plan_again(directory: Path, overrides: Sequence[str]) -> Plan:
+    """The plan of a run that is repeated from its `config.yaml`, with some values changed.
+
+    Raises:
+        ConfigError: There is no such configuration, or a change does not fit it.
+    """
+    changed = update(RunDirectory.open(directory).read_config(), overrides)
+    config = check(changed, supplied=SUPPLIED)
+    check_across(config)
+    return plan_config(config, redact_overrides(overrides))
+
+
+def plan_config(config: dict[str, Any], overrides: list[str]) -> Plan:
+    """Check a configuration against its data and its model."""
+    source, prepared = prepare_data(config)
+    trainer: TrainerSettings = make(config, "trainer")
+    steps_per_epoch = DataModule(prepared, source, config["seed"]).steps_per_epoch
+    recipe = build_recipe(config, trainer, steps_per_epoch)
+    with torch.device("meta"):
+        model = build_model(config, prepared, source)
+    build_task(config, model, prepared, recipe).configure_optimizers()
+    return Plan(
+        config=config,
+        overrides=overrides,
+        parameters=count_parameters(model),
+        flops_per_token=flops_per_token(model, source.max_length),
+        total_steps=recipe.total_steps,
+        steps_per_epoch=steps_per_epoch,
+        world_size=trainer.world_size,
+        prepared=prepared,
+    )
+
+
+def _one_limit(overrides: Sequence[str]) -> list[str]:
+    """A length given on the command line replaces the other kind of length in a preset."""
+    given = {o.lstrip("+").split("=")[0] for o in overrides}
+    limits = {"trainer.max_steps", "trainer.max_epochs"}
+    if len(given & limits) != 1:
+        return []
+    return [f"{key}=null" for key in limits - given]
+
+
+def default_name(composed: Composed) -> str:
+    """A name from the task or experiment and from what was overridden."""
+    base = composed.choices.get("experiment") or composed.choices.get("task") or "run"
+    parts = [str(base)]
+    for override in composed.overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        if key in ("task", "experiment", "logger") or key.startswith(("logger.", "callbacks.")):
+            continue
+        parts.append(f"{key.rsplit('.', 1)[-1]}={Path(value).name if '/' in value else value}")
+    text = re.sub(r"[^\w.=+-]+", "-", "_".join(parts)).strip("-")
+    return text[:NAME_LENGTH]

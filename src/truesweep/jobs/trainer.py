@@ -1,0 +1,172 @@
+"""The `trainer` group: how long, how often, on what; with Lightning's names and meanings."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import pytorch_lightning as pl
+from annotated_types import Ge, Gt
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins import CheckpointIO
+from pytorch_lightning.plugins.environments import (
+    LightningEnvironment,
+    TorchElasticEnvironment,
+)
+from pytorch_lightning.strategies import DDPStrategy, Strategy
+
+from truesweep.errors import ConfigError
+
+Precision = Literal[
+    "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true", "transformer-engine"
+]
+VALIDATIONS_PER_RUN = 10
+
+
+@dataclass(kw_only=True)
+class TrainerSettings:
+    """How a run is carried out. All steps are optimizer steps.
+
+    Args:
+        max_epochs: Length of training in passes over the data.
+        max_steps: Length of training in optimizer steps; of both limits, the first one reached.
+        val_check_interval: Optimizer steps between validations (int), or a share of an epoch
+            (float); None: ten validations a run. The last step is always validated.
+        log_every_n_steps: Optimizer steps between two rows of training metrics.
+        gradient_clip_val: Largest norm of the whole gradient; None: not clipped.
+        overfit_batches: Train and validate on so many first batches of the training split only.
+        accelerator: `cpu`, `gpu`, … or `auto`.
+        devices: Devices of one node: how many, which, or `auto`.
+        num_nodes: Nodes, each with `devices`.
+        strategy: `auto` (one device, or DDP), `ddp`, `fsdp`, or any other of Lightning's names.
+        precision: Lightning's names; `bf16-mixed` keeps weights in fp32.
+        compile: `torch.compile` the whole model (True) or each of its layers (`layers`), which
+            starts sooner.
+        deterministic: Refuse operations that have no deterministic form.
+        detect_anomaly: Find the operation that made a NaN; slow.
+        profiler: `simple`, `advanced` or `pytorch`.
+        threads: CPU threads per rank; None: the cores, shared among this node's ranks.
+    """
+
+    max_epochs: Annotated[int, Gt(0)] | None = None
+    max_steps: Annotated[int, Gt(0)] | None = None
+    val_check_interval: Annotated[int, Gt(0)] | Annotated[float, Gt(0)] | None = None
+    log_every_n_steps: Annotated[int, Gt(0)] = 10
+    gradient_clip_val: Annotated[float, Gt(0)] | None = 1.0
+    overfit_batches: Annotated[int, Ge(0)] = 0
+    accelerator: str = "auto"
+    devices: Annotated[int, Gt(0)] | list[int] | Literal["auto"] = "auto"
+    num_nodes: Annotated[int, Gt(0)] = 1
+    strategy: str = "auto"
+    precision: Precision = "32-true"
+    compile: bool | Literal["layers"] = False
+    deterministic: bool = False
+    detect_anomaly: bool = False
+    profiler: Literal["simple", "advanced", "pytorch"] | None = None
+    threads: Annotated[int, Gt(0)] | None = None
+
+    def total_steps(self, steps_per_epoch: int) -> int:
+        """Optimizer steps of the whole training."""
+        limits = [
+            self.max_steps,
+            self.max_epochs * steps_per_epoch if self.max_epochs is not None else None,
+        ]
+        given = [limit for limit in limits if limit is not None]
+        if not given:
+            raise ConfigError(
+                "trainer: neither max_steps nor max_epochs is given; "
+                "set trainer.max_steps=1000, say, or trainer.max_epochs=3"
+            )
+        return min(given)
+
+    def validate_every(self, steps_per_epoch: int) -> int:
+        """Optimizer steps between validations."""
+        interval = self.val_check_interval
+        if interval is None:
+            return max(1, self.total_steps(steps_per_epoch) // VALIDATIONS_PER_RUN)
+        if isinstance(interval, int):
+            return interval
+        return max(1, round(interval * steps_per_epoch))
+
+    def local_ranks(self) -> int:
+        """Processes on each node."""
+        if isinstance(self.devices, list):
+            return len(self.devices)
+        if isinstance(self.devices, int):
+            return self.devices
+        return self._accelerator().auto_device_count()
+
+    def is_cpu(self) -> bool:
+        """Whether training runs on the CPU."""
+        from pytorch_lightning.accelerators import CPUAccelerator
+
+        return self._accelerator() is CPUAccelerator
+
+    def _accelerator(self) -> Any:
+        from pytorch_lightning.accelerators import (
+            AcceleratorRegistry,
+            CPUAccelerator,
+            CUDAAccelerator,
+            MPSAccelerator,
+        )
+
+        name = self.accelerator
+        if name in ("auto", "gpu"):
+            for candidate in (CUDAAccelerator, MPSAccelerator):
+                if candidate.is_available():
+                    return candidate
+            name = "cpu" if name == "auto" else "cuda"
+        if name == "cpu":
+            return CPUAccelerator
+        accelerator = AcceleratorRegistry.get(name)
+        return type(accelerator)
+
+    @property
+    def world_size(self) -> int:
+        """Ranks over all nodes."""
+        return self.local_ranks() * self.num_nodes
+
+    def make(
+        self,
+        *,
+        steps_per_epoch: int,
+        callbacks: Sequence[pl.Callback],
+        loggers: Sequence[Logger],
+        checkpoint_io: CheckpointIO,
+        directory: str,
+    ) -> pl.Trainer:
+        """Build Lightning's trainer; its own limits, clipping and batching are left to the task."""
+        single = self.world_size == 1
+        environment = LightningEnvironment() if single else TorchElasticEnvironment()
+        return pl.Trainer(
+            accelerator=self.accelerator,
+            devices=self.devices,
+            num_nodes=self.num_nodes,
+            strategy=self._strategy(),
+            precision=self.precision,
+            logger=list(loggers),
+            callbacks=list(callbacks),
+            plugins=[checkpoint_io, environment],
+            max_epochs=-1,
+            check_val_every_n_epoch=None,
+            val_check_interval=self.validate_every(steps_per_epoch),
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            deterministic=self.deterministic,
+            detect_anomaly=self.detect_anomaly,
+            profiler=self.profiler,
+            default_root_dir=directory,
+        )
+
+    def _strategy(self) -> str | Strategy:
+        if self.world_size == 1:
+            return "auto"
+        if self.strategy not in ("auto", "ddp"):
+            return self.strategy
+        return DDPStrategy(
+            process_group_backend="gloo" if self.is_cpu() else None,
+            # Nothing in a transformer's buffers changes, and an evaluation may not wait for others.
+            broadcast_buffers=False,
+            gradient_as_bucket_view=True,
+        )

@@ -1,0 +1,313 @@
+"""What all tasks share: one optimizer step per batch, split into micro-batches; exact evaluation.
+
+The loss of a step is the sum over all its targets, on all ranks and in all micro-batches, divided
+by their number. No split of the batch changes it.
+"""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, cast
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torchmetrics import MetricCollection
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from truesweep.tasks.progress import Progress
+
+Batch = dict[str, Any]
+"""One rank's share of an optimizer step: tensors and lists of one entry a row; `size` is the number
+of samples over all ranks."""
+
+MAX_SKIPPED_IN_A_ROW = 10
+"""Steps without finite gradients after which a run is given up."""
+
+
+class Schedule(Protocol):
+    """The learning rate's course over a training."""
+
+    def factor(self, step: int, total_steps: int) -> float:
+        """The share of the peak rate at a step counted from 0."""
+        ...
+
+
+class MicroBatching(Protocol):
+    """What a task asks of the data it is trained on."""
+
+    def micro_batches(self, batch: Batch) -> Iterator[Batch]:
+        """Split a rank's share of a step."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a task is trained.
+
+    Args:
+        make_optimizer: Builds the optimizer for the model's parameters.
+        schedule: The learning rate's course.
+        total_steps: Optimizer steps of the whole training.
+        seed: The run's seed.
+        gradient_clip_val: Largest norm of the whole gradient; None: not clipped.
+        log_every_n_steps: Optimizer steps between two rows of training metrics.
+    """
+
+    make_optimizer: Callable[[nn.Module], Optimizer]
+    schedule: Schedule
+    total_steps: int
+    seed: int = 0
+    gradient_clip_val: float | None = None
+    log_every_n_steps: int = 10
+
+
+class DivergedError(RuntimeError):
+    """Gradients stayed infinite or NaN for several steps in a row."""
+
+
+class Task(pl.LightningModule):
+    """A model together with what it is trained and judged by.
+
+    Args:
+        model: The transformer; its `forward` returns `logits`.
+        tokenizer: Turns text into the ids the model knows.
+        recipe: How to train; None for a task that only evaluates or generates.
+    """
+
+    head: ClassVar[str]
+    """Which kind of model the task needs: `causal`, `seq2seq` or `classifier`."""
+    kind: ClassVar[str]
+    """Which kind of samples the task needs: `text`, `pairs` or `labelled`."""
+
+    def __init__(
+        self,
+        *,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        recipe: Recipe | None = None,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.model = model
+        self.tokenizer = tokenizer
+        self.recipe = recipe
+        self.metrics = self.make_metrics()
+        self.progress = Progress()
+        self.latest: dict[str, float] = {}
+        self.evaluations: dict[str, dict[str, float]] = {}
+        self.stop_requested = 0
+        self.stop_agreed = 0
+        self.test_split = "test"
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Score one micro-batch.
+
+        Returns:
+            The sum to be minimised, the sum of negative log-likelihoods in nats, and the number of
+            targets both are summed over; fp32 scalars, the first two zero where there is no target.
+        """
+
+    @abstractmethod
+    def targets(self, batch: Batch) -> Tensor:
+        """The number of targets in a batch of one rank, int64 scalar."""
+
+    @abstractmethod
+    def make_metrics(self) -> MetricCollection:
+        """The metrics of an evaluation, by the name they are reported under."""
+
+    @abstractmethod
+    def evaluate(self, batch: Batch, split_name: str) -> None:
+        """Add one batch to the metrics."""
+
+    def tables(self) -> dict[str, tuple[list[str], list[list[Any]]]]:
+        """Tables of the last evaluation, by name: columns and rows."""
+        return {}
+
+    # -- training -------------------------------------------------------------------------------
+
+    @property
+    def plan(self) -> Recipe:
+        """The recipe of a task that is being trained."""
+        assert self.recipe is not None, "this task was built without a recipe"
+        return self.recipe
+
+    @property
+    def steps_done(self) -> int:
+        """Optimizer steps so far, equal to the batches processed; Lightning saves the count."""
+        return self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+
+    def configure_optimizers(self) -> Optimizer:
+        """Build the optimizer; its groups keep their peak rate as `initial_lr`."""
+        optimizer = self.plan.make_optimizer(self.model)
+        for group in optimizer.param_groups:
+            group["initial_lr"] = group["lr"]
+        return optimizer
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """Do one optimizer step on this rank's share of the step's samples."""
+        step = self.steps_done
+        seed_step(self.plan.seed, self.global_rank, step)
+        optimizer = cast(Optimizer, self.optimizers())
+        factor = self.plan.schedule.factor(step, self.plan.total_steps)
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+        total = self._agree(batch)
+        nll = self._backward(batch, total)
+        # The update stays out of autocast: an optimizer's matrix products choose their own type.
+        with torch.autocast(self.device.type, enabled=False):
+            optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        self.progress.add(nll, total, samples=batch["size"])
+
+    def _agree(self, batch: Batch) -> Tensor:
+        """The step's number of targets over all ranks; also learns whether any rank must stop."""
+        own = self.targets(batch)
+        if self.trainer.world_size == 1:
+            self.stop_agreed = self.stop_requested
+            return own
+        flags = [float(self.stop_requested == s) for s in STOP_SIGNALS]
+        message = torch.tensor([0.0, *flags], dtype=torch.float64, device=self.device)
+        message[0] = own
+        dist.all_reduce(message)
+        self.stop_agreed = next(
+            (s for s, seen in zip(STOP_SIGNALS, message[1:].tolist(), strict=True) if seen), 0
+        )
+        return message[0]
+
+    def _backward(self, batch: Batch, total: Tensor) -> Tensor:
+        """Accumulate the step's gradient; returns this rank's sum of negative log-likelihoods."""
+        # DDP averages over ranks, the loss is a sum over them.
+        scale = self.trainer.world_size / total.clamp(min=1).float()
+        nll = torch.zeros((), device=self.device)
+        micro_batches = self._micro_batches(batch)
+        for i, micro_batch in enumerate(micro_batches):
+            with self._gradients_stay_local(i + 1 < len(micro_batches)):
+                loss, micro_nll, _ = self.loss(micro_batch)
+                self.manual_backward(loss * scale)
+            nll += micro_nll.detach()
+        return nll
+
+    def _micro_batches(self, batch: Batch) -> list[Batch]:
+        """As many on every rank; where this rank has fewer samples, the last count for nothing."""
+        data = cast(MicroBatching, self.trainer.datamodule)  # type: ignore[attr-defined]
+        return list(data.micro_batches(batch))
+
+    def _gradients_stay_local(self, local: bool) -> AbstractContextManager[None]:
+        """Synchronise gradients once a step, with the last micro-batch."""
+        wrapped = self.trainer.strategy.model
+        if local and hasattr(wrapped, "no_sync"):
+            return cast(AbstractContextManager[None], wrapped.no_sync())
+        return nullcontext()
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clip the gradient (unscaled by now, at any precision) and refuse one that is not finite.
+
+        All ranks hold the same gradient here, so all of them decide alike.
+        """
+        norm = self._clip()
+        self.progress.gradient_norm = norm
+        if torch.isfinite(norm):
+            self.progress.skipped_in_a_row = 0
+            return
+        optimizer.zero_grad(set_to_none=True)  # a step without gradients changes nothing
+        self.progress.skipped += 1
+        self.progress.skipped_in_a_row += 1
+        if self.progress.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+            raise DivergedError(
+                f"the gradient was infinite or NaN in {MAX_SKIPPED_IN_A_ROW} steps in a row, up to "
+                f"step {self.steps_done + 1}. Lower optimizer.lr, lengthen scheduler.warmup, or set "
+                f"trainer.gradient_clip_val or a wider trainer.precision."
+            )
+
+    def _clip(self) -> Tensor:
+        limit = self.plan.gradient_clip_val or math.inf
+        wrapped = self.trainer.strategy.model
+        if hasattr(wrapped, "clip_grad_norm_"):  # sharded: the norm spans the ranks
+            return cast(Tensor, wrapped.clip_grad_norm_(limit))
+        return nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Write a row of training metrics every few steps."""
+        step = self.steps_done
+        if step % self.plan.log_every_n_steps == 0 or step in (1, self.plan.total_steps):
+            factor = self.plan.schedule.factor(step - 1, self.plan.total_steps)
+            group = cast(Optimizer, self.optimizers()).param_groups[0]
+            row = self.progress.take_row(lr=group["initial_lr"] * factor)
+            self.latest = row
+            self.record(row, step)
+
+    def record(self, values: dict[str, float], step: int) -> None:
+        """Write values to every logger, past Lightning's per-step machinery, which is slow."""
+        for logger in self.loggers:
+            logger.log_metrics({"tokens": self.progress.tokens, **values}, step)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the counts that rows of metrics are made from."""
+        checkpoint["progress"] = self.progress.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take the counts up again."""
+        if "progress" in checkpoint:
+            self.progress.load_state_dict(checkpoint["progress"], first=self.global_rank == 0)
+
+    # -- evaluation -----------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the last evaluation."""
+        self.progress.pause_clock()
+        self.metrics.reset()
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count one batch; no rank waits for another here."""
+        self.evaluate(batch, "val")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count one batch; no rank waits for another here."""
+        self.evaluate(batch, self.test_split)
+
+    def on_validation_epoch_end(self) -> None:
+        """Reduce over ranks, once, and report."""
+        self._report("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Reduce over ranks, once, and report."""
+        self._report(self.test_split)
+
+    def _report(self, split_name: str) -> None:
+        computed = {k: float(v) for k, v in self.metrics.compute().items()}
+        values = {f"{split_name}/{k}": v for k, v in computed.items() if not math.isnan(v)}
+        self.evaluations[split_name] = values
+        # Callbacks monitor these; every rank holds the same reduced values.
+        self.trainer.callback_metrics.update({k: torch.tensor(v) for k, v in values.items()})
+        if self.trainer.fit_loop.epoch_loop.batch_progress.total.processed and split_name == "val":
+            self.record(values, self.steps_done)
+        self.progress.start_clock()
+
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int
+    ) -> Batch:
+        """Move the tensors of a batch; its lists stay where they are."""
+        moved = {
+            k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v
+            for k, v in batch.items()
+        }
+        return cast(Batch, moved)
+
+
+STOP_SIGNALS = (15, 2, 10)
+"""SIGTERM, SIGINT, SIGUSR1: when ranks were sent different ones, the first here counts."""
+
+
+def seed_step(seed: int, rank: int, step: int) -> None:
+    """Make what is random in a step (dropout) a function of the seed, the rank and the step."""
+    state = np.random.SeedSequence((seed, rank, step)).generate_state(1, np.uint64)
+    torch.manual_seed(int(state[0]))

@@ -1,0 +1,86 @@
+"""Text classification."""
+
+from typing import Annotated, Any, ClassVar
+
+import torch
+from annotated_types import Ge, Lt
+from torch import Tensor
+from torchmetrics import MetricCollection
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from truesweep.metrics import IGNORE, ConfusionMatrix, NegativeLogLikelihood, token_losses
+from truesweep.tasks.base import Batch, Recipe, Task
+
+
+class Classification(Task):
+    """One label for a text, scored by loss, macro and weighted F1 and accuracy.
+
+    Args:
+        model: Returns logits [batch, classes].
+        tokenizer: The model's tokenizer.
+        recipe: How to train; None to evaluate or generate only.
+        labels: The classes' names, by id.
+        label_smoothing: Share of the target's probability spread over all classes.
+        token_dropout: Share of input tokens replaced by the unknown token while training.
+    """
+
+    head: ClassVar[str] = "classifier"
+    kind: ClassVar[str] = "labelled"
+
+    def __init__(
+        self,
+        *,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        labels: list[str],
+        recipe: Recipe | None = None,
+        label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0,
+        token_dropout: Annotated[float, Ge(0), Lt(1)] = 0.0,
+    ) -> None:
+        self.labels = labels
+        super().__init__(model=model, tokenizer=tokenizer, recipe=recipe)
+        self.label_smoothing = label_smoothing
+        self.token_dropout = token_dropout
+
+    def targets(self, batch: Batch) -> Tensor:
+        """Samples to be classified."""
+        return (batch["labels"] != IGNORE).sum()
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Scores [batch, classes]."""
+        input_ids = batch["input_ids"]
+        if self.training and self.token_dropout:
+            input_ids = self._drop_tokens(input_ids)
+        scores = self.model(input_ids=input_ids, attention_mask=batch["attention_mask"]).logits
+        assert isinstance(scores, Tensor)
+        return scores
+
+    def _drop_tokens(self, input_ids: Tensor) -> Tensor:
+        unknown = self.tokenizer.unk_token_id
+        special = torch.tensor(self.tokenizer.all_special_ids, device=input_ids.device)
+        dropped = torch.rand(input_ids.shape, device=input_ids.device) < self.token_dropout
+        keep = torch.isin(input_ids, special)
+        substitute = unknown if unknown is not None else self.tokenizer.pad_token_id
+        return torch.where(dropped & ~keep, substitute, input_ids)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Sum of the cross-entropies of all samples."""
+        return token_losses(self.logits(batch), batch["labels"], self.label_smoothing)
+
+    def make_metrics(self) -> MetricCollection:
+        """Loss in nats per sample, F1 and accuracy in 0–1, and the table they are read from."""
+        return MetricCollection(
+            {"loss": NegativeLogLikelihood(), "confusion": ConfusionMatrix(len(self.labels))},
+            compute_groups=False,
+        )
+
+    def evaluate(self, batch: Batch, split_name: str) -> None:
+        """Add one batch of classified texts."""
+        logits = self.logits(batch)
+        _, nll, count = token_losses(logits, batch["labels"])
+        self.metrics["loss"].update(nll, count)
+        self.metrics["confusion"].update(logits.argmax(-1), batch["labels"])
+
+    def tables(self) -> dict[str, tuple[list[str], list[list[Any]]]]:
+        """Precision, recall, F1 and support of each class in the last evaluation."""
+        return {}

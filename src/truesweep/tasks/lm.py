@@ -1,0 +1,86 @@
+"""Language modelling: predict the next token."""
+
+from collections.abc import Sequence
+from typing import Annotated, ClassVar
+
+from annotated_types import Ge, Gt, Lt
+from torch import Tensor
+from torchmetrics import MetricCollection
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from truesweep.metrics import IGNORE, BitsPerByte, NegativeLogLikelihood, Perplexity, token_losses
+from truesweep.tasks.base import Batch, Recipe, Task
+from truesweep.tasks.generation import Sampling, continue_ids
+
+
+class LanguageModeling(Task):
+    """A causal language model, scored by loss, perplexity and bits per byte.
+
+    Args:
+        model: Returns logits [batch, length, vocabulary].
+        tokenizer: The model's tokenizer.
+        recipe: How to train; None to evaluate or generate only.
+        bytes_per_target: By split, the UTF-8 bytes of its text for each predicted token: what makes
+            models with different tokenizers comparable.
+        label_smoothing: Share of the target's probability spread over the whole vocabulary.
+        sample_tokens: Length of the text sampled at the end of a training.
+        sample_temperature: 0 takes the likeliest token; 1 samples from the model as it is.
+        sample_top_k: Sample among so many likeliest tokens; None: among all.
+    """
+
+    head: ClassVar[str] = "causal"
+    kind: ClassVar[str] = "text"
+
+    def __init__(
+        self,
+        *,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        recipe: Recipe | None = None,
+        bytes_per_target: dict[str, float] | None = None,
+        label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0,
+        sample_tokens: Annotated[int, Ge(0)] = 200,
+        sample_temperature: Annotated[float, Ge(0)] = 0.8,
+        sample_top_k: Annotated[int, Gt(0)] | None = 50,
+    ) -> None:
+        super().__init__(model=model, tokenizer=tokenizer, recipe=recipe)
+        self.bytes_per_target = bytes_per_target or {}
+        self.label_smoothing = label_smoothing
+        self.sampling = Sampling(
+            max_new_tokens=sample_tokens, temperature=sample_temperature, top_k=sample_top_k
+        )
+
+    def targets(self, batch: Batch) -> Tensor:
+        """Tokens to be predicted."""
+        return (batch["labels"] != IGNORE).sum()
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Sum of the cross-entropies of all next tokens."""
+        logits = self.model(
+            input_ids=batch["input_ids"],
+            attention_mask=batch.get("attention_mask"),
+            use_cache=False,
+        ).logits
+        return token_losses(logits, batch["labels"], self.label_smoothing)
+
+    def make_metrics(self) -> MetricCollection:
+        """Loss in nats per token, perplexity, bits per byte."""
+        return MetricCollection(
+            {
+                "loss": NegativeLogLikelihood(),
+                "perplexity": Perplexity(),
+                "bits_per_byte": BitsPerByte(),
+            },
+            compute_groups=False,
+        )
+
+    def evaluate(self, batch: Batch, split_name: str) -> None:
+        """Add one batch of windows or texts."""
+        _, nll, count = self.loss(batch)
+        self.metrics["loss"].update(nll, count)
+        self.metrics["perplexity"].update(nll, count)
+        self.metrics["bits_per_byte"].update(nll, count * self.bytes_per_target[split_name])
+
+    def sample(self, prompt: Sequence[int]) -> list[int]:
+        """Token ids that the model makes up, behind those of the prompt."""
+        return continue_ids(self.model, prompt, self.sampling)

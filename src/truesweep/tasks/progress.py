@@ -1,0 +1,98 @@
+"""What is counted between two rows of training metrics."""
+
+import time
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class Progress:
+    """Sums over the steps since the last row, and totals over the whole run.
+
+    Tensors stay on their device until a row is due, so that counting never waits for it.
+    """
+
+    def __init__(self) -> None:
+        self.total_tokens: Tensor | float = 0.0
+        self.samples = 0
+        self.skipped = 0
+        self.skipped_in_a_row = 0
+        self.gradient_norm: Tensor | float = 0.0
+        self._nll: Tensor | float = 0.0
+        self._count: Tensor | float = 0.0
+        self._seconds = 0.0
+        self._rated_tokens: Tensor | float = 0.0
+        self._started = time.perf_counter()
+
+    @property
+    def tokens(self) -> int:
+        """Targets trained on so far, over all ranks."""
+        return int(self.total_tokens)
+
+    def add(self, nll: Tensor, count: Tensor, samples: int) -> None:
+        """Count a step.
+
+        Args:
+            nll: This rank's sum of negative log-likelihoods, nats.
+            count: The step's targets over all ranks.
+            samples: The step's samples over all ranks.
+        """
+        self._nll = self._nll + nll.double()
+        self._count = self._count + count
+        self._rated_tokens = self._rated_tokens + count
+        self.total_tokens = self.total_tokens + count
+        self.samples += samples
+
+    def take_row(self, lr: float) -> dict[str, float]:
+        """The metrics of the steps since the last row; starts the next one. All ranks call it."""
+        loss = self._reduced_nll() / max(float(self._count), 1.0)
+        self.pause_clock()
+        row = {
+            "train/loss": loss,
+            "lr": lr,
+            "grad_norm": float(self.gradient_norm),
+            "tokens_per_second": float(self._rated_tokens) / max(self._seconds, 1e-9),
+        }
+        if self.skipped:
+            row["skipped_steps"] = float(self.skipped)
+        self._nll = self._count = self._rated_tokens = self._seconds = 0.0
+        self.start_clock()
+        return row
+
+    def pause_clock(self) -> None:
+        """Leave out of the rate what is not training, from here on."""
+        self._seconds += time.perf_counter() - self._started
+
+    def start_clock(self) -> None:
+        """Training goes on."""
+        self._started = time.perf_counter()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain numbers; the sum over ranks stands for the ranks' sums. All ranks call it."""
+        return {
+            "total_tokens": float(self.total_tokens),
+            "samples": self.samples,
+            "skipped": self.skipped,
+            "skipped_in_a_row": self.skipped_in_a_row,
+            "nll": self._reduced_nll(),
+            "count": float(self._count),
+        }
+
+    def load_state_dict(self, state: dict[str, Any], first: bool) -> None:
+        """Take up saved counts; one rank, the first, takes the sum over ranks."""
+        self.total_tokens = state["total_tokens"]
+        self.samples = state["samples"]
+        self.skipped = state["skipped"]
+        self.skipped_in_a_row = state["skipped_in_a_row"]
+        self._nll = state["nll"] if first else 0.0
+        self._count = state["count"]
+
+    def _reduced_nll(self) -> float:
+        if not (dist.is_available() and dist.is_initialized()):
+            return float(self._nll)
+        device = self._nll.device if isinstance(self._nll, Tensor) else None
+        total = torch.as_tensor(self._nll, dtype=torch.float64, device=device).clone()
+        dist.all_reduce(total)
+        return float(total)

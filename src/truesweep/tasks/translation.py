@@ -1,0 +1,136 @@
+"""Translation with an encoder–decoder."""
+
+from typing import Annotated, Any, ClassVar
+
+import torch
+from annotated_types import Ge, Gt, Lt
+from torch import Tensor
+from torchmetrics import MetricCollection
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from truesweep.metrics import (
+    IGNORE,
+    CorpusBleu,
+    CorpusChrF,
+    NegativeLogLikelihood,
+    Perplexity,
+    token_losses,
+)
+from truesweep.tasks.base import Batch, Recipe, Task
+from truesweep.tasks.generation import generate
+
+
+class Translation(Task):
+    """Source text to target text, scored by loss, perplexity, corpus BLEU and chrF.
+
+    Args:
+        model: Returns logits [batch, target length, vocabulary].
+        tokenizer: One vocabulary for both languages.
+        recipe: How to train; None to evaluate or generate only.
+        label_smoothing: Share of the target's probability spread over the whole vocabulary.
+        beam_size: Hypotheses kept in beam search; 1 is greedy.
+        length_penalty: Exponent of the length that a hypothesis' log-probability is divided by;
+            above 1 prefers longer translations.
+        max_new_tokens: Longest translation.
+        val_generated: Validation sentences that are translated for BLEU at each validation, the
+            first ones of the split; None: all, 0: none. The test split is always translated whole.
+        shown: Translations kept as examples.
+    """
+
+    head: ClassVar[str] = "seq2seq"
+    kind: ClassVar[str] = "pairs"
+
+    def __init__(
+        self,
+        *,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        recipe: Recipe | None = None,
+        label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.1,
+        beam_size: Annotated[int, Gt(0)] = 4,
+        length_penalty: float = 1.0,
+        max_new_tokens: Annotated[int, Gt(0)] = 128,
+        val_generated: Annotated[int, Ge(0)] | None = 100,
+        shown: Annotated[int, Ge(0)] = 10,
+    ) -> None:
+        super().__init__(model=model, tokenizer=tokenizer, recipe=recipe)
+        self.label_smoothing = label_smoothing
+        self.beam_size = beam_size
+        self.length_penalty = length_penalty
+        self.max_new_tokens = max_new_tokens
+        self.val_generated = val_generated
+        self.shown = shown
+        self._examples: list[tuple[int, str, str, str]] = []
+
+    def targets(self, batch: Batch) -> Tensor:
+        """Target tokens, the end of each sentence among them."""
+        return (batch["labels"] != IGNORE).sum()
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Sum of the cross-entropies of all target tokens."""
+        logits = self.model(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            decoder_input_ids=batch["decoder_input_ids"],
+            use_cache=False,
+        ).logits
+        return token_losses(logits, batch["labels"], self.label_smoothing)
+
+    def make_metrics(self) -> MetricCollection:
+        """Loss in nats per token, perplexity; BLEU and chrF in 0–100."""
+        return MetricCollection(
+            {
+                "loss": NegativeLogLikelihood(),
+                "perplexity": Perplexity(),
+                "bleu": CorpusBleu(),
+                "chrf": CorpusChrF(),
+            },
+            compute_groups=False,
+        )
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the last evaluation and its examples."""
+        super().on_validation_epoch_start()
+        self._examples = []
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def evaluate(self, batch: Batch, split_name: str) -> None:
+        """Add one batch: its loss, and what is translated of it."""
+        _, nll, count = self.loss(batch)
+        self.metrics["loss"].update(nll, count)
+        self.metrics["perplexity"].update(nll, count)
+        limit = self.val_generated if split_name == "val" else None
+        rows = [r for r, i in enumerate(batch["index"]) if limit is None or i < limit]
+        if not rows:
+            return
+        hypotheses = self.translate_ids(batch["input_ids"][rows], batch["attention_mask"][rows])
+        references = [batch["reference"][r] for r in rows]
+        self.metrics["bleu"].update(hypotheses, references)
+        self.metrics["chrf"].update(hypotheses, references)
+        for row, hypothesis in zip(rows, hypotheses, strict=True):
+            if batch["index"][row] < self.shown:
+                example = (batch["source"][row], batch["reference"][row], hypothesis)
+                self._examples.append((batch["index"][row], *example))
+
+    def tables(self) -> dict[str, tuple[list[str], list[list[Any]]]]:
+        """The first translations of the last evaluation."""
+        rows = [list(example[1:]) for example in sorted(self._examples)]
+        return {"translations": (["source", "reference", "translation"], rows)}
+
+    def translate_ids(self, input_ids: Tensor, attention_mask: Tensor) -> list[str]:
+        """Translate token ids [batch, length] to text."""
+        beams: dict[str, Any] = {}
+        if self.beam_size > 1:
+            beams = {"length_penalty": self.length_penalty, "early_stopping": True}
+        with torch.inference_mode():
+            ids = generate(
+                self.model,
+                input_ids,
+                attention_mask=attention_mask,
+                max_new_tokens=self.max_new_tokens,
+                num_beams=self.beam_size,
+                do_sample=False,
+                **beams,
+            )
+        return [str(t) for t in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
