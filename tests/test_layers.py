@@ -1,0 +1,56 @@
+import ast
+from pathlib import Path
+
+import pytest
+
+import truesweep
+
+ROOT = Path(truesweep.__file__).parent
+LAYERS = [
+    {"commands"},
+    {"jobs"},
+    {"config"},
+    {"tasks", "data", "callbacks"},
+    {"models", "metrics", "optim", "record"},
+]
+HYDRA = {"hydra", "omegaconf"}
+
+
+def imported(path: Path) -> set[str]:
+    """The full names of all modules that a file imports, wherever in it."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names.add(node.module or "")
+    return names
+
+
+def package(module: str) -> str | None:
+    parts = module.split(".")
+    return parts[1] if parts[0] == "truesweep" and len(parts) > 1 else None
+
+
+FILES = sorted(p for p in ROOT.rglob("*.py") if p.parent != ROOT)
+
+
+def test_every_package_has_its_layer() -> None:
+    packages = {p.name for p in ROOT.iterdir() if (p / "__init__.py").is_file()}
+    assert packages == set().union(*LAYERS)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_one_way(path: Path) -> None:
+    own = path.relative_to(ROOT).parts[0]
+    depth = next(i for i, layer in enumerate(LAYERS) if own in layer)
+    allowed = {own, "errors", None}.union(*LAYERS[depth + 1 :])
+    assert {package(name) for name in imported(path)} <= allowed
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_only_configuration_and_commands_know_hydra(path: Path) -> None:
+    if path.relative_to(ROOT).parts[0] in ("commands", "config"):
+        return
+    assert not {name.split(".")[0] for name in imported(path)} & HYDRA
