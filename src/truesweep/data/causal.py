@@ -1,0 +1,140 @@
+"""Text for causal language models. The shift of the labels is made here and nowhere else.
+
+A batch holds, besides the keys of every batch:
+
+- `labels` [B, T]: the token after each of `input_ids`, -100 where there is none;
+- `attention_mask` only if the batch has padding.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from truesweep.data.batch import IGNORE, Batch, mask
+from truesweep.data.datasets import EncodedDataset
+from truesweep.data.frames import Frame
+from truesweep.data.ragged import Ragged
+from truesweep.data.token_bytes import token_bytes
+
+
+class CausalDataset(EncodedDataset):
+    """Text whose every token, given those before it in its window, is a target.
+
+    Attributes:
+        bytes_per_target: UTF-8 bytes of the text that is scored over the number of targets, so
+            that bits per byte are loss / ln 2 / bytes_per_target.
+    """
+
+    bytes_per_target: float
+
+    @property
+    def targets(self) -> int:
+        """Targets in one pass over the split."""
+        return int(self.lengths.sum())
+
+
+class Windows(CausalDataset):
+    """Texts joined into one stream and cut into windows: no padding but in the last one.
+
+    Window i has the inputs `stream[i·L : i·L+L]` and the labels one further on: in one pass each
+    token of the stream but the first is a target exactly once.
+
+    Args:
+        texts: The tokens of the texts.
+        text_bytes: UTF-8 bytes of the texts.
+        max_length: Targets in a window, L.
+        tokenizer: Gives the pad token, and the bytes of the token that is no target.
+    """
+
+    padded = False
+    truncated = 0
+
+    def __init__(
+        self,
+        texts: Ragged,
+        text_bytes: int,
+        max_length: int,
+        tokenizer: PreTrainedTokenizerBase,
+    ) -> None:
+        self.stream = texts.stream
+        self.max_length = max_length
+        self.pad_id = tokenizer.pad_token_id
+        targets = max(0, len(self.stream) - 1)
+        starts = np.arange(0, targets, max_length)
+        self.lengths = np.minimum(targets - starts, max_length)
+        self.longest = int(self.lengths.max(initial=0))
+        unscored = token_bytes(tokenizer, self.stream[:1])
+        self.bytes_per_target = (text_bytes - unscored) / max(1, targets)
+
+    def collate(self, indices: Sequence[int]) -> Batch:
+        """Windows side by side, [B, max_length]."""
+        lengths = self.lengths[indices]
+        width = int(lengths.max())
+        places = np.asarray(indices)[:, None] * self.max_length + np.arange(width + 1)
+        rows = self.stream[np.minimum(places, len(self.stream) - 1)].astype(np.int64)
+        return _shifted(rows, lengths, self.pad_id)
+
+
+class Rows(CausalDataset):
+    """Each text on its own, framed and cut after `max_length` targets.
+
+    Args:
+        texts: The tokens of the texts, without special tokens.
+        text_bytes: UTF-8 bytes of the texts.
+        max_length: Targets in a row at most.
+        frame: Special tokens around a text. Without one in front, its first token is no target.
+        tokenizer: Gives the pad token, and the bytes of tokens that are no targets.
+    """
+
+    def __init__(
+        self,
+        texts: Ragged,
+        text_bytes: int,
+        max_length: int,
+        frame: Frame,
+        tokenizer: PreTrainedTokenizerBase,
+    ) -> None:
+        self.texts = texts
+        self.frame = frame
+        self.max_length = max_length
+        self.pad_id = tokenizer.pad_token_id
+        whole = np.maximum(0, texts.lengths + len(frame) - 1)
+        self.lengths = np.minimum(whole, max_length)
+        self.longest = int(whole.max(initial=0))
+        self.truncated = int(np.count_nonzero(whole > max_length))
+        scored = text_bytes - token_bytes(tokenizer, self._unscored())
+        self.bytes_per_target = scored / max(1, self.targets)
+
+    def collate(self, indices: Sequence[int]) -> Batch:
+        """Rows below each other, [B, longest of them]."""
+        # A text that is cut does not end with its suffix: room for that is left here, and cut off.
+        limit = self.max_length + 1
+        rows, whole = self.frame.table(
+            self.texts, indices, limit + len(self.frame), self.pad_id, least=2
+        )
+        lengths = np.clip(whole - 1, 0, self.max_length)
+        return _shifted(rows[:, :limit], lengths, self.pad_id)
+
+    def _unscored(self) -> npt.NDArray[np.int32]:
+        """Tokens of texts that are no targets: cut at the end, or with nothing in front."""
+        end = self.max_length + 1 - len(self.frame.prefix)
+        lengths = self.texts.lengths
+        parts = [self.texts[i][end:] for i in np.flatnonzero(lengths > end).tolist()]
+        if not self.frame.prefix:
+            parts.append(self.texts.tokens[self.texts.offsets[:-1][lengths > 0]])
+        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32)
+
+
+def _shifted(rows: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], pad_id: int) -> Batch:
+    """Make inputs and labels of rows [B, T+1] in which the first `lengths` + 1 tokens count."""
+    inputs, labels = torch.from_numpy(rows[:, :-1].copy()), torch.from_numpy(rows[:, 1:].copy())
+    batch: Batch = {"input_ids": inputs, "labels": labels, "lengths": lengths.tolist()}
+    if int(lengths.min()) < inputs.shape[1]:
+        ignored = torch.arange(inputs.shape[1]) >= torch.from_numpy(lengths)[:, None]
+        inputs[ignored] = pad_id
+        labels[ignored] = IGNORE
+        batch["attention_mask"] = mask(lengths, inputs.shape[1])
+    return batch

@@ -1,0 +1,69 @@
+"""What all datasets have in common: samples of one split, encoded and in memory."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from torch.utils.data import Dataset
+
+from truesweep.data.batch import IGNORE, Batch, Step, filler
+
+
+class EncodedDataset(Dataset[Batch], ABC):
+    """Samples of one split; an item is a whole batch.
+
+    Attributes:
+        lengths: Tokens of each sample that a model gets to see (of a pair, those of the longer
+            side), int64 [N]: what samples are sorted by.
+        longest: Tokens of the longest sample, before it was truncated.
+        truncated: Samples that lost tokens at the end to `max_length`.
+        padded: Whether samples differ in length, so that it pays to sort them.
+    """
+
+    lengths: npt.NDArray[np.int64]
+    longest: int
+    truncated: int
+    padded: bool = True
+
+    def __len__(self) -> int:
+        """Samples: what batches are counted in."""
+        return len(self.lengths)
+
+    def __getitem__(self, step: Step) -> Batch:
+        """The batch of a step; a filler if it gives this rank no sample."""
+        batch = self.collate(step.indices) if step.indices else filler(self.collate([0]))
+        return {**batch, "size": step.size}
+
+    @abstractmethod
+    def collate(self, indices: Sequence[int]) -> Batch:
+        """Put samples into one batch, without its `size`."""
+
+    def target_counts(self, classes: int) -> npt.NDArray[np.int64]:
+        """How often each token or class is a target in one pass, int64 [classes]."""
+        counts = np.zeros(classes, dtype=np.int64)
+        for start in range(0, len(self), 1024):
+            chunk = range(start, min(start + 1024, len(self)))
+            labels = self.collate(chunk)["labels"].numpy()
+            counts += np.bincount(labels[labels != IGNORE], minlength=classes)
+        return counts
+
+
+class Subset(EncodedDataset):
+    """Some samples of a dataset, in the order given.
+
+    Args:
+        dataset: The whole.
+        indices: The samples of it that stay.
+    """
+
+    def __init__(self, dataset: EncodedDataset, indices: npt.NDArray[np.int64]) -> None:
+        self.dataset = dataset
+        self.indices = indices
+        self.lengths = dataset.lengths[indices]
+        self.longest, self.truncated = dataset.longest, dataset.truncated
+        self.padded = dataset.padded
+
+    def collate(self, indices: Sequence[int]) -> Batch:
+        """Put samples into one batch, as the whole dataset does."""
+        return self.dataset.collate(self.indices[np.asarray(indices)].tolist())

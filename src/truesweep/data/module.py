@@ -1,0 +1,175 @@
+"""The data of a training as Lightning wants them: a loader for each split."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader
+
+from truesweep.data.batch import Batch, micro_batch_count, split
+from truesweep.data.datasets import EncodedDataset, Subset
+from truesweep.data.prepare import Prepared
+from truesweep.data.samplers import EvalSampler, TrainSampler, epoch_order
+from truesweep.data.seq2seq import Seq2SeqDataset
+from truesweep.data.source import Source
+
+# Tokens, and elements of their logits, in a forward pass whose size the program may choose. The
+# second keeps a large vocabulary from filling the memory: 2^26 floats are 256 MiB.
+_CPU_BUDGET = 2**14, 2**26
+_DEVICE_BUDGET = 2**16, 2**29
+
+
+class StepLoader:
+    """A loader whose batches are steps, and that goes on where the trainer's count of them stands.
+
+    Not a `DataLoader` by its type: Lightning would replace the sampler of one and ask for
+    workers. Its state is empty (see `TrainSampler.start`); having one tells
+    Lightning that training can resume within an epoch.
+    """
+
+    def __init__(self, loader: DataLoader[Batch]) -> None:
+        self.loader = loader
+
+    def __len__(self) -> int:
+        """Batches in a whole pass."""
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Start a pass when the first batch is asked for."""
+        yield from self.loader
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing to keep."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing to load."""
+
+
+class DataModule(pl.LightningDataModule):
+    """Loaders in which one batch of training is one optimizer step.
+
+    Args:
+        prepared: The encoded data.
+        source: Sizes of batches, and how samples share them.
+        seed: Decides the order of training samples.
+        first_only: If not 0, train and validate on the samples of so many first batches only.
+        decoder_start_token_id: The token that the model's decoder starts from, if the model has
+            one that is not the pad token.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        source: Source,
+        seed: int,
+        first_only: int = 0,
+        decoder_start_token_id: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.prepared = prepared
+        self.source = source
+        self.seed = seed
+        self.train, self.val, self.test = prepared.train, prepared.val, prepared.test
+        if first_only:
+            self.train = self.val = self._first(first_only)
+        for dataset in prepared.datasets.values():
+            if decoder_start_token_id is not None and isinstance(dataset, Seq2SeqDataset):
+                dataset.decoder_start_id = decoder_start_token_id
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps in one pass over the training samples."""
+        return -(-len(self.train) // self.source.batch_size)
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Rows of a forward pass in training: what was asked for, or what the budget allows."""
+        return self.source.micro_batch_size or self._rows(self.train)
+
+    def micro_batches(self, batch: Batch) -> Iterator[Batch]:
+        """Split a training batch into micro-batches, of which every rank gets the same number."""
+        count = micro_batch_count(batch["size"], self._world_size, self.micro_batch_size)
+        return split(batch, self.micro_batch_size, count)
+
+    def train_dataloader(self) -> StepLoader:
+        """This rank's share of each optimizer step, from the step where training stands."""
+        dataset = self.train
+        sampler = TrainSampler(
+            dataset.lengths,
+            self.source.batch_size,
+            self.seed,
+            group_by_length=self.source.group_by_length and dataset.padded,
+            start=self._steps_done,
+            rank=self._rank,
+            world_size=self._world_size,
+        )
+        return self._loader(dataset, sampler)
+
+    def val_dataloader(self) -> StepLoader:
+        """Each validation sample once, over all ranks."""
+        return self._eval_loader(self.val)
+
+    def test_dataloader(self) -> StepLoader:
+        """Each test sample once, over all ranks."""
+        return self._eval_loader(self.test)
+
+    def _first(self, batches: int) -> Subset:
+        dataset = self.prepared.train
+        order = epoch_order(dataset.lengths, self.source.batch_size, self.seed, epoch=0)
+        return Subset(dataset, order[: batches * self.source.batch_size])
+
+    def _eval_loader(self, dataset: EncodedDataset) -> StepLoader:
+        batch_size = self.source.eval_batch_size or self._rows(dataset)
+        sampler = EvalSampler(dataset.lengths, batch_size, self._rank, self._world_size)
+        return self._loader(dataset, sampler)
+
+    def _loader(self, dataset: EncodedDataset, sampler: TrainSampler | EvalSampler) -> StepLoader:
+        workers = self.source.num_workers
+        if workers:
+            # Workers only gather tokens; without this each of them warns about having been forked.
+            os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        loader = DataLoader(
+            dataset,
+            batch_size=None,
+            sampler=sampler,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=self._device == "cuda",
+            collate_fn=_as_is,
+            # A loader draws a seed for its workers each epoch: not from the training's own numbers.
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+        return StepLoader(loader)
+
+    def _steps_done(self) -> int:
+        """Batches that training has processed, which Lightning keeps in its checkpoints."""
+        if self.trainer is None:
+            return 0
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress.total
+        done: int = progress.processed  # type: ignore[attr-defined]
+        return done
+
+    def _rows(self, dataset: EncodedDataset) -> int:
+        """Rows of the longest length that keep a forward pass within the budget."""
+        tokens, logits = _CPU_BUDGET if self._device == "cpu" else _DEVICE_BUDGET
+        tokens = min(tokens, logits // self.prepared.classes)
+        return max(1, tokens // int(dataset.lengths.max()))
+
+    @property
+    def _device(self) -> str:
+        return self.trainer.strategy.root_device.type if self.trainer else "cpu"
+
+    @property
+    def _rank(self) -> int:
+        return self.trainer.global_rank if self.trainer else 0
+
+    @property
+    def _world_size(self) -> int:
+        return self.trainer.world_size if self.trainer else 1
+
+
+def _as_is(batch: Any) -> Any:
+    return batch

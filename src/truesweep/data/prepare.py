@@ -1,0 +1,152 @@
+"""From a source of data and a tokenizer to datasets: everything that a training reads."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from transformers import PreTrainedTokenizerBase
+
+from truesweep.data.builder import DatasetBuilder, class_names, text_bytes
+from truesweep.data.causal import CausalDataset
+from truesweep.data.datasets import EncodedDataset
+from truesweep.data.ragged import Ragged
+from truesweep.data.samples import Kind, Sample
+from truesweep.data.source import Source
+from truesweep.data.token_cache import FIELDS, SPLITS, encode_splits
+from truesweep.data.tokenizers import TokenizerConfig
+from truesweep.errors import DataError
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Encoded data, ready to be put into batches.
+
+    Attributes:
+        kind: `text`, `pairs` or `labelled`.
+        tokenizer: The tokenizer that encoded them.
+        train: Training samples (or windows).
+        val: Validation samples.
+        test: Test samples.
+        labels: Names of the classes in the order of their ids; None without classes.
+        stats: For each split: `samples` as loaded, `rows` (what batches count: samples or windows),
+            `tokens` without special ones, `unknown` among them, `bytes` (UTF-8), `longest` in
+            tokens, and `truncated` samples.
+        fingerprint: Hash of the content of all splits.
+        origin: Where the data came from, for the run's provenance.
+    """
+
+    kind: Kind
+    tokenizer: PreTrainedTokenizerBase
+    train: EncodedDataset
+    val: EncodedDataset
+    test: EncodedDataset
+    labels: list[str] | None
+    stats: dict[str, dict[str, int]]
+    fingerprint: str
+    origin: dict[str, Any]
+
+    @property
+    def datasets(self) -> dict[str, EncodedDataset]:
+        """The datasets by the name of their split."""
+        return {"train": self.train, "val": self.val, "test": self.test}
+
+    @property
+    def bytes_per_target(self) -> dict[str, float]:
+        """For each split of text, UTF-8 bytes that are scored over targets; else empty."""
+        return {
+            split: dataset.bytes_per_target
+            for split, dataset in self.datasets.items()
+            if isinstance(dataset, CausalDataset)
+        }
+
+    @property
+    def classes(self) -> int:
+        """What a target is one of: tokens of the vocabulary, or classes."""
+        return len(self.tokenizer) if self.labels is None else len(self.labels)
+
+    @cached_property
+    def target_counts(self) -> npt.NDArray[np.int64]:
+        """How often each token or class is a target in training: what trivial baselines know."""
+        return self.train.target_counts(self.classes)
+
+
+def prepare(
+    source: Source,
+    tokenizer: TokenizerConfig,
+    kind: Kind,
+    cache_dir: Path | None = None,
+    labels: Sequence[str] | None = None,
+) -> Prepared:
+    """Load, encode and check the data.
+
+    Args:
+        source: Where samples come from, and how they are batched.
+        tokenizer: The tokenizer's configuration.
+        kind: What the task needs.
+        cache_dir: Folder of the cache; the user's by default.
+        labels: Classes of a model that is already trained; by default those of the training split.
+
+    Raises:
+        ConfigError: The tokenizer cannot be had or does not fit.
+        DataError: A split is too small, or has a class that training does not know.
+    """
+    splits = source.load(kind)
+    encoded = encode_splits(splits, tokenizer, cache_dir)
+    samples = {split: getattr(splits, split) for split in SPLITS}
+    if kind == "labelled":
+        labels = class_names(samples["train"]) if labels is None else labels
+    builder = DatasetBuilder(source, encoded.tokenizer, kind, tuple(labels or ()))
+    datasets = {s: builder.dataset(s, samples[s], encoded.tokens[s]) for s in SPLITS}
+    _check_sizes(datasets, source, kind)
+    unknown = encoded.tokenizer.unk_token_id
+    return Prepared(
+        kind=kind,
+        tokenizer=encoded.tokenizer,
+        **datasets,
+        labels=list(labels) if labels is not None and kind == "labelled" else None,
+        stats={
+            s: _stats(datasets[s], samples[s], encoded.tokens[s], kind, unknown) for s in SPLITS
+        },
+        fingerprint=splits.fingerprint,
+        origin=splits.origin,
+    )
+
+
+def _check_sizes(datasets: dict[str, EncodedDataset], source: Source, kind: Kind) -> None:
+    packed = kind == "text" and source.packing
+    unit = f"windows of data.max_length={source.max_length} tokens" if packed else "samples"
+    if len(datasets["train"]) < source.batch_size:
+        smaller = "data.batch_size or data.max_length" if packed else "data.batch_size"
+        raise DataError(
+            f"the train split makes {len(datasets['train'])} {unit}, fewer than one batch of "
+            f"data.batch_size={source.batch_size}; set a smaller {smaller}, or give more data"
+        )
+    for split in ("val", "test"):
+        if not len(datasets[split]):
+            raise DataError(
+                f"the {split} split is empty (no {unit}); give data.{split} at least one sample "
+                f"of two tokens, or leave it out to have data.{split}_fraction of the training "
+                "data split off"
+            )
+
+
+def _stats(
+    dataset: EncodedDataset,
+    samples: Sequence[Sample],
+    tokens: dict[str, Ragged],
+    kind: Kind,
+    unknown: int | None,
+) -> dict[str, int]:
+    return {
+        "samples": len(samples),
+        "rows": len(dataset),
+        "tokens": sum(int(rows.lengths.sum()) for rows in tokens.values()),
+        "unknown": sum(rows.count(unknown) for rows in tokens.values()),
+        "bytes": sum(text_bytes(samples, field) for field in FIELDS[kind]),
+        "longest": dataset.longest,
+        "truncated": dataset.truncated,
+    }

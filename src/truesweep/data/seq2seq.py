@@ -1,0 +1,79 @@
+"""Sentence pairs for encoder-decoder models.
+
+A batch holds, besides the keys of every batch (`input_ids` is the source):
+
+- `labels` [B, T]: the target, ended by end-of-sequence and filled up with -100;
+- `decoder_input_ids` [B, T]: the labels moved right behind the decoder's start token;
+- `target_lengths`: tokens of each row of `labels`;
+- `source` and `reference`: the sentences as text; `index`: the pairs' places in the split.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from truesweep.data.batch import IGNORE, Batch, mask
+from truesweep.data.datasets import EncodedDataset
+from truesweep.data.frames import Frame
+from truesweep.data.ragged import Ragged
+from truesweep.data.samples import Pair
+
+
+class Seq2SeqDataset(EncodedDataset):
+    """Source and target sentences, framed and cut after `max_length` tokens each.
+
+    Args:
+        pairs: The sentences as text, which translations are compared with.
+        rows: The tokens of the sources, and of the targets, without special tokens.
+        frames: Special tokens around a source, and around a target.
+        max_length: Tokens in a row at most, with the special ones.
+        pad_id: The pad token.
+
+    Attributes:
+        decoder_start_id: The token that a decoder starts from: the pad token unless the model
+            says otherwise, in which case whoever knows the model sets it.
+    """
+
+    def __init__(
+        self,
+        pairs: Sequence[Pair],
+        rows: tuple[Ragged, Ragged],
+        frames: tuple[Frame, Frame],
+        max_length: int,
+        pad_id: int,
+    ) -> None:
+        self.pairs = pairs
+        self.sources, self.targets = rows
+        self.frames = frames
+        self.max_length = max_length
+        self.pad_id = self.decoder_start_id = pad_id
+        whole = np.stack([r.lengths + len(f) for r, f in zip(rows, frames, strict=True)])
+        # The longer side: sorted by it, Multi30k pads 10 % in batches of 64; by the sum, 18 %.
+        self.lengths = np.minimum(whole, max_length).max(axis=0)
+        self.longest = int(whole.max(initial=0))
+        self.truncated = int(np.count_nonzero((whole > max_length).any(axis=0)))
+
+    def collate(self, indices: Sequence[int]) -> Batch:
+        """Pairs below each other: sources [B, S], targets [B, T]."""
+        (source_frame, target_frame), limit = self.frames, self.max_length
+        sources, lengths = source_frame.table(self.sources, indices, limit, self.pad_id)
+        targets, target_lengths = target_frame.table(self.targets, indices, limit, self.pad_id)
+        labels = torch.from_numpy(targets)
+        ignored = torch.arange(labels.shape[1]) >= torch.from_numpy(target_lengths)[:, None]
+        return {
+            "input_ids": torch.from_numpy(sources),
+            "attention_mask": mask(lengths, sources.shape[1]),
+            "labels": labels.masked_fill(ignored, IGNORE),
+            "decoder_input_ids": self._decoder_inputs(labels),
+            "lengths": lengths.tolist(),
+            "target_lengths": target_lengths.tolist(),
+            "source": [self.pairs[i].source for i in indices],
+            "reference": [self.pairs[i].target for i in indices],
+            "index": list(indices),
+        }
+
+    def _decoder_inputs(self, targets: torch.Tensor) -> torch.Tensor:
+        inputs = targets.roll(1, dims=1)
+        inputs[:, 0] = self.decoder_start_id
+        return inputs
