@@ -14,7 +14,7 @@ from truesweep.errors import ConfigError
 class _Dumper(yaml.SafeDumper):
     """Writes equal lists out each time instead of pointing from one to another."""
 
-    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
+    def ignore_aliases(self, data: Any) -> bool:
         return True
 
 

@@ -58,8 +58,11 @@ def nearest_key(key: str, known: Iterable[str]) -> str | None:
         other_parent, _, other_leaf = candidate.rpartition(".")
         return _leaf_ratio(leaf, other_leaf), _ratio(parent, other_parent)
 
-    best = max(known, key=lambda candidate: sum(likeness(candidate)), default=None)
-    return best if best is not None and likeness(best)[0] >= _ALIKE else None
+    scores = {candidate: likeness(candidate) for candidate in known}
+    alike = [candidate for candidate, score in scores.items() if score[0] >= _ALIKE]
+    return max(
+        alike, key=lambda candidate: 3 * scores[candidate][0] + scores[candidate][1], default=None
+    )
 
 
 def _leaf_ratio(leaf: str, other: str) -> float:

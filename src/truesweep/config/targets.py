@@ -105,6 +105,8 @@ def _no_module(name: str) -> str:
     if not parent_name:
         return f"no package {name} is installed"
     parent = import_module(parent_name)
+    if hasattr(parent, leaf):
+        return f"{name} is not allowed: it is no module, so nothing inside it can be named"
     return f"{parent_name} has no {leaf}{_hint(leaf, _public(parent))}"
 
 

@@ -1,0 +1,75 @@
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from truesweep.config import fingerprint, freeze, thaw
+from truesweep.errors import ConfigError
+
+CONFIG = {
+    "seed": 0,
+    "name": None,
+    "model": {"_target_": "a.B", "rates": [1e-5, 1.0, float("inf")], "text": "ä: 1e-4 # no\n"},
+    "flags": {"on": True, "yes": "yes", "number": "1e-4", "empty": {}, "path": "~/x"},
+    "key": "${oc.env:SOME_KEY}",
+}
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(freeze(CONFIG), encoding="utf-8")
+    assert thaw(path) == CONFIG
+    assert freeze(thaw(path)) == freeze(CONFIG)
+    assert fingerprint(thaw(path)) == fingerprint(CONFIG)
+
+
+def test_keys_keep_their_order_and_lists_are_written_out() -> None:
+    shared = [1, 2]
+    assert freeze({"b": shared, "a": shared}) == "b:\n- 1\n- 2\na:\n- 1\n- 2\n"
+
+
+def test_the_fingerprint_ignores_the_order_of_keys_and_nothing_else() -> None:
+    assert fingerprint({"a": 1, "b": {"c": 2, "d": 3}}) == fingerprint(
+        {"b": {"d": 3, "c": 2}, "a": 1}
+    )
+    different: list[dict[str, Any]] = [
+        {"a": 1},
+        {"a": 2},
+        {"a": "1"},
+        {"a": None},
+        {"a": True},
+        {"a": [1]},
+        {"b": 1},
+    ]
+    assert len({fingerprint(config) for config in different}) == len(different)
+
+
+def test_the_fingerprint_is_the_same_in_every_process() -> None:
+    code = f"""
+import sys; sys.path[:0] = {sys.path!r}
+from truesweep.config.freeze import fingerprint
+print(fingerprint({{'b': {{1: 2}}, 'a': 'ä'}}))
+"""
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={"PYTHONHASHSEED": hash_seed},
+        ).stdout
+        for hash_seed in ("1", "2")
+    }
+    assert outputs == {fingerprint({"b": {1: 2}, "a": "ä"}) + "\n"}
+
+
+@pytest.mark.parametrize("text", ["[1, 2]", "a: [", "", "\x00"])
+def test_a_broken_file_is_named(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"config\.yaml: "):
+        thaw(path)
+    with pytest.raises(ConfigError, match="absent"):
+        thaw(tmp_path / "absent.yaml")
