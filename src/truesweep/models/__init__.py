@@ -1,0 +1,17 @@
+"""Transformers models, new ones from a few numbers or pretrained ones, for a head."""
+
+from truesweep.models.heads import PRESETS, Head
+from truesweep.models.pretrained import Pretrained
+from truesweep.models.scratch import Scratch
+from truesweep.models.size import Flops, ParameterCount, count_parameters, flops_per_token
+
+__all__ = [
+    "PRESETS",
+    "Flops",
+    "Head",
+    "ParameterCount",
+    "Pretrained",
+    "Scratch",
+    "count_parameters",
+    "flops_per_token",
+]

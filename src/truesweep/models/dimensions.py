@@ -1,0 +1,152 @@
+"""Depth, width, heads and further dimensions, in the words of each architecture."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+from truesweep.errors import ConfigError
+from truesweep.models.fields import known_fields
+
+# Every name that transformers' configurations have for one thing. An encoder-decoder has several
+# names of a row and gets the same value in each.
+NAMES: dict[str, tuple[str, ...]] = {
+    "depth": (
+        *("num_hidden_layers", "num_layers", "n_layer", "n_layers"),
+        *("encoder_layers", "decoder_layers", "num_encoder_layers", "num_decoder_layers"),
+    ),
+    "width": ("hidden_size", "d_model", "n_embd", "dim", "emb_dim", "embedding_size"),
+    "heads": (
+        *("num_attention_heads", "num_key_value_heads", "num_heads", "n_head", "n_heads"),
+        *("attention_heads", "encoder_attention_heads", "decoder_attention_heads"),
+        *("num_encoder_attention_heads", "num_decoder_attention_heads"),
+    ),
+    "head_dim": ("head_dim", "d_kv", "d_head", "attention_head_dim", "rotary_dim"),
+    "feed_forward": (
+        *("intermediate_size", "n_inner", "d_ff", "d_inner", "dim_ff", "dff", "ffn_dim"),
+        *("hidden_dim", "ffn_hidden_size", "encoder_ffn_dim", "decoder_ffn_dim"),
+    ),
+    "context": (
+        *("max_position_embeddings", "n_positions", "n_ctx", "context_length", "max_seq_len"),
+        *("model_max_length", "max_encoder_position_embeddings", "max_decoder_position_embeddings"),
+    ),
+}
+
+
+@dataclass(kw_only=True, frozen=True)
+class Dimensions:
+    """The size of a model: layers, features, attention heads, features of the MLP, positions."""
+
+    depth: int
+    width: int
+    heads: int
+    feed_forward: int | None
+    context: int
+
+    def fields(self, config: type[PreTrainedConfig], given: Mapping[str, Any]) -> dict[str, Any]:
+        """These dimensions as arguments of an architecture's configuration class.
+
+        Args:
+            config: the configuration class.
+            given: further fields that the user set; where one is a dimension it is left alone.
+
+        Raises:
+            ConfigError: the heads do not divide the width, or leave an odd number of features to
+                rotary positions.
+        """
+        wanted: dict[str, int] = {
+            "depth": self.depth,
+            "width": self.width,
+            "heads": self.heads,
+            "feed_forward": self.feed_forward or _feed_forward(config, self.width, given),
+            "context": self.context,
+        }
+        known = known_fields(config)
+        if not known.intersection(NAMES["head_dim"]).intersection(given):
+            check_heads(self.width, self.heads, rotary="rope_parameters" in known)
+            # Multi-head latent attention sets its three head sizes by itself.
+            if "qk_rope_head_dim" not in known:
+                wanted["head_dim"] = self.width // self.heads
+        values = {
+            name: value
+            for dimension, value in wanted.items()
+            for name in NAMES[dimension]
+            if name in known and name not in given
+        }
+        return values | _family(config.model_type, self.depth, given)
+
+
+def check_heads(width: int, heads: int, *, rotary: bool = False) -> None:
+    """Raise a `ConfigError` with the nearest valid numbers unless the heads fit the width.
+
+    Args:
+        width: features of a layer.
+        heads: attention heads.
+        rotary: positions are rotations of pairs of a head's features, so these must be even.
+    """
+    step = 2 if rotary else 1
+    valid = [n for n in range(1, width + 1) if width % (n * step) == 0]
+    if heads in valid:
+        return
+    nearest = " or ".join(str(n) for n in sorted(sorted(valid, key=lambda n: abs(n - heads))[:2]))
+    problem = (
+        f"does not divide model.width={width}"
+        if width % heads
+        else f"leaves {width // heads} features a head; rotary positions need an even number"
+    )
+    remedy = f"Set model.heads={nearest}" if valid else "Set an even model.width"
+    raise ConfigError(f"model.heads={heads} {problem}. {remedy}, or another width.")
+
+
+def check_dimensions(config: PreTrainedConfig, dimensions: Dimensions) -> None:
+    """Raise a `ConfigError` if a configuration did not take its depth, width or heads."""
+    asked = {
+        "num_hidden_layers": ("depth", dimensions.depth),
+        "hidden_size": ("width", dimensions.width),
+        "num_attention_heads": ("heads", dimensions.heads),
+    }
+    for name, (key, value) in asked.items():
+        # State-space models have no attention heads, and then there is nothing to set.
+        found = getattr(config, name, None if key != "heads" else value)
+        if found != value:
+            raise ConfigError(
+                f"model.{key}={value} cannot be set on {config.model_type}: its {name} is {found}. "
+                "If it is made of several models, name its text part, such as gemma3_text."
+            )
+
+
+def _feed_forward(config: type[PreTrainedConfig], width: int, given: Mapping[str, Any]) -> int:
+    """The architecture's own ratio of feed-forward to width, rounded up to a multiple of 32."""
+    return 32 * math.ceil(_ratio(config, given) * width / 32)
+
+
+def _ratio(config: type[PreTrainedConfig], given: Mapping[str, Any]) -> float:
+    if config.model_type == "lfm2":
+        return 3.0  # learns faster than 8/3 in small models
+    defaults = {field.name: field.default for field in fields(config)} | dict(given)
+    activation = defaults.get("hidden_act")
+    if activation in ("silu", "swish") or str(defaults.get("feed_forward_proj")).startswith(
+        "gated"
+    ):
+        return 8 / 3  # three matrices with as many parameters as the two of an ungated MLP of 4
+    width = defaults.get(config.attribute_map.get("hidden_size", "hidden_size"))
+    own = next((defaults[name] for name in NAMES["feed_forward"] if defaults.get(name)), None)
+    return own / width if isinstance(own, int) and isinstance(width, int) else 4.0
+
+
+def _family(model_type: str, depth: int, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields that follow from the depth in one family only."""
+    if model_type != "lfm2":
+        return {}
+    values: dict[str, Any] = {"block_auto_adjust_ff_dim": False}  # feed_forward as it was asked
+    if not {"layer_types", "full_attn_idxs"}.intersection(given):
+        values["layer_types"] = _convolutions_and_attention(depth)
+    return {name: value for name, value in values.items() if name not in given}
+
+
+def _convolutions_and_attention(depth: int) -> list[str]:
+    """Two convolutions, then attention, and again; fewer than three layers end in attention."""
+    attention = {depth - 1} if depth < 3 else set(range(2, depth, 3))
+    return ["full_attention" if layer in attention else "conv" for layer in range(depth)]

@@ -1,0 +1,59 @@
+"""One dropout rate, whatever an architecture calls its own."""
+
+import re
+from dataclasses import fields
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from truesweep.errors import ConfigError
+from truesweep.models.residual import residual_writers
+
+_RATE = re.compile(r"(^|_)(dropout|pdrop)(_prob|_rate|_p)?$")
+_ON_RESIDUALS = {
+    *("resid_pdrop", "resid_dropout", "residual_dropout", "hidden_dropout_prob", "hidden_dropout"),
+    *("dropout", "dropout_rate", "dropout_p", "mlp_dropout"),
+}
+
+
+def dropout_fields(config: type[PreTrainedConfig], rate: float) -> dict[str, Any]:
+    """The rate for every dropout of a configuration, of its embeddings, attention, residuals, head.
+
+    Dropout inside an MLP's activation keeps the architecture's own rate, which is 0.
+    """
+    return {
+        field.name: rate
+        for field in fields(config)
+        if _RATE.search(field.name)
+        and field.name != "activation_dropout"
+        and not isinstance(field.default, bool)
+    }
+
+
+def add_residual_dropout(model: PreTrainedModel, rate: float) -> None:
+    """Drop features of what is added to the residual stream where the architecture drops none.
+
+    Llama and its descendants have dropout on attention weights at most. It is added by hooks, so
+    that the names of weights stay those of transformers; it is not part of a saved model.
+
+    Raises:
+        ConfigError: it is not known which layers write into the residual stream.
+    """
+    names = {field.name for field in fields(type(model.config))}
+    if rate == 0 or names & _ON_RESIDUALS:
+        return
+    writers = residual_writers(model)
+    if not writers:
+        raise ConfigError(
+            f"model.dropout={rate}: {model.config.model_type} has no dropout of its own. "
+            "Set model.dropout=0."
+        )
+    for writer in writers:
+        writer.register_forward_hook(partial(_drop, rate=rate))
+
+
+def _drop(module: nn.Module, _inputs: Any, output: Tensor, *, rate: float) -> Tensor:
+    return functional.dropout(output, rate, module.training)

@@ -1,0 +1,40 @@
+"""The fields that an architecture's transformers configuration declares."""
+
+from collections.abc import Iterable
+from dataclasses import fields
+from difflib import get_close_matches
+
+from transformers import PreTrainedConfig
+
+from truesweep.errors import ConfigError
+
+VOCABULARY = ("vocab_size", "decoder_vocab_size", "src_vocab_size", "tgt_vocab_size")
+TOKENS = (
+    *("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"),
+    *("mask_token_id", "decoder_start_token_id"),
+)
+_SET_ELSEWHERE = {
+    "tie_word_embeddings": "model.tie_embeddings",
+    "use_cache": "nothing: generation uses its cache, training does not",
+    **dict.fromkeys((*VOCABULARY, *TOKENS), "the tokenizer"),
+    **dict.fromkeys(("id2label", "label2id", "num_labels"), "the data's labels"),
+}
+
+
+def known_fields(config: type[PreTrainedConfig]) -> set[str]:
+    """Names of the fields that a configuration class declares."""
+    return {field.name for field in fields(config)}
+
+
+def check_fields(config: type[PreTrainedConfig], names: Iterable[str]) -> None:
+    """Raise a `ConfigError` for a field that the class lacks or that is set in another place."""
+    known = known_fields(config)
+    for name in names:
+        if name in _SET_ELSEWHERE:
+            raise ConfigError(
+                f"model.config.{name} follows from {_SET_ELSEWHERE[name]}. Remove it."
+            )
+        if name not in known:
+            close = get_close_matches(name, sorted(known), n=1, cutoff=0.6)
+            hint = f"; the nearest field is {close[0]}" if close else ""
+            raise ConfigError(f"model.config.{name}: {config.model_type} has no such field{hint}")

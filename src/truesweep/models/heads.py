@@ -1,0 +1,67 @@
+"""What a model is for: which transformers class each architecture has for a head."""
+
+from difflib import get_close_matches
+from typing import Any, Literal
+
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+)
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
+)
+
+from truesweep.errors import ConfigError
+
+Head = Literal["causal", "seq2seq", "classifier"]
+
+PRESETS = ("gpt2", "llama", "qwen3", "lfm2", "t5", "bart", "marian", "bert", "modernbert")
+"""Architectures with a file in `conf/model`; others go by `model=auto model.architecture=NAME`."""
+
+AUTO_CLASSES: dict[Head, Any] = {
+    "causal": AutoModelForCausalLM,
+    "seq2seq": AutoModelForSeq2SeqLM,
+    "classifier": AutoModelForSequenceClassification,
+}
+_MODEL_TYPES: dict[Head, set[str]] = {
+    "causal": set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
+    "seq2seq": set(MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES),
+    "classifier": set(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES),
+}
+_TASKS: dict[Head, str] = {
+    "causal": "language modelling",
+    "seq2seq": "translation",
+    "classifier": "classification",
+}
+
+
+def config_class(architecture: str) -> type[PreTrainedConfig]:
+    """The transformers configuration class of a `model_type`.
+
+    Raises:
+        ConfigError: transformers has no such architecture; names the nearest.
+    """
+    if architecture not in CONFIG_MAPPING:
+        close = get_close_matches(
+            architecture.lower(), list(CONFIG_MAPPING.keys()), n=3, cutoff=0.5
+        )
+        hint = f"; the nearest are {', '.join(close)}" if close else ""
+        raise ConfigError(f"model.architecture: transformers has no '{architecture}'{hint}")
+    found: type[PreTrainedConfig] = CONFIG_MAPPING[architecture]
+    return found
+
+
+def check_head(architecture: str, head: Head) -> None:
+    """Raise a `ConfigError` that lists what fits if the architecture has no such head."""
+    if architecture in _MODEL_TYPES[head]:
+        return
+    fitting = ", ".join(name for name in PRESETS if name in _MODEL_TYPES[head])
+    raise ConfigError(
+        f"model.architecture: transformers has no {architecture} for {_TASKS[head]}; "
+        f"set model to one of {fitting}"
+    )

@@ -1,0 +1,159 @@
+"""A transformers model with new weights, described by a few numbers."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+import torch
+from annotated_types import Ge, Gt, Lt
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from truesweep.errors import ConfigError, UserError
+from truesweep.models.attention import Attention, choose_attention
+from truesweep.models.causality import check_causal
+from truesweep.models.dimensions import Dimensions, check_dimensions
+from truesweep.models.dropout import add_residual_dropout, dropout_fields
+from truesweep.models.fields import check_fields, known_fields
+from truesweep.models.heads import AUTO_CLASSES, Head, check_head, config_class
+from truesweep.models.init import scale_weights
+from truesweep.models.tokens import label_fields, set_generation, token_fields
+
+Count = Annotated[int, Gt(0)]
+
+# RoBERTa and its descendants count positions from the padding token's id + 1.
+_POSITIONS_AFTER_PAD = {
+    *("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod", "camembert"),
+    *("data2vec-text", "longformer", "mpnet", "esm", "ibert"),
+}
+
+
+@dataclass(kw_only=True)
+class Scratch:
+    """A model of any transformers architecture, with new weights in float32.
+
+    Args:
+        architecture: a `model_type` of transformers, such as `llama`.
+        depth: layers; of the encoder and of the decoder each where there are both.
+        width: features of a layer (hidden size).
+        heads: attention heads; they divide the width.
+        feed_forward: features inside an MLP; by default the architecture's own ratio to the
+            width, 8/3 for SwiGLU.
+        context: positions, in tokens; by default as many as the data's longest sample has.
+        dropout: rate for embeddings, attention, what is added to the residual stream, and head.
+        tie_embeddings: one table for input and output; by default the architecture's habit.
+        init: `default` is the architecture's own, `scaled` starts blocks and head from zero.
+        attention: implementation; by default the fastest for the length of samples.
+        config: further fields of the architecture's transformers configuration.
+    """
+
+    architecture: str
+    depth: Count = 4
+    width: Count = 128
+    heads: Count = 4
+    feed_forward: Count | None = None
+    context: Count | None = None
+    dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
+    tie_embeddings: bool | None = None
+    init: Literal["default", "scaled"] = "default"
+    attention: Attention | None = None
+    config: dict[str, Any] = field(default_factory=dict)
+
+    def check(self, head: Head, *, max_length: int) -> None:
+        """Raise a `ConfigError` for what can be known without data and weights.
+
+        Args:
+            head: what the model is for.
+            max_length: the longest sample, in tokens.
+        """
+        found = config_class(self.architecture)
+        check_head(self.architecture, head)
+        check_fields(found, self.config)
+        self._dimensions(max_length).fields(found, self.config)
+        if self.context is not None and self.context < max_length:
+            raise ConfigError(
+                f"model.context={self.context} is shorter than data.max_length={max_length}. "
+                f"Set model.context={max_length} or more, or a smaller data.max_length."
+            )
+
+    def build(
+        self,
+        head: Head,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        max_length: int,
+        labels: Sequence[str] = (),
+    ) -> PreTrainedModel:
+        """The model, on the CPU, its weights drawn from torch's global generator.
+
+        Args:
+            head: what the model is for.
+            tokenizer: gives the size of the vocabulary and the special tokens.
+            max_length: the longest sample, in tokens.
+            labels: names of the classes, for a classifier.
+
+        Raises:
+            ConfigError: see `check`; or transformers refuses the combination.
+        """
+        self.check(head, max_length=max_length)
+        fields = token_fields(tokenizer) | {"is_decoder": head == "causal"}
+        if head == "classifier":
+            fields |= label_fields(labels)
+        try:
+            model = self._build(head, self._configure(fields, max_length), max_length)
+        except UserError:
+            raise
+        except Exception as error:  # transformers raises all kinds at an unusual combination
+            raise ConfigError(
+                f"model: transformers cannot build {self.architecture} of these dimensions: "
+                f"{type(error).__name__}: {' '.join(str(error).split())}"
+            ) from error
+        set_generation(model, tokenizer)
+        return model
+
+    def _build(self, head: Head, config: PreTrainedConfig, max_length: int) -> PreTrainedModel:
+        model: PreTrainedModel = AUTO_CLASSES[head].from_config(
+            config,
+            dtype=torch.float32,
+            attn_implementation=choose_attention(self.attention, max_length),
+        )
+        if head == "causal" and model.device.type != "meta":  # it needs values
+            check_causal(model)
+        if self.init == "scaled":
+            scale_weights(model)
+        add_residual_dropout(model, self.dropout)
+        return model
+
+    def _configure(self, fields: dict[str, Any], max_length: int) -> PreTrainedConfig:
+        """The architecture's configuration, from the data's fields and this description."""
+        found = config_class(self.architecture)
+        # The cache is for `generate`, which asks for it; in training it only costs.
+        fields = fields | dropout_fields(found, self.dropout) | {"use_cache": False}
+        if self.tie_embeddings is not None:
+            fields["tie_word_embeddings"] = self.tie_embeddings
+        dimensions = self._dimensions(max_length, pad=fields["pad_token_id"])
+        known = known_fields(found) | {"pad_token_id", "bos_token_id", "eos_token_id"}
+        config = found(
+            **{name: value for name, value in fields.items() if name in known}
+            | dimensions.fields(found, self.config)
+            | copy.deepcopy(self.config)
+        )
+        if config.is_encoder_decoder:  # T5 reads it, and does not declare it
+            config.decoder_start_token_id = fields["decoder_start_token_id"]
+        check_dimensions(config, dimensions)
+        if self.tie_embeddings not in (None, config.tie_word_embeddings):
+            raise ConfigError(
+                f"model.tie_embeddings={self.tie_embeddings}: {self.architecture} always has "
+                f"{config.tie_word_embeddings}. Leave it out."
+            )
+        return config
+
+    def _dimensions(self, max_length: int, pad: int = 0) -> Dimensions:
+        after_pad = pad + 1 if self.architecture in _POSITIONS_AFTER_PAD else 0
+        return Dimensions(
+            depth=self.depth,
+            width=self.width,
+            heads=self.heads,
+            feed_forward=self.feed_forward,
+            context=(self.context or max_length) + after_pad,
+        )

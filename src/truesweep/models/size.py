@@ -1,0 +1,88 @@
+"""How large a model is: parameters, and floating-point operations per token."""
+
+import copy
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import PreTrainedModel
+from transformers.initialization import no_init_weights
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """Numbers of parameters, a tied one counted once."""
+
+    total: int
+    trainable: int
+    embedding: int
+    """In tables that are looked up: tokens, positions, segments."""
+
+
+@dataclass(frozen=True)
+class Flops:
+    """Operations of forward and backward pass for one token."""
+
+    per_token: int
+    method: Literal["counted", "estimated"]
+
+
+def count_parameters(model: nn.Module) -> ParameterCount:
+    """Count a model's parameters."""
+    tables = {
+        parameter
+        for module in model.modules()
+        if isinstance(module, nn.Embedding)
+        for parameter in module.parameters()
+    }
+    return ParameterCount(
+        total=sum(p.numel() for p in model.parameters()),
+        trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        embedding=sum(p.numel() for p in tables),
+    )
+
+
+def flops_per_token(model: PreTrainedModel, length: int) -> Flops:
+    """Training operations per token in a sample of `length` tokens.
+
+    Counts the matrix products of a forward pass over one sample, a multiplication and an addition
+    as two, on a copy without memory, and takes the backward pass as two more. Translation is
+    counted on a source and a target of `length` each, over the tokens of both; a classifier's
+    last layer, once a sample, is left out. Where an architecture cannot run without data,
+    6 N + 12 depth width length (Kaplan et al. 2020), with N the parameters outside of tables.
+
+    Args:
+        model: any model; not changed.
+        length: tokens of a sample, within the model's context.
+    """
+    try:
+        return Flops(3 * _forward_flops(model, length), "counted")
+    except Exception:  # an operation that depends on values, or has no shape-only version
+        return Flops(_estimate(model, length), "estimated")
+
+
+def _forward_flops(model: PreTrainedModel, length: int) -> int:
+    config = copy.deepcopy(model.config)
+    config._attn_implementation = "eager"  # the fused kernels are not all known to the counter
+    with FakeTensorMode(), no_init_weights():
+        empty = type(model)(config)
+        tokens = torch.ones(1, length, dtype=torch.long)
+        inputs = {"input_ids": tokens}
+        if empty.config.is_encoder_decoder:
+            inputs["decoder_input_ids"] = tokens
+        classifies = not empty.can_generate()
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            (empty.base_model if classifies else empty)(**inputs)
+    # A classifier's decoder, as in BART, reads the source once more: no tokens of its own.
+    tokens_read = length if classifies else length * len(inputs)
+    return int(counter.get_total_flops()) // tokens_read
+
+
+def _estimate(model: PreTrainedModel, length: int) -> int:
+    count = count_parameters(model)
+    depth: int = model.config.num_hidden_layers
+    width: int = model.config.hidden_size
+    return 6 * (count.total - count.embedding) + 12 * depth * width * length

@@ -1,0 +1,70 @@
+"""What a model's configuration takes from the data: special tokens and the names of classes."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from truesweep.errors import ConfigError
+from truesweep.models.fields import VOCABULARY
+
+
+def pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id that pads, or the end of text where the tokenizer has no padding token."""
+    for token in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if isinstance(token, int):
+            return token
+    raise ConfigError(
+        f"tokenizer: {tokenizer.name_or_path or type(tokenizer).__name__} has neither a padding "
+        "nor an end-of-text token. Set tokenizer=bpe, char or byte, or add a token to it."
+    )
+
+
+def token_fields(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """Fields of a new model's configuration that follow from its tokenizer."""
+    pad = pad_token(tokenizer)
+    return {
+        **dict.fromkeys(VOCABULARY, len(tokenizer)),
+        "pad_token_id": pad,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "cls_token_id": tokenizer.cls_token_id,
+        "sep_token_id": tokenizer.sep_token_id,
+        "mask_token_id": tokenizer.mask_token_id,
+        "decoder_start_token_id": pad,
+        # BART and Marian would otherwise force their own checkpoints' tokens on what is generated.
+        "forced_bos_token_id": None,
+        "forced_eos_token_id": None,
+    }
+
+
+def label_fields(labels: Sequence[str]) -> dict[str, Any]:
+    """Fields of a classifier's configuration.
+
+    Raises:
+        ConfigError: fewer than two classes.
+    """
+    if len(labels) < 2:
+        raise ConfigError(f"a classifier needs two classes or more, the data has {list(labels)}")
+    return {
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: index for index, label in enumerate(labels)},
+        "problem_type": "single_label_classification",
+    }
+
+
+def set_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let `generate` start, end and pad with the tokenizer's tokens, and use its cache.
+
+    Nothing else is carried over: no forced tokens, no lengths, greedy unless asked otherwise.
+    """
+    if not model.can_generate():
+        return
+    start = pad_token(tokenizer) if model.config.is_encoder_decoder else None
+    model.generation_config = GenerationConfig(
+        pad_token_id=pad_token(tokenizer),
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=start,
+        use_cache=True,
+    )
