@@ -46,3 +46,8 @@ def test_a_synonym_is_offered_only_where_it_exists() -> None:
 def test_nearest_choice() -> None:
     assert nearest("adamww", ["sgd", "adamw", "muon"]) == "adamw"
     assert nearest("zzz", ["sgd", "adamw"]) is None
+    assert nearest("bf16", ["32-true", "bf16-mixed", "bf16-true"]) == "bf16-mixed or bf16-true"
+
+
+def test_a_dotted_key_is_never_taken_for_a_group() -> None:
+    assert nearest_key("data.train", ["trainer", "trainer.devices"]) is None

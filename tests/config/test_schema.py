@@ -191,6 +191,23 @@ def test_packages_can_be_allowed_by_the_caller() -> None:
     check(config, supplied=SUPPLIED, allowed_packages=["toy_targets"])
 
 
+def test_a_key_of_another_option_leads_there(tree: Path) -> None:
+    (tree / "optimizer/open.yaml").write_text("_target_: toy_targets.Open\n")
+    (tree / "task/big.yaml").write_text(
+        "# @package _global_\ntask:\n  _target_: toy_targets.Callback\n"
+    )
+    (tree / "optimizer/broken.yaml").write_text("_target_: [\n")
+    (tree / "optimizer/hostile.yaml").write_text("_target_: os.system\n")
+    composed = compose(["optimizer.a=1", "model.kwargs=1"], [tree])
+    text = problems(composed.config, origin=composed.origins)
+    assert "optimizer.a: no such key here; it belongs to optimizer=open (command line)" in text
+    composed = compose(["task=big", "task.a=1"], [tree])
+    text = problems(composed.config, origin=composed.origins)
+    assert (
+        text == "task.a: no such key here; it belongs to task=lm or task=translation (command line)"
+    )
+
+
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [

@@ -60,7 +60,7 @@ def compose(overrides: Sequence[str] = (), config_dirs: Sequence[Path | str] = (
     loader = _loader(roots)
     with as_config_errors(asked):
         tree = loader.load_configuration(PRIMARY, asked, run_mode=RunMode.RUN, from_shell=False)
-    origins = Origins(overrides, lambda: _sources(loader, asked, roots))
+    origins = Origins(overrides, roots, lambda: _sources(loader, asked, roots))
     raw = cast(dict[str, Any], OmegaConf.to_container(tree))
     del raw["hydra"]
     _refuse_missing(raw, origins)

@@ -41,9 +41,11 @@ _ALIKE = 0.65
 
 
 def nearest(name: str, choices: Iterable[object]) -> str | None:
-    """The choice that is spelt most like `name`, if any is near."""
-    found = get_close_matches(name, [str(choice) for choice in choices], n=1, cutoff=0.6)
-    return found[0] if found else None
+    """The choice that is spelt most like `name`, or those that begin with it, if any is near."""
+    words = [str(choice) for choice in choices]
+    longer = [word for word in words if name and word.startswith(name)]
+    found = longer if 1 < len(longer) < 4 else get_close_matches(name, words, n=1, cutoff=0.6)
+    return " or ".join(found) or None
 
 
 def nearest_key(key: str, known: Iterable[str]) -> str | None:
@@ -58,7 +60,9 @@ def nearest_key(key: str, known: Iterable[str]) -> str | None:
         other_parent, _, other_leaf = candidate.rpartition(".")
         return _leaf_ratio(leaf, other_leaf), _ratio(parent, other_parent)
 
-    scores = {candidate: likeness(candidate) for candidate in known}
+    # A whole group is no substitute for a key.
+    candidates = (other for other in known if "." in other or not parent)
+    scores = {candidate: likeness(candidate) for candidate in candidates}
     alike = [candidate for candidate, score in scores.items() if score[0] >= _ALIKE]
     return max(
         alike, key=lambda candidate: 3 * scores[candidate][0] + scores[candidate][1], default=None

@@ -30,12 +30,17 @@ class Origins:
 
     Args:
         overrides: The command line's overrides.
+        roots: The folders in which groups were looked up.
         find_sources: Lists the files in the order in which they were merged.
     """
 
     def __init__(
-        self, overrides: Sequence[str], find_sources: Callable[[], Sequence[Source]]
+        self,
+        overrides: Sequence[str],
+        roots: Sequence[Path],
+        find_sources: Callable[[], Sequence[Source]],
     ) -> None:
+        self.roots = roots
         self._overrides = overrides
         self._find_sources = find_sources
 

@@ -4,12 +4,15 @@ A target's parameter names are the keys of its node, its annotations their types
 defaults their defaults. All problems are found in one pass and reported together.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Ge, Lt
 
 from truesweep.config.names import nearest_key
+from truesweep.config.options import owners
+from truesweep.config.origin import Origins
 from truesweep.config.secrets import is_reference
 from truesweep.config.signature import REQUIRED, Parameter, plain_default, signature
 from truesweep.config.targets import resolve
@@ -37,7 +40,6 @@ ROOT: dict[str, Any] = {
 """The keys outside all groups."""
 
 Supplied = Mapping[str, Collection[str]]
-Origin = Callable[[str], str | None]
 
 
 def check(
@@ -45,7 +47,7 @@ def check(
     *,
     supplied: Supplied | None = None,
     allowed_packages: Collection[str] = (),
-    origin: Origin | None = None,
+    origin: Origins | None = None,
 ) -> dict[str, Any]:
     """Check a composed configuration, and fill in the defaults of its targets.
 
@@ -56,7 +58,7 @@ def check(
             passes to the target; they are no keys.
         allowed_packages: Packages whose classes may be named besides those that are always
             allowed and those in `config["allowed_packages"]`.
-        origin: Tells where a dotted key came from, for the messages.
+        origin: Tells where a dotted key came from and where it would belong, for the messages.
 
     Returns:
         A new configuration, complete: numbers converted, nodes in the order of their signatures.
@@ -66,7 +68,7 @@ def check(
     """
     named = config.get("allowed_packages")
     allowed = {*allowed_packages, *(named if isinstance(named, list) else ())}
-    checker = _Checker(allowed, supplied or {})
+    checker = _Checker(allowed, supplied or {}, origin.roots if origin else ())
     result = checker.root(config)
     problems = checker.all_problems()
     if problems:
@@ -74,7 +76,7 @@ def check(
     return result
 
 
-def _line(key: str, text: str, origin: Origin | None) -> str:
+def _line(key: str, text: str, origin: Origins | None) -> str:
     where = origin(key) if origin else None
     return f"{key}: {text}" + (f" ({where})" if where else "")
 
@@ -82,9 +84,10 @@ def _line(key: str, text: str, origin: Origin | None) -> str:
 class _Checker:
     """One pass over a configuration; collects problems and the keys that exist."""
 
-    def __init__(self, allowed: Collection[str], supplied: Supplied) -> None:
+    def __init__(self, allowed: Collection[str], supplied: Supplied, roots: Sequence[Path]) -> None:
         self._allowed = allowed
         self._supplied = supplied
+        self._roots = roots
         self._problems: list[tuple[str, str]] = []
         self._unknown: list[str] = []
         self._known: list[str] = [*ROOT, *GROUPS]
@@ -192,6 +195,10 @@ class _Checker:
             self._unknown.append(key)
 
     def _hint(self, key: str) -> str:
+        group = key.partition(".")[0]
+        options = owners(key, self._roots, self._allowed) if group in GROUPS else []
+        if options:
+            return f"no such key here; it belongs to {' or '.join(f'{group}={o}' for o in options)}"
         guess = nearest_key(key, self._known)
         if guess:
             return f"no such key; did you mean {guess}?"

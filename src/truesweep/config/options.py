@@ -1,0 +1,43 @@
+"""Options of a group that were not chosen: the ones to which a misplaced key belongs."""
+
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from truesweep.config.signature import signature
+from truesweep.config.targets import resolve
+from truesweep.errors import ConfigError
+
+
+def owners(key: str, roots: Sequence[Path], allowed_packages: Collection[str] = ()) -> list[str]:
+    """The options whose targets have a dotted key, such as `files` for `data.train`."""
+    group, _, name = key.partition(".")
+    return sorted(
+        {
+            option
+            for option, target in _targets(group, roots)
+            if _has_key(target, name, allowed_packages)
+        }
+    )
+
+
+def _targets(group: str, roots: Sequence[Path]) -> Iterator[tuple[str, Any]]:
+    for root in roots:
+        for path in (root / group).glob("*.yaml"):
+            try:
+                node = yaml.safe_load(path.read_text(encoding="utf-8"))
+            except (yaml.YAMLError, OSError, UnicodeDecodeError):
+                continue  # Not chosen, so whatever is wrong with it does not matter now.
+            if isinstance(node, dict):
+                # Files of the global package hold the group's node under its name.
+                node = node.get(group, node)
+                yield path.stem, node.get("_target_") if isinstance(node, dict) else None
+
+
+def _has_key(target: Any, name: str, allowed_packages: Collection[str]) -> bool:
+    try:
+        return name in signature(resolve(target, allowed_packages)).parameters
+    except ConfigError:
+        return False
