@@ -75,13 +75,13 @@ class Checkpoint(LightningCheckpoint):
             self.best_score = float(score)
             self.best_step = steps_done(trainer)
             self.best_values = {k: float(v) for k, v in trainer.callback_metrics.items()}
-            trainer.save_checkpoint(self.best_path)
+            trainer.save_checkpoint(self.best_path, weights_only=False)
         self.save_last(trainer)
 
     def save_last(self, trainer: pl.Trainer) -> None:
         """Write `last.ckpt`. All ranks call it, at the same step."""
         self.last_saved = steps_done(trainer)
-        trainer.save_checkpoint(self.last_path)
+        trainer.save_checkpoint(self.last_path, weights_only=False)
 
     def _improves(self, score: float) -> bool:
         if score != score:  # NaN is never better

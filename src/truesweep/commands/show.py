@@ -44,7 +44,7 @@ def show_plan(plan: Plan) -> None:
     table.add_row(
         "model",
         f"{config['model'].get('architecture', 'pretrained')}, {plan.parameters.total:,} "
-        f"parameters ({embedding:,} in embeddings), {_si(plan.flops_per_token)}FLOP per token",
+        f"parameters ({embedding:,} in embeddings), {_si(plan.flops.per_token)}FLOP per token",
     )
     epochs = plan.total_steps / plan.steps_per_epoch
     table.add_row(
@@ -106,19 +106,18 @@ def _show_sample(out: Console, run: RunDirectory) -> None:
 
 
 def _show_paths(out: Console, run: RunDirectory, here: str, results: dict[str, Any]) -> None:
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim")
-    table.add_column()
-    table.add_row("best step", f"{results['best_step']:,} of {results['train/steps']:,}")
-    table.add_row(
-        "trained", f"{results['train/tokens']:,} tokens in {results['train/seconds']:.0f} s"
-    )
-    table.add_row("everything", here)
-    table.add_row("next", f"truesweep generate {here}")
-    table.add_row("", f"truesweep evaluate {here}")
+    lines = {
+        "best step": f"{results['best_step']:,} of {results['train/steps']:,}",
+        "trained": f"{results['train/tokens']:,} tokens in {results['train/seconds']:.0f} s",
+        "everything": here,
+        "next": f"truesweep generate {here}",
+        "": f"truesweep evaluate {here}",
+    }
     if (run.path / "wandb").is_dir():
-        table.add_row("", f"wandb leet {here}/wandb")
-    out.print(table)
+        lines[" "] = f"wandb leet {here}/wandb"
+    for name, value in lines.items():
+        # Not folded: these are to be copied.
+        out.print(f"[dim]{name:<10}[/]  {value}", soft_wrap=True)
 
 
 def _si(value: float) -> str:

@@ -9,7 +9,7 @@ from truesweep.config import freeze, redact_argv
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.launch import launch
 from truesweep.jobs.plan import Plan, plan, plan_again
-from truesweep.record import collect_provenance
+from truesweep.record.provenance import collect
 
 
 def train(
@@ -32,5 +32,5 @@ def create_run(job: Plan, root: Path) -> RunDirectory:
         root / job.name / job.id,
         config=freeze(job.config),
         overrides=job.overrides,
-        provenance=collect_provenance(redact_argv(sys.argv), job.prepared.origin),
+        provenance=collect(redact_argv(sys.argv), job.prepared.origin),
     )

@@ -8,7 +8,8 @@ import numpy.typing as npt
 import torch
 
 from truesweep.data.prepare import Prepared
-from truesweep.metrics import ConfusionMatrix, CorpusBleu, CorpusChrF
+from truesweep.metrics.classification import ClassificationScores
+from truesweep.metrics.text import CorpusBleu, CorpusChrF
 
 
 def baselines(prepared: Prepared, split: str) -> dict[str, Any]:
@@ -57,6 +58,9 @@ def _majority(prepared: Prepared, split: str) -> dict[str, float]:
     counts = prepared.target_counts
     scored = prepared.datasets[split].target_counts(len(counts))
     gold = torch.repeat_interleave(torch.arange(len(counts)), torch.from_numpy(scored))
-    matrix = ConfusionMatrix(len(counts))
-    matrix.update(torch.full_like(gold, int(counts.argmax())), gold)
-    return {"loss": unigram_loss(counts, scored), **matrix.figures()}
+    metric = ClassificationScores(len(counts))
+    metric.update(torch.full_like(gold, int(counts.argmax())), gold)
+    computed = metric.compute()
+    names = ("f1_macro", "f1_weighted", "accuracy")
+    figures = {name: float(computed[name]) for name in names}
+    return {"loss": unigram_loss(counts, scored), **figures}

@@ -1,5 +1,6 @@
 """A run's directory: the frozen configuration a job starts from, and what the job leaves behind."""
 
+import json
 import os
 import time
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import yaml
 
 from truesweep.config import thaw
 from truesweep.errors import ConfigError
-from truesweep.record.files import read_json, write_atomic, write_json
+from truesweep.record.files import write_atomic, write_json
 
 State = Literal["running", "completed", "failed", "preempted", "pruned"]
 
@@ -107,14 +108,14 @@ class RunDirectory:
 
     def read_provenance(self) -> dict[str, Any]:
         """Code, versions, hardware, data and command of the run."""
-        provenance: dict[str, Any] = read_json(self.path / "provenance.json")
+        provenance: dict[str, Any] = _read_json(self.path / "provenance.json")
         return provenance
 
     @property
     def status(self) -> dict[str, Any]:
         """State, exit code, error, step and times; empty before the first start."""
         file = self.path / "status.json"
-        return read_json(file) if file.exists() else {}
+        return _read_json(file) if file.exists() else {}
 
     def update_status(self, **changes: Any) -> None:
         """Change some entries of `status.json`."""
@@ -136,6 +137,11 @@ class RunDirectory:
     def end(self, state: State, exit_code: int, error: str | None = None) -> None:
         """A job has ended."""
         self.update_status(state=state, exit_code=exit_code, error=error, finished=_now())
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return loaded
 
 
 def _now() -> str:

@@ -9,8 +9,8 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedT
 
 from truesweep.errors import ConfigError
 from truesweep.jobs.directory import RunDirectory
-from truesweep.models import AUTO_CLASSES, Head
-from truesweep.record import CheckpointFiles
+from truesweep.models.heads import AUTO_CLASSES, Head
+from truesweep.record.files import CheckpointFiles
 
 PREFIX = "model."
 """What a task's checkpoint puts before the names of the transformer's weights."""
@@ -95,5 +95,6 @@ def save_layout(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedToken
     config: Any = model.config
     config.architectures = [type(model).__name__]
     config.save_pretrained(folder)
-    cast(Any, model.generation_config or model.config).save_pretrained(folder)
+    if model.can_generate():
+        cast(Any, model.generation_config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -21,9 +21,9 @@ def write_logs(run: RunDirectory, rank: int) -> None:
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.INFO)
-    for name in ("pytorch_lightning", "lightning", "lightning.pytorch", "lightning_utilities"):
+    for name in ("pytorch_lightning", "lightning", "lightning.pytorch", "transformers"):
         library = logging.getLogger(name)
-        library.handlers.clear()  # Lightning prints by itself; the file has it all
+        library.handlers.clear()  # they print by themselves; the file has it all
         library.propagate = True
     logging.captureWarnings(not sys.warnoptions)
     for harmless in _HARMLESS:

@@ -40,7 +40,7 @@ class Parts:
     recipe: Recipe
 
 
-def make(config: dict[str, Any], group: str, **supplied: Any) -> Any:
+def make(config: dict[str, Any], group: str, /, **supplied: Any) -> Any:
     """The object that a group describes; None where it is empty."""
     node: Any = config
     for part in group.split("."):
@@ -77,7 +77,7 @@ def build_model(config: dict[str, Any], prepared: Prepared, source: Source) -> P
     model: PreTrainedModel = make(config, "model").build(
         task_class(config).head,
         prepared.tokenizer,
-        labels=prepared.labels,
+        labels=prepared.labels or (),
         max_length=source.max_length,
     )
     return model

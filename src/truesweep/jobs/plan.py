@@ -1,7 +1,7 @@
 """What a run will do, found out and checked before anything is spent."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,6 @@ from typing import Any
 import torch
 
 from truesweep.config import (
-    Composed,
     check,
     check_across,
     compose,
@@ -29,9 +28,9 @@ from truesweep.jobs.parts import (
     prepare_data,
 )
 from truesweep.jobs.trainer import TrainerSettings
-from truesweep.models import ParameterCount, count_parameters, flops_per_token
+from truesweep.models import Flops, ParameterCount, count_parameters, flops_per_token
 
-NAME_LENGTH = 80
+NAME_LENGTH = 60
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Plan:
         config: The whole configuration, checked, with every default; secrets as references.
         overrides: What the command line changed, secrets redacted.
         parameters: The model's parameters.
-        flops_per_token: Training operations for one token, forward and backward.
+        flops: Training operations for one token, forward and backward.
         total_steps: Optimizer steps.
         steps_per_epoch: Optimizer steps in one pass over the data.
         world_size: Ranks over all nodes.
@@ -52,7 +51,7 @@ class Plan:
     config: dict[str, Any]
     overrides: list[str]
     parameters: ParameterCount
-    flops_per_token: int
+    flops: Flops
     total_steps: int
     steps_per_epoch: int
     world_size: int
@@ -87,8 +86,8 @@ def checked(
     config = check(composed.config, supplied=SUPPLIED, origin=composed.origins)
     check_across(config)
     if config["name"] is None:
-        config["name"] = default_name(composed)
-    return config, composed.overrides
+        config["name"] = default_name(composed.choices, redact_overrides(overrides))
+    return config, redact_overrides(overrides)
 
 
 def plan_again(directory: Path, overrides: Sequence[str]) -> Plan:
@@ -116,7 +115,7 @@ def plan_config(config: dict[str, Any], overrides: list[str]) -> Plan:
         config=config,
         overrides=overrides,
         parameters=count_parameters(model),
-        flops_per_token=flops_per_token(model, source.max_length),
+        flops=flops_per_token(model, source.max_length),
         total_steps=recipe.total_steps,
         steps_per_epoch=steps_per_epoch,
         world_size=trainer.world_size,
@@ -133,11 +132,10 @@ def _one_limit(overrides: Sequence[str]) -> list[str]:
     return [f"{key}=null" for key in limits - given]
 
 
-def default_name(composed: Composed) -> str:
+def default_name(choices: Mapping[str, str | None], overrides: Sequence[str]) -> str:
     """A name from the task or experiment and from what was overridden."""
-    base = composed.choices.get("experiment") or composed.choices.get("task") or "run"
-    parts = [str(base)]
-    for override in composed.overrides:
+    parts = [choices.get("experiment") or choices.get("task") or "run"]
+    for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
         if key in ("task", "experiment", "logger") or key.startswith(("logger.", "callbacks.")):
             continue

@@ -22,7 +22,8 @@ from truesweep.jobs.load import save_layout
 from truesweep.jobs.logs import write_logs
 from truesweep.jobs.parts import Parts, build, make
 from truesweep.jobs.results import collect_results
-from truesweep.record import CheckpointFiles, MetricsFile, verify_checksum, write_json
+from truesweep.record.files import CheckpointFiles, verify_checksum, write_json
+from truesweep.record.metrics import MetricsFile, read
 
 
 def run_rank(directory: str, resume: bool = False) -> None:
@@ -101,7 +102,7 @@ class Job:
         )
         if not self.trainer.is_global_zero:
             return
-        results = collect_results(self.parts, self.checkpoint, self.metrics.rows())
+        results = collect_results(self.parts, self.checkpoint, read(self.run.metrics))
         write_json(self.run.results, results)
         tables = self.parts.task.tables()
         for mirror in self.mirrors:

@@ -17,9 +17,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torchmetrics import MetricCollection
+from torchmetrics import Metric
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from truesweep.metrics.likelihood import token_nll
 from truesweep.tasks.progress import Progress
 
 Batch = dict[str, Any]
@@ -97,7 +98,7 @@ class Task(pl.LightningModule):
         self.model = model
         self.tokenizer = tokenizer
         self.recipe = recipe
-        self.metrics = self.make_metrics()
+        self.metrics = nn.ModuleDict(self.make_metrics())
         self.progress = Progress()
         self.latest: dict[str, float] = {}
         self.evaluations: dict[str, dict[str, float]] = {}
@@ -119,12 +120,23 @@ class Task(pl.LightningModule):
         """The number of targets in a batch of one rank, int64 scalar."""
 
     @abstractmethod
-    def make_metrics(self) -> MetricCollection:
+    def make_metrics(self) -> dict[str, Metric]:
         """The metrics of an evaluation, by the name they are reported under."""
+
+    def figures(self) -> dict[str, float]:
+        """The figures of an evaluation, reduced over ranks; NaN where there was nothing to see."""
+        return {name: float(metric.compute()) for name, metric in self._metrics().items()}
+
+    def _metrics(self) -> dict[str, Metric]:
+        return cast(dict[str, Metric], dict(self.metrics.items()))
 
     @abstractmethod
     def evaluate(self, batch: Batch, split_name: str) -> None:
         """Add one batch to the metrics."""
+
+    def signatures(self, split_name: str) -> dict[str, str]:
+        """How figures were computed, by the name they stand beside."""
+        return {}
 
     def tables(self) -> dict[str, tuple[list[str], list[list[Any]]]]:
         """Tables of the last evaluation, by name: columns and rows."""
@@ -222,8 +234,8 @@ class Task(pl.LightningModule):
         if self.progress.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
             raise DivergedError(
                 f"the gradient was infinite or NaN in {MAX_SKIPPED_IN_A_ROW} steps in a row, up to "
-                f"step {self.steps_done + 1}. Lower optimizer.lr, lengthen scheduler.warmup, or set "
-                f"trainer.gradient_clip_val or a wider trainer.precision."
+                f"step {self.steps_done + 1}. Lower optimizer.lr, lengthen scheduler.warmup, or "
+                f"set trainer.gradient_clip_val or a wider trainer.precision."
             )
 
     def _clip(self) -> Tensor:
@@ -262,7 +274,8 @@ class Task(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Forget the last evaluation."""
         self.progress.pause_clock()
-        self.metrics.reset()
+        for metric in self._metrics().values():
+            metric.reset()
 
     on_test_epoch_start = on_validation_epoch_start
 
@@ -283,11 +296,13 @@ class Task(pl.LightningModule):
         self._report(self.test_split)
 
     def _report(self, split_name: str) -> None:
-        computed = {k: float(v) for k, v in self.metrics.compute().items()}
-        values = {f"{split_name}/{k}": v for k, v in computed.items() if not math.isnan(v)}
+        figures = self.figures()
+        values = {f"{split_name}/{k}": v for k, v in figures.items() if not math.isnan(v)}
         self.evaluations[split_name] = values
         # Callbacks monitor these; every rank holds the same reduced values.
-        self.trainer.callback_metrics.update({k: torch.tensor(v) for k, v in values.items()})
+        self.trainer.callback_metrics.update(
+            {k: torch.tensor(v, dtype=torch.float64) for k, v in values.items()}
+        )
         if self.trainer.fit_loop.epoch_loop.batch_progress.total.processed and split_name == "val":
             self.record(values, self.steps_done)
         self.progress.start_clock()
@@ -305,6 +320,19 @@ class Task(pl.LightningModule):
 
 STOP_SIGNALS = (15, 2, 10)
 """SIGTERM, SIGINT, SIGUSR1: when ranks were sent different ones, the first here counts."""
+
+
+def losses(
+    logits: Tensor, labels: Tensor, label_smoothing: float = 0.0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What `Task.loss` returns, from logits [..., V] and labels [...].
+
+    The likelihood is reported without smoothing, so that training and validation compare.
+    """
+    loss, count = token_nll(logits, labels, label_smoothing)
+    if label_smoothing == 0:
+        return loss, loss.detach(), count
+    return loss, token_nll(logits.detach(), labels)[0], count
 
 
 def seed_step(seed: int, rank: int, step: int) -> None:

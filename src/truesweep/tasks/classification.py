@@ -1,15 +1,16 @@
 """Text classification."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, cast
 
 import torch
 from annotated_types import Ge, Lt
 from torch import Tensor
-from torchmetrics import MetricCollection
+from torchmetrics import Metric
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from truesweep.metrics import IGNORE, ConfusionMatrix, NegativeLogLikelihood, token_losses
-from truesweep.tasks.base import Batch, Recipe, Task
+from truesweep.metrics.classification import TABLE_COLUMNS, ClassificationScores, table
+from truesweep.metrics.likelihood import IGNORED, NegativeLogLikelihood, token_nll
+from truesweep.tasks.base import Batch, Recipe, Task, losses
 
 
 class Classification(Task):
@@ -41,10 +42,11 @@ class Classification(Task):
         super().__init__(model=model, tokenizer=tokenizer, recipe=recipe)
         self.label_smoothing = label_smoothing
         self.token_dropout = token_dropout
+        self._per_class: list[list[Any]] = []
 
     def targets(self, batch: Batch) -> Tensor:
         """Samples to be classified."""
-        return (batch["labels"] != IGNORE).sum()
+        return (batch["labels"] != IGNORED).sum()
 
     def logits(self, batch: Batch) -> Tensor:
         """Scores [batch, classes]."""
@@ -65,22 +67,28 @@ class Classification(Task):
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Sum of the cross-entropies of all samples."""
-        return token_losses(self.logits(batch), batch["labels"], self.label_smoothing)
+        return losses(self.logits(batch), batch["labels"], self.label_smoothing)
 
-    def make_metrics(self) -> MetricCollection:
-        """Loss in nats per sample, F1 and accuracy in 0–1, and the table they are read from."""
-        return MetricCollection(
-            {"loss": NegativeLogLikelihood(), "confusion": ConfusionMatrix(len(self.labels))},
-            compute_groups=False,
-        )
+    def make_metrics(self) -> dict[str, Metric]:
+        """Loss in nats per sample, and all that a confusion matrix tells."""
+        return {"loss": NegativeLogLikelihood(), "scores": ClassificationScores(len(self.labels))}
 
     def evaluate(self, batch: Batch, split_name: str) -> None:
         """Add one batch of classified texts."""
-        logits = self.logits(batch)
-        _, nll, count = token_losses(logits, batch["labels"])
-        self.metrics["loss"].update(nll, count)
-        self.metrics["confusion"].update(logits.argmax(-1), batch["labels"])
+        logits, labels = self.logits(batch), batch["labels"]
+        nll, count = token_nll(logits, labels)
+        cast(NegativeLogLikelihood, self.metrics["loss"]).update_sums(nll, count)
+        real = labels != IGNORED
+        cast(ClassificationScores, self.metrics["scores"]).update(logits[real], labels[real])
+
+    def figures(self) -> dict[str, float]:
+        """Loss, F1 and accuracy; the per-class figures go to a table."""
+        computed = cast(ClassificationScores, self.metrics["scores"]).compute()
+        names = ("f1_macro", "f1_weighted", "accuracy")
+        self._per_class = table(computed, self.labels)
+        loss = float(cast(NegativeLogLikelihood, self.metrics["loss"]).compute())
+        return {"loss": loss, **{name: float(computed[name]) for name in names}}
 
     def tables(self) -> dict[str, tuple[list[str], list[list[Any]]]]:
         """Precision, recall, F1 and support of each class in the last evaluation."""
-        return {}
+        return {"classes": (list(TABLE_COLUMNS), self._per_class)}

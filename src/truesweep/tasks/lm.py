@@ -1,15 +1,15 @@
 """Language modelling: predict the next token."""
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, cast
 
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor
-from torchmetrics import MetricCollection
+from torchmetrics import Metric
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from truesweep.metrics import IGNORE, BitsPerByte, NegativeLogLikelihood, Perplexity, token_losses
-from truesweep.tasks.base import Batch, Recipe, Task
+from truesweep.metrics.likelihood import IGNORED, BitsPerByte, NegativeLogLikelihood, Perplexity
+from truesweep.tasks.base import Batch, Recipe, Task, losses
 from truesweep.tasks.generation import Sampling, continue_ids
 
 
@@ -52,7 +52,7 @@ class LanguageModeling(Task):
 
     def targets(self, batch: Batch) -> Tensor:
         """Tokens to be predicted."""
-        return (batch["labels"] != IGNORE).sum()
+        return (batch["labels"] != IGNORED).sum()
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Sum of the cross-entropies of all next tokens."""
@@ -61,25 +61,23 @@ class LanguageModeling(Task):
             attention_mask=batch.get("attention_mask"),
             use_cache=False,
         ).logits
-        return token_losses(logits, batch["labels"], self.label_smoothing)
+        return losses(logits, batch["labels"], self.label_smoothing)
 
-    def make_metrics(self) -> MetricCollection:
+    def make_metrics(self) -> dict[str, Metric]:
         """Loss in nats per token, perplexity, bits per byte."""
-        return MetricCollection(
-            {
-                "loss": NegativeLogLikelihood(),
-                "perplexity": Perplexity(),
-                "bits_per_byte": BitsPerByte(),
-            },
-            compute_groups=False,
-        )
+        return {
+            "loss": NegativeLogLikelihood(),
+            "perplexity": Perplexity(),
+            "bits_per_byte": BitsPerByte(bytes_per_target=1.0),
+        }
 
     def evaluate(self, batch: Batch, split_name: str) -> None:
         """Add one batch of windows or texts."""
         _, nll, count = self.loss(batch)
-        self.metrics["loss"].update(nll, count)
-        self.metrics["perplexity"].update(nll, count)
-        self.metrics["bits_per_byte"].update(nll, count * self.bytes_per_target[split_name])
+        bits_per_byte = cast(BitsPerByte, self.metrics["bits_per_byte"])
+        bits_per_byte.bytes_per_target = self.bytes_per_target[split_name]
+        for metric in self.metrics.values():
+            cast(NegativeLogLikelihood, metric).update_sums(nll, count)
 
     def sample(self, prompt: Sequence[int]) -> list[int]:
         """Token ids that the model makes up, behind those of the prompt."""

@@ -1,22 +1,16 @@
 """Translation with an encoder–decoder."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, cast
 
 import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor
-from torchmetrics import MetricCollection
+from torchmetrics import Metric
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from truesweep.metrics import (
-    IGNORE,
-    CorpusBleu,
-    CorpusChrF,
-    NegativeLogLikelihood,
-    Perplexity,
-    token_losses,
-)
-from truesweep.tasks.base import Batch, Recipe, Task
+from truesweep.metrics.likelihood import IGNORED, NegativeLogLikelihood, Perplexity
+from truesweep.metrics.text import CorpusBleu, CorpusChrF
+from truesweep.tasks.base import Batch, Recipe, Task, losses
 from truesweep.tasks.generation import generate
 
 
@@ -64,7 +58,7 @@ class Translation(Task):
 
     def targets(self, batch: Batch) -> Tensor:
         """Target tokens, the end of each sentence among them."""
-        return (batch["labels"] != IGNORE).sum()
+        return (batch["labels"] != IGNORED).sum()
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Sum of the cross-entropies of all target tokens."""
@@ -74,19 +68,30 @@ class Translation(Task):
             decoder_input_ids=batch["decoder_input_ids"],
             use_cache=False,
         ).logits
-        return token_losses(logits, batch["labels"], self.label_smoothing)
+        return losses(logits, batch["labels"], self.label_smoothing)
 
-    def make_metrics(self) -> MetricCollection:
+    def make_metrics(self) -> dict[str, Metric]:
         """Loss in nats per token, perplexity; BLEU and chrF in 0–100."""
-        return MetricCollection(
-            {
-                "loss": NegativeLogLikelihood(),
-                "perplexity": Perplexity(),
-                "bleu": CorpusBleu(),
-                "chrf": CorpusChrF(),
-            },
-            compute_groups=False,
-        )
+        return {
+            "loss": NegativeLogLikelihood(),
+            "perplexity": Perplexity(),
+            "bleu": CorpusBleu(),
+            "chrf": CorpusChrF(),
+        }
+
+    def figures(self) -> dict[str, float]:
+        """Without BLEU and chrF where nothing was translated."""
+        figures = super().figures()
+        if not int(cast(CorpusBleu, self.metrics["bleu"]).count):
+            del figures["bleu"], figures["chrf"]
+        return figures
+
+    def signatures(self, split_name: str) -> dict[str, str]:
+        """SacreBLEU's signatures."""
+        return {
+            f"{split_name}/{name}_signature": cast(CorpusBleu, self.metrics[name]).signature
+            for name in ("bleu", "chrf")
+        }
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last evaluation and its examples."""
@@ -98,16 +103,16 @@ class Translation(Task):
     def evaluate(self, batch: Batch, split_name: str) -> None:
         """Add one batch: its loss, and what is translated of it."""
         _, nll, count = self.loss(batch)
-        self.metrics["loss"].update(nll, count)
-        self.metrics["perplexity"].update(nll, count)
+        for name in ("loss", "perplexity"):
+            cast(NegativeLogLikelihood, self.metrics[name]).update_sums(nll, count)
         limit = self.val_generated if split_name == "val" else None
         rows = [r for r, i in enumerate(batch["index"]) if limit is None or i < limit]
         if not rows:
             return
         hypotheses = self.translate_ids(batch["input_ids"][rows], batch["attention_mask"][rows])
         references = [batch["reference"][r] for r in rows]
-        self.metrics["bleu"].update(hypotheses, references)
-        self.metrics["chrf"].update(hypotheses, references)
+        for name in ("bleu", "chrf"):
+            cast(CorpusBleu, self.metrics[name]).update(hypotheses, references)
         for row, hypothesis in zip(rows, hypotheses, strict=True):
             if batch["index"][row] < self.shown:
                 example = (batch["source"][row], batch["reference"][row], hypothesis)
