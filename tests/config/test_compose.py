@@ -7,7 +7,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from truesweep.config import compose
-from truesweep.config.roots import search_roots, shipped
+from truesweep.config.roots import shipped
 from truesweep.errors import ConfigError
 
 AddFiles = Callable[[Path, dict[str, str]], Path]
@@ -82,11 +82,6 @@ def test_the_current_directory_is_not_searched(
     add_files(tmp_path / "conf", {"model/small.yaml": "_target_: toy_targets.Model\ndepth: 66"})
     monkeypatch.chdir(tmp_path)
     assert compose([], [tree]).config["model"]["depth"] == 2
-
-
-def test_a_missing_config_dir_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="nowhere: no such folder"):
-        search_roots([tmp_path / "nowhere"])
 
 
 def test_an_option_that_does_not_exist(tree: Path) -> None:

@@ -80,6 +80,7 @@ def test_the_given_configuration_is_not_changed() -> None:
         ({"width": "8"}, "model.width: expected an integer > 0, found '8'"),
         ({"width": True}, "model.width: expected an integer > 0, found True"),
         ({"kind": "lama"}, "model.kind: expected one of gpt2, llama, found 'lama'; did you mean"),
+        ({"tied": 0}, "model.tied: expected true or false, found 0"),
         ({"tags": "x"}, "model.tags: expected a list, each text, found 'x'"),
         ({"_partial_": True}, "model._partial_: no such key"),
     ],

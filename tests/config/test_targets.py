@@ -36,7 +36,7 @@ def test_allowed_classes_are_found() -> None:
         *(
             "truesweep.config.compose.compose",
             "truesweep.config.roots.Path",
-            "truesweep.commands.main",
+            "truesweep.jobs.launch.launch",
         ),
         *("hydra.utils.get_method", "yaml.unsafe_load", "numpy.load", "functools.partial"),
     ],

@@ -10,12 +10,11 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Lt
 
-from truesweep.config.names import nearest_key
-from truesweep.config.options import owners
 from truesweep.config.origin import Origins
 from truesweep.config.secrets import is_reference
 from truesweep.config.signature import REQUIRED, Parameter, plain_default, signature
 from truesweep.config.targets import resolve
+from truesweep.config.unknown import hint
 from truesweep.config.values import Mismatch, plain
 from truesweep.errors import ConfigError
 
@@ -94,7 +93,10 @@ class _Checker:
 
     def all_problems(self) -> list[tuple[str, str]]:
         """The problems, now that all real keys are known for the unknown ones' hints."""
-        return [*self._problems, *((key, self._hint(key)) for key in self._unknown)]
+        unknown = [
+            (key, hint(key, self._known, self._roots, self._allowed)) for key in self._unknown
+        ]
+        return [*self._problems, *unknown]
 
     def root(self, config: Mapping[str, Any]) -> dict[str, Any]:
         result = {}
@@ -115,10 +117,9 @@ class _Checker:
             return node
         if TARGET in node:
             return self._node(key, node)
-        if node and not all(item is None or isinstance(item, Mapping) for item in node.values()):
-            self._problems.append(
-                (key, f"has no {TARGET}: nothing is chosen here that {_list(node)} could belong to")
-            )
+        if not all(item is None or isinstance(item, Mapping) for item in node.values()):
+            keys = ", ".join(node)
+            self._problems.append((key, f"has no {TARGET}: nothing is chosen that has {keys}"))
             return node
         return {name: self._group(f"{key}.{name}", item) for name, item in node.items()}
 
@@ -165,7 +166,7 @@ class _Checker:
     def _value(self, key: str, parameter: Parameter, value: Any) -> Any:
         if holds_node(value):
             return self._nested(key, value)
-        if is_reference(value) or plain_default(parameter.default) == (True, value):
+        if is_reference(value) or _is_default(parameter, value):
             return value
         try:
             return plain(parameter.annotation, value)
@@ -194,17 +195,10 @@ class _Checker:
         else:
             self._unknown.append(key)
 
-    def _hint(self, key: str) -> str:
-        group = key.partition(".")[0]
-        options = owners(key, self._roots, self._allowed) if group in GROUPS else []
-        if options:
-            return f"no such key here; it belongs to {' or '.join(f'{group}={o}' for o in options)}"
-        guess = nearest_key(key, self._known)
-        if guess:
-            return f"no such key; did you mean {guess}?"
-        parent = key.rpartition(".")[0]
-        siblings = [known for known in self._known if known.rpartition(".")[0] == parent]
-        return f"no such key; {parent or 'the root'} has {_list(siblings)}"
+
+def _is_default(parameter: Parameter, value: Any) -> bool:
+    writable, default = plain_default(parameter.default)
+    return writable and type(value) is type(default) and bool(value == default)
 
 
 def holds_node(value: Any) -> bool:
@@ -212,7 +206,3 @@ def holds_node(value: Any) -> bool:
     if isinstance(value, Mapping):
         return TARGET in value or any(holds_node(item) for item in value.values())
     return isinstance(value, list) and any(holds_node(item) for item in value)
-
-
-def _list(names: Collection[str]) -> str:
-    return ", ".join(name.rpartition(".")[2] for name in names) or "no keys"

@@ -17,7 +17,16 @@ from truesweep.errors import ConfigError
 
 # By package, the modules whose classes do nothing but compute or record; none: all of them.
 MODULES = {
-    "truesweep": ("callbacks", "data", "jobs", "metrics", "models", "optim", "record", "tasks"),
+    "truesweep": (
+        "callbacks",
+        "data",
+        "jobs.trainer",
+        "metrics",
+        "models",
+        "optim",
+        "record.wandb",
+        "tasks",
+    ),
     "torch": ("optim", "nn"),
     "torchmetrics": (),
     "pytorch_lightning": ("callbacks", "loggers", "strategies", "profilers", "plugins"),

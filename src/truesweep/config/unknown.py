@@ -1,4 +1,4 @@
-"""Options of a group that were not chosen: the ones to which a misplaced key belongs."""
+"""What to say about a key that does not exist: where it belongs, or which one was meant."""
 
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -6,9 +6,36 @@ from typing import Any
 
 import yaml
 
+from truesweep.config.names import nearest_key
 from truesweep.config.signature import signature
 from truesweep.config.targets import resolve
 from truesweep.errors import ConfigError
+
+
+def hint(
+    key: str,
+    known: Collection[str],
+    roots: Sequence[Path] = (),
+    allowed_packages: Collection[str] = (),
+) -> str:
+    """Describe an unknown dotted key.
+
+    Args:
+        key: The key.
+        known: All dotted keys that exist.
+        roots: The folders in which groups are looked up.
+        allowed_packages: As in `targets.resolve`.
+    """
+    group = key.partition(".")[0]
+    options = owners(key, roots, allowed_packages)
+    if options:
+        return f"no such key here; it belongs to {' or '.join(f'{group}={o}' for o in options)}"
+    guess = nearest_key(key, known)
+    if guess:
+        return f"no such key; did you mean {guess}?"
+    parent = key.rpartition(".")[0]
+    siblings = [leaf for stem, _, leaf in (k.rpartition(".") for k in known) if stem == parent]
+    return f"no such key; {parent or 'the root'} has {', '.join(siblings) or 'no keys'}"
 
 
 def owners(key: str, roots: Sequence[Path], allowed_packages: Collection[str] = ()) -> list[str]:
