@@ -1,0 +1,1 @@
+"""torchmetrics metrics whose states are sums, equal however samples are batched or shared."""

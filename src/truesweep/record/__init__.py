@@ -1,0 +1,1 @@
+"""What a run writes: whole files, `metrics.jsonl`, the W&B mirror, where its results come from."""

@@ -1,0 +1,194 @@
+"""Files that are always whole: after a kill at any moment there is the old one or the new one."""
+
+import hashlib
+import json
+import math
+import os
+import pickle
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from pytorch_lightning.plugins import CheckpointIO
+from typing_extensions import override
+
+from truesweep.errors import DataError
+
+
+@contextmanager
+def replacing(path: str | Path, *, checksum: bool = False) -> Iterator[BinaryIO]:
+    """Give a file to write that takes the place of `path` when the block ends without an error.
+
+    The file lies beside its target, so that the last step is one `os.replace` on one file system,
+    and both it and the directory are synchronised: the promise holds for a power cut as well.
+
+    Args:
+        path: the target; its directory must exist.
+        checksum: keep `path`'s checksum file in step, see `verify_checksum`.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        digest = _sha256(temporary) if checksum else ""
+        if checksum:  # announced before the content appears, beside what still holds until then
+            _write_digests(path, [digest, *_read_digests(path)])
+        temporary.replace(path)
+        _sync_directory(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+    if checksum:
+        _write_digests(path, [digest])
+
+
+def write_atomic(path: str | Path, data: bytes | str) -> None:
+    """Write `data` (text as UTF-8) to `path`, whole or not at all."""
+    with replacing(path) as file:
+        file.write(data.encode() if isinstance(data, str) else data)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write `value` to `path` as indented JSON, whole or not at all; see `dump_json`."""
+    write_atomic(path, dump_json(value, indent=2) + "\n")
+
+
+def dump_json(value: Any, indent: int | None = None) -> str:
+    """Give `value` as strict JSON.
+
+    JSON has no NaN and no infinities; they are written as the strings `"NaN"`, `"Infinity"` and
+    `"-Infinity"`, as W&B does, which `float()` reads back. Tensors and NumPy numbers of one
+    element become numbers, paths become strings.
+    """
+    return json.dumps(_strict(value), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def _strict(value: Any) -> Any:
+    """`value` in JSON's own types."""
+    if isinstance(value, dict):
+        return {str(key): _strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def checksum_path(path: str | Path) -> Path:
+    """Where the checksum of `path` stands, in the format of `sha256sum`: `NAME.sha256`."""
+    return Path(f"{path}.sha256")
+
+
+def write_checksum(path: str | Path) -> None:
+    """Write the checksum of the file `path` beside it."""
+    _write_digests(Path(path), [_sha256(Path(path))])
+
+
+def verify_checksum(path: str | Path) -> bool:
+    """Whether `path` exists and its content is one that its checksum file announces.
+
+    While a file is being replaced its checksum file holds two lines, for the content that is coming
+    and for the one that still stands, so a kill between the two writes leaves nothing unverifiable.
+    """
+    path = Path(path)
+    return path.is_file() and _sha256(path) in _read_digests(path)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_digests(path: Path) -> list[str]:
+    file = checksum_path(path)
+    return re.findall(r"(?m)^[0-9a-f]{64}(?= )", file.read_text()) if file.exists() else []
+
+
+def _write_digests(path: Path, digests: list[str]) -> None:
+    write_atomic(checksum_path(path), "".join(f"{digest}  {path.name}\n" for digest in digests))
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class CheckpointFiles(CheckpointIO):
+    """Checkpoints for Lightning: written atomically with a checksum, loaded only if that agrees.
+
+    Every load is `weights_only`, so a checkpoint cannot run code and holds plain values only.
+    """
+
+    @override
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        """Save `checkpoint` to `path`, and its checksum beside it."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A kill leaves its temporary file behind; nobody else writes this target.
+        for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+            leftover.unlink(missing_ok=True)
+        with replacing(path, checksum=True) as file:
+            torch.save(checkpoint, file)
+
+    @override
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True
+    ) -> dict[str, Any]:
+        """Load a checkpoint; `weights_only` is always true, whatever is passed.
+
+        Raises:
+            DataError: the file is missing, damaged, without checksum, or holds more than tensors
+                and plain values.
+        """
+        path = Path(path)
+        _require_valid(path)
+        try:
+            checkpoint: dict[str, Any] = torch.load(
+                path, map_location=map_location, weights_only=True
+            )
+        except pickle.UnpicklingError as error:
+            raise DataError(
+                f"{path} holds objects other than tensors and plain values, and could run code: "
+                "it was not loaded. Save plain values only."
+            ) from error
+        return checkpoint
+
+    @override
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Remove a checkpoint, file or directory, and its checksum."""
+        path = Path(path)
+        if path.is_dir():
+            shutil.rmtree(path)
+        path.unlink(missing_ok=True)
+        checksum_path(path).unlink(missing_ok=True)
+
+
+def _require_valid(path: Path) -> None:
+    if not path.is_file():
+        raise DataError(f"There is no checkpoint {path}: name one that exists.")
+    if not checksum_path(path).exists():
+        raise DataError(
+            f"{path} has no checksum beside it: copy {checksum_path(path).name} too, or, if you "
+            f"trust the file, run `sha256sum {path.name} > {checksum_path(path).name}` there."
+        )
+    if not verify_checksum(path):
+        raise DataError(
+            f"{path} does not match its checksum: it is damaged. Use another checkpoint, "
+            "or continue the run from an older one."
+        )

@@ -1,0 +1,161 @@
+"""The process behind `WandbLogger`: reads messages from standard input, one JSON list a line.
+
+    ["start", {directory, limits, mode, project, entity, id, name, group, tags, config}]
+    ["row", {values: {step, name: value, …}}] · ["table", {name, columns, rows, step}] · …
+    ["finish", {summary, exit_code}]
+
+The end of the input without `finish` means that the training was killed. A line on standard output
+is a message to the user. Started as `python -P mirror.py`: `-P` so that `wandb` is W&B's package
+and not our `wandb.py`.
+"""
+
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import wandb
+
+# Nothing on the terminal, and nothing that the run's own directory holds already.
+SETTINGS: dict[str, Any] = {
+    "silent": True,
+    "console": "off",
+    "disable_git": True,
+    "save_code": False,
+    "finish_timeout_raises": True,
+    "x_disable_meta": True,
+    "x_disable_stats": True,
+    "x_save_requirements": False,
+}
+
+# How the names of figures end of which less is better; of other validation figures more is.
+LESS_IS_BETTER = ("loss", "perplexity", "bits_per_byte")
+
+
+def main() -> int:
+    """Mirror one run; gives 0, or 1 after saying what went wrong."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the end of the input is what ends this process
+    messages = (json.loads(line) for line in sys.stdin)
+    try:
+        _, start = next(messages)
+        mirror = Mirror(**start)
+    except ImportError:
+        say("wandb is not installed, the run is not mirrored: `pip install wandb`, or logger=none.")
+        return 1
+    except Exception as error:
+        say(f"could not be started, the run is not mirrored: {error!r}")
+        return 1
+    return mirror.follow(messages)
+
+
+def say(message: str) -> None:
+    """Give the user a message."""
+    print(" ".join(message.split()), flush=True)
+
+
+class Mirror:
+    """One W&B run; see `begin`."""
+
+    def __init__(self, **start: Any) -> None:
+        self.run = begin(**start)
+        self.declared: set[str] = set()  # names whose summary is decided
+        self.failed = False
+
+    def follow(self, messages: Iterator[tuple[str, dict[str, Any]]]) -> int:
+        """Carry out `messages` to their end; one that fails is given up, and the first told."""
+        for kind, content in messages:
+            try:
+                getattr(self, kind)(**content)
+            except Exception as error:
+                if not self.failed:
+                    say(f"not all is mirrored, metrics.jsonl has it (at a {kind}: {error!r})")
+                self.failed = True
+            if kind == "finish":
+                return int(self.failed)
+        self.run.finish(exit_code=1)
+        return 0
+
+    def row(self, values: dict[str, Any]) -> None:
+        """Log the values of one step; earlier steps are with the server, from before a resume."""
+        for name in sorted(values.keys() - self.declared):
+            if name.startswith("val/"):
+                best = "min" if name.endswith(LESS_IS_BETTER) else "max"
+                self.run.define_metric(name, step_metric="step", summary=best)
+        self.declared |= values.keys()
+        if values["step"] >= self.run.step:
+            self.run.log(values, step=values["step"])
+
+    def table(self, name: str, columns: list[str | int], rows: list[Any], step: int | None) -> None:
+        """Log a table at `step`, or at the latest step if that is later."""
+        import wandb
+
+        table = wandb.Table(columns=columns, data=rows, allow_mixed_types=True)
+        self.run.log({name: table}, step=max(step or 0, self.run.step))
+
+    def finish(self, summary: dict[str, Any], exit_code: int) -> None:
+        """Close the run with the final figures in its summary."""
+        if self.declared:  # the last row is still held back, and would go over the summary
+            self.run.log({}, commit=True)
+        self.run.summary.update(summary)
+        self.run.finish(exit_code=exit_code)
+
+
+def begin(directory: str, mode: str, limits: dict[str, float], **run: Any) -> "wandb.Run":
+    """Start the run, offline if the server cannot be had, and remove its earlier local records.
+
+    Args:
+        directory: the run's directory; W&B writes below `wandb` in it.
+        mode: `offline` or `online`.
+        limits: W&B's settings `init_timeout` and `finish_timeout`, in seconds.
+        run: arguments of `wandb.init`.
+    """
+    import wandb
+
+    settings = {**SETTINGS, "root_dir": directory, **limits}
+    try:
+        started = init(mode, settings, **run)
+    except Exception as error:
+        if mode == "offline":
+            raise
+        say(
+            f"recording offline, since the server cannot be reached ({error}). "
+            f"Log in with `wandb login`; send the record later with `truesweep sync {directory}`."
+        )
+        wandb.teardown()  # its service would hold on to the id of the run that could not start
+        started = init("offline", settings, **run)
+    here = Path(started.dir).parent
+    for record in here.parent.glob("*run-*"):
+        if record != here and record.is_dir() and not record.is_symlink():
+            shutil.rmtree(record, ignore_errors=True)
+    return started
+
+
+def init(mode: str, settings: dict[str, Any], **run: Any) -> "wandb.Run":
+    """Initialise W&B, every metric against the optimizer step."""
+    import wandb
+
+    known = wandb.Settings.model_fields  # settings come and go between W&B's versions
+    started = wandb.init(
+        mode=mode,  # type: ignore[arg-type]
+        # An offline record is complete, so it replaces what the server has when it is sent.
+        resume="allow" if mode == "online" else None,
+        settings=wandb.Settings(**{key: settings[key] for key in settings if key in known}),
+        **run,
+    )
+    for axis in ("step", "tokens", "time"):
+        started.define_metric(axis, hidden=True)
+    started.define_metric("*", step_metric="step")
+    return started
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    # After a failure W&B's exit hooks may wait for its server, without a limit.
+    os._exit(code) if code else sys.exit()

@@ -1,0 +1,116 @@
+"""Where a run's numbers come from: code, packages, machine, data."""
+
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+# Packages that can change a number.
+PACKAGES = (
+    "truesweep",
+    "torch",
+    "pytorch-lightning",
+    "torchmetrics",
+    "transformers",
+    "tokenizers",
+    "datasets",
+    "sacrebleu",
+    "hydra-core",
+    "omegaconf",
+    "numpy",
+    "babel",
+    "wandb",
+)
+
+
+def collect(command: Sequence[str], data: Mapping[str, Any]) -> dict[str, Any]:
+    """Describe the run that starts now, in plain values for `provenance.json`.
+
+    Args:
+        command: what the user typed, secrets redacted.
+        data: names and fingerprints of the data.
+    """
+    return {
+        "command": list(command),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "git": git(),
+        "python": platform.python_version(),
+        "packages": packages(),
+        "platform": platform.platform(),
+        "hardware": hardware(),
+        "data": dict(data),
+    }
+
+
+def git() -> dict[str, str | None] | None:
+    """Commit, branch and the SHA-256 of what differs from it; None outside a repository.
+
+    `diff` covers tracked files and is None if they are as committed.
+    """
+    head = _output("git", "rev-parse", "HEAD", "--abbrev-ref", "HEAD")
+    if head is None:
+        return None
+    commit, branch = head.decode().split()
+    diff = _output("git", "diff", "--no-ext-diff", "HEAD")
+    return {
+        "commit": commit,
+        "branch": branch,
+        "diff": hashlib.sha256(diff).hexdigest() if diff else None,
+    }
+
+
+def packages() -> dict[str, str]:
+    """Versions of those of `PACKAGES` that are installed."""
+    return {name: version for name in PACKAGES if (version := _version(name))}
+
+
+def hardware() -> dict[str, Any]:
+    """Host, processor, cores that this process may use, memory in bytes, names of the GPUs."""
+    return {
+        "host": platform.node(),
+        "cpu": _cpu(),
+        "cores": _cores(),
+        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "gpus": _gpus(),
+    }
+
+
+def _cores() -> int:
+    linux = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _gpus() -> list[str]:
+    """Names of the GPUs, asked of the driver's tool, as CUDA must not start before a fork."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    names = _output("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader")
+    return names.decode().splitlines() if names else []
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _output(*command: str) -> bytes | None:
+    """What `command` prints, or None if it fails or takes longer than five seconds."""
+    try:
+        return subprocess.run(command, capture_output=True, check=True, timeout=5).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None

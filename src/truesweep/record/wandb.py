@@ -1,0 +1,203 @@
+"""Weights & Biases as a mirror of `metrics.jsonl`, which may fail without harm to the training.
+
+W&B runs in a process of its own, fed through a queue: importing it, a dead network, a `finish` that
+hangs, its environment variables and its exit hooks cannot reach the training, two runs of one
+process cannot become one, and when the training is killed the record is still closed properly.
+"""
+
+import json
+import logging
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities import rank_zero_only
+from typing_extensions import override
+
+from truesweep.record.metrics import scalars
+
+log = logging.getLogger(__name__)
+
+# Seconds that W&B may wait for its server, at the start and at the end of a run, and that the end
+# of a run waits for W&B.
+START_SECONDS, UPLOAD_SECONDS, FINISH_SECONDS = 15.0, 10.0, 28.0
+
+
+class WandbLogger(Logger):
+    """Mirrors one run to `directory/wandb`, and to W&B's server if `mode` is online, from rank 0.
+
+    Args:
+        directory: the run's directory.
+        run_id: W&B's id of the run; the same at every resume.
+        run_name: the name shown.
+        config: the resolved configuration. It stays nested, since W&B shows and filters it as
+            `optimizer.lr` but cannot filter by a key that has a dot in itself.
+        project: W&B's project.
+        entity: user or team on W&B; the default one of the account if none.
+        mode: `online` needs a login, or `api_key`; without, or without a network, the run is
+            recorded offline and can be sent later.
+        api_key: instead of `wandb login` and of `WANDB_API_KEY`; it is written nowhere.
+        group: runs that belong together, such as the jobs of a sweep.
+        tags: labels to filter by.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        run_id: str,
+        run_name: str,
+        config: Mapping[str, Any],
+        *,
+        project: str = "truesweep",
+        entity: str | None = None,
+        mode: Literal["offline", "online"] = "offline",
+        api_key: str | None = None,
+        group: str | None = None,
+        tags: Sequence[str] = (),
+    ) -> None:
+        super().__init__()
+        self._directory = Path(directory).absolute()
+        self._api_key = api_key
+        self._run = {
+            "mode": mode,
+            "project": project,
+            "entity": entity,
+            "id": run_id,
+            "name": run_name,
+            "group": group,
+            "tags": list(tags),
+            "config": dict(config),
+        }
+        self._began = time.monotonic()  # less what earlier processes of a resumed run took
+        self._messages: queue.Queue[str | None] = queue.Queue()
+        self._process: subprocess.Popen[str] | None = None
+        self._over = False  # finished or failed: nothing more is sent
+
+    @property
+    @override
+    def name(self) -> str:
+        return str(self._run["project"])
+
+    @property
+    @override
+    def version(self) -> str:
+        return str(self._run["id"])
+
+    @property
+    @override
+    def save_dir(self) -> str:
+        return str(self._directory)
+
+    @override
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the configuration is given to the constructor."""
+
+    @override
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Mirror `metrics` at optimizer `step`; W&B drops what comes for an earlier step."""
+        assert step is not None, "metrics are logged against an optimizer step"
+        elapsed = round(time.monotonic() - self._began, 3)
+        self._send("row", {"values": {"time": elapsed, **scalars(metrics), "step": step}})
+
+    @rank_zero_only
+    def log_table(
+        self,
+        name: str,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[Any]],
+        step: int | None = None,
+    ) -> None:
+        """Mirror a table, such as samples of the output, at `step` or else at the latest step."""
+        table = {"name": name, "columns": list(columns), "rows": [list(row) for row in rows]}
+        self._send("table", {**table, "step": step})
+
+    @rank_zero_only
+    def replay(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Begin the record again from `rows`, those of `metrics.jsonl` up to the resumed step.
+
+        Offline this makes one record in place of the earlier ones; online W&B continues the run of
+        the same id, and only the rows that its server lacks are sent.
+        """
+        for row in rows:
+            self._began = time.monotonic() - row["time"]
+            self._send("row", {"values": dict(row)})
+
+    @rank_zero_only
+    def finish(self, summary: Mapping[str, Any] | None = None, exit_code: int = 0) -> None:
+        """Put `summary`, the final figures, beside the curves and close the record.
+
+        Takes at most `FINISH_SECONDS`; what is not sent by then lies in the local record.
+        """
+        self._send("finish", {"summary": scalars(summary or {}), "exit_code": exit_code})
+        self._over = True
+        if self._process is None:
+            return
+        self._messages.put(None)
+        try:
+            self._process.wait(FINISH_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            log.warning("W&B did not finish in %.0f s and was left behind.", FINISH_SECONDS)
+        self._listener.join(1.0)
+
+    def _send(self, kind: str, content: dict[str, Any]) -> None:
+        if self._over:
+            return
+        if self._process is None:
+            self._start()
+        self._messages.put(json.dumps([kind, content], default=str))
+
+    def _start(self) -> None:
+        """Start the process that holds W&B; nothing of ours waits for it."""
+        record = self._directory / "wandb"
+        environment = {key: os.environ[key] for key in os.environ if key != "WANDB_SERVICE"}
+        environment.setdefault("WANDB_DATA_DIR", str(record))
+        if self._api_key:
+            environment["WANDB_API_KEY"] = self._api_key
+        try:
+            record.mkdir(parents=True, exist_ok=True)
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", str(Path(__file__).with_name("mirror.py"))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=environment,
+                text=True,
+                encoding="utf-8",
+                start_new_session=True,  # Ctrl-C is for the training, which then ends the record
+            )
+        except OSError as error:
+            self._over = True
+            log.warning("W&B could not be started, the run is not mirrored: %s", error)
+            return
+        limits = {"init_timeout": START_SECONDS, "finish_timeout": UPLOAD_SECONDS}
+        self._send("start", {"directory": self._directory, "limits": limits, **self._run})
+        threading.Thread(target=self._feed, args=[self._process], daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, args=[self._process], daemon=True)
+        self._listener.start()
+
+    def _feed(self, process: subprocess.Popen[str]) -> None:
+        """Hand the messages on; only this thread waits if W&B does not read them."""
+        assert process.stdin is not None
+        try:
+            with process.stdin as pipe:
+                for message in iter(self._messages.get, None):
+                    pipe.write(f"{message}\n")
+                    pipe.flush()
+        except OSError:  # it has ended, and `_listen` has said so
+            self._over = True
+
+    def _listen(self, process: subprocess.Popen[str]) -> None:
+        """Pass on what W&B's process has to say, one line a message."""
+        assert process.stdout is not None
+        with process.stdout as lines:
+            for line in lines:
+                log.warning("W&B: %s", line.rstrip())

@@ -1,0 +1,118 @@
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from pytorch_lightning.utilities import rank_zero_only
+
+from truesweep.errors import DataError
+from truesweep.record import metrics as module
+from truesweep.record.metrics import MetricsFile, read
+
+
+class Clock:
+    """Stands in for the `time` module."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+def steps(directory: Path) -> list[int]:
+    return [row["step"] for row in read(directory / "metrics.jsonl")]
+
+
+def test_a_row_a_step(tmp_path: Path, clock: Clock) -> None:
+    file = MetricsFile(tmp_path)
+    assert not file.path.exists(), "nothing is written before there is something to write"
+    clock.now += 2.5
+    file.log_metrics({"train/loss": torch.tensor(1.5), "tokens": 640}, 10)
+    clock.now += 2.5
+    file.log_metrics({"lr": 0.1}, 20)
+    assert [json.loads(line) for line in file.path.read_text().splitlines()] == [
+        {"step": 10, "tokens": 640, "time": 2.5, "train/loss": 1.5},
+        {"step": 20, "tokens": 640, "time": 5.0, "lr": 0.1},
+    ]
+
+
+def test_what_is_logged_for_the_same_step_joins_its_row(tmp_path: Path, clock: Clock) -> None:
+    file = MetricsFile(tmp_path)
+    file.log_metrics({"train/loss": 1.0}, 1)
+    file.log_metrics({"train/loss": 0.123456789, "tokens": 64}, 2)
+    file.log_metrics({"val/loss": 2.0}, 2)
+    file.log_metrics({"train/loss": 0.5}, 2)  # a shorter row over a longer one
+    file.log_metrics({"train/loss": 4.0}, 3)
+    rows = read(file.path)
+    assert [row["step"] for row in rows] == [1, 2, 3]
+    assert rows[1] == {"step": 2, "tokens": 64, "time": 0.0, "train/loss": 0.5, "val/loss": 2.0}
+
+
+def test_resuming_leaves_no_gap_and_no_double(tmp_path: Path, clock: Clock) -> None:
+    first = MetricsFile(tmp_path)
+    for step in range(1, 8):
+        clock.now += 1.0
+        first.log_metrics({"train/loss": 1.0 / step, "tokens": 10 * step}, step)
+    clock.now += 500.0  # between the kill and the resume
+    second = MetricsFile(tmp_path)
+    second.truncate(5)
+    assert steps(tmp_path) == [1, 2, 3, 4, 5]
+    clock.now += 1.0
+    second.log_metrics({"train/loss": 0.0}, 6)
+    last = read(second.path)[-1]
+    assert (last["step"], last["time"], last["tokens"]) == (6, 6.0, 50)
+
+
+def test_resuming_from_the_start_or_without_a_file(tmp_path: Path) -> None:
+    file = MetricsFile(tmp_path)
+    file.truncate(3)
+    assert not file.path.exists()
+    file.log_metrics({"train/loss": 1.0}, 1)
+    file.truncate(0)
+    file.log_metrics({"train/loss": 2.0}, 1)
+    assert [row["train/loss"] for row in read(file.path)] == [2.0]
+
+
+@pytest.mark.parametrize(
+    "torn", ['{"step": 3, "tr', '{"step": 3, "x": 1}', ".25}\n", "\x00\x00\x00"]
+)
+def test_a_torn_last_line_is_dropped_and_mended(tmp_path: Path, torn: str) -> None:
+    MetricsFile(tmp_path).log_metrics({"x": 1.0}, 1)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write(torn)
+    assert steps(tmp_path) == [1]
+    MetricsFile(tmp_path).log_metrics({"x": 2.0}, 2)
+    assert steps(tmp_path) == [1, 2]
+    assert (tmp_path / "metrics.jsonl").read_text().count("\n") == 2
+
+
+def test_a_bad_line_is_named(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n[2]\n{"step": 3}\n')
+    with pytest.raises(DataError, match=r"metrics\.jsonl, line 2, is not .* b'\[2\]"):
+        read(tmp_path / "metrics.jsonl")
+
+
+def test_numbers_that_json_lacks_come_back(tmp_path: Path) -> None:
+    file = MetricsFile(tmp_path)
+    file.log_metrics({"a": math.nan, "b": torch.tensor(math.inf), "c": -math.inf}, 1)
+    raw = file.path.read_text()
+    json.loads(raw, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    row = read(file.path)[0]
+    assert math.isnan(row["a"])
+    assert (row["b"], row["c"]) == (math.inf, -math.inf)
+
+
+def test_only_rank_0_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    file = MetricsFile(tmp_path)
+    file.log_metrics({"x": 1.0}, 1)
+    file.truncate(0)
+    assert not file.path.exists()
