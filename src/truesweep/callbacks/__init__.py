@@ -1,7 +1,7 @@
 """What happens around the steps of a training."""
 
 from truesweep.callbacks.agreement import SameConfiguration
-from truesweep.callbacks.checkpoint import Checkpoint
+from truesweep.callbacks.checkpoint import Checkpoint, steps_done
 from truesweep.callbacks.display import ProgressDisplay
 from truesweep.callbacks.early_stopping import EarlyStopping
 from truesweep.callbacks.heartbeat import Heartbeat
@@ -17,5 +17,6 @@ __all__ = [
     "SameConfiguration",
     "StopAfter",
     "Stopped",
+    "steps_done",
     "stop_at_once",
 ]

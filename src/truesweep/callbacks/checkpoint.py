@@ -107,4 +107,4 @@ class Checkpoint(LightningCheckpoint):
 
 def steps_done(trainer: pl.Trainer) -> int:
     """Optimizer steps so far: one batch is one step."""
-    return trainer.fit_loop.epoch_loop.batch_progress.total.processed
+    return int(trainer.fit_loop.epoch_loop.batch_progress.total.processed)  # type: ignore[attr-defined]

@@ -27,6 +27,7 @@ from truesweep.jobs.parts import (
     prepare_data,
     pretrained_tokenizer,
     task_class,
+    task_kind,
 )
 from truesweep.jobs.plan import checked
 from truesweep.jobs.trainer import TrainerSettings
@@ -68,7 +69,7 @@ def _score_run(
     config["tokenizer"] = pretrained_tokenizer(run.model)
     source: Source = make(config, "data")
     labels = loaded.labels if head == "classifier" else None
-    prepared = prepare(source, make(config, "tokenizer"), task_class(config).kind, labels=labels)
+    prepared = prepare(source, make(config, "tokenizer"), task_kind(config), labels=labels)
     task = build_task(config, loaded.model, prepared)
     figures = score(config, task, prepared, source, split)
     record(run, {"split": split, "checkpoint": checkpoint, "overrides": list(overrides)}, figures)

@@ -24,6 +24,9 @@ ORDER = (
 )
 """The figures of a split, in the order they are shown."""
 
+SHOWN = 3
+"""How many samples of text are printed."""
+
 
 def console() -> Console:
     """Where results go."""
@@ -65,7 +68,7 @@ def show_result(run: RunDirectory, exit_code: int) -> None:
         return
     results = json.loads(run.results.read_text(encoding="utf-8"))
     out.print(_figures(results))
-    _show_sample(out, run)
+    _show_tables(out, run)
     _show_paths(out, run, here, results)
 
 
@@ -93,16 +96,22 @@ def show_figures(figures: dict[str, Any], split: str) -> None:
     console().print(table)
 
 
-def _show_sample(out: Console, run: RunDirectory) -> None:
-    path = run.path / "samples.json"
-    if not path.exists():
-        return
-    for sample in json.loads(path.read_text(encoding="utf-8"))[:3]:
-        text = Text()
-        for name, value in sample.items():
-            text.append(f"{name}: ", style="dim")
-            text.append(f"{value}\n")
-        out.print(Panel(text, title="sample", title_align="left", border_style="dim"))
+def _show_tables(out: Console, run: RunDirectory) -> None:
+    """Figures by class as a table; texts, which are long, one below the other."""
+    for name, (columns, rows) in json.loads(run.tables.read_text(encoding="utf-8")).items():
+        if name == "classes":
+            table = Table(*columns, title="Classes", title_justify="left", title_style="bold")
+            for row in rows:
+                table.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row))
+            out.print(table)
+            continue
+        for row in rows[:SHOWN]:
+            text = Text()
+            for column, value in zip(columns, row, strict=True):
+                text.append(f"{column}: ", style="dim")
+                text.append(f"{value}\n")
+            text.rstrip()
+            out.print(Panel(text, title=name, title_align="left", border_style="dim"))
 
 
 def _show_paths(out: Console, run: RunDirectory, here: str, results: dict[str, Any]) -> None:

@@ -116,6 +116,10 @@ class DataModule(pl.LightningDataModule):
         """Each test sample once, over all ranks."""
         return self._eval_loader(self.test)
 
+    def evaluation_loader(self, split: str) -> StepLoader:
+        """Each sample of a split, `train`, `val` or `test`, once, over all ranks."""
+        return self._eval_loader(self.prepared.datasets[split])
+
     def _first(self, batches: int) -> Subset:
         dataset = self.prepared.train
         order = epoch_order(dataset.lengths, self.source.batch_size, self.seed, epoch=0)

@@ -8,8 +8,12 @@ import numpy.typing as npt
 import torch
 
 from truesweep.data.prepare import Prepared
+from truesweep.data.seq2seq import Seq2SeqDataset
 from truesweep.metrics.classification import ClassificationScores
 from truesweep.metrics.text import CorpusBleu, CorpusChrF
+
+_ALONE: dict[str, Any] = {"sync_on_compute": False}
+"""Baselines are one rank's business; the others wait for nothing."""
 
 
 def baselines(prepared: Prepared, split: str) -> dict[str, Any]:
@@ -45,10 +49,12 @@ def _unigram(prepared: Prepared, split: str) -> dict[str, float]:
 
 
 def _copied_source(prepared: Prepared, split: str) -> dict[str, float]:
-    pairs = prepared.datasets[split].pairs
+    dataset = prepared.datasets[split]
+    assert isinstance(dataset, Seq2SeqDataset)
+    pairs = dataset.pairs
     sources, targets = [p.source for p in pairs], [p.target for p in pairs]
     figures = _unigram(prepared, split)
-    for name, metric in (("bleu", CorpusBleu()), ("chrf", CorpusChrF())):
+    for name, metric in (("bleu", CorpusBleu(**_ALONE)), ("chrf", CorpusChrF(**_ALONE))):
         metric.update(sources, targets)
         figures[name] = float(metric.compute())
     return figures
@@ -58,7 +64,7 @@ def _majority(prepared: Prepared, split: str) -> dict[str, float]:
     counts = prepared.target_counts
     scored = prepared.datasets[split].target_counts(len(counts))
     gold = torch.repeat_interleave(torch.arange(len(counts)), torch.from_numpy(scored))
-    metric = ClassificationScores(len(counts))
+    metric = ClassificationScores(len(counts), **_ALONE)
     metric.update(torch.full_like(gold, int(counts.argmax())), gold)
     computed = metric.compute()
     names = ("f1_macro", "f1_weighted", "accuracy")

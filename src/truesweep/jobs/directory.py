@@ -49,6 +49,11 @@ class RunDirectory:
         return self.path / "results.json"
 
     @property
+    def tables(self) -> Path:
+        """Samples of text, translations or figures by class, from the test split."""
+        return self.path / "tables.json"
+
+    @property
     def metrics(self) -> Path:
         """One object per logged step."""
         return self.path / "metrics.jsonl"

@@ -33,7 +33,7 @@ class Loaded:
     @property
     def labels(self) -> list[str]:
         """A classifier's classes, by id."""
-        names = self.model.config.id2label or {}
+        names: Any = self.model.config.id2label or {}
         return [str(names[i]) for i in sorted(names)]
 
 

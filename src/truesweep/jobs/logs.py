@@ -21,7 +21,7 @@ def write_logs(run: RunDirectory, rank: int) -> None:
     root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(logging.INFO)
-    for name in ("pytorch_lightning", "lightning", "lightning.pytorch", "transformers"):
+    for name in ("pytorch_lightning", "lightning_fabric", "transformers"):
         library = logging.getLogger(name)
         library.handlers.clear()  # they print by themselves; the file has it all
         library.propagate = True

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from truesweep.config import instantiate, resolve
-from truesweep.data import Source
+from truesweep.data import Kind, Source
 from truesweep.data.module import DataModule
 from truesweep.data.prepare import Prepared, prepare
 from truesweep.jobs.trainer import TrainerSettings
@@ -61,6 +61,11 @@ def pretrained_tokenizer(folder: Path) -> dict[str, Any]:
     return {"_target_": "truesweep.data.tokenizers.Pretrained", "name_or_path": str(folder)}
 
 
+def task_kind(config: dict[str, Any]) -> Kind:
+    """The kind of samples that the task needs."""
+    return cast(Kind, task_class(config).kind)
+
+
 def prepare_data(config: dict[str, Any]) -> tuple[Source, Prepared]:
     """Load, tokenize and check the data; a second call finds it in the cache.
 
@@ -68,7 +73,7 @@ def prepare_data(config: dict[str, Any]) -> tuple[Source, Prepared]:
         DataError: The data are missing, malformed or too few.
     """
     source: Source = make(config, "data")
-    return source, prepare(source, make(config, "tokenizer"), task_class(config).kind)
+    return source, prepare(source, make(config, "tokenizer"), task_kind(config))
 
 
 def build_model(config: dict[str, Any], prepared: Prepared, source: Source) -> PreTrainedModel:
@@ -108,7 +113,7 @@ def build(config: dict[str, Any]) -> Parts:
     trainer: TrainerSettings = make(config, "trainer")
     model = build_model(config, prepared, source)
     start = getattr(model.config, "decoder_start_token_id", None)
-    data = DataModule(prepared, source, config["seed"], decoder_start_token_id=start)
+    data = DataModule(prepared, source, config["seed"], trainer.overfit_batches, start)
     recipe = build_recipe(config, trainer, data.steps_per_epoch)
     compile_model(model, trainer.compile)
     task = build_task(config, model, prepared, recipe)

@@ -106,7 +106,9 @@ def plan_config(config: dict[str, Any], overrides: list[str]) -> Plan:
     """Check a configuration against its data and its model."""
     source, prepared = prepare_data(config)
     trainer: TrainerSettings = make(config, "trainer")
-    steps_per_epoch = DataModule(prepared, source, config["seed"]).steps_per_epoch
+    steps_per_epoch = DataModule(
+        prepared, source, config["seed"], trainer.overfit_batches
+    ).steps_per_epoch
     recipe = build_recipe(config, trainer, steps_per_epoch)
     with torch.device("meta"):
         model = build_model(config, prepared, source)

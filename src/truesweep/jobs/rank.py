@@ -14,6 +14,7 @@ from truesweep.callbacks import (
     Preemption,
     SameConfiguration,
     StopAfter,
+    steps_done,
     stop_at_once,
 )
 from truesweep.config import fingerprint
@@ -45,8 +46,12 @@ def run_rank(directory: str, resume: bool = False) -> None:
     parts = build(config)
     use_processor(parts)
     job = Job(run, config, parts)
-    job.fit(resume)
-    job.score()
+    try:
+        job.fit(resume)
+        job.score()
+    except BaseException as error:
+        job.close(exit_code=getattr(error, "exit_code", 1))
+        raise
 
 
 class Job:
@@ -103,12 +108,18 @@ class Job:
         if not self.trainer.is_global_zero:
             return
         results = collect_results(self.parts, self.checkpoint, read(self.run.metrics))
-        write_json(self.run.results, results)
         tables = self.parts.task.tables()
+        write_json(self.run.tables, tables)
+        write_json(self.run.results, results)
         for mirror in self.mirrors:
             for name, (columns, rows) in tables.items():
                 mirror.log_table(name, columns, rows)
-            mirror.finish(results)
+        self.close(exit_code=0, summary=results)
+
+    def close(self, exit_code: int, summary: dict[str, Any] | None = None) -> None:
+        """Bring the mirrors' records to an end."""
+        for mirror in self.mirrors:
+            mirror.finish(summary or {}, exit_code=exit_code)
 
     def _mirrors(self) -> list[Any]:
         if not self.config["logger"]:
@@ -133,12 +144,37 @@ class Job:
         ]
         return [
             SameConfiguration(fingerprint(self.config)),
+            TakeUp(self.metrics, self.mirrors),
             StopAfter(steps),
             *chosen,
             self.checkpoint,
             Heartbeat(lambda step: self.run.update_status(step=step)),
             Preemption(self.checkpoint),
         ]
+
+
+class TakeUp(pl.Callback):
+    """On resume, lets the records go on where the checkpoint stands: no gap, no step twice.
+
+    Args:
+        metrics: The record that counts.
+        mirrors: The others, which follow it.
+    """
+
+    def __init__(self, metrics: MetricsFile, mirrors: list[Any]) -> None:
+        self.metrics = metrics
+        self.mirrors = mirrors
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Drop what was recorded after the checkpoint, which training now comes to again."""
+        step = steps_done(trainer)
+        if not (trainer.is_global_zero and step):
+            return
+        self.metrics.truncate(step)
+        rows = read(self.metrics.path)
+        for mirror in self.mirrors:
+            if hasattr(mirror, "replay"):
+                mirror.replay(rows)
 
 
 def newest_checkpoint(run: RunDirectory) -> Path:

@@ -6,12 +6,9 @@ from typing import Annotated, Any, Literal
 
 import pytorch_lightning as pl
 from annotated_types import Ge, Gt
+from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins import CheckpointIO
-from pytorch_lightning.plugins.environments import (
-    LightningEnvironment,
-    TorchElasticEnvironment,
-)
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 
 from truesweep.errors import ConfigError
@@ -93,7 +90,7 @@ class TrainerSettings:
             return len(self.devices)
         if isinstance(self.devices, int):
             return self.devices
-        return self._accelerator().auto_device_count()
+        return int(self._accelerator().auto_device_count())
 
     def is_cpu(self) -> bool:
         """Whether training runs on the CPU."""

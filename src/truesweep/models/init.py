@@ -10,8 +10,8 @@ from transformers.pytorch_utils import Conv1D
 from truesweep.errors import ConfigError
 from truesweep.models.residual import residual_writers
 
-GAIN = 0.7
-"""Standard deviation of a weight times the root of its fan-in."""
+GAIN = 0.7  # std of a weight times the root of its fan-in
+TABLE_STD = 0.3  # of untied embeddings: 0.01 to 0.03 nats better after 115 steps than 0.02
 
 
 @torch.no_grad()
@@ -20,7 +20,8 @@ def scale_weights(model: PreTrainedModel) -> None:
 
     Zero is what writes into the residual stream, so that each block starts as the identity, and
     the output layer unless it is tied to the embeddings, so that each class or token starts
-    equally likely. Embeddings, norms and biases keep the architecture's own.
+    equally likely. Embeddings get std 0.3 unless they are tied, when their scale is the logits'.
+    Norms and biases keep the architecture's own.
 
     Raises:
         ConfigError: it is not known which layers write into the residual stream.
@@ -31,14 +32,24 @@ def scale_weights(model: PreTrainedModel) -> None:
             "model.init=scaled: it is not known which layers of "
             f"{model.config.model_type} write into the residual stream. Set model.init=default."
         )
-    zero = {id(module.weight) for module in [*writers, *output_layers(model)]}
+    outputs = output_layers(model)
+    zero = {module.weight for module in [*writers, *outputs]}
+    tables = {module.weight for module in model.modules() if isinstance(module, nn.Embedding)}
     for module in model.modules():
-        if not isinstance(module, nn.Linear | Conv1D | nn.Conv1d):
-            continue
-        if id(module.weight) in zero:
-            module.weight.zero_()
-        elif module.weight is not model.get_input_embeddings().weight:
-            module.weight.normal_(std=GAIN / math.sqrt(_fan_in(module)))
+        if isinstance(module, nn.Embedding):
+            if outputs:
+                _scale_table(module, model.config.hidden_size)
+        elif isinstance(module, nn.Linear | Conv1D | nn.Conv1d) and module.weight not in tables:
+            std = 0 if module.weight in zero else GAIN / math.sqrt(_fan_in(module))
+            module.weight.normal_(std=std)
+
+
+def _scale_table(table: nn.Embedding, width: int) -> None:
+    """Redraw a table that feeds the residual stream; not T5's biases, nor fixed positions."""
+    if table.embedding_dim == width and table.weight.requires_grad:
+        table.weight.normal_(std=TABLE_STD)
+        if table.padding_idx is not None:
+            table.weight[table.padding_idx].zero_()
 
 
 def _fan_in(module: nn.Linear | Conv1D | nn.Conv1d) -> int:

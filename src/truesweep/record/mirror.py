@@ -9,6 +9,7 @@ is a message to the user. Started as `python -P mirror.py`: `-P` so that `wandb`
 and not our `wandb.py`.
 """
 
+import fcntl
 import json
 import os
 import shutil
@@ -44,6 +45,7 @@ def main() -> int:
     messages = (json.loads(line) for line in sys.stdin)
     try:
         _, start = next(messages)
+        take_over(start["directory"])
         mirror = Mirror(**start)
     except ImportError:
         say("wandb is not installed, the run is not mirrored: `pip install wandb`, or logger=none.")
@@ -57,6 +59,12 @@ def main() -> int:
 def say(message: str) -> None:
     """Give the user a message."""
     print(" ".join(message.split()), flush=True)
+
+
+def take_over(directory: str) -> None:
+    """Wait for the mirror of a killed training to end; this process is then the run's only one."""
+    record = os.open(f"{directory}/wandb", os.O_RDONLY)
+    fcntl.flock(record, fcntl.LOCK_EX)  # until this process ends
 
 
 class Mirror:

@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from torchmetrics import Metric
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from truesweep.metrics.likelihood import token_nll
+from truesweep.metrics.likelihood import IGNORED, token_nll
 from truesweep.tasks.progress import Progress
 
 Batch = dict[str, Any]
@@ -115,9 +115,10 @@ class Task(pl.LightningModule):
             targets both are summed over; fp32 scalars, the first two zero where there is no target.
         """
 
-    @abstractmethod
     def targets(self, batch: Batch) -> Tensor:
-        """The number of targets in a batch of one rank, int64 scalar."""
+        """The number of targets in a rank's batch, int64 scalar: tokens, or samples to classify."""
+        labels: Tensor = batch["labels"]
+        return (labels != IGNORED).sum()
 
     @abstractmethod
     def make_metrics(self) -> dict[str, Metric]:
@@ -153,7 +154,8 @@ class Task(pl.LightningModule):
     @property
     def steps_done(self) -> int:
         """Optimizer steps so far, equal to the batches processed; Lightning saves the count."""
-        return self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
+        return int(done)
 
     def configure_optimizers(self) -> Optimizer:
         """Build the optimizer; its groups keep their peak rate as `initial_lr`."""
@@ -213,7 +215,7 @@ class Task(pl.LightningModule):
 
     def _gradients_stay_local(self, local: bool) -> AbstractContextManager[None]:
         """Synchronise gradients once a step, with the last micro-batch."""
-        wrapped = self.trainer.strategy.model
+        wrapped: Any = self.trainer.strategy.model
         if local and hasattr(wrapped, "no_sync"):
             return cast(AbstractContextManager[None], wrapped.no_sync())
         return nullcontext()
@@ -240,7 +242,7 @@ class Task(pl.LightningModule):
 
     def _clip(self) -> Tensor:
         limit = self.plan.gradient_clip_val or math.inf
-        wrapped = self.trainer.strategy.model
+        wrapped: Any = self.trainer.strategy.model
         if hasattr(wrapped, "clip_grad_norm_"):  # sharded: the norm spans the ranks
             return cast(Tensor, wrapped.clip_grad_norm_(limit))
         return nn.utils.clip_grad_norm_(self.model.parameters(), limit)
@@ -303,7 +305,7 @@ class Task(pl.LightningModule):
         self.trainer.callback_metrics.update(
             {k: torch.tensor(v, dtype=torch.float64) for k, v in values.items()}
         )
-        if self.trainer.fit_loop.epoch_loop.batch_progress.total.processed and split_name == "val":
+        if self.trainer.state.fn == "fit":
             self.record(values, self.steps_done)
         self.progress.start_clock()
 

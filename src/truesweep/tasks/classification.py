@@ -44,10 +44,6 @@ class Classification(Task):
         self.token_dropout = token_dropout
         self._per_class: list[list[Any]] = []
 
-    def targets(self, batch: Batch) -> Tensor:
-        """Samples to be classified."""
-        return (batch["labels"] != IGNORED).sum()
-
     def logits(self, batch: Batch) -> Tensor:
         """Scores [batch, classes]."""
         input_ids = batch["input_ids"]

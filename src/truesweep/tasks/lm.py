@@ -1,16 +1,20 @@
 """Language modelling: predict the next token."""
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, cast
+from typing import Annotated, Any, ClassVar, cast
 
+import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 from torchmetrics import Metric
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from truesweep.metrics.likelihood import IGNORED, BitsPerByte, NegativeLogLikelihood, Perplexity
+from truesweep.metrics.likelihood import BitsPerByte, NegativeLogLikelihood, Perplexity
 from truesweep.tasks.base import Batch, Recipe, Task, losses
 from truesweep.tasks.generation import Sampling, continue_ids
+
+PROMPT_TOKENS = 16
+"""How much of a scored text is shown to the model to be continued."""
 
 
 class LanguageModeling(Task):
@@ -46,13 +50,10 @@ class LanguageModeling(Task):
         super().__init__(model=model, tokenizer=tokenizer, recipe=recipe)
         self.bytes_per_target = bytes_per_target or {}
         self.label_smoothing = label_smoothing
+        self.prompt: list[int] = []
         self.sampling = Sampling(
             max_new_tokens=sample_tokens, temperature=sample_temperature, top_k=sample_top_k
         )
-
-    def targets(self, batch: Batch) -> Tensor:
-        """Tokens to be predicted."""
-        return (batch["labels"] != IGNORED).sum()
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Sum of the cross-entropies of all next tokens."""
@@ -62,6 +63,11 @@ class LanguageModeling(Task):
             use_cache=False,
         ).logits
         return losses(logits, batch["labels"], self.label_smoothing)
+
+    def on_test_epoch_start(self) -> None:
+        """Forget the last evaluation, and what it began with."""
+        super().on_test_epoch_start()
+        self.prompt = []
 
     def make_metrics(self) -> dict[str, Metric]:
         """Loss in nats per token, perplexity, bits per byte."""
@@ -73,11 +79,26 @@ class LanguageModeling(Task):
 
     def evaluate(self, batch: Batch, split_name: str) -> None:
         """Add one batch of windows or texts."""
+        if not self.prompt and batch["lengths"][0]:
+            self.prompt = batch["input_ids"][0, :PROMPT_TOKENS].tolist()
         _, nll, count = self.loss(batch)
         bits_per_byte = cast(BitsPerByte, self.metrics["bits_per_byte"])
         bits_per_byte.bytes_per_target = self.bytes_per_target[split_name]
         for metric in self.metrics.values():
             cast(NegativeLogLikelihood, metric).update_sums(nll, count)
+
+    def tables(self) -> dict[str, tuple[list[str], list[list[Any]]]]:
+        """A text that the model makes up behind the first words it was scored on."""
+        if not self.prompt or not self.sampling.max_new_tokens:
+            return {}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            ids = self.sample(self.prompt)
+        texts = [
+            str(self.tokenizer.decode(part, skip_special_tokens=True))
+            for part in (self.prompt, ids[len(self.prompt) :])
+        ]
+        return {"samples": (["prompt", "continuation"], [texts])}
 
     def sample(self, prompt: Sequence[int]) -> list[int]:
         """Token ids that the model makes up, behind those of the prompt."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from truesweep.metrics.likelihood import IGNORED, NegativeLogLikelihood, Perplexity
+from truesweep.metrics.likelihood import NegativeLogLikelihood, Perplexity
 from truesweep.metrics.text import CorpusBleu, CorpusChrF
 from truesweep.tasks.base import Batch, Recipe, Task, losses
 from truesweep.tasks.generation import generate
@@ -55,10 +55,6 @@ class Translation(Task):
         self.val_generated = val_generated
         self.shown = shown
         self._examples: list[tuple[int, str, str, str]] = []
-
-    def targets(self, batch: Batch) -> Tensor:
-        """Target tokens, the end of each sentence among them."""
-        return (batch["labels"] != IGNORED).sum()
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Sum of the cross-entropies of all target tokens."""
