@@ -1,0 +1,300 @@
+"""Records are read with W&B's own reader, `wandb leet inspect`."""
+
+import fcntl
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pytorch_lightning.utilities import rank_zero_only
+
+from truesweep.record import wandb as module
+from truesweep.record.wandb import WandbLogger
+
+CANARY = "canary" * 6 + "abcd"
+CONFIG = {
+    "optimizer": {"lr": 0.1, "betas": [0.9, 0.95]},
+    "seed": 0,
+    "data": {"train": Path("a.txt")},
+}
+
+Make = Callable[..., WandbLogger]
+
+
+Records = list[dict[str, Any]]
+
+
+def inspect(directory: Path, *options: str) -> str:
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", *options]
+    command.append(str(directory / "wandb"))
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def summary_of(directory: Path) -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads(inspect(directory, "--summary"))
+    return summary
+
+
+def contents_of(directory: Path, kind: str) -> Records:
+    records = [json.loads(line) for line in inspect(directory).splitlines()]
+    return [record[kind] for record in records if record["type"] == kind]
+
+
+def history_of(directory: Path) -> Records:
+    return [record["item"] for record in contents_of(directory, "history")]
+
+
+def records_in(directory: Path) -> list[str]:
+    return sorted(path.name for path in (directory / "wandb").glob("*run-*-*"))
+
+
+def values_at(step: int) -> dict[str, Any]:
+    return {
+        "train/loss": 1 / step,
+        "val/loss": abs(step - 3.0),
+        "tokens": 64 * step,
+        "val/bleu": step,
+    }
+
+
+@pytest.fixture
+def make(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Make:
+    """Make loggers with nobody logged in."""
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    for name in ("HOME", "NETRC", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+
+    def make(name: str = "run", **keys: Any) -> WandbLogger:
+        (tmp_path / name).mkdir(exist_ok=True)
+        return WandbLogger(tmp_path / name, f"{name}-id", name, CONFIG, **keys)
+
+    return make
+
+
+@pytest.fixture
+def fake_wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+    """Put a package of the given source in the place of W&B's."""
+
+    def fake(source: str) -> None:
+        (tmp_path / "packages").mkdir()
+        (tmp_path / "packages" / "wandb.py").write_text(source)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path / "packages"))
+
+    return fake
+
+
+FAKE = """
+import time, types
+class Settings:
+    model_fields = {}
+class Run:
+    dir, step, summary = "/nowhere/run/files", 0, {}
+    def define_metric(self, *args, **kwargs): pass
+    def log(self, *args, **kwargs): LOG
+    def finish(self, exit_code): FINISH
+def init(**kwargs):
+    return Run()
+"""
+
+
+def test_two_runs_at_once_are_read_back_apart(
+    make: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for name in ("RUN_ID", "NAME", "DIR"):  # what another program has left behind
+        monkeypatch.setenv(f"WANDB_{name}", "stray")
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    environment = dict(os.environ)
+    one = make("one", project="p", group="sweep", tags=["a", "b"], api_key=CANARY)
+    two = make("two")
+    for step in range(1, 6):
+        one.log_metrics({**values_at(step), "x": torch.tensor(float("nan"))}, step)
+        two.log_metrics({"train/loss": 7.0}, step)
+    one.log_table("samples", ["source", "output"], [["ein", "a"], ["zwei", 2]])
+    one.finish({"test/loss": torch.tensor(0.5), "val/loss": 0.25, "best_step": 3})
+    two.finish(exit_code=1)
+
+    found = summary_of(tmp_path / "one")
+    assert (found["project"], found["run_id"], found["name"]) == ("p", "one-id", "one")
+    assert (found["state"], found["exit_code"], found["tags"]) == ("finished", 0, ["a", "b"])
+    assert found["config"] == {**CONFIG, "data": {"train": "a.txt"}}
+    figures = found["summary"]
+    assert (figures["test/loss"], figures["best_step"], figures["step"]) == (0.5, 3, 5)
+    assert figures["val/loss"] == 0.25, "a final figure goes over the best of the curve"
+    assert figures["val/bleu"] == {"max": 5}
+    assert (figures["samples"]["nrows"], figures["samples"]["ncols"]) == (2, 2)
+
+    rows = history_of(tmp_path / "one")
+    expected = [{**values_at(step), "step": step, "x": "NaN"} for step in range(1, 6)]
+    assert [{key: row[key] for key in expected[0]} for row in rows] == expected
+    metrics = contents_of(tmp_path / "one", "metric")
+    assert {"step"} == {metric["step_metric"] for metric in metrics if "step_metric" in metric}
+    assert "*" in {metric.get("glob_name") for metric in metrics}
+
+    other = summary_of(tmp_path / "two")
+    assert (other["project"], other["run_id"], other["exit_code"]) == ("truesweep", "two-id", 1)
+    assert other["summary"]["train/loss"] == 7.0
+    assert "val/bleu" not in other["summary"]
+
+    assert dict(os.environ) == environment
+    assert capfd.readouterr() == ("", "")
+    assert caplog.records == []
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not [path for path in files if CANARY.encode() in path.read_bytes()]
+
+
+def rows_to(last: int) -> Records:
+    return [{"step": step, "time": 1.0 * step, **values_at(step)} for step in range(1, last + 1)]
+
+
+def train_until_killed(make: Make, resumed: int, reached: int, seconds: float) -> None:
+    """Log the steps from `resumed` to `reached` in a process that is killed `seconds` later."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside torch's threads
+        child = os.fork()
+    if child == 0:
+        logger = make()
+        logger.replay(rows_to(resumed))
+        for step in range(resumed + 1, reached + 1):
+            logger.log_metrics(values_at(step), step)
+        time.sleep(seconds)
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def wait_for_mirror(directory: Path) -> None:
+    """Return when the process that holds W&B has ended."""
+    deadline = time.monotonic() + 60
+    while not records_in(directory) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    record = os.open(directory / "wandb", os.O_RDONLY)
+    fcntl.flock(record, fcntl.LOCK_EX)
+    os.close(record)
+
+
+def test_three_kills_leave_one_run_with_every_step_once(make: Make, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    train_until_killed(make, 0, 5, seconds=0.5)
+    wait_for_mirror(run)
+    killed = summary_of(run)
+    assert (killed["exit_code"], killed["step"]) == (1, 5), "a killed training's record is whole"
+    train_until_killed(make, 4, 9, seconds=0.0)
+    train_until_killed(make, 7, 12, seconds=0.3)
+    logger = make()
+    logger.replay(rows_to(10))
+    for step in range(11, 16):
+        logger.log_metrics(values_at(step), step)
+    logger.finish()
+
+    assert len(records_in(run)) == 1
+    assert "run-id" in records_in(run)[0]
+    found = history_of(run)
+    assert [row["step"] for row in found] == list(range(1, 16))
+    assert [row["train/loss"] for row in found] == [1 / step for step in range(1, 16)]
+    assert [row["time"] for row in found[:10]] == [1.0 * step for step in range(1, 11)]
+    assert 10.0 <= found[-1]["time"] < 20.0
+
+
+def test_online_without_a_login_is_offline(
+    make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = make(mode="online")
+    logger.log_metrics(values_at(1), 1)
+    logger.finish()
+    assert "recording offline" in caplog.text
+    assert "wandb login" in caplog.text
+    assert "truesweep sync" in caplog.text
+    assert [name.partition("-run-")[0] for name in records_in(tmp_path / "run")] == ["offline"]
+
+
+def test_a_dead_network_means_offline(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "START_SECONDS", 1.0)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    logger = make(mode="online", api_key=CANARY)
+    logger.log_metrics(values_at(1), 1)
+    logger.finish({"test/loss": 1.0})
+    assert caplog.text.count("W&B: ") == 1
+    assert "recording offline" in caplog.text
+    assert len(records_in(tmp_path / "run")) == 1
+    assert summary_of(tmp_path / "run")["summary"]["test/loss"] == 1.0
+
+
+def test_a_missing_package_is_one_warning(
+    make: Make, fake_wandb: Callable[[str], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    fake_wandb("raise ImportError('no wandb')")
+    logger = make()
+    for step in range(1, 100):
+        logger.log_metrics(values_at(step), step)
+    logger.finish()
+    assert len(caplog.records) == 1
+    assert "pip install wandb" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("log", "finish"),
+    [("raise RuntimeError('no')", "pass"), ("pass", "raise RuntimeError('no')")],
+)
+def test_an_error_of_wandb_is_one_warning(
+    make: Make,
+    fake_wandb: Callable[[str], None],
+    caplog: pytest.LogCaptureFixture,
+    log: str,
+    finish: str,
+) -> None:
+    fake_wandb(FAKE.replace("LOG", log).replace("FINISH", finish))
+    logger = make()
+    for step in range(1, 4):
+        logger.log_metrics(values_at(step), step)
+    logger.finish()
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+    assert "metrics.jsonl has it" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("log", "finish"), [("time.sleep(60)", "pass"), ("pass", "time.sleep(60)")]
+)
+def test_a_hanging_wandb_holds_nobody_up(
+    make: Make,
+    fake_wandb: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    log: str,
+    finish: str,
+) -> None:
+    monkeypatch.setattr(module, "FINISH_SECONDS", 0.5)
+    fake_wandb(FAKE.replace("LOG", log).replace("FINISH", finish))
+    logger = make()
+    began = time.monotonic()
+    for step in range(1, 2000):  # more than a pipe holds
+        logger.log_metrics(values_at(step), step)
+    logger.finish()
+    assert time.monotonic() - began < 5.0
+    assert "left behind" in caplog.text
+    assert logger._process is not None
+    assert logger._process.wait(5.0) == -signal.SIGKILL
+
+
+def test_only_rank_0_starts_anything(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    logger = make()
+    logger.log_metrics(values_at(1), 1)
+    logger.finish({"test/loss": 1.0})
+    assert list((tmp_path / "run").iterdir()) == []
