@@ -1,0 +1,166 @@
+import math
+import pickle
+import warnings
+
+import pytest
+import torch
+import torchmetrics.text as torchmetrics_text
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from truesweep.metrics.likelihood import (
+    IGNORED,
+    BitsPerByte,
+    NegativeLogLikelihood,
+    Perplexity,
+    token_nll,
+)
+
+V = 37
+
+
+def batch(
+    size: int = 4, length: int = 9, dtype: torch.dtype = torch.float32, scale: float = 3.0
+) -> tuple[Tensor, Tensor]:
+    """Logits `[size, length, V]` and labels, about a fifth of them ignored."""
+    generator = torch.Generator().manual_seed(size * length)
+    logits = scale * torch.randn(size, length, V, generator=generator)
+    labels = torch.randint(V, (size, length), generator=generator)
+    labels[torch.rand(size, length, generator=generator) < 0.2] = IGNORED
+    return logits.to(dtype), labels
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("chunk", [None, 5 * V, 1])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_sum_and_its_gradient_are_those_in_float64(
+    dtype: torch.dtype, chunk: int | None, smoothing: float
+) -> None:
+    logits, labels = batch(dtype=dtype)
+    logits.requires_grad_()
+    nll_sum, count = token_nll(logits, labels, smoothing, chunk)
+    (nll_sum / 7).backward()
+
+    exact = logits.detach().double().requires_grad_()
+    expected = cross_entropy(
+        exact.flatten(0, 1), labels.flatten(), reduction="sum", label_smoothing=smoothing
+    )
+    (expected / 7).backward()
+    assert nll_sum.dtype == torch.float32
+    assert int(count) == int((labels != IGNORED).sum())
+    assert nll_sum.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert logits.grad is not None
+    assert exact.grad is not None
+    # One rounding to the logits' type, and no more.
+    torch.testing.assert_close(
+        logits.grad.double(), exact.grad, rtol=torch.finfo(dtype).eps, atol=1e-7
+    )
+
+
+class LargestFloat(TorchDispatchMode):
+    """Notes the largest fp32 tensor that any operation gives."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and result.dtype == torch.float32:
+            self.largest = max(self.largest, result.numel())
+        return result
+
+
+def test_no_fp32_copy_is_larger_than_a_chunk() -> None:
+    logits, labels = batch(32, 32, torch.bfloat16)
+    logits.requires_grad_()
+    with LargestFloat() as seen:
+        token_nll(logits, labels, 0.1, chunk=64 * V)[0].backward()
+    assert 0 < seen.largest <= max(64 * V, labels.numel())
+    with LargestFloat() as seen:
+        token_nll(logits, labels, 0.1, chunk=2**30)[0].backward()
+    assert seen.largest == logits.numel(), "the test can see a copy"
+
+
+@pytest.mark.parametrize("chunk", [None, 5 * V])
+def test_without_any_label_the_sum_and_the_gradient_are_zero(chunk: int | None) -> None:
+    logits, labels = batch()
+    logits.requires_grad_()
+    nll_sum, count = token_nll(logits, torch.full_like(labels, IGNORED), chunk=chunk)
+    nll_sum.backward()
+    assert (nll_sum.item(), int(count)) == (0.0, 0)
+    assert logits.grad is not None
+    assert not logits.grad.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_perplexity_that_softmax_cannot_give(dtype: torch.dtype) -> None:
+    logits, labels = torch.zeros(1, 4, 2, dtype=dtype), torch.zeros(1, 4, dtype=torch.int64)
+    logits[..., 1] = 50.0
+    ours, theirs = Perplexity(), torchmetrics_text.Perplexity()
+    ours.update(logits, labels)
+    assert ours.compute().item() == pytest.approx(5.184705528587072e21, rel=1e-9)
+    theirs.update(logits, labels)
+    if dtype == torch.float16:
+        assert theirs.compute().item() == math.inf, "the trap is still there"
+
+
+def test_the_perplexity_is_torchmetrics_where_that_is_right() -> None:
+    ours, theirs = Perplexity(), torchmetrics_text.Perplexity(ignore_index=IGNORED)
+    for size in (1, 3, 4):
+        logits, labels = batch(size)
+        ours.update(logits, labels)
+        theirs.update(logits, labels)
+    assert ours.compute().item() == pytest.approx(theirs.compute().item(), rel=1e-5)
+
+
+def test_no_batching_changes_the_figures() -> None:
+    logits, labels = batch(8)
+    metrics = [NegativeLogLikelihood() for _ in range(3)]
+    metrics[0].update(logits, labels)
+    for row in range(8):
+        metrics[1].update(logits[row : row + 1], labels[row : row + 1])
+        metrics[2].update_sums(*token_nll(logits[row], labels[row]))
+        metrics[2].compute()  # a cached figure must not stay
+    expected = cross_entropy(logits.double().flatten(0, 1), labels.flatten()).item()
+    for metric in metrics:
+        assert metric.compute().item() == pytest.approx(expected, rel=1e-6)
+        assert metric.count.item() == (labels != IGNORED).sum().item()
+
+
+def test_the_sums_are_in_float64_whatever_the_model_is_in() -> None:
+    module = torch.nn.Module()
+    module.metric = NegativeLogLikelihood()
+    module.half()
+    for _ in range(1000):
+        module.metric.update_sums(torch.tensor(1.0 + 2.0**-20), 1)
+    assert module.metric.compute().dtype == torch.float64
+    assert module.metric.compute().item() == 1.0 + 2.0**-20
+
+
+def test_bits_per_byte() -> None:
+    metric = BitsPerByte(bytes_per_target=4.0)
+    metric.update_sums(torch.tensor(10 * 8 * math.log(2)), 10)  # one byte a label, in nats
+    assert metric.compute().item() == pytest.approx(2.0)
+
+
+def test_nothing_seen_is_no_number_and_no_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert math.isnan(NegativeLogLikelihood().compute().item())
+    metric = NegativeLogLikelihood()
+    metric.update(torch.empty(0, 5, V), torch.empty(0, 5, dtype=torch.int64))
+    assert metric.count.item() == 0
+
+
+def test_states_survive_saving_copying_and_resetting() -> None:
+    metric = NegativeLogLikelihood()
+    metric.persistent(True)
+    metric.update(*batch())
+    value = metric.compute()
+    loaded = NegativeLogLikelihood()
+    loaded.persistent(True)
+    loaded.load_state_dict(metric.state_dict())
+    assert loaded.compute() == value
+    assert pickle.loads(pickle.dumps(metric)).compute() == value
+    metric.reset()
+    assert metric.count == 0

@@ -1,0 +1,52 @@
+"""Lightning takes the logger and the checkpoint files as its own."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.demos.boring_classes import BoringModel
+
+from truesweep.errors import DataError
+from truesweep.record.files import CheckpointFiles, verify_checksum
+from truesweep.record.metrics import MetricsFile, read
+
+
+class Model(BoringModel):
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        outputs: Any = super().training_step(batch, batch_idx)
+        assert isinstance(self.logger, MetricsFile)
+        step = self.global_step + 1
+        self.logger.log_metrics({"train/loss": outputs["loss"], "tokens": 8 * step}, step=step)
+        return outputs
+
+
+@pytest.mark.filterwarnings("ignore")  # Lightning's own
+def test_a_trainer_writes_rows_and_whole_checkpoints(tmp_path: Path) -> None:
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=4,
+        limit_val_batches=0,
+        logger=MetricsFile(tmp_path),
+        plugins=[CheckpointFiles()],
+        callbacks=[
+            ModelCheckpoint(tmp_path / "checkpoints", filename="last", every_n_train_steps=2)
+        ],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    model = Model()
+    trainer.fit(model)
+    rows = read(tmp_path / "metrics.jsonl")
+    assert [(row["step"], row["tokens"]) for row in rows] == [(1, 8), (2, 16), (3, 24), (4, 32)]
+
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    assert verify_checksum(path)
+    loaded = CheckpointFiles().load_checkpoint(path)
+    assert loaded["global_step"] == 4
+    assert torch.equal(loaded["state_dict"]["layer.weight"], model.layer.weight)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DataError, match="damaged"):
+        trainer.fit(model, ckpt_path=str(path))
