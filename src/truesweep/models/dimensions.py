@@ -90,7 +90,8 @@ def check_heads(width: int, heads: int, *, rotary: bool = False) -> None:
     valid = [n for n in range(1, width + 1) if width % (n * step) == 0]
     if heads in valid:
         return
-    nearest = " or ".join(str(n) for n in sorted(sorted(valid, key=lambda n: abs(n - heads))[:2]))
+    below, above = [n for n in valid if n < heads], [n for n in valid if n > heads]
+    nearest = " or ".join(str(n) for n in below[-1:] + above[:1])
     problem = (
         f"does not divide model.width={width}"
         if width % heads

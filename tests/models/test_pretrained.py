@@ -1,0 +1,163 @@
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+
+from truesweep.errors import ConfigError
+from truesweep.models import Head, Pretrained
+
+LABELS = ("a", "b", "c")
+IDS = torch.tensor([[5, 9, 7, 30, 8, 2]])
+
+
+Build = Callable[..., Any]
+
+
+def load(
+    folder: Path, head: Head, tokenizer: PreTrainedTokenizerBase, labels: Sequence[str] = LABELS
+) -> Any:
+    return Pretrained(name_or_path=str(folder)).build(head, tokenizer, max_length=8, labels=labels)
+
+
+def logits(model: Any) -> Any:
+    decoder = {"decoder_input_ids": IDS} if model.config.is_encoder_decoder else {}
+    with torch.no_grad():
+        return model.eval()(input_ids=IDS, **decoder).logits
+
+
+@pytest.fixture
+def llama(tmp_path: Path, build: Build) -> Path:
+    build("llama", "causal", context=16).save_pretrained(tmp_path / "llama")
+    return tmp_path / "llama"
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        *(("gpt2", "causal"), ("llama", "causal"), ("qwen3", "causal"), ("lfm2", "causal")),
+        *(("bert", "causal"), ("t5", "seq2seq"), ("bart", "seq2seq"), ("marian", "seq2seq")),
+        *(("bert", "classifier"), ("modernbert", "classifier"), ("gpt2", "classifier")),
+        *(("bart", "classifier"), ("t5", "classifier")),
+    ],
+)
+def test_a_saved_model_comes_back_with_the_same_logits(
+    name: str, head: Head, build: Build, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    model = build(name, head)
+    model.save_pretrained(tmp_path)
+    loaded = load(tmp_path, head, tokenizer)
+    assert all(module.training for module in loaded.modules())
+    for (key, weight), saved in zip(loaded.named_parameters(), model.parameters(), strict=True):
+        assert weight.equal(saved), key
+    torch.testing.assert_close(logits(loaded), logits(model), rtol=1e-5, atol=1e-6)
+
+
+def test_an_untied_scaled_model_comes_back_untied(
+    build: Build, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    model = build("lfm2", "causal", tie_embeddings=False, init="scaled")
+    model.get_output_embeddings().weight.data.normal_()
+    model.save_pretrained(tmp_path)
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path, attn_implementation="eager")
+    assert logits(loaded).equal(logits(model))
+
+
+def test_half_precision_weights_are_loaded_in_single(
+    build: Build, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    build("llama", "causal", context=16).bfloat16().save_pretrained(tmp_path)
+    loaded = load(tmp_path, "causal", tokenizer)
+    assert {parameter.dtype for parameter in loaded.parameters()} == {torch.float32}
+
+
+def test_a_language_model_gets_a_new_classifier(
+    llama: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    model = load(llama, "classifier", tokenizer, ["x", "y", "z", "w"])
+    assert logits(model).shape == (1, 4)
+    assert model.config.id2label == {0: "x", 1: "y", 2: "z", 3: "w"}
+    trained = load_file(llama / "model.safetensors")["model.layers.0.mlp.up_proj.weight"]
+    assert model.model.layers[0].mlp.up_proj.weight.equal(trained)
+
+
+def test_a_classifier_is_replaced_for_other_classes_and_reordered_for_the_same(
+    build: Build, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    model = build("bert", "classifier")
+    model.classifier.bias.data = torch.tensor([1.0, 2.0, 3.0])
+    model.save_pretrained(tmp_path)
+    other = load(tmp_path, "classifier", tokenizer, ["a", "b"])
+    assert logits(other).shape == (1, 2)
+    same = load(tmp_path, "classifier", tokenizer, ["c", "a", "b"])
+    torch.testing.assert_close(logits(same), logits(model)[:, [2, 0, 1]])
+
+
+def test_rows_are_added_for_added_tokens(
+    llama: Path, larger_tokenizer: PreTrainedTokenizerBase
+) -> None:
+    model = load(llama, "causal", larger_tokenizer)
+    assert logits(model).shape == (1, 6, 54)
+
+
+def test_a_bert_of_two_directions_becomes_one_that_looks_back(
+    build: Build, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    model = build("bert", "causal")
+    model.config.is_decoder = False
+    model.save_pretrained(tmp_path)
+    loaded = load(tmp_path, "causal", tokenizer)
+    changed = IDS.clone()
+    changed[:, -1] = 3
+    first, second = loaded.eval()(IDS).logits, loaded(changed).logits
+    torch.testing.assert_close(first[:, :-1], second[:, :-1])
+
+
+def test_a_missing_folder_is_said_without_asking_the_hub(tmp_path: Path) -> None:
+    for name in (str(tmp_path / "gone"), "./gone", "models/of/mine"):
+        with pytest.raises(ConfigError, match="there is no folder"):
+            Pretrained(name_or_path=name).check("causal", max_length=8)
+
+
+def test_a_folder_without_a_model_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot load .* Name a folder with config\.json"):
+        Pretrained(name_or_path=str(tmp_path)).check("causal", max_length=8)
+
+
+def test_the_hub_out_of_reach_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_args: object, **_kwargs: object) -> None:
+        raise OSError("We couldn't connect to 'https://huggingface.co'.")
+
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", offline)
+    with pytest.raises(ConfigError, match="cannot load someone/model: We couldn't connect"):
+        Pretrained(name_or_path="someone/model").check("causal", max_length=8)
+
+
+def test_pickled_weights_are_refused(llama: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    weights = load_file(llama / "model.safetensors")
+    (llama / "model.safetensors").unlink()
+    torch.save(weights, llama / "pytorch_model.bin")
+    with pytest.raises(ConfigError, match="only safetensors are read"):
+        load(llama, "causal", tokenizer)
+
+
+def test_missing_weights_are_not_made_up(llama: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    weights = load_file(llama / "model.safetensors")
+    del weights["model.layers.1.mlp.up_proj.weight"]
+    save_file(weights, llama / "model.safetensors", metadata={"format": "pt"})
+    for head in ("causal", "classifier"):
+        with pytest.raises(ConfigError, match=r"lacks weights .*layers\.1\.mlp\.up_proj"):
+            load(llama, head, tokenizer)
+
+
+def test_a_sample_longer_than_the_model_s_positions_is_refused(llama: Path) -> None:
+    with pytest.raises(ConfigError, match=r"Set data\.max_length=16 or less"):
+        Pretrained(name_or_path=str(llama)).check("causal", max_length=17)
+
+
+def test_the_head_must_exist(llama: Path) -> None:
+    with pytest.raises(ConfigError, match="no llama for translation"):
+        Pretrained(name_or_path=str(llama)).check("seq2seq", max_length=8)

@@ -1,0 +1,96 @@
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from truesweep.models import Head, count_parameters, flops_per_token
+
+VOCABULARY, WIDTH, DEPTH, LENGTH = 44, 64, 3, 16
+
+
+Build = Callable[..., Any]
+SIZE: dict[str, Any] = {"depth": DEPTH, "width": WIDTH, "max_length": LENGTH}
+
+
+def test_gpt2_has_the_parameters_that_its_formula_gives(
+    build: Build,
+) -> None:
+    count = count_parameters(build("gpt2", "causal", **SIZE))
+    tables = (VOCABULARY + LENGTH) * WIDTH
+    block = 12 * WIDTH**2 + 13 * WIDTH  # four matrices with biases, two norms
+    assert count.embedding == tables
+    assert count.total == count.trainable == tables + DEPTH * block + 2 * WIDTH
+
+
+def test_tied_tables_count_once_and_frozen_ones_do_not_train(
+    build: Build,
+) -> None:
+    tied, untied = (
+        count_parameters(build("llama", "causal", tie_embeddings=tie, **SIZE))
+        for tie in (True, False)
+    )
+    assert untied.total - tied.total == VOCABULARY * WIDTH
+    model = build("llama", "causal", **SIZE)
+    model.get_input_embeddings().weight.requires_grad_(False)
+    count = count_parameters(model)
+    assert count.total - count.trainable == VOCABULARY * WIDTH
+
+
+@pytest.mark.parametrize(("name", "tie"), [("gpt2", True), ("gpt2", False)])
+def test_flops_follow_the_closed_form(name: str, tie: bool, build: Build) -> None:
+    flops = flops_per_token(build(name, "causal", tie_embeddings=tie, **SIZE), LENGTH)
+    matrices = DEPTH * 12 * WIDTH**2 + VOCABULARY * WIDTH
+    attention = DEPTH * 2 * LENGTH * WIDTH  # scores and their weighted sum
+    assert flops.method == "counted"
+    assert flops.per_token == 3 * 2 * (matrices + attention)
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("llama", "causal"),
+        ("qwen3", "causal"),
+        ("lfm2", "causal"),
+        ("t5", "seq2seq"),
+        ("bart", "seq2seq"),
+        ("t5", "classifier"),
+        ("bart", "classifier"),
+        ("bert", "classifier"),
+        ("modernbert", "classifier"),
+    ],
+)
+def test_flops_are_counted_and_near_the_estimate(name: str, head: Head, build: Build) -> None:
+    model = build(name, head, **SIZE)
+    flops = flops_per_token(model, LENGTH)
+    count = count_parameters(model)
+    # A token of a translation passes through one of the two sides.
+    weights = (count.total - count.embedding) / (2 if head == "seq2seq" else 1)
+    assert flops.method == "counted"
+    assert 0.8 < flops.per_token / (6 * weights) < 1.5
+
+
+def test_counting_changes_neither_the_model_nor_the_random_state(
+    build: Build,
+) -> None:
+    model = build("lfm2", "causal", **SIZE)
+    before = torch.get_rng_state(), {k: v.clone() for k, v in model.state_dict().items()}
+    flops_per_token(model, LENGTH)
+    assert torch.get_rng_state().equal(before[0])
+    assert all(value.equal(before[1][name]) for name, value in model.state_dict().items())
+    assert model.config._attn_implementation == "eager"
+
+
+def test_an_architecture_that_cannot_be_counted_is_estimated(
+    build: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build("gpt2", "causal", **SIZE)
+
+    def fail(*_args: object, **_kwargs: object) -> None:
+        raise RuntimeError("depends on values")
+
+    monkeypatch.setattr(type(model), "forward", fail)
+    flops = flops_per_token(model, LENGTH)
+    blocks = DEPTH * (12 * WIDTH**2 + 13 * WIDTH) + 2 * WIDTH
+    assert flops.method == "estimated"
+    assert flops.per_token == 6 * blocks + 12 * DEPTH * WIDTH * LENGTH
