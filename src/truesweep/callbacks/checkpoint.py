@@ -58,7 +58,8 @@ class Checkpoint(LightningCheckpoint):
     ) -> None:
         """Write `last.ckpt` when it is due."""
         step = steps_done(trainer)
-        if self.every_n_steps and step % self.every_n_steps == 0:
+        due = self.every_n_steps and step % self.every_n_steps == 0
+        if due and not validation_follows(trainer):
             self.save_last(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -103,6 +104,15 @@ class Checkpoint(LightningCheckpoint):
         self.best_score = state_dict["best_score"]
         self.best_step = state_dict["best_step"]
         self.best_values = state_dict["best_values"]
+
+
+def validation_follows(trainer: pl.Trainer) -> bool:
+    """Whether the step just done is validated; a checkpoint then waits for the validation.
+
+    One written between a step and its validation would lose the validation on resume.
+    """
+    interval = int(trainer.val_check_batch or 0)
+    return trainer.should_stop or (interval > 0 and steps_done(trainer) % interval == 0)
 
 
 def steps_done(trainer: pl.Trainer) -> int:

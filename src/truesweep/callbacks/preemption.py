@@ -7,7 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.types import STEP_OUTPUT
 
-from truesweep.callbacks.checkpoint import Checkpoint
+from truesweep.callbacks.checkpoint import Checkpoint, validation_follows
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
@@ -85,18 +85,11 @@ class Preemption(pl.Callback):
         batch_idx: int,
     ) -> None:
         """Save and leave, if the ranks agreed to during this step."""
-        if pl_module.stop_agreed:
+        if pl_module.stop_agreed and not validation_follows(trainer):
             self.checkpoint.save_last(trainer)
             raise Stopped(pl_module.stop_agreed)
 
-    def on_validation_batch_start(
-        self,
-        trainer: pl.Trainer,
-        pl_module: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Leave a validation: what it would find, a resumed run finds again."""
-        if pl_module.stop_requested:
-            raise Stopped(pl_module.stop_requested)
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Leave after a validation, at whose end the checkpoint was written."""
+        if trainer.state.fn == "fit" and pl_module.stop_agreed:
+            raise Stopped(pl_module.stop_agreed)

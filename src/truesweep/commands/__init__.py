@@ -1,5 +1,6 @@
 """The command line. Each command's work is imported only when that command is called."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -122,6 +123,7 @@ def export(
 
 def main() -> None:
     """Run a command; what a user can mend ends it with one message and exit code 2."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its hints are not for our users
     try:
         app()
     except UserError as error:

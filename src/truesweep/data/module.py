@@ -1,6 +1,5 @@
 """The data of a training as Lightning wants them: a loader for each split."""
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -132,9 +131,6 @@ class DataModule(pl.LightningDataModule):
 
     def _loader(self, dataset: EncodedDataset, sampler: TrainSampler | EvalSampler) -> StepLoader:
         workers = self.source.num_workers
-        if workers:
-            # Workers only gather tokens; without this each of them warns about having been forked.
-            os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         loader = DataLoader(
             dataset,
             batch_size=None,

@@ -31,7 +31,9 @@ def run_ranks(run: RunDirectory, ranks: int, resume: bool) -> None:
         RankFailed: A rank died; the others were stopped.
         Stopped: A signal asked for it.
     """
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    for name in logging.root.manager.loggerDict:
+        if name.startswith("torch.distributed.elastic"):  # each has a level of its own
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     if method == "forkserver":  # the imports are done once, for all ranks
         multiprocessing.set_forkserver_preload([run_rank.__module__])

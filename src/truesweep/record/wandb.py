@@ -21,7 +21,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 from typing_extensions import override
 
-from truesweep.record.metrics import scalars
+from truesweep.record.metrics import read, scalars
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +32,9 @@ START_SECONDS, UPLOAD_SECONDS, FINISH_SECONDS = 15.0, 10.0, 28.0
 
 class WandbLogger(Logger):
     """Mirrors one run to `directory/wandb`, and to W&B's server if `mode` is online, from rank 0.
+
+    A resumed run is mirrored again from its `metrics.jsonl`, which must be cut back before the
+    first step is logged.
 
     Args:
         directory: the run's directory.
@@ -104,6 +107,7 @@ class WandbLogger(Logger):
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Mirror `metrics` at optimizer `step`; W&B drops what comes for an earlier step."""
         assert step is not None, "metrics are logged against an optimizer step"
+        self._start()
         elapsed = round(time.monotonic() - self._began, 3)
         self._send("row", {"values": {"time": elapsed, **scalars(metrics), "step": step}})
 
@@ -118,17 +122,6 @@ class WandbLogger(Logger):
         """Mirror a table, such as samples of the output, at `step` or else at the latest step."""
         table = {"name": name, "columns": list(columns), "rows": [list(row) for row in rows]}
         self._send("table", {**table, "step": step})
-
-    @rank_zero_only
-    def replay(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Begin the record again from `rows`, those of `metrics.jsonl` up to the resumed step.
-
-        Offline this makes one record in place of the earlier ones; online W&B continues the run of
-        the same id, and only the rows that its server lacks are sent.
-        """
-        for row in rows:
-            self._began = time.monotonic() - row["time"]
-            self._send("row", {"values": dict(row)})
 
     @rank_zero_only
     def finish(self, summary: Mapping[str, Any] | None = None, exit_code: int = 0) -> None:
@@ -149,14 +142,14 @@ class WandbLogger(Logger):
         self._listener.join(1.0)
 
     def _send(self, kind: str, content: dict[str, Any]) -> None:
-        if self._over:
-            return
-        if self._process is None:
-            self._start()
-        self._messages.put(json.dumps([kind, content], default=str))
+        self._start()
+        if not self._over:
+            self._messages.put(json.dumps([kind, content], default=str))
 
     def _start(self) -> None:
-        """Start the process that holds W&B; nothing of ours waits for it."""
+        """Start the process that holds W&B, once; nothing of ours waits for it."""
+        if self._over or self._process is not None:
+            return
         record = self._directory / "wandb"
         environment = {key: os.environ[key] for key in os.environ if key != "WANDB_SERVICE"}
         environment.setdefault("WANDB_DATA_DIR", str(record))
@@ -165,7 +158,7 @@ class WandbLogger(Logger):
         try:
             record.mkdir(parents=True, exist_ok=True)
             self._process = subprocess.Popen(
-                [sys.executable, "-P", str(Path(__file__).with_name("mirror.py"))],
+                [sys.executable, "-P", "-W", "ignore", str(Path(__file__).with_name("mirror.py"))],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
@@ -180,9 +173,21 @@ class WandbLogger(Logger):
             return
         limits = {"init_timeout": START_SECONDS, "finish_timeout": UPLOAD_SECONDS}
         self._send("start", {"directory": self._directory, "limits": limits, **self._run})
+        self._replay()
         threading.Thread(target=self._feed, args=[self._process], daemon=True).start()
         self._listener = threading.Thread(target=self._listen, args=[self._process], daemon=True)
         self._listener.start()
+
+    def _replay(self) -> None:
+        """Send what `metrics.jsonl` holds from before a resume, as W&B cannot go on offline.
+
+        The new record then has every step once and takes the earlier one's place. Online W&B goes
+        on with the run of the same id, and only what its server lacks is sent to it.
+        """
+        path = self._directory / "metrics.jsonl"
+        for row in read(path) if path.exists() else []:
+            self._began = time.monotonic() - row.get("time", 0.0)
+            self._send("row", {"values": row})
 
     def _feed(self, process: subprocess.Popen[str]) -> None:
         """Hand the messages on; only this thread waits if W&B does not read them."""
@@ -201,3 +206,6 @@ class WandbLogger(Logger):
         with process.stdout as lines:
             for line in lines:
                 log.warning("W&B: %s", line.rstrip())
+        if process.wait() < 0 and not self._over:
+            log.warning("W&B's process was killed, the run is no longer mirrored.")
+            self._over = True

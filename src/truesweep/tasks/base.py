@@ -179,6 +179,7 @@ class Task(pl.LightningModule):
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         self.progress.add(nll, total, samples=batch["size"])
+        self._write_row(step + 1, lr=optimizer.param_groups[0]["lr"])
 
     def _agree(self, batch: Batch) -> Tensor:
         """The step's number of targets over all ranks; also learns whether any rank must stop."""
@@ -247,15 +248,11 @@ class Task(pl.LightningModule):
             return cast(Tensor, wrapped.clip_grad_norm_(limit))
         return nn.utils.clip_grad_norm_(self.model.parameters(), limit)
 
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Write a row of training metrics every few steps."""
-        step = self.steps_done
+    def _write_row(self, step: int, lr: float) -> None:
+        """Write a row of training metrics every few steps, before anything saves this step."""
         if step % self.plan.log_every_n_steps == 0 or step in (1, self.plan.total_steps):
-            factor = self.plan.schedule.factor(step - 1, self.plan.total_steps)
-            group = cast(Optimizer, self.optimizers()).param_groups[0]
-            row = self.progress.take_row(lr=group["initial_lr"] * factor)
-            self.latest = row
-            self.record(row, step)
+            self.latest = self.progress.take_row(lr)
+            self.record(self.latest, step)
 
     def record(self, values: dict[str, float], step: int) -> None:
         """Write values to every logger, past Lightning's per-step machinery, which is slow."""

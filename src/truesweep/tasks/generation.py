@@ -37,21 +37,28 @@ class Sampling:
 
 @torch.inference_mode()
 def continue_ids(model: PreTrainedModel, ids: Sequence[int], sampling: Sampling) -> list[int]:
-    """Continue a prompt; returns the prompt as far as it was read, and the continuation.
+    """Continue a prompt; returns the prompt and the continuation.
 
-    A text never grows past the model's context: the prompt keeps its end, the continuation stops.
+    Where a text outgrows the model's context, the model reads on from the last half of a context.
 
     Args:
         model: A causal language model.
         ids: The prompt's token ids, at least one.
         sampling: How the next tokens are chosen.
     """
-    context = context_length(model) or len(ids) + sampling.max_new_tokens
-    kept = list(ids)[-max(1, context - sampling.max_new_tokens) :]
-    arguments = sampling.arguments()
-    arguments["max_new_tokens"] = min(sampling.max_new_tokens, context - len(kept))
-    generated = generate(model, torch.tensor([kept], device=model.device), **arguments)
-    return [int(i) for i in generated[0]]
+    text = list(ids)
+    end = len(text) + sampling.max_new_tokens
+    context = context_length(model) or end
+    while len(text) < end:
+        read = text if len(text) < context else text[-max(1, context // 2) :]
+        arguments = sampling.arguments()
+        arguments["max_new_tokens"] = room = min(end - len(text), context - len(read))
+        row = generate(model, torch.tensor([read], device=model.device), **arguments)[0]
+        new = [int(i) for i in row[len(read) :]]
+        text += new
+        if len(new) < room:  # the model has ended the text
+            break
+    return text
 
 
 def generate(model: PreTrainedModel, input_ids: Tensor, **arguments: Any) -> Tensor:
