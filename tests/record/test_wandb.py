@@ -18,6 +18,7 @@ import torch
 from pytorch_lightning.utilities import rank_zero_only
 
 from truesweep.record import wandb as module
+from truesweep.record.metrics import MetricsFile
 from truesweep.record.wandb import WandbLogger
 
 CANARY = "canary" * 6 + "abcd"
@@ -156,20 +157,24 @@ def test_two_runs_at_once_are_read_back_apart(
     assert not [path for path in files if CANARY.encode() in path.read_bytes()]
 
 
-def rows_to(last: int) -> Records:
-    return [{"step": step, "time": 1.0 * step, **values_at(step)} for step in range(1, last + 1)]
+def train(make: Make, resumed: int, reached: int) -> WandbLogger:
+    """Log the steps from `resumed` to `reached` as a trainer does."""
+    mirror = make()
+    metrics = MetricsFile(mirror.save_dir)
+    metrics.truncate(resumed)
+    for step in range(resumed + 1, reached + 1):
+        for logger in (metrics, mirror):
+            logger.log_metrics(values_at(step), step)
+    return mirror
 
 
 def train_until_killed(make: Make, resumed: int, reached: int, seconds: float) -> None:
-    """Log the steps from `resumed` to `reached` in a process that is killed `seconds` later."""
+    """Train in a process that is killed `seconds` after its last step."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside torch's threads
         child = os.fork()
     if child == 0:
-        logger = make()
-        logger.replay(rows_to(resumed))
-        for step in range(resumed + 1, reached + 1):
-            logger.log_metrics(values_at(step), step)
+        train(make, resumed, reached)
         time.sleep(seconds)
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
@@ -193,19 +198,18 @@ def test_three_kills_leave_one_run_with_every_step_once(make: Make, tmp_path: Pa
     assert (killed["exit_code"], killed["step"]) == (1, 5), "a killed training's record is whole"
     train_until_killed(make, 4, 9, seconds=0.0)
     train_until_killed(make, 7, 12, seconds=0.3)
-    logger = make()
-    logger.replay(rows_to(10))
-    for step in range(11, 16):
-        logger.log_metrics(values_at(step), step)
-    logger.finish()
+    train(make, 10, 15).finish()
 
     assert len(records_in(run)) == 1
     assert "run-id" in records_in(run)[0]
     found = history_of(run)
     assert [row["step"] for row in found] == list(range(1, 16))
     assert [row["train/loss"] for row in found] == [1 / step for step in range(1, 16)]
-    assert [row["time"] for row in found[:10]] == [1.0 * step for step in range(1, 11)]
-    assert 10.0 <= found[-1]["time"] < 20.0
+    assert [row["time"] for row in found] == sorted(row["time"] for row in found)
+
+    make().finish({"test/loss": 0.5})  # resumed only for what comes after the training
+    assert len(records_in(run)) == 1
+    assert [row["train/loss"] for row in history_of(run)] == [1 / step for step in range(1, 16)]
 
 
 def test_online_without_a_login_is_offline(
