@@ -156,7 +156,7 @@ class DataModule(pl.LightningDataModule):
         """Rows of the longest length that keep a forward pass within the budget."""
         tokens, logits = _CPU_BUDGET if self._device == "cpu" else _DEVICE_BUDGET
         tokens = min(tokens, logits // self.prepared.classes)
-        return max(1, tokens // int(dataset.lengths.max()))
+        return max(1, tokens // max(1, int(dataset.lengths.max())))
 
     @property
     def _device(self) -> str:

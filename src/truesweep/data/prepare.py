@@ -126,9 +126,9 @@ def _check_sizes(datasets: dict[str, EncodedDataset], source: Source, kind: Kind
             f"data.batch_size={source.batch_size}; set a smaller {smaller}, or give more data"
         )
     for split in ("val", "test"):
-        if not len(datasets[split]):
+        if not datasets[split].lengths.any():
             raise DataError(
-                f"the {split} split is empty (no {unit}); give data.{split} at least one sample "
+                f"the {split} split is empty (no {unit} with a target); give data.{split} at least one sample "
                 f"of two tokens, or leave it out to have data.{split}_fraction of the training "
                 "data split off"
             )

@@ -1,0 +1,125 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from truesweep.data.samples import Labelled, Pair
+from truesweep.data.tokenizers import Bpe, Byte, Char, Pretrained
+from truesweep.errors import DataError
+
+
+def entries(tmp_path: Path) -> list[str]:
+    return sorted(path.name for path in (tmp_path / "cache" / "tokens").iterdir())
+
+
+def test_an_entry_serves_every_way_of_cutting(
+    prepared: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared(["abcdefgh", "ij"])
+    written = entries(tmp_path)
+
+    def forbidden(*args: Any) -> None:
+        raise AssertionError("encoded again")
+
+    monkeypatch.setattr("truesweep.data.token_cache.encode", forbidden)
+    for keys in ({"max_length": 3}, {"packing": False}, {"batch_size": 2, "max_length": 2}):
+        prepared(["abcdefgh", "ij"], **keys)
+    assert entries(tmp_path) == written
+    with pytest.raises(AssertionError, match="encoded again"):
+        prepared(["abcdefgh", "iJ"])
+
+
+def test_other_data_tokenizers_and_kinds_have_entries_of_their_own(
+    prepared: Callable[..., Any], tmp_path: Path
+) -> None:
+    prepared(["abab"])
+    prepared(["abab"], Byte())
+    prepared(["abab"], Bpe(vocab_size=261))
+    prepared(["abab"], Bpe(vocab_size=262))
+    prepared(["abab"], val=["ba"])
+    prepared([Labelled("ab", "ab")])
+    prepared([Pair("ab", "ab")])
+    assert len(entries(tmp_path)) == 7
+
+
+def test_a_damaged_entry_is_encoded_again(prepared: Callable[..., Any], tmp_path: Path) -> None:
+    before, _ = prepared(["abcdefgh"])
+    (entry,) = entries(tmp_path)
+    file = tmp_path / "cache" / "tokens" / entry / "train.text.tokens.npy"
+    kept = before.train.stream.copy()
+    file.write_bytes(file.read_bytes()[:-1] + b"\x7f")
+    after, _ = prepared(["abcdefgh"])
+    assert (after.train.stream == kept).all()
+
+
+def test_tokens_stay_on_disk(prepared: Callable[..., Any]) -> None:
+    data, _ = prepared(["abcdefgh"])
+    array = data.train.stream
+    while array.base is not None and not isinstance(array, np.memmap):
+        array = array.base
+    assert isinstance(array, np.memmap)
+    assert data.train.stream.dtype == np.int32
+
+
+def test_what_a_run_records(prepared: Callable[..., Any]) -> None:
+    data, _ = prepared(["äbc", "d"], max_length=2)
+    assert data.stats["train"] == {
+        "samples": 2,
+        "rows": 2,
+        "tokens": 4,
+        "unknown": 0,
+        "bytes": 5,
+        "longest": 2,
+        "truncated": 0,
+    }
+    assert data.origin == {"from": "memory"}
+    assert len(data.fingerprint) == 64
+    assert set(data.bytes_per_target) == set(data.datasets) == {"train", "val", "test"}
+    assert data.classes == len(data.tokenizer) == 8
+
+
+def test_a_run_s_tokenizer_encodes_other_data_the_same(
+    prepared: Callable[..., Any], tmp_path: Path
+) -> None:
+    first, _ = prepared(["abc"], packing=False)
+    first.tokenizer.save_pretrained(tmp_path / "run")
+    again = Pretrained(name_or_path=str(tmp_path / "run"))
+    second, _ = prepared(["cab"], again, packing=False)
+    assert second.train.collate([0])["labels"].tolist() == [[6, 4, 5, 2]]
+
+
+def test_the_labels_of_a_trained_model_stay(prepared: Callable[..., Any]) -> None:
+    data, _ = prepared([Labelled("a", "y")], labels=["x", "y", "z"])
+    assert data.labels == ["x", "y", "z"]
+    assert data.train.collate([0])["labels"].tolist() == [1]
+    assert data.target_counts.tolist() == [0, 1, 0]
+
+
+def test_fewer_windows_than_a_batch(prepared: Callable[..., Any]) -> None:
+    with pytest.raises(DataError, match=r"2 windows of data\.max_length=4.*data\.batch_size=3"):
+        prepared(["abcdefgh"], max_length=4, batch_size=3)
+
+
+def test_fewer_samples_than_a_batch(prepared: Callable[..., Any]) -> None:
+    with pytest.raises(DataError, match=r"2 samples.*data\.batch_size=3; set a smaller"):
+        prepared([Labelled("a", "x"), Labelled("b", "y")], batch_size=3)
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+@pytest.mark.parametrize("packing", [True, False])
+def test_an_empty_split(prepared: Callable[..., Any], split: str, packing: bool) -> None:
+    with pytest.raises(DataError, match=rf"the {split} split is empty"):
+        prepared(["abc"], Char(), packing=packing, **{split: []})
+
+
+def test_a_split_in_which_nothing_is_predicted(prepared: Callable[..., Any]) -> None:
+    with pytest.raises(DataError, match="the val split is empty"):
+        prepared(["abc"], val=["a"])
+
+
+def test_a_class_that_training_does_not_have(prepared: Callable[..., Any]) -> None:
+    train = [Labelled("a", "x"), Labelled("b", "y")]
+    with pytest.raises(DataError, match=r"the test split .*'new' \(2 times\).*known are 'x', 'y'"):
+        prepared(train, test=[Labelled("a", "new"), Labelled("c", "new"), train[0]])

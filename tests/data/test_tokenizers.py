@@ -1,0 +1,117 @@
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transformers import AutoTokenizer
+
+from truesweep.data.encode import encode
+from truesweep.data.frames import is_ours
+from truesweep.data.token_bytes import token_bytes
+from truesweep.data.tokenizers import Bpe, Byte, Char, Pretrained, TokenizerConfig
+from truesweep.errors import ConfigError
+
+TEXTS = [
+    "Hello , world !  It 's two  spaces\n\n\tand don 't join .\r\n",
+    "Grüße, 日本語, naïve 🦜🏽 e\u0301 \u2581 ▁word ##ing Ġ",
+    "<eos> and <pad><bos> are text here, <unk> too",
+    " leading and trailing ",
+    "",
+]
+OURS: list[TokenizerConfig] = [Char(), Byte(), Bpe(vocab_size=300)]
+
+
+@pytest.mark.parametrize("config", OURS, ids=lambda config: type(config).__name__)
+def test_decoding_gives_the_text_back_before_and_after_saving(
+    config: TokenizerConfig, tmp_path: Path
+) -> None:
+    tokenizer = config.build(TEXTS)
+    tokenizer.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert is_ours(loaded)
+    assert (tokenizer.pad_token_id, tokenizer.bos_token_id) == (0, 1)
+    assert (tokenizer.eos_token_id, tokenizer.unk_token_id) == (2, 3)
+    for text in TEXTS:
+        ids = tokenizer.encode(text)
+        assert not {0, 1, 2, 3} & set(ids)
+        assert tokenizer.decode(ids) == text
+        assert loaded.encode(text) == ids
+        assert loaded.decode(ids) == text
+        assert loaded.decode([1, *ids, 2, 0], skip_special_tokens=True) == text
+
+
+def test_characters_of_the_training_texts_only() -> None:
+    tokenizer = Char().build(["bca", "cab"])
+    assert len(tokenizer) == 4 + 3
+    assert tokenizer.encode("abcX") == [4, 5, 6, 3]
+
+
+def test_bytes_are_their_own_ids() -> None:
+    tokenizer = Byte().build([])
+    assert len(tokenizer) == 4 + 256
+    assert tokenizer.encode("aß🦜") == [4 + byte for byte in "aß🦜".encode()]
+    everything = "".join(map(chr, range(0x250)))
+    assert tokenizer.encode(everything) == [4 + byte for byte in everything.encode()]
+
+
+def test_bpe_learns_what_is_frequent_up_to_its_size() -> None:
+    texts = ["low lower lowest newer"] * 5
+    assert len(Bpe(vocab_size=260).build(texts)) == 260
+    learned = Bpe(vocab_size=270).build(texts)
+    assert len(learned) == 270
+    assert len(learned.encode("lower")) < 5
+    assert len(Bpe(vocab_size=270, min_frequency=100).build(texts)) == 260
+
+
+def test_bpe_is_the_same_however_the_texts_are_cut() -> None:
+    text = "one two three\nfour two one\n" * 3
+    whole, lines = (Bpe(vocab_size=280).build(t) for t in ([text], text.splitlines(keepends=True)))
+    assert whole.get_vocab() == lines.get_vocab()
+
+
+@pytest.mark.parametrize("config", OURS, ids=lambda config: type(config).__name__)
+def test_bytes_of_tokens_are_those_of_the_text(config: TokenizerConfig) -> None:
+    tokenizer = config.build(TEXTS)
+    for text in TEXTS:
+        ids = np.array(tokenizer.encode(text), dtype=np.int32)
+        assert token_bytes(tokenizer, ids) == len(text.encode())
+
+
+def test_pretrained_pads_with_its_end_of_sequence(pretrained: Callable[..., Path]) -> None:
+    folder = pretrained("<s> $A", bos_token="<s>", eos_token="</s>")
+    tokenizer = Pretrained(name_or_path=str(folder)).build([])
+    assert tokenizer.pad_token == "</s>"
+    assert not is_ours(tokenizer)
+    assert not tokenizer.clean_up_tokenization_spaces
+    assert tokenizer.decode(tokenizer.encode("a , b ."), skip_special_tokens=True) == "a , b ."
+
+
+def test_pretrained_without_anything_to_pad_with(pretrained: Callable[..., Path]) -> None:
+    folder = pretrained("<s> $A", bos_token="<s>")
+    with pytest.raises(ConfigError, match="no pad"):
+        Pretrained(name_or_path=str(folder)).build([])
+
+
+def test_a_folder_without_a_tokenizer(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"tokenizer\.name_or_path=.*tokenizer\.json"):
+        Pretrained(name_or_path=str(tmp_path)).build([])
+
+
+def test_identity_follows_the_files_not_the_name(pretrained: Callable[..., Path]) -> None:
+    config = Pretrained(name_or_path=str(pretrained("<s> $A", bos_token="<s>", pad_token="<p>")))
+    before = config.identity()
+    assert config.identity() == before
+    pretrained("$A <s>", bos_token="<s>", pad_token="<p>")
+    assert config.identity() != before
+
+
+def test_no_word_about_the_length_of_a_text(
+    pretrained: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = pretrained("<s> $A", bos_token="<s>", eos_token="</s>")
+    tokenizer = Pretrained(name_or_path=str(folder)).build([])
+    tokenizer.model_max_length = 4
+    logging.getLogger("transformers").propagate = True
+    assert [len(row) for row in encode(tokenizer, ["much too long"])] == [13]
+    assert not caplog.records
