@@ -18,8 +18,9 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
+from truesweep.callbacks import steps_done
 from truesweep.commands.train import create_run
-from truesweep.jobs.logs import write_logs
+from truesweep.jobs.logs import logs
 from truesweep.jobs.parts import Parts, build
 from truesweep.jobs.plan import Plan, plan
 from truesweep.jobs.rank import Job, use_processor
@@ -35,7 +36,8 @@ class Timer(pl.Callback):
         self.started = self.seconds = 0.0
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        done = trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        """Take the time."""
+        done = steps_done(trainer)
         if done == WARM_UP:
             self.started = time.perf_counter()
         if done == self.steps:
@@ -45,15 +47,14 @@ class Timer(pl.Callback):
 def ours(job: Plan, steps: int, folder: Path) -> float:
     """Seconds a step of `truesweep train`."""
     run = create_run(job, folder)
-    write_logs(run, rank=0)
-    parts = build(run.read_config())
-    use_processor(parts)
-    training = Job(run, run.read_config(), parts)
-    timer = Timer(steps)
-    training.trainer.callbacks.append(timer)
-    training.fit(resume=False)
-    for mirror in training.mirrors:
-        mirror.finish({})
+    with logs(run, rank=0):
+        parts = build(run.read_config())
+        use_processor(parts)
+        training = Job(run, run.read_config(), parts)
+        timer = Timer(steps)
+        training.trainer.callbacks.append(timer)  # type: ignore[attr-defined]
+        training.fit(resume=False)
+        training.close(exit_code=0)
     return timer.seconds / (steps - WARM_UP)
 
 

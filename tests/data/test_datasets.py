@@ -87,11 +87,14 @@ def test_a_text_of_one_token_has_no_target(
     prepared: Callable[..., Any], pretrained: Callable[..., Path]
 ) -> None:
     folder = pretrained("$A", bos_token="<s>", eos_token="</s>")
-    data, _ = prepared(["a", "b"], Pretrained(name_or_path=str(folder)), packing=False)
-    batch = data.train.collate([0, 1])
-    assert batch["lengths"] == [0, 0]
-    assert batch["labels"].tolist() == [[IGNORE], [IGNORE]]
-    assert batch["attention_mask"].tolist() == [[1], [1]]
+    data, _ = prepared(["a", "bcd"], Pretrained(name_or_path=str(folder)), packing=False)
+    assert data.train.bytes_per_target == 1
+    alone, both = data.train.collate([0]), data.train.collate([0, 1])
+    assert (alone["lengths"], both["lengths"]) == ([0], [0, 2])
+    assert alone["labels"].tolist() == [[IGNORE]]
+    assert both["labels"][0].tolist() == [IGNORE, IGNORE]
+    assert alone["attention_mask"].tolist() == [[1]]
+    assert both["attention_mask"].tolist() == [[1, 0], [1, 1]]
 
 
 def test_pairs(prepared: Callable[..., Any]) -> None:

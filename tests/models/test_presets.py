@@ -147,6 +147,17 @@ def test_generation_is_greedy_and_the_cache_changes_nothing(
 
 
 @pytest.mark.parametrize(("name", "head"), FITTING)
+def test_shapes_are_known_without_memory(
+    name: str, head: Head, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    with torch.device("meta"):
+        empty = build(name, head, tokenizer, dropout=0.1)
+    shapes = {key: value.shape for key, value in build(name, head, tokenizer).state_dict().items()}
+    assert {value.device.type for value in empty.state_dict().values()} == {"meta"}
+    assert {key: value.shape for key, value in empty.state_dict().items()} == shapes
+
+
+@pytest.mark.parametrize(("name", "head"), FITTING)
 def test_labels_and_special_tokens_are_the_data_s(
     name: str, head: Head, tokenizer: PreTrainedTokenizerBase
 ) -> None:

@@ -116,6 +116,13 @@ def test_a_bert_of_two_directions_becomes_one_that_looks_back(
     torch.testing.assert_close(first[:, :-1], second[:, :-1])
 
 
+def test_weights_are_checked_even_where_shapes_would_do(
+    llama: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    with torch.device("meta"):
+        assert load(llama, "causal", tokenizer).device.type == "cpu"
+
+
 def test_a_missing_folder_is_said_without_asking_the_hub(tmp_path: Path) -> None:
     for name in (str(tmp_path / "gone"), "./gone", "models/of/mine"):
         with pytest.raises(ConfigError, match="there is no folder"):

@@ -31,9 +31,9 @@ def test_weights_are_float32_whatever_torch_s_default(build: Build) -> None:
 
 
 def test_a_model_is_ready_to_train(build: Build) -> None:
-    model = build("llama", "causal")
+    model = build("llama", "classifier")
     assert all(module.training for module in model.modules())
-    assert model(input_ids=torch.ones(1, 4, dtype=torch.long)).past_key_values is None
+    assert model(input_ids=torch.full((1, 4), 5)).past_key_values is None
 
 
 @pytest.mark.parametrize("tie", [True, False])
@@ -113,6 +113,13 @@ def test_what_transformers_cannot_build_is_said(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         build(**({"architecture": "llama", "head": "causal"} | changes))
+
+
+def test_an_architecture_that_looks_ahead_is_found_without_weights(build: Build) -> None:
+    with torch.device("meta"):
+        assert build("llama", "causal").device.type == "meta"
+        with pytest.raises(ConfigError, match="sees the tokens that it should predict"):
+            build("xlnet", "causal")
 
 
 def test_t5_cannot_be_untied(build: Build) -> None:

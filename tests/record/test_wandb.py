@@ -105,6 +105,7 @@ class Run:
     def finish(self, exit_code): FINISH
 def init(**kwargs):
     return Run()
+def teardown(): pass
 """
 
 

@@ -6,7 +6,7 @@ from truesweep.callbacks.display import ProgressDisplay
 from truesweep.callbacks.early_stopping import EarlyStopping
 from truesweep.callbacks.heartbeat import Heartbeat
 from truesweep.callbacks.length import StopAfter
-from truesweep.callbacks.preemption import Preemption, Stopped, stop_at_once
+from truesweep.callbacks.preemption import Preemption, Stopped, stoppable
 
 __all__ = [
     "Checkpoint",
@@ -18,5 +18,5 @@ __all__ = [
     "StopAfter",
     "Stopped",
     "steps_done",
-    "stop_at_once",
+    "stoppable",
 ]

@@ -1,6 +1,8 @@
 """Stop cleanly when the cluster or the user says so."""
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -28,8 +30,19 @@ class Stopped(BaseException):
         return 130 if self.signum == signal.SIGINT else 143
 
 
-def stop_at_once() -> None:
+@contextmanager
+def stoppable() -> Iterator[None]:
     """Let a signal raise `Stopped` wherever the program is."""
+    previous = {signum: signal.getsignal(signum) for signum in SIGNALS}
+    _stop_at_once()
+    try:
+        yield
+    finally:
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)
+
+
+def _stop_at_once() -> None:
     for signum in SIGNALS:
         signal.signal(signum, _raise_stopped)
 
@@ -61,7 +74,7 @@ class Preemption(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Act on signals at once again, and on one that came too late for a step."""
-        stop_at_once()
+        _stop_at_once()
         if self._module.stop_requested:
             raise Stopped(self._module.stop_requested)
 
@@ -69,7 +82,7 @@ class Preemption(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
         """Act on signals at once again."""
-        stop_at_once()
+        _stop_at_once()
 
     def _request(self, signum: int, frame: FrameType | None) -> None:
         if signum == signal.SIGINT and self._module.stop_requested == signal.SIGINT:

@@ -128,9 +128,9 @@ def _check_sizes(datasets: dict[str, EncodedDataset], source: Source, kind: Kind
     for split in ("val", "test"):
         if not datasets[split].lengths.any():
             raise DataError(
-                f"the {split} split is empty (no {unit} with a target); give data.{split} at least one sample "
-                f"of two tokens, or leave it out to have data.{split}_fraction of the training "
-                "data split off"
+                f"the {split} split is empty (no {unit} with a target); give data.{split} at least "
+                f"one sample of two tokens, or leave it out to have data.{split}_fraction of the "
+                "training data split off"
             )
 
 

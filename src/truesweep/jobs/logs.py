@@ -4,11 +4,20 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from truesweep.jobs.directory import RunDirectory
 
+LIBRARIES = ("pytorch_lightning", "lightning_fabric", "transformers")
+HARMLESS = (
+    ".*does not have many workers.*",  # samples are already in memory, as token ids
+    ".*`srun` command is available.*",  # ranks are started by ourselves
+)
 
-def write_logs(run: RunDirectory, rank: int) -> None:
+
+@contextmanager
+def logs(run: RunDirectory, rank: int) -> Iterator[None]:
     """Send this process' log and warnings to its file; ranks but the first print there too."""
     path = run.log(rank)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -16,23 +25,24 @@ def write_logs(run: RunDirectory, rank: int) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(descriptor, sys.stdout.fileno())
         os.dup2(descriptor, sys.stderr.fileno())
+    for name in LIBRARIES:  # they print by themselves; the file has it all
+        library = logging.getLogger(name)
+        library.handlers.clear()
+        library.propagate = True
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
+    level = root.level
     root.addHandler(handler)
     root.setLevel(logging.INFO)
-    for name in ("pytorch_lightning", "lightning_fabric", "transformers"):
-        library = logging.getLogger(name)
-        library.handlers.clear()  # they print by themselves; the file has it all
-        library.propagate = True
-    logging.captureWarnings(not sys.warnoptions)
-    for harmless in _HARMLESS:
-        warnings.filterwarnings("ignore", message=harmless)
-
-
-_HARMLESS = (
-    ".*does not have many workers.*",  # samples are already in memory, as token ids
-    ".*your dataloader is not resumable.*",  # ours starts at the step that is due
-    ".*Checkpoint directory .* exists and is not empty.*",
-    ".*treespec.*is deprecated.*",
-)
+    with warnings.catch_warnings():
+        for message in HARMLESS:
+            warnings.filterwarnings("ignore", message=message)
+        logging.captureWarnings(True)
+        try:
+            yield
+        finally:
+            logging.captureWarnings(False)
+            root.removeHandler(handler)
+            root.setLevel(level)
+            handler.close()

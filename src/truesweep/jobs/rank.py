@@ -15,12 +15,12 @@ from truesweep.callbacks import (
     SameConfiguration,
     StopAfter,
     steps_done,
-    stop_at_once,
+    stoppable,
 )
 from truesweep.config import fingerprint
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.load import save_layout
-from truesweep.jobs.logs import write_logs
+from truesweep.jobs.logs import logs
 from truesweep.jobs.parts import Parts, build, make
 from truesweep.jobs.results import collect_results
 from truesweep.record.files import CheckpointFiles, verify_checksum, write_json
@@ -40,18 +40,17 @@ def run_rank(directory: str, resume: bool = False) -> None:
         Stopped: A signal asked for it; everything is saved.
     """
     run = RunDirectory(Path(directory))
-    stop_at_once()
-    write_logs(run, rank=int(os.environ.get("RANK", "0")))
-    config = run.read_config()
-    parts = build(config)
-    use_processor(parts)
-    job = Job(run, config, parts)
-    try:
-        job.fit(resume)
-        job.score()
-    except BaseException as error:
-        job.close(exit_code=getattr(error, "exit_code", 1))
-        raise
+    with logs(run, rank=int(os.environ.get("RANK", "0"))), stoppable():
+        config = run.read_config()
+        parts = build(config)
+        use_processor(parts)
+        job = Job(run, config, parts)
+        try:
+            job.fit(resume)
+            job.score()
+        except BaseException as error:
+            job.close(exit_code=getattr(error, "exit_code", 1))
+            raise
 
 
 class Job:

@@ -15,7 +15,6 @@ TOKENS = (
 )
 _SET_ELSEWHERE = {
     "tie_word_embeddings": "model.tie_embeddings",
-    "use_cache": "nothing: generation uses its cache, training does not",
     **dict.fromkeys((*VOCABULARY, *TOKENS), "the tokenizer"),
     **dict.fromkeys(("id2label", "label2id", "num_labels"), "the data's labels"),
 }

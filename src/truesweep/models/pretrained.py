@@ -71,14 +71,16 @@ class Pretrained:
         config = self._load_config()
         order = _order_of_classes(config, labels)
         _adapt(config, head, tokenizer, labels)
-        model = self._load(head, config, max_length)
-        if order is not None:
-            _reorder_classes(model, order)
-        table = model.get_input_embeddings()
-        if isinstance(table, nn.Embedding) and len(tokenizer) > table.num_embeddings:
-            model.resize_token_embeddings(len(tokenizer))
-        if head == "causal":
-            check_causal(model)
+        # Loaded even where the caller wants shapes only: what is missing shows in no other way.
+        with torch.device("cpu"):
+            model = self._load(head, config, max_length)
+            if order is not None:
+                _reorder_classes(model, order)
+            table = model.get_input_embeddings()
+            if isinstance(table, nn.Embedding) and len(tokenizer) > table.num_embeddings:
+                model.resize_token_embeddings(len(tokenizer))
+            if head == "causal":
+                check_causal(model)
         if model.can_generate():
             _complete_generation(model, pad_token(tokenizer))
         # Lightning trains a model in the mode it finds; from_pretrained leaves dropout off.
@@ -149,8 +151,6 @@ def _adapt(
     """Set what the task decides and the checkpoint cannot know."""
     if config.pad_token_id is None:
         config.pad_token_id = pad_token(tokenizer)
-    if hasattr(config, "use_cache"):
-        config.use_cache = False  # for `generate` only, which asks for it
     if head == "causal" and hasattr(config, "is_decoder"):
         config.is_decoder = True  # BERT and its kin would look ahead
     if head == "classifier":
@@ -177,7 +177,6 @@ def _reorder_classes(model: PreTrainedModel, order: list[int]) -> None:
 def _complete_generation(model: PreTrainedModel, pad: int) -> None:
     generation = model.generation_config
     assert generation is not None  # can_generate says so
-    generation.use_cache = True
     if generation.pad_token_id is None:
         generation.pad_token_id = pad
     if model.config.is_encoder_decoder and generation.decoder_start_token_id is None:

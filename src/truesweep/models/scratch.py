@@ -127,8 +127,7 @@ class Scratch:
     def _configure(self, fields: dict[str, Any], max_length: int) -> PreTrainedConfig:
         """The architecture's configuration, from the data's fields and this description."""
         found = config_class(self.architecture)
-        # The cache is for `generate`, which asks for it; in training it only costs.
-        fields = fields | dropout_fields(found, self.dropout) | {"use_cache": False}
+        fields = fields | dropout_fields(found, self.dropout)
         if self.tie_embeddings is not None:
             fields["tie_word_embeddings"] = self.tie_embeddings
         dimensions = self._dimensions(max_length, pad=fields["pad_token_id"])

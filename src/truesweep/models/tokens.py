@@ -39,7 +39,7 @@ def token_fields(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
 
 
 def label_fields(labels: Sequence[str]) -> dict[str, Any]:
-    """Fields of a classifier's configuration.
+    """Fields of a classifier's configuration; it has no use for a cache of keys and values.
 
     Raises:
         ConfigError: fewer than two classes.
@@ -50,11 +50,12 @@ def label_fields(labels: Sequence[str]) -> dict[str, Any]:
         "id2label": dict(enumerate(labels)),
         "label2id": {label: index for index, label in enumerate(labels)},
         "problem_type": "single_label_classification",
+        "use_cache": False,
     }
 
 
 def set_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Let `generate` start, end and pad with the tokenizer's tokens, and use its cache.
+    """Let `generate` start, end and pad with the tokenizer's tokens.
 
     Nothing else is carried over: no forced tokens, no lengths, greedy unless asked otherwise.
     """
@@ -66,5 +67,4 @@ def set_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         decoder_start_token_id=start,
-        use_cache=True,
     )

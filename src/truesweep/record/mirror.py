@@ -86,7 +86,7 @@ class Mirror:
                 self.failed = True
             if kind == "finish":
                 return int(self.failed)
-        self.run.finish(exit_code=1)
+        self.close(exit_code=1)
         return 0
 
     def row(self, values: dict[str, Any]) -> None:
@@ -111,7 +111,14 @@ class Mirror:
         if self.declared:  # the last row is still held back, and would go over the summary
             self.run.log({}, commit=True)
         self.run.summary.update(summary)
+        self.close(exit_code)
+
+    def close(self, exit_code: int) -> None:
+        """Close the record, and wait until W&B's service has written it."""
+        import wandb
+
         self.run.finish(exit_code=exit_code)
+        wandb.teardown()
 
 
 def begin(directory: str, mode: str, limits: dict[str, float], **run: Any) -> "wandb.Run":
@@ -163,7 +170,8 @@ def init(mode: str, settings: dict[str, Any], **run: Any) -> "wandb.Run":
 
 
 if __name__ == "__main__":
-    code = main()
-    sys.stdout.flush()
-    # After a failure W&B's exit hooks may wait for its server, without a limit.
-    os._exit(code) if code else sys.exit()
+    code = 1
+    try:
+        code = main()
+    finally:
+        os._exit(code)  # some of W&B's threads outlast a dead network by half a minute

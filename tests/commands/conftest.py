@@ -1,0 +1,110 @@
+"""Small data and small runs of each task, made by the real commands."""
+
+import random
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+SMALL = [
+    "model.depth=2",
+    "model.width=32",
+    "model.heads=2",
+    "data.batch_size=8",
+    "data.max_length=32",
+    "trainer.accelerator=cpu",
+    "trainer.threads=1",
+    "trainer.max_steps=12",
+    "trainer.val_check_interval=6",
+    "trainer.log_every_n_steps=2",
+    "logger=none",
+]
+WORDS = [
+    "red",
+    "green",
+    "blue",
+    "cold",
+    "warm",
+    "small",
+    "large",
+    "old",
+    "new",
+    "quick",
+    "slow",
+    "bright",
+    "dark",
+    "soft",
+    "loud",
+]
+
+
+def write_data(folder: Path) -> dict[str, list[str]]:
+    """Text, pairs and labelled texts in files; the overrides that name them, by task."""
+    rng = random.Random(0)
+    lines = [" ".join(rng.choices(WORDS, k=rng.randint(3, 9))) for _ in range(400)]
+    (folder / "text.txt").write_text("\n".join(lines) + "\n")
+    (folder / "pairs.de").write_text("\n".join(lines) + "\n")
+    (folder / "pairs.en").write_text("\n".join(line.upper() for line in lines) + "\n")
+    rows = [f"{line}\t{line.split()[0] < 'm'}" for line in lines]
+    (folder / "labelled.tsv").write_text("\n".join(["text\tlabel", *rows]) + "\n")
+    return {
+        "lm": ["task=lm", "data=files", "data.train=text.txt"],
+        "translation": [
+            "task=translation",
+            "tokenizer.vocab_size=300",
+            "data=files",
+            "data.train=pairs",
+            "data.source=de",
+            "data.target=en",
+            "task.max_new_tokens=8",
+        ],
+        "classification": [
+            "task=classification",
+            "tokenizer.vocab_size=300",
+            "data=files",
+            "data.train=labelled.tsv",
+        ],
+    }
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def truesweep(*arguments: str, cwd: Path) -> Finished:
+    """Run a command as a user does, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "truesweep", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    return Finished(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def data(workplace: Path) -> dict[str, list[str]]:
+    """Overrides that name small data, by task; the current folder holds it."""
+    return write_data(workplace)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, _own_cache: None) -> dict[str, Path]:
+    """A finished run of each task, by its name."""
+    folder = tmp_path_factory.mktemp("trained")
+    overrides = write_data(folder)
+    runs = {}
+    for task, named in overrides.items():
+        done = truesweep("train", *named, *SMALL, f"name={task}", cwd=folder)
+        assert done.code == 0, done.out + done.err
+        (runs[task],) = (folder / "outputs" / task).iterdir()
+    return runs

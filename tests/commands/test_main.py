@@ -1,0 +1,37 @@
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+from tests.commands.conftest import truesweep
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_help_imports_nothing_heavy(tmp_path: Path) -> None:
+    code = (
+        "import sys; from truesweep.commands import app; sys.argv[1:] = ['--help']\n"
+        "try: app()\nexcept SystemExit as end: assert end.code == 0\n"
+        "heavy = {'torch', 'transformers', 'hydra', 'pytorch_lightning', 'wandb', 'numpy'}\n"
+        "assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, capture_output=True)
+
+
+def test_help_names_every_command(tmp_path: Path) -> None:
+    out = truesweep("--help", cwd=tmp_path).out
+    for command in ("train", "resume", "evaluate", "generate", "export"):
+        assert command in out
+
+
+def test_a_wheel_carries_the_configuration(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", tmp_path, ROOT],
+        check=True,
+        capture_output=True,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    shipped = {f"truesweep/{p.relative_to(ROOT)}" for p in (ROOT / "conf").rglob("*.yaml")}
+    assert shipped <= names
+    assert "truesweep/py.typed" in names

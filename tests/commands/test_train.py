@@ -1,0 +1,241 @@
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+import yaml
+
+from tests.commands.conftest import SMALL, truesweep
+from truesweep.commands.train import train
+from truesweep.errors import ConfigError, DataError
+from truesweep.jobs.directory import RunDirectory
+from truesweep.record.files import verify_checksum
+from truesweep.record.metrics import read
+
+TIMES = ("time", "tokens_per_second")
+EXPECTED = {
+    "lm": {"test/loss", "test/perplexity", "test/bits_per_byte"},
+    "translation": {"test/loss", "test/perplexity", "test/bleu", "test/chrf"},
+    "classification": {"test/loss", "test/f1_macro", "test/f1_weighted", "test/accuracy"},
+}
+
+
+def load(path: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(path.read_text())
+    return loaded
+
+
+def values(run: Path) -> list[dict[str, Any]]:
+    """The rows of metrics without what a clock says."""
+    rows = read(run / "metrics.jsonl")
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
+
+
+@pytest.mark.parametrize("task", EXPECTED)
+def test_a_run_leaves_what_the_contract_lists(trained: dict[str, Path], task: str) -> None:
+    run = trained[task]
+    results = load(run / "results.json")
+    assert results.keys() >= EXPECTED[task] | {f"baseline/{k}" for k in EXPECTED[task]}
+    assert results.keys() >= {"best_step", "parameters", "train/seconds", "train/tokens"}
+    assert load(run / "status.json")["state"] == "completed"
+    assert load(run / "status.json")["exit_code"] == 0
+    assert "name=" + task in yaml.safe_load((run / "overrides.yaml").read_text())
+    assert load(run / "provenance.json")["packages"]["torch"] == torch.__version__
+    assert all(verify_checksum(run / "checkpoints" / f"{n}.ckpt") for n in ("best", "last"))
+    assert (run / "logs/rank0.log").is_file()
+    assert [row["step"] for row in values(run)] == [1, 2, 4, 6, 8, 10, 12]
+    assert [row["step"] for row in values(run) if "val/loss" in row] == [6, 12]
+
+
+def test_results_hold_the_best_validation(trained: dict[str, Path]) -> None:
+    results = load(trained["lm"] / "results.json")
+    validations = {r["step"]: r["val/loss"] for r in values(trained["lm"]) if "val/loss" in r}
+    assert results["val/loss"] == min(validations.values())
+    assert validations[results["best_step"]] == results["val/loss"]
+
+
+def test_bleu_is_stated_with_its_signature(trained: dict[str, Path]) -> None:
+    results = load(trained["translation"] / "results.json")
+    assert "tok:13a" in results["test/bleu_signature"]
+    assert "case:mixed" in results["test/bleu_signature"]
+
+
+def test_training_lowers_the_loss_below_its_baseline(
+    data: dict[str, list[str]], workplace: Path
+) -> None:
+    assert train([*data["lm"], *SMALL, "trainer.max_steps=60", "name=x"], [], None, False) == 0
+    (run,) = (workplace / "outputs/x").iterdir()
+    results = load(run / "results.json")
+    assert results["test/loss"] < 0.9 * results["baseline/test/loss"]
+
+
+def test_the_same_configuration_gives_the_same_values_and_id(
+    data: dict[str, list[str]], workplace: Path
+) -> None:
+    asked = [*data["lm"], *SMALL]
+    assert train([*asked, "name=a"], [], None, False) == 0
+    assert train([*asked, "name=b"], [], None, False) == 0
+    assert train([*asked, "name=c", "seed=1"], [], None, False) == 0
+    a, b, c = (next((workplace / "outputs" / n).iterdir()) for n in "abc")
+    assert values(a) == values(b) != values(c)
+    with pytest.raises(ConfigError, match="exists"):
+        train([*asked, "name=a"], [], None, False)
+
+
+def test_a_run_is_repeated_from_its_config(data: dict[str, list[str]], workplace: Path) -> None:
+    assert train([*data["lm"], *SMALL, "name=a"], [], None, False) == 0
+    (first,) = (workplace / "outputs/a").iterdir()
+    assert train(["name=again"], [], first, False) == 0
+    (second,) = (workplace / "outputs/again").iterdir()
+    assert values(first) == values(second)
+
+
+def test_a_dry_run_creates_nothing(
+    data: dict[str, list[str]], workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train([*data["lm"], *SMALL], [], None, True) == 0
+    assert "12 steps of 8 samples" in capsys.readouterr().out
+    assert not (workplace / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("modle.depth=3", "model.depth"),
+        ("+optimizer.learning_rate=1", "optimizer.lr"),
+        ("optimizer.lr=fast", "optimizer.lr"),
+        ("optimizer.lr=-1", "optimizer.lr"),
+        ("model.heads=5", "model.heads"),
+        ("scheduler.warmup=50", "scheduler.warmup"),
+        ("model.context=8", "model.context"),
+        ("optimizer._target_=os.system", "os.system"),
+        ("experiment=lm_chr", "lm_char"),
+        ("data.batch_size=1000000", "data.batch_size"),
+    ],
+)
+def test_a_wrong_configuration_starts_nothing(
+    data: dict[str, list[str]], workplace: Path, override: str, message: str
+) -> None:
+    with pytest.raises((ConfigError, DataError), match=message):
+        train([*data["lm"], *SMALL, override], [], None, False)
+    assert not (workplace / "outputs").exists()
+
+
+def test_a_wrong_configuration_exits_with_2(workplace: Path) -> None:
+    done = truesweep("train", "optimiser.lr=1", cwd=workplace)
+    assert done.code == 2
+    assert "optimizer.lr" in done.err
+    assert "Traceback" not in done.err
+    assert not list(workplace.iterdir())
+
+
+def test_a_failing_run_exits_with_1_and_says_why(
+    data: dict[str, list[str]], workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [*data["lm"], *SMALL, "optimizer=sgd", "optimizer.lr=1e30", "name=x"]
+    asked += ["trainer.gradient_clip_val=null", "trainer.max_steps=40"]
+    assert train(asked, [], None, False) == 1
+    (run,) = (workplace / "outputs/x").iterdir()
+    status = load(run / "status.json")
+    assert (status["state"], status["exit_code"]) == ("failed", 1)
+    assert "Lower optimizer.lr" in status["error"]
+    assert "Lower optimizer.lr" in " ".join(capsys.readouterr().err.split())
+    assert "Traceback" in (run / "logs/rank0.log").read_text()
+
+
+def start(asked: list[str], cwd: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "truesweep", "train", *asked],
+        cwd=cwd,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def wait_for_rows(folder: Path, rows: int) -> Path:
+    """The directory of the run in a folder, once it has written some rows of metrics."""
+    for _ in range(6000):
+        for path in folder.glob("*/metrics.jsonl"):
+            if path.read_bytes().count(b"\n") >= rows:
+                return path.parent
+        time.sleep(0.01)
+    raise AssertionError(f"no metrics in {folder}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_goes_on_as_if_it_had_never_stopped(
+    data: dict[str, list[str]], workplace: Path, how: signal.Signals
+) -> None:
+    asked = [*data["lm"], *SMALL, "model.dropout=0.1", "trainer.max_steps=200"]
+    asked += ["trainer.val_check_interval=50", "callbacks.checkpoint.every_n_steps=7"]
+    process = start([*asked, "name=stopped"], workplace)
+    run = wait_for_rows(workplace / "outputs/stopped", rows=20)
+    process.send_signal(how)
+    code = process.wait(60)
+    assert code == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[how]
+    state = RunDirectory(run).status["state"]
+    assert state == ("running" if how == signal.SIGKILL else "preempted")
+    resumed = truesweep("resume", str(run), cwd=workplace)
+    assert resumed.code == 0, resumed.out + resumed.err
+    assert train([*asked, "name=whole"], [], None, False) == 0
+    (whole,) = (workplace / "outputs/whole").iterdir()
+    assert values(run) == values(whole)
+    assert weights(run).keys() == weights(whole).keys()
+    assert all(torch.equal(weights(run)[k], v) for k, v in weights(whole).items())
+    again = truesweep("resume", str(run), cwd=workplace)
+    assert again.code == 0
+    assert "nothing to do" in again.out
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    loaded: dict[str, torch.Tensor] = torch.load(run / "checkpoints/last.ckpt", weights_only=True)[
+        "state_dict"
+    ]
+    return loaded
+
+
+def test_resuming_nothing_is_an_error(workplace: Path) -> None:
+    done = truesweep("resume", "outputs/none", cwd=workplace)
+    assert done.code == 2
+    assert "does not exist" in done.err
+
+
+@pytest.mark.slow
+def test_two_ranks_make_one_run(data: dict[str, list[str]], workplace: Path) -> None:
+    asked = [*data["translation"], *SMALL, "model.dropout=0", "logger=wandb"]
+    done = truesweep("train", *asked, "trainer.devices=2", "name=two", cwd=workplace)
+    assert done.code == 0, done.out + done.err
+    done = truesweep("train", *asked, "name=one", cwd=workplace)
+    assert done.code == 0, done.out + done.err
+    two, one = (next((workplace / "outputs" / n).iterdir()) for n in ("two", "one"))
+    assert sorted(p.name for p in (two / "logs").iterdir()) == ["rank0.log", "rank1.log"]
+    assert len(list((two / "wandb").glob("offline-run-*"))) == 1
+    for row, other in zip(values(two), values(one), strict=True):
+        assert row.keys() == other.keys()
+        assert row == pytest.approx(other, rel=1e-4)
+    figures = {k: v for k, v in load(one / "results.json").items() if isinstance(v, float)}
+    assert {k: v for k, v in load(two / "results.json").items() if k in figures} == pytest.approx(
+        figures | {"train/seconds": load(two / "results.json")["train/seconds"]}, rel=1e-4
+    )
+
+
+@pytest.mark.slow
+def test_a_rank_that_dies_ends_the_job(data: dict[str, list[str]], workplace: Path) -> None:
+    asked = [*data["lm"], *SMALL, "trainer.devices=2", "trainer.max_steps=100000", "name=x"]
+    process = start(asked, workplace)
+    run = wait_for_rows(workplace / "outputs/x", rows=5)
+    # Ranks are the children of the server they are forked from.
+    servers = psutil.Process(process.pid).children()
+    ranks = [rank for server in servers for rank in server.children()]
+    ranks[-1].kill()
+    assert process.wait(60) == 1
+    assert RunDirectory(run).status["state"] == "failed"
+    assert "SIGKILL" in RunDirectory(run).status["error"]
+    assert psutil.wait_procs(ranks, timeout=10)[1] == []

@@ -1,0 +1,163 @@
+"""What can be done with a finished run: score it, ask it, hand it on."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+)
+
+from tests.commands.conftest import truesweep
+from truesweep.commands.evaluate import evaluate
+from truesweep.commands.export import export
+from truesweep.commands.generate import Options, generate
+from truesweep.errors import ConfigError, DataError
+from truesweep.jobs.directory import RunDirectory
+from truesweep.jobs.load import load_run
+
+AUTO = {
+    "lm": AutoModelForCausalLM,
+    "translation": AutoModelForSeq2SeqLM,
+    "classification": AutoModelForSequenceClassification,
+}
+HEADS = {"lm": "causal", "translation": "seq2seq", "classification": "classifier"}
+
+
+def logits(model: torch.nn.Module, ids: torch.Tensor, task: str) -> torch.Tensor:
+    inputs = {"input_ids": ids}
+    if task == "translation":
+        inputs["decoder_input_ids"] = ids
+    with torch.inference_mode():
+        out: torch.Tensor = model(**inputs).logits
+    return out
+
+
+@pytest.mark.parametrize("task", AUTO)
+def test_an_export_loads_and_gives_identical_logits(
+    trained: dict[str, Path], tmp_path: Path, task: str
+) -> None:
+    run, folder = trained[task], tmp_path / "exported"
+    assert export(run, folder, "best") == 0
+    theirs = AUTO[task].from_pretrained(folder, attn_implementation="eager").eval()
+    ours = load_run(RunDirectory.open(run), HEADS[task]).model  # type: ignore[arg-type]
+    ours.set_attn_implementation("eager")
+    ids = torch.randint(4, 20, (3, 11))
+    assert torch.equal(logits(theirs, ids, task), logits(ours, ids, task))
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.decode(tokenizer("old cold").input_ids, skip_special_tokens=True) == "old cold"
+    assert (folder / "model.safetensors").is_file()
+    assert "test/loss" in (folder / "README.md").read_text()
+    with pytest.raises(ConfigError, match="exists"):
+        export(run, folder, "best")
+
+
+@pytest.mark.parametrize("task", AUTO)
+def test_evaluating_a_run_gives_its_results_again(
+    trained: dict[str, Path], monkeypatch: pytest.MonkeyPatch, task: str
+) -> None:
+    run = trained[task]
+    monkeypatch.chdir(run.parents[2])
+    assert evaluate([str(run)], "test", "best", []) == 0
+    results = json.loads((run / "results.json").read_text())
+    scored = json.loads((run / "evaluations.jsonl").read_text().splitlines()[-1])
+    for key in (k for k in results if k.startswith(("test/", "baseline/"))):
+        if isinstance(results[key], float):
+            assert scored[key] == pytest.approx(results[key], rel=1e-5), key
+
+
+def test_evaluating_on_other_data_uses_the_runs_own_tokenizer(
+    trained: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    run = trained["lm"]
+    monkeypatch.chdir(run.parents[2])
+    other = tmp_path / "other.txt"
+    other.write_text("cold cold cold red\n" * 50)
+    assert evaluate([str(run), f"data.test={other}"], "test", "last", []) == 0
+    scored = json.loads((run / "evaluations.jsonl").read_text().splitlines()[-1])
+    assert scored["overrides"] == [f"data.test={other}"]
+    assert scored["test/loss"] > 0
+
+
+def test_a_split_that_does_not_exist_is_named(trained: dict[str, Path]) -> None:
+    with pytest.raises(ConfigError, match="--split dev: expected one of train, val, test"):
+        evaluate([str(trained["lm"])], "dev", "best", [])
+
+
+def test_a_pretrained_model_is_scored_on_one_file(
+    trained: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "exported"
+    export(trained["lm"], folder, "best")
+    texts = ["cold red", "old", "small red blue slow"]
+    Path("t.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
+    asked = ["model=pretrained", f"model.name_or_path={folder}", "tokenizer=pretrained"]
+    asked += [f"tokenizer.name_or_path={folder}", "data=files", "data.test=t.jsonl"]
+    assert evaluate([*asked, "data.packing=false"], "test", "best", []) == 0
+    printed = capsys.readouterr().out
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder).eval()
+    nll, count = 0.0, 0
+    for text in texts:
+        ids = [tokenizer.bos_token_id, *tokenizer(text).input_ids, tokenizer.eos_token_id]
+        with torch.inference_mode():
+            scores = model(input_ids=torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
+        nll -= float(scores[range(len(ids) - 1), ids[1:]].sum())
+        count += len(ids) - 1
+    assert f"{nll / count:.5g}" in printed
+    assert f"{math.exp(nll / count):.4g}" in printed
+
+
+OPTIONS = Options(max_new_tokens=5, temperature=0.0, seed=0)
+
+
+def test_a_language_model_continues_a_prompt(
+    trained: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert generate(trained["lm"], "red", None, "best", OPTIONS) == 0
+    printed = capsys.readouterr().out.removesuffix("\n")
+    assert printed.startswith("red")
+    assert len(printed) == 8
+    longer = Options(max_new_tokens=100, temperature=1.0, seed=0)
+    assert generate(trained["lm"], "red", None, "best", longer) == 0
+    assert len(capsys.readouterr().out) > 90  # far beyond the context of 32
+
+
+def test_a_classifier_names_a_class_for_each_line(
+    trained: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "lines.txt").write_text("blue red\nwarm red\n")
+    assert generate(trained["classification"], None, tmp_path / "lines.txt", "best", OPTIONS) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    for line in lines:
+        label, probability = line.split("\t")
+        assert label in ("True", "False")
+        assert 0.5 <= float(probability) <= 1
+
+
+def test_translation_reads_standard_input(trained: dict[str, Path]) -> None:
+    done = truesweep(
+        "generate", str(trained["translation"]), "--prompt", "red blue", cwd=trained["translation"]
+    )
+    assert done.code == 0, done.err
+    assert done.out.count("\n") == 1
+
+
+def test_a_missing_prompt_file_is_named(trained: dict[str, Path]) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        generate(trained["lm"], None, Path("none.txt"), "best", OPTIONS)
+
+
+def test_a_folder_that_is_no_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="neither a run's directory"):
+        generate(tmp_path, "x", None, "best", OPTIONS)

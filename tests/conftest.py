@@ -1,0 +1,36 @@
+"""What all tests share: no network, a cache of their own, one thread."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["WANDB_MODE"] = "offline"
+os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache that all tests of a worker share, and nobody else."""
+    before = os.environ.get("TRUESWEEP_CACHE")
+    os.environ["TRUESWEEP_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if before is None:
+        del os.environ["TRUESWEEP_CACHE"]
+    else:
+        os.environ["TRUESWEEP_CACHE"] = before
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder that commands are typed in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
