@@ -21,7 +21,7 @@ def check_causal(model: PreTrainedModel) -> None:
         model: with weights as they are drawn at first: not all zero. On the meta device a copy is
             checked, or a large one is left to be checked when it has weights.
     """
-    if model.device.type != "meta":
+    if not any(parameter.is_meta for parameter in model.parameters()):
         _check(model)
     elif model.num_parameters() <= _SMALL:
         with torch.device("cpu"), torch.random.fork_rng(devices=[]):
