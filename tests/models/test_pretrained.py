@@ -165,6 +165,14 @@ def test_a_sample_longer_than_the_model_s_positions_is_refused(llama: Path) -> N
         Pretrained(name_or_path=str(llama)).check("causal", max_length=17)
 
 
+def test_roberta_s_first_positions_are_not_for_tokens(build: Build, tmp_path: Path) -> None:
+    build("roberta", "classifier", max_length=8).save_pretrained(tmp_path)
+    roberta = Pretrained(name_or_path=str(tmp_path))
+    roberta.check("classifier", max_length=8)
+    with pytest.raises(ConfigError, match=r"than the 8 positions"):
+        roberta.check("classifier", max_length=9)
+
+
 def test_the_head_must_exist(llama: Path) -> None:
     with pytest.raises(ConfigError, match="no llama for translation"):
         Pretrained(name_or_path=str(llama)).check("seq2seq", max_length=8)

@@ -34,6 +34,11 @@ NAMES: dict[str, tuple[str, ...]] = {
     ),
 }
 
+_POSITIONS_AFTER_PAD = {
+    *("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod", "camembert"),
+    *("data2vec-text", "longformer", "mpnet", "esm", "ibert"),
+}
+
 
 @dataclass(kw_only=True, frozen=True)
 class Dimensions:
@@ -99,6 +104,11 @@ def check_heads(width: int, heads: int, *, rotary: bool = False) -> None:
     )
     remedy = f"Set model.heads={nearest}" if valid else "Set an even model.width"
     raise ConfigError(f"model.heads={heads} {problem}. {remedy}, or another width.")
+
+
+def unused_positions(architecture: str, pad: int) -> int:
+    """Positions that no token has: RoBERTa and its kin count from the padding token's id + 1."""
+    return pad + 1 if architecture in _POSITIONS_AFTER_PAD else 0
 
 
 def check_dimensions(config: PreTrainedConfig, dimensions: Dimensions) -> None:

@@ -12,6 +12,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrain
 from truesweep.errors import ConfigError
 from truesweep.models.attention import Attention, choose_attention
 from truesweep.models.causality import check_causal
+from truesweep.models.dimensions import unused_positions
 from truesweep.models.heads import AUTO_CLASSES, Head, check_head
 from truesweep.models.init import output_layers
 from truesweep.models.tokens import label_fields, pad_token
@@ -40,8 +41,11 @@ class Pretrained:
         """
         config = self._load_config()
         check_head(config.model_type, head)
-        context = getattr(config, "max_position_embeddings", None)
-        if context is not None and max_length > context:
+        positions = getattr(config, "max_position_embeddings", None)
+        if positions is None:
+            return
+        context = positions - unused_positions(config.model_type, config.pad_token_id or 0)
+        if max_length > context:
             raise ConfigError(
                 f"data.max_length={max_length} is longer than the {context} positions of "
                 f"{self.name_or_path}. Set data.max_length={context} or less."

@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from truesweep.errors import ConfigError, UserError
 from truesweep.models.attention import Attention, choose_attention
 from truesweep.models.causality import check_causal
-from truesweep.models.dimensions import Dimensions, check_dimensions
+from truesweep.models.dimensions import Dimensions, check_dimensions, unused_positions
 from truesweep.models.dropout import add_residual_dropout, dropout_fields
 from truesweep.models.fields import check_fields, known_fields
 from truesweep.models.heads import AUTO_CLASSES, Head, check_head, config_class
@@ -20,12 +20,6 @@ from truesweep.models.init import scale_weights
 from truesweep.models.tokens import label_fields, set_generation, token_fields
 
 Count = Annotated[int, Gt(0)]
-
-# RoBERTa and its descendants count positions from the padding token's id + 1.
-_POSITIONS_AFTER_PAD = {
-    *("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod", "camembert"),
-    *("data2vec-text", "longformer", "mpnet", "esm", "ibert"),
-}
 
 
 @dataclass(kw_only=True)
@@ -148,11 +142,10 @@ class Scratch:
         return config
 
     def _dimensions(self, max_length: int, pad: int = 0) -> Dimensions:
-        after_pad = pad + 1 if self.architecture in _POSITIONS_AFTER_PAD else 0
         return Dimensions(
             depth=self.depth,
             width=self.width,
             heads=self.heads,
             feed_forward=self.feed_forward,
-            context=(self.context or max_length) + after_pad,
+            context=(self.context or max_length) + unused_positions(self.architecture, pad),
         )
