@@ -68,8 +68,7 @@ class MuonAdamW(Optimizer):
 class BatchedMuon(Muon):
     """`torch.optim.Muon` with one batched product for all matrices of a shape.
 
-    The same update; on two CPU cores it takes two thirds of the time, on a GPU a fraction of the
-    kernel launches.
+    The same update up to rounding, in four fifths of the time on one CPU core and less on more.
     """
 
     @torch.no_grad()
@@ -94,10 +93,11 @@ class BatchedMuon(Muon):
         updates: Sequence[Tensor] = buffers
         if group["nesterov"]:
             updates = torch._foreach_lerp(grads, buffers, group["momentum"])
-        torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+        if group["weight_decay"]:
+            torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
         for batch in _batches(list(zip(params, updates, strict=True))):
             directions = orthogonalize(
-                torch.stack([_wide(update) for _, update in batch]),
+                torch.stack([_wide(update.bfloat16()) for _, update in batch]),
                 group["ns_coefficients"],
                 group["ns_steps"],
                 group["eps"],
@@ -111,13 +111,13 @@ class BatchedMuon(Muon):
 def orthogonalize(
     matrices: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float
 ) -> Tensor:
-    """Bring the singular values of each matrix near 1 by Newton-Schulz iterations in bfloat16.
+    """Bring the singular values of each matrix near 1 by Newton-Schulz iterations.
 
     X <- aX + (bA + cA^2)X with A = X X^T, from X scaled to a Frobenius norm of 1; see
     https://kellerjordan.github.io/posts/muon/.
 
     Args:
-        matrices: [N, rows, columns], rows <= columns.
+        matrices: [N, rows, columns] in bfloat16, rows <= columns.
         coefficients: a, b and c.
         steps: how many iterations.
         eps: least norm that is divided by.
@@ -126,8 +126,7 @@ def orthogonalize(
         [N, rows, columns] in bfloat16.
     """
     a, b, c = coefficients
-    norms = matrices.norm(dim=(-2, -1), keepdim=True).clamp(min=eps)
-    x: Tensor = (matrices / norms).bfloat16()
+    x: Tensor = matrices / matrices.norm(dim=(-2, -1), keepdim=True).clamp(min=eps)
     for _ in range(steps):
         gram = x @ x.mT
         polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
