@@ -209,7 +209,8 @@ def test_resuming_nothing_is_an_error(workplace: Path) -> None:
 
 @pytest.mark.slow
 def test_two_ranks_make_one_run(data: dict[str, list[str]], workplace: Path) -> None:
-    asked = [*data["translation"], *SMALL, "model.dropout=0", "logger=wandb"]
+    # Muon's products in bf16 would blow up differences in rounding.
+    asked = [*data["translation"], *SMALL, "model.dropout=0", "logger=wandb", "optimizer=adamw"]
     done = truesweep("train", *asked, "trainer.devices=2", "name=two", cwd=workplace)
     assert done.code == 0, done.out + done.err
     done = truesweep("train", *asked, "name=one", cwd=workplace)

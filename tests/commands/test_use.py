@@ -102,7 +102,7 @@ def test_a_pretrained_model_is_scored_on_one_file(
     Path("t.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in texts))
     asked = ["model=pretrained", f"model.name_or_path={folder}", "tokenizer=pretrained"]
     asked += [f"tokenizer.name_or_path={folder}", "data=files", "data.test=t.jsonl"]
-    assert evaluate([*asked, "data.packing=false"], "test", "best", []) == 0
+    assert evaluate([*asked, "data.packing=false", "data.max_length=32"], "test", "best", []) == 0
     printed = capsys.readouterr().out
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder).eval()

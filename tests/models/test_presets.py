@@ -99,6 +99,8 @@ def test_a_step_of_training_lowers_the_loss(
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.98 * losses[0]
+    # DistributedDataParallel waits for the gradient of every parameter.
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
 
 
 @pytest.mark.parametrize(("name", "head"), FITTING)

@@ -19,6 +19,7 @@ from truesweep.errors import ConfigError
 from truesweep.jobs.baselines import baselines
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.load import load_run
+from truesweep.jobs.logs import quiet
 from truesweep.jobs.parts import (
     SUPPLIED,
     build_model,
@@ -96,17 +97,18 @@ def score(
     """The figures of one split, and their baselines; on one device."""
     settings: TrainerSettings = make(config, "trainer")
     task.test_split = split
-    trainer = Trainer(
-        accelerator=settings.accelerator,
-        devices=1,
-        precision=settings.precision,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
     data = DataModule(prepared, source, seed=config["seed"])
-    trainer.test(task, dataloaders=data.evaluation_loader(split), verbose=False)
+    with quiet():
+        trainer = Trainer(
+            accelerator=settings.accelerator,
+            devices=1,
+            precision=settings.precision,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.test(task, dataloaders=data.evaluation_loader(split), verbose=False)
     return {**task.evaluations[split], **baselines(prepared, split), **task.signatures(split)}
 
 

@@ -1,4 +1,4 @@
-"""One log file a rank."""
+"""One log file a rank, and libraries that keep to it."""
 
 import logging
 import os
@@ -13,7 +13,21 @@ LIBRARIES = ("pytorch_lightning", "lightning_fabric", "transformers")
 HARMLESS = (
     ".*does not have many workers.*",  # samples are already in memory, as token ids
     ".*`srun` command is available.*",  # ranks are started by ourselves
+    ".*LeafSpec.*",  # Lightning's own use of torch
 )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep libraries from printing by themselves, and drop warnings that mean nothing here."""
+    for name in LIBRARIES:
+        library = logging.getLogger(name)
+        library.handlers.clear()
+        library.propagate = True
+    with warnings.catch_warnings():
+        for message in HARMLESS:
+            warnings.filterwarnings("ignore", message=message)
+        yield
 
 
 @contextmanager
@@ -25,24 +39,18 @@ def logs(run: RunDirectory, rank: int) -> Iterator[None]:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         os.dup2(descriptor, sys.stdout.fileno())
         os.dup2(descriptor, sys.stderr.fileno())
-    for name in LIBRARIES:  # they print by themselves; the file has it all
-        library = logging.getLogger(name)
-        library.handlers.clear()
-        library.propagate = True
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     level = root.level
     root.addHandler(handler)
     root.setLevel(logging.INFO)
-    with warnings.catch_warnings():
-        for message in HARMLESS:
-            warnings.filterwarnings("ignore", message=message)
-        logging.captureWarnings(True)
-        try:
+    logging.captureWarnings(True)
+    try:
+        with quiet():
             yield
-        finally:
-            logging.captureWarnings(False)
-            root.removeHandler(handler)
-            root.setLevel(level)
-            handler.close()
+    finally:
+        logging.captureWarnings(False)
+        root.removeHandler(handler)
+        root.setLevel(level)
+        handler.close()

@@ -143,7 +143,7 @@ class Job:
         ]
         return [
             SameConfiguration(fingerprint(self.config)),
-            TakeUp(self.metrics, self.mirrors),
+            TakeUp(self.metrics),
             StopAfter(steps),
             *chosen,
             self.checkpoint,
@@ -153,27 +153,19 @@ class Job:
 
 
 class TakeUp(pl.Callback):
-    """On resume, lets the records go on where the checkpoint stands: no gap, no step twice.
+    """On resume, lets the record go on where the checkpoint stands: no gap, no step twice.
 
     Args:
-        metrics: The record that counts.
-        mirrors: The others, which follow it.
+        metrics: The record that counts; the others follow it by themselves.
     """
 
-    def __init__(self, metrics: MetricsFile, mirrors: list[Any]) -> None:
+    def __init__(self, metrics: MetricsFile) -> None:
         self.metrics = metrics
-        self.mirrors = mirrors
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Drop what was recorded after the checkpoint, which training now comes to again."""
-        step = steps_done(trainer)
-        if not (trainer.is_global_zero and step):
-            return
-        self.metrics.truncate(step)
-        rows = read(self.metrics.path)
-        for mirror in self.mirrors:
-            if hasattr(mirror, "replay"):
-                mirror.replay(rows)
+        if steps_done(trainer):
+            self.metrics.truncate(steps_done(trainer))
 
 
 def newest_checkpoint(run: RunDirectory) -> Path:

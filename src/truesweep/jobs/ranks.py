@@ -58,8 +58,8 @@ def run_ranks(run: RunDirectory, ranks: int, resume: bool) -> None:
         except SignalException as caught:
             raise Stopped(caught.sigval) from None
         except ChildFailedError as failed:
-            rank, failure = failed.get_first_failure()
-            raise RankFailed(_first_line(run, rank, failure.exitcode)) from None
+            rank, exit_code = _first_cause(failed)
+            raise RankFailed(_last_words(run, rank, exit_code)) from None
     stopped = [signum for signum in outcomes.values() if signum]
     if stopped:
         raise Stopped(stopped[0])
@@ -83,7 +83,16 @@ def _rank(directory: str, resume: bool) -> int:
 _MARK = "rank failed: "
 
 
-def _first_line(run: RunDirectory, rank: int, exit_code: int) -> str:
+def _first_cause(failed: ChildFailedError) -> tuple[int, int]:
+    """The rank that failed first and its exit code; a killed one before those it left alone."""
+    killed = {r: f.exitcode for r, f in failed.failures.items() if f.exitcode < 0}
+    for rank, exit_code in killed.items():
+        return rank, exit_code
+    rank, failure = failed.get_first_failure()
+    return rank, failure.exitcode
+
+
+def _last_words(run: RunDirectory, rank: int, exit_code: int) -> str:
     """What a rank that died said last."""
     path = run.log(rank)
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []

@@ -148,6 +148,7 @@ class TrainerSettings:
             check_val_every_n_epoch=None,
             val_check_interval=self.validate_every(steps_per_epoch),
             num_sanity_val_steps=0,
+            log_every_n_steps=1,  # rows are written by the task, past this interval
             use_distributed_sampler=False,
             enable_progress_bar=False,
             enable_model_summary=False,
