@@ -137,10 +137,8 @@ def _ratio(config: type[PreTrainedConfig], given: Mapping[str, Any]) -> float:
     if config.model_type == "lfm2":
         return 3.0  # learns faster than 8/3 in small models
     defaults = {field.name: field.default for field in fields(config)} | dict(given)
-    activation = defaults.get("hidden_act")
-    if activation in ("silu", "swish") or str(defaults.get("feed_forward_proj")).startswith(
-        "gated"
-    ):
+    gated = str(defaults.get("feed_forward_proj")).startswith("gated")
+    if gated or defaults.get("hidden_act") in ("silu", "swish"):
         return 8 / 3  # three matrices with as many parameters as the two of an ungated MLP of 4
     width = defaults.get(config.attribute_map.get("hidden_size", "hidden_size"))
     own = next((defaults[name] for name in NAMES["feed_forward"] if defaults.get(name)), None)

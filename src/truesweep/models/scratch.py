@@ -111,8 +111,9 @@ class Scratch:
             dtype=torch.float32,
             attn_implementation=choose_attention(self.attention, max_length),
         )
-        if head == "causal" and model.device.type != "meta":  # it needs values
+        if head == "causal":
             check_causal(model)
+            _freeze_cross_attention(model)
         if self.init == "scaled":
             scale_weights(model)
         add_residual_dropout(model, self.dropout)
@@ -149,3 +150,13 @@ class Scratch:
             feed_forward=self.feed_forward,
             context=(self.context or max_length) + unused_positions(self.architecture, pad),
         )
+
+
+def _freeze_cross_attention(model: PreTrainedModel) -> None:
+    """Leave alone what the decoders of BART and its kin keep for an encoder that is not there.
+
+    It has no gradient, and data-parallel training waits for the gradient of all that is trained.
+    """
+    for name, module in model.named_modules():
+        if name.endswith(("encoder_attn", "encoder_attn_layer_norm")):
+            module.requires_grad_(False)
