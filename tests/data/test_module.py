@@ -1,3 +1,4 @@
+import multiprocessing
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -100,6 +101,7 @@ def test_a_training_goes_on_where_it_stopped(
     part = fit(DataModule(data, source, seed=1), tmp_path / "part", stop_after=stop)
     rest = fit(DataModule(data, source, seed=1), tmp_path, tmp_path / "part" / "last.ckpt")
     assert part.seen + rest.seen == whole.seen
+    assert not multiprocessing.active_children()
 
 
 def test_first_only(prepared: Prepare, tmp_path: Path) -> None:

@@ -39,6 +39,15 @@ class StepLoader:
         """Start a pass when the first batch is asked for."""
         yield from self.loader
 
+    @property
+    def _iterator(self) -> Any:
+        """The loader's running pass, by the name under which Lightning ends its workers."""
+        return self.loader._iterator
+
+    @_iterator.setter
+    def _iterator(self, iterator: Any) -> None:
+        self.loader._iterator = iterator
+
     def state_dict(self) -> dict[str, Any]:
         """Nothing to keep."""
         return {}
