@@ -17,7 +17,7 @@ def test_long_texts_are_encoded_in_pieces(
     config: TokenizerConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokenizer = config.build([TEXT])
-    texts = ["short", "", TEXT, "no end of a line " * 20, "last"]
+    texts = ["short <eos>", "", TEXT, "no end of a line " * 20, "last"]
     whole = [tokenizer.encode(text) for text in texts]
     monkeypatch.setattr(module, "PIECE", 100)
     assert len(list(pieces(TEXT))) > 5

@@ -7,6 +7,7 @@ from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from truesweep.data.frames import input_frame, is_ours, separator
@@ -94,12 +95,26 @@ def _encode(
     tokenizer: PreTrainedTokenizerBase, batch: list[tuple[int, str]], argument: str
 ) -> Iterator[tuple[int, Tokens]]:
     owners, texts = zip(*batch, strict=True)
-    rows = tokenizer(
-        **{argument: list(texts)},
+    encoded = _fast if is_ours(tokenizer) else _any
+    for owner, row in zip(owners, encoded(tokenizer, list(texts), argument), strict=True):
+        yield owner, np.array(row, dtype=np.int32)
+
+
+def _fast(tokenizer: PreTrainedTokenizerBase, texts: list[str], _: str) -> Iterable[list[int]]:
+    """Four times faster than the call of transformers, which also finds where each token begins."""
+    backend: Tokenizer = tokenizer.backend_tokenizer
+    backend.encode_special_tokens = True  # the call's `split_special_tokens`
+    return (row.ids for row in backend.encode_batch_fast(texts, add_special_tokens=False))
+
+
+def _any(
+    tokenizer: PreTrainedTokenizerBase, texts: list[str], argument: str
+) -> Iterable[list[int]]:
+    rows: Iterable[list[int]] = tokenizer(
+        **{argument: texts},
         add_special_tokens=False,
         return_attention_mask=False,
         return_token_type_ids=False,
         verbose=False,  # no word about a model's context: rows are cut later
     )["input_ids"]
-    for owner, row in zip(owners, rows, strict=True):
-        yield owner, np.array(row, dtype=np.int32)
+    return rows
