@@ -102,6 +102,15 @@ class DataModule(pl.LightningDataModule):
         count = micro_batch_count(batch["size"], self._world_size, self.micro_batch_size)
         return split(batch, self.micro_batch_size, count)
 
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int
+    ) -> Batch:
+        """Move the tensors of a batch; its lists stay where they are."""
+        return {
+            key: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+            for key, value in batch.items()
+        }
+
     def train_dataloader(self) -> StepLoader:
         """This rank's share of each optimizer step, from the step where training stands."""
         dataset = self.train

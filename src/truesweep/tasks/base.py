@@ -306,16 +306,6 @@ class Task(pl.LightningModule):
             self.record(values, self.steps_done)
         self.progress.start_clock()
 
-    def transfer_batch_to_device(
-        self, batch: Batch, device: torch.device, dataloader_idx: int
-    ) -> Batch:
-        """Move the tensors of a batch; its lists stay where they are."""
-        moved = {
-            k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v
-            for k, v in batch.items()
-        }
-        return cast(Batch, moved)
-
 
 STOP_SIGNALS = (15, 2, 10)
 """SIGTERM, SIGINT, SIGUSR1: when ranks were sent different ones, the first here counts."""
