@@ -1,4 +1,4 @@
-"""Tokenizers by name: characters, bytes, byte-level BPE, or a pretrained one.
+"""Tokenizers by name: characters, bytes, words, byte-level BPE, or a pretrained one.
 
 All of them are Hugging Face tokenizers, so that an exported folder works anywhere. Encoding adds no
 special token by itself here; which tokens stand around a sample is decided in `frames`.
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from annotated_types import Ge
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from truesweep.errors import ConfigError
@@ -93,6 +93,39 @@ class Bpe(TokenizerConfig):
             min_frequency=self.min_frequency,
             special_tokens=list(SPECIALS.values()),
             initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+            show_progress=False,
+        )
+        backend.train_from_iterator(texts, trainer)
+        return _fast(backend)
+
+
+@dataclass(kw_only=True)
+class Word(TokenizerConfig):
+    """One token for each word between spaces that the training split repeats; others are `<unk>`.
+
+    For classifying short texts: the pieces of a rare word carry associations that are none of its
+    own, and `<unk>` carries none. Decoding puts one space between words.
+
+    Args:
+        vocab_size: Words at most, with the 4 special tokens.
+        min_frequency: How often a word must occur to be kept.
+        lowercase: Take upper and lower case for the same.
+    """
+
+    vocab_size: Annotated[int, Ge(5)] = 30_000
+    min_frequency: Annotated[int, Ge(1)] = 2
+    lowercase: bool = False
+
+    def build(self, texts: Iterable[str]) -> PreTrainedTokenizerBase:
+        """Count the words of `texts`."""
+        backend = Tokenizer(models.WordLevel(unk_token=SPECIALS["unk_token"]))
+        if self.lowercase:
+            backend.normalizer = normalizers.Lowercase()
+        backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        trainer = trainers.WordLevelTrainer(
+            vocab_size=self.vocab_size,
+            min_frequency=self.min_frequency,
+            special_tokens=list(SPECIALS.values()),
             show_progress=False,
         )
         backend.train_from_iterator(texts, trainer)

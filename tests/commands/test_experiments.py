@@ -1,0 +1,46 @@
+"""Every shipped experiment and debug preset runs."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.commands.conftest import WORDS
+from truesweep.commands.train import train
+from truesweep.config import shipped
+
+TINY = ["logger=none", "trainer.threads=1", "trainer.accelerator=cpu", "data.batch_size=4"]
+TINY += ["model.width=32", "model.heads=2", "model.feed_forward=64"]
+EXPERIMENTS = sorted(path.stem for path in (shipped("conf") / "experiment").glob("*.yaml"))
+DEBUG = sorted(path.stem for path in (shipped("conf") / "debug").glob("*.yaml"))
+
+
+def results(folder: Path) -> dict[str, float]:
+    (run,) = folder.iterdir()
+    loaded: dict[str, float] = json.loads((run / "results.json").read_text())
+    return loaded
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_runs_for_two_steps(workplace: Path, name: str) -> None:
+    asked = [f"experiment={name}", *TINY, "trainer.max_steps=2", "name=x"]
+    if name == "translation":
+        asked += ["task.max_new_tokens=4", "task.beam_size=2", "data.test_fraction=0.01"]
+    assert train(asked, [], None, False) == 0
+    assert results(workplace / "outputs/x")["train/steps"] == 2
+
+
+@pytest.mark.parametrize("name", DEBUG)
+def test_a_debug_preset_runs(workplace: Path, name: str) -> None:
+    Path("text.txt").write_text("\n".join(WORDS * 60))
+    asked = [f"debug={name}", *TINY, "data=files", "data.train=text.txt", "data.max_length=16"]
+    assert train([*asked, "model.depth=1", "name=x"], [], None, False) == 0
+    figures = results(workplace / "outputs/x")
+    if name == "overfit":
+        # The one batch is learnt by heart, which says nothing about the test split.
+        assert figures["val/loss"] < 0.5 * figures["test/loss"]
+
+
+def test_there_is_an_experiment_for_each_task() -> None:
+    assert {"lm_char", "translation", "classification"} <= set(EXPERIMENTS)
+    assert DEBUG
