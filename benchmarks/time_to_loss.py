@@ -2,10 +2,10 @@
 
     python benchmarks/time_to_loss.py train.txt val.txt [--rounds 1]
 
-The plain run is nanoGPT's setting for a CPU (4 layers, 4 heads, width 128, windows of 64, 12 of them
-a step, AdamW at 1e-3 with cosine to 1e-4, 2,000 steps) written out with transformers and torch. Times
-are of the training loops, without validation. Both losses are read over the whole validation text
-in windows of 64.
+The plain run is nanoGPT's setting for a CPU (4 layers, 4 heads, width 128, windows of 64, 12 of
+them a step, AdamW at 1e-3 with cosine to 1e-4, 2,000 steps) written out with transformers and
+torch. Times are of the training loops, without validation. Both losses are read over the whole
+validation text in windows of 64.
 """
 
 import argparse

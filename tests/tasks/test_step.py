@@ -81,15 +81,17 @@ def test_a_step_without_finite_gradients_is_skipped_and_counted(workplace: Path)
     assert all(torch.isfinite(w).all() for w in weights.values())
 
 
-def test_gradients_that_stay_infinite_end_the_training(workplace: Path) -> None:
+def test_gradients_that_stay_infinite_end_the_training(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     parts = parts_of("lm", workplace, "trainer.max_steps=50")
     original = parts.task.loss
-    parts.task.loss = (
-        lambda batch: (  # type: ignore[method-assign]
-            original(batch)[0] * float("inf"),
-            *original(batch)[1:],
-        )
-    )
+
+    def infinite(batch: dict[str, Any]) -> tuple[torch.Tensor, ...]:
+        loss, nll, count = original(batch)
+        return loss * float("inf"), nll, count
+
+    monkeypatch.setattr(parts.task, "loss", infinite)
     with pytest.raises(DivergedError, match="10 steps in a row"):
         fit(parts, workplace)
 
