@@ -10,7 +10,7 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins import CheckpointIO
-from pytorch_lightning.strategies import DDPStrategy, Strategy
+from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 
 from truesweep.errors import ConfigError
 
@@ -35,7 +35,8 @@ class TrainerSettings:
         accelerator: `cpu`, `gpu`, … or `auto`.
         devices: Devices of one node: how many, which, or `auto`.
         num_nodes: Nodes, each with `devices`.
-        strategy: `auto` (one device, or DDP), `ddp`, `fsdp`, or any other of Lightning's names.
+        strategy: `auto` (one device, or DDP), `ddp`, `fsdp` (PyTorch's `fully_shard`), or any other
+            of Lightning's names.
         precision: Lightning's names; `bf16-mixed` keeps weights in fp32.
         compile: `torch.compile` the whole model (True) or each of its layers (`layers`), which
             starts sooner.
@@ -161,10 +162,18 @@ class TrainerSettings:
     def _strategy(self) -> str | Strategy:
         if self.world_size == 1:
             return "auto"
+        backend = "gloo" if self.is_cpu() else None
+        if self.strategy == "fsdp":
+            return ModelParallelStrategy(
+                data_parallel_size=self.world_size,
+                tensor_parallel_size=1,
+                save_distributed_checkpoint=False,  # one file, whatever the number of ranks
+                process_group_backend=backend,
+            )
         if self.strategy not in ("auto", "ddp"):
             return self.strategy
         return DDPStrategy(
-            process_group_backend="gloo" if self.is_cpu() else None,
+            process_group_backend=backend,
             # Nothing in a transformer's buffers changes, and an evaluation may not wait for others.
             broadcast_buffers=False,
             gradient_as_bucket_view=True,

@@ -20,7 +20,7 @@ from truesweep.errors import ConfigError
 
 Head = Literal["causal", "seq2seq", "classifier"]
 
-PRESETS = ("gpt2", "llama", "qwen3", "lfm2", "t5", "bart", "marian", "bert", "modernbert")
+PRESETS = ("gpt2", "llama", "qwen3", "lfm2", "t5", "bart", "mbart", "marian", "bert", "modernbert")
 """Architectures with a file in `conf/model`; others go by `model=auto model.architecture=NAME`."""
 
 AUTO_CLASSES: dict[Head, Any] = {

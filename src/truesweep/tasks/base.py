@@ -15,6 +15,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
+from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torchmetrics import Metric
@@ -22,6 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from truesweep.metrics.likelihood import IGNORED, token_nll
 from truesweep.tasks.progress import Progress
+from truesweep.tasks.sharding import gradients_stay_local, is_sharded, shard, whole
 
 Batch = dict[str, Any]
 """One rank's share of an optimizer step: tensors and lists of one entry a row; `size` is the number
@@ -157,6 +159,12 @@ class Task(pl.LightningModule):
         done = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
         return int(done)
 
+    def configure_model(self) -> None:
+        """Shard the model where the strategy asks for it; Lightning may call this twice."""
+        if isinstance(self.trainer.strategy, ModelParallelStrategy):
+            assert self.device_mesh is not None
+            shard(self.model, self.device_mesh["data_parallel"])
+
     def configure_optimizers(self) -> Optimizer:
         """Build the optimizer; its groups keep their peak rate as `initial_lr`."""
         optimizer = self.plan.make_optimizer(self.model)
@@ -216,8 +224,12 @@ class Task(pl.LightningModule):
 
     def _gradients_stay_local(self, local: bool) -> AbstractContextManager[None]:
         """Synchronise gradients once a step, with the last micro-batch."""
+        if not local:
+            return nullcontext()
+        if is_sharded(self.model):
+            return gradients_stay_local(self.model)
         wrapped: Any = self.trainer.strategy.model
-        if local and hasattr(wrapped, "no_sync"):
+        if hasattr(wrapped, "no_sync"):
             return cast(AbstractContextManager[None], wrapped.no_sync())
         return nullcontext()
 
@@ -243,10 +255,7 @@ class Task(pl.LightningModule):
 
     def _clip(self) -> Tensor:
         limit = self.plan.gradient_clip_val or math.inf
-        wrapped: Any = self.trainer.strategy.model
-        if hasattr(wrapped, "clip_grad_norm_"):  # sharded: the norm spans the ranks
-            return cast(Tensor, wrapped.clip_grad_norm_(limit))
-        return nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        return whole(nn.utils.clip_grad_norm_(self.model.parameters(), limit))
 
     def _write_row(self, step: int, lr: float) -> None:
         """Write a row of training metrics every few steps, before anything saves this step."""

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel
 
+from truesweep.tasks.sharding import is_sharded
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
@@ -80,6 +82,7 @@ def generate(model: PreTrainedModel, input_ids: Tensor, **arguments: Any) -> Ten
             input_ids=input_ids,
             attention_mask=attention_mask,
             generation_config=GenerationConfig(**special, **arguments),
+            synced_gpus=is_sharded(model),  # ranks go on until the last of them is done
         )
     finally:
         model.train(was_training)

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from truesweep.metrics.likelihood import BitsPerByte, NegativeLogLikelihood, Perplexity
 from truesweep.tasks.base import Batch, Recipe, Task, losses
 from truesweep.tasks.generation import Sampling, continue_ids
+from truesweep.tasks.sharding import is_sharded
 
 PROMPT_TOKENS = 16
 """How much of a scored text is shown to the model to be continued."""
@@ -89,7 +90,7 @@ class LanguageModeling(Task):
 
     def tables(self) -> dict[str, tuple[list[str], list[list[Any]]]]:
         """A text that the model makes up behind the first words it was scored on."""
-        if not self.prompt or not self.sampling.max_new_tokens:
+        if not self.prompt or not self.sampling.max_new_tokens or is_sharded(self.model):
             return {}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)

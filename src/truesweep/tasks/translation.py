@@ -12,6 +12,7 @@ from truesweep.metrics.likelihood import NegativeLogLikelihood, Perplexity
 from truesweep.metrics.text import CorpusBleu, CorpusChrF
 from truesweep.tasks.base import Batch, Recipe, Task, losses
 from truesweep.tasks.generation import generate
+from truesweep.tasks.sharding import is_sharded
 
 
 class Translation(Task):
@@ -103,6 +104,9 @@ class Translation(Task):
             cast(NegativeLogLikelihood, self.metrics[name]).update_sums(nll, count)
         limit = self.val_generated if split_name == "val" else None
         rows = [r for r, i in enumerate(batch["index"]) if limit is None or i < limit]
+        if not rows and is_sharded(self.model):
+            # Other ranks translate and need this one for it, in validation too.
+            self.translate_ids(batch["input_ids"][:1], batch["attention_mask"][:1])
         if not rows:
             return
         hypotheses = self.translate_ids(batch["input_ids"][rows], batch["attention_mask"][rows])

@@ -1,0 +1,45 @@
+"""Runs on several ranks of one machine; those of GPUs skip where there is none."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.commands.conftest import SMALL, truesweep
+
+pytestmark = pytest.mark.slow
+
+
+def results(folder: Path) -> dict[str, float]:
+    (run,) = folder.iterdir()
+    loaded = json.loads((run / "results.json").read_text())
+    return {k: v for k, v in loaded.items() if isinstance(v, float) and k != "train/seconds"}
+
+
+@pytest.mark.parametrize("task", ["lm", "translation"])
+def test_a_sharded_model_learns_the_same(
+    data: dict[str, list[str]], workplace: Path, task: str
+) -> None:
+    asked = [*data[task], *SMALL, "model.dropout=0", "optimizer=adamw", "data.micro_batch_size=2"]
+    shared = [*asked, "trainer.devices=2", "trainer.strategy=fsdp", "name=sharded"]
+    done = truesweep("train", *shared, cwd=workplace)
+    assert done.code == 0, done.out + done.err
+    done = truesweep("train", *asked, "name=whole", cwd=workplace)
+    assert done.code == 0, done.out + done.err
+    sharded, whole = results(workplace / "outputs/sharded"), results(workplace / "outputs/whole")
+    assert sharded == pytest.approx(whole, rel=1e-4)
+    done = truesweep(
+        "export", str(next((workplace / "outputs/sharded").iterdir())), "out", cwd=workplace
+    )
+    assert done.code == 0, done.err
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("task", ["lm", "translation", "classification"])
+def test_a_gpu_trains(data: dict[str, list[str]], workplace: Path, task: str) -> None:
+    asked = [*data[task], *SMALL, "trainer=gpu", "trainer.accelerator=gpu", "name=x"]
+    done = truesweep("train", *asked, cwd=workplace)
+    assert done.code == 0, done.out + done.err
+    assert results(workplace / "outputs/x")["test/loss"] > 0

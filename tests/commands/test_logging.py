@@ -1,0 +1,74 @@
+"""What a run leaves for W&B, and runs without it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.commands.conftest import SMALL
+from truesweep.commands.train import train
+from truesweep.record.metrics import read
+
+
+def test_the_wandb_record_holds_what_metrics_hold(
+    data: dict[str, list[str]], workplace: Path
+) -> None:
+    asked = [*data["lm"], *SMALL, "logger=wandb", "name=x", "optimizer.lr=0.03"]
+    assert train(asked, [], None, False) == 0
+    (run,) = (workplace / "outputs/x").iterdir()
+    (record,) = (run / "wandb").glob("offline-run-*/*.wandb")
+    leet = [str(Path(sys.executable).parent / "wandb"), "leet", "inspect", "--json", str(record)]
+    shown = subprocess.run(leet, capture_output=True, text=True, check=True).stdout
+    for name in ("train/loss", "val/loss", "lr", "grad_norm", "tokens_per_second", "tokens"):
+        assert name in shown
+    assert "0.03" in shown
+    last = read(run / "metrics.jsonl")[-1]["val/loss"]
+    assert f"{last:.6f}"[:7] in shown
+    assert json.loads((run / "results.json").read_text())["test/loss"] > 0
+
+
+def test_a_run_needs_neither_wandb_nor_datasets(
+    data: dict[str, list[str]], workplace: Path
+) -> None:
+    code = (
+        "import sys\n"
+        "for name in ('wandb', 'datasets'): sys.modules[name] = None\n"
+        f"sys.argv[1:] = {['train', *data['lm'], *SMALL, 'name=x']!r}\n"
+        "from truesweep.commands import main\n"
+        "main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=workplace, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("how", ["true", "layers"])
+def test_a_compiled_run_has_the_keys_of_an_uncompiled_one(
+    data: dict[str, list[str]], workplace: Path, how: str
+) -> None:
+    asked = [*data["lm"], *SMALL, f"trainer.compile={how}", "trainer.max_steps=2", "name=x"]
+    assert train([*asked, "model=gpt2"], [], None, False) == 0
+    (run,) = (workplace / "outputs/x").iterdir()
+    import torch
+
+    keys = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert not [key for key in keys if "_orig_mod" in key]
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        ["optimizer=adamw", "optimizer.weight_decay=0.2"],
+        ["optimizer=sgd", "scheduler=cosine"],
+        ["optimizer._target_=torch.optim.NAdam", "optimizer.lr=1e-3", "scheduler=wsd"],
+        ["optimizer=muon", "scheduler=constant", "callbacks.early_stopping.patience=1"],
+    ],
+    ids=["adamw", "sgd", "nadam", "muon"],
+)
+def test_optimizers_and_schedules_train(
+    data: dict[str, list[str]], workplace: Path, optimizer: list[str]
+) -> None:
+    assert train([*data["lm"], *SMALL, *optimizer, "name=x"], [], None, False) == 0
