@@ -10,7 +10,7 @@ from pytorch_lightning import Trainer
 
 from truesweep.commands.resume import work_in
 from truesweep.commands.show import show_figures
-from truesweep.config import check
+from truesweep.config import check, redact_overrides
 from truesweep.config.update import update
 from truesweep.data import Source
 from truesweep.data.module import DataModule
@@ -73,7 +73,7 @@ def _score_run(
     prepared = prepare(source, make(config, "tokenizer"), task_kind(config), labels=labels)
     task = build_task(config, loaded.model, prepared)
     figures = score(config, task, prepared, source, split)
-    record(run, {"split": split, "checkpoint": checkpoint, "overrides": list(overrides)}, figures)
+    record(run, {"split": split, "checkpoint": checkpoint, "overrides": redact_overrides(overrides)}, figures)
     return figures
 
 

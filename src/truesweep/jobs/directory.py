@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -83,12 +84,17 @@ class RunDirectory:
         except FileExistsError:
             raise ConfigError(_exists_message(path)) from None
         run = cls(path)
-        run.checkpoints.mkdir()
-        (path / "logs").mkdir()
-        write_atomic(path / "overrides.yaml", yaml.safe_dump(list(overrides), allow_unicode=True))
-        write_json(path / "provenance.json", provenance)
-        # The configuration comes last: a directory that has one is whole.
-        write_atomic(run.config, config)
+        try:
+            run.checkpoints.mkdir()
+            (path / "logs").mkdir()
+            asked = yaml.safe_dump(list(overrides), allow_unicode=True)
+            write_atomic(path / "overrides.yaml", asked)
+            write_json(path / "provenance.json", provenance)
+            # The configuration comes last: a directory that has one is whole.
+            write_atomic(run.config, config)
+        except BaseException:
+            shutil.rmtree(path)
+            raise
         return run
 
     @classmethod
