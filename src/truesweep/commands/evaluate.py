@@ -73,7 +73,11 @@ def _score_run(
     prepared = prepare(source, make(config, "tokenizer"), task_kind(config), labels=labels)
     task = build_task(config, loaded.model, prepared)
     figures = score(config, task, prepared, source, split)
-    record(run, {"split": split, "checkpoint": checkpoint, "overrides": redact_overrides(overrides)}, figures)
+    record(
+        run,
+        {"split": split, "checkpoint": checkpoint, "overrides": redact_overrides(overrides)},
+        figures,
+    )
     return figures
 
 

@@ -1,5 +1,7 @@
 """Transformers models, new ones from a few numbers or pretrained ones, for a head."""
 
+from transformers.utils import logging
+
 from truesweep.models.heads import PRESETS, Head
 from truesweep.models.pretrained import Pretrained
 from truesweep.models.scratch import Scratch
@@ -15,3 +17,5 @@ __all__ = [
     "count_parameters",
     "flops_per_token",
 ]
+
+logging.disable_progress_bar()  # weights of our size load at once, and commands print results only
