@@ -24,7 +24,7 @@ from truesweep.jobs.launch import launch
 from truesweep.jobs.plan import plan
 from truesweep.record.metrics import read
 
-OURS = ["trainer.max_steps=115", "data.batch_size=16", "model.depth=3"]
+OURS = ["trainer.max_steps=140", "data.batch_size=16", "model.depth=3"]
 WINDOW, BATCH, STEPS, WARM_UP, PEAK, LEAST = 64, 12, 2000, 100, 1e-3, 1e-4
 
 
@@ -97,7 +97,7 @@ def whole_loss(model: GPT2LMHeadModel, ids: torch.Tensor) -> float:
 def ours(train: Path, val: Path) -> tuple[float, float]:
     """The same of our short run, as `truesweep train` makes it."""
     named = ["experiment=lm_char", "data=files", f"data.train={train}", f"data.val={val}"]
-    job = plan([*named, f"data.test={val}", *OURS, "trainer.val_check_interval=115", "name=x"])
+    job = plan([*named, f"data.test={val}", *OURS, "trainer.val_check_interval=140", "name=x"])
     with tempfile.TemporaryDirectory() as folder:
         run = create_run(job, Path(folder))
         assert launch(run) == 0

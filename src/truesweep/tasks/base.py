@@ -182,8 +182,7 @@ class Task(pl.LightningModule):
             group["lr"] = group["initial_lr"] * factor
         total = self._agree(batch)
         nll = self._backward(batch, total)
-        # The update stays out of autocast: an optimizer's matrix products choose their own type.
-        with torch.autocast(self.device.type, enabled=False):
+        with self._no_autocast():
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         self.progress.add(nll, total, samples=batch["size"])
@@ -213,9 +212,18 @@ class Task(pl.LightningModule):
         for i, micro_batch in enumerate(micro_batches):
             with self._gradients_stay_local(i + 1 < len(micro_batches)):
                 loss, micro_nll, _ = self.loss(micro_batch)
-                self.manual_backward(loss * scale)
+                with self._no_autocast():
+                    self.manual_backward(loss * scale)
             nll += micro_nll.detach()
         return nll
+
+    def _no_autocast(self) -> AbstractContextManager[None]:
+        """Lightning wraps the whole step in autocast, which is meant for the forward pass.
+
+        Backward operations have the types of their forward ones, and an optimizer's matrix products
+        choose their own.
+        """
+        return torch.autocast(self.device.type, enabled=False)
 
     def _micro_batches(self, batch: Batch) -> list[Batch]:
         """As many on every rank; where this rank has fewer samples, the last count for nothing."""
