@@ -1,16 +1,18 @@
 """Tokens per second of `truesweep train` over a bare PyTorch loop; same model, data and optimizer.
 
-    python benchmarks/throughput.py [KEY=VALUE]... [--steps 150] [--pairs 5]
+    python benchmarks/throughput.py [KEY=VALUE]... [--steps 200] [--rounds 3]
 
-Both run in turn, A B A B …, in this process; the ratio is taken pair by pair, since a machine's
-speed drifts. The bare loop does what a step needs and nothing else: forward, backward, clipping,
-learning rate, update. Ours is what a user gets: every row of metrics, progress, W&B's record.
+A machine's speed drifts by more than what is measured, so both take turns step by step: after each
+of our steps, the bare loop does one, on a model of its own. Ours is what a user gets, with every row
+of metrics, progress and W&B's record, and all that lies between two steps counts. The bare loop does
+what a step needs and nothing else: forward, backward, clipping, learning rate, update.
 """
 
 import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,6 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 
-from truesweep.callbacks import steps_done
 from truesweep.commands.train import create_run
 from truesweep.jobs.logs import logs
 from truesweep.jobs.parts import Parts, build
@@ -28,48 +29,39 @@ from truesweep.jobs.rank import Job, use_processor
 WARM_UP = 20
 
 
-class Timer(pl.Callback):
-    """The time from the end of the warm-up to the last step."""
+class Turns(pl.Callback):
+    """Lets the bare loop take a step after each of ours, and adds up both times."""
 
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
-        self.started = self.seconds = 0.0
+    def __init__(self, bare_step: Callable[[], None]) -> None:
+        self.bare_step = bare_step
+        self.ours: list[float] = []
+        self.bare: list[float] = []
+        self._since = 0.0
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Take the time."""
-        done = steps_done(trainer)
-        if done == WARM_UP:
-            self.started = time.perf_counter()
-        if done == self.steps:
-            self.seconds = time.perf_counter() - self.started
+    def on_train_start(self, *_: Any) -> None:
+        """The first of our steps begins."""
+        self._since = time.perf_counter()
 
-
-def ours(job: Plan, steps: int, folder: Path) -> float:
-    """Seconds a step of `truesweep train`."""
-    run = create_run(job, folder)
-    with logs(run, rank=0):
-        parts = build(run.read_config())
-        use_processor(parts)
-        training = Job(run, run.read_config(), parts)
-        timer = Timer(steps)
-        training.trainer.callbacks.append(timer)  # type: ignore[attr-defined]
-        training.fit(resume=False)
-        training.close(exit_code=0)
-    return timer.seconds / (steps - WARM_UP)
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Our step ends, the other's begins and ends, our next begins."""
+        now = time.perf_counter()
+        self.ours.append(now - self._since)
+        self.bare_step()
+        self._since = time.perf_counter()
+        self.bare.append(self._since - now)
 
 
-def bare(parts: Parts, steps: int) -> float:
-    """Seconds a step of a loop with nothing around it."""
+def bare_loop(parts: Parts) -> Callable[[], None]:
+    """A step of a loop with nothing around it."""
     model, recipe = parts.task.model.train(), parts.recipe
     optimizer = recipe.make_optimizer(model)
     peaks = [group["lr"] for group in optimizer.param_groups]
     bf16 = parts.trainer.precision == "bf16-mixed"
-    batches = _batches(parts, steps)
-    started = 0.0
-    for step, (inputs, labels) in enumerate(batches):
-        if step == WARM_UP:
-            started = time.perf_counter()
-        factor = recipe.schedule.factor(step, recipe.total_steps)
+    batches = enumerate(_batches(parts, recipe.total_steps))
+
+    def step() -> None:
+        number, (inputs, labels) = next(batches)
+        factor = recipe.schedule.factor(number, recipe.total_steps)
         for group, peak in zip(optimizer.param_groups, peaks, strict=True):
             group["lr"] = peak * factor
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
@@ -79,7 +71,8 @@ def bare(parts: Parts, steps: int) -> float:
         nn.utils.clip_grad_norm_(model.parameters(), recipe.gradient_clip_val or float("inf"))
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    return (time.perf_counter() - started) / (steps - WARM_UP)
+
+    return step
 
 
 def _batches(parts: Parts, steps: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
@@ -92,29 +85,41 @@ def _batches(parts: Parts, steps: int) -> list[tuple[torch.Tensor, torch.Tensor]
     return [(batch["input_ids"], batch["labels"]) for batch in collated]
 
 
+def measure(job: Plan, folder: Path) -> tuple[float, float]:
+    """Seconds of all our steps after the warm-up, and of all bare ones."""
+    run = create_run(job, folder)
+    with logs(run, rank=0):
+        parts = build(run.read_config())
+        use_processor(parts)
+        turns = Turns(bare_loop(build(run.read_config())))
+        training = Job(run, run.read_config(), parts)
+        training.trainer.callbacks.append(turns)  # type: ignore[attr-defined]
+        training.fit(resume=False)
+        training.close(exit_code=0)
+    return sum(turns.ours[WARM_UP:]), sum(turns.bare[WARM_UP:])
+
+
 def main() -> None:
-    """Measure pairs and print their ratios."""
+    """Measure rounds and print their ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("overrides", nargs="*")
-    parser.add_argument("--steps", type=int, default=150)
-    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
     fixed = [f"trainer.max_steps={asked.steps}", f"trainer.val_check_interval={10 * asked.steps}"]
     ratios = []
-    for pair in range(asked.pairs):
-        job = plan([*asked.overrides, *fixed, f"seed={pair}"])
+    for number in range(asked.rounds):
+        job = plan([*asked.overrides, *fixed, f"seed={number}"])
         with tempfile.TemporaryDirectory() as folder:
-            our_seconds = ours(job, asked.steps, Path(folder))
-        parts = build(job.config)
-        bare_seconds = bare(parts, asked.steps)
-        tokens = parts.source.batch_size * parts.source.max_length
-        ratios.append(bare_seconds / our_seconds)
+            ours, bare = measure(job, Path(folder))
+        counted = asked.steps - WARM_UP
+        ratios.append(bare / ours)
         print(
-            f"pair {pair}: ours {1e3 * our_seconds:.1f} ms/step ({tokens / our_seconds:,.0f} "
-            f"tokens/s), bare {1e3 * bare_seconds:.1f} ms/step, ratio {ratios[-1]:.3f}",
+            f"ours {1e3 * ours / counted:.1f} ms/step, bare {1e3 * bare / counted:.1f} ms/step, "
+            f"ratio {ratios[-1]:.3f}",
             flush=True,
         )
-    print(f"median ratio {statistics.median(ratios):.3f} of {len(ratios)} pairs")
+    print(f"median ratio {statistics.median(ratios):.3f} of {len(ratios)} rounds")
 
 
 if __name__ == "__main__":
