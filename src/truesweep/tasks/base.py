@@ -175,7 +175,7 @@ class Task(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Do one optimizer step on this rank's share of the step's samples."""
         step = self.steps_done
-        seed_step(self.plan.seed, self.global_rank, step)
+        seed_step(self.plan.seed, self.global_rank, step, self.device)
         optimizer = cast(Optimizer, self.optimizers())
         factor = self.plan.schedule.factor(step, self.plan.total_steps)
         for group in optimizer.param_groups:
@@ -341,7 +341,13 @@ def losses(
     return loss, token_nll(logits.detach(), labels)[0], count
 
 
-def seed_step(seed: int, rank: int, step: int) -> None:
-    """Make what is random in a step (dropout) a function of the seed, the rank and the step."""
-    state = np.random.SeedSequence((seed, rank, step)).generate_state(1, np.uint64)
-    torch.manual_seed(int(state[0]))
+def seed_step(seed: int, rank: int, step: int, device: torch.device) -> None:
+    """Make what is random in a step (dropout) a function of the seed, the rank and the step.
+
+    `torch.manual_seed` would queue a seed, with a stack trace, for every kind of device there could
+    be: a millisecond a step, never freed.
+    """
+    state = int(np.random.SeedSequence((seed, rank, step)).generate_state(1, np.uint64)[0])
+    torch.default_generator.manual_seed(state)
+    if device.type != "cpu":
+        getattr(torch, device.type).manual_seed(state)
