@@ -2,10 +2,11 @@
 
     python benchmarks/throughput.py [KEY=VALUE]... [--steps 200] [--rounds 3]
 
-A machine's speed drifts by more than what is measured, so both take turns step by step: after each
-of our steps, the bare loop does one, on a model of its own. Ours is what a user gets, with every row
-of metrics, progress and W&B's record, and all that lies between two steps counts. The bare loop does
-what a step needs and nothing else: forward, backward, clipping, learning rate, update.
+A machine's speed drifts by more than what is measured, so both take turns step by step: after
+each of our steps, the bare loop does one, on a model of its own. Ours is what a user gets, with
+every row of metrics, progress and W&B's record, and all that lies between two steps counts. The
+bare loop does what a step needs and nothing else: forward, backward, clipping, learning rate,
+update.
 """
 
 import argparse
