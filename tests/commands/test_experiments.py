@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.conftest import WORDS
+from tests.commands.conftest import write_data
 from truesweep.commands.train import train
 from truesweep.config import shipped
 
@@ -32,8 +32,8 @@ def test_an_experiment_runs_for_two_steps(workplace: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", DEBUG)
 def test_a_debug_preset_runs(workplace: Path, name: str) -> None:
-    Path("text.txt").write_text("\n".join(WORDS * 60))
-    asked = [f"debug={name}", *TINY, "data=files", "data.train=text.txt", "data.max_length=16"]
+    named = write_data(workplace)["lm"]
+    asked = [f"debug={name}", *TINY, *named, "data.max_length=16"]
     assert train([*asked, "model.depth=1", "name=x"], [], None, False) == 0
     figures = results(workplace / "outputs/x")
     if name == "overfit":

@@ -14,6 +14,7 @@ HARMLESS = (
     ".*does not have many workers.*",  # samples are already in memory, as token ids
     ".*`srun` command is available.*",  # ranks are started by ourselves
     ".*LeafSpec.*",  # Lightning's own use of torch
+    ".*torch.jit.script_method.*",  # torch's compiler's own use of torch
 )
 
 

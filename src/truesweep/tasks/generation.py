@@ -78,12 +78,14 @@ def generate(model: PreTrainedModel, input_ids: Tensor, **arguments: Any) -> Ten
     was_training = model.training
     model.eval()
     try:
-        return model.generate(  # type: ignore[no-any-return, operator]
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            generation_config=GenerationConfig(**special, **arguments),
-            synced_gpus=is_sharded(model),  # ranks go on until the last of them is done
-        )
+        # Each new length would be compiled anew; a cache of keys and values makes it cheap as it is.
+        with torch.compiler.set_stance("force_eager"):
+            return model.generate(  # type: ignore[no-any-return, operator]
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                generation_config=GenerationConfig(**special, **arguments),
+                synced_gpus=is_sharded(model),  # ranks go on until the last of them is done
+            )
     finally:
         model.train(was_training)
 
