@@ -78,7 +78,7 @@ def generate(model: PreTrainedModel, input_ids: Tensor, **arguments: Any) -> Ten
     was_training = model.training
     model.eval()
     try:
-        # Each new length would be compiled anew; a cache of keys and values makes it cheap as it is.
+        # Each new length would be compiled anew.
         with torch.compiler.set_stance("force_eager"):
             return model.generate(  # type: ignore[no-any-return, operator]
                 input_ids=input_ids,
