@@ -54,7 +54,7 @@ def refuse_sweeps(overrides: Sequence[str]) -> None:
     for override in overrides:
         if parse(override).is_sweep_override():
             raise ConfigError(
-                f"{redact_override(override)}: asks for several values. Add -m to sweep over "
+                f"{redact_override(override)}: asks for several values. A run takes one to sweep over "
                 "them; write key=[a,b] for a list, or 'key=\"a,b\"' for text with a comma"
             )
 
