@@ -55,7 +55,7 @@ def test_a_group_wants_the_name_of_an_option(tree: Path) -> None:
 
 @pytest.mark.parametrize("value", ["1,2", "choice(1,2)", "range(1,3)", "interval(0,1)", "glob(*)"])
 def test_sweeps_are_told_of_m(value: str) -> None:
-    with pytest.raises(ConfigError, match="A run takes one"):
+    with pytest.raises(ConfigError, match="a run takes one"):
         refuse_sweeps(["seed=1", f"a.b={value}"])
 
 

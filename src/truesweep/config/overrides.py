@@ -54,8 +54,8 @@ def refuse_sweeps(overrides: Sequence[str]) -> None:
     for override in overrides:
         if parse(override).is_sweep_override():
             raise ConfigError(
-                f"{redact_override(override)}: asks for several values. A run takes one to sweep over "
-                "them; write key=[a,b] for a list, or 'key=\"a,b\"' for text with a comma"
+                f"{redact_override(override)}: asks for several values, and a run takes one; write "
+                "key=[a,b] for a list, or 'key=\"a,b\"' for text with a comma"
             )
 
 
