@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 from truesweep.data.encode import encode
 from truesweep.data.frames import is_ours
 from truesweep.data.token_bytes import token_bytes
-from truesweep.data.tokenizers import Bpe, Byte, Char, Pretrained, TokenizerConfig
+from truesweep.data.tokenizers import Bpe, Byte, Char, Pretrained, TokenizerConfig, Word
 from truesweep.errors import ConfigError
 
 TEXTS = [
@@ -62,6 +62,20 @@ def test_bpe_learns_what_is_frequent_up_to_its_size() -> None:
     assert len(learned) == 270
     assert len(learned.encode("lower")) < 5
     assert len(Bpe(vocab_size=270, min_frequency=100).build(texts)) == 260
+
+
+@pytest.mark.parametrize("lowercase", [False, True])
+def test_words_that_occur_once_are_unknown(lowercase: bool, tmp_path: Path) -> None:
+    tokenizer = Word(lowercase=lowercase).build(["red The blue", "red the blue rare"])
+    tokenizer.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    unknown = tokenizer.unk_token_id
+    (row,) = encode(loaded, ["blue The rare red"])
+    assert row.tolist() == tokenizer.encode("blue The rare red")
+    known = [token != unknown for token in row.tolist()]
+    assert known == [True, lowercase, False, True]
+    assert is_ours(loaded)
+    assert loaded.decode(tokenizer.encode("blue  red")) == "blue red"
 
 
 def test_bpe_is_the_same_however_the_texts_are_cut() -> None:

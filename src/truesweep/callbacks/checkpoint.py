@@ -36,7 +36,6 @@ class Checkpoint(LightningCheckpoint):
         self.best_score: float | None = None
         self.best_step: int | None = None
         self.best_values: dict[str, float] = {}
-        self.last_saved: int | None = None
 
     @property
     def best_path(self) -> Path:
@@ -81,7 +80,6 @@ class Checkpoint(LightningCheckpoint):
 
     def save_last(self, trainer: pl.Trainer) -> None:
         """Write `last.ckpt`. All ranks call it, at the same step."""
-        self.last_saved = steps_done(trainer)
         trainer.save_checkpoint(self.last_path, weights_only=False)
 
     def _improves(self, score: float) -> bool:

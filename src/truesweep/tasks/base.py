@@ -185,7 +185,7 @@ class Task(pl.LightningModule):
         with self._no_autocast():
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        self.progress.add(nll, total, samples=batch["size"])
+        self.progress.add(nll, total)
         self._write_row(step + 1, lr=optimizer.param_groups[0]["lr"])
 
     def _agree(self, batch: Batch) -> Tensor:

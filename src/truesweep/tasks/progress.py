@@ -16,7 +16,6 @@ class Progress:
 
     def __init__(self) -> None:
         self.total_tokens: Tensor | float = 0.0
-        self.samples = 0
         self.skipped = 0
         self.skipped_in_a_row = 0
         self.gradient_norm: Tensor | float = 0.0
@@ -31,19 +30,17 @@ class Progress:
         """Targets trained on so far, over all ranks."""
         return int(self.total_tokens)
 
-    def add(self, nll: Tensor, count: Tensor, samples: int) -> None:
+    def add(self, nll: Tensor, count: Tensor) -> None:
         """Count a step.
 
         Args:
             nll: This rank's sum of negative log-likelihoods, nats.
             count: The step's targets over all ranks.
-            samples: The step's samples over all ranks.
         """
         self._nll = self._nll + nll.double()
         self._count = self._count + count
         self._rated_tokens = self._rated_tokens + count
         self.total_tokens = self.total_tokens + count
-        self.samples += samples
 
     def take_row(self, lr: float) -> dict[str, float]:
         """The metrics of the steps since the last row; starts the next one. All ranks call it."""
@@ -73,7 +70,6 @@ class Progress:
         """Plain numbers; the sum over ranks stands for the ranks' sums. All ranks call it."""
         return {
             "total_tokens": float(self.total_tokens),
-            "samples": self.samples,
             "skipped": self.skipped,
             "skipped_in_a_row": self.skipped_in_a_row,
             "nll": self._reduced_nll(),
@@ -83,7 +79,6 @@ class Progress:
     def load_state_dict(self, state: dict[str, Any], first: bool) -> None:
         """Take up saved counts; one rank, the first, takes the sum over ranks."""
         self.total_tokens = state["total_tokens"]
-        self.samples = state["samples"]
         self.skipped = state["skipped"]
         self.skipped_in_a_row = state["skipped_in_a_row"]
         self._nll = state["nll"] if first else 0.0

@@ -1,0 +1,35 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# One of two ranks: the store's file, its rank, the hash of its configuration.
+RANK = """
+import sys
+from types import SimpleNamespace
+import torch.distributed as dist
+from truesweep.callbacks import SameConfiguration
+
+store, rank, fingerprint = sys.argv[1:]
+dist.init_process_group("gloo", init_method=f"file://{store}", rank=int(rank), world_size=2)
+SameConfiguration(fingerprint).on_fit_start(SimpleNamespace(world_size=2), None)
+"""
+
+
+@pytest.mark.parametrize(("other", "codes"), [("a" * 64, [0, 0]), ("b" * 64, [1, 1])])
+def test_ranks_with_different_configurations_refuse(
+    tmp_path: Path, other: str, codes: list[int]
+) -> None:
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", RANK, str(tmp_path / "store"), str(rank), fingerprint],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank, fingerprint in enumerate(["a" * 64, other])
+    ]
+    errors = [rank.communicate(timeout=120)[1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == codes, errors
+    if codes == [1, 1]:
+        assert all("different configurations (rank 0: aaa" in error for error in errors)
