@@ -8,10 +8,12 @@ import truesweep
 ROOT = Path(truesweep.__file__).parent
 LAYERS = [
     {"commands"},
+    {"sweeps"},
+    {"report"},
     {"jobs"},
     {"config"},
     {"tasks", "data", "callbacks"},
-    {"models", "metrics", "optim", "record"},
+    {"models", "metrics", "optim", "record", "analysis"},
 ]
 HYDRA = {"hydra", "omegaconf"}
 

@@ -1,10 +1,12 @@
 """A run's directory: the frozen configuration a job starts from, and what the job leaves behind."""
 
+import fcntl
 import json
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -71,8 +73,16 @@ class RunDirectory:
         config: str,
         overrides: Sequence[str],
         provenance: dict[str, Any],
+        job: Mapping[str, Any] | None = None,
     ) -> "RunDirectory":
         """Make a new run's directory; one that exists is never written to.
+
+        Args:
+            path: The directory.
+            config: The frozen configuration, as text.
+            overrides: What the command line changed, secrets redacted.
+            provenance: Where the run's numbers will come from.
+            job: For a job of a sweep, what places it there; see `RunDirectory.job`.
 
         Raises:
             ConfigError: The directory exists.
@@ -90,6 +100,8 @@ class RunDirectory:
             asked = yaml.safe_dump(list(overrides), allow_unicode=True)
             write_atomic(path / "overrides.yaml", asked)
             write_json(path / "provenance.json", provenance)
+            if job is not None:
+                write_json(path / "job.json", job)
             # The configuration comes last: a directory that has one is whole.
             write_atomic(run.config, config)
         except BaseException:
@@ -123,6 +135,55 @@ class RunDirectory:
         return provenance
 
     @property
+    def job(self) -> dict[str, Any]:
+        """A job's place in its sweep, which is no part of what it is; empty for a single run.
+
+        `sweep`: its name; `label`: what varies, in short; `varies`: the swept keys and their
+        values; `point`: what jobs share that differ by their seed only; `trial`: the study that
+        hears of every validation.
+        """
+        file = self.path / "job.json"
+        return _read_json(file) if file.exists() else {}
+
+    @property
+    def alive(self) -> bool:
+        """Whether a process works on this run, on any node that sees the same files."""
+        try:
+            with _locked(self._lock, fcntl.LOCK_EX):
+                return False
+        except BlockingIOError:
+            return True
+
+    @contextmanager
+    def claim(self) -> Iterator[None]:
+        """Be the only job that works on this run; the lock dies with its holders.
+
+        Raises:
+            ConfigError: Another process works on it.
+        """
+        with ExitStack() as stack:
+            try:
+                descriptor = stack.enter_context(_locked(self._lock, fcntl.LOCK_EX))
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # its ranks may join
+            except BlockingIOError:
+                pid = self.status.get("pid", "unknown")
+                raise ConfigError(
+                    f"{os.path.relpath(self.path)} is being worked on (process {pid}); "
+                    "wait for its end, or stop it with SIGTERM and resume it"
+                ) from None
+            yield
+
+    @contextmanager
+    def join(self) -> Iterator[None]:
+        """Work on this run for the job that has claimed it, and maybe outlive it for a moment."""
+        with _locked(self._lock, fcntl.LOCK_SH):
+            yield
+
+    @property
+    def _lock(self) -> Path:
+        return self.path / ".lock"
+
+    @property
     def status(self) -> dict[str, Any]:
         """State, exit code, error, step and times; empty before the first start."""
         file = self.path / "status.json"
@@ -148,6 +209,16 @@ class RunDirectory:
     def end(self, state: State, exit_code: int, error: str | None = None) -> None:
         """A job has ended."""
         self.update_status(state=state, exit_code=exit_code, error=error, finished=_now())
+
+
+@contextmanager
+def _locked(file: Path, how: int) -> Iterator[int]:
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

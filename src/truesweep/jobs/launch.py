@@ -22,7 +22,15 @@ def launch(run: RunDirectory, resume: bool = False) -> int:
 
     Returns:
         The exit code: 0 done, 1 failed, 130 interrupted, 143 preempted.
+
+    Raises:
+        ConfigError: Another process works on this run.
     """
+    with run.claim():
+        return _run(run, resume)
+
+
+def _run(run: RunDirectory, resume: bool) -> int:
     trainer: TrainerSettings = make(run.read_config(), "trainer")
     run.begin()
     try:

@@ -14,6 +14,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from truesweep.callbacks import Stopped
 from truesweep.jobs.directory import RunDirectory
+from truesweep.jobs.orphan import leave_with_parent
 from truesweep.jobs.rank import run_rank
 
 SECONDS_TO_SAVE = 25
@@ -67,13 +68,15 @@ def run_ranks(run: RunDirectory, ranks: int, resume: bool) -> None:
 
 def _rank(directory: str, resume: bool) -> int:
     """One rank's entry point; returns the signal it stopped for, or 0."""
+    leave_with_parent()
+    run = RunDirectory(Path(directory))
     try:
-        run_rank(directory, resume)
+        with run.join():
+            run_rank(directory, resume)
     except Stopped as stopped:
         return stopped.signum
     except BaseException as error:
-        path = RunDirectory(Path(directory)).log(int(os.environ["RANK"]))
-        with path.open("a", encoding="utf-8") as file:
+        with run.log(int(os.environ["RANK"])).open("a", encoding="utf-8") as file:
             traceback.print_exception(error, file=file)
             file.write(f"{_MARK}{type(error).__name__}: {error}\n")
         raise

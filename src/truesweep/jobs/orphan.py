@@ -1,0 +1,30 @@
+"""A process that does not outlive the one that started it."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from multiprocessing.connection import wait
+
+SECONDS_TO_SAVE = 25
+"""How long a process may take to save and leave once its parent is gone."""
+
+
+def leave_with_parent() -> None:
+    """When the process that asked for this one dies, even by SIGKILL: save, leave, or be killed.
+
+    A forked server starts this process, so its parent in the system's eyes is another; the
+    sentinel is a pipe that only the asking process holds open.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    threading.Thread(target=_leave, args=[parent.sentinel], daemon=True).start()
+
+
+def _leave(sentinel: int) -> None:
+    wait([sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)  # training then saves, and everything else ends
+    time.sleep(SECONDS_TO_SAVE)
+    os.kill(os.getpid(), signal.SIGKILL)

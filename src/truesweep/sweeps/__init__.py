@@ -1,0 +1,1 @@
+"""Many jobs from one question: planned, run, pruned, resumed and summed up."""
