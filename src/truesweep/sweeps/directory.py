@@ -1,0 +1,217 @@
+"""A sweep's directory: what was asked, its jobs, and one run's directory for each of them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from truesweep.config import fingerprint, freeze
+from truesweep.errors import ConfigError
+from truesweep.jobs.directory import RunDirectory
+from truesweep.record.files import dump_json, write_atomic
+from truesweep.sweeps.job import Job
+from truesweep.sweeps.settings import Sweep
+
+ROOT = Path("outputs/sweeps")
+"""Where sweeps lie, relative to where a command is typed."""
+
+
+@dataclass(frozen=True)
+class SweepDirectory:
+    """Where everything of one sweep lies.
+
+    Args:
+        path: The directory, absolute.
+    """
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The sweep's name."""
+        return self.path.name
+
+    @property
+    def asked(self) -> Path:
+        """What was asked, command by command, and the settings of the latest."""
+        return self.path / "sweep.yaml"
+
+    @property
+    def summary(self) -> Path:
+        """One row a job; never believed over a job's own `status.json`."""
+        return self.path / "jobs.jsonl"
+
+    @property
+    def journal(self) -> Path:
+        """Optuna's storage, unless another was named."""
+        return self.path / "study.journal"
+
+    @property
+    def report(self) -> Path:
+        """The comparison of the jobs."""
+        return self.path / "report.html"
+
+    @classmethod
+    def open(cls, path: Path) -> "SweepDirectory":
+        """A sweep's directory that exists.
+
+        Raises:
+            ConfigError: It does not, or is no sweep's.
+        """
+        sweep = cls(path.absolute())
+        if not sweep.asked.is_file():
+            what = "has no sweep.yaml" if path.is_dir() else "does not exist"
+            raise ConfigError(
+                f"{path} {what}: name a sweep's directory, such as outputs/sweeps/NAME "
+                "(`truesweep train -m` prints it)"
+            )
+        return sweep
+
+    @staticmethod
+    def is_sweep(path: Path) -> bool:
+        """Whether a directory is a sweep's."""
+        return (path / "sweep.yaml").is_file()
+
+    def ask(
+        self,
+        overrides: Sequence[str],
+        config_dirs: Sequence[Path],
+        settings: Sweep,
+        launcher: Mapping[str, Any],
+    ) -> None:
+        """Record a command, in a new directory or in addition to what was asked before.
+
+        Args:
+            overrides: As typed, secrets redacted.
+            config_dirs: The user's own folders of configuration.
+            settings: The `sweeps` node, resolved.
+            launcher: Hydra's launcher node, resolved.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        entry = {
+            "overrides": list(overrides),
+            "config_dirs": [str(folder.absolute()) for folder in config_dirs],
+            "directory": str(Path.cwd()),
+        }
+        before = self.read()["asked"] if self.asked.exists() else []
+        record = {
+            "name": self.name,
+            "asked": [*before, *([] if entry in before else [entry])],
+            "sweeps": asdict(settings),
+            "launcher": dict(launcher),
+        }
+        write_atomic(self.asked, yaml.safe_dump(record, sort_keys=False, allow_unicode=True))
+
+    def read(self) -> dict[str, Any]:
+        """`name`, `asked`, `sweeps` and `launcher`."""
+        record: dict[str, Any] = yaml.safe_load(self.asked.read_text(encoding="utf-8"))
+        return record
+
+    @property
+    def settings(self) -> Sweep:
+        """The settings of the latest command."""
+        return Sweep(**self.read()["sweeps"])
+
+    @property
+    def launcher(self) -> dict[str, Any]:
+        """The launcher's settings of the latest command."""
+        return dict(self.read()["launcher"])
+
+    def jobs(self) -> list[Job]:
+        """All jobs that have a directory, in the order in which they were added."""
+        runs = [RunDirectory(config.parent) for config in self.path.glob("*/config.yaml")]
+        placed = sorted(((run.job, run) for run in runs), key=lambda pair: _place(*pair))
+        return [
+            Job(run, job.get("varies", {}), job.get("devices", 1), job.get("nodes", 1))
+            for job, run in placed
+        ]
+
+    def find(self, config: Mapping[str, Any]) -> RunDirectory | None:
+        """The directory of a job with this configuration, if there is one."""
+        run = RunDirectory(self.path / job_id(config))
+        return run if run.config.is_file() else None
+
+    def add(
+        self,
+        config: Mapping[str, Any],
+        overrides: Sequence[str],
+        varies: Mapping[str, Any],
+        *,
+        label: str,
+        number: int,
+        provenance: Mapping[str, Any],
+        devices: int = 1,
+        nodes: int = 1,
+        trial: Mapping[str, Any] | None = None,
+    ) -> Job:
+        """A job's directory: a new one, or that of the same configuration as it is.
+
+        Args:
+            config: The checked configuration.
+            overrides: What was asked for this job, secrets redacted.
+            varies: The swept keys and their values.
+            label: What varies, in short.
+            number: Its place in the order of the sweep's jobs.
+            provenance: Where its numbers will come from.
+            devices: Devices that it needs on each node.
+            nodes: Nodes that it needs.
+            trial: The search's trial that it is: `storage`, `study` and `number`.
+        """
+        run = self.find(config) or RunDirectory.create(
+            self.path / job_id(config),
+            config=freeze(config),
+            overrides=overrides,
+            provenance=dict(provenance),
+            job={
+                "sweep": self.name,
+                "label": label,
+                "varies": dict(varies),
+                "point": point_id(config),
+                "trial": None if trial is None else dict(trial),
+                "number": number,
+                "devices": devices,
+                "nodes": nodes,
+            },
+        )
+        return Job(run, dict(varies), devices, nodes)
+
+    def write_jobs(self, jobs: Sequence[Job], settings: Sweep) -> None:
+        """Sum up the jobs in `jobs.jsonl`."""
+        rows = [dump_json(_row(job, settings)) for job in jobs]
+        write_atomic(self.summary, "".join(f"{row}\n" for row in rows))
+
+    def read_jobs(self) -> list[dict[str, Any]]:
+        """The rows of `jobs.jsonl`; none before it is written."""
+        if not self.summary.exists():
+            return []
+        return [json.loads(line) for line in self.summary.read_text(encoding="utf-8").splitlines()]
+
+
+def job_id(config: Mapping[str, Any]) -> str:
+    """A job's id follows from what was asked, as a single run's does."""
+    return fingerprint(config)[:8]
+
+
+def point_id(config: Mapping[str, Any]) -> str:
+    """What jobs share that differ by their seed only."""
+    return fingerprint({key: value for key, value in config.items() if key != "seed"})[:8]
+
+
+def _place(job: Mapping[str, Any], run: RunDirectory) -> tuple[int, str]:
+    return job.get("number", 0), run.path.name
+
+
+def _row(job: Job, settings: Sweep) -> dict[str, Any]:
+    asked: list[str] = yaml.safe_load((job.run.path / "overrides.yaml").read_text(encoding="utf-8"))
+    figures = {name: job.objective(name, mode) for name, mode in settings.modes.items()}
+    return {
+        "id": job.id,
+        "overrides": asked,
+        "varies": job.varies,
+        "state": job.state,
+        "exit_code": job.run.status.get("exit_code"),
+        "objective": figures if len(figures) > 1 else next(iter(figures.values())),
+    }

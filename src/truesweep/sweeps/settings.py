@@ -1,0 +1,120 @@
+"""The `sweeps` node: what is varied, how points are chosen, how much may be spent."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from annotated_types import Ge, Gt, Len
+
+from truesweep.errors import ConfigError
+
+Method = Literal["grid", "random", "search"]
+Sampler = Literal["tpe", "cmaes", "gp", "nsga2", "qmc", "random"]
+Pruner = Literal["median", "halving", "hyperband"]
+Direction = Literal["minimize", "maximize"]
+
+HIGHER_IS_BETTER = ("bleu", "chrf", "f1_macro", "f1_weighted", "accuracy", "tokens_per_second")
+"""Last parts of metrics of which more is better; of all others less is."""
+
+
+@dataclass(kw_only=True, frozen=True)
+class Sweep:
+    """What a sweep varies and how.
+
+    Args:
+        space: Swept keys, each with a list of values or a sweep in Hydra's grammar, such as
+            `choice(1,2)`, `range(1,9)` or `tag(log, interval(1e-4, 1e-2))`; a single value is
+            fixed. `key=a,b` on the command line adds to them or replaces them.
+        zip: Lists of keys whose values go together, the first with the first.
+        exclude: Combinations that are left out, each a mapping of some keys to a value, a list of
+            values, or a comparison such as `">= 0.01"`.
+        method: `grid`, all combinations; `random`, `jobs` points drawn from the space; `search`,
+            points that Optuna chooses by the results so far.
+        sampler: How a search chooses.
+        objective: Metrics by which jobs are compared; several make a search multi-objective.
+        direction: One for each objective; None: higher for BLEU, chrF, F1, accuracy and
+            throughput, lower for all others.
+        pruner: Stops jobs of a search that are not promising; None: none is stopped.
+        pruner_startup: Jobs that end before the median pruner stops any.
+        pruner_warmup: Optimizer steps that every job gets.
+        pruner_reduction: Of so many jobs halving and hyperband keep one at each rung.
+        jobs: Budget: points to try (random, search); for a grid the most it may have.
+        hours: Budget: no job starts later than this.
+        seeds: Seeds per point, counted up from `seed`, or the seeds themselves.
+        seed: Decides what is shuffled, drawn or sampled.
+        retries: How often a failed job is tried again, from its last checkpoint.
+        fail_fast: Stop the sweep at the first job that fails after its retries.
+        stall_minutes: A job that reports nothing for so long is stopped and counts as failed;
+            None: it is waited for.
+        storage: Optuna's storage, for several drivers that share one search: a file or a
+            database's URL; None: `study.journal` in the sweep's directory.
+    """
+
+    space: dict[str, Any] = field(default_factory=dict)
+    zip: list[Annotated[list[str], Len(2)]] = field(default_factory=list)
+    exclude: list[dict[str, Any]] = field(default_factory=list)
+    method: Method = "grid"
+    sampler: Sampler = "tpe"
+    objective: str | Annotated[list[str], Len(1)] = "val/loss"
+    direction: Direction | list[Direction] | None = None
+    pruner: Pruner | None = None
+    pruner_startup: Annotated[int, Ge(0)] = 5
+    pruner_warmup: Annotated[int, Ge(0)] = 0
+    pruner_reduction: Annotated[int, Ge(2)] = 3
+    jobs: Annotated[int, Gt(0)] | None = None
+    hours: Annotated[float, Gt(0)] | None = None
+    seeds: Annotated[int, Gt(0)] | Annotated[list[int], Len(1)] = 1
+    seed: Annotated[int, Ge(0)] = 0
+    retries: Annotated[int, Ge(0)] = 0
+    fail_fast: bool = False
+    stall_minutes: Annotated[float, Gt(0)] | None = None
+    storage: str | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.direction, list) and len(self.direction) != len(self.objectives):
+            raise ConfigError(
+                f"sweeps.direction has {len(self.direction)} entries for "
+                f"{len(self.objectives)} objectives; give one for each"
+            )
+        if self.method == "random" and self.jobs is None:
+            raise ConfigError("sweeps.method=random: how many points? Give sweeps.jobs=20, say")
+        if self.method == "search" and self.jobs is None and self.hours is None:
+            raise ConfigError(
+                "sweeps.method=search has no end; give a budget, sweeps.jobs=30 or sweeps.hours=2"
+            )
+        if self.pruner is not None and self.method != "search":
+            raise ConfigError(
+                f"sweeps.pruner={self.pruner} needs sweeps.method=search; set that or pruner=null"
+            )
+        if self.pruner is not None and len(self.objectives) > 1:
+            raise ConfigError("sweeps.pruner: jobs with several objectives cannot be pruned")
+
+    @property
+    def objectives(self) -> list[str]:
+        """The metrics, as a list."""
+        return [self.objective] if isinstance(self.objective, str) else list(self.objective)
+
+    @property
+    def directions(self) -> list[Direction]:
+        """A direction for each of the objectives."""
+        if isinstance(self.direction, list):
+            return list(self.direction)
+        return [self.direction or natural_direction(name) for name in self.objectives]
+
+    @property
+    def modes(self) -> dict[str, Literal["min", "max"]]:
+        """`min` or `max` by objective, as callbacks and `Job.objective` have it."""
+        return {
+            name: "min" if direction == "minimize" else "max"
+            for name, direction in zip(self.objectives, self.directions, strict=True)
+        }
+
+    def seed_list(self, first: int) -> list[int]:
+        """The seeds of each point, given the configuration's own."""
+        if isinstance(self.seeds, int):
+            return [first + i for i in range(self.seeds)]
+        return list(self.seeds)
+
+
+def natural_direction(metric: str) -> Direction:
+    """Whether more of a metric is better."""
+    return "maximize" if metric.rpartition("/")[2] in HIGHER_IS_BETTER else "minimize"
