@@ -1,0 +1,126 @@
+"""What a run's `metrics.jsonl` says, small enough to keep for hundreds of runs."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from truesweep.errors import DataError
+from truesweep.record.metrics import read
+from truesweep.report.downsample import lttb
+
+AXES = ("step", "tokens", "time")
+MAIN_SHARE = 4
+"""A loss is drawn with so many times the points of a learning rate or a norm."""
+KNOTS = 48
+"""Rows from which tokens and seconds are interpolated at any step."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One metric over a run.
+
+    Args:
+        steps: Optimizer steps, ascending.
+        values: The values there; None where not finite, which breaks the line.
+        recorded: How many points the run recorded.
+        lowest: The lowest finite value recorded, None if there is none.
+        highest: The highest.
+    """
+
+    steps: list[int]
+    values: list[float | None]
+    recorded: int
+    lowest: float | None
+    highest: float | None
+
+
+@dataclass(frozen=True)
+class History:
+    """A run's curves.
+
+    Args:
+        curves: By the metric's name.
+        clock: Some rows of (step, tokens, seconds), the first and the last among them.
+        last: The last row.
+        problem: Why there are none, if the record is damaged.
+    """
+
+    curves: Mapping[str, Curve] = field(default_factory=dict)
+    clock: Sequence[tuple[int, int, float]] = ()
+    last: Mapping[str, Any] = field(default_factory=dict)
+    problem: str | None = None
+
+
+def read_history(path: Path, points: int) -> History:
+    """Read a `metrics.jsonl`; one that was read before and has not grown is not read again.
+
+    Args:
+        path: The file; without one there are no curves.
+        points: The most that are kept of a loss.
+    """
+    try:
+        stat = path.stat()
+    except OSError:
+        return History()
+    return _read(path, stat.st_size, stat.st_mtime_ns, points)
+
+
+@lru_cache(maxsize=4096)
+def _read(path: Path, size: int, modified: int, points: int) -> History:
+    try:
+        rows = read(path)
+    except (OSError, DataError) as error:
+        return History(problem=str(error))
+    if not rows:
+        return History()
+    columns = _columns(rows)
+    curves = {name: _curve(*column, _share(name, points)) for name, column in columns.items()}
+    return History(curves, _clock(rows), rows[-1])
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[list[int], list[float]]]:
+    """The steps and the values of each metric."""
+    columns: dict[str, tuple[list[int], list[float]]] = {}
+    for row in rows:
+        step = row["step"]
+        for name, value in row.items():
+            if name in AXES or not isinstance(value, int | float):
+                continue
+            steps, values = columns.setdefault(name, ([], []))
+            steps.append(step)
+            values.append(value)
+    return columns
+
+
+def _share(name: str, points: int) -> int:
+    return points if name.endswith("/loss") else max(points // MAIN_SHARE, 24)
+
+
+def _curve(steps: list[int], values: list[float], points: int) -> Curve:
+    finite = [i for i, value in enumerate(values) if math.isfinite(value)]
+    x, y = [steps[i] for i in finite], [values[i] for i in finite]
+    shown: list[tuple[int, float | None]] = [(x[i], y[i]) for i in lttb(x, y, points)]
+    if len(finite) < len(values):
+        shown = sorted([*shown, *_breaks(steps, values)], key=lambda pair: pair[0])
+    return Curve(
+        [step for step, _ in shown],
+        [value for _, value in shown],
+        len(values),
+        min(y, default=None),
+        max(y, default=None),
+    )
+
+
+def _breaks(steps: list[int], values: list[float]) -> list[tuple[int, None]]:
+    """Where a curve stops being finite: the first of each stretch of such points."""
+    finite = [True, *map(math.isfinite, values)]
+    return [(step, None) for i, step in enumerate(steps) if finite[i] and not finite[i + 1]]
+
+
+def _clock(rows: Sequence[Mapping[str, Any]]) -> list[tuple[int, int, float]]:
+    every = max(1, math.ceil((len(rows) - 1) / (KNOTS - 1)))
+    chosen = [*rows[:-1:every], rows[-1]]
+    return [(row["step"], row.get("tokens", 0), row.get("time", 0.0)) for row in chosen]

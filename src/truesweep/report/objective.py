@@ -1,0 +1,100 @@
+"""The figure by which runs are compared."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+from truesweep.config.names import nearest
+from truesweep.errors import ConfigError
+from truesweep.report.run import Run
+
+Mode = Literal["min", "max"]
+
+MORE_IS_BETTER = ("bleu", "chrf", "f1_macro", "f1_weighted", "accuracy", "tokens_per_second")
+_DIRECTIONS = {"minimize": "min", "maximize": "max", "min": "min", "max": "max"}
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A metric and which end of it is the better one.
+
+    Args:
+        name: Such as `val/loss`.
+        mode: Whether less or more of it is better.
+    """
+
+    name: str
+    mode: Mode
+
+    def of(self, run: Run) -> float | None:
+        """A run's figure: at its best checkpoint, or the best so far; None before there is one."""
+        value = run.best(self.name, self.mode)
+        return None if value is None or value != value else value
+
+    def key(self, value: float | None) -> tuple[bool, float]:
+        """Sorts the best first and what is missing last."""
+        if value is None:
+            return True, 0.0
+        return False, value if self.mode == "min" else -value
+
+
+def choose(runs: Sequence[Run], asked: str | None, settings: Mapping[str, Any]) -> Objective:
+    """The objective asked for, or the sweep's, or the one that chose the runs' checkpoints.
+
+    Args:
+        runs: The runs.
+        asked: A metric's name, from the user.
+        settings: The `sweeps` node of a sweep, empty without one.
+
+    Raises:
+        ConfigError: No run has the metric asked for.
+    """
+    if asked is not None:
+        _require(runs, asked)
+    swept = dict(zip(_listed(settings.get("objective")), _directions(settings), strict=False))
+    monitors = Counter(_monitor(run) for run in runs)
+    usual = monitors.most_common(1)[0][0] if monitors else ("val/loss", "min")
+    name = asked or next(iter(swept), usual[0])
+    return Objective(name, swept.get(name) or (usual[1] if name == usual[0] else _guess(name)))
+
+
+def metrics(runs: Iterable[Run]) -> list[str]:
+    """The figures that some run has."""
+    names = {
+        name
+        for run in runs
+        for name in (*run.history.curves, *run.results)
+        if name in run.history.curves or isinstance(run.results[name], int | float)
+    }
+    return sorted(names)
+
+
+def _require(runs: Sequence[Run], name: str) -> None:
+    known = metrics(runs)
+    if name in known:
+        return
+    hint = f"did you mean {nearest(name, known)}? " if nearest(name, known) else ""
+    raise ConfigError(
+        f"--objective {name}: no run has such a figure; {hint}"
+        f"There are {', '.join(known) or 'none yet'}"
+    )
+
+
+def _monitor(run: Run) -> tuple[str, Mode]:
+    checkpoint = (run.config.get("callbacks") or {}).get("checkpoint") or {}
+    return checkpoint.get("monitor", "val/loss"), checkpoint.get("mode", "min")
+
+
+def _listed(value: Any) -> list[str]:
+    return [] if value is None else [str(v) for v in value] if isinstance(value, list) else [value]
+
+
+def _directions(settings: Mapping[str, Any]) -> list[Mode]:
+    given = _listed(settings.get("direction")) or ["minimize"]
+    modes = [cast(Mode, _DIRECTIONS.get(direction, "min")) for direction in given]
+    return [*modes, *modes[-1:] * len(_listed(settings.get("objective")))]
+
+
+def _guess(name: str) -> Mode:
+    return "max" if name.rsplit("/", 1)[-1] in MORE_IS_BETTER else "min"

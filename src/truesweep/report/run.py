@@ -1,0 +1,157 @@
+"""One run, as far as its directory tells."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from truesweep.jobs.directory import RunDirectory
+from truesweep.report.history import History, read_history
+from truesweep.report.locate import read_mapping
+
+POINTS = 600
+"""Points of a loss curve where runs are few."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is known of a run; anything but its directory may be missing.
+
+    Args:
+        directory: Where it lies.
+        config: Its configuration.
+        status: State, step, error.
+        results: Final figures; empty before the end.
+        job: Its place in a sweep.
+        provenance: Code, versions, hardware and data.
+        history: Its curves.
+    """
+
+    directory: RunDirectory
+    config: dict[str, Any]
+    status: dict[str, Any]
+    results: dict[str, Any]
+    job: dict[str, Any]
+    provenance: dict[str, Any]
+    history: History
+
+    @property
+    def id(self) -> str:
+        """The name of its directory."""
+        return self.directory.path.name
+
+    @property
+    def varies(self) -> dict[str, Any]:
+        """The swept keys and their values; empty for a single run."""
+        varies = self.job.get("varies")
+        return varies if isinstance(varies, dict) else {}
+
+    @cached_property
+    def flat(self) -> dict[str, Any]:
+        """The configuration by dotted keys; lists are values."""
+        return flatten(self.config)
+
+    @cached_property
+    def state(self) -> str:
+        """`queued`, `running`, `interrupted` (killed while running) or how it ended."""
+        state = str(self.status.get("state", "queued"))
+        return "interrupted" if state == "running" and not self._alive() else state
+
+    def _alive(self) -> bool:
+        # Asking makes the lock's file; a report leaves what it reads as it is.
+        return (self.directory.path / ".lock").exists() and self.directory.alive
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done."""
+        last = self.history.last.get("step", 0)
+        return int(self.results.get("train/steps") or max(last, self.status.get("step") or 0))
+
+    @property
+    def tokens(self) -> int:
+        """Tokens trained on."""
+        return int(self.results.get("train/tokens") or self.history.last.get("tokens", 0))
+
+    @property
+    def seconds(self) -> float:
+        """Time since the run started, over all its resumptions."""
+        return float(self.results.get("train/seconds") or self.history.last.get("time", 0.0))
+
+    @property
+    def devices(self) -> int:
+        """Devices over all nodes; `auto` counts the machine's GPUs, or its processor as one."""
+        trainer = self.config.get("trainer") or {}
+        devices, nodes = trainer.get("devices", "auto"), trainer.get("num_nodes") or 1
+        if isinstance(devices, list):
+            return len(devices) * int(nodes)
+        if isinstance(devices, int):
+            return devices * int(nodes)
+        on_gpu = trainer.get("accelerator") != "cpu"
+        gpus = (self.provenance.get("hardware") or {}).get("gpus") or []
+        return max(1, len(gpus) if on_gpu else 1) * int(nodes)
+
+    @property
+    def cost(self) -> float:
+        """Device-seconds."""
+        return self.seconds * self.devices
+
+    @property
+    def error(self) -> str | None:
+        """Why it failed."""
+        error = self.status.get("error")
+        return None if error is None else str(error)
+
+    def best(self, metric: str, mode: str) -> float | None:
+        """The figure that belongs to the best checkpoint; before the end, the best so far."""
+        final = self.results.get(metric)
+        if isinstance(final, int | float):
+            return float(final)
+        curve = self.history.curves.get(metric)
+        if curve is None:
+            return None
+        return curve.lowest if mode == "min" else curve.highest
+
+
+def read_run(directory: RunDirectory, points: int = POINTS) -> Run:
+    """Read a run, whatever of it is there.
+
+    Args:
+        directory: The run's directory.
+        points: The most points that are kept of a loss curve.
+    """
+    path = directory.path
+    return Run(
+        directory,
+        config=read_mapping(directory.config),
+        status=_read_json(path / "status.json"),
+        results=_numbers(_read_json(directory.results)),
+        job=_read_json(path / "job.json"),
+        provenance=_read_json(path / "provenance.json"),
+        history=read_history(directory.metrics, points),
+    )
+
+
+def flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, by dotted keys; an empty mapping is a value."""
+    flat: dict[str, Any] = {}
+    for key, value in node.items():
+        if isinstance(value, dict) and value:
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return loaded if isinstance(loaded, dict) else {}
+
+
+def _numbers(results: dict[str, Any]) -> dict[str, Any]:
+    """Figures that are not finite stand as text in JSON."""
+    words = ("NaN", "Infinity", "-Infinity")
+    return {key: float(v) if v in words else v for key, v in results.items() if v is not None}

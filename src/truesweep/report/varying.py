@@ -1,0 +1,71 @@
+"""In what runs differ, and the short names for it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from truesweep.report.run import Run
+
+ABSENT = object()
+"""Stands for a key that a configuration does not have; equal to no value."""
+
+BESIDE = ("name", "logger", "callbacks.progress", "allowed_packages", "trainer.threads")
+"""What changes no number, and so is no difference worth a column."""
+
+
+def varying(runs: Sequence[Run]) -> list[str]:
+    """The keys by which runs are told apart.
+
+    Those that their sweeps varied; where a run belongs to no sweep, or the sweeps varied nothing,
+    all keys in which the configurations differ.
+    """
+    swept = dict.fromkeys(key for run in runs for key in run.varies)
+    if swept and all(run.varies for run in runs):
+        return list(swept)
+    flats = [run.flat for run in runs]
+    return [key for key in differing(flats) if not _follows(key, flats)]
+
+
+def _follows(key: str, flats: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether runs only differ in having the key, as optimizers differ in their options."""
+    values = [flat[key] for flat in flats if key in flat]
+    target = f"{key.rpartition('.')[0]}._target_"
+    return key != target and _differs(target, flats) and all(v == values[0] for v in values)
+
+
+def differing(flats: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The keys whose values differ between flat configurations, in the configurations' order."""
+    keys = dict.fromkeys(key for flat in flats for key in flat)
+    return [key for key in keys if _counts(key) and _differs(key, flats)]
+
+
+def _differs(key: str, flats: Sequence[Mapping[str, Any]]) -> bool:
+    first = flats[0].get(key, ABSENT)
+    return any(flat.get(key, ABSENT) != first for flat in flats)
+
+
+def _counts(key: str) -> bool:
+    return not any(key == name or key.startswith(f"{name}.") for name in BESIDE)
+
+
+def setting(run: Run, key: str) -> Any:
+    """A run's value of a key; None where it has none.
+
+    A swept key may be a group (`model=gpt2,llama`), which a frozen configuration no longer has.
+    """
+    value = run.varies[key] if key in run.varies else run.flat.get(key)
+    return value.rsplit(".", 1)[-1] if key.endswith("_target_") and value else value
+
+
+def short_names(keys: Iterable[str]) -> dict[str, str]:
+    """For each key the shortest end of it that no other key has: `lr` for `optimizer.lr`."""
+    keys = list(keys)
+    parts = {key: key.removesuffix("._target_").split(".") for key in keys}
+
+    def short(key: str) -> str:
+        for length in range(1, len(parts[key])):
+            end = parts[key][-length:]
+            if sum(other[-length:] == end for other in parts.values()) == 1:
+                return ".".join(end)
+        return ".".join(parts[key])
+
+    return {key: short(key) for key in keys}
