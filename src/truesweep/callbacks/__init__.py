@@ -7,6 +7,8 @@ from truesweep.callbacks.early_stopping import EarlyStopping
 from truesweep.callbacks.heartbeat import Heartbeat
 from truesweep.callbacks.length import StopAfter
 from truesweep.callbacks.preemption import Preemption, Stopped, stoppable
+from truesweep.callbacks.pruning import Pruned, Pruning
+from truesweep.callbacks.validation import Validation
 
 __all__ = [
     "Checkpoint",
@@ -14,9 +16,12 @@ __all__ = [
     "Heartbeat",
     "Preemption",
     "ProgressDisplay",
+    "Pruned",
+    "Pruning",
     "SameConfiguration",
     "StopAfter",
     "Stopped",
+    "Validation",
     "steps_done",
     "stoppable",
 ]

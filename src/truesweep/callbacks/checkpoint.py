@@ -1,5 +1,6 @@
 """`best.ckpt` and `last.ckpt`."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,7 @@ class Checkpoint(LightningCheckpoint):
 
     Args:
         directory: Where both files go.
+        tell: Called on rank 0 with the step of every `last.ckpt` that was written.
         monitor: The metric that chooses the best.
         mode: Whether less or more of it is better.
         every_n_steps: Optimizer steps between two writes of `last.ckpt`, besides the one at every
@@ -24,12 +26,15 @@ class Checkpoint(LightningCheckpoint):
         self,
         *,
         directory: Path,
+        tell: Callable[[int], None] | None = None,
         monitor: str = "val/loss",
         mode: Literal["min", "max"] = "min",
         every_n_steps: Annotated[int, Gt(0)] | None = None,
     ) -> None:
         super().__init__()
         self.directory = directory
+        self.tell = tell
+        self.saved_step: int | None = None
         self.monitor = monitor
         self.mode = mode
         self.every_n_steps = every_n_steps
@@ -58,7 +63,7 @@ class Checkpoint(LightningCheckpoint):
         """Write `last.ckpt` when it is due."""
         step = steps_done(trainer)
         due = self.every_n_steps and step % self.every_n_steps == 0
-        if due and not validation_follows(trainer):
+        if due and step != self.saved_step:
             self.save_last(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -81,6 +86,9 @@ class Checkpoint(LightningCheckpoint):
     def save_last(self, trainer: pl.Trainer) -> None:
         """Write `last.ckpt`. All ranks call it, at the same step."""
         trainer.save_checkpoint(self.last_path, weights_only=False)
+        self.saved_step = steps_done(trainer)
+        if self.tell is not None and trainer.is_global_zero:
+            self.tell(self.saved_step)
 
     def _improves(self, score: float) -> bool:
         if score != score:  # NaN is never better
@@ -102,15 +110,6 @@ class Checkpoint(LightningCheckpoint):
         self.best_score = state_dict["best_score"]
         self.best_step = state_dict["best_step"]
         self.best_values = state_dict["best_values"]
-
-
-def validation_follows(trainer: pl.Trainer) -> bool:
-    """Whether the step just done is validated; a checkpoint then waits for the validation.
-
-    One written between a step and its validation would lose the validation on resume.
-    """
-    interval = int(trainer.val_check_batch or 0)
-    return trainer.should_stop or (interval > 0 and steps_done(trainer) % interval == 0)
 
 
 def steps_done(trainer: pl.Trainer) -> int:

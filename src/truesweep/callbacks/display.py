@@ -82,7 +82,9 @@ class ProgressDisplay(pl.Callback):
             return
         values = pl_module.evaluations.get("val", {})
         step = steps_done(trainer)
-        line = f"step {step:>6}  " + "  ".join(f"{k} {v:.4g}" for k, v in values.items())
+        line = f"step {step:>6}  " + "  ".join(
+            f"{name} {value:.4g}" for name, value in values.items() if name != "val/samples"
+        )
         self.console.print(line, highlight=False)
         self._show(step, pl_module.latest, line=False)
 

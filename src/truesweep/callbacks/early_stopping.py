@@ -28,6 +28,11 @@ class EarlyStopping(callbacks.EarlyStopping):
         super().__init__(monitor, min_delta, patience or 0, mode=mode, check_finite=False)
         self.enabled = patience is not None
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep to a decision from before a resume."""
+        if self.enabled and self.wait_count >= self.patience:
+            trainer.should_stop = True
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look at the metric, if a patience was given."""
         if self.enabled:

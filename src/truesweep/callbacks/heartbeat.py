@@ -32,6 +32,23 @@ class Heartbeat(pl.Callback):
         batch_idx: int,
     ) -> None:
         """Write, if it is time."""
+        self._beat(trainer)
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write, if it is time: an evaluation is a sign of life, too."""
+        self._beat(trainer)
+
+    on_test_batch_end = on_validation_batch_end
+
+    def _beat(self, trainer: pl.Trainer) -> None:
         if trainer.is_global_zero and time.monotonic() - self._written_at >= self.seconds:
             self._written_at = time.monotonic()
             self.write(steps_done(trainer))

@@ -9,10 +9,10 @@ from truesweep.callbacks.checkpoint import steps_done
 
 
 class StopAfter(pl.Callback):
-    """Stop after a number of optimizer steps, having validated there.
+    """Stop after a number of optimizer steps.
 
-    Lightning's own `max_steps` leaves out the last validation unless its interval divides it; a
-    trainer that is told to stop validates first.
+    With Lightning's own `max_steps`, a run that is resumed at its last step would not start at all,
+    and could not make up for a validation that is owed.
 
     Args:
         total_steps: Optimizer steps of the whole training.
@@ -20,6 +20,10 @@ class StopAfter(pl.Callback):
 
     def __init__(self, total_steps: int) -> None:
         self.total_steps = total_steps
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Do no step where none is left."""
+        self._stop(trainer)
 
     def on_train_batch_end(
         self,
@@ -29,6 +33,9 @@ class StopAfter(pl.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Ask the trainer to stop at the last step."""
+        """Stop at the last step."""
+        self._stop(trainer)
+
+    def _stop(self, trainer: pl.Trainer) -> None:
         if steps_done(trainer) >= self.total_steps:
             trainer.should_stop = True

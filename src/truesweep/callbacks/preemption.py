@@ -1,6 +1,8 @@
 """Stop cleanly when the cluster or the user says so."""
 
+import math
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -9,9 +11,12 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.types import STEP_OUTPUT
 
-from truesweep.callbacks.checkpoint import Checkpoint, validation_follows
+from truesweep.callbacks.checkpoint import Checkpoint
+from truesweep.callbacks.validation import Validation, ValidationInterrupted
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SAME_PRESS_SECONDS = 1.0
+"""One Ctrl-C reaches a rank twice: from the terminal and from the process that watches it."""
 
 
 class Stopped(BaseException):
@@ -55,22 +60,28 @@ class Preemption(pl.Callback):
     """On SIGTERM, SIGUSR1 or SIGINT: finish the step on all ranks, save, and leave.
 
     The task spreads the request over the ranks with the step's own reduction, so that all of them
-    stop after the same step. A second SIGINT stops at once. Outside training, where there is
-    nothing to save, so does the first signal.
+    stop after the same step. A validation is left before its end, and made up for by the resumed
+    run. A second SIGINT stops at once. Outside training, where there is nothing to save, so does
+    the first signal.
 
     Args:
         checkpoint: Writes `last.ckpt`.
+        validation: Runs the validations.
     """
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Checkpoint, validation: Validation) -> None:
         self.checkpoint = checkpoint
+        self.validation = validation
         self._module: Any = None
+        self._interrupted_at = -math.inf
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put signals off until the end of a step; also takes them over from Lightning."""
         self._module = pl_module
         for signum in SIGNALS:
             signal.signal(signum, self._request)
+        with self._saving(trainer):
+            self.validation.make_up(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Act on signals at once again, and on one that came too late for a step."""
@@ -85,8 +96,12 @@ class Preemption(pl.Callback):
         _stop_at_once()
 
     def _request(self, signum: int, frame: FrameType | None) -> None:
-        if signum == signal.SIGINT and self._module.stop_requested == signal.SIGINT:
-            raise Stopped(signum)
+        now = time.monotonic()
+        if signum == signal.SIGINT:
+            again = now - self._interrupted_at > SAME_PRESS_SECONDS
+            if self._module.stop_requested == signal.SIGINT and again:
+                raise Stopped(signum)
+            self._interrupted_at = now
         self._module.stop_requested = signum
 
     def on_train_batch_end(
@@ -97,12 +112,17 @@ class Preemption(pl.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Save and leave, if the ranks agreed to during this step."""
-        if pl_module.stop_agreed and not validation_follows(trainer):
+        """Save and leave, if the ranks agreed to during this step; else validate, if it is time."""
+        if pl_module.stop_agreed:
             self.checkpoint.save_last(trainer)
             raise Stopped(pl_module.stop_agreed)
+        with self._saving(trainer):
+            self.validation.run_if_due(trainer)
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Leave after a validation, at whose end the checkpoint was written."""
-        if trainer.state.fn == "fit" and pl_module.stop_agreed:
-            raise Stopped(pl_module.stop_agreed)
+    @contextmanager
+    def _saving(self, trainer: pl.Trainer) -> Iterator[None]:
+        try:
+            yield
+        except ValidationInterrupted as interrupted:
+            self.checkpoint.save_last(trainer)
+            raise Stopped(interrupted.signum) from None

@@ -53,11 +53,15 @@ def train(
 
 
 @app.command()
-def resume(directory: Run) -> None:
-    """Continue a run from its directory, and nothing else."""
+def resume(directory: Run, overrides: Overrides = None) -> None:
+    """Continue a run from its directory, and nothing else.
+
+    Overrides may make it longer (trainer.max_steps=…) or change how it is carried out
+    (trainer.devices=…, data.micro_batch_size=…), never what is learned from what.
+    """
     from truesweep.commands.resume import resume as work
 
-    raise typer.Exit(work(directory))
+    raise typer.Exit(work(directory, overrides or []))
 
 
 @app.command()

@@ -1,33 +1,34 @@
 """`truesweep resume`."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from truesweep.commands.show import show_result
-from truesweep.errors import ConfigError
 from truesweep.jobs.directory import RunDirectory
+from truesweep.jobs.extend import change
 from truesweep.jobs.launch import launch
 from truesweep.jobs.rank import newest_checkpoint
 
 
-def resume(directory: Path) -> int:
-    """Go on where a run stopped; a finished one is left as it is."""
+def resume(directory: Path, overrides: Sequence[str] = ()) -> int:
+    """Go on where a run stopped; a finished one is left as it is, unless it is made longer."""
     run = RunDirectory.open(directory)
+    out = Console(highlight=False)
+    checkpoint = newest_checkpoint(run)
+    work_in(run)
+    for line in change(run, overrides) if overrides else []:
+        out.print(line)
     if run.status.get("state") == "completed":
-        Console().print(f"{directory} is complete; nothing to do.", highlight=False)
+        out.print(f"{directory} is complete; nothing to do.")
         show_result(run, 0)
         return 0
-    try:
-        checkpoint = newest_checkpoint(run)
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"{error}: the run ended before its first checkpoint. Repeat it with "
-            f"truesweep train --from {directory} seed=…, or delete it and train again"
-        ) from None
-    Console().print(f"Resuming from {checkpoint.name}", highlight=False)
-    work_in(run)
+    if checkpoint is None:
+        out.print("It was stopped before its first checkpoint: starting from the beginning")
+    else:
+        out.print(f"Resuming from {checkpoint.name}")
     code = launch(run, resume=True)
     show_result(run, code)
     return code

@@ -21,6 +21,7 @@ ORDER = (
     "f1_macro",
     "f1_weighted",
     "accuracy",
+    "samples",
 )
 """The figures of a split, in the order they are shown."""
 
@@ -79,7 +80,7 @@ def _figures(results: dict[str, Any]) -> Table:
     for name in ORDER:
         row = [results.get(f"{prefix}/{name}") for prefix in ("val", "test", "baseline/test")]
         if any(value is not None for value in row):
-            table.add_row(name, *("" if value is None else f"{value:.4g}" for value in row))
+            table.add_row(name, *("" if value is None else _number(value) for value in row))
     return table
 
 
@@ -92,7 +93,9 @@ def show_figures(figures: dict[str, Any], split: str) -> None:
         value = figures.get(f"{split}/{name}")
         if value is not None:
             baseline = figures.get(f"baseline/{split}/{name}")
-            table.add_row(name, f"{value:.6g}", "" if baseline is None else f"{baseline:.4g}")
+            table.add_row(
+                name, _number(value, digits=6), "" if baseline is None else f"{baseline:.4g}"
+            )
     console().print(table)
 
 
@@ -127,6 +130,10 @@ def _show_paths(out: Console, run: RunDirectory, here: str, results: dict[str, A
     for name, value in lines.items():
         # Not folded: these are to be copied.
         out.print(f"[dim]{name:<10}[/]  {value}", soft_wrap=True)
+
+
+def _number(value: float, digits: int = 4) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}g}"
 
 
 def _si(value: float) -> str:

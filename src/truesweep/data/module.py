@@ -1,7 +1,7 @@
 """The data of a training as Lightning wants them: a loader for each split."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -34,6 +34,11 @@ class StepLoader:
     def __len__(self) -> int:
         """Batches in a whole pass."""
         return len(self.loader)
+
+    @property
+    def samples(self) -> int:
+        """Samples of the split, over all ranks."""
+        return len(cast(EncodedDataset, self.loader.dataset))
 
     def __iter__(self) -> Iterator[Batch]:
         """Start a pass when the first batch is asked for."""

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import yaml
 
-from truesweep.config import thaw
+from truesweep.config import fingerprint, thaw
 from truesweep.errors import ConfigError
 from truesweep.record.files import write_atomic, write_json
 
@@ -99,7 +99,8 @@ class RunDirectory:
             (path / "logs").mkdir()
             asked = yaml.safe_dump(list(overrides), allow_unicode=True)
             write_atomic(path / "overrides.yaml", asked)
-            write_json(path / "provenance.json", provenance)
+            identity = {"fingerprint": fingerprint(yaml.safe_load(config))}
+            write_json(path / "provenance.json", identity | provenance)
             if job is not None:
                 write_json(path / "job.json", job)
             # The configuration comes last: a directory that has one is whole.
@@ -182,6 +183,16 @@ class RunDirectory:
     @property
     def _lock(self) -> Path:
         return self.path / ".lock"
+
+    def read_results(self) -> dict[str, Any]:
+        """Final figures; empty before the end."""
+        return _read_json(self.results) if self.results.exists() else {}
+
+    @property
+    def identity(self) -> str:
+        """The fingerprint of what was asked at first; a run that is made longer keeps it."""
+        known = self.read_provenance().get("fingerprint")
+        return str(known or fingerprint(self.read_config()))
 
     @property
     def status(self) -> dict[str, Any]:

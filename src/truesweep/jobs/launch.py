@@ -4,7 +4,7 @@ import traceback
 
 from rich.console import Console
 
-from truesweep.callbacks import Stopped
+from truesweep.callbacks import Pruned, Stopped
 from truesweep.errors import UserError
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.parts import make
@@ -21,7 +21,7 @@ def launch(run: RunDirectory, resume: bool = False) -> int:
         resume: Continue from a checkpoint.
 
     Returns:
-        The exit code: 0 done, 1 failed, 130 interrupted, 143 preempted.
+        The exit code: 0 done or pruned, 1 failed, 130 interrupted, 143 preempted.
 
     Raises:
         ConfigError: Another process works on this run.
@@ -41,6 +41,9 @@ def _run(run: RunDirectory, resume: bool) -> int:
     except Stopped as stopped:
         run.end("preempted", stopped.exit_code)
         return stopped.exit_code
+    except Pruned as pruned:
+        run.end("pruned", pruned.exit_code)
+        return pruned.exit_code
     except Exception as error:
         return _failed(run, error)
     run.end("completed", 0)

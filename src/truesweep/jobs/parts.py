@@ -21,7 +21,7 @@ from truesweep.tasks import Recipe, Task
 SUPPLIED = {
     "optimizer": {"params"},
     "task": {"model", "tokenizer", "recipe", "labels", "bytes_per_target"},
-    "callbacks.checkpoint": {"directory"},
+    "callbacks.checkpoint": {"directory", "tell"},
     "callbacks.progress": {"total_steps"},
     "logger": {"directory", "run_id", "run_name", "config", "job_tags"},
 }

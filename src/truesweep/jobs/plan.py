@@ -82,7 +82,7 @@ def checked(
     overrides: Sequence[str], config_dirs: Sequence[Path] = ()
 ) -> tuple[dict[str, Any], list[str]]:
     """A composed, checked and named configuration, and the overrides, redacted."""
-    composed = compose([*_one_limit(overrides), *overrides], config_dirs)
+    composed = compose([*one_limit(overrides), *overrides], config_dirs)
     config = check(composed.config, supplied=SUPPLIED, origin=composed.origins)
     check_across(config)
     if config["name"] is None:
@@ -125,7 +125,7 @@ def plan_config(config: dict[str, Any], overrides: list[str]) -> Plan:
     )
 
 
-def _one_limit(overrides: Sequence[str]) -> list[str]:
+def one_limit(overrides: Sequence[str]) -> list[str]:
     """A length given on the command line replaces the other kind of length in a preset."""
     given = {o.lstrip("+").split("=")[0] for o in overrides}
     limits = {"trainer.max_steps", "trainer.max_epochs"}

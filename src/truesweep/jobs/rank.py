@@ -12,12 +12,14 @@ from truesweep.callbacks import (
     Checkpoint,
     Heartbeat,
     Preemption,
+    Pruning,
     SameConfiguration,
     StopAfter,
+    Validation,
     steps_done,
     stoppable,
 )
-from truesweep.config import fingerprint
+from truesweep.config import ConfigError, fingerprint, reveal
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.load import save_layout
 from truesweep.jobs.logs import logs
@@ -25,6 +27,7 @@ from truesweep.jobs.parts import Parts, build, make
 from truesweep.jobs.results import collect_results
 from truesweep.record.files import CheckpointFiles, verify_checksum, write_json
 from truesweep.record.metrics import MetricsFile, read
+from truesweep.record.study import Reports
 
 
 def run_rank(directory: str, resume: bool = False) -> None:
@@ -38,6 +41,7 @@ def run_rank(directory: str, resume: bool = False) -> None:
 
     Raises:
         Stopped: A signal asked for it; everything is saved.
+        Pruned: The search that the run belongs to asked for it.
     """
     run = RunDirectory(Path(directory))
     with logs(run, rank=int(os.environ.get("RANK", "0"))), stoppable():
@@ -49,7 +53,7 @@ def run_rank(directory: str, resume: bool = False) -> None:
             job.fit(resume)
             job.score()
         except BaseException as error:
-            job.close(exit_code=getattr(error, "exit_code", 1))
+            job.close(getattr(error, "exit_code", 1), getattr(error, "summary", None))
             raise
 
 
@@ -69,10 +73,12 @@ class Job:
         self.metrics = MetricsFile(run.path)
         self.mirrors = self._mirrors()
         self.checkpoint: Checkpoint = make(
-            config, "callbacks.checkpoint", directory=run.checkpoints
+            config,
+            "callbacks.checkpoint",
+            directory=run.checkpoints,
+            tell=lambda step: run.update_status(step=step, saved_step=step),
         )
         self.trainer = parts.trainer.make(
-            steps_per_epoch=parts.data.steps_per_epoch,
             callbacks=self._callbacks(),
             loggers=[self.metrics, *self.mirrors],
             checkpoint_io=CheckpointFiles(),
@@ -127,7 +133,7 @@ class Job:
             self.config,
             "logger",
             directory=self.run.path,
-            run_id=fingerprint(self.config)[:16],
+            run_id=self.run.identity[:16],
             run_name=self.config["name"],
             config=self.config,
         )
@@ -141,15 +147,29 @@ class Job:
             for name, node in self.config["callbacks"].items()
             if node and name != "checkpoint"
         ]
+        validation = Validation(
+            self.parts.trainer.validate_every(self.parts.data.steps_per_epoch), steps
+        )
         return [
             SameConfiguration(fingerprint(self.config)),
             TakeUp(self.metrics),
             StopAfter(steps),
+            Preemption(self.checkpoint, validation),
+            validation,
             *chosen,
-            self.checkpoint,
+            *self._pruning(),
             Heartbeat(lambda step: self.run.update_status(step=step)),
-            Preemption(self.checkpoint),
+            self.checkpoint,
         ]
+
+    def _pruning(self) -> list[pl.Callback]:
+        """What reports to the search that this run belongs to, if any."""
+        trial = dict(self.run.job.get("trial") or {})
+        if not trial:
+            return []
+        objective = trial.pop("objective")
+        reports = Reports(self.run.path, **reveal(trial, "sweeps"))
+        return [Pruning(objective, reports)]
 
 
 class TakeUp(pl.Callback):
@@ -164,23 +184,30 @@ class TakeUp(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Drop what was recorded after the checkpoint, which training now comes to again."""
-        if steps_done(trainer):
-            self.metrics.truncate(steps_done(trainer))
+        self.metrics.truncate(steps_done(trainer))
 
 
-def newest_checkpoint(run: RunDirectory) -> Path:
+def newest_checkpoint(run: RunDirectory) -> Path | None:
     """The checkpoint to resume from: the last one, or the best where the last is damaged.
 
+    None if the run ended before it wrote the first one, and so goes on from the beginning.
+
     Raises:
-        FileNotFoundError: There is no valid one.
+        ConfigError: Checkpoints were written, and none is valid.
     """
-    for name in ("last.ckpt", "best.ckpt"):
-        path = run.checkpoints / name
-        if path.exists() and verify_checksum(path):
+    found = [
+        path for name in ("last.ckpt", "best.ckpt") if (path := run.checkpoints / name).exists()
+    ]
+    for path in found:
+        if verify_checksum(path):
             return path
-        if path.exists():
-            Console(stderr=True).print(f"{path} is damaged: its checksum does not match")
-    raise FileNotFoundError(f"{run.checkpoints} holds no valid checkpoint to resume from")
+        Console(stderr=True).print(f"{path} is damaged: its checksum does not match")
+    if not found and run.status.get("saved_step") is None:
+        return None
+    raise ConfigError(
+        f"{run.checkpoints} holds no valid checkpoint to resume from, though one was written. "
+        "Put it back, or delete the run's directory and train again"
+    )
 
 
 def use_processor(parts: Parts) -> None:

@@ -12,7 +12,7 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalEx
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from truesweep.callbacks import Stopped
+from truesweep.callbacks import Pruned, Stopped
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.orphan import leave_with_parent
 from truesweep.jobs.rank import run_rank
@@ -31,6 +31,7 @@ def run_ranks(run: RunDirectory, ranks: int, resume: bool) -> None:
     Raises:
         RankFailed: A rank died; the others were stopped.
         Stopped: A signal asked for it.
+        Pruned: The search that the run belongs to asked for it.
     """
     for name in logging.root.manager.loggerDict:
         if name.startswith("torch.distributed.elastic"):  # each has a level of its own
@@ -61,13 +62,15 @@ def run_ranks(run: RunDirectory, ranks: int, resume: bool) -> None:
         except ChildFailedError as failed:
             rank, exit_code = _first_cause(failed)
             raise RankFailed(_last_words(run, rank, exit_code)) from None
-    stopped = [signum for signum in outcomes.values() if signum]
-    if stopped:
-        raise Stopped(stopped[0])
+    for outcome in outcomes.values():  # alike for all ranks
+        if isinstance(outcome, Pruned):
+            raise outcome
+        if outcome:
+            raise Stopped(outcome)
 
 
-def _rank(directory: str, resume: bool) -> int:
-    """One rank's entry point; returns the signal it stopped for, or 0."""
+def _rank(directory: str, resume: bool) -> int | Pruned:
+    """One rank's entry point; returns the signal it stopped for, or 0, or that it was pruned."""
     leave_with_parent()
     run = RunDirectory(Path(directory))
     try:
@@ -75,6 +78,8 @@ def _rank(directory: str, resume: bool) -> int:
             run_rank(directory, resume)
     except Stopped as stopped:
         return stopped.signum
+    except Pruned as pruned:
+        return pruned
     except BaseException as error:
         with run.log(int(os.environ["RANK"])).open("a", encoding="utf-8") as file:
             traceback.print_exception(error, file=file)

@@ -127,7 +127,6 @@ class TrainerSettings:
     def make(
         self,
         *,
-        steps_per_epoch: int,
         callbacks: Sequence[pl.Callback],
         loggers: Sequence[Logger],
         checkpoint_io: CheckpointIO,
@@ -146,8 +145,7 @@ class TrainerSettings:
             callbacks=list(callbacks),
             plugins=[checkpoint_io, environment],
             max_epochs=-1,
-            check_val_every_n_epoch=None,
-            val_check_interval=self.validate_every(steps_per_epoch),
+            limit_val_batches=0,  # validations are started by `callbacks.Validation`
             num_sanity_val_steps=0,
             log_every_n_steps=1,  # rows are written by the task, past this interval
             use_distributed_sampler=False,

@@ -1,5 +1,9 @@
 """The base of this package's metrics."""
 
+from typing import Any
+
+import torch
+from torch import Tensor
 from torchmetrics import Metric
 
 
@@ -17,3 +21,21 @@ class SumMetric(Metric):
     def update_called(self) -> bool:
         """Always true: no update is an update with nothing."""
         return True
+
+
+class Count(SumMetric):
+    """How many samples were evaluated, over all ranks."""
+
+    count: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, count: int) -> None:
+        """Add so many samples."""
+        self.count += count
+
+    def compute(self) -> Tensor:
+        """The count, int64 scalar."""
+        return self.count

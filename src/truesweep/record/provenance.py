@@ -38,6 +38,7 @@ def collect(command: Sequence[str], data: Mapping[str, Any]) -> dict[str, Any]:
     """
     return {
         "command": list(command),
+        "directory": str(Path.cwd()),
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "git": git(),
         "python": platform.python_version(),

@@ -22,6 +22,7 @@ from torchmetrics import Metric
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from truesweep.metrics.likelihood import IGNORED, token_nll
+from truesweep.metrics.sums import Count
 from truesweep.tasks.progress import Progress
 from truesweep.tasks.sharding import gradients_stay_local, is_sharded, shard, whole
 
@@ -101,6 +102,7 @@ class Task(pl.LightningModule):
         self.tokenizer = tokenizer
         self.recipe = recipe
         self.metrics = nn.ModuleDict(self.make_metrics())
+        self.samples = Count()
         self.progress = Progress()
         self.latest: dict[str, float] = {}
         self.evaluations: dict[str, dict[str, float]] = {}
@@ -152,6 +154,11 @@ class Task(pl.LightningModule):
         """The recipe of a task that is being trained."""
         assert self.recipe is not None, "this task was built without a recipe"
         return self.recipe
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether ranks share the weights, and every forward pass needs all of them."""
+        return is_sharded(self.model)
 
     @property
     def steps_done(self) -> int:
@@ -290,29 +297,39 @@ class Task(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Forget the last evaluation."""
         self.progress.pause_clock()
-        for metric in self._metrics().values():
+        for metric in (*self._metrics().values(), self.samples):
             metric.reset()
 
     on_test_epoch_start = on_validation_epoch_start
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count one batch; no rank waits for another here."""
-        self.evaluate(batch, "val")
+        self._evaluate(batch, "val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Count one batch; no rank waits for another here."""
-        self.evaluate(batch, self.test_split)
+        self._evaluate(batch, self.test_split)
+
+    def _evaluate(self, batch: Batch, split_name: str) -> None:
+        self.samples.update(sum(1 for length in batch["lengths"] if length))
+        self.evaluate(batch, split_name)
 
     def on_validation_epoch_end(self) -> None:
         """Reduce over ranks, once, and report."""
-        self._report("val")
+        self._report("val", self.trainer.val_dataloaders)
 
     def on_test_epoch_end(self) -> None:
         """Reduce over ranks, once, and report."""
-        self._report(self.test_split)
+        self._report(self.test_split, self.trainer.test_dataloaders)
 
-    def _report(self, split_name: str) -> None:
+    def _report(self, split_name: str, loader: Any) -> None:
         figures = self.figures()
+        figures["samples"] = counted = int(self.samples.compute())
+        if counted != loader.samples:
+            raise RuntimeError(
+                f"{split_name} has {loader.samples} samples and {counted} were counted: the "
+                "figures would be wrong. Please report this."
+            )
         values = {f"{split_name}/{k}": v for k, v in figures.items() if not math.isnan(v)}
         self.evaluations[split_name] = values
         # Callbacks monitor these; every rank holds the same reduced values.

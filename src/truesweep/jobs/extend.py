@@ -1,0 +1,104 @@
+"""Change what a run may change without becoming another: its length, and how it is carried out."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from truesweep.config import check, check_across, freeze, redact_overrides
+from truesweep.config.overrides import parse
+from truesweep.config.update import update
+from truesweep.errors import ConfigError
+from truesweep.jobs.directory import RunDirectory
+from truesweep.jobs.parts import SUPPLIED, make
+from truesweep.jobs.plan import one_limit, plan_config
+from truesweep.jobs.trainer import TrainerSettings
+from truesweep.record.files import write_atomic, write_json
+
+LENGTH = ("trainer.max_steps", "trainer.max_epochs")
+CARRIED_OUT = (
+    "trainer.accelerator",
+    "trainer.compile",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.profiler",
+    "trainer.strategy",
+    "trainer.threads",
+    "data.eval_batch_size",
+    "data.micro_batch_size",
+    "data.num_workers",
+    "callbacks.checkpoint.every_n_steps",
+    "callbacks.early_stopping.patience",
+)
+"""Keys that say how a run is carried out, and leave its result what it is."""
+
+
+def change(run: RunDirectory, overrides: Sequence[str]) -> list[str]:
+    """Change a stopped or finished run's configuration before it goes on.
+
+    The run keeps its directory, its id and its curve; `provenance.json` remembers the change and
+    the results of a shorter training.
+
+    Returns:
+        What the change means, in sentences.
+
+    Raises:
+        ConfigError: A key would make another experiment of it, or the new length is too short.
+    """
+    _refuse_others(overrides)
+    before = run.read_config()
+    after = check(update(before, [*one_limit(overrides), *overrides]), supplied=SUPPLIED)
+    check_across(after)
+    if after == before:
+        return []
+    with run.claim():
+        said = _lengthen(run, before, after)
+        _remember(run, redact_overrides(overrides))
+        run.results.unlink(missing_ok=True)
+        write_atomic(run.config, freeze(after))
+        if said:
+            run.update_status(state="preempted", phase=None)
+    return said
+
+
+def _refuse_others(overrides: Sequence[str]) -> None:
+    for override in overrides:
+        key = parse(override).key_or_group
+        if key not in (*LENGTH, *CARRIED_OUT):
+            raise ConfigError(
+                f"{key}: cannot change in a run that goes on, it would be another experiment: start "
+                f"that with `truesweep train --from DIR {override}`. What can change is its length "
+                f"({', '.join(LENGTH)}) and how it is carried out ({', '.join(CARRIED_OUT)})"
+            )
+
+
+def _lengthen(run: RunDirectory, before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Check the new length, and say what it does to the schedule."""
+    plan = plan_config(after, [])
+    trainer: TrainerSettings = make(before, "trainer")
+    old, new = trainer.total_steps(plan.steps_per_epoch), plan.total_steps
+    done = int(run.status.get("saved_step") or 0)
+    if old == new:
+        return []
+    if new < done or (new == done and run.status.get("state") == "completed"):
+        raise ConfigError(
+            f"{done} steps are done, and {new} are asked for. Give a larger trainer.max_steps"
+        )
+    schedule, peak = make(after, "scheduler"), float(after["optimizer"]["lr"])
+    was, now = (peak * schedule.factor(done, steps) for steps in (old, new))
+    return [
+        f"{new:,} steps instead of {old:,}: from step {done + 1:,} on the learning rate follows "
+        f"the schedule of {new:,} steps ({now:.3g} there, where the schedule of {old:,} has "
+        f"{was:.3g}). A run of {new:,} steps from the start would have had another rate until here."
+    ]
+
+
+def _remember(run: RunDirectory, overrides: list[str]) -> None:
+    provenance = run.read_provenance()
+    row = {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "step": run.status.get("saved_step"),
+        "overrides": overrides,
+        "results": run.read_results(),
+    }
+    provenance["changes"] = [*provenance.get("changes", []), row]
+    write_json(run.path / "provenance.json", provenance)
