@@ -13,6 +13,14 @@ class Executor(Protocol):
         """The jobs that were started and have not ended."""
         ...
 
+    def check(self, job: Job) -> None:
+        """Make sure, before anything is started, that there can be room for a job.
+
+        Raises:
+            ConfigError: It needs more than there is.
+        """
+        ...
+
     def fits(self, job: Job) -> bool:
         """Whether there is room for a job right now."""
         ...
@@ -24,9 +32,16 @@ class Executor(Protocol):
     def wait(self, timeout: float) -> list[tuple[Job, int]]:
         """The jobs that have ended, with their exit codes; returns as soon as there is one.
 
+        An exit code below zero is the signal that ended the job; `BUSY` says that it was not
+        started, since another process works on it.
+
         Args:
             timeout: The longest wait, seconds.
         """
+        ...
+
+    def kill(self, job: Job) -> None:
+        """End a running job at once, with all of its processes; `wait` then reports it."""
         ...
 
     def stop(self, signum: int) -> None:
@@ -36,3 +51,7 @@ class Executor(Protocol):
             signum: The signal that the sweep itself was sent.
         """
         ...
+
+
+BUSY = 75
+"""Exit code of a job that another process has claimed (EX_TEMPFAIL of `sysexits.h`)."""
