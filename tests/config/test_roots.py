@@ -21,11 +21,25 @@ def test_shipped_folders_lie_in_the_package_or_beside_src(
     assert shipped("conf") == package / "conf"
 
 
+def test_named_sweeps_are_not_the_package_of_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "src/truesweep"
+    (package / "sweeps").mkdir(parents=True)
+    monkeypatch.setattr(truesweep, "__file__", str(package / "__init__.py"))
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "conf").mkdir()
+    assert shipped("sweeps") == tmp_path / "sweeps"
+    (package / "conf/sweeps").mkdir(parents=True)
+    assert shipped("sweeps") == package / "conf/sweeps"
+    assert search_roots() == (package / "conf",)
+
+
 def test_search_roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mine/optimizer").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     roots = search_roots(["mine"])
-    assert roots == (tmp_path / "mine", shipped("conf"))
+    assert roots == (tmp_path / "mine", shipped("sweeps").parent, shipped("conf"))
     assert is_group("optimizer", roots)
     assert not is_group("optimizers", roots)
     with pytest.raises(ConfigError, match="nowhere: no such folder"):

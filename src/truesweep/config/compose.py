@@ -1,6 +1,7 @@
 """Compose one configuration from the shipped groups, the user's own and overrides."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -15,12 +16,14 @@ from omegaconf import DictConfig, OmegaConf
 from truesweep.config import secrets
 from truesweep.config.hydra_errors import as_config_errors
 from truesweep.config.origin import Origins, Source
-from truesweep.config.overrides import normalize, refuse_sweeps
+from truesweep.config.overrides import as_text, normalize, refuse_sweeps
 from truesweep.config.redact import redact_overrides
 from truesweep.config.roots import search_roots
 from truesweep.errors import ConfigError
 
 PRIMARY = "train"
+SWEEPS = "sweeps"
+"""The node that says what a sweep varies; no part of any job."""
 
 
 @dataclass(frozen=True)
@@ -54,19 +57,62 @@ def compose(overrides: Sequence[str] = (), config_dirs: Sequence[Path | str] = (
     Raises:
         ConfigError: An override, an option or a file is wrong, or a mandatory value is missing.
     """
-    roots = search_roots(config_dirs)
     refuse_sweeps(overrides)
-    asked = normalize(overrides, config_dirs)
-    loader = _loader(roots)
-    with as_config_errors(asked):
-        tree = loader.load_configuration(PRIMARY, asked, run_mode=RunMode.RUN, from_shell=False)
-    origins = Origins(overrides, roots, lambda: _sources(loader, asked, roots))
-    raw = cast(dict[str, Any], OmegaConf.to_container(tree))
-    del raw["hydra"]
-    _refuse_missing(raw, origins)
-    with as_config_errors(asked, origins):
-        config = secrets.resolve_keeping_secrets(raw)
-    return Composed(config, redact_overrides(overrides), _choices(tree), roots, origins)
+    return Composer(config_dirs).compose(overrides)
+
+
+class Composer:
+    """Composes one configuration or many; what only differs in values is read from files once.
+
+    Args:
+        config_dirs: As in `compose`.
+
+    Raises:
+        ConfigError: One of `config_dirs` is no folder.
+    """
+
+    def __init__(self, config_dirs: Sequence[Path | str] = ()) -> None:
+        self.roots = search_roots(config_dirs)
+        self.loader = _loader(self.roots)
+        self._config_dirs = config_dirs
+        self._trees: dict[tuple[str, ...], tuple[dict[str, Any], dict[str, str | None]]] = {}
+
+    def compose(
+        self, overrides: Sequence[str], values: Mapping[str, Any] | None = None
+    ) -> Composed:
+        """Compose with overrides, and then set values.
+
+        Args:
+            overrides: As on the command line.
+            values: Further plain values by dotted key, each as `key=value` would set it.
+
+        Raises:
+            ConfigError: As `compose`.
+        """
+        asked = normalize(overrides, self._config_dirs)
+        raw, chosen = self._tree(asked)
+        for key, value in (values or {}).items():
+            _set(raw, key, value)
+        given = [*overrides, *(f"{key}={as_text(value)}" for key, value in (values or {}).items())]
+        origins = Origins(given, self.roots, lambda: _sources(self.loader, asked, self.roots))
+        _refuse_missing(raw, origins)
+        with as_config_errors(asked, origins):
+            config = secrets.resolve_keeping_secrets(raw)
+        return Composed(config, redact_overrides(given), chosen, self.roots, origins)
+
+    def _tree(self, asked: list[str]) -> tuple[dict[str, Any], dict[str, str | None]]:
+        """What the files and overrides say, unresolved, and the options chosen."""
+        if tuple(asked) not in self._trees:
+            with as_config_errors(asked):
+                tree = self.loader.load_configuration(
+                    PRIMARY, asked, run_mode=RunMode.RUN, from_shell=False
+                )
+            raw = cast(dict[str, Any], OmegaConf.to_container(tree))
+            del raw["hydra"]
+            raw.pop(SWEEPS, None)
+            self._trees[tuple(asked)] = raw, choices(tree)
+        raw, chosen = self._trees[tuple(asked)]
+        return copy.deepcopy(raw), chosen
 
 
 def _loader(roots: Sequence[Path]) -> ConfigLoaderImpl:
@@ -78,7 +124,8 @@ def _loader(roots: Sequence[Path]) -> ConfigLoaderImpl:
     return ConfigLoaderImpl(path)
 
 
-def _choices(tree: DictConfig) -> dict[str, str | None]:
+def choices(tree: DictConfig) -> dict[str, str | None]:
+    """The option chosen from each group, Hydra's own aside; None where a group is empty."""
     chosen: dict[str, str | None] = dict(tree.hydra.runtime.choices)
     return {group: chosen[group] for group in sorted(chosen) if not group.startswith("hydra/")}
 
@@ -95,6 +142,17 @@ def _sources(loader: ConfigLoaderImpl, overrides: list[str], roots: Sequence[Pat
 def _find(config: str, roots: Sequence[Path]) -> Path:
     files = [root / f"{config.removesuffix('.yaml')}.yaml" for root in roots]
     return next((file for file in files if file.is_file()), files[-1])
+
+
+def _set(raw: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key as Hydra would, with the nodes on the way where there are none."""
+    *path, name = key.split(".")
+    node = raw
+    for part in path:
+        if not isinstance(node.get(part), dict):
+            node[part] = {}
+        node = node[part]
+    node[name] = copy.deepcopy(value)
 
 
 def _refuse_missing(raw: dict[str, Any], origins: Origins) -> None:

@@ -1,10 +1,13 @@
 """Overrides in Hydra's grammar, and what `key=value` means where keys need stand in no file."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.override_parser.types import Override, OverrideType, Quote, QuotedString
 from hydra.errors import HydraException
 
 from truesweep.config.redact import redact_override
@@ -52,20 +55,51 @@ def refuse_sweeps(overrides: Sequence[str]) -> None:
         ConfigError: One of them does.
     """
     for override in overrides:
-        if parse(override).is_sweep_override():
+        parsed = parse(override)
+        if parsed.key_or_group.partition(".")[0] == "sweeps":
+            raise ConfigError(f"{redact_override(override)}: is for a sweep; add -m")
+        if parsed.is_sweep_override():
             raise ConfigError(
-                f"{redact_override(override)}: asks for several values, and a run takes one; write "
-                "key=[a,b] for a list, or 'key=\"a,b\"' for text with a comma"
+                f"{redact_override(override)}: asks for several values, and a run takes one; for a "
+                "run with each of them add -m, or write key=[a,b] for a list, or "
+                "'key=\"a,b\"' for text with a comma"
             )
+
+
+def split_hydras(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Hydra's own settings, such as `hydra/launcher=slurm`, and all other overrides.
+
+    Raises:
+        ConfigError: One has an effect on Hydra's own runtime, which is not used.
+    """
+    own: list[str] = []
+    hydras: list[str] = []
+    for override in overrides:
+        parsed = parse(override)
+        key = parsed.key_or_group
+        if not _is_hydras(key):
+            own.append(override)
+        elif re.fullmatch(r"hydra[./](launcher|sweeper)([./@].*)?", key):
+            if parsed.is_sweep_override():
+                raise ConfigError(f"{override}: a sweep has one launcher and one sweeper")
+            plain = parsed.type == OverrideType.CHANGE and "/" not in key
+            hydras.append(f"++{override}" if plain else override)
+        else:
+            raise ConfigError(f"{override}: only its launcher and sweeper can be set")
+    return hydras, own
+
+
+def _is_hydras(key: str) -> bool:
+    return key.partition(".")[0].partition("/")[0] == "hydra"
 
 
 def _normalize(parsed: Override, roots: Sequence[Path]) -> str:
     text = str(parsed.input_line)
     key = parsed.key_or_group
-    if key.partition(".")[0].partition("/")[0] == "hydra":
+    if _is_hydras(key):
         raise ConfigError(
-            f"{text}: Hydra's own settings have no effect here; name further folders of "
-            "configuration with --config-dir"
+            f"{text}: Hydra's own settings have no effect on a run, its launcher's and its "
+            "sweeper's only with -m; name further folders of configuration with --config-dir"
         )
     if parsed.type != OverrideType.CHANGE or parsed.package is not None or "/" in key:
         return text
@@ -84,3 +118,26 @@ def _normalize_choice(parsed: Override, text: str) -> str:
     if isinstance(value, str | list):
         return text
     raise ConfigError(f"{text}: {key} is a group; choose one of its options by name")
+
+
+def as_text(value: Any) -> str:
+    """A plain value as the right side of an override, in quotes where it needs them."""
+    if isinstance(value, str):
+        return _quoted(value)
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(as_text, value))}]"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{as_text(k)}:{as_text(v)}" for k, v in value.items()) + "}"
+    if value is None or isinstance(value, bool):
+        return str(value).lower().replace("none", "null")
+    return str(value)
+
+
+@cache
+def _quoted(text: str) -> str:
+    try:
+        parsed = parse(f"key={text}")
+        as_it_is = not parsed.is_sweep_override() and parsed.value() == text
+    except ConfigError:
+        as_it_is = False
+    return text if as_it_is else QuotedString(text, Quote.single).with_quotes()

@@ -14,9 +14,11 @@ def shipped(folder: str) -> Path:
         ConfigError: The installation lacks it.
     """
     package = Path(truesweep.__file__).resolve().parent
-    for parent in (package, package.parent.parent):
-        if (parent / folder).is_dir():
-            return parent / folder
+    # Installed, the named sweeps are a group like any other: `sweeps/` of the package holds code.
+    inside = package / "conf" / ("" if folder == "conf" else folder)
+    for place in (inside, package.parent.parent / folder):
+        if place.is_dir():
+            return place
     raise ConfigError(f"{folder}/ is missing from the installation in {package}. Reinstall it.")
 
 
@@ -30,12 +32,18 @@ def search_roots(config_dirs: Sequence[Path | str] = ()) -> tuple[Path, ...]:
     for folder in roots:
         if not folder.is_dir():
             raise ConfigError(f"--config-dir {folder}: no such folder")
-    return (*(folder.resolve() for folder in roots), shipped("conf"))
+    beside = [shipped("sweeps").parent] if shipped("sweeps").parent != shipped("conf") else []
+    return (*(folder.resolve() for folder in roots), *beside, shipped("conf"))
 
 
 def is_group(name: str, roots: Sequence[Path]) -> bool:
-    """Whether a group, such as `optimizer` or `callbacks/checkpoint`, has a folder of options."""
-    return any((root / name).is_dir() for root in roots)
+    """Whether a group, such as `optimizer` or `callbacks/checkpoint`, has any options."""
+    return bool(options(name, roots))
+
+
+def options(group: str, roots: Sequence[Path]) -> list[str]:
+    """The options of a group, in alphabetical order; none of what is no group."""
+    return sorted({file.stem for root in roots for file in (root / group).glob("*.yaml")})
 
 
 def shown(path: Path) -> str:
