@@ -1,0 +1,283 @@
+"""Runs the jobs of a sweep to their end, whatever becomes of single ones, or of the driver."""
+
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from types import FrameType
+from typing import Any
+
+from truesweep.sweeps.directory import SweepDirectory
+from truesweep.sweeps.display import Display, duration, first_line, number, short
+from truesweep.sweeps.executor import BUSY, Executor
+from truesweep.sweeps.failure import name_failure, oom_kills
+from truesweep.sweeps.job import Job
+from truesweep.sweeps.progress import Board
+from truesweep.sweeps.settings import Sweep
+from truesweep.sweeps.source import ENDED, JobSource, Listed
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+SECONDS_PER_LOOK = 0.5
+"""How long a signal, or a job that another driver has ended, may go unnoticed."""
+SECONDS_PER_SUMMARY = 5.0
+"""The least time between two writes of `jobs.jsonl` while jobs run."""
+
+
+def drive(
+    sweep: SweepDirectory,
+    source: JobSource,
+    executor: Executor,
+    settings: Sweep,
+    display: Display | None = None,
+) -> int:
+    """Run what a source gives out, until it is exhausted.
+
+    Args:
+        sweep: The sweep's directory.
+        source: Where jobs come from.
+        executor: What runs them.
+        settings: Retries, budget, and what ends the sweep early.
+        display: Shows how it goes.
+
+    Returns:
+        The exit code: 0 all done, 1 a job failed after its retries, 130 interrupted, 143 preempted.
+
+    Raises:
+        ConfigError: A job needs more than there is; nothing was started.
+    """
+    display = display or Display(sweep.name, settings.objectives[0])
+    driver = Driver(sweep, source, executor, settings, display)
+    return driver.run()
+
+
+class Driver:
+    """One process that drives a sweep; others may drive the same one. See `drive`."""
+
+    def __init__(
+        self,
+        sweep: SweepDirectory,
+        source: JobSource,
+        executor: Executor,
+        settings: Sweep,
+        display: Display,
+    ) -> None:
+        self.sweep = sweep
+        self.source = source
+        self.executor = executor
+        self.settings = settings
+        self.display = display
+        self.board = Board(settings.objectives[0], settings.modes[settings.objectives[0]])
+        self.began = time.time()
+        self.waiting: list[Job] = []
+        self.elsewhere: list[Job] = []  # another driver runs them
+        self.failures = Counter[str]()
+        self.given_up = 0
+        self.started: dict[str, tuple[float, int]] = {}  # when, and the kernel's kills by then
+        self.stalled: set[str] = set()
+        self.signum = 0
+        self._jobs: list[Job] = []
+        self._summarized_at = 0.0
+        self._changed = True
+
+    def run(self) -> int:
+        """Drive the sweep to its end."""
+        if isinstance(self.source, Listed):  # known as a whole, so that the biggest can go first
+            self.waiting.extend(iter(self.source.ask, None))
+        for job in self.waiting:
+            self.executor.check(job)
+        with self._listening(), self.display:
+            try:
+                while not self._over():
+                    self._fill()
+                    self._show()
+                    for job, code in self.executor.wait(SECONDS_PER_LOOK):
+                        self._settle(job, code)
+                    self._look_after()
+            finally:
+                self._stop()
+        return self._conclude()
+
+    # -- starting jobs --------------------------------------------------------------------------
+
+    @property
+    def _closed(self) -> bool:
+        """Whether no more jobs are to be started."""
+        hours = self.settings.hours
+        late = hours is not None and time.time() - self.began > hours * 3600
+        return bool(self.signum) or late or self._failed_fast
+
+    @property
+    def _failed_fast(self) -> bool:
+        return self.settings.fail_fast and self.given_up > 0
+
+    def _over(self) -> bool:
+        if self.signum or self._failed_fast:
+            return True
+        if self.executor.running:
+            return False
+        nothing_left = self.source.exhausted and not self.waiting and not self.elsewhere
+        return self._closed or nothing_left
+
+    def _fill(self) -> None:
+        """Start all that there is room for, the biggest first."""
+        while not self._closed and (job := self._next()) is not None:
+            self.waiting.remove(job)
+            if job.state in ENDED:  # by another driver, a moment ago
+                self._ended(job)
+            elif job.state == "running":
+                self.elsewhere.append(job)
+            elif self._failed_elsewhere(job):
+                self.given_up += 1
+            else:
+                self._start(job)
+
+    def _next(self) -> Job | None:
+        """The biggest job that fits; a search is asked for one as late as can be."""
+        fitting = [job for job in self.waiting if self.executor.fits(job)]
+        if fitting:
+            return max(fitting, key=lambda job: job.devices * job.nodes)
+        if self.waiting or self.source.exhausted or not self._room():
+            return None
+        job = self.source.ask()
+        if job is None:
+            return None
+        self.executor.check(job)
+        self.waiting.append(job)
+        return job if self.executor.fits(job) else None
+
+    def _room(self) -> bool:
+        """Whether a job like those that run would fit beside them."""
+        return all(self.executor.fits(job) for job in self.executor.running)
+
+    def _start(self, job: Job) -> None:
+        again = bool(job.run.status)
+        self._changed = True
+        self.started[job.id] = time.time(), oom_kills()
+        self.executor.start(job, resume=again)
+        self.display.event(f"{'resumed' if again else 'started':<10} {job.id}  {job.label}")
+
+    def _failed_elsewhere(self, job: Job) -> bool:
+        """Whether another driver has tried a job in vain since this one began."""
+        status = job.run.status
+        if status.get("state") != "failed" or job.id in self.started:
+            return False
+        return datetime.fromisoformat(status["finished"]).timestamp() > self.began
+
+    # -- jobs that have ended -------------------------------------------------------------------
+
+    def _settle(self, job: Job, code: int) -> None:
+        """Take note of a job's end, and of whether it is to go on."""
+        self._changed = True
+        state = job.state
+        stopped = code in (130, 143, -signal.SIGTERM, -signal.SIGINT) and state != "failed"
+        if code == BUSY:
+            self.elsewhere.append(job)
+        elif state in ENDED:
+            self._ended(job)
+        elif self.signum or stopped:  # saved; if only this job was told to stop, it goes on
+            self.display.event(f"stopped    {job.id}  {job.label} at step {job.step}")
+            self.waiting.append(job)
+        else:
+            self._failed(job, code)
+
+    def _ended(self, job: Job) -> None:
+        self.source.tell(job)
+        row = self.board.rows([job])[0]
+        name, seconds = self.board.objective, duration(row.seconds)
+        value = f"  {name} {number(row.best)}" if row.best is not None else ""
+        self.display.event(f"{row.state:<10} {job.id}  {job.label}{value} in {seconds}")
+
+    def _failed(self, job: Job, code: int) -> None:
+        kills = oom_kills() - self.started[job.id][1]
+        minutes = self.settings.stall_minutes if job.id in self.stalled else None
+        self.stalled.discard(job.id)
+        error = first_line(name_failure(job.run, code, minutes, kills))
+        self.failures[job.id] += 1
+        again = self.failures[job.id] <= self.settings.retries
+        if again:
+            self.waiting.append(job)
+        else:
+            self.given_up += 1
+            self.source.tell(job)
+        then = "; it is tried again" if again else f" (see {short(job.run.log(0))})"
+        self.display.event(f"failed     {job.id}  {job.label}: {error}{then}", important=True)
+
+    # -- meanwhile ------------------------------------------------------------------------------
+
+    def _look_after(self) -> None:
+        """Take back what another driver has left, and end what hangs."""
+        free = [job for job in self.elsewhere if not job.run.alive]
+        self.elsewhere = [job for job in self.elsewhere if job not in free]
+        self.waiting.extend(free)
+        if self.settings.stall_minutes is None:
+            return
+        for job in self.executor.running:
+            since = max(_last_sign(job), self.started[job.id][0])
+            if time.time() - since > self.settings.stall_minutes * 60 and job.run.alive:
+                self.stalled.add(job.id)
+                self.executor.kill(job)
+
+    def _show(self) -> None:
+        """Bring the table and, every few seconds, `jobs.jsonl` up to date."""
+        if self._changed and time.time() - self._summarized_at > SECONDS_PER_SUMMARY:
+            self._summarize()
+        if self.display.console.is_terminal:
+            rows = self.board.rows(self._jobs, {job.id for job in self.executor.running})
+            self.display.show(rows, self._planned(), self.board.best(rows))
+
+    def _summarize(self) -> None:
+        self._jobs = self.sweep.jobs()
+        self.sweep.write_jobs(self._jobs, self.settings)
+        self._summarized_at = time.time()
+        self._changed = False
+
+    def _planned(self) -> int:
+        return (self.settings.jobs or 0) if self.settings.method == "search" else 0
+
+    # -- the end --------------------------------------------------------------------------------
+
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        """Let signals end the sweep: the first lets jobs save, a second interrupt kills them."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # signals are the main thread's
+            return
+        before: dict[signal.Signals, Any] = {s: signal.signal(s, self._signalled) for s in SIGNALS}
+        try:
+            yield
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+
+    def _signalled(self, signum: int, frame: FrameType | None) -> None:
+        if self.signum and signum == signal.SIGINT:
+            for job in self.executor.running:
+                self.executor.kill(job)
+        self.signum = self.signum or signum
+
+    def _stop(self) -> None:
+        """Leave no job behind."""
+        number = len(self.executor.running)
+        if number:
+            hint = "; Ctrl-C again kills them" if self.signum == signal.SIGINT else ""
+            text = f"stopping {number} job{'s' * (number > 1)}, which save first{hint}"
+            self.display.event(text, important=True)
+            self.executor.stop(self.signum or signal.SIGTERM)
+        self._summarize()
+
+    def _conclude(self) -> int:
+        """Say what came of it, and what to type next; gives the exit code."""
+        rows = self.board.rows(self._jobs)
+        self.display.conclude(rows, self._planned(), self.board.best(rows), self.sweep.path)
+        if self.signum:
+            return 130 if self.signum == signal.SIGINT else 143
+        return int(any(row.state == "failed" for row in rows))
+
+
+def _last_sign(job: Job) -> float:
+    """When a job last wrote of itself, seconds since 1970."""
+    files = (job.run.path / "status.json", job.run.metrics, job.run.log(0))
+    return max((file.stat().st_mtime for file in files if file.exists()), default=0.0)

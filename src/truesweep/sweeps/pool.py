@@ -1,0 +1,117 @@
+"""This machine's devices, and the jobs on them."""
+
+import signal
+import time
+from functools import cache
+from multiprocessing.connection import wait
+from pathlib import Path
+
+from truesweep.errors import ConfigError
+from truesweep.jobs.directory import RunDirectory
+from truesweep.jobs.parts import make
+from truesweep.jobs.trainer import TrainerSettings
+from truesweep.sweeps.job import Job
+from truesweep.sweeps.process import JobProcess
+from truesweep.sweeps.slots import Slots, cpu_slots, gpu_slots
+
+SECONDS_TO_STOP = 30.0
+"""How long jobs may take to save and leave before they are killed."""
+
+
+class LocalPool:
+    """An executor on slots of this machine; a slot that becomes free can be taken at once.
+
+    Args:
+        slots: How many jobs of one device run beside each other; None: one a GPU for jobs on GPUs,
+            one a core, if there is memory enough, for jobs on the CPU.
+    """
+
+    def __init__(self, slots: int | None = None) -> None:
+        self.gpus = gpu_slots(slots)
+        self.cores = cpu_slots(slots)
+        self._running: dict[str, tuple[JobProcess, Slots, list[int]]] = {}
+
+    @property
+    def running(self) -> list[Job]:
+        """The jobs that were started and have not ended."""
+        return [process.job for process, _, _ in self._running.values()]
+
+    def check(self, job: Job) -> None:
+        """Make sure that there are as many devices as a job needs.
+
+        Raises:
+            ConfigError: There are fewer, or it needs several nodes, or certain devices.
+        """
+        slots = self._slots(job)
+        if job.nodes > 1:
+            raise ConfigError(
+                f"{job.label}: trainer.num_nodes={job.nodes} needs a cluster; set "
+                "hydra/launcher=slurm, or trainer.num_nodes=1"
+            )
+        if slots is self.gpus and isinstance(named := _trainer(job.run.path).devices, list):
+            raise ConfigError(
+                f"{job.label}: trainer.devices={named} names devices, but a sweep gives each job "
+                f"those that are free; set trainer.devices={len(named)}"
+            )
+        if job.devices > slots.largest:
+            kind = "GPUs" if slots is self.gpus else "slots on the CPU"
+            raise ConfigError(
+                f"{job.label}: trainer.devices={job.devices}, but there are {slots.largest} {kind} "
+                "here. Lower it, or give hydra.launcher.slots (slots may share cores, not GPUs)"
+            )
+
+    def fits(self, job: Job) -> bool:
+        """Whether as many devices are free as a job needs."""
+        return self._slots(job).fits(job.devices)
+
+    def start(self, job: Job, resume: bool) -> None:
+        """Start a job on free devices."""
+        slots = self._slots(job)
+        taken = slots.take(job.devices)
+        process = JobProcess(job, [slots.all[number] for number in taken], resume)
+        self._running[job.id] = process, slots, taken
+
+    def wait(self, timeout: float) -> list[tuple[Job, int]]:
+        """The jobs that have ended, with their exit codes; nothing of them is left.
+
+        Args:
+            timeout: The longest wait, seconds.
+        """
+        processes = [process for process, _, _ in self._running.values()]
+        if processes:
+            wait([process.sentinel for process in processes], timeout)
+        else:
+            time.sleep(timeout)
+        return [(process.job, self._remove(process)) for process in processes if process.ended]
+
+    def kill(self, job: Job) -> None:
+        """End a job at once, with all of its processes."""
+        self._running[job.id][0].kill()
+
+    def stop(self, signum: int) -> None:
+        """Ask every job to save and leave; kill those that have not left after 30 s."""
+        for process, _, _ in self._running.values():
+            process.send(signum)
+        deadline = time.monotonic() + SECONDS_TO_STOP
+        while self._running and time.monotonic() < deadline:
+            self.wait(0.2)
+        for process, _, _ in self._running.values():
+            process.send(signal.SIGKILL)
+        while self._running:
+            self.wait(0.2)
+
+    def _remove(self, process: JobProcess) -> int:
+        _, slots, taken = self._running.pop(process.job.id)
+        code = process.close()
+        slots.give_back(taken)
+        return code
+
+    def _slots(self, job: Job) -> Slots:
+        on_gpu = len(self.gpus) > 0 and not _trainer(job.run.path).is_cpu()
+        return self.gpus if on_gpu else self.cores
+
+
+@cache
+def _trainer(path: Path) -> TrainerSettings:
+    trainer: TrainerSettings = make(RunDirectory(path).read_config(), "trainer")
+    return trainer

@@ -1,0 +1,166 @@
+"""One job in processes of its own: forked from a server that has done the imports."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing import forkserver
+from pathlib import Path
+
+import torch
+
+from truesweep.errors import ConfigError
+from truesweep.jobs.directory import RunDirectory
+from truesweep.jobs.launch import launch
+from truesweep.jobs.orphan import leave_with_parent
+from truesweep.sweeps.executor import BUSY
+from truesweep.sweeps.job import Job
+from truesweep.sweeps.slots import Slot
+
+PRELOADED = (__name__, "typer", "rich.progress", "transformers.modeling_utils")
+"""Modules that the server imports once, for all jobs."""
+PLACE = (
+    *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE"),
+    *("ROLE_NAME", "ROLE_RANK", "ROLE_WORLD_SIZE", "NODE_RANK", "MASTER_ADDR", "MASTER_PORT"),
+    "WANDB_SERVICE",
+)
+PLACE_PREFIXES = ("TORCHELASTIC_", "SLURM_", "PMI_", "PMIX_", "OMPI_")
+"""Variables that tell a process its place among others; a job is started without any."""
+SECONDS_TO_VANISH = 5.0
+"""How long killed processes may take to let go of a run."""
+
+
+class JobProcess:
+    """A job that was started; its processes are a session and a process group of their own.
+
+    Args:
+        job: What is run.
+        slots: Where.
+        resume: Go on from a checkpoint.
+    """
+
+    def __init__(self, job: Job, slots: Sequence[Slot], resume: bool) -> None:
+        warm_up()
+        self.job = job
+        self.started = time.time()
+        cores = frozenset[int]().union(*(slot.cores for slot in slots))
+        arguments = (str(job.run.path), environment(os.environ, slots), cores, resume)
+        context = multiprocessing.get_context("forkserver")
+        self._process = context.Process(target=_main, args=arguments, name=job.id)
+        self._process.start()
+
+    @property
+    def sentinel(self) -> int:
+        """Ready when the job has ended; see `multiprocessing.connection.wait`."""
+        return self._process.sentinel
+
+    @property
+    def ended(self) -> bool:
+        """Whether its main process is gone."""
+        return self._process.exitcode is not None
+
+    def send(self, signum: int) -> None:
+        """Send a signal to the main process, which hands it on to its ranks."""
+        with suppress(ProcessLookupError):
+            os.kill(self._pid, signum)
+
+    def kill(self) -> None:
+        """Kill all of its processes."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._pid, signal.SIGKILL)
+        self.send(signal.SIGKILL)  # it may not lead a group yet
+
+    def close(self) -> int:
+        """Kill what a job has left behind, and give its exit code."""
+        code = self._process.exitcode
+        assert code is not None, "a job is closed after its end"
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._pid, signal.SIGKILL)
+        deadline = time.monotonic() + SECONDS_TO_VANISH
+        while code != BUSY and self.job.run.alive and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self._process.close()
+        return code
+
+    @property
+    def _pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+
+def warm_up() -> None:
+    """Start the server that jobs are forked from, if it does not run; it imports for seconds.
+
+    Signals to the driver's process group are not for it: the driver decides what happens to jobs.
+    """
+    multiprocessing.set_forkserver_preload(list(PRELOADED))
+    with _ignored(signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+        forkserver.ensure_running()
+
+
+@contextmanager
+def _ignored(*signals: signal.Signals) -> Iterator[None]:
+    """Let a process that is started here ignore signals."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python lets no other thread change them
+        return
+    before = {signum: signal.signal(signum, signal.SIG_IGN) for signum in signals}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def environment(inherited: Mapping[str, str], slots: Sequence[Slot]) -> dict[str, str]:
+    """A job's environment: the driver's, without another job's place in it, with its own GPUs."""
+    kept = {
+        name: value
+        for name, value in inherited.items()
+        if name not in PLACE and not name.startswith(PLACE_PREFIXES)
+    }
+    gpus = [slot.gpu for slot in slots if slot.gpu is not None]
+    return kept | {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
+
+
+def _main(directory: str, environment: dict[str, str], cores: frozenset[int], resume: bool) -> None:
+    """A job's main process; ends with its exit code, whatever its threads do."""
+    os.setsid()
+    for signum in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_DFL)
+    run = RunDirectory(Path(directory))
+    code = 1
+    try:
+        _settle_in(run, environment, cores)
+        leave_with_parent()
+        code = launch(run, resume)
+    except ConfigError as claimed:
+        print(claimed, file=sys.stderr)
+        code = BUSY
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _settle_in(run: RunDirectory, environment: dict[str, str], cores: frozenset[int]) -> None:
+    """Own environment, cores, folder and log."""
+    os.environ.clear()
+    os.environ.update(environment)
+    if cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
+    torch.set_num_threads(max(1, len(cores)))
+    started_in = Path(run.read_provenance().get("directory", "."))
+    if started_in.is_dir():
+        os.chdir(started_in)  # what relative paths in the configuration are relative to
+    log = os.open(run.log(0), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((nothing, 0), (log, 1), (log, 2)):
+        os.dup2(source, target)

@@ -1,0 +1,169 @@
+"""How far the jobs of a sweep are, read from their directories."""
+
+import statistics
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from truesweep.jobs.directory import RunDirectory
+from truesweep.record.metrics import read
+from truesweep.sweeps.job import Job
+
+DONE = ("completed", "pruned", "failed")
+"""States in which a job takes no more time."""
+Mode = Literal["min", "max"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one job has to tell.
+
+    Args:
+        id: The name of its directory.
+        label: What varies.
+        state: See `Job.state`.
+        step: Optimizer steps done.
+        total: Optimizer steps of the whole training, where known.
+        loss: The latest training loss, nats.
+        best: The best objective so far.
+        seconds: From its start to its end, or until now.
+        left: Seconds of training left, where known.
+        ended: When it ended, seconds since 1970; 0 before.
+        error: Why it failed.
+    """
+
+    id: str
+    label: str
+    state: str
+    step: int
+    total: int | None
+    loss: float | None
+    best: float | None
+    seconds: float
+    left: float | None
+    ended: float
+    error: str | None
+
+
+class Board:
+    """Reads the jobs' rows, and those only again that have changed.
+
+    Args:
+        objective: The metric by which jobs are compared.
+        mode: Whether less or more of it is better.
+    """
+
+    def __init__(self, objective: str, mode: Mode) -> None:
+        self.objective = objective
+        self.mode: Mode = mode
+        self._rows: dict[str, tuple[Any, Row]] = {}
+
+    def rows(self, jobs: Sequence[Job], running: Collection[str] = ()) -> list[Row]:
+        """A row for each job.
+
+        Args:
+            jobs: The jobs.
+            running: Ids of those that are known to run.
+        """
+        return [self._row(job, job.id in running) for job in jobs]
+
+    def best(self, rows: Sequence[Row]) -> Row | None:
+        """The row with the best objective of all."""
+        scored = [row for row in rows if row.best is not None]
+        choose = min if self.mode == "min" else max
+        return choose(scored, key=lambda row: row.best or 0.0, default=None)
+
+    def _row(self, job: Job, running: bool) -> Row:
+        changed = (_changed(job.run.path / "status.json"), _changed(job.run.metrics))
+        known = self._rows.get(job.id)
+        if known and known[0] == changed and known[1].state in (*DONE, "queued", "preempted"):
+            return known[1]
+        row = self._read(job, running)
+        self._rows[job.id] = changed, row
+        return row
+
+    def _read(self, job: Job, running: bool) -> Row:
+        status = job.run.status
+        state = "running" if running and status.get("state") == "running" else job.state
+        latest = _latest(job.run.metrics) if state != "queued" else {}
+        step = int(status.get("step", 0))
+        total = _total(job.run, status) if state not in ("queued", "completed") else step
+        started, ended = _time(status.get("started")), _time(status.get("finished"))
+        return Row(
+            id=job.id,
+            label=job.label,
+            state=state,
+            step=step,
+            total=total,
+            loss=latest.get("train/loss"),
+            best=job.objective(self.objective, self.mode),
+            seconds=(ended or datetime.now(UTC).timestamp()) - started if started else 0.0,
+            left=_left(step, total, latest) if state == "running" else None,
+            ended=ended,
+            error=status.get("error"),
+        )
+
+
+def seconds_left(rows: Sequence[Row], planned: int) -> float | None:
+    """An estimate for the whole sweep, from the first finished job on.
+
+    Args:
+        rows: A row a job.
+        planned: Jobs that there will be.
+    """
+    finished = [row.seconds for row in rows if row.state == "completed"]
+    if not finished:
+        return None
+    usual = statistics.fmean(finished)
+    running = [row for row in rows if row.state == "running"]
+    to_come = max(planned, len(rows)) - sum(row.state in DONE for row in rows) - len(running)
+    of_running = sum(max(usual - row.seconds, row.left or 0.0, 0.0) for row in running)
+    return (of_running + to_come * usual) / max(len(running), 1)
+
+
+def counts(rows: Sequence[Row], planned: int) -> str:
+    """How many jobs are in which state, such as `24 jobs: 3 completed, 2 running, 19 queued`."""
+    by_state = Counter(row.state for row in rows)
+    by_state["queued"] += max(planned - len(rows), 0)
+    order = ("completed", "pruned", "failed", "running", "preempted", "interrupted", "queued")
+    parts = [f"{by_state[state]} {state}" for state in order if by_state[state]]
+    number = by_state.total()
+    return f"{number} job{'s' * (number != 1)}: " + ", ".join(parts)
+
+
+def _left(step: int, total: int | None, latest: dict[str, Any]) -> float | None:
+    if not total or not latest.get("step"):
+        return None
+    return max(total - step, 0) * float(latest["time"]) / float(latest["step"])
+
+
+def _latest(metrics: Path) -> dict[str, Any]:
+    """The last values of the training rows."""
+    rows = read(metrics) if metrics.exists() else []
+    return next((row for row in reversed(rows) if "train/loss" in row), {})
+
+
+def _total(run: RunDirectory, status: dict[str, Any]) -> int | None:
+    total = status.get("total_steps") or _max_steps(run.path)
+    return None if total is None else int(total)
+
+
+@cache
+def _max_steps(path: Path) -> int | None:
+    steps: int | None = RunDirectory(path).read_config()["trainer"].get("max_steps")
+    return steps
+
+
+def _time(text: str | None) -> float:
+    return datetime.fromisoformat(text).timestamp() if text else 0.0
+
+
+def _changed(file: Path) -> int:
+    try:
+        return file.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
