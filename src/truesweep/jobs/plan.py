@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from truesweep.config import (
     check,
@@ -16,6 +17,7 @@ from truesweep.config import (
     redact_overrides,
 )
 from truesweep.config.update import update
+from truesweep.data import Source
 from truesweep.data.module import DataModule
 from truesweep.data.prepare import Prepared
 from truesweep.jobs.directory import RunDirectory
@@ -104,24 +106,70 @@ def plan_again(directory: Path, overrides: Sequence[str]) -> Plan:
 
 def plan_config(config: dict[str, Any], overrides: list[str]) -> Plan:
     """Check a configuration against its data and its model."""
-    source, prepared = prepare_data(config)
-    trainer: TrainerSettings = make(config, "trainer")
-    steps_per_epoch = DataModule(
-        prepared, source, config["seed"], trainer.overfit_batches
-    ).steps_per_epoch
-    recipe = build_recipe(config, trainer, steps_per_epoch)
-    with torch.device("meta"):
-        model = build_model(config, prepared, source)
-    build_task(config, model, prepared, recipe).configure_optimizers()
-    return Plan(
-        config=config,
-        overrides=overrides,
-        parameters=count_parameters(model),
-        flops=flops_per_token(model, source.max_length),
-        total_steps=recipe.total_steps,
-        steps_per_epoch=steps_per_epoch,
-        world_size=trainer.world_size,
-        prepared=prepared,
+    return Planner().plan(config, overrides)
+
+
+class Planner:
+    """Plans runs one after the other; what a run shares with the last one is not made again."""
+
+    def __init__(self) -> None:
+        self._data_key = ""
+        self._data: tuple[Source, Prepared]
+        self._models: dict[str, tuple[PreTrainedModel, ParameterCount, Flops]] = {}
+
+    def plan(self, config: dict[str, Any], overrides: list[str]) -> Plan:
+        """Check a configuration against its data and its model.
+
+        Raises:
+            ConfigError: The configuration does not fit together.
+            DataError: The data are wrong.
+        """
+        source, prepared = self._prepare(config)
+        trainer: TrainerSettings = make(config, "trainer")
+        steps_per_epoch = DataModule(
+            prepared, source, config["seed"], trainer.overfit_batches
+        ).steps_per_epoch
+        recipe = build_recipe(config, trainer, steps_per_epoch)
+        model, parameters, flops = self._model(config, source, prepared)
+        build_task(config, model, prepared, recipe).configure_optimizers()
+        return Plan(
+            config=config,
+            overrides=overrides,
+            parameters=parameters,
+            flops=flops,
+            total_steps=recipe.total_steps,
+            steps_per_epoch=steps_per_epoch,
+            world_size=trainer.world_size,
+            prepared=prepared,
+        )
+
+    def _prepare(self, config: dict[str, Any]) -> tuple[Source, Prepared]:
+        key = data_key(config)
+        if key != self._data_key:
+            self._data = prepare_data(config)
+            self._data_key = key
+        return self._data
+
+    def _model(
+        self, config: dict[str, Any], source: Source, prepared: Prepared
+    ) -> tuple[PreTrainedModel, ParameterCount, Flops]:
+        """The model without memory for its weights, and its size."""
+        task, tokenizer = config["task"]["_target_"], config["tokenizer"]
+        shared = [config["model"], task, tokenizer, source.max_length, prepared.fingerprint]
+        key = fingerprint({"shared": shared})
+        if key not in self._models:
+            with torch.device("meta"):
+                model = build_model(config, prepared, source)
+            flops = flops_per_token(model, source.max_length)
+            self._models[key] = model, count_parameters(model), flops
+        return self._models[key]
+
+
+def data_key(config: Mapping[str, Any]) -> str:
+    """What configurations share that have the same data, tokenizer and kind of task."""
+    nodes = ("data", "tokenizer", "allowed_packages")
+    return fingerprint(
+        {**{name: config[name] for name in nodes}, "task": config["task"]["_target_"]}
     )
 
 
