@@ -10,7 +10,7 @@ from truesweep.report.filters import find_key, number, parse
 from truesweep.report.locate import Found, find
 from truesweep.report.objective import Objective, choose, metrics
 from truesweep.report.run import POINTS, Run, read_run
-from truesweep.report.varying import setting, short_names, varying
+from truesweep.report.varying import setting, short_names, varied_keys
 
 BUDGET = 120_000
 """Points of all loss curves together: what a browser draws without waiting."""
@@ -113,7 +113,7 @@ def compare(folders: Sequence[Path], objective: str | None = None) -> Comparison
     points = max(100, min(POINTS, BUDGET // max(len(found.runs), 1)))
     runs = [read_run(directory, points) for directory in found.runs]
     chosen = choose(runs, objective, found.settings)
-    return Comparison(found, _ranked(runs, chosen), varying(runs), chosen)
+    return Comparison(found, _ranked(runs, chosen), varied_keys(runs), chosen)
 
 
 def _ranked(runs: Sequence[Run], objective: Objective) -> list[Run]:

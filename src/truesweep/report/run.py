@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from truesweep.analysis.differences import flatten
 from truesweep.jobs.directory import RunDirectory
 from truesweep.report.history import History, read_history
 from truesweep.report.locate import read_mapping
@@ -49,7 +50,7 @@ class Run:
 
     @cached_property
     def flat(self) -> dict[str, Any]:
-        """The configuration by dotted keys; lists are values."""
+        """The configuration by dotted keys; a list is one value."""
         return flatten(self.config)
 
     @cached_property
@@ -130,17 +131,6 @@ def read_run(directory: RunDirectory, points: int = POINTS) -> Run:
         provenance=_read_json(path / "provenance.json"),
         history=read_history(directory.metrics, points),
     )
-
-
-def flatten(node: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, by dotted keys; an empty mapping is a value."""
-    flat: dict[str, Any] = {}
-    for key, value in node.items():
-        if isinstance(value, dict) and value:
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -3,16 +3,14 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from truesweep.analysis import differences
 from truesweep.report.run import Run
-
-ABSENT = object()
-"""Stands for a key that a configuration does not have; equal to no value."""
 
 BESIDE = ("name", "logger", "callbacks.progress", "allowed_packages", "trainer.threads")
 """What changes no number, and so is no difference worth a column."""
 
 
-def varying(runs: Sequence[Run]) -> list[str]:
+def varied_keys(runs: Sequence[Run]) -> list[str]:
     """The keys by which runs are told apart.
 
     Those that their sweeps varied; where a run belongs to no sweep, or the sweeps varied nothing,
@@ -21,26 +19,15 @@ def varying(runs: Sequence[Run]) -> list[str]:
     swept = dict.fromkeys(key for run in runs for key in run.varies)
     if swept and all(run.varies for run in runs):
         return list(swept)
-    flats = [run.flat for run in runs]
-    return [key for key in differing(flats) if not _follows(key, flats)]
+    columns = differences.varying([run.flat for run in runs])
+    return [key for key in columns if _counts(key) and not _follows(key, columns)]
 
 
-def _follows(key: str, flats: Sequence[Mapping[str, Any]]) -> bool:
+def _follows(key: str, columns: Mapping[str, Sequence[Any]]) -> bool:
     """Whether runs only differ in having the key, as optimizers differ in their options."""
-    values = [flat[key] for flat in flats if key in flat]
+    values = [value for value in columns[key] if value is not differences.ABSENT]
     target = f"{key.rpartition('.')[0]}._target_"
-    return key != target and _differs(target, flats) and all(v == values[0] for v in values)
-
-
-def differing(flats: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The keys whose values differ between flat configurations, in the configurations' order."""
-    keys = dict.fromkeys(key for flat in flats for key in flat)
-    return [key for key in keys if _counts(key) and _differs(key, flats)]
-
-
-def _differs(key: str, flats: Sequence[Mapping[str, Any]]) -> bool:
-    first = flats[0].get(key, ABSENT)
-    return any(flat.get(key, ABSENT) != first for flat in flats)
+    return key != target and target in columns and all(v == values[0] for v in values)
 
 
 def _counts(key: str) -> bool:

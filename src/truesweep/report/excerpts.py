@@ -1,0 +1,69 @@
+"""A run's words: why it failed, what its model writes, how often its test split was looked at."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from truesweep.config import scrub
+from truesweep.report.run import Run
+
+TAIL = 20_000
+"""Bytes at the end of a log in which its last error is looked for."""
+
+
+def excerpts(run: Run, brief: bool = False) -> dict[str, Any]:
+    """The error with the end of its log, samples, and later scorings.
+
+    Args:
+        run: The run.
+        brief: Shorter ones, where there are many runs.
+    """
+    broken = run.state in ("failed", "interrupted")
+    rows, width = (1, 300) if brief else (3, 1200)
+    return {
+        "error": None if run.error is None else scrub(run.error),
+        "log": scrub(_last_error(run.directory.log(0), 1500 if brief else 4000)) if broken else "",
+        "tables": _tables(run.directory.tables, rows, width),
+        "evaluations": _evaluations(run.directory.path / "evaluations.jsonl"),
+    }
+
+
+def _last_error(log: Path, width: int) -> str:
+    """The last traceback of a log, or its end."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, 2) - TAIL))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return ""
+    start = text.rfind("Traceback (most recent call last)")
+    return text[max(start, 0) :].strip()[-width:]
+
+
+def _tables(path: Path, rows: int, width: int) -> dict[str, Any]:
+    """The first rows of each table, long texts cut."""
+    try:
+        tables = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            name: [columns, [[_cut(cell, width) for cell in row] for row in _some(name, all, rows)]]
+            for name, (columns, all) in tables.items()
+        }
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}
+
+
+def _some(name: str, all: list[list[Any]], rows: int) -> list[list[Any]]:
+    return all[: 40 if name == "classes" else rows]
+
+
+def _cut(cell: Any, width: int) -> Any:
+    return f"{cell[:width]}…" if isinstance(cell, str) and len(cell) > width else cell
+
+
+def _evaluations(path: Path) -> int:
+    """How often the test split was scored after the run itself had."""
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return sum(row.get("split") == "test" for row in rows)
+    except (OSError, ValueError, AttributeError):
+        return 0

@@ -1,0 +1,81 @@
+"""`report.html`: one file that opens anywhere and asks nothing of the network."""
+
+import base64
+import hashlib
+import html
+import re
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from truesweep.record.files import dump_json, write_atomic
+from truesweep.report.comparison import Comparison
+from truesweep.report.payload import payload
+
+SCRIPTS = (
+    "base",
+    "state",
+    "colour",
+    "chart",
+    "curves",
+    "curves_focus",
+    "parallel",
+    "scatter",
+    "importance",
+    "table",
+    "pair",
+    "details",
+    "main",
+)
+"""In the order of their use; together they are one script."""
+
+
+def write_report(comparison: Comparison, path: Path) -> None:
+    """Write the page, whole or not at all.
+
+    Args:
+        comparison: What it shows.
+        path: The file.
+    """
+    write_atomic(path, render(comparison))
+
+
+def render(comparison: Comparison) -> str:
+    """The page."""
+    style, script = _part("style.css"), _script()
+    # What the page may do: run this one script, and nothing from anywhere else.
+    policy = (
+        f"default-src 'none'; img-src data:; style-src {_digest(style)}; "
+        f"script-src {_digest(script)}; base-uri 'none'; form-action 'none'"
+    )
+    parts = {
+        "policy": html.escape(policy),
+        "title": html.escape(f"{comparison.title} · truesweep"),
+        "style": style,
+        "data": embedded(dump_json(payload(comparison))),
+        "script": script,
+    }
+    return re.sub(r"@(\w+)@", lambda place: parts[place[1]], _part("page.html"))
+
+
+def embedded(json_text: str) -> str:
+    """JSON that can stand within a `script` element, whatever its texts hold."""
+    escapes = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
+    escapes |= {"\u2028": "\\u2028", "\u2029": "\\u2029"}
+    return json_text.translate(str.maketrans(escapes))
+
+
+@cache
+def _script() -> str:
+    parts = "\n".join(_part(f"{name}.js") for name in SCRIPTS)
+    return f'(() => {{\n"use strict";\n{parts}\n}})();'
+
+
+@cache
+def _part(name: str) -> str:
+    return files("truesweep.report").joinpath("page", name).read_text(encoding="utf-8")
+
+
+def _digest(text: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return f"'sha256-{digest}'"

@@ -1,0 +1,161 @@
+// Parallel coordinates: every run as a line through its values.
+
+const parallel = { axes: [], box: null, drag: null, ranges: new Map() };
+const AXIS_ROOM = 96; // pixels that an axis needs at least
+
+// An axis for each key and one for the objective, whose better end is up.
+function parallelAxes(width, height) {
+  const columns = [...data.keys.map((entry) => ({ ...entry, of: (run) => run.settings[entry.key] })),
+    { key: "objective", short: data.objective.name, numeric: true, log: false,
+      of: (run) => run.objective }];
+  const [left, right] = [46, width - 62];
+  return columns.map((column, i) => ({
+    ...column, ...axisScale(column, 34, height - 18),
+    x: columns.length > 1 ? left + (i / (columns.length - 1)) * (right - left) : width / 2,
+  }));
+}
+
+function axisScale(column, top, bottom) {
+  const values = runs.map(column.of).filter((value) => value !== null && value !== undefined);
+  if (!column.numeric) {
+    const names = [...new Set(values.map(written))];
+    const gap = names.length > 1 ? (bottom - top) / (names.length - 1) : 0;
+    const at = (value) => (names.length > 1 ? bottom - names.indexOf(written(value)) * gap : (top + bottom) / 2);
+    return { at, marks: names.map((name) => [at(name), name]) };
+  }
+  if (values.length === 0) return { at: () => bottom, marks: [] };
+  const range = column.key === "objective" ? robustRange(values)
+    : [Math.min(...values), Math.max(...values)];
+  const up = column.key === "objective" && less ? [top, bottom] : [bottom, top];
+  const scale = makeScale(...range, ...up, column.log);
+  const unique = [...new Set(values)];
+  const marks = column.key !== "objective" && unique.length <= 9 ? unique : ticks(scale, 5);
+  const at = (value) => Math.min(bottom, Math.max(top, scale(value)));
+  return { at, marks: marks.map((value) => [at(value), tickText(value)]) };
+}
+
+function drawParallel(c, chart) {
+  parallel.axes = parallelAxes(chart.width, chart.height);
+  const list = shown();
+  const alpha = Math.max(0.16, Math.min(0.9, 7 / Math.sqrt(list.length)));
+  c.lineWidth = 1.4;
+  for (const run of [...list].reverse()) throughAxes(c, run, alpha);
+  parallel.axes.forEach((axis) => drawAxis(c, axis, chart.height));
+}
+
+function throughAxes(c, run, alpha) {
+  c.globalAlpha = alpha;
+  c.strokeStyle = run.colour;
+  const stops = parallel.axes.map((axis) => [axis.x, axis.of(run), axis])
+    .filter(([, value]) => value !== null && value !== undefined);
+  line(c, stops.map(([x, value, axis]) => [x, axis.at(value)]));
+  c.globalAlpha = 1;
+}
+
+function drawAxis(c, axis, height) {
+  c.strokeStyle = ink.muted;
+  c.lineWidth = 1;
+  line(c, [[axis.x, 34], [axis.x, height - 18]]);
+  c.textBaseline = "middle";
+  c.textAlign = "left";
+  c.lineWidth = 3;
+  c.strokeStyle = ink.surface;
+  for (const [y, text] of axis.marks) {
+    const cut = text.length > 14 ? `${text.slice(0, 13)}…` : text;
+    c.strokeText(cut, axis.x + 6, y);
+    c.fillStyle = ink.text;
+    c.fillText(cut, axis.x + 6, y);
+    c.fillStyle = ink.muted;
+    c.fillRect(axis.x - 2, y - 0.5, 5, 1);
+  }
+  c.textAlign = "center";
+  c.fillStyle = ink.text;
+  const name = axis.key === "objective" ? `${axis.short} ↑ better` : axis.short;
+  c.fillText(name, axis.x, 14);
+  const brush = parallel.ranges.get(axis.key);
+  if (!brush) return;
+  c.globalAlpha = 0.25;
+  c.fillStyle = ink.accent;
+  c.fillRect(axis.x - 9, brush[0], 18, brush[1] - brush[0]);
+  c.globalAlpha = 1;
+}
+
+function focusParallel(c) {
+  for (const run of inFocus().filter((found) => found.visible)) {
+    const colour = run.colour;
+    c.lineWidth = 6;
+    run.colour = ink.surface;
+    throughAxes(c, run, 1);
+    c.lineWidth = 2.6;
+    run.colour = colour;
+    throughAxes(c, run, 1);
+    parallel.axes.forEach((axis) => {
+      const value = axis.of(run);
+      if (value !== null && value !== undefined) dot(c, axis.x, axis.at(value), 4, run.colour);
+    });
+  }
+}
+
+function runNear(px, py) {
+  const right = parallel.axes.findIndex((axis) => axis.x >= px);
+  if (right < 1) return null;
+  const [a, b] = [parallel.axes[right - 1], parallel.axes[right]];
+  const share = (px - a.x) / (b.x - a.x);
+  let [found, least] = [null, 10];
+  for (const run of shown()) {
+    const [from, to] = [a.of(run), b.of(run)];
+    if (from === null || to === null || from === undefined || to === undefined) continue;
+    const distance = Math.abs(a.at(from) + share * (b.at(to) - a.at(from)) - py);
+    if (distance < least) [found, least] = [run, distance];
+  }
+  return found;
+}
+
+function brush(axis, from, to) {
+  const [top, bottom] = [Math.min(from, to), Math.max(from, to)];
+  if (bottom - top < 5) {
+    parallel.ranges.delete(axis.key);
+    view.brushes.delete(axis.key);
+  } else {
+    parallel.ranges.set(axis.key, [top, bottom]);
+    view.brushes.set(axis.key, (run) => {
+      const value = axis.of(run);
+      if (value === null || value === undefined) return false;
+      const at = axis.at(value);
+      return at >= top && at <= bottom;
+    });
+  }
+  settled();
+}
+
+function makeParallel() {
+  const host = $("parallel");
+  host.style.minWidth = `${(data.keys.length + 1) * AXIS_ROOM}px`;
+  makeChart(host, { height: 340, draw: drawParallel, focus: focusParallel,
+    label: "Parallel coordinates; the filter above does the same as dragging along an axis" });
+  host.addEventListener("pointerdown", (event) => {
+    const [px, py] = place(event, host);
+    const axis = parallel.axes.find(({ x }) => Math.abs(x - px) < 16);
+    if (!axis || event.button !== 0) return;
+    parallel.drag = { axis, from: py };
+    host.setPointerCapture(event.pointerId);
+  });
+  host.addEventListener("pointermove", (event) => {
+    const [px, py] = place(event, host);
+    if (parallel.drag) { brush(parallel.drag.axis, parallel.drag.from, py); return; }
+    const onAxis = parallel.axes.some(({ x }) => Math.abs(x - px) < 16);
+    host.style.cursor = onAxis ? "ns-resize" : "default";
+    const run = onAxis ? null : runNear(px, py);
+    hover(run);
+    if (run) runTip(event, run);
+    else hideTip();
+  });
+  host.addEventListener("pointerup", (event) => {
+    const [px, py] = place(event, host);
+    const { drag } = parallel;
+    parallel.drag = null;
+    if (drag) brush(drag.axis, drag.from, py);
+    else if (runNear(px, py)) select(runNear(px, py));
+  });
+  host.addEventListener("pointerleave", () => { hover(null); hideTip(); });
+}

@@ -1,0 +1,99 @@
+// The objective against each key that varies.
+
+function makeScatter() {
+  $("scatter-heading").textContent = `${data.objective.name} against each`;
+  const charts = data.keys.map((entry) => {
+    const host = el("div", { className: "chart" });
+    $("scatter").append(el("figure", {}, host));
+    return [entry, host];
+  });
+  charts.forEach(([entry, host]) => scatterChart(entry, host));
+}
+
+function scatterChart(entry, host) {
+  const state = { dots: [] };
+  makeChart(host, {
+    height: 210, label: `${data.objective.name} against ${entry.key}`,
+    draw: (c, chart) => drawScatter(c, chart, entry, state),
+    focus: (c) => inFocus().forEach((run) => {
+      const found = state.dots.find(([, , of]) => of === run);
+      if (!found) return;
+      dot(c, found[0], found[1], 8, ink.surface);
+      dot(c, found[0], found[1], 5.5, run.colour);
+    }),
+  });
+  const nearest = (event) => {
+    const [px, py] = place(event, host);
+    let [found, least] = [null, 16];
+    for (const [x, y, run] of state.dots) {
+      const distance = Math.hypot(x - px, y - py);
+      if (distance < least) [found, least] = [run, distance];
+    }
+    return found;
+  };
+  host.addEventListener("pointermove", (event) => {
+    const run = nearest(event);
+    hover(run);
+    if (run) runTip(event, run, `${entry.short} ${written(run.settings[entry.key])}`);
+    else hideTip();
+  });
+  host.addEventListener("pointerleave", () => { hover(null); hideTip(); });
+  host.addEventListener("click", (event) => { const run = nearest(event); if (run) select(run); });
+}
+
+function drawScatter(c, chart, entry, state) {
+  const box = { left: 50, right: chart.width - 12, top: 24, bottom: chart.height - 40 };
+  const list = shown().filter((run) => run.objective !== null
+    && run.settings[entry.key] !== null && run.settings[entry.key] !== undefined);
+  state.dots = [];
+  if (list.length === 0) { emptyChart(c, chart, "No figures yet"); return; }
+  const [low, high] = robustRange(list.map((run) => run.objective));
+  const pad = (high - low) * 0.06 || Math.abs(high) * 0.01 || 1;
+  const y = makeScale(low - pad, high + pad, box.bottom, box.top);
+  const x = scatterScale(entry, list, box);
+  drawAxes(c, box, x, y, { x: entry.short, y: "" });
+  const alpha = Math.max(0.45, Math.min(0.95, 9 / Math.sqrt(list.length)));
+  for (const run of [...list].reverse()) {
+    const at = [x(x.value(run)), Math.max(box.top, y(run.objective))];
+    c.globalAlpha = alpha;
+    dot(c, ...at, list.length > 150 ? 2.6 : 4, run.colour);
+    state.dots.push([...at, run]);
+  }
+  c.globalAlpha = 1;
+  drawMedians(c, list, x, y);
+}
+
+function scatterScale(entry, list, box) {
+  const of = (run) => run.settings[entry.key];
+  const unique = [...new Set(list.map(of))];
+  if (entry.numeric) {
+    const values = unique.map(Number);
+    const [low, high] = [Math.min(...values), Math.max(...values)];
+    const room = entry.log ? (high / low) ** 0.06 : (high - low) * 0.06;
+    const scale = makeScale(entry.log ? low / room : low - room, entry.log ? high * room : high + room,
+      box.left, box.right, entry.log);
+    const fits = unique.length <= 6 && (box.right - box.left) / unique.length > 34;
+    return Object.assign(scale, { value: of, groups: unique, marks: fits && !entry.log ? values : undefined });
+  }
+  const names = unique.map(written);
+  const gap = (box.right - box.left) / names.length;
+  const scale = (index) => box.left + (index + 0.5) * gap;
+  const text = (index) => names[index].slice(0, Math.max(4, Math.floor(gap / 7)));
+  const value = (run) => names.indexOf(written(of(run)));
+  return Object.assign(scale, { value, groups: names.map((_, i) => i), marks: names.map((_, i) => i), text });
+}
+
+// Where values repeat, as in a grid, their medians are joined.
+function drawMedians(c, list, x, y) {
+  if (x.groups.length < 2 || list.length < x.groups.length * 2) return;
+  const middles = [...x.groups].sort((a, b) => a - b).map((group) => [group,
+    median(list.filter((run) => x.value(run) === group).map((run) => run.objective))]);
+  c.strokeStyle = ink.text;
+  c.lineWidth = 1.5;
+  if (!x.text) {
+    c.globalAlpha = 0.7;
+    line(c, middles.map(([group, value]) => [x(group), y(value)]));
+    c.globalAlpha = 1;
+  }
+  middles.forEach(([group, value]) => line(c, [[x(group) - 9, y(value)], [x(group) + 9, y(value)]]));
+}

@@ -1,0 +1,106 @@
+"""What the page is made of: everything it shows, in plain values."""
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import truesweep
+from truesweep.analysis.differences import ABSENT, flatten
+from truesweep.report.comparison import Comparison
+from truesweep.report.excerpts import excerpts
+from truesweep.report.filters import number
+from truesweep.report.history import Curve
+from truesweep.report.run import Run
+from truesweep.report.varying import setting
+
+FACTS = ("python", "packages", "git", "hardware", "data")
+"""What is told of where a run's numbers come from."""
+
+LOG_SPAN = 30
+"""Values whose largest is so many times the smallest stand on a logarithmic axis."""
+
+
+def payload(comparison: Comparison) -> dict[str, Any]:
+    """All that the page shows."""
+    runs = comparison.runs
+    configs = _against_first([run.flat for run in runs])
+    facts = _against_first([_facts(run) for run in runs])
+    return {
+        "title": comparison.title,
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "version": truesweep.__version__,
+        "objective": {"name": comparison.objective.name, "mode": comparison.objective.mode},
+        "keys": [_key(comparison, key) for key in comparison.keys],
+        "config": runs[0].flat if runs else {},
+        "facts": _facts(runs[0]) if runs else {},
+        "runs": [
+            {**_run(comparison, run), "config": config, "facts": fact}
+            for run, config, fact in zip(runs, configs, facts, strict=True)
+        ],
+    }
+
+
+def _key(comparison: Comparison, key: str) -> dict[str, Any]:
+    values = [v for run in comparison.runs if (v := setting(run, key)) is not None]
+    numbers = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+    numeric = len(numbers) == len(values) and len(set(numbers)) > 1
+    log = numeric and min(numbers) > 0 and max(numbers) / min(numbers) >= LOG_SPAN
+    return {"key": key, "short": comparison.short[key], "numeric": numeric, "log": log}
+
+
+def _run(comparison: Comparison, run: Run) -> dict[str, Any]:
+    return {
+        "id": run.id,
+        "label": label(comparison, run),
+        "path": str(run.directory.path),
+        "state": run.state,
+        "values": [setting(run, key) for key in comparison.keys],
+        "objective": comparison.objective.of(run),
+        "step": run.step,
+        "tokens": run.tokens,
+        "seconds": run.seconds,
+        "cost": run.cost,
+        "flops": number(run.results.get("train/flops")),
+        "results": {k: v for k, v in run.results.items() if isinstance(v, int | float | str)},
+        "command": " ".join(map(str, run.provenance.get("command") or [])),
+        "clock": [[step, tokens, _round(time)] for step, tokens, time in run.history.clock],
+        "curves": {name: _curve(curve) for name, curve in run.history.curves.items()},
+        "problem": run.history.problem,
+        **excerpts(run, brief=len(comparison.runs) > 100),
+    }
+
+
+def label(comparison: Comparison, run: Run) -> str:
+    """A run's short name: as its sweep calls it, or by what varies."""
+    given = run.job.get("label")
+    if given:
+        return str(given)
+    values = ((key, setting(run, key)) for key in comparison.keys)
+    parts = [f"{comparison.short[key]}={value}" for key, value in values if value is not None]
+    return " ".join(parts) or run.id
+
+
+def _curve(curve: Curve) -> list[Any]:
+    return [curve.steps, [_round(v) for v in curve.values], curve.recorded]
+
+
+def _round(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.6g}")
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    return flatten({name: run.provenance[name] for name in FACTS if name in run.provenance})
+
+
+def _against_first(flats: Sequence[Mapping[str, Any]]) -> list[list[Any]]:
+    """Of each mapping what differs from the first: [changed or added, keys that are absent]."""
+    if not flats:
+        return []
+    first = flats[0]
+    return [
+        [
+            {key: value for key, value in flat.items() if first.get(key, ABSENT) != value},
+            [key for key in first if key not in flat],
+        ]
+        for flat in flats
+    ]
