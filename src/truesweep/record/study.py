@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from truesweep.errors import ConfigError
+
 if TYPE_CHECKING:
     from optuna import Study, Trial
     from optuna.pruners import BasePruner
@@ -18,20 +20,28 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def open_storage(where: str, directory: Path) -> "str | BaseStorage":
-    """What Optuna takes as `storage`.
+def open_storage(where: str, directory: Path) -> "BaseStorage":
+    """Where a study is kept.
 
     Args:
         where: A database's URL, or a journal's file, which many processes may write to.
         directory: What a file's path may be relative to.
+
+    Raises:
+        ConfigError: The database cannot be reached.
     """
     import optuna
+    from optuna.storages.journal import JournalFileBackend, JournalStorage
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if "://" in where:
-        return where
-    from optuna.storages.journal import JournalFileBackend, JournalStorage
-
+        try:
+            return optuna.storages.RDBStorage(where)
+        except Exception as error:
+            raise ConfigError(
+                f"sweeps.storage: the database cannot be opened ({type(error).__name__}: "
+                f"{str(error).splitlines()[0]}); check its URL, and that its driver is installed"
+            ) from None
     journal = str(directory / where)
     return JournalStorage(JournalFileBackend(journal, lock_obj=cast(Any, _Lock(journal))))
 
@@ -53,24 +63,23 @@ class _Lock:
         os.close(self._descriptor)
 
 
-def make_pruner(settings: Mapping[str, Any] | None) -> "BasePruner":
+def make_pruner(name: str, startup: int, warmup: int, reduction: int) -> "BasePruner":
     """Optuna's pruner.
 
     Args:
-        settings: Its `name`, `median`, `halving` or `hyperband`, and its numbers, by Optuna's names
-            for them; None: nothing is pruned.
+        name: `median`, `halving` or `hyperband`.
+        startup: Trials that complete before the median pruner stops any.
+        warmup: Optimizer steps that every trial gets.
+        reduction: Of so many trials halving and hyperband keep one at each rung; the rungs are at
+            `warmup`, `warmup * reduction`, … steps.
     """
     from optuna import pruners
 
-    if settings is None:
-        return pruners.NopPruner()
-    kinds: dict[str, type[pruners.BasePruner]] = {
-        "median": pruners.MedianPruner,
-        "halving": pruners.SuccessiveHalvingPruner,
-        "hyperband": pruners.HyperbandPruner,
-    }
-    numbers = {key: value for key, value in settings.items() if key != "name"}
-    return kinds[settings["name"]](**numbers)
+    if name == "median":
+        return pruners.MedianPruner(n_startup_trials=startup, n_warmup_steps=warmup)
+    if name == "halving":
+        return pruners.SuccessiveHalvingPruner(min_resource=warmup, reduction_factor=reduction)
+    return pruners.HyperbandPruner(min_resource=warmup, reduction_factor=reduction)
 
 
 class Reports:
@@ -81,7 +90,7 @@ class Reports:
         storage: See `open_storage`.
         study: The study's name.
         number: The trial's number.
-        pruner: See `make_pruner`.
+        pruner: The arguments of `make_pruner`; without a warm-up, the first validation ends it.
     """
 
     def __init__(
@@ -91,20 +100,20 @@ class Reports:
         storage: str,
         study: str,
         number: int,
-        pruner: Mapping[str, Any] | None = None,
+        pruner: Mapping[str, Any],
     ) -> None:
         self._directory = directory
         self._storage = storage
         self._study = study
         self._number = number
-        self._pruner = pruner
+        self._pruner = dict(pruner)
         self._trial: Trial | None = None
 
     def __call__(self, step: int, value: float) -> bool:
         """Report the value at a step, once; whether the trial should be pruned."""
         try:
             if self._trial is None:
-                self._trial = self._open()
+                self._trial = self._open(step)
             known = self._trial.study.get_trials(deepcopy=False)[self._number].intermediate_values
             if step not in known:
                 self._trial.report(value, step)
@@ -113,15 +122,17 @@ class Reports:
             log.warning("step %d could not be reported to the study: %s", step, error)
             return False
 
-    def _open(self) -> "Trial":
+    def _open(self, step: int) -> "Trial":
         import optuna
 
         study = optuna.load_study(
             study_name=self._study,
             storage=open_storage(self._storage, self._directory),
             sampler=optuna.samplers.RandomSampler(),  # suggests nothing here
-            pruner=make_pruner(self._pruner),
         )
+        reported = study.get_trials(deepcopy=False)[self._number].intermediate_values
+        warmup = self._pruner["warmup"] or min([step, *reported])
+        study.pruner = make_pruner(**self._pruner | {"warmup": warmup})
         return optuna.Trial(study, trial_id(study, self._number))
 
 

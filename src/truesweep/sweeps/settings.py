@@ -8,7 +8,7 @@ from annotated_types import Ge, Gt, Len
 from truesweep.errors import ConfigError
 
 Method = Literal["grid", "random", "search"]
-Sampler = Literal["tpe", "cmaes", "gp", "nsga2", "qmc", "random"]
+Sampler = Literal["tpe", "cmaes", "gp", "nsga2", "qmc", "random", "grid"]
 Pruner = Literal["median", "halving", "hyperband"]
 Direction = Literal["minimize", "maximize"]
 

@@ -1,0 +1,112 @@
+"""A sweep's space as Optuna sees it, and its suggestions as points."""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from truesweep.config.axes import Axis
+from truesweep.config.overrides import as_text
+from truesweep.config.points import Point, Space
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
+LOGARITHMIC = ("lr", "learning_rate")
+"""Last parts of keys whose intervals are searched on a logarithmic scale, tagged or not: nobody
+means nine tenths of the search to go to the upper decade of a learning rate."""
+
+Params = dict[str, Any]
+"""What Optuna keeps of a point: a plain value by dimension."""
+
+
+class Dimensions:
+    """The dimensions of a space.
+
+    A choice, a group and keys that are paired are categories; a range is integers, or numbers with
+    a step; an interval is numbers, given to four digits.
+
+    Args:
+        space: What is varied.
+    """
+
+    def __init__(self, space: Space) -> None:
+        self._space = space
+        self._dimensions = {", ".join(a.key for a in axes): axes for axes in space.dimensions}
+        self.distributions = {name: _distribution(axes) for name, axes in self._dimensions.items()}
+
+    @property
+    def numeric(self) -> bool:
+        """Whether any dimension is a number."""
+        return not all(_is_category(axes) for axes in self._dimensions.values())
+
+    @property
+    def finite(self) -> bool:
+        """Whether all points can be listed."""
+        return all(axes[0].values for axes in self._dimensions.values())
+
+    def point(self, params: Mapping[str, Any]) -> Point:
+        """A suggestion as values of the swept keys, in the order of the axes."""
+        together: Point = {}
+        for name, axes in self._dimensions.items():
+            together |= _values(axes, params[name])
+        return {axis.key: together[axis.key] for axis in self._space.axes}
+
+    def all(self) -> Iterator[Params]:
+        """Every point, as Optuna would suggest it; the last dimension changes fastest."""
+        sides = [_plain_values(axes) for axes in self._dimensions.values()]
+        for values in itertools.product(*sides):
+            yield dict(zip(self._dimensions, values, strict=True))
+
+    def __len__(self) -> int:
+        return math.prod(len(axes[0].values) for axes in self._dimensions.values())
+
+
+def _is_category(axes: Sequence[Axis]) -> bool:
+    return len(axes) > 1 or axes[0].kind == "choice"
+
+
+def _distribution(axes: Sequence[Axis]) -> "BaseDistribution":
+    from optuna.distributions import (
+        CategoricalDistribution,
+        FloatDistribution,
+        IntDistribution,
+    )
+
+    if _is_category(axes):
+        return CategoricalDistribution(_plain_values(axes))
+    (axis,) = axes
+    assert axis.low is not None
+    assert axis.high is not None
+    log = axis.low > 0 and (axis.log or axis.name.rpartition(".")[2] in LOGARITHMIC)
+    if axis.kind == "int":
+        step = int(axis.step or 1)
+        return IntDistribution(int(axis.low), int(axis.high), log and step == 1, step)
+    return FloatDistribution(axis.low, axis.high, log and not axis.step, axis.step)
+
+
+def _plain_values(axes: Sequence[Axis]) -> list[Any]:
+    """The values of a dimension, as Optuna keeps them: numbers, text, truth values or null."""
+    if len(axes) > 1:
+        rows = zip(*(axis.values for axis in axes), strict=True)
+        return [", ".join(map(as_text, row)) for row in rows]
+    return [
+        value if value is None or isinstance(value, bool | int | float | str) else as_text(value)
+        for value in axes[0].values
+    ]
+
+
+def _values(axes: Sequence[Axis], suggested: Any) -> Point:
+    if _is_category(axes):
+        index = _plain_values(axes).index(suggested)
+        return {axis.key: axis.values[index] for axis in axes}
+    (axis,) = axes
+    if axis.values:  # what Optuna computes from a step may differ in the last digit
+        return {axis.key: min(axis.values, key=lambda value: abs(value - suggested))}
+    return {axis.key: suggested if axis.kind == "int" else _four_digits(axis, suggested)}
+
+
+def _four_digits(axis: Axis, number: float) -> float:
+    assert axis.low is not None
+    assert axis.high is not None
+    return min(max(float(f"{number:.4g}"), axis.low), axis.high)

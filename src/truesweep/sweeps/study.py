@@ -1,0 +1,228 @@
+"""Search: jobs at the points that Optuna suggests, from the results so far.
+
+One trial is one point. With several seeds it has several jobs, and its value is their mean. Where
+jobs are pruned, the first seed of a point goes ahead: its validations are compared with those of
+other points' first seeds, and the other seeds run only if it was not pruned.
+
+The study is the truth about trials as `status.json` is about jobs. A trial that a dead driver left
+running is taken up by the next one: its point leads to the same configuration, and so to the same
+directories, which go on from their checkpoints.
+"""
+
+import logging
+import statistics
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+from truesweep.config.points import Point, Space
+from truesweep.errors import ConfigError
+from truesweep.record.files import write_json
+from truesweep.sweeps.directory import SweepDirectory
+from truesweep.sweeps.distributions import Dimensions, Params
+from truesweep.sweeps.job import Job
+from truesweep.sweeps.settings import Sweep
+from truesweep.sweeps.source import ENDED
+from truesweep.sweeps.trials import JOBS, End, Trials
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+log = logging.getLogger(__name__)
+
+TRIES = 20
+"""Suggestions in a row without a job, after which a new point of a finite space is chosen."""
+TRIES_WITHOUT_END = 500
+"""The same for a space that cannot be listed; all of it seems to be excluded then."""
+
+
+class MakeJob(Protocol):
+    """Composes and checks a job, and makes its directory; or finds the directory that exists."""
+
+    def __call__(self, point: Point, seed: int, trial: dict[str, Any]) -> Job:
+        """The job at a point, with a seed, for the entry `trial` of its `job.json`."""
+        ...
+
+
+class Search:
+    """A `JobSource` over an Optuna study; see the module.
+
+    A suggested point that was tried before is told the value it had, and one that is excluded is
+    told to be bad, without a job. When that happens too often in a row, a point that is new is
+    chosen by chance, and when there is none the search is over. The budget counts points with jobs.
+
+    Args:
+        sweep: The sweep's directory.
+        space: What is varied.
+        settings: Objective, sampler, pruner, budget, seeds and storage.
+        make: Makes the jobs.
+        seed: The configuration's own seed, from which a number of seeds counts up.
+        note: Told what the user may want to know.
+
+    Raises:
+        ConfigError: The sampler cannot work here, or the study is about something else.
+    """
+
+    def __init__(
+        self,
+        sweep: SweepDirectory,
+        space: Space,
+        settings: Sweep,
+        make: MakeJob,
+        seed: int = 0,
+        note: Callable[[str], None] = log.info,
+    ) -> None:
+        self._space = space
+        self._settings = settings
+        self._make = make
+        self._seeds = settings.seed_list(seed)
+        self._note = note
+        self._dimensions = Dimensions(space)
+        if settings.sampler == "grid" and not self._dimensions.finite:
+            raise ConfigError("sweeps.sampler=grid cannot list an interval; give values or a range")
+        sweep.path.mkdir(parents=True, exist_ok=True)
+        self._trials = Trials(sweep, settings, self._dimensions)
+        self._jobs: dict[int, list[Job]] = {}  # of the trials that this driver runs, by number
+        self._held: dict[int, list[Job]] = {}  # those that wait for their trial's first seed
+        self._ready: list[Job] = []
+        self._covered = False
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether no job will come any more, as far as this driver can know."""
+        if self._ready or self._held or self._trials.abandoned():
+            return False
+        return self._covered or self._spent()
+
+    def ask(self) -> Job | None:
+        """The next job; None while there is nothing to start."""
+        while not self._ready:
+            abandoned = self._trials.abandoned()
+            if abandoned:
+                self._go_on_with(abandoned[0])
+            elif self._covered or self._spent() or not self._suggest():
+                return None
+        return self._ready.pop(0)
+
+    def tell(self, job: Job) -> None:
+        """Let the study know what has become of a point, once that is decided."""
+        for number, jobs in list(self._jobs.items()):
+            if any(job.id == own.id for own in jobs):
+                self._conclude(number, given_up=job.state not in ENDED)
+
+    # -- beginning a trial ----------------------------------------------------------------------
+
+    def _spent(self) -> bool:
+        return self._settings.jobs is not None and self._trials.before() >= self._settings.jobs
+
+    def _suggest(self) -> bool:
+        """Begin trials until one has a job to run; False if there is no point left."""
+        finite = self._dimensions.finite
+        by_sampler = 0 if self._settings.sampler == "grid" else TRIES
+        for _ in range(by_sampler if finite else TRIES_WITHOUT_END):
+            if self._begin(*self._trials.suggest()):
+                return True
+            if self._spent():
+                return False
+        for params in self._trials.unseen() if finite else ():
+            if self._begin(*self._trials.suggest(params)):
+                return True
+            if self._spent():
+                return False
+        self._covered = True
+        self._note("every point of the space was tried" if finite else "no more points were found")
+        return False
+
+    def _go_on_with(self, trial: "FrozenTrial") -> None:
+        """Take up what a dead driver has left."""
+        if not self._trials.take_up(trial):
+            return
+        if trial.params.keys() == self._dimensions.distributions.keys():
+            self._begin(trial.number, trial.params)
+        else:
+            self._end(trial.number, "FAIL", note="its driver died before it had a point")
+
+    def _begin(self, number: int, params: Params) -> bool:
+        """Make the jobs of a trial; False if there is nothing to run, and the study knows why."""
+        budget = self._settings.jobs
+        point = self._dimensions.point(params)
+        if self._space.excluded(point):
+            return self._end(number, "PRUNED", note="excluded")
+        twin = self._trials.twin(number, params)
+        if twin is not None:
+            return self._repeat(number, twin)
+        if budget is not None and self._trials.before(number) >= budget:
+            return self._end(number, "FAIL", note="beyond the budget")
+        entries = [self._entry(number, i) for i in range(len(self._seeds))]
+        pairs = zip(self._seeds, entries, strict=True)
+        jobs = [self._make(point, seed, entry) for seed, entry in pairs]
+        twin = self._trials.twin(number, params, [job.id for job in jobs])
+        if twin is not None:
+            return self._repeat(number, twin)
+        for job, entry in zip(jobs, entries, strict=True):
+            _place(job, entry)
+        return self._hand_out(number, jobs)
+
+    def _entry(self, number: int, index: int) -> dict[str, Any]:
+        return self._trials.entry(number, self._settings.pruner is not None and index == 0)
+
+    def _hand_out(self, number: int, jobs: list[Job]) -> bool:
+        self._trials.set(number, JOBS, [job.id for job in jobs])
+        self._jobs[number] = jobs
+        left = [job for job in jobs if job.state not in ENDED]
+        if self._settings.pruner is not None and jobs[0] in left:
+            self._held[number] = left[1:]
+            left = left[:1]
+        self._ready += left
+        if not left or jobs[0].state == "pruned":
+            self._note(f"{jobs[0].label} was run before")
+            self._conclude(number)
+        return bool(self._ready)
+
+    # -- ending a trial -------------------------------------------------------------------------
+
+    def _conclude(self, number: int, given_up: bool = False) -> None:
+        """Tell the study of a trial, if all its jobs have ended or one of them decides it."""
+        jobs = self._jobs[number]
+        if any(job.state == "pruned" for job in jobs):
+            self._end(number, "PRUNED")
+        elif given_up:
+            errors = [str(job.run.status.get("error")) for job in jobs if job.state not in ENDED]
+            self._end(number, "FAIL", error=errors[0])
+        elif all(job.state == "completed" for job in jobs):
+            self._complete(number, jobs)
+        else:
+            self._ready += self._held.pop(number, [])
+
+    def _complete(self, number: int, jobs: Sequence[Job]) -> None:
+        values = []
+        for name, mode in self._settings.modes.items():
+            figures = [job.objective(name, mode) for job in jobs]
+            known = [figure for figure in figures if figure is not None and figure == figure]
+            if len(known) < len(jobs):
+                self._note(f"{jobs[0].label}: its results have no {name}")
+                self._end(number, "FAIL", error=f"no {name} in results.json")
+                return
+            values.append(statistics.fmean(known))
+        self._end(number, "COMPLETE", values)
+
+    def _repeat(self, number: int, twin: "FrozenTrial") -> bool:
+        note = f"the same point as trial {twin.number}"
+        self._note(f"trial {number} is {note} ({twin.state.name.lower()}), and is not run again")
+        self._trials.end_like(number, twin, note)
+        return False
+
+    def _end(
+        self, number: int, state: End, values: Sequence[float] | None = None, **remarks: str
+    ) -> bool:
+        """End a trial; gives False, as there is nothing to run any more."""
+        jobs = self._jobs.pop(number, [])
+        self._held.pop(number, None)
+        self._ready = [job for job in self._ready if job not in jobs]
+        self._trials.end(number, state, values, **remarks)
+        return False
+
+
+def _place(job: Job, entry: dict[str, Any]) -> None:
+    """Let a job know its trial; a directory that exists may be of another one, or of a grid."""
+    if job.run.job.get("trial") != entry:
+        write_json(job.run.path / "job.json", {**job.run.job, "trial": entry})

@@ -1,0 +1,200 @@
+"""A search's trials: the study, seen by one of the drivers that may share it."""
+
+import random
+import time
+import warnings
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from truesweep.config import reveal
+from truesweep.errors import ConfigError
+from truesweep.record.study import open_storage, trial_id
+from truesweep.sweeps.directory import SweepDirectory
+from truesweep.sweeps.distributions import Dimensions, Params
+from truesweep.sweeps.drivers import Drivers
+from truesweep.sweeps.samplers import make_sampler
+from truesweep.sweeps.settings import Sweep
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.trial import FrozenTrial
+
+SETTLE_SECONDS = 2.0
+"""Time in which a storage elsewhere shows which of two drivers took a trial up."""
+BEGIN_SECONDS = 60.0
+"""Longest time between a trial's creation and its driver's name on it."""
+
+NOTE, DRIVER, JOBS = "note", "driver", "jobs"
+"""Attributes of trials: why one led to no job, whose it is, and the ids of its jobs."""
+
+End = Literal["COMPLETE", "PRUNED", "FAIL"]
+
+
+class Trials:
+    """Makes, finds and ends trials.
+
+    Args:
+        sweep: The sweep's directory, which exists.
+        settings: Objective, sampler, pruner and storage.
+        dimensions: What is varied.
+
+    Raises:
+        ConfigError: The sampler cannot work here, or the study is about something else.
+    """
+
+    def __init__(self, sweep: SweepDirectory, settings: Sweep, dimensions: Dimensions) -> None:
+        self._settings = settings
+        self._dimensions = dimensions
+        shared = settings.storage
+        self._where = _as_jobs_see_it(shared)
+        where = reveal(shared, "sweeps.storage") if shared else str(sweep.journal)
+        self._storage = open_storage(where, Path.cwd())
+        self._study = self._open(sweep.name)
+        self._drivers = Drivers(sweep.path, self._study, shared=shared is not None)
+        self._study.sampler = make_sampler(settings, dimensions.numeric, self._entropy())
+
+    def all(self) -> list["FrozenTrial"]:
+        """By number, those of all drivers."""
+        return self._study.get_trials(deepcopy=False)
+
+    def suggest(self, params: Params | None = None) -> tuple[int, Params]:
+        """A new trial, at a point if one is given; its number and its point."""
+        from optuna.exceptions import ExperimentalWarning
+
+        if params:
+            self._study.enqueue_trial(params)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            trial = self._study.ask()
+            trial.set_user_attr(DRIVER, self._drivers.me)
+            for name, distribution in self._dimensions.distributions.items():
+                trial._suggest(name, distribution)
+        return trial.number, trial.params
+
+    def unseen(self) -> list[Params]:
+        """Points of a finite space without a trial; in order for a grid, shuffled otherwise."""
+        if not self._dimensions.finite:
+            return []
+        trials = self.all()
+        seen = [trial.params for trial in trials]
+        points = [params for params in self._dimensions.all() if params not in seen]
+        if self._settings.sampler != "grid":
+            random.Random(len(trials)).shuffle(points)
+        return points
+
+    def before(self, number: int | None = None) -> int:
+        """How many points were given jobs before a trial, or at all: what the budget counts."""
+        return sum(NOTE not in trial.user_attrs for trial in self.all()[:number])
+
+    def twin(self, number: int, params: Params, ids: Sequence[str] = ()) -> "FrozenTrial | None":
+        """An earlier trial at the same point, or with the same jobs."""
+        for trial in self.all()[:number]:
+            if NOTE not in trial.user_attrs and (
+                trial.params == params or set(ids) & set(trial.user_attrs.get(JOBS, ()))
+            ):
+                return trial
+        return None
+
+    def abandoned(self) -> list["FrozenTrial"]:
+        """Trials that run in the study and have no driver that lives."""
+        return [t for t in self.all() if t.state.name == "RUNNING" and not self._is_cared_for(t)]
+
+    def take_up(self, trial: "FrozenTrial") -> bool:
+        """Make an abandoned trial this driver's own; False if another one was faster."""
+        with self._drivers.one_at_a_time():
+            if self._is_cared_for(self.all()[trial.number]):
+                return False
+            near = self._drivers.is_near(trial.user_attrs.get(DRIVER, ""))
+            self.set(trial.number, DRIVER, self._drivers.me)
+        if not near:  # the one that writes last has it
+            time.sleep(SETTLE_SECONDS)
+        return bool(self.all()[trial.number].user_attrs[DRIVER] == self._drivers.me)
+
+    def set(self, number: int, key: str, value: Any) -> None:
+        """Give a trial an attribute."""
+        self._storage.set_trial_user_attr(trial_id(self._study, number), key, value)
+
+    def end(
+        self, number: int, state: End, values: Sequence[float] | None = None, **remarks: str
+    ) -> None:
+        """Tell the study how a trial ended; a pruned one has the last value that it reported."""
+        from optuna.trial import TrialState
+
+        if self.all()[number].state.is_finished():  # by a driver that took this one for dead
+            return
+        for key, remark in remarks.items():
+            self.set(number, key, remark)
+        self._study.tell(number, values, TrialState[state])
+
+    def end_like(self, number: int, twin: "FrozenTrial", note: str) -> None:
+        """Tell the study that a trial ended as an earlier one at the same point did."""
+        if twin.state.name == "PRUNED" and twin.last_step is not None:
+            value = twin.intermediate_values[twin.last_step]
+            identity = trial_id(self._study, number)
+            self._storage.set_trial_intermediate_value(identity, twin.last_step, value)
+        if twin.state.name == "COMPLETE":
+            self.end(number, "COMPLETE", twin.values, note=note)
+        else:
+            self.end(number, "PRUNED" if twin.state.name == "PRUNED" else "FAIL", note=note)
+
+    def entry(self, number: int, reports: bool) -> dict[str, Any]:
+        """What a job knows of its trial.
+
+        Args:
+            number: The trial's number.
+            reports: Whether the job reports its validations, and may be pruned.
+        """
+        settings = self._settings
+        pruner = {
+            "name": settings.pruner,
+            "startup": settings.pruner_startup,
+            "warmup": settings.pruner_warmup,
+            "reduction": settings.pruner_reduction,
+        }
+        return {
+            "storage": self._where,
+            "study": self._study.study_name,
+            "number": number,
+            "objective": settings.objectives[0],
+            "pruner": pruner if reports else None,
+        }
+
+    def _is_cared_for(self, trial: "FrozenTrial") -> bool:
+        driver = trial.user_attrs.get(DRIVER)
+        if driver is not None:
+            return self._drivers.alive(driver)
+        assert trial.datetime_start is not None
+        age = (datetime.now() - trial.datetime_start).total_seconds()
+        return age < BEGIN_SECONDS and self._drivers.others()
+
+    def _open(self, name: str) -> "Study":
+        import optuna
+
+        directions, about = self._settings.directions, self._settings.objectives
+        study = optuna.create_study(
+            study_name=name, storage=self._storage, directions=directions, load_if_exists=True
+        )
+        known = study.user_attrs.get("objectives", about)
+        if known != about or [d.name.lower() for d in study.directions] != directions:
+            raise ConfigError(
+                f"sweeps.objective: the study {name} is about {', '.join(known)} "
+                f"({', '.join(d.name.lower() for d in study.directions)}); "
+                "give this search another name="
+            )
+        if "objectives" not in study.user_attrs:
+            study.set_user_attr("objectives", about)
+        return study
+
+    def _entropy(self) -> list[int]:
+        """What the sampler's chance depends on: see `make_sampler`."""
+        trials = len(self.all())
+        return [trials, int(self._drivers.me, 16)] if self._drivers.others() else [trials]
+
+
+def _as_jobs_see_it(storage: str | None) -> str:
+    """The storage, from a run's directory; a sweep with a journal of its own may be moved."""
+    if storage is None:
+        return "../study.journal"
+    return storage if "://" in storage else str(Path(storage).absolute())
