@@ -1,0 +1,109 @@
+"""Whether a training went wrong: NaN, a loss far above where it had been, nothing learned."""
+
+import numpy as np
+
+from truesweep.analysis.curves import Curve, Floats
+
+SKIPPED_SHARE = 0.05
+"""Steps without finite gradients, as a share of all, that are no accident any more."""
+SKIPPED_LEAST = 5
+NOT_FINITE_SHARE = 0.1
+"""The same for rows of the training loss."""
+LOST = 0.2
+"""The share of all progress that a healthy run does not lose again."""
+EXPLODED = 1.5
+"""How many times its starting value a loss reaches only by exploding."""
+LEARNED = 0.02
+"""The least fall of the loss, as a share of its start, that is learning."""
+
+Finding = tuple[str, int | None]
+"""Sentences, and the step since which they hold."""
+
+
+def describe_divergence(
+    train: Curve, val: Curve, skipped: int, baseline: float | None
+) -> Finding | None:
+    """What went wrong, if anything did.
+
+    Args:
+        train: Training losses, NaN and infinities included.
+        val: Validation losses, likewise.
+        skipped: Steps that were skipped because their gradient was not finite.
+        baseline: The validation loss of a trivial model, if known.
+    """
+    return (
+        _not_finite(train, val)
+        or _many_skipped(train, skipped)
+        or _risen(train.finite)
+        or _nothing_learned(train.finite, val.finite, baseline)
+    )
+
+
+def _not_finite(train: Curve, val: Curve) -> Finding | None:
+    for name, losses, share in (("training", train, NOT_FINITE_SHARE), ("validation", val, 1.0)):
+        bad = ~np.isfinite(losses.values)
+        if bad.any() and (bad[-1] or bad.mean() > share):
+            since = int(losses.steps[np.argmax(bad)])
+            return (
+                f"Diverged: the {name} loss is not a number since step {since:,}. {ADVICE}",
+                since,
+            )
+    return None
+
+
+def _many_skipped(train: Curve, skipped: int) -> Finding | None:
+    steps = int(train.steps[-1]) if len(train) else 0
+    if skipped <= max(SKIPPED_LEAST, SKIPPED_SHARE * steps):
+        return None
+    text = f"Diverged: {skipped:,} of {steps:,} steps had no finite gradient and were skipped."
+    return f"{text} {ADVICE}", None
+
+
+def _risen(train: Curve) -> Finding | None:
+    """A level, not a spike, that is far above the best one or above anything sane."""
+    if len(train) < 3:
+        return None
+    levels = train.levels()
+    start, last = float(train.values[0]), float(levels[-1])
+    before = np.minimum.accumulate(np.minimum(levels, start))
+    best, peak = float(before[-1]), int(np.argmax(levels))
+    lost = last - best > max(LOST * max(start - best, 0.0), 0.05 * abs(best), 6 * train.noise())
+    exploded = levels[peak] > EXPLODED * start and last > 0.5 * start
+    if not (lost or exploded):
+        return None
+    since = _departure(train, levels)
+    if lost:
+        text = f"the training loss rose from {best:.4g} at step {since:,} to {last:.4g} at the end"
+    else:
+        text = (
+            f"the training loss rose from {start:.4g} to {levels[peak]:.4g} at step "
+            f"{train.steps[peak]:,} and came back to {last:.4g} only"
+        )
+    return f"Diverged: {text}. {ADVICE}", since
+
+
+def _departure(train: Curve, levels: Floats) -> int:
+    """The step of the lowest level before the highest one that follows it."""
+    climb = levels - np.minimum.accumulate(levels)
+    top = int(np.argmax(climb))
+    return int(train.steps[np.argmin(levels[: top + 1])])
+
+
+def _nothing_learned(train: Curve, val: Curve, baseline: float | None) -> Finding | None:
+    if baseline is not None and len(val) and val.last > baseline:
+        return (
+            f"Nothing learned: the validation loss of {val.last:.4g} is no better than the "
+            f"{baseline:.4g} of a trivial model. {ADVICE}"
+        ), None
+    if len(train) < 5:
+        return None
+    start, last = float(train.values[0]), float(train.levels()[-1])
+    if start - last > max(LEARNED * abs(start), 3 * train.noise() / train.window(3) ** 0.5):
+        return None
+    return (
+        f"Nothing learned: the training loss ended at {last:.4g}, where it began ({start:.4g}). "
+        f"{ADVICE}"
+    ), None
+
+
+ADVICE = "Try a lower optimizer.lr or a longer scheduler.warmup."

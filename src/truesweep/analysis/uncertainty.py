@@ -1,0 +1,231 @@
+"""How far an evaluation's figure could be off because its split is a sample of finite size.
+
+Samples of a split (sentences, windows, texts) count as independent draws; tokens within one do not.
+None of this knows how much a figure changes with the seed of the training, which is usually more.
+
+Shapes: M samples, K statistics a sample, B resamples.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from truesweep.errors import DataError
+
+Floats = npt.NDArray[np.float64]
+Score = Callable[[Floats], Floats]
+"""Makes figures [B] from the summed statistics of whole splits [B, K]."""
+
+RESAMPLES = 1000
+_AT_ONCE = 2**22
+"""Weights of samples that are held at a time."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure and what it is worth.
+
+    Args:
+        value: The figure on the split itself.
+        standard_error: Its standard error; NaN where one sample leaves nothing to tell it from.
+        low: Lower end of the 95 % interval.
+        high: Upper end.
+        p_value: For a difference, how likely one at least as large is between equal systems.
+    """
+
+    value: float
+    standard_error: float
+    low: float
+    high: float
+    p_value: float | None = None
+
+
+def mean_loss(sums: npt.ArrayLike, counts: npt.ArrayLike) -> Estimate:
+    """The mean over all tokens, from sums over samples of unequal length.
+
+    A ratio of two sums, each of M independent terms, whose standard error is that of the residuals
+    sums - mean * counts (Cochran 1977, Sampling Techniques, section 6.4).
+
+    Args:
+        sums: Each sample's sum of negative log-likelihoods [M].
+        counts: Each sample's tokens [M].
+
+    Raises:
+        DataError: There are no samples, or no tokens, or not as many sums as counts.
+    """
+    value, influence = _influence(sums, counts)
+    return _normal(value, influence)
+
+
+def accuracy(correct: npt.ArrayLike) -> Estimate:
+    """The share of right answers.
+
+    The interval is that of Agresti and Coull (1998), which two more right and two more wrong
+    answers keep from vanishing where all are right; the standard error is its half-width / 1.96.
+
+    Args:
+        correct: Whether each sample was answered rightly [M].
+    """
+    hits = np.asarray(correct, np.float64)
+    _require(len(hits) > 0, "an accuracy needs at least one sample")
+    shifted = (hits.sum() + 2) / (len(hits) + 4)
+    error = math.sqrt(shifted * (1 - shifted) / (len(hits) + 4))
+    low, high = max(0.0, shifted - 1.96 * error), min(1.0, shifted + 1.96 * error)
+    return Estimate(float(hits.mean()), error, low, high)
+
+
+def paired_loss(
+    sums: tuple[npt.ArrayLike, npt.ArrayLike], counts: tuple[npt.ArrayLike, npt.ArrayLike]
+) -> Estimate:
+    """The difference of two systems' mean losses, first minus second, on the same samples.
+
+    What makes a sample hard for both cancels, so it is far surer than either loss.
+
+    Args:
+        sums: Both systems' sums by sample, each [M].
+        counts: Both systems' tokens by sample, each [M]; different with different tokenizers.
+    """
+    (first, first_influence), (second, second_influence) = map(_influence, sums, counts)
+    _require(
+        len(first_influence) == len(second_influence), "both systems need scores of the same split"
+    )
+    return _normal(first - second, first_influence - second_influence)
+
+
+def bootstrap(
+    statistics: npt.ArrayLike, score: Score, resamples: int = RESAMPLES, seed: int = 0
+) -> Estimate:
+    """A figure of a whole split, by resampling its samples (Efron 1979; for BLEU, Koehn 2004).
+
+    Args:
+        statistics: What the figure is computed from once summed over samples [M, K].
+        score: Computes it, such as `bleu` and `f1_macro`.
+        resamples: Number of resampled splits.
+        seed: Of the resampling.
+    """
+    table = _table(statistics)
+    value = float(score(table.sum(0, keepdims=True))[0])
+    drawn = np.concatenate([score(w @ table) for w in _weights(len(table), resamples, seed)])
+    return _percentiles(value, drawn)
+
+
+def paired_bootstrap(
+    first: npt.ArrayLike,
+    second: npt.ArrayLike,
+    score: Score,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Estimate:
+    """The difference of two systems' figures, first minus second, on the same resampled splits.
+
+    The p-value is the share of resamples whose difference is as far from their mean as the observed
+    difference is from zero (Riezler & Maxwell 2005).
+
+    Args:
+        first: One system's statistics by sample [M, K].
+        second: The other's, of the same samples [M, K].
+        score: As in `bootstrap`.
+        resamples: Number of resampled splits.
+        seed: Of the resampling.
+    """
+    a, b = _table(first), _table(second)
+    _require(len(a) == len(b), "both systems need scores of the same split")
+    value = float(score(a.sum(0, keepdims=True))[0] - score(b.sum(0, keepdims=True))[0])
+    weights = _weights(len(a), resamples, seed)
+    drawn = np.concatenate([score(w @ a) - score(w @ b) for w in weights])
+    as_far = np.abs(drawn - drawn.mean()) >= abs(value)
+    return _percentiles(value, drawn, p_value=float((as_far.sum() + 1) / (resamples + 1)))
+
+
+def bleu(sums: Floats) -> Floats:
+    """Corpus BLEU, 0 to 100, from sums of sacreBLEU's statistics [B, 2 + N + N].
+
+    Those of a sentence are the lengths of hypothesis and reference, matches and totals of N orders;
+    `sacrebleu.BLEU._extract_corpus_statistics` gives them.
+    """
+    from sacrebleu.metrics.bleu import BLEU  # not needed, and not loaded, without translations
+
+    orders = (sums.shape[1] - 2) // 2
+    return np.array(
+        [
+            BLEU.compute_bleu(
+                row[2 : 2 + orders],
+                row[2 + orders :],
+                row[0],
+                row[1],
+                smooth_method="exp",  # sacreBLEU's default, for orders without a match
+                max_ngram_order=orders,
+            ).score
+            for row in sums.round().astype(int).tolist()
+        ]
+    )
+
+
+def f1_statistics(gold: Sequence[int], predicted: Sequence[int], classes: int) -> Floats:
+    """By sample and class, what F1 is computed from: hit, predicted, gold [M, 3 C]."""
+    eye = np.eye(classes)
+    is_gold, is_predicted = eye[np.asarray(gold)], eye[np.asarray(predicted)]
+    return np.hstack([is_gold * is_predicted, is_predicted, is_gold])
+
+
+def f1_macro(sums: Floats) -> Floats:
+    """Mean F1 of the classes that occur as gold or as predicted, 0 to 1, from [B, 3 C]."""
+    scores, present, _ = _f1(sums)
+    mean: Floats = scores.sum(1) / present.sum(1)
+    return mean
+
+
+def f1_weighted(sums: Floats) -> Floats:
+    """Mean F1 of the classes, weighted by how often each is gold, 0 to 1, from [B, 3 C]."""
+    scores, _, gold = _f1(sums)
+    mean: Floats = (scores * gold).sum(1) / gold.sum(1)
+    return mean
+
+
+def _f1(sums: Floats) -> tuple[Floats, npt.NDArray[np.bool_], Floats]:
+    hits, predicted, gold = np.split(sums, 3, axis=1)
+    total = predicted + gold
+    return 2 * hits / np.maximum(total, 1), total > 0, gold
+
+
+def _influence(sums: npt.ArrayLike, counts: npt.ArrayLike) -> tuple[float, Floats]:
+    """The ratio of two sums, and how far each sample moves it."""
+    y, n = np.asarray(sums, np.float64), np.asarray(counts, np.float64)
+    _require(len(y) == len(n), f"{len(y)} sums for {len(n)} counts")
+    _require(n.sum() > 0, "a mean loss needs at least one token")
+    mean = float(y.sum() / n.sum())
+    return mean, (y - mean * n) / n.sum()
+
+
+def _normal(value: float, influence: Floats) -> Estimate:
+    m = len(influence)
+    error = math.sqrt(m / (m - 1) * float(influence @ influence)) if m > 1 else math.nan
+    return Estimate(value, error, value - 1.96 * error, value + 1.96 * error)
+
+
+def _percentiles(value: float, drawn: Floats, p_value: float | None = None) -> Estimate:
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Estimate(value, float(drawn.std(ddof=1)), float(low), float(high), p_value)
+
+
+def _weights(samples: int, resamples: int, seed: int) -> Iterator[Floats]:
+    """How often each sample is drawn in each resample, in parts of [., M]."""
+    generator = np.random.default_rng(seed)
+    size = max(1, _AT_ONCE // samples)
+    shares = np.full(samples, 1 / samples)
+    parts = (min(size, resamples - start) for start in range(0, resamples, size))
+    return (generator.multinomial(samples, shares, size=n).astype(float) for n in parts)
+
+
+def _table(statistics: npt.ArrayLike) -> Floats:
+    table = np.asarray(statistics, np.float64)
+    _require(table.ndim == 2 and len(table) > 0, "a bootstrap needs a row for each sample")
+    return table
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise DataError(message)

@@ -1,0 +1,205 @@
+"""What to say of one run, in words and with the figures behind them.
+
+A run has diverged, or else overfits, or else would still improve, or else is healthy: the first
+that holds is its verdict. Every threshold below is a share of the loss that somebody would act on,
+and is raised to what the curve's own noise cannot explain.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from truesweep.analysis.curves import Curve, Rows, at_interval_centers, curve
+from truesweep.analysis.divergence import describe_divergence
+from truesweep.analysis.forecast import Forecast, forecast
+
+Kind = Literal["healthy", "overfitting", "improving", "diverged"]
+Mode = Literal["min", "max"]
+
+WORSE = 0.01
+"""The least rise of validation over its best, as a share of it, that is overfitting."""
+BETTER = 0.08
+"""The least gain from twice the steps, as a share of the loss, that is worth saying."""
+BETTER_IF_CUT_OFF = 0.025
+"""The same where training ended above half its peak rate, before anything had settled."""
+SIGNIFICANT = 3.0
+"""Standard deviations of a rise over the best of many validations that noise does not explain."""
+STEPS_RATIOS = (1.5, 2.0)
+FRESH_EPOCHS = 1.5
+"""Passes over the data up to which a training loss speaks for unseen data as well."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What is to be said of a run; figures that play no part in it are None.
+
+    Args:
+        kind: `healthy`, `overfitting`, `improving` (stopped too early) or `diverged`.
+        text: One or two sentences with the figures; empty for a healthy run.
+        best_step: The step of the best validation.
+        best_loss: Its loss, nats.
+        last_loss: The last validation's loss, nats.
+        rise: `last_loss` above `best_loss`, nats.
+        gap: The last validation loss above the training loss at that time, nats.
+        sufficient_epochs: Passes over the data up to the best validation.
+        forecasts: What more steps would give.
+        skipped_steps: Steps left out because their gradient was not finite.
+        since_step: The step from which on the run overfits or diverges.
+    """
+
+    kind: Kind
+    text: str = ""
+    since_step: int | None = None
+    best_step: int | None = None
+    best_loss: float | None = None
+    last_loss: float | None = None
+    rise: float | None = None
+    gap: float | None = None
+    sufficient_epochs: float | None = None
+    forecasts: Sequence[Forecast] = ()
+    skipped_steps: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, without those that are None or empty; `kind` and `text` always."""
+        values = asdict(self) | {"forecasts": [asdict(one) for one in self.forecasts]}
+        return {k: v for k, v in values.items() if k == "text" or v not in (None, [])}
+
+
+def judge(
+    rows: Rows,
+    *,
+    steps_per_epoch: int,
+    monitor: str = "val/loss",
+    mode: Mode = "min",
+    baseline: float | None = None,
+) -> Verdict:
+    """The verdict on a run, from its rows of `metrics.jsonl`.
+
+    Args:
+        rows: With `step`, and `train/loss`, `val/loss`, `lr`, `skipped_steps` where logged.
+        steps_per_epoch: Optimizer steps in one pass over the data.
+        monitor: The metric by which checkpoints are chosen. Where it still improves while the loss
+            gets worse, as F1 does under growing confidence, the run does not overfit.
+        mode: Whether less or more of it is better.
+        baseline: The loss of a trivial model on the same data, if known.
+    """
+    train, val = curve(rows, "train/loss"), curve(rows, "val/loss")
+    skipped = int(max((row.get("skipped_steps") or 0 for row in rows), default=0))
+    known = _figures(train.finite, val.finite, steps_per_epoch) | {"skipped_steps": skipped}
+    divergence = describe_divergence(train, val, skipped, baseline)
+    if divergence is not None:
+        text, since = divergence
+        return Verdict(kind="diverged", text=text, since_step=since, **known)
+    train, val = train.finite, val.finite
+    if _overfits(train, val) and not _still_improves(curve(rows, monitor), val, mode):
+        known["since_step"] = known["best_step"]
+        return Verdict(kind="overfitting", text=_overfitting_text(known), **known)
+    expected = _forecasts(train, val, curve(rows, "lr"), steps_per_epoch)
+    known["forecasts"] = expected
+    if expected and _worthwhile(expected[-1], _last(train, val), curve(rows, "lr")):
+        return Verdict(kind="improving", text=_improving_text(train, val, known), **known)
+    return Verdict(kind="healthy", **known)
+
+
+def _figures(train: Curve, val: Curve, steps_per_epoch: int) -> dict[str, Any]:
+    """What can be read off the curves."""
+    if not len(val):
+        return {}
+    best = int(np.argmin(val.values))
+    figures = {
+        "best_step": int(val.steps[best]),
+        "best_loss": float(val.values[best]),
+        "last_loss": val.last,
+        "rise": val.last - float(val.values[best]),
+        "sufficient_epochs": int(val.steps[best]) / steps_per_epoch,
+    }
+    if len(train):
+        figures["gap"] = val.last - train.level(float(val.steps[-1]))
+    return figures
+
+
+def _overfits(train: Curve, val: Curve) -> bool:
+    """Whether validation has turned and risen for good, while training went on falling."""
+    if len(val) < 3 or not len(train):
+        return False
+    best = int(np.argmin(val.values))
+    after = val.where(val.steps > val.steps[best])
+    if len(after) < max(1, len(val) // 10, 2 * (len(val) > 5)):
+        return False
+    enough = WORSE * abs(float(val.values[best]))
+    if _end_rise(val, after) < enough and _trend_rise(after) < enough:
+        return False
+    trained = at_interval_centers(train)
+    then, now = trained.level(float(val.steps[best])), trained.level(float(val.steps[-1]))
+    return now <= then + trained.noise()
+
+
+def _end_rise(val: Curve, after: Curve) -> float:
+    """How far the last validations lie above the best; 0 where noise explains it."""
+    width = max(1, min(len(val) // 8, len(after)))
+    rise = float(after.values[-width:].mean() - val.values.min())
+    noise = val.noise() * (1 + 1 / width) ** 0.5
+    return rise if rise > SIGNIFICANT * noise else 0.0
+
+
+def _trend_rise(after: Curve) -> float:
+    """How far a line through the validations after the best one rises; 0 where noise explains it.
+
+    The best one itself is left out: it is the best partly by chance, and would tilt the line.
+    """
+    if len(after) < 5:
+        return 0.0
+    x = after.steps - after.steps.mean()
+    slope = float(x @ after.values / (x @ x))
+    residuals = after.values - after.values.mean() - slope * x
+    error = (float(residuals @ residuals) / (len(x) - 2) / float(x @ x)) ** 0.5
+    return slope * float(np.ptp(x)) if slope > SIGNIFICANT * error else 0.0
+
+
+def _still_improves(monitored: Curve, loss: Curve, mode: Mode) -> bool:
+    """Whether the monitored metric has its best later than the loss."""
+    monitored = monitored.finite
+    if not len(monitored):
+        return False
+    best = np.argmin(monitored.values) if mode == "min" else np.argmax(monitored.values)
+    return bool(monitored.steps[best] > loss.steps[np.argmin(loss.values)])
+
+
+def _forecasts(train: Curve, val: Curve, rates: Curve, steps_per_epoch: int) -> list[Forecast]:
+    """From validations; within about one epoch from the training loss, if they are too few."""
+    expected = forecast(val, rates, STEPS_RATIOS)
+    if not expected and len(train) and train.steps[-1] <= FRESH_EPOCHS * steps_per_epoch:
+        expected = forecast(at_interval_centers(train), rates, STEPS_RATIOS)
+    return expected
+
+
+def _worthwhile(twice: Forecast, last: float, rates: Curve) -> bool:
+    cut_off = rates.last > 0.5 * rates.values.max()
+    least = BETTER_IF_CUT_OFF if cut_off else BETTER
+    return twice.high < last and last - twice.loss > least * abs(last)
+
+
+def _last(train: Curve, val: Curve) -> float:
+    return val.last if len(val) else train.last
+
+
+def _overfitting_text(known: dict[str, Any]) -> str:
+    return (
+        f"Overfitting since step {known['best_step']:,}: validation loss was best there, at "
+        f"{known['best_loss']:.4g}, and has risen by {known['rise']:.2g} to "
+        f"{known['last_loss']:.4g}, {known['gap']:.2g} above the training loss. "
+        f"{known['sufficient_epochs']:.3g} epochs would have sufficed."
+    )
+
+
+def _improving_text(train: Curve, val: Curve, known: dict[str, Any]) -> str:
+    half_more, twice = known["forecasts"]
+    end = int((val if len(val) else train).steps[-1])
+    return (
+        f"Stopped too early: at step {end:,} the loss of {_last(train, val):.4g} was still "
+        f"falling. 50 % more steps would give about {half_more.loss:.4g} ({half_more.low:.4g} to "
+        f"{half_more.high:.4g}), twice the steps {twice.loss:.4g} ({twice.low:.4g} to "
+        f"{twice.high:.4g})."
+    )
