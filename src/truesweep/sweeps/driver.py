@@ -202,7 +202,8 @@ class Driver:
         else:
             self.given_up += 1
             self.source.tell(job)
-        then = "; it is tried again" if again else f" (see {short(job.run.log(0))})"
+        log = "" if "(see " in error else f" (see {short(job.run.log(0))})"
+        then = "; it is tried again" if again else log
         self.display.event(f"failed     {job.id}  {job.label}: {error}{then}", important=True)
 
     # -- meanwhile ------------------------------------------------------------------------------

@@ -4,21 +4,20 @@ import multiprocessing
 import os
 import signal
 import sys
-import threading
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from multiprocessing import forkserver
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 
-from truesweep.errors import ConfigError
+from truesweep.errors import UserError
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.launch import launch
 from truesweep.jobs.orphan import leave_with_parent
 from truesweep.sweeps.executor import BUSY
+from truesweep.sweeps.forks import serve_forks, unblock, warm_up
 from truesweep.sweeps.job import Job
 from truesweep.sweeps.slots import Slot
 
@@ -45,11 +44,12 @@ class JobProcess:
     """
 
     def __init__(self, job: Job, slots: Sequence[Slot], resume: bool) -> None:
-        warm_up()
+        warm_up(PRELOADED)
         self.job = job
         self.started = time.time()
         cores = frozenset[int]().union(*(slot.cores for slot in slots))
-        arguments = (str(job.run.path), environment(os.environ, slots), cores, resume)
+        where = environment(os.environ, slots), cores, len(slots)
+        arguments = (str(job.run.path), *where, resume)
         context = multiprocessing.get_context("forkserver")
         self._process = context.Process(target=_main, args=arguments, name=job.id)
         self._process.start()
@@ -93,30 +93,6 @@ class JobProcess:
         return self._process.pid
 
 
-def warm_up() -> None:
-    """Start the server that jobs are forked from, if it does not run; it imports for seconds.
-
-    Signals to the driver's process group are not for it: the driver decides what happens to jobs.
-    """
-    multiprocessing.set_forkserver_preload(list(PRELOADED))
-    with _ignored(signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
-        forkserver.ensure_running()
-
-
-@contextmanager
-def _ignored(*signals: signal.Signals) -> Iterator[None]:
-    """Let a process that is started here ignore signals."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # Python lets no other thread change them
-        return
-    before = {signum: signal.signal(signum, signal.SIG_IGN) for signum in signals}
-    try:
-        yield
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
-
-
 def environment(inherited: Mapping[str, str], slots: Sequence[Slot]) -> dict[str, str]:
     """A job's environment: the driver's, without another job's place in it, with its own GPUs."""
     kept = {
@@ -128,26 +104,36 @@ def environment(inherited: Mapping[str, str], slots: Sequence[Slot]) -> dict[str
     return kept | {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
 
 
-def _main(directory: str, environment: dict[str, str], cores: frozenset[int], resume: bool) -> None:
+def _main(
+    directory: str, environment: dict[str, str], cores: frozenset[int], ranks: int, resume: bool
+) -> None:
     """A job's main process; ends with its exit code, whatever its threads do."""
     os.setsid()
-    for signum in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
-        signal.signal(signum, signal.SIG_DFL)
+    unblock()
     run = RunDirectory(Path(directory))
     code = 1
     try:
         _settle_in(run, environment, cores)
+        if ranks > 1:
+            serve_forks()
         leave_with_parent()
         code = launch(run, resume)
-    except ConfigError as claimed:
-        print(claimed, file=sys.stderr)
-        code = BUSY
+    except UserError as error:
+        code = _not_started(run, error)
     except BaseException:
         traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _not_started(run: RunDirectory, error: UserError) -> int:
+    print(error, file=sys.stderr)
+    if run.alive:  # in another driver's hands
+        return BUSY
+    run.end("failed", 1, str(error))
+    return 1
 
 
 def _settle_in(run: RunDirectory, environment: dict[str, str], cores: frozenset[int]) -> None:

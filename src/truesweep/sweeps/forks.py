@@ -1,0 +1,82 @@
+"""Servers that have done the imports, and fork processes that need not do them again."""
+
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing import connection, forkserver, resource_tracker
+from typing import Any
+
+from truesweep.callbacks import SIGNALS
+
+
+def warm_up(modules: Sequence[str]) -> None:
+    """Start this process' server, if it does not run; the imports take it seconds, meanwhile.
+
+    Signals to the driver's process group are not for the server: the driver decides what happens
+    to jobs. It keeps them blocked, and so do its children until they `unblock`.
+
+    Args:
+        modules: What the server imports.
+    """
+    multiprocessing.set_forkserver_preload(list(modules))
+    with _blocked():
+        resource_tracker.ensure_running()  # which unblocks some
+        signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_DRIVER)
+        forkserver.ensure_running()
+
+
+def unblock() -> None:
+    """Take signals again, in a process that a server has forked."""
+    for signum in _FOR_THE_DRIVER:
+        signal.signal(signum, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _FOR_THE_DRIVER)
+
+
+def serve_forks() -> None:
+    """Make a fork of this process, which has one thread yet, its server: one without any imports.
+
+    What multiprocessing starts here from now on, such as the ranks of a job, is forked from it. By
+    itself, multiprocessing would start another interpreter and import everything again: its servers
+    serve the process that started them only. Python 3.14 and later do just that, as their
+    servers have a key that cannot be handed over.
+    """
+    if sys.version_info >= (3, 14):
+        return
+    mine: Any = forkserver._forkserver  # type: ignore[attr-defined]
+    alive_read, alive_write = os.pipe()
+    address = connection.arbitrary_address("AF_UNIX")  # type: ignore[attr-defined]
+    with socket.socket(socket.AF_UNIX) as listener, _blocked():
+        listener.bind(address)
+        listener.listen()
+        pid = os.fork()
+        if pid == 0:
+            _serve(listener, alive_read, alive_write)
+    os.close(alive_read)
+    mine._forkserver_address, mine._forkserver_alive_fd = address, alive_write
+    mine._forkserver_pid = pid
+
+
+def _serve(listener: socket.socket, alive_read: int, alive_write: int) -> None:
+    """Serve until the process that this one was forked from has ended."""
+    try:
+        os.close(alive_write)
+        with suppress(SystemExit):
+            forkserver.main(listener.detach(), alive_read, preload=())
+    finally:
+        os._exit(0)
+
+
+@contextmanager
+def _blocked() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_DRIVER)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+_FOR_THE_DRIVER = (*SIGNALS, signal.SIGHUP)
