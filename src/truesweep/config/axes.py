@@ -39,6 +39,7 @@ class Axis:
         step: The distance of neighbours; None: any number between.
         log: Whether the numbers are spread evenly on a logarithmic scale.
         group: Whether it chooses among the options of a group.
+        text: The override as it was written.
     """
 
     key: str
@@ -49,6 +50,7 @@ class Axis:
     step: float | None = None
     log: bool = False
     group: bool = False
+    text: str = ""
 
     @property
     def name(self) -> str:
@@ -90,7 +92,11 @@ def read_axes(
     for line in [*_lines(space), *overrides]:
         parsed = parse(line)
         asked[parsed.get_key_element().lstrip("+")] = parsed
-    axes = [_axis(o, roots, seed) for o in asked.values() if o.is_sweep_override()]
+    axes = [
+        replace(_axis(o, roots, seed), text=str(o.input_line))
+        for o in asked.values()
+        if o.is_sweep_override()
+    ]
     fixed = [str(o.input_line) for o in asked.values() if not o.is_sweep_override()]
     return axes, fixed
 

@@ -91,13 +91,16 @@ class Composer:
         """
         asked = normalize(overrides, self._config_dirs)
         raw, chosen = self._tree(asked)
-        for key, value in (values or {}).items():
+        swept = values or {}
+        for key, value in swept.items():
             _set(raw, key, value)
-        given = [*overrides, *(f"{key}={as_text(value)}" for key, value in (values or {}).items())]
-        origins = Origins(given, self.roots, lambda: _sources(self.loader, asked, self.roots))
+        origins = Origins(
+            overrides, self.roots, lambda: _sources(self.loader, asked, self.roots), swept
+        )
         _refuse_missing(raw, origins)
         with as_config_errors(asked, origins):
             config = secrets.resolve_keeping_secrets(raw)
+        given = [*overrides, *(f"{key}={as_text(value)}" for key, value in swept.items())]
         return Composed(config, redact_overrides(given), chosen, self.roots, origins)
 
     def _tree(self, asked: list[str]) -> tuple[dict[str, Any], dict[str, str | None]]:

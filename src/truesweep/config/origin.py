@@ -1,6 +1,6 @@
 """Where a value came from: an override on the command line, or a line of a YAML file."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +32,7 @@ class Origins:
         overrides: The command line's overrides.
         roots: The folders in which groups were looked up.
         find_sources: Lists the files in the order in which they were merged.
+        swept: The keys that a sweep has set.
     """
 
     def __init__(
@@ -39,13 +40,17 @@ class Origins:
         overrides: Sequence[str],
         roots: Sequence[Path],
         find_sources: Callable[[], Sequence[Source]],
+        swept: Collection[str] = (),
     ) -> None:
         self.roots = roots
         self._overrides = overrides
         self._find_sources = find_sources
+        self._swept = swept
 
     def __call__(self, key: str) -> str | None:
         """Name the origin of a dotted key, such as `conf/experiment/lm_char.yaml:12`."""
+        if key in self._swept:
+            return "swept"
         return self._command_line(key) or self._file(key)
 
     def _command_line(self, key: str) -> str | None:

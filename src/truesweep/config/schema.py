@@ -4,7 +4,7 @@ A target's parameter names are the keys of its node, its annotations their types
 defaults their defaults. All problems are found in one pass and reported together.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -75,6 +75,31 @@ def check(
     return result
 
 
+def check_settings(
+    target: Callable[..., Any],
+    node: Mapping[str, Any],
+    key: str,
+    origin: Origins | None = None,
+) -> Any:
+    """Build what a node without a `_target_` describes, checked against a target's signature.
+
+    Args:
+        target: What is built.
+        node: Plain and resolved.
+        key: The node's dotted key, for the messages.
+        origin: As in `check`.
+
+    Raises:
+        ConfigError: With one line for each problem.
+    """
+    checker = _Checker((), {}, origin.roots if origin else ())
+    values = checker.fill(key, target, {k: v for k, v in node.items() if k != TARGET})
+    problems = checker.all_problems()
+    if problems:
+        raise ConfigError("\n".join(_line(name, text, origin) for name, text in problems))
+    return target(**values)
+
+
 def _line(key: str, text: str, origin: Origins | None) -> str:
     where = origin(key) if origin else None
     return f"{key}: {text}" + (f" ({where})" if where else "")
@@ -129,17 +154,21 @@ class _Checker:
         except ConfigError as error:
             self._problems.append((f"{key}.{TARGET}", str(error)))
             return dict(node)
+        return {TARGET: node[TARGET], **self.fill(key, target, node)}
+
+    def fill(self, key: str, target: Any, node: Mapping[str, Any]) -> dict[str, Any]:
+        """A target's parameters, from its node or by default."""
         found = signature(target)
         supplied = self._supplied_to(key)
         parameters = {name: item for name, item in found.parameters.items() if name not in supplied}
         self._known += [f"{key}.{name}" for name in parameters]
-        result = {TARGET: node[TARGET]}
+        result: dict[str, Any] = {}
         for name, parameter in parameters.items():
             self._parameter(key, name, parameter, node, result)
         for name in [name for name in node if name not in parameters and name != TARGET]:
             if name in supplied:
                 self._problems.append((f"{key}.{name}", "is set by the program; remove it"))
-            elif found.open and not str(node[TARGET]).startswith("truesweep."):
+            elif found.open and not target.__module__.startswith("truesweep."):
                 result[name] = self._nested(f"{key}.{name}", node[name])
             else:
                 self._add_unknown(f"{key}.{name}", node[name])

@@ -1,0 +1,100 @@
+"""From a command line with `-m` to a sweep: its settings, its space and its name."""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from truesweep.config import redact_overrides
+from truesweep.config.axes import Axis, read_axes
+from truesweep.config.multirun import Multirun, PointComposer, compose_multirun
+from truesweep.config.points import Space
+from truesweep.config.roots import search_roots
+from truesweep.config.schema import check_settings
+from truesweep.errors import ConfigError
+from truesweep.jobs.plan import NAME_LENGTH, default_name, one_limit
+from truesweep.sweeps.labels import short_names
+from truesweep.sweeps.settings import Sweep
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A sweep as it was asked for.
+
+    Args:
+        name: The sweep's name.
+        settings: The `sweeps` node.
+        space: What varies.
+        fixed: The overrides that all jobs have in common.
+        overrides: The command line, secrets redacted.
+        config_dirs: The user's own folders of configuration.
+        multirun: What Hydra's plugins need.
+    """
+
+    name: str
+    settings: Sweep
+    space: Space
+    fixed: list[str]
+    overrides: list[str]
+    config_dirs: list[Path]
+    multirun: Multirun
+
+    def composer(self) -> PointComposer:
+        """Composes the sweep's points."""
+        return PointComposer(self.fixed, self.space.axes, self.config_dirs)
+
+
+def ask(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Asked:
+    """Read a sweep's command line.
+
+    Raises:
+        ConfigError: An override, the `sweeps` node or its space is wrong.
+    """
+    multirun = compose_multirun(overrides, config_dirs)
+    settings: Sweep = check_settings(Sweep, multirun.node, "sweeps")
+    roots = search_roots(config_dirs)
+    axes, fixed = read_axes(settings.space, multirun.overrides, roots, settings.seed)
+    _refuse(axes, settings)
+    names = [f"{axis.name}=" for axis in axes]
+    return Asked(
+        name=_name(multirun, settings, axes, fixed),
+        settings=settings,
+        space=Space(axes, settings.zip, settings.exclude, settings.seed),
+        fixed=[*one_limit([*fixed, *names]), *fixed],
+        overrides=redact_overrides(overrides),
+        config_dirs=list(config_dirs),
+        multirun=multirun,
+    )
+
+
+def _refuse(axes: Sequence[Axis], settings: Sweep) -> None:
+    for axis in axes:
+        if axis.name == "name" or axis.name.partition(".")[0] == "sweeps":
+            raise ConfigError(f"{axis.name}: belongs to the whole sweep and cannot vary in it")
+        if axis.name == "seed" and settings.seeds != 1:
+            raise ConfigError("seed is swept and sweeps.seeds is given; leave one of them out")
+    if not axes and settings.seeds == 1:
+        raise ConfigError(
+            "nothing varies: give several values, as in optimizer.lr=1e-3,3e-3, or a named sweep, "
+            "sweeps=NAME"
+        )
+
+
+def _name(multirun: Multirun, settings: Sweep, axes: Sequence[Axis], fixed: Sequence[str]) -> str:
+    """What was given, or task, named sweep, fixed values and swept keys, but not their values."""
+    given: Mapping[str, Any] = {o.partition("=")[0]: o.partition("=")[2] for o in fixed}
+    if given.get("name", "null") != "null":
+        return str(given["name"])
+    common = [o for o in fixed if o.split("=")[0].split(".")[0] not in ("sweeps", "name")]
+    of_space = {*settings.space}
+    common = [o for o in common if o.split("=")[0] not in of_space]
+    parts = [default_name(multirun.choices, redact_overrides(common))]
+    parts += [multirun.choices.get("sweeps") or ""]
+    names = short_names([axis.name for axis in axes])
+    parts += [name for key, name in names.items() if key not in of_space]
+    text = re.sub(r"[^\w.=+-]+", "-", "_".join(filter(None, parts)))
+    if len(text) <= NAME_LENGTH:
+        return text
+    return f"{text[: NAME_LENGTH - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

@@ -1,0 +1,68 @@
+"""Hydra's launcher nodes as executors."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+from annotated_types import Gt
+
+from truesweep.config import freeze
+from truesweep.config.schema import check_settings
+from truesweep.jobs.directory import RunDirectory
+from truesweep.record.files import write_json
+from truesweep.sweeps.executor import Executor
+from truesweep.sweeps.job import Job
+from truesweep.sweeps.planned import PlannedJob
+from truesweep.sweeps.pool import LocalPool
+
+PACKAGE = "hydra_plugins.truesweep"
+
+
+@dataclass(kw_only=True)
+class LocalSettings:
+    """The slots of this machine.
+
+    Args:
+        slots: How many jobs of one device run beside each other; None: one a GPU, or one a core.
+    """
+
+    slots: Annotated[int, Gt(0)] | None = None
+
+
+def is_ours(launcher: Mapping[str, Any]) -> bool:
+    """Whether a launcher's node names one of ours, and not another plugin's."""
+    return str(launcher.get("_target_", PACKAGE)).startswith(PACKAGE)
+
+
+def make_executor(launcher: Mapping[str, Any]) -> Executor:
+    """What runs jobs, as a launcher's node says; without one, or for another plugin's, a pool.
+
+    Raises:
+        ConfigError: The node has a wrong key or value.
+    """
+    settings = {key: value for key, value in launcher.items() if key != "_target_"}
+    if str(launcher.get("_target_", "")).endswith(".SlurmLauncher"):
+        from truesweep.sweeps.slurm import SlurmExecutor, SlurmSettings
+
+        return SlurmExecutor(check_settings(SlurmSettings, settings, "hydra.launcher"))
+    if not is_ours(launcher):
+        settings = {}
+    local: LocalSettings = check_settings(LocalSettings, settings, "hydra.launcher")
+    return LocalPool(local.slots)
+
+
+def check_room(executor: Executor, jobs: Sequence[PlannedJob]) -> None:
+    """Make sure that there can be room for each job, before it has a directory.
+
+    Raises:
+        ConfigError: One of them needs more than there is.
+    """
+    kinds = {str(job.config["trainer"]): job for job in jobs}
+    for job in kinds.values():
+        with TemporaryDirectory() as folder:
+            run = RunDirectory(Path(folder))
+            run.config.write_text(freeze(job.config), encoding="utf-8")
+            write_json(run.path / "job.json", {"label": job.label})
+            executor.check(Job(run, job.varies, job.devices, job.nodes))

@@ -1,0 +1,92 @@
+"""What a sweep is about to do, before anything is spent."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from truesweep.config.points import Space
+from truesweep.sweeps.ask import Asked
+from truesweep.sweeps.directory import SweepDirectory
+from truesweep.sweeps.labels import label, short_names
+from truesweep.sweeps.planned import PlannedJob
+from truesweep.sweeps.planning import SweepPlan
+
+LISTED = 40
+"""Jobs that are listed by a dry run."""
+
+
+def show_plan(asked: Asked, plan: SweepPlan, sweep: SweepDirectory, listed: bool) -> None:
+    """Print a sweep's plan.
+
+    Args:
+        asked: The sweep.
+        plan: Its jobs.
+        sweep: Its directory, which may not exist.
+        listed: Whether to name each job.
+    """
+    out = Console(highlight=False)
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    table.add_row("sweep", asked.name)
+    table.add_row("jobs", _jobs(asked, plan, sweep))
+    for index, line in enumerate(_axes(asked.space)):
+        table.add_row("varies" if index == 0 else "", line)
+    table.add_row("model", f"{_span([job.parameters for job in plan.jobs])} parameters")
+    table.add_row("training", _training(asked, plan.jobs))
+    for note in plan.notes:
+        table.add_row("note", note)
+    out.print(table)
+    if listed and asked.settings.method != "search":
+        for job in plan.jobs[:LISTED]:
+            out.print(f"  [dim]{job.id}[/]  {job.label}", soft_wrap=True)
+        if len(plan.jobs) > LISTED:
+            out.print(f"  … and {len(plan.jobs) - LISTED} more")
+
+
+def _jobs(asked: Asked, plan: SweepPlan, sweep: SweepDirectory) -> str:
+    settings = asked.settings
+    if settings.method == "search":
+        budget = [f"{settings.jobs} points"] if settings.jobs else []
+        budget += [f"{settings.hours:g} hours"] if settings.hours else []
+        pruner = f", pruned by {settings.pruner}" if settings.pruner else ""
+        aims = ", ".join(
+            f"{direction} {name}"
+            for name, direction in zip(settings.objectives, settings.directions, strict=True)
+        )
+        return f"{' or '.join(budget)}, chosen by {settings.sampler}{pruner} to {aims}"
+    states = Counter("new" if sweep.find(job.config) is None else "old" for job in plan.jobs)
+    known = f", {states['old']} of them there already" if states["old"] else ""
+    devices = sorted({(job.devices, job.nodes) for job in plan.jobs})
+    on = [f"{d} device{'s' * (d > 1)}" + f" on {n} nodes" * (n > 1) for d, n in devices]
+    each = f" of {' or '.join(on)}" if devices != [(1, 1)] else ""
+    return f"{len(plan.jobs)}{each}{known}"
+
+
+def _axes(space: Space) -> list[str]:
+    lines = []
+    for axes in space.dimensions:
+        names = short_names([axis.name for axis in space.axes])
+        shown = []
+        for axis in axes:
+            values = [label({"": value}).removeprefix("=") for value in axis.values]
+            listed = ", ".join(values if len(values) <= 12 else [*values[:5], "…", values[-1]])
+            between = f"{axis.low:g} to {axis.high:g}" if not values else listed
+            shown.append(f"{names[axis.name]}: {between}{' (log)' * (axis.log and not values)}")
+        lines.append(", with ".join(shown))
+    return lines
+
+
+def _training(asked: Asked, jobs: Sequence[PlannedJob]) -> str:
+    steps = f"{_span([job.steps for job in jobs])} steps"
+    tokens = f"{_span([job.tokens for job in jobs])} tokens a job"
+    if asked.settings.method == "search":
+        return f"{steps}, {tokens}"
+    return f"{steps}, {tokens}, {sum(job.tokens for job in jobs):,} tokens in all"
+
+
+def _span(numbers: Sequence[int]) -> str:
+    low, high = min(numbers), max(numbers)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"

@@ -1,0 +1,173 @@
+"""From points to jobs that are known to start: everything is checked before job 0."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from truesweep.config import check, check_across
+from truesweep.config.compose import Composed
+from truesweep.config.multirun import PointComposer
+from truesweep.config.points import Point
+from truesweep.jobs.parts import SUPPLIED, make
+from truesweep.jobs.plan import Planner, data_key
+from truesweep.jobs.trainer import TrainerSettings
+from truesweep.sweeps.ask import Asked
+from truesweep.sweeps.directory import SweepDirectory, job_id
+from truesweep.sweeps.job import Job
+from truesweep.sweeps.labels import label, labels
+from truesweep.sweeps.planned import PlannedJob
+from truesweep.sweeps.points import choose_points, choose_seeds
+from truesweep.sweeps.problems import Problems, some
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """All jobs of a grid or of random points; of a search, some of those it may come to.
+
+    Args:
+        jobs: In the order in which they start.
+        notes: What the user may want to know, such as duplicates that were dropped.
+    """
+
+    jobs: list[PlannedJob]
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A job before it is checked.
+
+    Args:
+        compose: Gives its configuration.
+        varies: The swept keys and their values.
+    """
+
+    compose: Callable[[], Composed]
+    varies: dict[str, Any]
+
+
+def plan_sweep(asked: Asked) -> SweepPlan:
+    """Compose and check every job of a sweep; of a search, the corners and some random points.
+
+    Raises:
+        UserError: With all problems of all jobs.
+    """
+    notes: list[str] = []
+    points = choose_points(asked, notes)
+    composer = asked.composer()
+    candidates = [
+        _candidate(composer, point, seed) for seed in choose_seeds(asked) for point in points
+    ]
+    return plan_candidates(asked.name, candidates, notes)
+
+
+def plan_candidates(
+    name: str, candidates: Sequence[Candidate], notes: Sequence[str] = ()
+) -> SweepPlan:
+    """Check every one of many jobs; the same one is planned once.
+
+    Raises:
+        UserError: With all problems of all jobs.
+    """
+    problems = Problems(len(candidates))
+    found: dict[str, _Checked] = {}
+    same: list[str] = []
+    for candidate in candidates:
+        with problems.of(candidate.varies):
+            checked = _check(candidate, name)
+            twin = found.setdefault(job_id(checked.config), checked)
+            if twin is not checked:
+                same.append(f"{label(candidate.varies)} is {label(twin.varies)}")
+    problems.refuse()
+    jobs = _plan_all(list(found.values()), problems)
+    problems.refuse()
+    return SweepPlan(_labelled(jobs), [*notes, *_note_same(same)])
+
+
+class JobMaker:
+    """Makes the jobs of a search one by one; what they share is composed and built once.
+
+    Args:
+        asked: The sweep.
+        sweep: Its directory.
+        provenance: Where the jobs' numbers will come from, but for the data.
+    """
+
+    def __init__(self, asked: Asked, sweep: SweepDirectory, provenance: Mapping[str, Any]) -> None:
+        self._asked = asked
+        self._sweep = sweep
+        self._provenance = provenance
+        self._composer = asked.composer()
+        self._planner = Planner()
+
+    def __call__(self, point: Point, seed: int, trial: Mapping[str, Any]) -> Job:
+        """The job at a point, with a directory.
+
+        Raises:
+            UserError: It cannot run.
+        """
+        several = self._asked.settings.seeds != 1
+        candidate = _candidate(self._composer, point, seed if several else None)
+        job = _plan(self._planner, _check(candidate, self._asked.name))
+        number = sum(1 for _ in self._sweep.path.glob("*/config.yaml"))
+        return job.add_to(self._sweep, number, self._provenance, trial)
+
+
+@dataclass(frozen=True)
+class _Checked:
+    config: dict[str, Any]
+    overrides: list[str]
+    varies: dict[str, Any]
+
+
+def _candidate(composer: PointComposer, point: Point, seed: int | None) -> Candidate:
+    whole = point if seed is None else {**point, "seed": seed}
+    varies = {key.lstrip("+~"): value for key, value in whole.items()}
+    return Candidate(partial(composer.compose, whole), varies)
+
+
+def _check(candidate: Candidate, name: str) -> _Checked:
+    composed = candidate.compose()
+    config = check(composed.config, supplied=SUPPLIED, origin=composed.origins)
+    check_across(config)
+    return _Checked({**config, "name": name}, composed.overrides, candidate.varies)
+
+
+def _plan_all(checked: Sequence[_Checked], problems: Problems) -> list[PlannedJob]:
+    """Plan jobs, those with the same data one after the other, so that data are loaded once."""
+    planner = Planner()
+    planned: dict[int, PlannedJob] = {}
+    for index in sorted(range(len(checked)), key=lambda i: data_key(checked[i].config)):
+        with problems.of(checked[index].varies):
+            planned[index] = _plan(planner, checked[index])
+    return [planned[index] for index in sorted(planned)]
+
+
+def _plan(planner: Planner, checked: _Checked) -> PlannedJob:
+    plan = planner.plan(checked.config, checked.overrides)
+    trainer: TrainerSettings = make(checked.config, "trainer")
+    epochs = plan.total_steps / plan.steps_per_epoch
+    return PlannedJob(
+        config=checked.config,
+        overrides=checked.overrides,
+        varies=checked.varies,
+        label=label(checked.varies),
+        parameters=plan.parameters.total,
+        steps=plan.total_steps,
+        tokens=round(epochs * plan.prepared.stats["train"]["tokens"]),
+        devices=trainer.local_ranks(),
+        nodes=trainer.num_nodes,
+        data=plan.prepared.origin,
+    )
+
+
+def _labelled(jobs: Sequence[PlannedJob]) -> list[PlannedJob]:
+    names = labels([job.varies for job in jobs])
+    return [replace(job, label=name) for job, name in zip(jobs, names, strict=True)]
+
+
+def _note_same(same: Sequence[str]) -> list[str]:
+    if not same:
+        return []
+    return [f"left out, {len(same)} the same as others: {some(same)}"]

@@ -1,0 +1,91 @@
+"""Start a sweep that was asked for: check it as a whole, then make its jobs, then run them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from truesweep.sweeps.ask import Asked
+from truesweep.sweeps.directory import ROOT, SweepDirectory
+from truesweep.sweeps.driver import drive
+from truesweep.sweeps.executor import Executor
+from truesweep.sweeps.job import Job
+from truesweep.sweeps.launchers import check_room
+from truesweep.sweeps.overview import show_plan
+from truesweep.sweeps.planned import PlannedJob, check_disk
+from truesweep.sweeps.planning import JobMaker, SweepPlan, plan_sweep
+from truesweep.sweeps.points import base_seed
+from truesweep.sweeps.source import JobSource, Listed
+
+
+def prepare(asked: Asked, executor: Executor | None, dry_run: bool = False) -> SweepPlan:
+    """Check a sweep as a whole, and print what it will do; nothing is written.
+
+    Args:
+        asked: The sweep.
+        executor: What will run its jobs, if that is ours.
+        dry_run: Whether to list the jobs.
+
+    Raises:
+        UserError: Something is wrong with any of its jobs.
+    """
+    sweep = directory(asked)
+    plan = plan_sweep(asked)
+    new = [job for job in plan.jobs if sweep.find(job.config) is None]
+    check_disk(new if asked.settings.method != "search" else [], sweep.path)
+    if executor is not None:
+        check_room(executor, plan.jobs)
+    show_plan(asked, plan, sweep, listed=dry_run)
+    return plan
+
+
+def directory(asked: Asked) -> SweepDirectory:
+    """Where a sweep lies, whether or not it is there."""
+    return SweepDirectory((ROOT / asked.name).absolute())
+
+
+def add_jobs(
+    sweep: SweepDirectory, jobs: Sequence[PlannedJob], provenance: Mapping[str, Any]
+) -> list[Job]:
+    """Directories for planned jobs; those that have one keep it."""
+    first = sum(1 for _ in sweep.path.glob("*/config.yaml"))
+    return [job.add_to(sweep, first + index, provenance) for index, job in enumerate(jobs)]
+
+
+def run(
+    asked: Asked,
+    plan: SweepPlan,
+    executor: Executor,
+    provenance: Mapping[str, Any],
+    launcher: Mapping[str, Any],
+) -> int:
+    """Make a sweep's jobs and run them to their end; gives the exit code.
+
+    Args:
+        asked: The sweep.
+        plan: Its jobs, checked.
+        executor: What runs them.
+        provenance: Where their numbers will come from, but for the data.
+        launcher: The launcher's node, for a resume.
+    """
+    sweep = directory(asked)
+    sweep.ask(asked.overrides, asked.config_dirs, asked.settings, launcher)
+    source = make_source(asked, sweep, provenance, plan)
+    return drive(sweep, source, executor, asked.settings)
+
+
+def make_source(
+    asked: Asked, sweep: SweepDirectory, provenance: Mapping[str, Any], plan: SweepPlan | None
+) -> JobSource:
+    """Where the jobs come from: all at once, or one by one from a search.
+
+    Args:
+        asked: The sweep.
+        sweep: Its directory.
+        provenance: As in `run`.
+        plan: The jobs of a grid or of random points, which need directories; None: they have them.
+    """
+    if asked.settings.method == "search":
+        from truesweep.sweeps.study import Search
+
+        make = JobMaker(asked, sweep, provenance)
+        return Search(sweep, asked.space, asked.settings, make, base_seed(asked))
+    return Listed(sweep.jobs() if plan is None else add_jobs(sweep, plan.jobs, provenance))
