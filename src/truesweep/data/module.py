@@ -71,6 +71,7 @@ class DataModule(pl.LightningDataModule):
         first_only: If not 0, train and validate on the samples of so many first batches only.
         decoder_start_token_id: The token that the model's decoder starts from, if the model has
             one that is not the pad token.
+        largest_micro_batch: Rows that are known to fit the memory; None: nothing is known yet.
     """
 
     def __init__(
@@ -80,8 +81,10 @@ class DataModule(pl.LightningDataModule):
         seed: int,
         first_only: int = 0,
         decoder_start_token_id: int | None = None,
+        largest_micro_batch: int | None = None,
     ) -> None:
         super().__init__()
+        self.largest_micro_batch = largest_micro_batch
         self.prepared = prepared
         self.source = source
         self.seed = seed
@@ -99,8 +102,20 @@ class DataModule(pl.LightningDataModule):
 
     @property
     def micro_batch_size(self) -> int:
-        """Rows of a forward pass in training: what was asked for, or what the budget allows."""
-        return self.source.micro_batch_size or self._rows(self.train)
+        """Rows of a forward pass in training: what was asked for, or what the budget allows.
+
+        Never more than a rank's share of a step, nor than what has fitted the memory.
+        """
+        share = -(-self.source.batch_size // self._world_size)
+        wanted = self.source.micro_batch_size or self._rows(self.train)
+        return min(wanted, share, self.largest_micro_batch or wanted)
+
+    def halve_micro_batches(self) -> int:
+        """Make micro-batches smaller; returns their new size, or 0 if they cannot be."""
+        if self.micro_batch_size == 1:
+            return 0
+        self.largest_micro_batch = -(-self.micro_batch_size // 2)
+        return self.largest_micro_batch
 
     def micro_batches(self, batch: Batch) -> Iterator[Batch]:
         """Split a training batch into micro-batches, of which every rank gets the same number."""

@@ -61,6 +61,16 @@ class RunDirectory:
         """One object per logged step."""
         return self.path / "metrics.jsonl"
 
+    @property
+    def memory(self) -> Path:
+        """`micro_batch_size`: what a rank that ran out of memory wants the next start to use."""
+        return self.path / "memory.json"
+
+    @property
+    def largest_micro_batch(self) -> int | None:
+        """Rows of a forward pass that fit the memory, if a rank ever ran out of it."""
+        return _read_json(self.memory)["micro_batch_size"] if self.memory.exists() else None
+
     def log(self, rank: int) -> Path:
         """What one rank had to say."""
         return self.path / "logs" / f"rank{rank}.log"

@@ -44,9 +44,9 @@ def change(run: RunDirectory, overrides: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: A key would make another experiment of it, or the new length is too short.
     """
-    _refuse_others(overrides)
     before = run.read_config()
     after = check(update(before, [*one_limit(overrides), *overrides]), supplied=SUPPLIED)
+    _refuse_others(overrides)
     check_across(after)
     if after == before:
         return []
@@ -65,9 +65,10 @@ def _refuse_others(overrides: Sequence[str]) -> None:
         key = parse(override).key_or_group
         if key not in (*LENGTH, *CARRIED_OUT):
             raise ConfigError(
-                f"{key}: cannot change in a run that goes on, it would be another experiment: start "
-                f"that with `truesweep train --from DIR {override}`. What can change is its length "
-                f"({', '.join(LENGTH)}) and how it is carried out ({', '.join(CARRIED_OUT)})"
+                f"{key}: cannot change in a run that goes on; it would be another experiment: "
+                f"start that with `truesweep train --from DIR {override}`. What can change is its "
+                f"length ({', '.join(LENGTH)}) and how it is carried out "
+                f"({', '.join(CARRIED_OUT)})"
             )
 
 

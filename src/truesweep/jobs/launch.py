@@ -6,19 +6,23 @@ from rich.console import Console
 
 from truesweep.callbacks import Pruned, Stopped
 from truesweep.errors import UserError
-from truesweep.jobs.directory import RunDirectory
+from truesweep.jobs.directory import RunDirectory, State
+from truesweep.jobs.nodes import Node, this_node
 from truesweep.jobs.parts import make
 from truesweep.jobs.rank import run_rank
-from truesweep.jobs.ranks import run_ranks
+from truesweep.jobs.ranks import RankFailed, run_ranks
 from truesweep.jobs.trainer import TrainerSettings
 
 
-def launch(run: RunDirectory, resume: bool = False) -> int:
+def launch(run: RunDirectory, resume: bool = False, node: Node | None = None) -> int:
     """Run a job to its end.
+
+    Of several nodes, the first one claims the run and writes its status.
 
     Args:
         run: The job's directory; nothing but its `config.yaml` says what is done.
         resume: Continue from a checkpoint.
+        node: This node's place among the job's; None: as the environment has it.
 
     Returns:
         The exit code: 0 done or pruned, 1 failed, 130 interrupted, 143 preempted.
@@ -26,39 +30,60 @@ def launch(run: RunDirectory, resume: bool = False) -> int:
     Raises:
         ConfigError: Another process works on this run.
     """
-    with run.claim():
-        return _run(run, resume)
-
-
-def _run(run: RunDirectory, resume: bool) -> int:
     trainer: TrainerSettings = make(run.read_config(), "trainer")
-    run.begin()
+    node = node or this_node(trainer.num_nodes)
+    if not node.first:
+        return _carry_out(run, resume, trainer, node)[1]
+    with run.claim():
+        run.begin()
+        state, exit_code, error = _carry_out(run, resume, trainer, node)
+        run.end(state, exit_code, error)
+    return exit_code
+
+
+def _carry_out(
+    run: RunDirectory, resume: bool, trainer: TrainerSettings, node: Node
+) -> tuple[State, int, str | None]:
+    """Run this node's ranks; the state they end in, the exit code, and the error."""
     try:
         if trainer.world_size == 1:
             run_rank(str(run.path), resume)
         else:
-            run_ranks(run, trainer.local_ranks(), resume)
+            _run_ranks(run, trainer.local_ranks(), resume, node)
     except Stopped as stopped:
-        run.end("preempted", stopped.exit_code)
-        return stopped.exit_code
+        return "preempted", stopped.exit_code, None
     except Pruned as pruned:
-        run.end("pruned", pruned.exit_code)
-        return pruned.exit_code
+        return "pruned", pruned.exit_code, None
     except Exception as error:
-        return _failed(run, error)
-    run.end("completed", 0)
-    return 0
+        return "failed", 1, _report(run, error, node.rank * trainer.local_ranks())
+    return "completed", 0, None
 
 
-def _failed(run: RunDirectory, error: Exception) -> int:
+def _run_ranks(run: RunDirectory, ranks: int, resume: bool, node: Node) -> None:
+    """Run the ranks; when one was out of memory, all of them again in smaller micro-batches."""
+    while True:
+        known = run.largest_micro_batch
+        try:
+            return run_ranks(run, ranks, resume, node)
+        except RankFailed:
+            size = run.largest_micro_batch
+            if size == known:
+                raise
+            Console(stderr=True).print(
+                f"Out of memory: going on with data.micro_batch_size={size}", highlight=False
+            )
+            resume = True
+
+
+def _report(run: RunDirectory, error: Exception, rank: int) -> str:
+    """Put an error into the log of a node's first rank, and on the terminal."""
     message = _describe(error)
-    with run.log(0).open("a", encoding="utf-8") as file:
+    with run.log(rank).open("a", encoding="utf-8") as file:
         traceback.print_exception(error, file=file)
-    run.end("failed", 1, error=message)
     console = Console(stderr=True)
     console.print(f"[bold red]The run failed:[/] {message}", highlight=False)
     console.print(f"Its log: {run.path / 'logs'}", highlight=False)
-    return 1
+    return message
 
 
 def _describe(error: Exception) -> str:

@@ -107,13 +107,20 @@ def build_recipe(config: dict[str, Any], trainer: TrainerSettings, steps_per_epo
     )
 
 
-def build(config: dict[str, Any]) -> Parts:
-    """Everything a rank trains with."""
+def build(config: dict[str, Any], largest_micro_batch: int | None = None) -> Parts:
+    """Everything a rank trains with.
+
+    Args:
+        config: The frozen configuration.
+        largest_micro_batch: Rows of a forward pass that fit the memory, if that is known.
+    """
     source, prepared = prepare_data(config)
     trainer: TrainerSettings = make(config, "trainer")
     model = build_model(config, prepared, source)
     start = getattr(model.config, "decoder_start_token_id", None)
-    data = DataModule(prepared, source, config["seed"], trainer.overfit_batches, start)
+    data = DataModule(
+        prepared, source, config["seed"], trainer.overfit_batches, start, largest_micro_batch
+    )
     recipe = build_recipe(config, trainer, data.steps_per_epoch)
     compile_model(model, trainer.compile)
     task = build_task(config, model, prepared, recipe)

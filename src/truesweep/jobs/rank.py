@@ -28,6 +28,7 @@ from truesweep.jobs.results import collect_results
 from truesweep.record.files import CheckpointFiles, verify_checksum, write_json
 from truesweep.record.metrics import MetricsFile, read
 from truesweep.record.study import Reports
+from truesweep.tasks import OutOfMemory
 
 
 def run_rank(directory: str, resume: bool = False) -> None:
@@ -46,13 +47,15 @@ def run_rank(directory: str, resume: bool = False) -> None:
     run = RunDirectory(Path(directory))
     with logs(run, rank=int(os.environ.get("RANK", "0"))), stoppable():
         config = run.read_config()
-        parts = build(config)
+        parts = build(config, run.largest_micro_batch)
         use_processor(parts)
         job = Job(run, config, parts)
         try:
             job.fit(resume)
             job.score()
         except BaseException as error:
+            if isinstance(error, OutOfMemory):
+                write_json(run.memory, {"micro_batch_size": error.micro_batch_size})
             job.close(getattr(error, "exit_code", 1), getattr(error, "summary", None))
             raise
 
@@ -163,9 +166,9 @@ class Job:
         ]
 
     def _pruning(self) -> list[pl.Callback]:
-        """What reports to the search that this run belongs to, if any."""
+        """What reports to the search that this run belongs to, if that prunes."""
         trial = dict(self.run.job.get("trial") or {})
-        if not trial:
+        if not trial.get("pruner"):
             return []
         objective = trial.pop("objective")
         reports = Reports(self.run.path, **reveal(trial, "sweeps"))

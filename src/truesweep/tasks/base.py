@@ -4,6 +4,7 @@ The loss of a step is the sum over all its targets, on all ranks and in all micr
 by their number. No split of the batch changes it.
 """
 
+import logging
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
@@ -23,8 +24,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from truesweep.metrics.likelihood import IGNORED, token_nll
 from truesweep.metrics.sums import Count
+from truesweep.models import SampleDropout
+from truesweep.tasks.memory import OutOfMemory, is_out_of_memory, release_memory
 from truesweep.tasks.progress import Progress
 from truesweep.tasks.sharding import gradients_stay_local, is_sharded, shard, whole
+
+log = logging.getLogger(__name__)
 
 Batch = dict[str, Any]
 """One rank's share of an optimizer step: tensors and lists of one entry a row; `size` is the number
@@ -47,6 +52,10 @@ class MicroBatching(Protocol):
 
     def micro_batches(self, batch: Batch) -> Iterator[Batch]:
         """Split a rank's share of a step."""
+        ...
+
+    def halve_micro_batches(self) -> int:
+        """Make micro-batches smaller; returns their new size, or 0 if they cannot be."""
         ...
 
 
@@ -103,6 +112,7 @@ class Task(pl.LightningModule):
         self.recipe = recipe
         self.metrics = nn.ModuleDict(self.make_metrics())
         self.samples = Count()
+        self._dropout = SampleDropout()
         self.progress = Progress()
         self.latest: dict[str, float] = {}
         self.evaluations: dict[str, dict[str, float]] = {}
@@ -188,7 +198,7 @@ class Task(pl.LightningModule):
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         total = self._agree(batch)
-        nll = self._backward(batch, total)
+        nll = self._backward_in_memory(batch, total)
         with self._no_autocast():
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
@@ -210,15 +220,38 @@ class Task(pl.LightningModule):
         )
         return message[0]
 
+    def _backward_in_memory(self, batch: Batch, total: Tensor) -> Tensor:
+        """`_backward`, in smaller micro-batches if the memory wants it: the result is the same.
+
+        Raises:
+            OutOfMemory: There are several ranks: they begin again together, from a checkpoint.
+        """
+        while True:
+            try:
+                return self._backward(batch, total)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                size = self._data.halve_micro_batches()
+                if not size:
+                    raise
+                if self.trainer.world_size > 1:
+                    raise OutOfMemory(size) from error
+            self.zero_grad(set_to_none=True)
+            release_memory(self.device)
+            log.warning("Out of memory: going on with data.micro_batch_size=%d", size)
+
     def _backward(self, batch: Batch, total: Tensor) -> Tensor:
         """Accumulate the step's gradient; returns this rank's sum of negative log-likelihoods."""
         # DDP averages over ranks, the loss is a sum over them.
         scale = self.trainer.world_size / total.clamp(min=1).float()
         nll = torch.zeros((), device=self.device)
+        place = self.plan.seed, self.steps_done
         micro_batches = self._micro_batches(batch)
         for i, micro_batch in enumerate(micro_batches):
             with self._gradients_stay_local(i + 1 < len(micro_batches)):
-                loss, micro_nll, _ = self.loss(micro_batch)
+                with self._dropout.of(*place, micro_batch["index"], self.device):
+                    loss, micro_nll, _ = self.loss(micro_batch)
                 with self._no_autocast():
                     self.manual_backward(loss * scale)
             nll += micro_nll.detach()
@@ -234,8 +267,11 @@ class Task(pl.LightningModule):
 
     def _micro_batches(self, batch: Batch) -> list[Batch]:
         """As many on every rank; where this rank has fewer samples, the last count for nothing."""
-        data = cast(MicroBatching, self.trainer.datamodule)  # type: ignore[attr-defined]
-        return list(data.micro_batches(batch))
+        return list(self._data.micro_batches(batch))
+
+    @property
+    def _data(self) -> MicroBatching:
+        return cast(MicroBatching, self.trainer.datamodule)  # type: ignore[attr-defined]
 
     def _gradients_stay_local(self, local: bool) -> AbstractContextManager[None]:
         """Synchronise gradients once a step, with the last micro-batch."""
@@ -359,7 +395,7 @@ def losses(
 
 
 def seed_step(seed: int, rank: int, step: int, device: torch.device) -> None:
-    """Make what is random in a step (dropout) a function of the seed, the rank and the step.
+    """Make what is random in a step, dropout aside, a function of the seed, the rank and the step.
 
     `torch.manual_seed` would queue a seed, with a stack trace, for every kind of device there could
     be: a millisecond a step, never freed.

@@ -1,0 +1,77 @@
+"""A validation that is interrupted, and the one that makes up for it."""
+
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.commands.conftest import SMALL, data, truesweep
+from tests.commands.test_train import start, values, wait_for_rows
+from truesweep.commands.train import train
+from truesweep.jobs.directory import RunDirectory
+
+__all__ = ["data"]
+
+SLOW = '''
+import time
+
+import pytorch_lightning as pl
+
+
+class SlowValidation(pl.Callback):
+    """Takes a second for each batch of the second validation, in the process that began with it."""
+
+    seen = 0
+
+    def on_validation_start(self, trainer, module):
+        self.seen += 1
+
+    def on_validation_batch_end(self, trainer, module, *rest):
+        if self.seen == 2:
+            open("validating", "w").close()
+            time.sleep(1)
+'''
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_during_a_validation_is_obeyed_at_once(
+    data: dict[str, list[str]],
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    devices: int,
+    how: signal.Signals,
+) -> None:
+    (workplace / "slow.py").write_text(SLOW)
+    monkeypatch.setenv("PYTHONPATH", str(workplace))
+    asked = [*data["lm"], *SMALL, "data.eval_batch_size=1", f"trainer.devices={devices}"]
+    slow = ["allowed_packages=[slow]", "callbacks.slow._target_=slow.SlowValidation"]
+    process = start([*asked, *slow, "name=stopped"], workplace)
+    run = wait_for_rows(workplace / "outputs/stopped", rows=7)
+    while not (workplace / "validating").exists():
+        time.sleep(0.01)
+    began = time.monotonic()
+    process.send_signal(how)
+    assert process.wait(60) == 143
+    assert time.monotonic() - began < 8  # the whole validation would have taken 12 s and more
+    status = RunDirectory(run).status
+    assert (status["state"], status["saved_step"]) == ("preempted", 12)
+    done = truesweep("resume", str(run), cwd=workplace)
+    assert done.code == 0, done.out + done.err
+    done = truesweep("train", *asked, "name=whole", cwd=workplace)
+    assert done.code == 0, done.out + done.err
+    (whole,) = (workplace / "outputs/whole").iterdir()
+    assert values(run) == values(whole)
+    assert not [child for child in psutil.Process().children(recursive=True) if child.is_running()]
+
+
+def test_the_last_step_is_validated_whatever_the_interval(
+    data: dict[str, list[str]], workplace: Path
+) -> None:
+    asked = [*data["lm"], *SMALL, "trainer.val_check_interval=5", "name=x"]
+    assert train(asked, [], None, False) == 0
+    (run,) = (workplace / "outputs/x").iterdir()
+    assert [row["step"] for row in values(run) if "val/loss" in row] == [5, 10, 12]

@@ -1,0 +1,130 @@
+"""A run that goes on longer, or is carried out in another way."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from tests.commands.conftest import SMALL, data, truesweep
+from truesweep.commands.resume import resume
+from truesweep.commands.train import train
+from truesweep.errors import ConfigError
+from truesweep.jobs.directory import RunDirectory
+from truesweep.record.metrics import read
+
+__all__ = ["data"]
+
+
+def finished(workplace: Path, *overrides: str, name: str = "x") -> Path:
+    assert train([*overrides, f"name={name}"], [], None, False) == 0
+    (run,) = (workplace / "outputs" / name).iterdir()
+    return run
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(path.read_text())
+    return loaded
+
+
+def test_a_finished_run_is_made_longer_and_says_what_that_does_to_the_schedule(
+    data: dict[str, list[str]], workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [*data["lm"], *SMALL, "scheduler=linear", "scheduler.warmup=0", "optimizer=adamw"]
+    run = finished(workplace, *asked, "optimizer.lr=0.01")
+    before = read_json(run / "results.json")
+    identity = RunDirectory(run).identity
+    capsys.readouterr()
+    assert resume(run, ["trainer.max_steps=24"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "24 steps instead of 12" in said
+    assert "from step 13 on the learning rate follows the schedule of 24 steps (0.005 there" in said
+    rows = read(run / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [1, *range(2, 25, 2)]
+    by_step = {row["step"]: row["lr"] for row in rows}
+    assert by_step[12] == pytest.approx(0.01 * 1 / 12)
+    assert by_step[14] == pytest.approx(0.01 * 11 / 24)
+    assert by_step[24] == pytest.approx(0.01 * 1 / 24)
+    after = read_json(run / "results.json")
+    assert after["train/steps"] == 24
+    assert after["val/loss"] < before["val/loss"]
+    assert RunDirectory(run).status["state"] == "completed"
+    (change,) = RunDirectory(run).read_provenance()["changes"]
+    assert (change["overrides"], change["step"]) == (["trainer.max_steps=24"], 12)
+    assert change["results"] == before
+    assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_steps"] == 24
+    assert RunDirectory(run).identity == identity
+
+
+def test_what_would_be_another_experiment_is_refused(
+    data: dict[str, list[str]], workplace: Path
+) -> None:
+    run = finished(workplace, *data["lm"], *SMALL)
+    files = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    with pytest.raises(ConfigError, match=r"optimizer\.lr: cannot change in a run that goes on"):
+        resume(run, ["optimizer.lr=1"])
+    with pytest.raises(ConfigError, match="12 steps are done, and 6 are asked for"):
+        resume(run, ["trainer.max_steps=6"])
+    with pytest.raises(ConfigError, match=r"max_step: no such key; did you mean"):
+        resume(run, ["trainer.max_step=60"])
+    assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name != ".lock"} == {
+        p: content for p, content in files.items() if p.name != ".lock"
+    }
+
+
+def test_a_run_without_checkpoints_that_had_some_is_not_begun_anew(
+    data: dict[str, list[str]], workplace: Path
+) -> None:
+    run = finished(workplace, *data["lm"], *SMALL)
+    RunDirectory(run).update_status(state="preempted", phase=None)
+    for file in (run / "checkpoints").iterdir():
+        file.unlink()
+    with pytest.raises(ConfigError, match="holds no valid checkpoint to resume from"):
+        resume(run)
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_is_begun_anew(
+    data: dict[str, list[str]], workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = finished(workplace, *data["lm"], *SMALL)
+    run = RunDirectory(whole)
+    rows = read(run.metrics)
+    run.update_status(state="running", phase=None, saved_step=None)
+    for file in (*run.checkpoints.iterdir(), run.results):
+        file.unlink()
+    assert resume(whole) == 0
+    assert "starting from the beginning" in capsys.readouterr().out
+    losses = [(row["step"], row["train/loss"]) for row in read(run.metrics)]
+    assert losses == [(row["step"], row["train/loss"]) for row in rows]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("first", "then"), [(2, 1), (1, 2)])
+def test_a_run_is_resumed_on_another_number_of_ranks(
+    data: dict[str, list[str]], workplace: Path, first: int, then: int
+) -> None:
+    asked = [*data["translation"], *SMALL, "optimizer=adamw", "scheduler=constant"]
+    asked += ["scheduler.warmup=0", "model.dropout=0"]
+    stopped = [*asked, "trainer.max_steps=6", f"trainer.devices={first}", "name=stopped"]
+    done = truesweep("train", *stopped, cwd=workplace)
+    assert done.code == 0, done.out + done.err
+    (run,) = (workplace / "outputs/stopped").iterdir()
+    changed = ["trainer.max_steps=12", f"trainer.devices={then}"]
+    done = truesweep("resume", str(run), *changed, cwd=workplace)
+    assert done.code == 0, done.out + done.err
+    whole = finished(workplace, *asked, name="whole")
+    _compare(run, whole)
+
+
+def _compare(run: Path, whole: Path) -> None:
+    weights, wanted = (
+        torch.load(path / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for path in (run, whole)
+    )
+    for name, tensor in wanted.items():
+        torch.testing.assert_close(weights[name], tensor, rtol=1e-5, atol=1e-5)
+    for row, other in zip(read(run / "metrics.jsonl"), read(whole / "metrics.jsonl"), strict=True):
+        assert row["step"] == other["step"]
+        assert row["train/loss"] == pytest.approx(other["train/loss"], rel=1e-5)
