@@ -54,7 +54,7 @@ def train(
 
 @app.command()
 def resume(directory: Run, overrides: Overrides = None) -> None:
-    """Continue a run from its directory, and nothing else.
+    """Continue a run or a sweep from its directory, and nothing else.
 
     Overrides may make it longer (trainer.max_steps=…) or change how it is carried out
     (trainer.devices=…, data.micro_batch_size=…), never what is learned from what.
@@ -62,6 +62,18 @@ def resume(directory: Run, overrides: Overrides = None) -> None:
     from truesweep.commands.resume import resume as work
 
     raise typer.Exit(work(directory, overrides or []))
+
+
+@app.command()
+def status(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A sweep's or a run's directory.")
+    ],
+) -> None:
+    """Show the jobs of a sweep: state, progress, best value, time left."""
+    from truesweep.commands.status import status as work
+
+    raise typer.Exit(work(directory))
 
 
 @app.command()
@@ -83,6 +95,50 @@ def evaluate(
     from truesweep.commands.evaluate import evaluate as work
 
     raise typer.Exit(work(arguments or [], split, checkpoint, config_dir or []))
+
+
+@app.command()
+def compare(
+    directories: Annotated[
+        list[Path],
+        typer.Argument(metavar="DIR...", help="Runs, sweeps, or folders above them."),
+    ],
+    objective: Annotated[
+        str | None, typer.Option(help="Rank by this figure, such as val/loss or test/bleu.")
+    ] = None,
+    sort: Annotated[
+        str | None, typer.Option(help="Sort by any key or figure instead, ascending.")
+    ] = None,
+    condition: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filter", help="Only runs with, say, 'model.depth=4' or 'optimizer.lr<1e-3'."
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Where the report goes; by default into the sweep's directory."),
+    ] = None,
+) -> None:
+    """Rank runs, say what mattered, and write it all as one page: report.html."""
+    from truesweep.commands.compare import Options, compare_runs
+
+    options = Options(objective, sort, condition or [], json, csv, html)
+    raise typer.Exit(compare_runs(directories, options))
+
+
+@app.command()
+def diff(
+    first: Annotated[Path, typer.Argument(metavar="A", help="A run's directory.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Another's.")],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show in what two runs differ: configuration, versions, data, results."""
+    from truesweep.commands.diff import diff as work
+
+    raise typer.Exit(work(first, second, json))
 
 
 @app.command()

@@ -7,14 +7,18 @@ from pathlib import Path
 from rich.console import Console
 
 from truesweep.commands.show import show_result
+from truesweep.commands.sweep_resume import resume_sweep
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.extend import change
 from truesweep.jobs.launch import launch
 from truesweep.jobs.rank import newest_checkpoint
+from truesweep.sweeps.directory import SweepDirectory
 
 
 def resume(directory: Path, overrides: Sequence[str] = ()) -> int:
     """Go on where a run stopped; a finished one is left as it is, unless it is made longer."""
+    if SweepDirectory.is_sweep(directory):
+        return resume_sweep(directory, overrides)
     run = RunDirectory.open(directory)
     out = Console(highlight=False)
     checkpoint = newest_checkpoint(run)

@@ -5,12 +5,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from truesweep.sweeps.progress import DONE, Board, Row, counts, seconds_left
+from truesweep.sweeps.progress import DONE, Row, counts, seconds_left
 from truesweep.sweeps.source import ENDED
 
 STYLES = {
@@ -25,6 +26,10 @@ STYLES = {
 ORDER = ("running", "failed", "interrupted", "preempted", "pruned", "completed", "queued")
 AROUND = 8
 """Lines of a terminal that are not for jobs: heading, frame, counts."""
+GAP = 2
+"""Spaces between columns."""
+UNLIMITED = 160
+"""Characters in a line where no terminal sets a limit."""
 
 
 class Display:
@@ -40,6 +45,8 @@ class Display:
         self.name = name
         self.objective = objective
         self.console = console or Console(highlight=False)
+        if not self.console.is_terminal:
+            self.console.width = UNLIMITED
         self._live = Live(console=self.console, auto_refresh=False, transient=True)
 
     def __enter__(self) -> "Display":
@@ -63,6 +70,10 @@ class Display:
             shown = most_telling(rows, room)
             self._live.update(summary(self, rows, shown, planned, best), refresh=True)
 
+    def table(self, rows: Sequence[Row], planned: int, best: Row | None) -> None:
+        """Print the whole table, once."""
+        self.console.print(summary(self, rows, rows, planned, best))
+
     def conclude(self, rows: Sequence[Row], planned: int, best: Row | None, path: Path) -> None:
         """Say what came of the sweep, which jobs failed, and what to type next.
 
@@ -83,11 +94,6 @@ class Display:
             lines.append(f"to go on: truesweep resume {short(path)}")
         for line in lines:
             self.console.print(Text(line), soft_wrap=True)
-
-
-def show_status(display: Display, rows: Sequence[Row], planned: int, board: Board) -> None:
-    """The whole table, once."""
-    display.console.print(summary(display, rows, rows, planned, board.best(rows)))
 
 
 def most_telling(rows: Sequence[Row], room: int) -> list[Row]:
@@ -115,26 +121,30 @@ def summary(
 
 
 def _table(display: Display, rows: Sequence[Row], shown: Sequence[Row]) -> Table:
-    table = Table(title=display.name, title_justify="left", title_style="bold", expand=False)
-    table.add_column("job", no_wrap=True, style="dim")
-    table.add_column("varies", no_wrap=True, overflow="ellipsis", min_width=12, ratio=1)
-    table.add_column("state", no_wrap=True)
-    for name in ("step", "loss", display.objective, "left"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in shown:
-        table.add_row(*_cells(row))
-    hidden = len(rows) - len(shown)
-    if hidden:
-        table.add_row("…", f"and {hidden} more", "", "", "", "", "")
+    """One line a job; what varies is cut to the width that the other columns leave."""
+    names = ("job", "varies", "state", "step", "loss", display.objective, "left")
+    lines = [_cells(row) for row in shown]
+    if len(rows) > len(shown):
+        lines.append(["…", f"and {len(rows) - len(shown)} more", "", "", "", "", ""])
+    widths = [max(map(len, column)) for column in zip(names, *lines, strict=True)]
+    room = display.console.width - sum(widths) + widths[1] - GAP * (len(names) - 1)
+    table = Table(title=display.name, title_justify="left", title_style="bold")
+    table.box, table.padding, table.pad_edge = box.SIMPLE_HEAD, (0, GAP, 0, 0), False
+    for index, name in enumerate(names):
+        table.add_column(name, no_wrap=True, justify="right" if index > 2 else "left")
+    table.columns[1].max_width = max(room, 12)
+    for line in lines:
+        style = STYLES.get(line[2], "")
+        table.add_row(Text(line[0], "dim"), Text(line[1]), Text(line[2], style), *line[3:])
     return table
 
 
-def _cells(row: Row) -> list[str | Text]:
+def _cells(row: Row) -> list[str]:
     step = f"{row.step}/{row.total}" if row.total else str(row.step)
     return [
         row.id,
-        Text(row.label),
-        Text(row.state, style=STYLES.get(row.state, "")),
+        row.label,
+        row.state,
         step if row.state != "queued" else "",
         number(row.loss),
         number(row.best),
