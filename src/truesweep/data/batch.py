@@ -3,6 +3,7 @@
 A batch is what one rank gets of one optimizer step, as a plain dict. In every batch:
 
 - `size`: samples of the whole optimizer step, over all ranks;
+- `index`: the place of each row's sample in the split (no entry for a row that only fills up);
 - `lengths`: tokens of each row of `input_ids`, without padding (0 in a row that only fills up);
 - `input_ids` [B, T], and `attention_mask` [B, T] (1: a token, 0: padding).
 

@@ -75,7 +75,7 @@ class Windows(CausalDataset):
         width = int(lengths.max())
         places = np.asarray(indices)[:, None] * self.max_length + np.arange(width + 1)
         rows = self.stream[np.minimum(places, len(self.stream) - 1)].astype(np.int64)
-        return _shifted(rows, lengths, self.pad_id)
+        return {"index": list(indices), **_shifted(rows, lengths, self.pad_id)}
 
 
 class Rows(CausalDataset):
@@ -116,7 +116,7 @@ class Rows(CausalDataset):
             self.texts, indices, limit + len(self.frame), self.pad_id, least=2
         )
         lengths = np.clip(whole - 1, 0, self.max_length)
-        return _shifted(rows[:, :limit], lengths, self.pad_id)
+        return {"index": list(indices), **_shifted(rows[:, :limit], lengths, self.pad_id)}
 
     def _unscored(self) -> npt.NDArray[np.int32]:
         """Tokens of texts that are no targets: cut at the end, or with nothing in front."""

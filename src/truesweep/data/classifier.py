@@ -49,6 +49,7 @@ class ClassifierDataset(EncodedDataset):
         """Texts below each other, [B, longest of them]."""
         rows, lengths = self.frame.table(self.texts, indices, self.max_length, self.pad_id)
         return {
+            "index": list(indices),
             "input_ids": torch.from_numpy(rows),
             "attention_mask": mask(lengths, rows.shape[1]),
             "labels": torch.from_numpy(self.labels[np.asarray(indices)]),

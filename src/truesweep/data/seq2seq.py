@@ -5,7 +5,7 @@ A batch holds, besides the keys of every batch (`input_ids` is the source):
 - `labels` [B, T]: the target, ended by end-of-sequence and filled up with -100;
 - `decoder_input_ids` [B, T]: the labels moved right behind the decoder's start token;
 - `target_lengths`: tokens of each row of `labels`;
-- `source` and `reference`: the sentences as text; `index`: the pairs' places in the split.
+- `source` and `reference`: the sentences as text.
 """
 
 from collections.abc import Sequence
@@ -62,6 +62,7 @@ class Seq2SeqDataset(EncodedDataset):
         labels = torch.from_numpy(targets)
         ignored = torch.arange(labels.shape[1]) >= torch.from_numpy(target_lengths)[:, None]
         return {
+            "index": list(indices),
             "input_ids": torch.from_numpy(sources),
             "attention_mask": mask(lengths, sources.shape[1]),
             "labels": labels.masked_fill(ignored, IGNORE),
@@ -70,7 +71,6 @@ class Seq2SeqDataset(EncodedDataset):
             "target_lengths": target_lengths.tolist(),
             "source": [self.pairs[i].source for i in indices],
             "reference": [self.pairs[i].target for i in indices],
-            "index": list(indices),
         }
 
     def _decoder_inputs(self, targets: torch.Tensor) -> torch.Tensor:

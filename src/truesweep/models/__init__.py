@@ -4,6 +4,7 @@ from transformers.utils import logging
 
 from truesweep.models.heads import PRESETS, Head
 from truesweep.models.pretrained import Pretrained
+from truesweep.models.sample_dropout import SampleDropout
 from truesweep.models.scratch import Scratch
 from truesweep.models.size import Flops, ParameterCount, count_parameters, flops_per_token
 
@@ -13,6 +14,7 @@ __all__ = [
     "Head",
     "ParameterCount",
     "Pretrained",
+    "SampleDropout",
     "Scratch",
     "count_parameters",
     "flops_per_token",

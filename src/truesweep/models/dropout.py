@@ -1,6 +1,7 @@
 """One dropout rate, whatever an architecture calls its own."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import fields
 from functools import partial
 from typing import Any
@@ -13,6 +14,8 @@ from truesweep.errors import ConfigError
 from truesweep.models.residual import residual_writers
 
 _RATE = re.compile(r"(^|_)(dropout|pdrop)(_prob|_rate|_p)?$")
+_ON_ATTENTION = re.compile(r"^att(entio)?n_")
+_POSITIONS_FIRST = {"xlnet", "fsmt"}  # tensors of theirs are [positions, samples, features]
 _ON_RESIDUALS = {
     *("resid_pdrop", "resid_dropout", "residual_dropout", "hidden_dropout_prob", "hidden_dropout"),
     *("dropout", "dropout_rate", "dropout_p", "mlp_dropout"),
@@ -31,6 +34,16 @@ def dropout_fields(config: type[PreTrainedConfig], rate: float) -> dict[str, Any
         and field.name != "activation_dropout"
         and not isinstance(field.default, bool)
     }
+
+
+def check_layerdrop(given: Mapping[str, Any]) -> None:
+    """Raise a `ConfigError` if whole layers shall be dropped."""
+    for name, value in given.items():
+        if "layerdrop" in name and value:
+            raise ConfigError(
+                f"model.config.{name}={value}: which layers are dropped would depend on how a "
+                "batch is split. Remove it."
+            )
 
 
 def add_residual_dropout(model: PreTrainedModel, rate: float) -> None:
@@ -53,6 +66,31 @@ def add_residual_dropout(model: PreTrainedModel, rate: float) -> None:
         )
     for writer in writers:
         writer.register_forward_hook(partial(_drop, rate=rate))
+
+
+def restrict_dropout(model: PreTrainedModel) -> None:
+    """Leave only dropout that `SampleDropout` can replace; whole layers (BART's) are kept.
+
+    Raises:
+        ConfigError: some other dropout is on, so that results would depend on how batches split.
+    """
+    for module in model.modules():
+        if getattr(module, "layerdrop", 0):
+            module.layerdrop = 0.0
+    config = model.config
+    names = [field.name for field in fields(type(config)) if _RATE.search(field.name)]
+    dropped = [name for name in names if getattr(config, name, None)]
+    if dropped and config.model_type in _POSITIONS_FIRST:
+        raise ConfigError(
+            f"model.dropout: what {config.model_type} drops would depend on how a batch is split. "
+            "Set model.dropout=0, or another model."
+        )
+    on_attention = any(_ON_ATTENTION.match(name) for name in dropped)
+    if on_attention and config._attn_implementation == "flash_attention_2":
+        raise ConfigError(
+            "model.attention=flash_attention_2: what it drops of the attention's weights would "
+            "depend on how a batch is split. Set model.attention=sdpa."
+        )
 
 
 def _drop(module: nn.Module, _inputs: Any, output: Tensor, *, rate: float) -> Tensor:

@@ -13,6 +13,7 @@ from truesweep.errors import ConfigError
 from truesweep.models.attention import Attention, choose_attention
 from truesweep.models.causality import check_causal
 from truesweep.models.dimensions import unused_positions
+from truesweep.models.dropout import restrict_dropout
 from truesweep.models.heads import AUTO_CLASSES, Head, check_head
 from truesweep.models.init import output_layers
 from truesweep.models.tokens import label_fields, pad_token
@@ -21,6 +22,8 @@ from truesweep.models.tokens import label_fields, pad_token
 @dataclass(kw_only=True)
 class Pretrained:
     """A model from safetensors files, in float32. No code that comes with it is run.
+
+    Its dropout is the checkpoint's own, except that whole layers are never dropped.
 
     Args:
         name_or_path: a folder with `config.json` and `model.safetensors`, or a name on the hub.
@@ -85,6 +88,7 @@ class Pretrained:
                 model.resize_token_embeddings(len(tokenizer))
             if head == "causal":
                 check_causal(model)
+        restrict_dropout(model)
         if model.can_generate():
             _complete_generation(model, pad_token(tokenizer))
         # Lightning trains a model in the mode it finds; from_pretrained leaves dropout off.

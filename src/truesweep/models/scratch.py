@@ -13,7 +13,12 @@ from truesweep.errors import ConfigError, UserError
 from truesweep.models.attention import Attention, choose_attention
 from truesweep.models.causality import check_causal
 from truesweep.models.dimensions import Dimensions, check_dimensions, unused_positions
-from truesweep.models.dropout import add_residual_dropout, dropout_fields
+from truesweep.models.dropout import (
+    add_residual_dropout,
+    check_layerdrop,
+    dropout_fields,
+    restrict_dropout,
+)
 from truesweep.models.fields import check_fields, known_fields
 from truesweep.models.heads import AUTO_CLASSES, Head, check_head, config_class
 from truesweep.models.init import scale_weights
@@ -35,6 +40,7 @@ class Scratch:
             width, 8/3 for SwiGLU.
         context: positions, in tokens; by default as many as the data's longest sample has.
         dropout: rate for embeddings, attention, what is added to the residual stream, and head.
+            Where attention drops, its fused kernels are not used.
         tie_embeddings: one table for input and output; by default the architecture's habit.
         init: `default` is the architecture's own, `scaled` starts blocks and head from zero.
         attention: implementation; by default the fastest for the length of samples.
@@ -63,6 +69,7 @@ class Scratch:
         found = config_class(self.architecture)
         check_head(self.architecture, head)
         check_fields(found, self.config)
+        check_layerdrop(self.config)
         self._dimensions(max_length).fields(found, self.config)
         if self.context is not None and self.context < max_length:
             raise ConfigError(
@@ -117,6 +124,7 @@ class Scratch:
         if self.init == "scaled":
             scale_weights(model)
         add_residual_dropout(model, self.dropout)
+        restrict_dropout(model)
         return model
 
     def _configure(self, fields: dict[str, Any], max_length: int) -> PreTrainedConfig:

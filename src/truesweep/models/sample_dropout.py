@@ -1,0 +1,145 @@
+"""Dropout whose masks belong to samples, so that no split of a batch changes them."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from truesweep.errors import ConfigError
+
+_GOLDEN = 0x9E3779B9 - 2**32  # 2^32 over the golden ratio, as int32: spreads consecutive numbers
+_FACTORS = 0x7FEB352D, 0x846CA68B - 2**32
+
+
+class SampleDropout(TorchFunctionMode):
+    """Within it, a model's dropout depends on what is dropped, and on no generator.
+
+    Whether an element is dropped is a hash of the seed, the optimizer step, the sample's place in
+    its split, the number of the dropout in the forward pass, and the element's position in the
+    sample. So it depends neither on the size of micro-batches nor on the number of ranks, nor on
+    padding.
+
+    It stands in for `functional.dropout`, and with it for `nn.Dropout`, wherever a model calls
+    them, and for dropout of the weights in `scaled_dot_product_attention`, which is then computed
+    step by step: fused kernels draw masks of their own.
+
+    The first dimension of what is dropped must count samples, or samples times heads, positions
+    or the like. It is left to `models.dropout.check_dropout` to refuse what is otherwise. Other
+    random numbers of a model, such as the jitter of some routers of experts, are not replaced.
+    Nor does it know of recomputed layers: gradient checkpointing would draw other masks.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._keys = torch.zeros(1, dtype=torch.int32)
+
+    def of(self, seed: int, step: int, samples: Sequence[int], device: torch.device) -> Self:
+        """Set what the next forward pass is about.
+
+        Args:
+            seed: The run's seed.
+            step: Optimizer steps so far.
+            samples: The place in its split of each sample of the micro-batch; none for a filler.
+            device: Where the model is.
+        """
+        state = np.random.SeedSequence((seed, step)).generate_state(2, np.uint32)
+        first, second = state.view(np.int32).tolist()
+        places = torch.tensor(samples or [0], dtype=torch.int32)
+        self._keys = _mix(_mix(places + first) + second).to(device)
+        return self
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Call a function of torch, or what stands in for it."""
+        if func is functional.dropout:
+            func = self._dropout
+        elif func is functional.scaled_dot_product_attention:
+            func = self._attention
+        return func(*args, **(kwargs or {}))
+
+    def _dropout(
+        self, input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+    ) -> Tensor:
+        if not training or p == 0:
+            return input
+        rows = len(self._keys)
+        if len(input) % rows:
+            raise ConfigError(
+                f"model.dropout: this architecture mixes samples before it drops features (a "
+                f"tensor of shape {list(input.shape)} for {rows} samples). Set model.dropout=0."
+            )
+        self._keys = self._keys + _GOLDEN
+        keep, share = _keep(_mix(self._keys), (len(input) // rows, *input.shape[1:]), p)
+        return input * keep.flatten(0, 1).to(input.dtype) * (1 / share)
+
+    def _attention(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Tensor:
+        if dropout_p == 0:
+            return functional.scaled_dot_product_attention(
+                *(query, key, value, attn_mask, dropout_p, is_causal),
+                scale=scale,
+                enable_gqa=enable_gqa,
+            )
+        if enable_gqa:
+            shared = query.shape[-3] // key.shape[-3]
+            key, value = (t.repeat_interleave(shared, dim=-3) for t in (key, value))
+        scores = (query * (scale or 1 / math.sqrt(query.shape[-1]))) @ key.mT
+        if is_causal:
+            attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=query.device).tril()
+        if attn_mask is not None and attn_mask.dtype == torch.bool:
+            # Not minus infinity: a row of padding may attend to nothing at all.
+            scores = scores.masked_fill(~attn_mask, torch.finfo(scores.dtype).min)
+        elif attn_mask is not None:
+            scores = scores + attn_mask
+        weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
+        return self._dropout(weights, dropout_p) @ value
+
+
+def _keep(keys: Tensor, shape: Sequence[int], p: float) -> tuple[Tensor, float]:
+    """Which elements of each sample stay: bool [rows, *shape], and the share of them in the mean.
+
+    Each dimension but the last is hashed into the keys; along the last, one hash of 32 bits
+    decides for two elements. A shape's other extents do not matter, so padding does not.
+
+    Args:
+        keys: The samples', int32 [rows].
+        shape: Extents of what a sample has.
+        p: The share to be dropped, which is rounded to a multiple of 2^-16.
+    """
+    *outer, last = shape
+    for extent in outer:
+        keys = _mix(_numbered(keys, extent))
+    words = _numbered(keys, (last + 1) // 2)
+    # One round less than `_mix`: the keys are mixed well, and this is what takes the time.
+    words.bitwise_xor_(words >> 15).mul_(_FACTORS[1])
+    words.bitwise_xor_((words >> 16).bitwise_and_(0xFFFF))
+    dropped = min(round(p * 2**16), 2**16 - 1)
+    return words.view(torch.int16)[..., :last] >= dropped - 2**15, 1 - dropped / 2**16
+
+
+def _numbered(keys: Tensor, extent: int) -> Tensor:
+    """A key for each of `extent` places below each key: int32 [*keys, extent]."""
+    places = torch.arange(1, extent + 1, dtype=torch.int32, device=keys.device)
+    return keys[..., None] + places * _GOLDEN
+
+
+def _mix(keys: Tensor) -> Tensor:
+    """The hash lowbias32 of https://nullprogram.com/blog/2018/07/31/, on int32 that wraps."""
+    keys = (keys ^ ((keys >> 16) & 0xFFFF)) * _FACTORS[0]
+    keys = (keys ^ ((keys >> 15) & 0x1FFFF)) * _FACTORS[1]
+    return keys ^ ((keys >> 16) & 0xFFFF)
