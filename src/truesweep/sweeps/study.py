@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 TRIES = 20
 """Suggestions in a row without a job, after which a new point of a finite space is chosen."""
-TRIES_WITHOUT_END = 500
+TRIES_WITHOUT_END = 200
 """The same for a space that cannot be listed; all of it seems to be excluded then."""
 
 
