@@ -12,7 +12,7 @@ from tests.sweeps.search_driver import DEPTH, LR, MODEL, complete, drive, loss, 
 from truesweep.config.axes import Axis
 from truesweep.errors import ConfigError
 from truesweep.record.study import open_storage
-from truesweep.sweeps import drivers, study
+from truesweep.sweeps import sharing, study
 from truesweep.sweeps import trials as trials_module
 from truesweep.sweeps.job import Job
 from truesweep.sweeps.study import Search
@@ -286,7 +286,7 @@ def test_a_driver_elsewhere_that_falls_silent_is_dead(
     driver.kill()
     driver.join()
     assert here.ask() is None
-    monkeypatch.setattr(drivers, "DEAD_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(sharing, "DEAD_AFTER_SECONDS", 0.0)
     monkeypatch.setattr(trials_module, "SETTLE_SECONDS", 0.1)
     assert not here.exhausted
     taken = [here.ask(), here.ask()]
