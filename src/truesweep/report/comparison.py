@@ -1,14 +1,18 @@
 """Runs beside each other, best first."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from truesweep.analysis.outcomes import Outcome
+from truesweep.analysis.ranking import Ranking, Standing, rank
 from truesweep.report.filters import find_key, number, parse
 from truesweep.report.locate import Found, find
 from truesweep.report.objective import Objective, choose, metrics
+from truesweep.report.outcomes import FINISHED, outcome
 from truesweep.report.run import POINTS, Run, read_run
 from truesweep.report.varying import setting, short_names, varied_keys
 
@@ -22,8 +26,9 @@ FIGURES: dict[str, Callable[[Run], Any]] = {
     "tokens": lambda run: run.tokens,
     "seconds": lambda run: run.seconds,
     "cost": lambda run: run.cost,
-    "flops": lambda run: run.results.get("train/flops"),
+    "flops": lambda run: run.flops,
     "parameters": lambda run: run.results.get("parameters"),
+    "verdict": lambda run: run.verdict.get("kind"),
     "sweep": lambda run: run.job.get("sweep"),
 }
 """What every run can be sorted and filtered by, besides its configuration and its metrics."""
@@ -35,15 +40,24 @@ class Comparison:
 
     Args:
         found: Where they were found.
-        runs: Best first, those without the objective last.
+        runs: Finished ones first, by their rank; then the others, by their best so far.
         keys: What varies among all that were found.
-        objective: The figure that ranks them.
+        objectives: The figure that ranks them, and the sweep's others.
+        outcomes: The finished ones among all that were found.
+        ranking: Of these, by point.
     """
 
     found: Found
     runs: list[Run]
     keys: list[str]
-    objective: Objective
+    objectives: list[Objective]
+    outcomes: list[Outcome]
+    ranking: Ranking
+
+    @property
+    def objective(self) -> Objective:
+        """The figure that ranks the runs."""
+        return self.objectives[0]
 
     @property
     def title(self) -> str:
@@ -65,6 +79,28 @@ class Comparison:
         names.update(dict.fromkeys(key for run in self.runs for key in run.flat))
         return list(names)
 
+    @cached_property
+    def _places(self) -> dict[str, tuple[int, Standing]]:
+        standings = enumerate(self.ranking.standings, start=1)
+        return {id: (place, one) for place, one in standings for id in one.ids}
+
+    def rank(self, run: Run) -> int | None:
+        """The place of a finished run's point; runs that differ by their seed share one."""
+        return self._places.get(str(run.directory.path), (None, None))[0]
+
+    def standing(self, run: Run) -> Standing | None:
+        """What the ranking says of a run's point."""
+        return self._places.get(str(run.directory.path), (None, None))[1]
+
+    def tied(self, run: Run) -> bool:
+        """Whether it is one of several that cannot be told apart from the best."""
+        standing = self.standing(run)
+        return standing is not None and standing.tied and bool(self.ranking.tied)
+
+    def _order(self, run: Run) -> tuple[float, bool, float, str]:
+        place = self.rank(run) or math.inf
+        return place, *self.objective.key(self.objective.of(run)), run.id
+
     def value(self, run: Run, key: str) -> Any:
         """A run's value of anything in `known`; None where it has none."""
         if key == "objective":
@@ -83,7 +119,7 @@ class Comparison:
         Raises:
             ConfigError: A condition cannot be read, or its key is unknown.
         """
-        filters = [parse(text, self.known) for text in conditions]
+        filters = [parse(text, self.known, self.short) for text in conditions]
         kept = [run for run in self.runs if all(f.accepts(self.value(run, f.key)) for f in filters)]
         return replace(self, runs=kept)
 
@@ -93,9 +129,9 @@ class Comparison:
         Raises:
             ConfigError: The key is unknown.
         """
-        name = find_key(key, self.known, "--sort")
+        name = find_key(key, self.known, self.short, "--sort")
         if name in ("objective", self.objective.name):
-            return replace(self, runs=_ranked(self.runs, self.objective))
+            return replace(self, runs=sorted(self.runs, key=self._order))
         return replace(self, runs=sorted(self.runs, key=lambda run: _order(self.value(run, name))))
 
 
@@ -112,12 +148,11 @@ def compare(folders: Sequence[Path], objective: str | None = None) -> Comparison
     found = find(folders)
     points = max(100, min(POINTS, BUDGET // max(len(found.runs), 1)))
     runs = [read_run(directory, points) for directory in found.runs]
-    chosen = choose(runs, objective, found.settings)
-    return Comparison(found, _ranked(runs, chosen), varied_keys(runs), chosen)
-
-
-def _ranked(runs: Sequence[Run], objective: Objective) -> list[Run]:
-    return sorted(runs, key=lambda run: (*objective.key(objective.of(run)), run.id))
+    objectives = choose(runs, objective, found.settings)
+    keys = varied_keys(runs)
+    outcomes = [outcome(run, keys, objectives) for run in runs if run.state in FINISHED]
+    ranking = rank(outcomes, objectives[0].name, objectives[0].direction)
+    return Comparison(found, runs, keys, objectives, outcomes, ranking).sorted("objective")
 
 
 def _order(value: Any) -> tuple[int, float, str]:

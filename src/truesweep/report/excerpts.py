@@ -24,7 +24,7 @@ def excerpts(run: Run, brief: bool = False) -> dict[str, Any]:
         "error": None if run.error is None else scrub(run.error),
         "log": scrub(_last_error(run.directory.log(0), 1500 if brief else 4000)) if broken else "",
         "tables": _tables(run.directory.tables, rows, width),
-        "evaluations": _evaluations(run.directory.path / "evaluations.jsonl"),
+        "evaluations": later_scorings(run),
     }
 
 
@@ -60,10 +60,10 @@ def _cut(cell: Any, width: int) -> Any:
     return f"{cell[:width]}…" if isinstance(cell, str) and len(cell) > width else cell
 
 
-def _evaluations(path: Path) -> int:
+def later_scorings(run: Run) -> int:
     """How often the test split was scored after the run itself had."""
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-        return sum(row.get("split") == "test" for row in rows)
+        text = (run.directory.path / "evaluations.jsonl").read_text(encoding="utf-8")
+        return sum(json.loads(line).get("split") == "test" for line in text.splitlines())
     except (OSError, ValueError, AttributeError):
         return 0

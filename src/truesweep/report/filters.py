@@ -2,7 +2,7 @@
 
 import operator
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,8 +44,13 @@ class Filter:
         return written(value) == self.value
 
 
-def parse(text: str, known: Iterable[str]) -> Filter:
+def parse(text: str, known: Iterable[str], short: Mapping[str, str]) -> Filter:
     """Read a condition.
+
+    Args:
+        text: Such as `model.depth=4`.
+        known: All keys that there are.
+        short: Short names by key, which come before equal names.
 
     Raises:
         ConfigError: It is none, its key is unknown, or `<` is given something else than a number.
@@ -59,15 +64,18 @@ def parse(text: str, known: Iterable[str]) -> Filter:
     key, sign, value = match.groups()
     if sign in _ORDER and number(value) is None:
         raise ConfigError(f"--filter {text!r}: {sign} compares numbers, and {value!r} is none")
-    return Filter(find_key(key, known, "--filter"), sign.replace("==", "="), value)
+    return Filter(find_key(key, known, short, "--filter"), sign.replace("==", "="), value)
 
 
-def find_key(key: str, known: Iterable[str], option: str) -> str:
-    """A key by its whole name, or by the end of it that only one key has.
+def find_key(key: str, known: Iterable[str], short: Mapping[str, str], option: str) -> str:
+    """A key by its short name, its whole name, or the end of it that only one key has.
 
     Raises:
         ConfigError: There is no such key, or there are several.
     """
+    for whole, name in short.items():
+        if name == key:
+            return whole
     known = list(known)
     ends = [name for name in known if name == key or name.endswith(f".{key}")]
     if key in known or len(ends) == 1:

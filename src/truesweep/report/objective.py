@@ -3,8 +3,9 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
+from truesweep.analysis.outcomes import Direction
 from truesweep.config.names import nearest
 from truesweep.errors import ConfigError
 from truesweep.report.run import Run
@@ -12,7 +13,7 @@ from truesweep.report.run import Run
 Mode = Literal["min", "max"]
 
 MORE_IS_BETTER = ("bleu", "chrf", "f1_macro", "f1_weighted", "accuracy", "tokens_per_second")
-_DIRECTIONS = {"minimize": "min", "maximize": "max", "min": "min", "max": "max"}
+_MODES: dict[str, Mode] = {"minimize": "min", "maximize": "max"}
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,11 @@ class Objective:
         value = run.best(self.name, self.mode)
         return None if value is None or value != value else value
 
+    @property
+    def direction(self) -> Direction:
+        """The mode, as studies and statistics call it."""
+        return "minimize" if self.mode == "min" else "maximize"
+
     def key(self, value: float | None) -> tuple[bool, float]:
         """Sorts the best first and what is missing last."""
         if value is None:
@@ -39,8 +45,10 @@ class Objective:
         return False, value if self.mode == "min" else -value
 
 
-def choose(runs: Sequence[Run], asked: str | None, settings: Mapping[str, Any]) -> Objective:
+def choose(runs: Sequence[Run], asked: str | None, settings: Mapping[str, Any]) -> list[Objective]:
     """The objective asked for, or the sweep's, or the one that chose the runs' checkpoints.
+
+    The first one ranks; only a sweep over several objectives has more.
 
     Args:
         runs: The runs.
@@ -50,13 +58,14 @@ def choose(runs: Sequence[Run], asked: str | None, settings: Mapping[str, Any]) 
     Raises:
         ConfigError: No run has the metric asked for.
     """
+    swept = _modes(settings)
+    usual = Counter(_monitor(run) for run in runs).most_common(1)
+    known = swept | ({} if swept else dict(monitor for monitor, _ in usual))
     if asked is not None:
         _require(runs, asked)
-    swept = dict(zip(_listed(settings.get("objective")), _directions(settings), strict=False))
-    monitors = Counter(_monitor(run) for run in runs)
-    usual = monitors.most_common(1)[0][0] if monitors else ("val/loss", "min")
-    name = asked or next(iter(swept), usual[0])
-    return Objective(name, swept.get(name) or (usual[1] if name == usual[0] else _guess(name)))
+        return [Objective(asked, known.get(asked) or _guess(asked))]
+    known = known or {"val/loss": "min"}
+    return [Objective(name, mode) for name, mode in known.items()]
 
 
 def metrics(runs: Iterable[Run]) -> list[str]:
@@ -90,10 +99,12 @@ def _listed(value: Any) -> list[str]:
     return [] if value is None else [str(v) for v in value] if isinstance(value, list) else [value]
 
 
-def _directions(settings: Mapping[str, Any]) -> list[Mode]:
-    given = _listed(settings.get("direction")) or ["minimize"]
-    modes = [cast(Mode, _DIRECTIONS.get(direction, "min")) for direction in given]
-    return [*modes, *modes[-1:] * len(_listed(settings.get("objective")))]
+def _modes(settings: Mapping[str, Any]) -> dict[str, Mode]:
+    """The sweep's objectives, each with its direction; one direction holds for all."""
+    names, given = _listed(settings.get("objective")), _listed(settings.get("direction"))
+    given = given * len(names) if len(given) == 1 else given
+    modes = [_MODES.get(direction) for direction in given] or [None] * len(names)
+    return {name: mode or _guess(name) for name, mode in zip(names, modes, strict=False)}
 
 
 def _guess(name: str) -> Mode:

@@ -1,6 +1,7 @@
 """What the page is made of: everything it shows, in plain values."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,7 +9,7 @@ import truesweep
 from truesweep.analysis.differences import ABSENT, flatten
 from truesweep.report.comparison import Comparison
 from truesweep.report.excerpts import excerpts
-from truesweep.report.filters import number
+from truesweep.report.findings import TITLES, findings
 from truesweep.report.history import Curve
 from truesweep.report.run import Run
 from truesweep.report.varying import setting
@@ -30,6 +31,7 @@ def payload(comparison: Comparison) -> dict[str, Any]:
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "version": truesweep.__version__,
         "objective": {"name": comparison.objective.name, "mode": comparison.objective.mode},
+        "findings": [asdict(finding) for finding in findings(comparison)],
         "keys": [_key(comparison, key) for key in comparison.keys],
         "config": runs[0].flat if runs else {},
         "facts": _facts(runs[0]) if runs else {},
@@ -56,11 +58,15 @@ def _run(comparison: Comparison, run: Run) -> dict[str, Any]:
         "state": run.state,
         "values": [setting(run, key) for key in comparison.keys],
         "objective": comparison.objective.of(run),
+        "rank": comparison.rank(run),
+        "tied": comparison.tied(run),
+        **_seeds(comparison, run),
+        "verdict": _verdict(run),
         "step": run.step,
         "tokens": run.tokens,
         "seconds": run.seconds,
         "cost": run.cost,
-        "flops": number(run.results.get("train/flops")),
+        "flops": run.flops,
         "results": {k: v for k, v in run.results.items() if isinstance(v, int | float | str)},
         "command": " ".join(map(str, run.provenance.get("command") or [])),
         "clock": [[step, tokens, _round(time)] for step, tokens, time in run.history.clock],
@@ -68,6 +74,22 @@ def _run(comparison: Comparison, run: Run) -> dict[str, Any]:
         "problem": run.history.problem,
         **excerpts(run, brief=len(comparison.runs) > 100),
     }
+
+
+def _seeds(comparison: Comparison, run: Run) -> dict[str, Any]:
+    """The mean of a run and those that differ from it by their seed, and its deviation."""
+    standing = comparison.standing(run)
+    if standing is None or standing.deviation is None:
+        return {}
+    return {"mean": _round(standing.mean), "deviation": _round(standing.deviation)}
+
+
+def _verdict(run: Run) -> dict[str, Any] | None:
+    kind = run.verdict.get("kind")
+    if kind is None:
+        return None
+    grave = {"healthy": "good", "diverged": "bad"}.get(kind, "warn")
+    return {"title": TITLES.get(kind, kind), "text": run.verdict.get("text", ""), "kind": grave}
 
 
 def label(comparison: Comparison, run: Run) -> str:

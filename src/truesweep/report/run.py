@@ -82,6 +82,8 @@ class Run:
     @property
     def devices(self) -> int:
         """Devices over all nodes; `auto` counts the machine's GPUs, or its processor as one."""
+        if "devices" in self.job:
+            return int(self.job["devices"]) * int(self.job.get("nodes", 1))
         trainer = self.config.get("trainer") or {}
         devices, nodes = trainer.get("devices", "auto"), trainer.get("num_nodes") or 1
         if isinstance(devices, list):
@@ -96,6 +98,18 @@ class Run:
     def cost(self) -> float:
         """Device-seconds."""
         return self.seconds * self.devices
+
+    @property
+    def flops(self) -> float | None:
+        """Operations of the training, where it counted them."""
+        flops = self.results.get("train/flops")
+        return None if flops is None else float(flops)
+
+    @property
+    def verdict(self) -> dict[str, Any]:
+        """`kind` and `text`, and the figures behind them; empty before the end."""
+        verdict = self.results.get("verdict")
+        return verdict if isinstance(verdict, dict) else {}
 
     @property
     def error(self) -> str | None:

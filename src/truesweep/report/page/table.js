@@ -8,17 +8,17 @@ function tableColumns() {
   const varied = data.keys.map(({ key, short, numeric }) => ({
     id: key, name: short, title: key, right: numeric, value: (run) => run.settings[key],
     text: (run) => (run.settings[key] === undefined ? "—" : written(run.settings[key])) }));
-  const spread = runs.some((run) => run.margin !== undefined && run.margin !== null)
-    ? [{ id: "margin", name: "±", right, title: "standard error", value: (run) => run.margin,
-      text: (run) => number(run.margin, 2) }] : [];
+  const seeds = runs.some((run) => run.deviation !== undefined) ? [{ id: "mean", name: "over seeds", right,
+    title: "mean and standard deviation over seeds", value: (run) => run.mean,
+    text: (run) => (run.mean === undefined ? "—" : `${number(run.mean)} ± ${number(run.deviation, 2)}`) }] : [];
   const flops = runs.some((run) => run.flops !== null) ? [{ id: "flops", name: "FLOP", right,
     value: (run) => run.flops, text: (run) => large(run.flops) }] : [];
   return [
-    { id: "rank", name: "#", right, value: (run) => run.rank ?? run.index, text: rankText },
+    { id: "rank", name: "#", right, value: (run) => run.rank, text: rankText },
     { id: "id", name: "run", value: (run) => run.id, cell: runCell },
     { id: "objective", name: data.objective.name, right, value: (run) => run.objective,
       text: (run) => number(run.objective) },
-    ...spread, ...varied,
+    ...seeds, ...varied,
     { id: "tokens", name: "tokens", right, value: (run) => run.tokens, text: (run) => large(run.tokens) },
     { id: "seconds", name: "time", right, value: (run) => run.seconds, text: (run) => duration(run.seconds) },
     { id: "cost", name: "cost", right, title: "time × devices", value: (run) => run.cost,
@@ -30,7 +30,7 @@ function tableColumns() {
   ].filter(({ id }) => id !== "verdict" || runs.some((run) => run.verdict?.title));
 }
 
-const rankText = (run) => (run.objective === null ? "—" : `${run.rank ?? run.index + 1}${run.tied ? " =" : ""}`);
+const rankText = (run) => (run.rank === null ? "—" : `${run.rank}${run.tied ? " =" : ""}`);
 const stateChip = (state) => el("span", { className: `state ${state}` }, state);
 
 function runCell(run) {
@@ -44,7 +44,7 @@ function sortedRuns(columns) {
   const order = (a, b) => {
     const [left, right] = [value(a), value(b)];
     const missing = (x) => x === null || x === undefined || x === "";
-    if (missing(left) || missing(right)) return missing(left) - missing(right);
+    if (missing(left) || missing(right)) return missing(left) - missing(right) || a.index - b.index;
     const by = typeof left === "number" && typeof right === "number" ? left - right
       : String(left).localeCompare(String(right), "en", { numeric: true });
     return table.down ? -by : by;

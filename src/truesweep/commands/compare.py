@@ -1,0 +1,160 @@
+"""`truesweep compare`."""
+
+import csv
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from truesweep.commands.show import console
+from truesweep.record.files import dump_json
+from truesweep.report import Comparison, Run, compare, duration, short_number, si, write_report
+from truesweep.report.filters import written
+from truesweep.report.findings import findings
+from truesweep.report.varying import setting
+
+STATES = {
+    "completed": "green",
+    "running": "cyan",
+    "failed": "red",
+    "pruned": "dim",
+    "queued": "dim",
+    "interrupted": "yellow",
+    "preempted": "yellow",
+}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to show of a comparison, and how.
+
+    Args:
+        objective: The figure to rank by.
+        sort: A key to sort by instead.
+        filters: Conditions that the runs shown meet.
+        json: Print JSON.
+        csv: Print CSV.
+        html: Where the page goes; None: into the sweep's directory or the current folder.
+    """
+
+    objective: str | None = None
+    sort: str | None = None
+    filters: Sequence[str] = ()
+    json: bool = False
+    csv: bool = False
+    html: Path | None = None
+
+
+def compare_runs(directories: Sequence[Path], options: Options) -> int:
+    """Print runs beside each other, and write the page that shows them."""
+    found = compare(directories, options.objective).filtered(options.filters)
+    shown = found.sorted(options.sort) if options.sort else found
+    if options.json:
+        print(dump_json([row(shown, run) for run in shown.runs], indent=2))
+    elif options.csv:
+        _print_csv(shown)
+    else:
+        _print_table(shown)
+    if options.html or not (options.json or options.csv):
+        _write_page(found, options.html)
+    return 0
+
+
+def row(comparison: Comparison, run: Run) -> dict[str, Any]:
+    """A run in plain values."""
+    return {
+        "rank": comparison.rank(run),
+        "tied": comparison.tied(run),
+        "id": run.id,
+        "directory": os.path.relpath(run.directory.path),
+        "state": run.state,
+        **{key: setting(run, key) for key in comparison.keys},
+        comparison.objective.name: comparison.objective.of(run),
+        "step": run.step,
+        "tokens": run.tokens,
+        "seconds": run.seconds,
+        "cost": run.cost,
+        "flops": run.flops,
+        "verdict": run.verdict.get("kind"),
+    }
+
+
+def _print_csv(comparison: Comparison) -> None:
+    rows = [row(comparison, run) for run in comparison.runs]
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(rows[0] if rows else ())
+    writer.writerows(["" if v is None else v for v in entry.values()] for entry in rows)
+
+
+def _print_table(comparison: Comparison) -> None:
+    table = Table(title=comparison.title, title_justify="left", title_style="bold")
+    for name, justify in _columns(comparison):
+        table.add_column(name, justify=justify, no_wrap=True)
+    for run in comparison.runs:
+        table.add_row(*_cells(comparison, run))
+    print_wide(table)
+    out = console()
+    for finding in findings(comparison):
+        out.print(Text.assemble((f"{finding.title}: ", "bold"), finding.text))
+
+
+def print_wide(table: Table) -> None:
+    """Print a table; into a pipe, which has no width that it would have to fit, in full."""
+    out = console()
+    wide = out if out.is_terminal else Console(highlight=False, width=10_000)
+    wide.print(table)
+
+
+def _columns(comparison: Comparison) -> list[tuple[str, Any]]:
+    names = [comparison.short[key] for key in comparison.keys]
+    left, right = ["run", *names], [comparison.objective.name, "tokens", "time", "cost"]
+    ends = ["state", "verdict"] if _has_verdicts(comparison) else ["state"]
+    flops = ["FLOP"] if _has_flops(comparison) else []
+    return [
+        ("#", "right"),
+        *((name, "left") for name in left),
+        *((name, "right") for name in (*right, *flops)),
+        *((name, "left") for name in ends),
+    ]
+
+
+def _cells(comparison: Comparison, run: Run) -> list[Text | str]:
+    rank = comparison.rank(run)
+    mark = " =" if comparison.tied(run) else ""
+    return [
+        Text("" if rank is None else f"{rank}{mark}"),
+        Text(run.id),
+        *(Text(written(setting(run, key))) for key in comparison.keys),
+        short_number(comparison.objective.of(run)),
+        si(run.tokens),
+        duration(run.seconds),
+        duration(run.cost),
+        *([si(run.flops)] if _has_flops(comparison) else []),
+        Text(run.state, style=STATES.get(run.state, "")),
+        *([Text(str(run.verdict.get("kind", "")))] if _has_verdicts(comparison) else []),
+    ]
+
+
+def _has_flops(comparison: Comparison) -> bool:
+    return any(run.flops is not None for run in comparison.runs)
+
+
+def _has_verdicts(comparison: Comparison) -> bool:
+    return any(run.verdict for run in comparison.runs)
+
+
+def _write_page(comparison: Comparison, asked: Path | None) -> None:
+    path = asked or (comparison.found.sweep or Path()) / "report.html"
+    notes = Console(stderr=True, highlight=False)
+    try:
+        write_report(comparison, path)
+    except OSError as error:
+        notes.print(f"[yellow]No report was written:[/] {error}; name a place with --html PATH")
+        return
+    notes.print(f"[dim]report[/]  {os.path.relpath(path)}", soft_wrap=True)

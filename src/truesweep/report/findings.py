@@ -1,0 +1,126 @@
+"""What a comparison says in words."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from truesweep.analysis.fairness import unfairness
+from truesweep.analysis.pareto import pareto_points
+from truesweep.analysis.ranges import edges
+from truesweep.report.comparison import Comparison
+from truesweep.report.excerpts import later_scorings
+from truesweep.report.run import Run
+
+Kind = Literal["good", "warn", "bad", ""]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something to know of a comparison.
+
+    Args:
+        title: What it is about.
+        text: One or two sentences.
+        kind: How good the news is.
+        figure: A figure that stands out, if one does.
+    """
+
+    title: str
+    text: str
+    kind: Kind = ""
+    figure: str | None = None
+
+
+def findings(comparison: Comparison) -> list[Finding]:
+    """All there is to say, the most important first."""
+    return [one for say in _SAY for one in say(comparison)]
+
+
+def _best(comparison: Comparison) -> list[Finding]:
+    ranking = comparison.ranking
+    if ranking.best is None:
+        return []
+    figure = f"{ranking.objective} {ranking.best.mean:.4g}"
+    return [Finding("Winner", ranking.text, "good", figure)]
+
+
+def _front(comparison: Comparison) -> list[Finding]:
+    directions = {one.name: one.direction for one in comparison.objectives}
+    if len(directions) < 2:
+        return []
+    front = pareto_points(comparison.outcomes, directions)
+    names = {one.point: one.id.rpartition("/")[2] for one in comparison.outcomes}
+    listed = "; ".join(
+        f"{names[point]} ({', '.join(f'{name} {value:.4g}' for name, value in figures.items())})"
+        for point, figures in list(front.items())[:8]
+    )
+    text = f"No run is better in one and no worse in the others than: {listed}."
+    return [Finding(f"Best in {' and '.join(directions)}", text)] if front else []
+
+
+def _edges(comparison: Comparison) -> list[Finding]:
+    return [Finding("Edge of the range", one.text, "warn") for one in edges(comparison.ranking)]
+
+
+def _unfair(comparison: Comparison) -> list[Finding]:
+    found = unfairness(comparison.outcomes, comparison.ranking)
+    return [
+        Finding("Not the same chance", one.text, "warn" if one.favours_best else "")
+        for one in found
+    ]
+
+
+def _verdicts(comparison: Comparison) -> list[Finding]:
+    told = [run for run in comparison.runs if run.verdict.get("text")]
+    if not told:
+        return []
+    counts = Counter(str(run.verdict["kind"]) for run in told)
+    words = ", ".join(f"{TITLES.get(kind, kind).lower()}: {n}" for kind, n in counts.most_common())
+    best = comparison.runs[0]
+    of_best = f" The best run: {best.verdict['text']}" if best in told else ""
+    return [Finding("Verdicts", f"{words} (of {len(comparison.runs)} runs).{of_best}", "warn")]
+
+
+def _failures(comparison: Comparison) -> list[Finding]:
+    failed = [run for run in comparison.runs if run.state == "failed"]
+    if not failed:
+        return []
+    errors = Counter(_first_line(run) for run in failed)
+    error, count = errors.most_common(1)[0]
+    often = f"; most often ({count}): {error}" if len(failed) > 1 else f": {error}"
+    return [Finding("Failed", f"{len(failed)} of {len(comparison.runs)} runs{often}", "bad")]
+
+
+def _first_line(run: Run) -> str:
+    return next(iter((run.error or "").splitlines()), "no reason given")[:160]
+
+
+def _test_looked_at(comparison: Comparison) -> list[Finding]:
+    count = sum(later_scorings(run) for run in comparison.runs)
+    if not count:
+        return []
+    text = (
+        f"Test splits were scored {count} more time{'s' * (count > 1)} after the runs' own single "
+        "scoring: a test split that choices are made by is a validation split."
+    )
+    return [Finding("Test split", text, "warn")]
+
+
+TITLES = {
+    "healthy": "Healthy",
+    "overfitting": "Overfitting",
+    "improving": "Still improving",
+    "diverged": "Diverged",
+}
+"""Kinds of verdicts in words."""
+
+_SAY: Sequence[Callable[[Comparison], list[Finding]]] = (
+    _best,
+    _front,
+    _edges,
+    _unfair,
+    _verdicts,
+    _failures,
+    _test_looked_at,
+)
