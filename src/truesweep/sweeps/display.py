@@ -27,7 +27,7 @@ ORDER = ("running", "failed", "interrupted", "preempted", "pruned", "completed",
 AROUND = 8
 """Lines of a terminal that are not for jobs: heading, frame, counts."""
 GAP = 2
-"""Spaces between columns."""
+"""Spaces between columns, one of which is the frame's."""
 UNLIMITED = 160
 """Characters in a line where no terminal sets a limit."""
 
@@ -47,7 +47,7 @@ class Display:
         self.console = console or Console(highlight=False)
         if not self.console.is_terminal:
             self.console.width = UNLIMITED
-        self._live = Live(console=self.console, auto_refresh=False, transient=True)
+        self._live = Live(console=self.console, auto_refresh=False)
 
     def __enter__(self) -> "Display":
         if self.console.is_terminal:
@@ -83,9 +83,10 @@ class Display:
             best: The best of them.
             path: The sweep's directory.
         """
-        lines = [counts(rows, planned)]
-        if best is not None:
-            lines.append(f"best {self.objective} {number(best.best)}: {best.id}  {best.label}")
+        lines = []
+        if not self.console.is_terminal:  # which shows the table still
+            lines.append(counts(rows, planned))
+            lines += [_best(self.objective, best)] if best is not None else []
         for row in rows:
             if row.state == "failed":
                 lines.append(f"failed: {row.id}  {row.label}: {first_line(row.error)}")
@@ -115,9 +116,13 @@ def summary(
     if left and not all(row.state in DONE for row in rows):
         below.append(f"; about {duration(left)} left")
     lines = [below]
-    if best is not None and best.best is not None:
-        lines.append(Text(f"best {display.objective} {best.best:.4g}: {best.id} {best.label}"))
+    if best is not None:
+        lines.append(Text(_best(display.objective, best)))
     return Group(_table(display, rows, shown), *lines)
+
+
+def _best(objective: str, best: Row) -> str:
+    return f"best {objective} {number(best.best)}: {best.id}  {best.label}"
 
 
 def _table(display: Display, rows: Sequence[Row], shown: Sequence[Row]) -> Table:
@@ -128,8 +133,8 @@ def _table(display: Display, rows: Sequence[Row], shown: Sequence[Row]) -> Table
         lines.append(["…", f"and {len(rows) - len(shown)} more", "", "", "", "", ""])
     widths = [max(map(len, column)) for column in zip(names, *lines, strict=True)]
     room = display.console.width - sum(widths) + widths[1] - GAP * (len(names) - 1)
-    table = Table(title=display.name, title_justify="left", title_style="bold")
-    table.box, table.padding, table.pad_edge = box.SIMPLE_HEAD, (0, GAP, 0, 0), False
+    table = Table(title=display.name, title_justify="left", title_style="bold", show_edge=False)
+    table.box, table.padding, table.pad_edge = box.SIMPLE_HEAD, (0, GAP - 1, 0, 0), False
     for index, name in enumerate(names):
         table.add_column(name, no_wrap=True, justify="right" if index > 2 else "left")
     table.columns[1].max_width = max(room, 12)

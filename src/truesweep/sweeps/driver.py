@@ -225,6 +225,9 @@ class Driver:
         """Bring the table and, every few seconds, `jobs.jsonl` up to date."""
         if self._changed and time.time() - self._summarized_at > SECONDS_PER_SUMMARY:
             self._summarize()
+        self._draw()
+
+    def _draw(self) -> None:
         if self.display.console.is_terminal:
             rows = self.board.rows(self._jobs, {job.id for job in self.executor.running})
             self.display.show(rows, self._planned(), self.board.best(rows))
@@ -268,6 +271,7 @@ class Driver:
             self.display.event(text, important=True)
             self.executor.stop(self.signum or signal.SIGTERM)
         self._summarize()
+        self._draw()
 
     def _conclude(self) -> int:
         """Say what came of it, and what to type next; gives the exit code."""

@@ -90,7 +90,7 @@ class Board:
         status = job.run.status
         state = "running" if running and status.get("state") == "running" else job.state
         latest = _latest(job.run.metrics) if state != "queued" else {}
-        step = int(status.get("step", 0))
+        step = max(int(status.get("step", 0)), int(latest.get("step", 0)))
         total = _total(job.run, status) if state not in ("queued", "completed") else step
         started, ended = _time(status.get("started")), _time(status.get("finished"))
         return Row(
