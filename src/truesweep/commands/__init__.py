@@ -42,11 +42,26 @@ def train(
         Path | None,
         typer.Option("--from", help="Repeat the run in this directory, from its config.yaml."),
     ] = None,
+    multirun: Annotated[
+        bool,
+        typer.Option(
+            "-m",
+            "--multirun",
+            help="A run for each combination of values, as in optimizer.lr=1e-3,3e-3, or what "
+            "sweeps=NAME says.",
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Compose, check and show the plan; start nothing.")
     ] = False,
 ) -> None:
     """Train a model: compose, check, freeze, train, choose the best, score the test split once."""
+    if multirun:
+        from truesweep.commands.sweep import sweep
+
+        if repeat:
+            raise typer.BadParameter("a sweep cannot repeat a run; leave --from or -m out")
+        raise typer.Exit(sweep(overrides or [], config_dir or [], dry_run))
     from truesweep.commands.train import train as work
 
     raise typer.Exit(work(overrides or [], config_dir or [], repeat, dry_run))
@@ -179,6 +194,20 @@ def export(
     from truesweep.commands.export import export as work
 
     raise typer.Exit(work(directory, output, checkpoint))
+
+
+@app.command()
+def verify(
+    directory: Run,
+    steps: Annotated[int, typer.Option(help="Optimizer steps to train, each time.")] = 6,
+) -> None:
+    """Prove that a run's numbers depend on its configuration alone: repeat, resume, split, share.
+
+    Trains a few of its steps again in other ways, and says what is identical and what is not.
+    """
+    from truesweep.commands.verify import verify_run as work
+
+    raise typer.Exit(work(directory, steps))
 
 
 def main() -> None:

@@ -41,6 +41,11 @@ class Asked:
     config_dirs: list[Path]
     multirun: Multirun
 
+    @property
+    def lines(self) -> list[str]:
+        """All that was asked, a named sweep's space included, in Hydra's grammar."""
+        return [*self.fixed, *(axis.text for axis in self.space.axes)]
+
     def composer(self) -> PointComposer:
         """Composes the sweep's points."""
         return PointComposer(self.fixed, self.space.axes, self.config_dirs)

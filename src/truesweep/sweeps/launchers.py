@@ -53,6 +53,16 @@ def make_executor(launcher: Mapping[str, Any]) -> Executor:
     return LocalPool(local.slots)
 
 
+def describe(executor: Executor | None) -> str:
+    """Where an executor's jobs run, in words."""
+    if executor is None:
+        return "another launcher of Hydra's"
+    if not isinstance(executor, LocalPool):
+        return "Slurm"
+    slots = [(executor.gpus, "on GPUs"), (executor.cores, "on the CPU")]
+    return ", ".join(f"{len(one)} slot{'s' * (len(one) > 1)} {on}" for one, on in slots if len(one))
+
+
 def check_room(executor: Executor, jobs: Sequence[PlannedJob]) -> None:
     """Make sure that there can be room for each job, before it has a directory.
 

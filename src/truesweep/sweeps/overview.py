@@ -17,13 +17,16 @@ LISTED = 40
 """Jobs that are listed by a dry run."""
 
 
-def show_plan(asked: Asked, plan: SweepPlan, sweep: SweepDirectory, listed: bool) -> None:
+def show_plan(
+    asked: Asked, plan: SweepPlan, sweep: SweepDirectory, place: str, listed: bool
+) -> None:
     """Print a sweep's plan.
 
     Args:
         asked: The sweep.
         plan: Its jobs.
         sweep: Its directory, which may not exist.
+        place: Where the jobs will run.
         listed: Whether to name each job.
     """
     out = Console(highlight=False)
@@ -34,8 +37,11 @@ def show_plan(asked: Asked, plan: SweepPlan, sweep: SweepDirectory, listed: bool
     table.add_row("jobs", _jobs(asked, plan, sweep))
     for index, line in enumerate(_axes(asked.space)):
         table.add_row("varies" if index == 0 else "", line)
+    if asked.settings.seeds != 1:
+        table.add_row("", f"seed: {asked.settings.seeds} for each point")
     table.add_row("model", f"{_span([job.parameters for job in plan.jobs])} parameters")
     table.add_row("training", _training(asked, plan.jobs))
+    table.add_row("runs on", place)
     for note in plan.notes:
         table.add_row("note", note)
     out.print(table)

@@ -28,10 +28,12 @@ class SweepPlan:
     Args:
         jobs: In the order in which they start.
         notes: What the user may want to know, such as duplicates that were dropped.
+        ids: The job's id for each point that was asked for, duplicates included.
     """
 
     jobs: list[PlannedJob]
     notes: list[str]
+    ids: list[str]
 
 
 @dataclass(frozen=True)
@@ -72,17 +74,19 @@ def plan_candidates(
     """
     problems = Problems(len(candidates))
     found: dict[str, _Checked] = {}
+    ids: list[str] = []
     same: list[str] = []
     for candidate in candidates:
         with problems.of(candidate.varies):
             checked = _check(candidate, name)
-            twin = found.setdefault(job_id(checked.config), checked)
+            ids.append(job_id(checked.config))
+            twin = found.setdefault(ids[-1], checked)
             if twin is not checked:
                 same.append(f"{label(candidate.varies)} is {label(twin.varies)}")
     problems.refuse()
     jobs = _plan_all(list(found.values()), problems)
     problems.refuse()
-    return SweepPlan(_labelled(jobs), [*notes, *_note_same(same)])
+    return SweepPlan(_labelled(jobs), [*notes, *_note_same(same)], ids)
 
 
 class JobMaker:

@@ -5,10 +5,9 @@ from typing import Any
 
 from truesweep.sweeps.ask import Asked
 from truesweep.sweeps.directory import ROOT, SweepDirectory
-from truesweep.sweeps.driver import drive
 from truesweep.sweeps.executor import Executor
 from truesweep.sweeps.job import Job
-from truesweep.sweeps.launchers import check_room
+from truesweep.sweeps.launchers import check_room, describe
 from truesweep.sweeps.overview import show_plan
 from truesweep.sweeps.planned import PlannedJob, check_disk
 from truesweep.sweeps.planning import JobMaker, SweepPlan, plan_sweep
@@ -33,7 +32,7 @@ def prepare(asked: Asked, executor: Executor | None, dry_run: bool = False) -> S
     check_disk(new if asked.settings.method != "search" else [], sweep.path)
     if executor is not None:
         check_room(executor, plan.jobs)
-    show_plan(asked, plan, sweep, listed=dry_run)
+    show_plan(asked, plan, sweep, describe(executor), listed=dry_run)
     return plan
 
 
@@ -50,26 +49,11 @@ def add_jobs(
     return [job.add_to(sweep, first + index, provenance) for index, job in enumerate(jobs)]
 
 
-def run(
-    asked: Asked,
-    plan: SweepPlan,
-    executor: Executor,
-    provenance: Mapping[str, Any],
-    launcher: Mapping[str, Any],
-) -> int:
-    """Make a sweep's jobs and run them to their end; gives the exit code.
-
-    Args:
-        asked: The sweep.
-        plan: Its jobs, checked.
-        executor: What runs them.
-        provenance: Where their numbers will come from, but for the data.
-        launcher: The launcher's node, for a resume.
-    """
+def record(asked: Asked, launcher: Mapping[str, Any]) -> SweepDirectory:
+    """Note in a sweep's directory what was asked, so that it can be resumed from there."""
     sweep = directory(asked)
     sweep.ask(asked.overrides, asked.config_dirs, asked.settings, launcher)
-    source = make_source(asked, sweep, provenance, plan)
-    return drive(sweep, source, executor, asked.settings)
+    return sweep
 
 
 def make_source(
@@ -80,8 +64,8 @@ def make_source(
     Args:
         asked: The sweep.
         sweep: Its directory.
-        provenance: As in `run`.
-        plan: The jobs of a grid or of random points, which need directories; None: they have them.
+        provenance: Where the jobs' numbers will come from, but for the data.
+        plan: The jobs of a grid or of random points; None: they have directories.
     """
     if asked.settings.method == "search":
         from truesweep.sweeps.study import Search
