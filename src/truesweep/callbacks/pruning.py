@@ -1,5 +1,6 @@
 """Stop a job of a search that is not worth its steps."""
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,8 @@ import pytorch_lightning as pl
 from pytorch_lightning.utilities.types import STEP_OUTPUT
 
 from truesweep.callbacks.checkpoint import steps_done
+
+log = logging.getLogger(__name__)
 
 
 class Pruned(BaseException):
@@ -74,6 +77,7 @@ class Pruning(pl.Callback):
 
     def _leave(self, trainer: pl.Trainer) -> None:
         if self.pruned:
+            log.info("pruned after step %d", steps_done(trainer))
             raise Pruned(steps_done(trainer))
 
     def state_dict(self) -> dict[str, Any]:

@@ -117,7 +117,7 @@ class Reports:
             known = self._trial.study.get_trials(deepcopy=False)[self._number].intermediate_values
             if step not in known:
                 self._trial.report(value, step)
-            return self._trial.should_prune()
+            return bool(self._trial.should_prune())  # some pruners answer in NumPy's type
         except Exception as error:  # a study may lie on a database that is away for a while
             log.warning("step %d could not be reported to the study: %s", step, error)
             return False

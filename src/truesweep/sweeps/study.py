@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from truesweep.config.points import Point, Space
-from truesweep.errors import ConfigError
+from truesweep.errors import ConfigError, UserError
 from truesweep.record.files import write_json
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.distributions import Dimensions, Params
@@ -46,9 +46,10 @@ class MakeJob(Protocol):
 class Search:
     """A `JobSource` over an Optuna study; see the module.
 
-    A suggested point that was tried before is told the value it had, and one that is excluded is
-    told to be bad, without a job. When that happens too often in a row, a point that is new is
-    chosen by chance, and when there is none the search is over. The budget counts points with jobs.
+    A suggested point that was tried before is told the value it had, and one that is excluded or
+    cannot be run is told to be bad, without a job. When that happens too often in a row, a new one
+    is chosen by chance, and when there is none the search is over. The budget counts points with
+    jobs.
 
     Args:
         sweep: The sweep's directory.
@@ -75,7 +76,7 @@ class Search:
         self._settings = settings
         self._make = make
         self._seeds = settings.seed_list(seed)
-        self._note = note
+        self.note = note
         self._dimensions = Dimensions(space)
         if settings.sampler == "grid" and not self._dimensions.finite:
             raise ConfigError("sweeps.sampler=grid cannot list an interval; give values or a range")
@@ -129,7 +130,7 @@ class Search:
             if self._spent():
                 return False
         self._covered = True
-        self._note("every point of the space was tried" if finite else "no more points were found")
+        self.note("every point of the space was tried" if finite else "no more points were found")
         return False
 
     def _go_on_with(self, trial: "FrozenTrial") -> None:
@@ -154,7 +155,11 @@ class Search:
             return self._end(number, "FAIL", note="beyond the budget")
         entries = [self._entry(number, i) for i in range(len(self._seeds))]
         pairs = zip(self._seeds, entries, strict=True)
-        jobs = [self._make(point, seed, entry) for seed, entry in pairs]
+        try:
+            jobs = [self._make(point, seed, entry) for seed, entry in pairs]
+        except UserError as error:
+            self.note(f"trial {number} cannot be run: {error}")
+            return self._end(number, "PRUNED", note=f"cannot be run: {error}")
         twin = self._trials.twin(number, params, [job.id for job in jobs])
         if twin is not None:
             return self._repeat(number, twin)
@@ -174,7 +179,7 @@ class Search:
             left = left[:1]
         self._ready += left
         if not left or jobs[0].state == "pruned":
-            self._note(f"{jobs[0].label} was run before")
+            self.note(f"{jobs[0].label} was run before")
             self._conclude(number)
         return bool(self._ready)
 
@@ -199,7 +204,7 @@ class Search:
             figures = [job.objective(name, mode) for job in jobs]
             known = [figure for figure in figures if figure is not None and figure == figure]
             if len(known) < len(jobs):
-                self._note(f"{jobs[0].label}: its results have no {name}")
+                self.note(f"{jobs[0].label}: its results have no {name}")
                 self._end(number, "FAIL", error=f"no {name} in results.json")
                 return
             values.append(statistics.fmean(known))
@@ -207,7 +212,7 @@ class Search:
 
     def _repeat(self, number: int, twin: "FrozenTrial") -> bool:
         note = f"the same point as trial {twin.number}"
-        self._note(f"trial {number} is {note} ({twin.state.name.lower()}), and is not run again")
+        self.note(f"trial {number} is {note} ({twin.state.name.lower()}), and is not run again")
         self._trials.end_like(number, twin, note)
         return False
 

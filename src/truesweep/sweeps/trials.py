@@ -13,9 +13,9 @@ from truesweep.errors import ConfigError
 from truesweep.record.study import open_storage, trial_id
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.distributions import Dimensions, Params
-from truesweep.sweeps.sharing import Drivers
 from truesweep.sweeps.samplers import make_sampler
 from truesweep.sweeps.settings import Sweep
+from truesweep.sweeps.sharing import Drivers
 
 if TYPE_CHECKING:
     from optuna import Study

@@ -1,0 +1,203 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import torch
+from pytorch_lightning.strategies import SingleDeviceStrategy
+
+from truesweep.callbacks import Pruned, Pruning
+from truesweep.config import freeze
+from truesweep.jobs.directory import RunDirectory
+from truesweep.jobs.launch import launch
+from truesweep.jobs.plan import plan
+from truesweep.record.metrics import read
+from truesweep.record.study import Reports, open_storage
+
+SMALL = [
+    "data=files",
+    "data.train=text.txt",
+    "model.depth=1",
+    "model.width=16",
+    "model.heads=2",
+    "data.batch_size=4",
+    "data.max_length=16",
+    "trainer.accelerator=cpu",
+    "trainer.threads=1",
+    "trainer.max_steps=12",
+    "trainer.val_check_interval=3",
+    "callbacks.progress=null",
+    "logger=none",
+]
+MEDIAN = {"name": "median", "startup": 1, "warmup": 0, "reduction": 3}
+
+
+class Loop:
+    """As much of a trainer as the callback looks at."""
+
+    def __init__(self, step: int, value: float) -> None:
+        self.state = type("State", (), {"fn": "fit"})
+        self.sanity_checking = self.should_stop = False
+        self.is_global_zero = True
+        self.strategy = SingleDeviceStrategy(torch.device("cpu"))
+        self.callback_metrics = {"val/loss": torch.tensor(value)}
+        progress = {"total": type("Total", (), {"processed": step})}
+        loop = type("Epoch", (), {"batch_progress": type("Progress", (), progress)})
+        self.fit_loop = type("Fit", (), {"epoch_loop": loop})
+
+
+def study(folder: Path, rival: float) -> optuna.Study:
+    """A study with a finished trial of one value at each validation, and one that begins."""
+    storage = open_storage("study.journal", folder)
+    made = optuna.create_study(study_name="s", storage=storage)
+    known = dict.fromkeys((3, 6, 9, 12), rival)
+    made.add_trial(optuna.trial.create_trial(value=rival, intermediate_values=known))
+    made.ask()
+    return made
+
+
+TRIAL: dict[str, Any] = {
+    "storage": "../study.journal",
+    "study": "s",
+    "number": 1,
+    "objective": "val/loss",
+    "pruner": MEDIAN,
+}
+
+
+def make_run(folder: Path, *overrides: str, trial: dict[str, Any] | None = TRIAL) -> RunDirectory:
+    """A job that is trial 1 of the study in its folder."""
+    lines = [f"to be pruned {n} times or not to be pruned, that is {n % 7}\n" for n in range(300)]
+    (folder / "text.txt").write_text("".join(lines))
+    job = plan([*SMALL, *overrides])
+    config, entry = freeze(job.config), {"trial": trial}
+    return RunDirectory.create(
+        folder / "job", config=config, overrides=[], provenance={}, job=entry
+    )
+
+
+def test_a_job_that_is_behind_stops_after_its_first_validation(workplace: Path) -> None:
+    made = study(workplace, rival=0.0)
+    run = make_run(workplace)
+    assert launch(run) == 0
+    assert (run.status["state"], run.status["exit_code"], run.status["step"]) == ("pruned", 0, 3)
+    assert [row["step"] for row in read(run.metrics)][-1] == 3
+    assert not run.results.exists()
+    value = read(run.metrics)[-1]["val/loss"]
+    assert made.trials[1].intermediate_values == {3: pytest.approx(value)}
+    assert (run.checkpoints / "best.ckpt").exists()
+    assert launch(run, resume=True) == 0
+    assert run.status["state"] == "pruned"
+    assert list(made.trials[1].intermediate_values) == [3]
+
+
+def test_a_job_that_is_ahead_reports_all_and_is_scored(workplace: Path) -> None:
+    made = study(workplace, rival=99.0)
+    run = make_run(workplace)
+    assert launch(run) == 0
+    assert run.status["state"] == "completed"
+    reported = made.trials[1].intermediate_values
+    rows = {row["step"]: row["val/loss"] for row in read(run.metrics) if "val/loss" in row}
+    assert reported == pytest.approx(rows)
+    assert sorted(reported) == [3, 6, 9, 12]
+    assert "test/loss" in json.loads(run.results.read_text())
+
+
+@pytest.mark.slow
+def test_two_ranks_stop_after_the_same_step(workplace: Path) -> None:
+    study(workplace, rival=0.0)
+    run = make_run(workplace, "trainer.devices=2")
+    assert launch(run) == 0
+    assert (run.status["state"], run.status["step"]) == ("pruned", 3)
+    for rank in (0, 1):
+        assert run.log(rank).read_text().count("pruned after step 3") == 1
+
+
+def test_a_pruned_run_says_so_in_wandb(workplace: Path) -> None:
+    study(workplace, rival=0.0)
+    run = make_run(workplace, "logger=wandb")
+    assert launch(run) == 0
+    leet = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", "--summary"]
+    shown = subprocess.run([*leet, str(run.path / "wandb")], capture_output=True, check=True)
+    summary: dict[str, Any] = json.loads(shown.stdout)["summary"]
+    assert (summary["state"], summary["pruned_step"]) == ("pruned", 3)
+
+
+@pytest.mark.parametrize("trial", [None, {**TRIAL, "pruner": None}])
+def test_a_run_that_is_not_pruned_does_without_optuna(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, trial: dict[str, Any] | None
+) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    run = make_run(workplace, "trainer.max_steps=1", trial=trial)
+    assert launch(run) == 0
+    assert run.status["state"] == "completed"
+
+
+def test_a_step_is_reported_once_and_asked_about_again(workplace: Path) -> None:
+    made = study(workplace, rival=1.0)
+    job = workplace / "job"
+    asked: dict[str, Any] = {key: TRIAL[key] for key in TRIAL if key != "objective"}
+    job.mkdir()
+    first, resumed = Reports(job, **asked), Reports(job, **asked)
+    assert not first(3, 0.5)
+    assert not resumed(3, 7.0)
+    assert made.trials[1].intermediate_values == {3: 0.5}
+    assert not resumed(6, 2.0)  # the best so far counts
+    made.tell(1, state=optuna.trial.TrialState.FAIL)
+    assert not resumed(9, 9.0)  # the study no longer takes reports: the training goes on
+
+
+@pytest.mark.parametrize("name", ["median", "halving", "hyperband"])
+def test_each_pruner_stops_what_is_worse_and_keeps_what_is_better(
+    workplace: Path, name: str
+) -> None:
+    made = optuna.create_study(study_name="s", storage=open_storage("study.journal", workplace))
+    pruner = {**MEDIAN, "name": name}
+
+    def run(value: float) -> int:
+        number = made.ask().number
+        reports = Reports(
+            workplace, storage="study.journal", study="s", number=number, pruner=pruner
+        )
+        for step in (10, 20, 30, 40, 60, 80, 100):
+            if reports(step, value / step):
+                made.tell(number, state=optuna.trial.TrialState.PRUNED)
+                return step
+        made.tell(number, value)
+        return 100
+
+    assert run(1.0) == 100
+    for _ in range(4):
+        run(1.0)
+    assert min(run(1.1) for _ in range(3)) < 100
+    assert run(0.5) == 100
+
+
+def test_the_answer_is_kept_with_the_checkpoint_and_obeyed_after_the_step() -> None:
+    told: list[tuple[int, float]] = []
+
+    def report(step: int, value: float) -> bool:
+        told.append((step, value))
+        return value > 1
+
+    pruning = Pruning("val/loss", report)
+    good, bad, last = Loop(3, 0.5), Loop(6, 2.0), Loop(9, 3.0)
+    pruning.on_validation_end(good, None)  # type: ignore[arg-type]
+    pruning.on_train_batch_end(good, None, None, None, 0)  # type: ignore[arg-type]
+    last.should_stop = True
+    pruning.on_validation_end(last, None)  # type: ignore[arg-type]
+    pruning.on_train_batch_end(last, None, None, None, 0)  # type: ignore[arg-type]
+    pruning.on_validation_end(bad, None)  # type: ignore[arg-type]
+    resumed = Pruning("val/loss", report)
+    resumed.load_state_dict(pruning.state_dict())
+    with pytest.raises(Pruned):
+        resumed.on_train_start(bad, None)  # type: ignore[arg-type]
+    with pytest.raises(Pruned) as pruned:
+        pruning.on_train_batch_end(bad, None, None, None, 0)  # type: ignore[arg-type]
+    assert (pruned.value.step, pruned.value.exit_code) == (6, 0)
+    assert told == [(3, 0.5), (9, 3.0), (6, 2.0)]
+    with pytest.raises(ValueError, match="no metric 'val/los'; there are val/loss"):
+        Pruning("val/los", report).on_validation_end(good, None)  # type: ignore[arg-type]
