@@ -6,11 +6,12 @@ from truesweep.callbacks.display import ProgressDisplay
 from truesweep.callbacks.early_stopping import EarlyStopping
 from truesweep.callbacks.heartbeat import Heartbeat
 from truesweep.callbacks.length import StopAfter
-from truesweep.callbacks.preemption import Preemption, Stopped, stoppable
+from truesweep.callbacks.preemption import SIGNALS, Preemption, Stopped, stoppable
 from truesweep.callbacks.pruning import Pruned, Pruning
 from truesweep.callbacks.validation import Validation
 
 __all__ = [
+    "SIGNALS",
     "Checkpoint",
     "EarlyStopping",
     "Heartbeat",

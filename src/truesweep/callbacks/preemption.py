@@ -40,6 +40,7 @@ def stoppable() -> Iterator[None]:
     """Let a signal raise `Stopped` wherever the program is."""
     previous = {signum: signal.getsignal(signum) for signum in SIGNALS}
     _stop_at_once()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # ranks are started with them blocked
     try:
         yield
     finally:

@@ -1,68 +1,52 @@
-"""The ranks of one node, watched by torchrun's agent: when one dies, the others are stopped."""
+"""The ranks of one node: when one dies, the others are stopped."""
 
-import logging
-import multiprocessing
 import os
 import signal
-import tempfile
 import traceback
 from pathlib import Path
 
-from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from truesweep.callbacks import Pruned, Stopped
+from truesweep.jobs.agent import Agent
 from truesweep.jobs.directory import RunDirectory
+from truesweep.jobs.nodes import Node
 from truesweep.jobs.orphan import leave_with_parent
 from truesweep.jobs.rank import run_rank
-
-SECONDS_TO_SAVE = 25
-"""How long ranks may take to save and leave after a signal; clusters give 30 s in all."""
 
 
 class RankFailed(RuntimeError):
     """A rank ended with an error, which its log holds."""
 
 
-def run_ranks(run: RunDirectory, ranks: int, resume: bool) -> None:
+def run_ranks(run: RunDirectory, ranks: int, resume: bool, node: Node | None = None) -> None:
     """Start the ranks, each from the run's directory alone, and wait for their end.
+
+    Args:
+        run: The run's directory.
+        ranks: Ranks of this node.
+        resume: Continue from a checkpoint.
+        node: This node among several; they wait for each other.
 
     Raises:
         RankFailed: A rank died; the others were stopped.
         Stopped: A signal asked for it.
         Pruned: The search that the run belongs to asked for it.
     """
-    for name in logging.root.manager.loggerDict:
-        if name.startswith("torch.distributed.elastic"):  # each has a level of its own
-            logging.getLogger(name).setLevel(logging.CRITICAL)
-    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    if method == "forkserver":  # the imports are done once, for all ranks
-        multiprocessing.set_forkserver_preload([run_rank.__module__])
-    with tempfile.TemporaryDirectory() as scratch:
-        config = LaunchConfig(
-            min_nodes=1,
-            max_nodes=1,
-            nproc_per_node=ranks,
-            run_id=run.path.name,
-            rdzv_backend="c10d",
-            rdzv_endpoint="localhost:0",
-            local_addr="localhost",
-            max_restarts=0,
-            monitor_interval=0.2,
-            start_method=method,
-            logs_specs=DefaultLogsSpecs(log_dir=scratch),
-            signals_to_handle="SIGTERM,SIGINT,SIGUSR1",
-            shutdown_timeout=SECONDS_TO_SAVE,
-        )
-        try:
-            outcomes = elastic_launch(config, _rank)(str(run.path), resume)
-        except SignalException as caught:
-            raise Stopped(caught.sigval) from None
-        except ChildFailedError as failed:
-            rank, exit_code = _first_cause(failed)
-            raise RankFailed(_last_words(run, rank, exit_code)) from None
-    for outcome in outcomes.values():  # alike for all ranks
+    agent = Agent(
+        _rank,
+        (str(run.path), resume),
+        ranks=ranks,
+        node=node or Node(),
+        run_id=f"{run.path.name}-{run.largest_micro_batch}",  # another one after a restart
+    )
+    result = agent.run()
+    if result.is_failed() and agent.signum:
+        raise Stopped(agent.signum)
+    if result.is_failed():
+        rank, exit_code = _first_cause(result.failures)
+        raise RankFailed(_last_words(run, rank, exit_code))
+    for outcome in result.return_values.values():  # alike for all ranks
         if isinstance(outcome, Pruned):
             raise outcome
         if outcome:
@@ -91,13 +75,13 @@ def _rank(directory: str, resume: bool) -> int | Pruned:
 _MARK = "rank failed: "
 
 
-def _first_cause(failed: ChildFailedError) -> tuple[int, int]:
+def _first_cause(failures: dict[int, ProcessFailure]) -> tuple[int, int]:
     """The rank that failed first and its exit code; a killed one before those it left alone."""
-    killed = {r: f.exitcode for r, f in failed.failures.items() if f.exitcode < 0}
+    killed = {r: f.exitcode for r, f in failures.items() if f.exitcode < 0}
     for rank, exit_code in killed.items():
         return rank, exit_code
-    rank, failure = failed.get_first_failure()
-    return rank, failure.exitcode
+    rank = min(failures, key=lambda r: failures[r].timestamp)
+    return rank, failures[rank].exitcode
 
 
 def _last_words(run: RunDirectory, rank: int, exit_code: int) -> str:

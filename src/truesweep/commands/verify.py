@@ -1,0 +1,49 @@
+"""`truesweep verify`."""
+
+from pathlib import Path
+
+from rich.table import Table
+
+from truesweep.commands.resume import work_in
+from truesweep.commands.show import console
+from truesweep.errors import ConfigError
+from truesweep.jobs.directory import RunDirectory
+from truesweep.jobs.logs import quiet
+from truesweep.jobs.verify import Check, tolerance, verify
+
+COLOURS = {"identical": "green", "equal to rounding": "green", "differs": "bold red"}
+
+
+def verify_run(directory: Path, steps: int) -> int:
+    """Show what is the same however a run is carried out; 1 if anything is not."""
+    if steps < 2:
+        raise ConfigError(f"--steps {steps}: at least 2 are needed, to stop between them")
+    run = RunDirectory.open(directory)
+    work_in(run)
+    precision = str(run.read_config()["trainer"]["precision"])
+    checks = []
+    with quiet(), console().status("Training the first steps…") as status:
+        for check in verify(run, steps):
+            checks.append(check)
+            status.update(f"{check.name}: {check.verdict} …")
+    console().print(_table(checks, steps))
+    console().print(
+        f"[dim]Relative differences; at precision {precision}, up to {tolerance(precision):g} is "
+        "rounding.[/]"
+    )
+    return int(any(check.verdict == "differs" for check in checks))
+
+
+def _table(checks: list[Check], steps: int) -> Table:
+    table = Table(title=f"{steps} steps, against the first time", title_justify="left")
+    table.add_column("")
+    table.add_column("losses", justify="right")
+    table.add_column("weights", justify="right")
+    table.add_column("verdict")
+    for check in checks:
+        colour = COLOURS.get(check.verdict, "dim")
+        note = f" ({check.note})" if check.note else ""
+        differences = (check.loss_difference, check.weight_difference)
+        shown = ["" if value is None else f"{value:.1e}" if value else "0" for value in differences]
+        table.add_row(check.name, *shown, f"[{colour}]{check.verdict}[/]{note}")
+    return table

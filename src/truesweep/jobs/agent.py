@@ -1,0 +1,192 @@
+"""torchrun's agent, which watches this node's ranks; signals are passed on to them."""
+
+import logging
+import math
+import multiprocessing
+import os
+import signal
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
+from multiprocessing import forkserver, resource_tracker
+from types import FrameType
+from typing import Any
+
+from torch.distributed.elastic.agent.server.api import RunResult, WorkerSpec
+from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
+from torch.distributed.elastic.rendezvous import RendezvousHandler, RendezvousParameters
+from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
+
+from truesweep.callbacks import SIGNALS, Stopped
+from truesweep.jobs.nodes import Node
+
+SECONDS_TO_SAVE = 25
+"""How long ranks may take to save and leave after a signal; clusters give 30 s in all."""
+SECONDS_TO_VANISH = 5
+"""How long it may take after that until killed ranks are gone."""
+SECONDS_TO_MEET = 600
+"""How long nodes wait for each other at the start."""
+SECONDS_TO_PART = 3600
+"""How long nodes whose ranks are done wait for the others; rank 0 still scores and uploads."""
+
+
+class Agent:
+    """Starts a function as this node's ranks, and waits for all of them.
+
+    Args:
+        entry: The function; importable, and so are its arguments.
+        arguments: What each rank is called with.
+        ranks: How many.
+        node: This node among the job's.
+        run_id: The same on all nodes, and no other job's.
+    """
+
+    def __init__(
+        self,
+        entry: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        *,
+        ranks: int,
+        node: Node,
+        run_id: str,
+    ) -> None:
+        self.signum: int | None = None
+        self._deadline = math.inf
+        self._agent: LocalElasticAgent | None = None
+        self._meeting = _meeting(node, run_id)
+        self._spec = WorkerSpec(
+            role="rank",
+            local_world_size=ranks,
+            entrypoint=entry,
+            args=arguments,
+            rdzv_handler=self._meeting,
+            max_restarts=0,
+            monitor_interval=0.2,
+        )
+
+    def run(self) -> RunResult:
+        """Run to the end; what the ranks return, or how they failed.
+
+        After a signal, `signum` is the first one, and the ranks have had 25 s to leave.
+
+        Raises:
+            Stopped: A signal came before the ranks were started, or while other nodes are waited
+                for in vain.
+        """
+        _hush()
+        with tempfile.TemporaryDirectory() as scratch, self._passing_signals_on():
+            self._agent = LocalElasticAgent(
+                self._spec,
+                DefaultLogsSpecs(log_dir=scratch),
+                start_method=_warm_up(),
+                exit_barrier_timeout=SECONDS_TO_PART,
+                shutdown_timeout=SECONDS_TO_SAVE,
+            )
+            try:
+                return self._watch(self._agent)
+            finally:
+                self._meeting.shutdown()
+
+    def _watch(self, agent: LocalElasticAgent) -> RunResult:
+        """Run torchrun's agent in a thread, as it waits for other nodes without a look at signals.
+
+        Nor does it then act on them itself: it would leave without the ranks' results.
+        """
+        done: Future[RunResult] = Future()
+        thread = threading.Thread(target=_settle, args=[done, agent.run], daemon=True)
+        thread.start()
+        while thread.is_alive():
+            thread.join(min(1.0, max(0.1, self._seconds_left())))
+            if self._seconds_left() < 0:
+                self._send(signal.SIGKILL)
+            if self._seconds_left() < -SECONDS_TO_VANISH:
+                assert self.signum is not None
+                raise Stopped(self.signum)
+        return done.result()
+
+    @contextmanager
+    def _passing_signals_on(self) -> Iterator[None]:
+        """Keep going on signals: ranks that leave by themselves are waited for, on all nodes."""
+        before = {signum: signal.signal(signum, self._pass_on) for signum in SIGNALS}
+        try:
+            yield
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+
+    def _pass_on(self, signum: int, frame: FrameType | None) -> None:
+        first = self.signum is None
+        if first:
+            self.signum = signum
+            self._deadline = time.monotonic() + SECONDS_TO_SAVE
+        if not self._pids():
+            raise Stopped(signum)
+        if first or signum == signal.SIGINT:  # a second Ctrl-C means more than the first
+            self._send(signum)
+
+    def _seconds_left(self) -> float:
+        return self._deadline - time.monotonic()
+
+    def _send(self, signum: int) -> None:
+        for pid in self._pids():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signum)
+
+    def _pids(self) -> list[int]:
+        """The ranks' processes; empty until all of them are started."""
+        workers = self._agent.get_worker_group().workers if self._agent else []
+        return [worker.id for worker in workers if isinstance(worker.id, int)]
+
+
+def _meeting(node: Node, run_id: str) -> RendezvousHandler:
+    """Where the nodes of a job find each other; rank 0 is always on the first one."""
+    alone = node.count == 1
+    where: dict[str, Any] = {"local_addr": "localhost"} if alone else {"rank": node.rank}
+    parameters = RendezvousParameters(
+        backend="c10d" if alone else "static",
+        endpoint="localhost:0" if alone else f"{node.address}:{node.port}",
+        run_id=run_id,
+        min_nodes=node.count,
+        max_nodes=node.count,
+        timeout=SECONDS_TO_MEET,
+        **where,
+    )
+    return get_rendezvous_handler(parameters)
+
+
+def _warm_up() -> str:
+    """Start the server that ranks are forked from; the imports are done once, for all of them.
+
+    A signal for the whole job, which some clusters send to every process, must not end it, as its
+    death would look like that of the ranks. It keeps signals blocked, and ranks take them when
+    they are ready, see `stoppable`.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return "spawn"
+    multiprocessing.set_forkserver_preload(["truesweep.jobs.rank"])
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        resource_tracker.ensure_running()  # which unblocks some
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return "forkserver"
+
+
+def _settle(done: "Future[RunResult]", call: Callable[[], RunResult]) -> None:
+    try:
+        done.set_result(call())
+    except BaseException as error:
+        done.set_exception(error)
+
+
+def _hush() -> None:
+    """Only say what went wrong by errors of our own."""
+    for name in logging.root.manager.loggerDict:
+        if name.startswith("torch.distributed.elastic"):  # each has a level of its own
+            logging.getLogger(name).setLevel(logging.CRITICAL)
