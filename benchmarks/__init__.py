@@ -1,0 +1,1 @@
+"""Measurements that stand in the documentation; each script says how it is run."""

@@ -1,0 +1,47 @@
+"""Our side: runs as `truesweep train` makes them, in this process or as ranks."""
+
+import json
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from truesweep.commands.train import create_run
+from truesweep.jobs.directory import RunDirectory
+from truesweep.jobs.launch import launch
+from truesweep.jobs.plan import plan
+from truesweep.record.files import CheckpointFiles
+
+ALWAYS = ["trainer.accelerator=cpu", "trainer.threads=1", "logger=none", "callbacks.progress=null"]
+ALWAYS += ["allowed_packages=[benchmarks]"]
+
+
+def create(*overrides: str) -> RunDirectory:
+    """A planned run's directory."""
+    return create_run(plan([*overrides, *ALWAYS]), Path("outputs"))
+
+
+def run(*overrides: str) -> RunDirectory:
+    """A finished run."""
+    made = create(*overrides)
+    assert launch(made) == 0, made.status
+    return made
+
+
+def quietly(*overrides: str) -> RunDirectory:
+    """A finished run that prints nothing."""
+    with Path("ours.log").open("a") as log, redirect_stdout(log), redirect_stderr(log):
+        return run(*overrides)
+
+
+def results(made: RunDirectory) -> dict[str, Any]:
+    """The final figures of a run."""
+    loaded: dict[str, Any] = json.loads(made.results.read_text(encoding="utf-8"))
+    return loaded
+
+
+def last_weights(made: RunDirectory) -> dict[str, Tensor]:
+    """The weights of `last.ckpt`, by their names in the transformer."""
+    state = CheckpointFiles().load_checkpoint(made.checkpoints / "last.ckpt")["state_dict"]
+    return {name.removeprefix("model."): weight for name, weight in state.items()}
