@@ -5,7 +5,7 @@ from truesweep.callbacks.checkpoint import Checkpoint, steps_done
 from truesweep.callbacks.display import ProgressDisplay
 from truesweep.callbacks.early_stopping import EarlyStopping
 from truesweep.callbacks.heartbeat import Heartbeat
-from truesweep.callbacks.length import StopAfter
+from truesweep.callbacks.length import LeaveAfter, StopAfter
 from truesweep.callbacks.preemption import SIGNALS, Preemption, Stopped, stoppable
 from truesweep.callbacks.pruning import Pruned, Pruning
 from truesweep.callbacks.validation import Validation
@@ -15,6 +15,7 @@ __all__ = [
     "Checkpoint",
     "EarlyStopping",
     "Heartbeat",
+    "LeaveAfter",
     "Preemption",
     "ProgressDisplay",
     "Pruned",

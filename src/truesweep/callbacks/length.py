@@ -1,5 +1,6 @@
-"""End a training at its last step."""
+"""End a training at its last step, or leave it before."""
 
+import signal
 from typing import Any
 
 import pytorch_lightning as pl
@@ -39,3 +40,21 @@ class StopAfter(pl.Callback):
     def _stop(self, trainer: pl.Trainer) -> None:
         if steps_done(trainer) >= self.total_steps:
             trainer.should_stop = True
+
+
+class LeaveAfter(pl.Callback):
+    """Save and leave after a step, as on a signal; the schedule is that of the whole training.
+
+    Args:
+        step: The last optimizer step, counted from 1.
+    """
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Ask all ranks to leave, before the step in which they agree on it."""
+        if steps_done(trainer) + 1 >= self.step:
+            pl_module.stop_requested = signal.SIGTERM
