@@ -1,0 +1,183 @@
+"""Jobs as allocations of a cluster, submitted through submitit.
+
+The driver may die at any time: the cluster goes on with what was submitted, and the driver that
+comes back finds it in the queue, by the job's directory, and submits nothing twice.
+"""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import submitit
+from submitit.core.utils import FailedSubmissionError, environment_variables
+from submitit.helpers import clean_env
+
+from truesweep.errors import ConfigError
+from truesweep.jobs.directory import RunDirectory
+from truesweep.jobs.parts import make
+from truesweep.jobs.trainer import TrainerSettings
+from truesweep.record.files import write_json
+from truesweep.sweeps.executor import BUSY
+from truesweep.sweeps.job import Job
+from truesweep.sweeps.slurm.queue import cancel, forbid_requeue, last_words, queue
+from truesweep.sweeps.slurm.settings import SlurmSettings
+from truesweep.sweeps.slurm.work import work
+
+SECONDS_TO_STOP = 30.0
+"""How long jobs may take to save and leave before they are cancelled."""
+
+
+class SlurmExecutor:
+    """Runs each job in an allocation of its own.
+
+    A job that is preempted or reaches its time limit saves, exits with 143 and is requeued by its
+    batch script; to the driver it is running all the while. `slurm.json` in a job's directory
+    holds the allocation's id, `slurm/` the batch script and what it said.
+
+    Args:
+        settings: What each job asks for.
+    """
+
+    def __init__(self, settings: SlurmSettings) -> None:
+        self.settings = settings
+        self._running: dict[str, Job] = {}
+        self._polled_at = -float("inf")
+
+    @property
+    def running(self) -> list[Job]:
+        """The jobs that were submitted and have not ended; some of them may be waiting."""
+        return list(self._running.values())
+
+    def check(self, job: Job) -> None:
+        """Whether Slurm can give what a job needs is said by Slurm, when it is submitted."""
+
+    def fits(self, job: Job) -> bool:
+        """Whether one more job may be submitted; what the cluster has room for, it decides."""
+        return len(self._running) < self.settings.array_parallelism
+
+    def start(self, job: Job, resume: bool) -> None:
+        """Submit a job, or take up one that an earlier driver has submitted.
+
+        It goes on from its checkpoint if it has one, whatever `resume` says: the cluster may have
+        to start it again by itself.
+
+        Raises:
+            ConfigError: Slurm refuses it.
+        """
+        slurm_id = _submitted(job) or self._submit(job)
+        write_json(job.run.path / "slurm.json", {"id": slurm_id})
+        self._running[slurm_id] = job
+
+    def wait(self, timeout: float) -> list[tuple[Job, int]]:
+        """The jobs that have ended, with their exit codes; returns as soon as there is one.
+
+        Args:
+            timeout: The longest wait, seconds.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            next_poll = self._polled_at + self.settings.poll_seconds
+            time.sleep(max(0.0, min(next_poll, deadline) - time.monotonic()))
+            ended = self._ended() if time.monotonic() >= next_poll else []
+            if ended or time.monotonic() >= deadline:
+                return ended
+
+    def kill(self, job: Job) -> None:
+        """End a job at once, wherever it is; `wait` then reports it."""
+        ids = [slurm_id for slurm_id, each in self._running.items() if each == job]
+        forbid_requeue(ids)
+        cancel(ids, "--signal=KILL")
+        cancel(ids)
+
+    def stop(self, signum: int) -> None:
+        """Let no job start any more, and ask those that run to save and leave; wait for 30 s.
+
+        A driver that is killed, or loses its terminal, stops nothing: then the jobs go on.
+        """
+        ids = list(self._running)
+        forbid_requeue(ids)
+        cancel(ids, "--state=PENDING")
+        cancel(ids, f"--signal={signal.Signals(signum).name.removeprefix('SIG')}")
+        deadline = time.monotonic() + SECONDS_TO_STOP
+        while self._running and time.monotonic() < deadline:
+            time.sleep(0.5)
+            self._ended()
+        cancel(list(self._running))
+        self._running.clear()
+
+    def _submit(self, job: Job) -> str:
+        executor = submitit.SlurmExecutor(job.run.path / "slurm", python=self.settings.python)
+        trainer = _trainer(job.run.path)
+        executor.update_parameters(
+            **self.settings.options(
+                name=f"{job.run.path.parent.name}/{job.id}",
+                comment=str(job.run.path),
+                nodes=job.nodes,
+                gpus=0 if trainer.is_cpu() else job.devices,
+            )
+        )
+        try:
+            with _outside_jobs():
+                return str(executor.submit(work, str(job.run.path)).job_id)
+        except FailedSubmissionError as error:
+            raise ConfigError(
+                f"{job.label}: Slurm refuses the job: {error}\nWhat it is asked for is set by "
+                "hydra.launcher.KEY=…, such as partition, timeout_min, gpus_per_node or mem_gb"
+            ) from None
+
+    def _ended(self) -> list[tuple[Job, int]]:
+        self._polled_at = time.monotonic()
+        try:
+            there = queue()
+        except (OSError, subprocess.SubprocessError):
+            return []  # no news of the jobs while Slurm is away
+        gone = [slurm_id for slurm_id in self._running if slurm_id not in there]
+        return [(self._running[i], _exit_code(self._running.pop(i), i)) for i in gone]
+
+
+def _submitted(job: Job) -> str | None:
+    """The id of a job's allocation, if it waits or runs."""
+    try:
+        entries = queue().values()
+    except (OSError, subprocess.SubprocessError) as error:
+        raise ConfigError(
+            f"Slurm does not answer: {error}. Type squeue to see what is wrong; "
+            "hydra/launcher=local needs no Slurm"
+        ) from None
+    return next((entry.id for entry in entries if entry.comment == str(job.run.path)), None)
+
+
+def _exit_code(job: Job, slurm_id: str) -> int:
+    """How a job has ended: as it says itself, or as Slurm does if it had no time to."""
+    code = job.run.status.get("exit_code")
+    if code is not None:
+        return int(code)
+    said = last_words(slurm_id)
+    if said.get("ExitCode", "").startswith(f"{BUSY}:"):
+        return BUSY
+    state = said.get("JobState", "forgotten")
+    job.run.end(
+        "failed",
+        1,
+        error=f"Slurm's job {slurm_id} was ended ({state}); see {job.run.path / 'slurm'}",
+    )
+    return 1
+
+
+@contextmanager
+def _outside_jobs() -> Iterator[None]:
+    """Submit as if from outside any job, where the driver itself may run."""
+    cluster = {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}
+    with clean_env(("NNODES", "NODE_RANK", "GROUP_RANK")), environment_variables(**cluster):
+        yield
+
+
+@cache
+def _trainer(path: Path) -> TrainerSettings:
+    trainer: TrainerSettings = make(RunDirectory(path).read_config(), "trainer")
+    return trainer

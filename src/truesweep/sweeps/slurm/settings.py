@@ -1,0 +1,95 @@
+"""What a job asks a cluster for."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from annotated_types import Ge, Gt
+
+
+@dataclass(kw_only=True)
+class SlurmSettings:
+    """What each job asks Slurm for; the names are those of submitit's and Hydra's own launcher.
+
+    A job's nodes are its `trainer.num_nodes`; each runs one task, which starts the node's ranks.
+
+    Args:
+        partition: The partition; None: the cluster's default, as everywhere below.
+        account: The account that is charged.
+        qos: The quality of service.
+        constraint: Features that nodes must have.
+        timeout_min: Time limit of an allocation, minutes. A job that reaches it saves, is requeued
+            and goes on in another allocation.
+        cpus_per_task: Cores on each node, for all of its ranks and their data workers.
+        gpus_per_node: GPUs on each node; None: `trainer.devices` for jobs that train on GPUs.
+        mem_gb: Main memory on each node, GB.
+        array_parallelism: The most jobs that wait or run on the cluster at once.
+        signal_delay_s: How long before the time limit a job is told to save, seconds.
+        max_requeues: How often a job that was preempted, or reached its time limit, is requeued.
+        setup: Shell commands to run before a job, such as `module load cuda`.
+        python: The command that starts Python on the nodes; None: this one.
+        additional_parameters: Any other options of sbatch, such as `{exclude: node17}`.
+        poll_seconds: How often Slurm is asked for the jobs that have ended.
+    """
+
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    timeout_min: Annotated[int, Gt(0)] = 60
+    cpus_per_task: Annotated[int, Gt(0)] | None = None
+    gpus_per_node: Annotated[int, Ge(0)] | None = None
+    mem_gb: Annotated[float, Gt(0)] | None = None
+    array_parallelism: Annotated[int, Gt(0)] = 256
+    signal_delay_s: Annotated[int, Gt(0)] = 120
+    max_requeues: Annotated[int, Ge(0)] = 1000
+    setup: list[str] = field(default_factory=list)
+    python: str | None = None
+    additional_parameters: dict[str, Any] = field(default_factory=dict)
+    poll_seconds: Annotated[float, Gt(0)] = 5.0
+
+    def options(self, *, name: str, comment: str, nodes: int, gpus: int) -> dict[str, Any]:
+        """The parameters of a submission, as submitit's `update_parameters` takes them.
+
+        Args:
+            name: The job's name.
+            comment: What the job can be found again by.
+            nodes: Nodes of the allocation.
+            gpus: GPUs that the job trains on, on each node.
+        """
+        gpus = gpus if self.gpus_per_node is None else self.gpus_per_node
+        asked = {
+            "partition": self.partition,
+            "account": self.account,
+            "qos": self.qos,
+            "constraint": self.constraint,
+            "cpus_per_task": self.cpus_per_task,
+            "gpus_per_node": gpus or None,
+            "mem": None if self.mem_gb is None else f"{round(self.mem_gb * 1024)}M",
+        }
+        return {
+            **{option: value for option, value in asked.items() if value is not None},
+            "job_name": name,
+            "comment": comment,
+            "time": self.timeout_min,
+            "nodes": nodes,
+            "ntasks_per_node": 1,
+            "wckey": None,
+            "setup": [*self.setup, *BEFORE],
+            "teardown": self._after(),
+            "srun_args": [f"--wait={SECONDS_FOR_OTHERS}"],
+            "additional_parameters": {
+                "requeue": True,
+                "signal": f"TERM@{self.signal_delay_s}",
+                **self.additional_parameters,
+            },
+        }
+
+    def _after(self) -> list[str]:
+        again = f'[ "$code" -eq 143 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {self.max_requeues} ]'
+        return ["code=$?", f'{again} && scontrol requeue "$SLURM_JOB_ID"', 'exit "$code"']
+
+
+BEFORE = ["trap : TERM INT USR1"]
+"""The batch script outlives signals, which are for the job: it is the one that requeues it."""
+SECONDS_FOR_OTHERS = 60
+"""How long a node's task may go on after another's has ended; the nodes end together."""

@@ -1,0 +1,54 @@
+"""What runs on the nodes of an allocation: one task a node."""
+
+import os
+import sys
+from pathlib import Path
+
+from truesweep.callbacks import Stopped, stoppable
+from truesweep.errors import ConfigError
+from truesweep.jobs.directory import RunDirectory
+from truesweep.jobs.launch import launch
+from truesweep.jobs.nodes import Node
+from truesweep.sweeps.executor import BUSY
+from truesweep.sweeps.source import ENDED
+
+PORTS = range(10_000, 30_000)
+"""Below those that systems give to outgoing connections."""
+
+
+def work(directory: str) -> None:
+    """Run a job, or go on with it; ends this process with the job's exit code.
+
+    143 makes the batch script requeue the allocation, see `SlurmSettings`.
+
+    Args:
+        directory: The job's directory.
+    """
+    run = RunDirectory(Path(directory))
+    try:
+        with stoppable():
+            sys.exit(0 if run.status.get("state") in ENDED else _launch(run))
+    except Stopped as stopped:
+        sys.exit(stopped.exit_code)
+
+
+def _launch(run: RunDirectory) -> int:
+    started_in = Path(run.read_provenance().get("directory", "."))
+    if started_in.is_dir():
+        os.chdir(started_in)  # what relative paths in the configuration are relative to
+    try:
+        return launch(run, resume=True, node=this_node())
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return BUSY
+
+
+def this_node() -> Node:
+    """This node's place in the allocation; the nodes meet at the first one, where srun is."""
+    job = int(os.environ["SLURM_JOB_ID"])
+    return Node(
+        rank=int(os.environ["SLURM_NODEID"]),
+        count=int(os.environ["SLURM_JOB_NUM_NODES"]),
+        address=os.environ["SLURM_LAUNCH_NODE_IPADDR"],
+        port=PORTS[job % len(PORTS)],
+    )

@@ -1,0 +1,154 @@
+"""A Slurm of two nodes on this machine: munge, a controller and two daemons, on loopback."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol")
+NODES = ("alpha", "beta")
+CPUS = 2
+SECONDS_TO_START = 20
+
+
+class NotStartable(RuntimeError):
+    """This machine cannot run a Slurm."""
+
+
+@contextmanager
+def cluster(folder: Path) -> Iterator[Path]:
+    """Run a Slurm as the current user until the block ends; its configuration file.
+
+    Args:
+        folder: For keys, sockets, state and logs.
+
+    Raises:
+        NotStartable: A program is missing or does not come up.
+    """
+    missing = [name for name in PROGRAMS if not _program(name)]
+    if missing:
+        raise NotStartable(f"not installed: {', '.join(missing)} (Debian: slurm-wlm and munge)")
+    with ExitStack() as stack:
+        socket_path = stack.enter_context(_munge(folder))
+        conf = _write_configuration(folder, socket_path)
+        environment = {**os.environ, "SLURM_CONF": str(conf)}
+        daemons = [["slurmctld", "-D"], *(["slurmd", "-D", "-N", node] for node in NODES)]
+        for command in daemons:
+            log = folder / f"{'-'.join([command[0], *command[3:]])}.out"
+            stack.enter_context(_daemon(command, log, environment))
+        _until(lambda: _ask(environment, "sinfo", "-hNo%T") == ["idle"] * len(NODES), folder)
+        stack.callback(_cancel_all, environment)
+        yield conf
+
+
+@contextmanager
+def _munge(folder: Path) -> Iterator[Path]:
+    """The service that vouches for who sends a message; its socket."""
+    key, address = folder / "munge.key", folder / "munge.socket"
+    key.write_bytes(os.urandom(128))
+    key.chmod(0o600)
+    command = ["munged", "--foreground", "--force", f"--key-file={key}", f"--socket={address}"]
+    for kind in ("log", "pid", "seed"):
+        command.append(f"--{kind}-file={folder / f'munge.{kind}'}")
+    with _daemon(command, folder / "munge.out", dict(os.environ)):
+        _until(address.exists, folder)
+        yield address
+
+
+def _write_configuration(folder: Path, munge_socket: Path) -> Path:
+    ports = _free_ports(1 + len(NODES))
+    user = Path(f"/proc/{os.getpid()}").owner()
+    lines = [
+        "ClusterName=tests",
+        f"SlurmctldHost={socket.gethostname()}(127.0.0.1)",
+        f"SlurmUser={user}",
+        f"SlurmdUser={user}",
+        f"SlurmctldPort={ports[0]}",
+        f"StateSaveLocation={folder}/state",
+        f"SlurmdSpoolDir={folder}/spool.%n",
+        f"SlurmctldPidFile={folder}/slurmctld.pid",
+        f"SlurmdPidFile={folder}/slurmd.%n.pid",
+        # A requeued job waits for this long, 120 s by default.
+        f"AuthInfo=socket={munge_socket},cred_expire=1",
+        "ProctrackType=proctrack/linuxproc",  # needs no cgroups
+        "TaskPlugin=task/none",
+        "SelectType=select/cons_tres",
+        "SelectTypeParameters=CR_CPU",
+        "SchedulerParameters=sched_interval=1,sched_min_interval=1,batch_sched_delay=0",
+        "JobRequeue=1",
+        "ReturnToService=2",
+        "MpiDefault=none",
+        "KillWait=30",
+        "SlurmdParameters=config_overrides",  # the CPUs below, whatever the machine has
+    ]
+    for name, port in zip(NODES, ports[1:], strict=True):
+        lines.append(f"NodeName={name} NodeAddr=127.0.0.1 Port={port} CPUs={CPUS} State=UNKNOWN")
+    lines.append("PartitionName=main Nodes=ALL Default=YES MaxTime=60 State=UP")
+    conf = folder / "slurm.conf"
+    conf.write_text("\n".join(lines) + "\n")
+    return conf
+
+
+def _program(name: str) -> str:
+    """Its path, also where Debian puts daemons; empty if it is not installed."""
+    return shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") or ""
+
+
+def _free_ports(number: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [int(each.getsockname()[1]) for each in sockets]
+
+
+@contextmanager
+def _daemon(command: list[str], log: Path, environment: dict[str, str]) -> Iterator[None]:
+    program, *arguments = command
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [_program(program), *arguments],
+            stdout=out,
+            stderr=out,
+            env=environment,
+            start_new_session=True,
+        )
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _ask(environment: dict[str, str], *command: str) -> list[str]:
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return done.stdout.split()
+
+
+def _cancel_all(environment: dict[str, str]) -> None:
+    """Leave no job behind: the daemons would."""
+    deadline = time.monotonic() + SECONDS_TO_START
+    while (left := _ask(environment, "squeue", "-ho%i")) and time.monotonic() < deadline:
+        _ask(environment, "scancel", "--signal=KILL", "--full", *left)
+        _ask(environment, "scancel", *left)
+        time.sleep(0.2)
+
+
+def _until(ready: Callable[[], bool], folder: Path) -> None:
+    deadline = time.monotonic() + SECONDS_TO_START
+    while not ready():
+        if time.monotonic() > deadline:
+            logs = "\n".join(
+                path.read_text(errors="replace")[-500:] for path in folder.glob("*.out")
+            )
+            raise NotStartable(f"Slurm did not start within {SECONDS_TO_START} s:\n{logs}")
+        time.sleep(0.1)

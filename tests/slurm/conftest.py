@@ -1,0 +1,26 @@
+"""A Slurm for all tests here; they skip where none can be started."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.slurm.cluster import NotStartable, cluster
+from tests.sweeps.test_pool import _clean_path as _clean_path  # a fixture
+
+
+@pytest.fixture(scope="session")
+def slurm() -> Iterator[None]:
+    """Two nodes on this machine, to which the commands of Slurm now talk."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            running = cluster(Path(folder))
+            conf = running.__enter__()
+        except NotStartable as reason:
+            pytest.skip(str(reason))
+        os.environ["SLURM_CONF"] = str(conf)
+        yield
+        running.__exit__(None, None, None)
+        del os.environ["SLURM_CONF"]
