@@ -1,0 +1,217 @@
+"""The driver's decisions, with jobs that only pretend."""
+
+import io
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from truesweep.record.files import write_json
+from truesweep.sweeps.directory import SweepDirectory
+from truesweep.sweeps.display import Display, most_telling
+from truesweep.sweeps.driver import drive
+from truesweep.sweeps.executor import BUSY
+from truesweep.sweeps.job import Job
+from truesweep.sweeps.progress import Board, Row, counts, seconds_left
+from truesweep.sweeps.settings import Sweep
+from truesweep.sweeps.source import Listed
+
+
+class Pretended:
+    """Jobs that end as soon as they are waited for, the first one first.
+
+    Args:
+        slots: How many devices there are.
+        fails: How often each job fails before it does not.
+    """
+
+    def __init__(self, slots: int = 2, fails: dict[str, int] | None = None) -> None:
+        self.slots = slots
+        self.fails = fails or {}
+        self.order: list[str] = []
+        self.beside: list[int] = []
+        self.resumed: list[str] = []
+        self._running: list[Job] = []
+
+    @property
+    def running(self) -> list[Job]:
+        return list(self._running)
+
+    def check(self, job: Job) -> None:
+        assert job.devices <= self.slots
+
+    def fits(self, job: Job) -> bool:
+        return sum(other.devices for other in self._running) + job.devices <= self.slots
+
+    def start(self, job: Job, resume: bool) -> None:
+        assert self.fits(job)
+        job.run.begin()
+        self.order.append(job.label)
+        self.resumed += [job.label] if resume else []
+        self._running.append(job)
+        self.beside.append(sum(other.devices for other in self._running))
+
+    def wait(self, timeout: float) -> list[tuple[Job, int]]:
+        if not self._running:
+            time.sleep(min(timeout, 0.01))
+            return []
+        job = self._running.pop(0)
+        if self.fails.get(job.label, 0):
+            self.fails[job.label] -= 1
+            job.run.end("failed", 1, "for a reason")
+            return [(job, 1)]
+        write_json(job.run.results, {"val/loss": 1.0})
+        job.run.end("completed", 0)
+        return [(job, 0)]
+
+    def kill(self, job: Job) -> None:
+        raise AssertionError
+
+    def stop(self, signum: int) -> None:
+        for job in self._running:
+            job.run.end("preempted", 143)
+        self._running = []
+
+
+def sweep_of(path: Path, devices: Iterable[int]) -> tuple[SweepDirectory, list[Job]]:
+    sweep = SweepDirectory(path / "s")
+    sweep.ask([], [], Sweep(), {})
+    config = {"name": "s", "trainer": {"max_steps": 4}}
+    jobs = [
+        sweep.add(
+            {**config, "seed": i}, [], {}, label=f"j{i}", number=i, provenance={}, devices=count
+        )
+        for i, count in enumerate(devices)
+    ]
+    return sweep, jobs
+
+
+def run(
+    sweep: SweepDirectory, executor: Pretended, settings: Sweep | None = None
+) -> tuple[int, str]:
+    """Exit code, and what a pipe was told."""
+    told = io.StringIO()
+    display = Display("s", "val/loss", Console(file=told))
+    code = drive(sweep, Listed(sweep.jobs()), executor, settings or Sweep(), display)
+    return code, told.getvalue()
+
+
+def test_the_biggest_go_first_and_small_ones_fill_up(tmp_path: Path) -> None:
+    sweep, _ = sweep_of(tmp_path, [1, 1, 2, 1, 3])
+    executor = Pretended(slots=3)
+    code, _ = run(sweep, executor)
+    assert code == 0
+    assert executor.order == ["j4", "j2", "j0", "j1", "j3"]
+    assert executor.beside == [3, 2, 3, 2, 3]
+
+
+def test_failed_jobs_are_tried_again_and_then_listed(tmp_path: Path) -> None:
+    sweep, jobs = sweep_of(tmp_path, [1, 1, 1])
+    executor = Pretended(slots=1, fails={"j0": 1, "j1": 5})
+    code, told = run(sweep, executor, Sweep(retries=2))
+    assert code == 1
+    assert executor.order.count("j0") == 2
+    assert executor.order.count("j1") == 3
+    assert set(executor.resumed) == {"j0", "j1"}
+    assert [job.state for job in jobs] == ["completed", "failed", "completed"]
+    assert told.count("it is tried again") == 3
+    assert f"failed: {jobs[1].id}  j1: for a reason" in told
+    assert [row["state"] for row in sweep.read_jobs()] == [job.state for job in jobs]
+
+
+def test_fail_fast_stops_the_others(tmp_path: Path) -> None:
+    sweep, jobs = sweep_of(tmp_path, [1, 1, 1])
+    code, told = run(sweep, Pretended(slots=2, fails={"j0": 1}), Sweep(fail_fast=True))
+    assert code == 1
+    assert [job.state for job in jobs] == ["failed", "preempted", "queued"]
+    assert "truesweep resume" in told
+
+
+def test_no_job_starts_when_time_is_up(tmp_path: Path) -> None:
+    sweep, jobs = sweep_of(tmp_path, [1, 1])
+    code, told = run(sweep, Pretended(), Sweep(hours=1e-9))
+    assert code == 0
+    assert [job.state for job in jobs] == ["queued", "queued"]
+    assert "2 queued" in told
+
+
+def test_a_jobs_turn_that_another_driver_has_taken_is_waited_for(tmp_path: Path) -> None:
+    sweep, jobs = sweep_of(tmp_path, [1, 1])
+
+    class Elsewhere(Pretended):
+        """The other driver ends its job when it is looked at for the second time."""
+
+        def wait(self, timeout: float) -> list[tuple[Job, int]]:
+            if not self._running and claimed is not None:
+                write_json(jobs[0].run.results, {"val/loss": 1.0})
+                jobs[0].run.end("completed", 0)
+                claimed.__exit__(None, None, None)
+            return super().wait(timeout)
+
+    claimed = jobs[0].run.claim()
+    claimed.__enter__()
+    jobs[0].run.begin()
+    executor = Elsewhere()
+    code, told = run(sweep, executor)
+    assert code == 0
+    assert executor.order == ["j1"]
+    assert "2 completed" in told
+
+
+def test_a_job_that_turns_out_to_be_claimed_is_not_a_failure(tmp_path: Path) -> None:
+    sweep, jobs = sweep_of(tmp_path, [1])
+
+    class Late(Pretended):
+        def wait(self, timeout: float) -> list[tuple[Job, int]]:
+            if len(self.order) == 1 and self._running:
+                self._running.clear()
+                return [(jobs[0], BUSY)]
+            return super().wait(timeout)
+
+    executor = Late()
+    assert run(sweep, executor)[0] == 0
+    assert executor.order == ["j0", "j0"]
+
+
+def row(number: int, state: str, **values: float) -> Row:
+    fields = {"seconds": 0.0, "left": None, "ended": 0.0, "best": None}
+    return Row(str(number), f"j{number}", state, 1, 4, None, error=None, **{**fields, **values})  # type: ignore[arg-type]
+
+
+def test_where_there_is_no_room_for_all_the_most_telling_rows_are_shown() -> None:
+    rows = [row(i, "completed", ended=float(i)) for i in range(300)]
+    rows += [row(i, "queued") for i in range(300, 500)]
+    rows[10] = row(10, "failed")
+    rows[301] = row(301, "running")
+    shown = most_telling(rows, 4)
+    assert [r.id for r in shown] == ["10", "298", "299", "301"]
+    told = io.StringIO()
+    console = Console(file=told, force_terminal=True, width=80, height=20)
+    with Display("s", "val/loss", console) as display:
+        display.show(rows, 0, None)
+    assert "and 488 more" in told.getvalue()
+    assert "500 jobs: 299 completed, 1 failed, 1 running, 199 queued" in told.getvalue()
+
+
+def test_time_is_estimated_from_the_first_finished_job_on() -> None:
+    rows = [row(0, "running", seconds=10.0), row(1, "running", seconds=20.0)]
+    assert seconds_left(rows, 6) is None
+    rows.append(row(2, "completed", seconds=60.0))
+    # 50 and 40 s of those that run, and three more of a minute, two beside each other
+    assert seconds_left(rows, 6) == pytest.approx((50 + 40 + 3 * 60) / 2)
+    assert counts(rows, 6) == "6 jobs: 1 completed, 2 running, 3 queued"
+
+
+def test_a_board_reads_what_has_changed(tmp_path: Path) -> None:
+    _, jobs = sweep_of(tmp_path, [1])
+    board = Board("val/loss", "min")
+    assert board.rows(jobs)[0].state == "queued"
+    jobs[0].run.begin()
+    assert board.rows(jobs)[0].state == "interrupted"
+    assert board.rows(jobs, {jobs[0].id})[0].state == "running"
+    write_json(jobs[0].run.results, {"val/loss": 0.5})
+    jobs[0].run.end("completed", 0)
+    done = board.rows(jobs)[0]
+    assert (done.state, done.best) == ("completed", 0.5)
