@@ -13,7 +13,7 @@ from truesweep.jobs.parts import SUPPLIED
 
 CONF = shipped("conf")
 OPTIONS = sorted(
-    path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.rglob("*/*.yaml")
+    path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.glob("*/*.yaml")
 )
 MANDATORY = {
     "data/files": ["data.train=text.txt"],

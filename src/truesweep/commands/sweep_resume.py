@@ -1,15 +1,13 @@
 """`truesweep resume` of a sweep."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from truesweep.errors import ConfigError
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.driver import drive
-from truesweep.sweeps.executor import Executor
-from truesweep.sweeps.pool import LocalPool
+from truesweep.sweeps.launchers import make_executor
 from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.source import JobSource, Listed
 
@@ -27,17 +25,7 @@ def resume_sweep(directory: Path, overrides: Sequence[str] = ()) -> int:
         )
     sweep = SweepDirectory.open(directory)
     settings = sweep.settings
-    return drive(sweep, _source(sweep, settings), executor_for(sweep.launcher), settings)
-
-
-def executor_for(launcher: Mapping[str, Any]) -> Executor:
-    """What runs a sweep's jobs, by the launcher that was asked for; another's jobs run here."""
-    values = {key: value for key, value in launcher.items() if key != "_target_"}
-    if "Slurm" in str(launcher.get("_target_")):
-        from truesweep.sweeps.slurm import SlurmExecutor, SlurmSettings
-
-        return SlurmExecutor(SlurmSettings(**values))
-    return LocalPool(values.get("slots"))
+    return drive(sweep, _source(sweep, settings), make_executor(sweep.launcher), settings)
 
 
 def _source(sweep: SweepDirectory, settings: Sweep) -> JobSource:
@@ -45,11 +33,10 @@ def _source(sweep: SweepDirectory, settings: Sweep) -> JobSource:
         return Listed(sweep.jobs())
     from truesweep.record.provenance import collect
     from truesweep.sweeps.ask import ask
-    from truesweep.sweeps.planning import JobMaker, base_seed
-    from truesweep.sweeps.study import Search
+    from truesweep.sweeps.start import make_source
 
     latest = sweep.read()["asked"][-1]
     os.chdir(latest["directory"])  # what its relative paths are relative to
     asked = ask(latest["overrides"], [Path(folder) for folder in latest["config_dirs"]])
-    maker = JobMaker(asked, sweep, collect(["truesweep", "resume", str(sweep.path)], {}))
-    return Search(sweep, asked.space, settings, maker, seed=base_seed(asked))
+    provenance = collect(["truesweep", "resume", str(sweep.path)], {})
+    return make_source(asked, sweep, provenance, None)

@@ -95,8 +95,9 @@ def _name(multirun: Multirun, settings: Sweep, axes: Sequence[Axis], fixed: Sequ
     common = [o for o in fixed if o.split("=")[0].split(".")[0] not in ("sweeps", "name")]
     of_space = {*settings.space}
     common = [o for o in common if o.split("=")[0] not in of_space]
+    named = multirun.choices.get("sweeps") or ""
     parts = [default_name(multirun.choices, redact_overrides(common))]
-    parts += [multirun.choices.get("sweeps") or ""]
+    parts += [named] if named != parts[0] else []
     names = short_names([axis.name for axis in axes])
     parts += [name for key, name in names.items() if key not in of_space]
     text = re.sub(r"[^\w.=+-]+", "-", "_".join(filter(None, parts)))

@@ -47,8 +47,11 @@ def _probes(space: Space) -> list[Point]:
         if middle
         for values in zip(*(axis.values or (axis.low, axis.high) for axis in axes), strict=True)
     ]
-    found = [point for point in corners if not space.excluded(point)]
-    return found + [point for point in middle if point not in found]
+    probes: list[Point] = []
+    for point in [*corners, *middle]:
+        if point not in probes and not space.excluded(point):
+            probes.append(point)
+    return probes
 
 
 def base_seed(asked: Asked) -> int:
