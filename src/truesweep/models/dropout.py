@@ -76,7 +76,7 @@ def restrict_dropout(model: PreTrainedModel) -> None:
     """
     for module in model.modules():
         if getattr(module, "layerdrop", 0):
-            module.layerdrop = 0.0
+            module.layerdrop = 0.0  # type: ignore[assignment]
     config = model.config
     names = [field.name for field in fields(type(config)) if _RATE.search(field.name)]
     dropped = [name for name in names if getattr(config, name, None)]

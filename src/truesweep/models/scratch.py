@@ -26,6 +26,8 @@ from truesweep.models.tokens import label_fields, set_generation, token_fields
 
 Count = Annotated[int, Gt(0)]
 
+_KEY_BIASES = {"bart", "mbart", "marian", "bert"}  # have biases of keys, and no rotary positions
+
 
 @dataclass(kw_only=True)
 class Scratch:
@@ -121,6 +123,7 @@ class Scratch:
         if head == "causal":
             check_causal(model)
             _freeze_cross_attention(model)
+        _freeze_key_biases(model)
         if self.init == "scaled":
             scale_weights(model)
         add_residual_dropout(model, self.dropout)
@@ -168,3 +171,15 @@ def _freeze_cross_attention(model: PreTrainedModel) -> None:
     for name, module in model.named_modules():
         if name.endswith(("encoder_attn", "encoder_attn_layer_norm")):
             module.requires_grad_(False)
+
+
+def _freeze_key_biases(model: PreTrainedModel) -> None:
+    """Leave alone what changes nothing: a key's bias adds the same to all scores of a query.
+
+    The softmax takes it out again. Its gradient is rounding, which AdamW would scale up to steps of
+    the usual size, and other ones for each way of splitting a batch.
+    """
+    if model.config.model_type in _KEY_BIASES:
+        for name, parameter in model.named_parameters():
+            if name.endswith((".k_proj.bias", ".self.key.bias")):
+                parameter.requires_grad_(False)

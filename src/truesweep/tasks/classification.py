@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar, cast
 import torch
 from annotated_types import Ge, Lt
 from torch import Tensor
+from torch.nn import functional
 from torchmetrics import Metric
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -56,7 +57,13 @@ class Classification(Task):
     def _drop_tokens(self, input_ids: Tensor) -> Tensor:
         unknown = self.tokenizer.unk_token_id
         special = torch.tensor(self.tokenizer.all_special_ids, device=input_ids.device)
-        dropped = torch.rand(input_ids.shape, device=input_ids.device) < self.token_dropout
+        # Drawn as dropout is, so that no split of the batch changes it.
+        dropped = (
+            functional.dropout(
+                torch.ones(input_ids.shape, device=input_ids.device), self.token_dropout
+            )
+            == 0
+        )
         keep = torch.isin(input_ids, special)
         substitute = unknown if unknown is not None else self.tokenizer.pad_token_id
         return torch.where(dropped & ~keep, substitute, input_ids)
