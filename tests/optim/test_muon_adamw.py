@@ -115,7 +115,7 @@ def test_each_part_does_what_it_would_do_alone() -> None:
     together, apart = Tiny(), Tiny()
     optimizer = build(together, lr=0.02, ns_steps=5)
     groups = {group["role"]: group for group in parameter_groups(apart, 0.1)}
-    matrices = BatchedMuon([groups.pop("matrix")], lr=0.02)
+    matrices = BatchedMuon([groups.pop("matrix")], lr=0.02, dtype=torch.float32)
     rates = {"embedding": 0.04, "head": 0.01, "gain": 0.03}
     rest = AdamW(
         [{**group, "lr": rates[role]} for role, group in groups.items()], betas=(0.9, 0.95)

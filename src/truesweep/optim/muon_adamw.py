@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import AdamW, Muon, Optimizer
 from torch.optim._muon import _adjust_lr
 
-_MAX_BATCH = 1 << 24  # elements orthogonalised at once: 32 MiB in bfloat16
+_MAX_BATCH = 1 << 24  # elements orthogonalised at once: 64 MiB in float32
 
 
 class MuonAdamW(Optimizer):
@@ -21,7 +21,7 @@ class MuonAdamW(Optimizer):
     Args:
         matrices: groups of 2-D parameters for Muon, each with its `lr` and `weight_decay`.
         others: groups for AdamW, likewise.
-        muon: further arguments of `torch.optim.Muon`.
+        muon: further arguments of `BatchedMuon`.
         adamw: further arguments of `torch.optim.AdamW`.
     """
 
@@ -69,7 +69,16 @@ class BatchedMuon(Muon):
     """`torch.optim.Muon` with one batched product for all matrices of a shape.
 
     The same update up to rounding, in four fifths of the time on one CPU core and less on more.
+
+    Args:
+        dtype: what matrices are orthogonalised in, bfloat16 as torch does or float32.
+        *args: as those of `torch.optim.Muon`.
+        **kwargs: likewise.
     """
+
+    def __init__(self, *args: Any, dtype: torch.dtype = torch.bfloat16, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._dtype = dtype
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -97,7 +106,7 @@ class BatchedMuon(Muon):
             torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
         for batch in _batches(list(zip(params, updates, strict=True))):
             directions = orthogonalize(
-                torch.stack([_wide(update.bfloat16()) for _, update in batch]),
+                torch.stack([_wide(update.to(self._dtype)) for _, update in batch]),
                 group["ns_coefficients"],
                 group["ns_steps"],
                 group["eps"],
@@ -117,13 +126,13 @@ def orthogonalize(
     https://kellerjordan.github.io/posts/muon/.
 
     Args:
-        matrices: [N, rows, columns] in bfloat16, rows <= columns.
+        matrices: [N, rows, columns], rows <= columns.
         coefficients: a, b and c.
         steps: how many iterations.
         eps: least norm that is divided by.
 
     Returns:
-        [N, rows, columns] in bfloat16.
+        [N, rows, columns], of the same type.
     """
     a, b, c = coefficients
     x: Tensor = matrices / matrices.norm(dim=(-2, -1), keepdim=True).clamp(min=eps)
