@@ -60,15 +60,16 @@ def _front(comparison: Comparison) -> list[Finding]:
 
 
 def _edges(comparison: Comparison) -> list[Finding]:
-    return [Finding("Edge of the range", one.text, "warn") for one in edges(comparison.ranking)]
+    found = edges(comparison.ranking)
+    text = " ".join(one.text for one in found)
+    return [Finding("Edge of the range", text, "warn")] if found else []
 
 
 def _unfair(comparison: Comparison) -> list[Finding]:
     found = unfairness(comparison.outcomes, comparison.ranking)
-    return [
-        Finding("Not the same chance", one.text, "warn" if one.favours_best else "")
-        for one in found
-    ]
+    text = " ".join(one.text for one in found)
+    kind: Kind = "warn" if any(one.favours_best for one in found) else ""
+    return [Finding("Not the same chance", text, kind)] if found else []
 
 
 def _verdicts(comparison: Comparison) -> list[Finding]:
@@ -76,10 +77,10 @@ def _verdicts(comparison: Comparison) -> list[Finding]:
     if not told:
         return []
     counts = Counter(str(run.verdict["kind"]) for run in told)
-    words = ", ".join(f"{TITLES.get(kind, kind).lower()}: {n}" for kind, n in counts.most_common())
+    words = ", ".join(f"{n} {TITLES.get(kind, kind).lower()}" for kind, n in counts.most_common())
     best = comparison.runs[0]
     of_best = f" The best run: {best.verdict['text']}" if best in told else ""
-    return [Finding("Verdicts", f"{words} (of {len(comparison.runs)} runs).{of_best}", "warn")]
+    return [Finding("Verdicts", f"{words}, of {len(comparison.runs)} runs.{of_best}", "warn")]
 
 
 def _failures(comparison: Comparison) -> list[Finding]:

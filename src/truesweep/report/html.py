@@ -22,6 +22,7 @@ SCRIPTS = (
     "parallel",
     "scatter",
     "importance",
+    "scaling",
     "table",
     "pair",
     "details",

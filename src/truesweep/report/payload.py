@@ -7,11 +7,13 @@ from typing import Any
 
 import truesweep
 from truesweep.analysis.differences import ABSENT, flatten
+from truesweep.analysis.importance import importance
 from truesweep.report.comparison import Comparison
 from truesweep.report.excerpts import excerpts
 from truesweep.report.findings import TITLES, findings
 from truesweep.report.history import Curve
 from truesweep.report.run import Run
+from truesweep.report.scaling import scaling
 from truesweep.report.varying import setting
 
 FACTS = ("python", "packages", "git", "hardware", "data")
@@ -32,6 +34,8 @@ def payload(comparison: Comparison) -> dict[str, Any]:
         "version": truesweep.__version__,
         "objective": {"name": comparison.objective.name, "mode": comparison.objective.mode},
         "findings": [asdict(finding) for finding in findings(comparison)],
+        "importance": _importance(comparison),
+        "scaling": scaling(comparison),
         "keys": [_key(comparison, key) for key in comparison.keys],
         "config": runs[0].flat if runs else {},
         "facts": _facts(runs[0]) if runs else {},
@@ -48,6 +52,22 @@ def _key(comparison: Comparison, key: str) -> dict[str, Any]:
     numeric = len(numbers) == len(values) and len(set(numbers)) > 1
     log = numeric and min(numbers) > 0 and max(numbers) / min(numbers) >= LOG_SPAN
     return {"key": key, "short": comparison.short[key], "numeric": numeric, "log": log}
+
+
+def _importance(comparison: Comparison) -> dict[str, Any]:
+    """Shares by the keys' short names, and what to keep in mind."""
+    objective = comparison.objective
+    found = importance(comparison.outcomes, objective.name, objective.direction)
+    short = {k.removesuffix("._target_"): name for k, name in comparison.short.items()}
+    joint = sorted(found.interactions.items(), key=lambda item: -item[1])[:3]
+    return {
+        "shares": [[key, short[key], _round(share)] for key, share in found.shares.items()],
+        "interactions": [
+            [f"{short[a]} × {short[b]}", _round(share)] for (a, b), share in joint if share > 0.01
+        ],
+        "method": found.method,
+        "notes": list(found.notes),
+    }
 
 
 def _run(comparison: Comparison, run: Run) -> dict[str, Any]:

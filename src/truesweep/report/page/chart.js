@@ -1,15 +1,17 @@
-// Two canvases on top of each other: one for everything, one for what stands out.
+// Canvases on top of each other: axes, all runs, and the runs that stand out.
 
 const FONT = '12px ui-sans-serif, system-ui, -apple-system, "Segoe UI", Roboto, sans-serif';
 
-function makeChart(host, { height, label, draw, focus }) {
-  const layers = ["base", "front"].map((name) => el("canvas", { className: name }));
-  layers[0].setAttribute("role", "img");
-  layers[0].setAttribute("aria-label", label);
-  layers[1].setAttribute("aria-hidden", "true");
+function makeChart(host, { height, label, draw, focus, axesOnTop = false }) {
+  const [axes, base, front] = ["axes", "base", "front"].map((name) => el("canvas", { className: name }));
+  const layers = axesOnTop ? [base, axes, front] : [axes, base, front];
+  layers.forEach((layer) => layer.setAttribute("aria-hidden", "true"));
+  base.removeAttribute("aria-hidden");
+  base.setAttribute("role", "img");
+  base.setAttribute("aria-label", label);
   host.replaceChildren(...layers);
   host.style.height = `${height}px`;
-  const chart = { host, width: 0, height, layers };
+  const chart = { host, width: 0, height };
   const context = (layer) => {
     const sharp = Math.min(window.devicePixelRatio || 1, 2);
     layer.width = chart.width * sharp;
@@ -23,13 +25,13 @@ function makeChart(host, { height, label, draw, focus }) {
   chart.refocus = () => {
     if (!chart.width) return;
     host.classList.toggle("focused", inFocus().length > 0);
-    focus(context(layers[1]), chart);
+    focus(context(front), chart);
   };
   chart.redraw = () => {
     chart.width = Math.round(host.clientWidth);
     chart.height = Math.round(host.clientHeight);
     if (!chart.width) return;
-    draw(context(layers[0]), chart);
+    draw(context(base), chart, context(axes));
     chart.refocus();
   };
   new ResizeObserver(() => {
@@ -76,7 +78,7 @@ function linearTicks(low, high, count) {
 function logTicks({ low, high }, count) {
   const decades = Math.log10(high / low);
   if (decades < 0.7) return linearTicks(low, high, count);
-  const marks = decades > count ? [1] : decades > count / 2.2 ? [1, 3] : [1, 2, 5];
+  const marks = decades >= count ? [1] : decades > count / 2 ? [1, 3] : [1, 2, 5];
   const every = Math.max(1, Math.ceil(decades / Math.max(count, 1)));
   const found = [];
   for (let e = Math.floor(Math.log10(low)); e <= Math.ceil(Math.log10(high)); e += every) {

@@ -81,17 +81,17 @@ function curveRanges(list) {
   return { x: view.zoom ?? extent, y: robustRange(ys), highest: ys.reduce((a, b) => Math.max(a, b), -Infinity) };
 }
 
-function drawCurves(c, chart) {
+function drawCurves(c, chart, back) {
   const list = shown().filter((run) => metricsShown().some((metric) => run.curves[metric]));
-  curves.box = { left: 54, right: chart.width - 10, top: 26, bottom: chart.height - 44 };
+  curves.box = { left: 54, right: chart.width - 20, top: 26, bottom: chart.height - 44 };
   const range = curveRanges(list);
   curves.x = null;
-  if (!range.y) return emptyChart(c, chart, runs.length ? "No run that is shown has recorded this metric yet." : "No run has started yet.");
+  if (!range.y) return emptyChart(c, chart, runs.length ? "No run that is shown has recorded this yet." : "No run has started yet.");
   const { box } = curves;
   const pad = view.logy ? 0 : (range.y[1] - range.y[0]) * 0.04;
   curves.x = makeScale(...(view.zoom || view.logx ? range.x : [Math.min(0, range.x[0]), range.x[1]]), box.left, box.right, view.logx);
   curves.y = makeScale(range.y[0] - pad, range.y[1] + pad, box.bottom, box.top, view.logy);
-  drawAxes(c, box, curves.x, curves.y, { x: AXIS_NAMES[view.axis], y: view.metric.name });
+  drawAxes(back, box, curves.x, curves.y, { x: AXIS_NAMES[view.axis], y: view.metric.name });
   clip(c, box);
   const alpha = Math.max(0.28, Math.min(1, 9 / Math.sqrt(list.length)));
   // The best are drawn last, and so lie on top.

@@ -70,6 +70,7 @@ function makeCurves() {
     height: window.innerWidth < 760 ? 320 : 430, draw: drawCurves, focus: focusCurves,
     label: `Curves of ${plural(runs.length, "run")}; the same runs stand in the ranking below`,
   });
+  on("curves", curves.chart.redraw);
   host.tabIndex = 0;
   host.setAttribute("aria-label", "Curves: up and down go through the runs, Enter opens one");
   host.addEventListener("pointermove", (event) => {
@@ -97,7 +98,7 @@ function endDrag(event, host) {
   if (Math.abs(to - from) > 8) {
     view.zoom = [from, to].map((px) => curves.x.back(px)).sort((a, b) => a - b);
     $("unzoom").hidden = false;
-    changed("data");
+    changed("curves");
     return;
   }
   const run = nearestRun(...place(event, host));

@@ -8,12 +8,14 @@ function showDetails() {
   markRow();
   if (!run) {
     host.hidden = true;
+    document.body.classList.remove("beside");
     opener?.focus?.();
     return;
   }
   if (host.hidden) opener = document.activeElement;
   fill(host, ...detailParts(run));
   host.hidden = false;
+  document.body.classList.add("beside");
   host.scrollTop = 0;
   host.focus({ preventScroll: true });
 }

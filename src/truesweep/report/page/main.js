@@ -5,7 +5,8 @@ function summary() {
   runs.forEach(({ state }) => counts.set(state, (counts.get(state) ?? 0) + 1));
   const states = [...counts].map(([state, count]) => `${count} ${state}`).join(", ");
   const way = less ? "less is better" : "more is better";
-  return `${plural(runs.length, "run")}: ${states || "none yet"} · ranked by ${data.objective.name} (${way})`;
+  if (runs.length === 0) return "No run has started yet.";
+  return `${plural(runs.length, "run")}: ${states} · ranked by ${data.objective.name} (${way})`;
 }
 
 function drawLegend() {
@@ -64,7 +65,7 @@ function bindControls() {
   view.metric = choices[0] ?? null;
   const redraw = (id, event, apply) => $(id).addEventListener(event, ({ target }) => {
     apply(target);
-    changed("data");
+    changed("curves");
   });
   redraw("metric", "change", (target) => { view.metric = choices[target.value]; });
   redraw("axis", "change", (target) => { view.axis = target.value; unzoom(); });
@@ -75,7 +76,10 @@ function bindControls() {
   const colours = colourings();
   $("colour").append(...colours.map(({ id, name }) => el("option", { value: id }, name)));
   view.colour = colours[0].id;
-  redraw("colour", "change", (target) => { view.colour = target.value; });
+  $("colour").addEventListener("change", ({ target }) => {
+    view.colour = target.value;
+    changed("data");
+  });
   $("theme").addEventListener("click", () => {
     setTheme(theme === "dark" ? "light" : "dark");
     changed("data");
@@ -98,6 +102,9 @@ function start() {
   $("summary").textContent = summary();
   $("footer").textContent = `Written ${data.written.replace("T", " ").replace("+00:00", " UTC")} by truesweep ${data.version}.`;
   $("space-section").hidden = data.keys.length === 0;
+  $("filterbar").hidden = runs.length < 2;
+  $("pair-section").hidden = runs.length < 2;
+  document.querySelectorAll("section .controls").forEach((node) => { node.hidden = runs.length === 0; });
   bindControls();
   makeFindings();
   makeImportance();
@@ -106,6 +113,7 @@ function start() {
   on("data", drawTable);
   makeCurves();
   if (data.keys.length) { makeParallel(); makeScatter(); }
+  makeScaling();
   makePair();
   on("focus", showDetailsIfNew);
   changed("data");

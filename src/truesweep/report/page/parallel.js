@@ -5,7 +5,7 @@ const AXIS_ROOM = 96; // pixels that an axis needs at least
 
 // An axis for each key and one for the objective, whose better end is up.
 function parallelAxes(width, height) {
-  const columns = [...data.keys.map((entry) => ({ ...entry, of: (run) => run.settings[entry.key] })),
+  const columns = [...rankedKeys().map((entry) => ({ ...entry, of: (run) => run.settings[entry.key] })),
     { key: "objective", short: data.objective.name, numeric: true, log: false,
       of: (run) => run.objective }];
   const [left, right] = [46, width - 62];
@@ -34,13 +34,13 @@ function axisScale(column, top, bottom) {
   return { at, marks: marks.map((value) => [at(value), tickText(value)]) };
 }
 
-function drawParallel(c, chart) {
+function drawParallel(c, chart, front) {
   parallel.axes = parallelAxes(chart.width, chart.height);
   const list = shown();
   const alpha = Math.max(0.16, Math.min(0.9, 7 / Math.sqrt(list.length)));
   c.lineWidth = 1.4;
   for (const run of [...list].reverse()) throughAxes(c, run, alpha);
-  parallel.axes.forEach((axis) => drawAxis(c, axis, chart.height));
+  parallel.axes.forEach((axis) => drawAxis(front, axis, chart.height));
 }
 
 function throughAxes(c, run, alpha) {
@@ -131,7 +131,7 @@ function brush(axis, from, to) {
 function makeParallel() {
   const host = $("parallel");
   host.style.minWidth = `${(data.keys.length + 1) * AXIS_ROOM}px`;
-  makeChart(host, { height: 340, draw: drawParallel, focus: focusParallel,
+  makeChart(host, { height: 340, draw: drawParallel, focus: focusParallel, axesOnTop: true,
     label: "Parallel coordinates; the filter above does the same as dragging along an axis" });
   host.addEventListener("pointerdown", (event) => {
     const [px, py] = place(event, host);

@@ -1,8 +1,10 @@
 // The objective against each key that varies.
 
 function makeScatter() {
-  $("scatter-heading").textContent = `${data.objective.name} against each`;
-  const charts = data.keys.map((entry) => {
+  const unfinished = runs.some((run) => run.objective !== null && run.state !== "completed");
+  $("scatter-heading").textContent = `${data.objective.name} against each${unfinished
+    ? " (rings: unfinished runs, their best so far)" : ""}`;
+  const charts = rankedKeys().map((entry) => {
     const host = el("div", { className: "chart" });
     $("scatter").append(el("figure", {}, host));
     return [entry, host];
@@ -14,14 +16,23 @@ function scatterChart(entry, host) {
   const state = { dots: [] };
   makeChart(host, {
     height: 210, label: `${data.objective.name} against ${entry.key}`,
-    draw: (c, chart) => drawScatter(c, chart, entry, state),
-    focus: (c) => inFocus().forEach((run) => {
-      const found = state.dots.find(([, , of]) => of === run);
-      if (!found) return;
-      dot(c, found[0], found[1], 8, ink.surface);
-      dot(c, found[0], found[1], 5.5, run.colour);
-    }),
+    draw: (c, chart, back) => drawScatter(c, chart, back, entry, state),
+    focus: (c) => focusDots(c, state),
   });
+  pointAtDots(host, state, (run) => `${entry.short} ${written(run.settings[entry.key])}`);
+}
+
+function focusDots(c, state) {
+  inFocus().forEach((run) => {
+    const found = state.dots.find(([, , of]) => of === run);
+    if (!found) return;
+    dot(c, found[0], found[1], 8, ink.surface);
+    dot(c, found[0], found[1], 5.5, run.colour);
+  });
+}
+
+// Dots of runs that tell what they are when pointed at, and open when clicked.
+function pointAtDots(host, state, say) {
   const nearest = (event) => {
     const [px, py] = place(event, host);
     let [found, least] = [null, 16];
@@ -34,15 +45,15 @@ function scatterChart(entry, host) {
   host.addEventListener("pointermove", (event) => {
     const run = nearest(event);
     hover(run);
-    if (run) runTip(event, run, `${entry.short} ${written(run.settings[entry.key])}`);
+    if (run) runTip(event, run, say(run));
     else hideTip();
   });
   host.addEventListener("pointerleave", () => { hover(null); hideTip(); });
   host.addEventListener("click", (event) => { const run = nearest(event); if (run) select(run); });
 }
 
-function drawScatter(c, chart, entry, state) {
-  const box = { left: 50, right: chart.width - 12, top: 24, bottom: chart.height - 40 };
+function drawScatter(c, chart, back, entry, state) {
+  const box = { left: 50, right: chart.width - 16, top: 24, bottom: chart.height - 40 };
   const list = shown().filter((run) => run.objective !== null
     && run.settings[entry.key] !== null && run.settings[entry.key] !== undefined);
   state.dots = [];
@@ -51,16 +62,26 @@ function drawScatter(c, chart, entry, state) {
   const pad = (high - low) * 0.06 || Math.abs(high) * 0.01 || 1;
   const y = makeScale(low - pad, high + pad, box.bottom, box.top);
   const x = scatterScale(entry, list, box);
-  drawAxes(c, box, x, y, { x: entry.short, y: "" });
+  drawAxes(back, box, x, y, { x: entry.short, y: "" });
   const alpha = Math.max(0.45, Math.min(0.95, 9 / Math.sqrt(list.length)));
   for (const run of [...list].reverse()) {
     const at = [x(x.value(run)), Math.max(box.top, y(run.objective))];
     c.globalAlpha = alpha;
-    dot(c, ...at, list.length > 150 ? 2.6 : 4, run.colour);
+    const radius = list.length > 150 ? 2.6 : 4;
+    if (run.state === "completed") dot(c, ...at, radius, run.colour);
+    else ring(c, ...at, radius, run.colour);
     state.dots.push([...at, run]);
   }
   c.globalAlpha = 1;
-  drawMedians(c, list, x, y);
+  drawMedians(c, list.filter(({ state: how }) => how === "completed"), x, y);
+}
+
+function ring(c, x, y, radius, colour) {
+  c.beginPath();
+  c.arc(x, y, radius - 0.5, 0, 2 * Math.PI);
+  c.strokeStyle = colour;
+  c.lineWidth = 1.4;
+  c.stroke();
 }
 
 function scatterScale(entry, list, box) {
@@ -87,7 +108,8 @@ function scatterScale(entry, list, box) {
 function drawMedians(c, list, x, y) {
   if (x.groups.length < 2 || list.length < x.groups.length * 2) return;
   const middles = [...x.groups].sort((a, b) => a - b).map((group) => [group,
-    median(list.filter((run) => x.value(run) === group).map((run) => run.objective))]);
+    list.filter((run) => x.value(run) === group).map((run) => run.objective)])
+    .filter(([, values]) => values.length).map(([group, values]) => [group, median(values)]);
   c.strokeStyle = ink.text;
   c.lineWidth = 1.5;
   if (!x.text) {

@@ -15,8 +15,8 @@ const view = {
   metric: null, axis: "step", logx: false, logy: false, smooth: 0, zoom: null,
 };
 
-// "data": what is drawn has changed; "focus": which run stands out.
-const listeners = { data: [], focus: [] };
+// "data": what is drawn has changed; "curves": how curves are drawn; "focus": which run stands out.
+const listeners = { data: [], curves: [], focus: [] };
 const due = new Set();
 
 function changed(kind) {

@@ -19,10 +19,10 @@ function tableColumns() {
     { id: "objective", name: data.objective.name, right, value: (run) => run.objective,
       text: (run) => number(run.objective) },
     ...seeds, ...varied,
-    { id: "tokens", name: "tokens", right, value: (run) => run.tokens, text: (run) => large(run.tokens) },
-    { id: "seconds", name: "time", right, value: (run) => run.seconds, text: (run) => duration(run.seconds) },
+    { id: "tokens", name: "tokens", right, value: (run) => run.tokens, text: (run) => large(run.tokens || null) },
+    { id: "seconds", name: "time", right, value: (run) => run.seconds, text: (run) => duration(run.seconds || null) },
     { id: "cost", name: "cost", right, title: "time × devices", value: (run) => run.cost,
-      text: (run) => duration(run.cost) },
+      text: (run) => duration(run.cost || null) },
     ...flops,
     { id: "state", name: "state", value: (run) => run.state, cell: (run) => stateChip(run.state) },
     { id: "verdict", name: "verdict", value: (run) => run.verdict?.title ?? "",
@@ -82,7 +82,7 @@ function drawTable() {
   fill($("table"), el("thead", {}, el("tr", {}, columns.map(headCell))),
     el("tbody", {}, some.map((run) => bodyRow(columns, run))));
   const note = $("table-note");
-  fill(note, list.length === 0 ? "No run is left by the filter." : runs.some((run) => run.tied)
+  fill(note, list.length === 0 ? (runs.length ? "No run is left by the filter." : "No run has started yet.") : runs.some((run) => run.tied)
     ? "= : cannot be told apart from the best. " : "");
   if (list.length > some.length) {
     note.append(el("button", { type: "button", className: "quiet",
