@@ -123,8 +123,8 @@ def _axis(override: Override, roots: Sequence[Path], seed: int) -> Axis:
         axis = _range(key, sweep)
     else:
         axis = _interval(key, sweep)
-    log = "log" in sweep.tags
-    if log and (axis.low is None or axis.low <= 0):
+    log = "log" in sweep.tags and axis.low is not None  # a choice has no scale
+    if log and (axis.low or 0) <= 0:
         raise ConfigError(f"{override.input_line}: a logarithmic scale needs numbers above zero")
     return replace(axis, log=log, values=_order(axis, getattr(sweep, "shuffle", False), seed))
 
