@@ -45,6 +45,9 @@ class Pretended:
     def fits(self, job: Job) -> bool:
         return sum(other.devices for other in self._running) + job.devices <= self.slots
 
+    def takes_up(self, job: Job) -> bool:
+        return False
+
     def start(self, job: Job, resume: bool) -> None:
         assert self.fits(job)
         job.run.begin()

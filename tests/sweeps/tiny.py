@@ -108,6 +108,7 @@ def make_sweep(
                 number=number,
                 provenance={},
                 devices=int(point.get("trainer.devices", 1)),
+                nodes=int(point.get("trainer.num_nodes", 1)),
             )
         )
     return sweep, jobs

@@ -127,7 +127,7 @@ class Driver:
             self.waiting.remove(job)
             if job.state in ENDED:  # by another driver, a moment ago
                 self._ended(job)
-            elif job.state == "running":
+            elif job.state == "running" and not self.executor.takes_up(job):
                 self.elsewhere.append(job)
             elif self._failed_elsewhere(job):
                 self.given_up += 1

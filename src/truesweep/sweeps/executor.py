@@ -25,6 +25,10 @@ class Executor(Protocol):
         """Whether there is room for a job right now."""
         ...
 
+    def takes_up(self, job: Job) -> bool:
+        """Whether a job that runs already can be started: it is one of an earlier driver's."""
+        ...
+
     def start(self, job: Job, resume: bool) -> None:
         """Start a job from its directory, from its checkpoint or from the beginning."""
         ...

@@ -64,6 +64,10 @@ class LocalPool:
         """Whether as many devices are free as a job needs."""
         return self._slots(job).fits(job.devices)
 
+    def takes_up(self, job: Job) -> bool:
+        """No: the jobs of another driver of this machine are that one's."""
+        return False
+
     def start(self, job: Job, resume: bool) -> None:
         """Start a job on free devices."""
         slots = self._slots(job)

@@ -60,6 +60,10 @@ class SlurmExecutor:
         """Whether one more job may be submitted; what the cluster has room for, it decides."""
         return len(self._running) < self.settings.array_parallelism
 
+    def takes_up(self, job: Job) -> bool:
+        """Whether an earlier driver has submitted a job, and it waits or runs."""
+        return _submitted(job) is not None
+
     def start(self, job: Job, resume: bool) -> None:
         """Submit a job, or take up one that an earlier driver has submitted.
 

@@ -10,6 +10,7 @@ from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.launch import launch
 from truesweep.jobs.nodes import Node
 from truesweep.sweeps.executor import BUSY
+from truesweep.sweeps.forks import serve_forks
 from truesweep.sweeps.source import ENDED
 
 PORTS = range(10_000, 30_000)
@@ -25,6 +26,7 @@ def work(directory: str) -> None:
         directory: The job's directory.
     """
     run = RunDirectory(Path(directory))
+    serve_forks()
     try:
         with stoppable():
             sys.exit(0 if run.status.get("state") in ENDED else _launch(run))
@@ -33,11 +35,16 @@ def work(directory: str) -> None:
 
 
 def _launch(run: RunDirectory) -> int:
+    node = this_node()
+    if node.first:
+        log = os.open(run.log(0), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
     started_in = Path(run.read_provenance().get("directory", "."))
     if started_in.is_dir():
         os.chdir(started_in)  # what relative paths in the configuration are relative to
     try:
-        return launch(run, resume=True, node=this_node())
+        return launch(run, resume=True, node=node)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return BUSY
