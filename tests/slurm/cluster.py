@@ -73,8 +73,8 @@ def _write_configuration(folder: Path, munge_socket: Path) -> Path:
         f"SlurmdSpoolDir={folder}/spool.%n",
         f"SlurmctldPidFile={folder}/slurmctld.pid",
         f"SlurmdPidFile={folder}/slurmd.%n.pid",
-        # A requeued job waits for this long, 120 s by default.
-        f"AuthInfo=socket={munge_socket},cred_expire=1",
+        # How long a requeued job waits, 120 s by default; 5 is the least.
+        f"AuthInfo=socket={munge_socket},cred_expire=5",
         "ProctrackType=proctrack/linuxproc",  # needs no cgroups
         "TaskPlugin=task/none",
         "SelectType=select/cons_tres",

@@ -1,20 +1,114 @@
 """Sweeps on a real Slurm of two nodes."""
 
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.sweeps.tiny import make_sweep
+from tests.sweeps.test_pool import results, starts
+from tests.sweeps.tiny import make_sweep, until
+from truesweep.record.metrics import read
 from truesweep.sweeps.driver import drive
+from truesweep.sweeps.job import Job
 from truesweep.sweeps.slurm import SlurmExecutor, SlurmSettings
+from truesweep.sweeps.slurm.queue import cancel, queue
 from truesweep.sweeps.source import Listed
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("slurm")]
 
 SETTINGS = SlurmSettings(cpus_per_task=1, timeout_min=10, poll_seconds=0.3)
+ON_ONE_NODE = SlurmSettings(
+    timeout_min=10, poll_seconds=0.3, additional_parameters={"nodelist": "alpha", "exclusive": True}
+)
+SLOW = {"callbacks.mishap.slow": 0.3}
 
 
-def test_jobs_of_one_node_share_the_cluster(workplace: Path) -> None:
-    sweep, jobs = make_sweep(workplace, [{"seed": 1}, {"seed": 2}])
-    assert drive(sweep, Listed(jobs), SlurmExecutor(SETTINGS), sweep.settings) == 0
-    assert [job.state for job in jobs] == ["completed"] * 2
+def slurm_id(job: Job) -> str:
+    """The allocation that a job was given."""
+    return str(json.loads((job.run.path / "slurm.json").read_text())["id"])
+
+
+def curve(job: Job) -> list[dict[str, Any]]:
+    """Its record, without what a clock says."""
+    clock = ("time", "tokens_per_second")
+    return [{k: v for k, v in row.items() if k not in clock} for row in read(job.run.metrics)]
+
+
+def trained(job: Job) -> bool:
+    """Whether it has told of a step, and trains on."""
+    return job.state == "running" and job.run.metrics.exists() and len(curve(job)) > 1
+
+
+def test_jobs_of_one_node_and_of_two_run_beside_each_other(workplace: Path) -> None:
+    two: Mapping[str, Any] = {"trainer.num_nodes": 2, "trainer.devices": 1}
+    sweep, _ = make_sweep(workplace, [{"seed": 1}, {"seed": 2}, {"seed": 1, **two}])
+    one, other, both = sweep.jobs()
+    assert both.nodes == 2
+    assert drive(sweep, Listed(sweep.jobs()), SlurmExecutor(SETTINGS), sweep.settings) == 0
+    assert [row["rank"] for row in starts(workplace)[one.id]] == [0]
+    assert sorted(row["rank"] for row in starts(workplace)[both.id]) == [0, 1]
+    found = results([one, other, both])
+    assert found[one.id] == pytest.approx(found[both.id], rel=1e-5)
+    assert found[one.id] != pytest.approx(found[other.id], rel=1e-5)
+
+
+def test_a_preempted_job_is_requeued_and_ends_as_if_nothing_had_happened(workplace: Path) -> None:
+    sweep, (broken,) = make_sweep(workplace, [SLOW], name="broken")
+    _, (unbroken,) = make_sweep(workplace, [SLOW], name="unbroken")
+
+    def preempt() -> None:
+        until(lambda: trained(broken))
+        cancel([slurm_id(broken)], "--signal=TERM")
+
+    meanwhile = threading.Thread(target=preempt)
+    meanwhile.start()
+    assert drive(sweep, Listed([broken, unbroken]), SlurmExecutor(SETTINGS), sweep.settings) == 0
+    meanwhile.join()
+    first, second = starts(workplace)[broken.id]
+    assert 0 == first["step"] < second["step"]
+    assert curve(broken) == curve(unbroken)
+    assert results([broken])[broken.id] == results([unbroken])[unbroken.id]
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+from truesweep.sweeps.directory import SweepDirectory
+from truesweep.sweeps.driver import drive
+from truesweep.sweeps.slurm import SlurmExecutor, SlurmSettings
+from truesweep.sweeps.source import Listed
+
+sweep = SweepDirectory(Path(sys.argv[1]))
+drive(sweep, Listed(sweep.jobs()), SlurmExecutor(SlurmSettings(**{settings})), sweep.settings)
+"""
+
+
+def test_a_driver_that_was_killed_comes_back_to_its_jobs(workplace: Path) -> None:
+    slow = {"callbacks.mishap.slow": 1.0}
+    sweep, jobs = make_sweep(workplace, [{**slow, "seed": 1}, {**slow, "seed": 2}])
+    code = DRIVER.format(settings=vars(ON_ONE_NODE))
+    killed = subprocess.Popen([sys.executable, "-c", code, str(sweep.path)])
+    until(lambda: any(trained(job) for job in jobs) and len(queue()) == 2)
+    killed.kill()
+    killed.wait()
+    submitted = [slurm_id(job) for job in jobs]
+    assert set(queue()) == set(submitted)  # the cluster goes on without it
+
+    back = SlurmExecutor(ON_ONE_NODE)
+    for job in jobs:
+        back.start(job, resume=True)
+    assert [slurm_id(job) for job in jobs] == submitted
+    back.stop(signal.SIGINT)
+    assert queue() == {}
+    running, waiting = sorted(jobs, key=lambda job: job.id not in starts(workplace))
+    assert running.run.status["state"] == "preempted"
+    assert running.run.status["exit_code"] == 130
+    assert running.run.status["saved_step"] > 0
+    assert waiting.state == "queued"
+    assert len(starts(workplace)) == 1
