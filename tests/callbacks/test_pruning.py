@@ -136,7 +136,9 @@ def test_a_run_that_is_not_pruned_does_without_optuna(
     assert run.status["state"] == "completed"
 
 
-def test_a_step_is_reported_once_and_asked_about_again(workplace: Path) -> None:
+def test_a_step_is_reported_once_and_asked_about_again(
+    workplace: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     made = study(workplace, rival=1.0)
     job = workplace / "job"
     asked: dict[str, Any] = {key: TRIAL[key] for key in TRIAL if key != "objective"}
@@ -146,8 +148,10 @@ def test_a_step_is_reported_once_and_asked_about_again(workplace: Path) -> None:
     assert not resumed(3, 7.0)
     assert made.trials[1].intermediate_values == {3: 0.5}
     assert not resumed(6, 2.0)  # the best so far counts
+    assert not caplog.records
     made.tell(1, state=optuna.trial.TrialState.FAIL)
     assert not resumed(9, 9.0)  # the study no longer takes reports: the training goes on
+    assert "step 9 could not be reported" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["median", "halving", "hyperband"])

@@ -258,6 +258,43 @@ def test_a_living_driver_keeps_its_trials(tmp_path: Path) -> None:
     assert one.ask() is two.ask() is None
 
 
+def test_only_one_driver_takes_a_trial_up(tmp_path: Path) -> None:
+    driver = start(tmp_path / "s", tmp_path / "log", stop_after=2)
+    lines_of(tmp_path / "log", 3)
+    driver.kill()
+    driver.join()
+    one, two = (search(tmp_path / "s", jobs=12)._trials for _ in range(2))
+    (left,), (seen,) = one.abandoned(), two.abandoned()
+    assert one.take_up(left)
+    assert not two.take_up(seen)
+    assert one.abandoned() == two.abandoned() == []
+
+
+def test_the_budget_holds_for_drivers_that_ask_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Search, "_spent", lambda self: False)
+    monkeypatch.setattr(study, "TRIES_WITHOUT_END", 3)
+    source = search(tmp_path / "s", jobs=2)
+    assert [source.ask() is None for _ in range(4)] == [False, False, True, True]
+
+
+def test_a_point_that_cannot_be_run_is_told_to_be_bad(tmp_path: Path) -> None:
+    notes: list[str] = []
+    source = search(tmp_path / "s", jobs=3, note=notes.append)
+    make = source._make
+
+    def refuse(point: Any, seed: int, trial: dict[str, Any]) -> Job:
+        if trial["number"] < 2:
+            raise ConfigError("model.width: is no multiple of model.heads")
+        return make(point, seed, trial)
+
+    source._make = refuse
+    assert len(run_all(source)) == 3
+    assert [t.state.name for t in trials(tmp_path / "s")[:2]] == ["PRUNED", "PRUNED"]
+    assert sum("is no multiple" in note for note in notes) == 2
+
+
 @pytest.mark.parametrize("place", ["one directory", "two directories", "a database"])
 def test_drivers_share_a_search(tmp_path: Path, place: str) -> None:
     shared = {"one directory": None, "two directories": str(tmp_path / "shared.journal")}
