@@ -49,6 +49,10 @@ class Curve:
         parts = (self.values[max(0, i - half) : i + half + 1] for i in range(len(self)))
         return np.array([np.median(part) for part in parts])
 
+    def tail(self) -> float:
+        """The median of the last tenth of the points, at least five: more than a spike lasts."""
+        return float(np.median(self.values[-self.window(5) :]))
+
     def window(self, least: int) -> int:
         """An odd number of points: a tenth of them, but at least so many."""
         return max(least, len(self) // 10) // 2 * 2 + 1

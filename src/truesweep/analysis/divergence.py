@@ -64,7 +64,7 @@ def _risen(train: Curve) -> Finding | None:
     if len(train) < 3:
         return None
     levels = train.levels()
-    start, last = float(train.values[0]), float(levels[-1])
+    start, last = float(train.values[0]), train.tail()
     before = np.minimum.accumulate(np.minimum(levels, start))
     best, peak = float(before[-1]), int(np.argmax(levels))
     lost = last - best > max(LOST * max(start - best, 0.0), 0.05 * abs(best), 6 * train.noise())
@@ -97,7 +97,7 @@ def _nothing_learned(train: Curve, val: Curve, baseline: float | None) -> Findin
         ), None
     if len(train) < 5:
         return None
-    start, last = float(train.values[0]), float(train.levels()[-1])
+    start, last = float(train.values[0]), train.tail()
     if start - last > max(LEARNED * abs(start), 3 * train.noise() / train.window(3) ** 0.5):
         return None
     return (

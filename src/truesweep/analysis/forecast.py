@@ -24,6 +24,9 @@ SKIPPED = 0.1
 LEAST_POINTS = 5
 LEAST_NOISE = 0.003
 """Relative error of a loss that the form itself may have, however smooth the curve is."""
+ANNEALING = 0.05
+"""What a rate's decay commonly takes off the loss, as a share of it: the scale of a prior on B,
+without which a falling rate explains a fall of any size."""
 
 
 @dataclass(frozen=True)
@@ -78,20 +81,23 @@ def forecast(losses: Curve, rates: Curve, steps_ratios: tuple[float, ...]) -> li
 def relative_rates(rates: Curve, steps: int) -> Floats:
     """The learning rate over its peak at steps 1 to `steps`, from where it was logged."""
     relative: Floats = np.interp(np.arange(1, steps + 1), rates.steps, rates.values)
-    return relative / rates.values.max()
+    return np.asarray(relative / rates.values.max())
 
 
 def _fit(losses: Curve, relative: Floats, exponent: float) -> _Fit:
-    """Least squares for E, A and B of one exponent; B is left out where it is not positive."""
+    """Penalised least squares for E, A and B of one exponent; B is left out where not positive."""
     progress = np.cumsum(relative)[losses.steps - 1]
     power = (progress / progress[-1]) ** -exponent
-    ones, rate = np.ones(len(power)), relative[losses.steps - 1]
-    design = np.stack([ones, power, rate], axis=1)
-    coefficients = np.linalg.lstsq(design, losses.values)[0]
-    if np.ptp(rate) < 1e-3 or coefficients[2] <= 0:
+    rate = relative[losses.steps - 1]
+    # The prior is one more observation: that B is zero, give or take ANNEALING of the loss.
+    design = np.stack([np.ones(len(power)), power, rate], axis=1)
+    design = np.vstack([design, [0.0, 0.0, LEAST_NOISE / ANNEALING]])
+    target = np.append(losses.values, 0.0)
+    coefficients = np.linalg.lstsq(design, target)[0]
+    if coefficients[2] <= 0:
         design = design[:, :2]
-        coefficients = np.linalg.lstsq(design, losses.values)[0]
-    residuals = losses.values - design @ coefficients
+        coefficients = np.linalg.lstsq(design, target)[0]
+    residuals = target - design @ coefficients
     variance = np.linalg.pinv(design.T @ design)[1, 1]
     return _Fit(float(coefficients[1]), float(variance), float(residuals @ residuals))
 
@@ -112,5 +118,6 @@ def _average(fits: list[_Fit], losses: Curve, steps_ratios: tuple[float, ...]) -
         spread = float(weights @ ((amplitudes**2 + variances) * share**2)) - gain**2
         margin = 1.645 * max(spread, 0.0) ** 0.5
         high = level - max(0.0, gain - margin)
-        forecasts.append(Forecast(ratio, level - gain, level - gain - margin, high))
+        loss, low = max(0.0, level - gain), max(0.0, level - gain - margin)
+        forecasts.append(Forecast(ratio, loss, low, high))
     return forecasts

@@ -22,7 +22,7 @@ WORSE = 0.01
 """The least rise of validation over its best, as a share of it, that is overfitting."""
 BETTER = 0.08
 """The least gain from twice the steps, as a share of the loss, that is worth saying."""
-BETTER_IF_CUT_OFF = 0.025
+BETTER_IF_CUT_OFF = 0.035
 """The same where training ended above half its peak rate, before anything had settled."""
 SIGNIFICANT = 3.0
 """Standard deviations of a rise over the best of many validations that noise does not explain."""

@@ -1,0 +1,78 @@
+"""What a sweep's statistics need to know of each job."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from truesweep.errors import DataError
+
+Direction = Literal["minimize", "maximize"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """One finished job.
+
+    Args:
+        id: The job's name.
+        point: What jobs share that differ by their seed only.
+        varies: The swept keys and their values, without the seed.
+        objectives: Final figures by name; None or not finite for a job that has none.
+        seed: The job's seed.
+        tokens: Targets trained on.
+        seconds: Time of training.
+        flops: Operations of the whole training; by default 6 * parameters * tokens (Kaplan et al.
+            2020).
+        parameters: The model's size.
+        standard_error: Of the objective, from the finite size of the split it was taken on.
+        samples: The objective's sums and counts by sample [M, 2], if kept; two jobs are then
+            compared sample by sample.
+    """
+
+    id: str
+    point: str
+    varies: Mapping[str, Any]
+    objectives: Mapping[str, float | None]
+    seed: int | None = None
+    tokens: int | None = None
+    seconds: float | None = None
+    flops: float | None = None
+    parameters: int | None = None
+    standard_error: float | None = None
+    samples: npt.NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def compute(self) -> float | None:
+        """Operations of the whole training."""
+        if self.flops is None and self.parameters and self.tokens:
+            return 6.0 * self.parameters * self.tokens
+        return self.flops
+
+    def value(self, objective: str) -> float:
+        """An objective, NaN where the job has none."""
+        value = self.objectives.get(objective)
+        return math.nan if value is None else float(value)
+
+
+def sign(direction: Direction) -> float:
+    """What makes less of an objective better.
+
+    Raises:
+        DataError: It is neither of the two directions.
+    """
+    if direction not in ("minimize", "maximize"):
+        raise DataError(f"the direction is {direction!r}; it is minimize or maximize")
+    return 1.0 if direction == "minimize" else -1.0
+
+
+def by_point(outcomes: Sequence[Outcome], objective: str) -> dict[str, list[Outcome]]:
+    """The jobs that have the objective, by their point."""
+    points: dict[str, list[Outcome]] = {}
+    for outcome in outcomes:
+        if math.isfinite(outcome.value(objective)):
+            points.setdefault(outcome.point, []).append(outcome)
+    return points
