@@ -21,7 +21,7 @@ def excerpts(run: Run, brief: bool = False) -> dict[str, Any]:
     broken = run.state in ("failed", "interrupted")
     rows, width = (1, 300) if brief else (3, 1200)
     return {
-        "error": None if run.error is None else scrub(run.error),
+        "error": run.error,
         "log": scrub(_last_error(run.directory.log(0), 1500 if brief else 4000)) if broken else "",
         "tables": _tables(run.directory.tables, rows, width),
         "evaluations": later_scorings(run),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from truesweep.analysis.differences import flatten
+from truesweep.config import scrub
 from truesweep.jobs.directory import RunDirectory
 from truesweep.report.history import History, read_history
 from truesweep.report.locate import read_mapping
@@ -113,9 +114,9 @@ class Run:
 
     @property
     def error(self) -> str | None:
-        """Why it failed."""
+        """Why it failed, without secrets."""
         error = self.status.get("error")
-        return None if error is None else str(error)
+        return None if error is None else scrub(str(error))
 
     def best(self, metric: str, mode: str) -> float | None:
         """The figure that belongs to the best checkpoint; before the end, the best so far."""

@@ -35,8 +35,9 @@ def _size(variable: Variable, one: Outcome) -> float | None:
 
 
 def _varies(variable: Variable, known: Sequence[Outcome]) -> bool:
-    sizes = {_size(variable, one) for one in known}
-    return None not in sizes and len(sizes) > 1 and max(sizes) > 1.05 * min(sizes)  # type: ignore
+    sizes = [_size(variable, one) for one in known]
+    told = [size for size in sizes if size is not None]
+    return bool(told) and len(told) == len(sizes) and max(told) > 1.05 * min(told)
 
 
 def _curve(
@@ -48,13 +49,11 @@ def _curve(
     best = frontier(sizes, values)
     if variable == "compute":
         best = best[values[best] <= np.minimum.accumulate(values[best])]
-    fit = fit_scaling(values[best], **{variable: sizes[best]})
+    given: dict[str, Any] = {variable: sizes[best]}
+    fit = fit_scaling(values[best], **given)
     return {
         "variable": variable,
-        "points": [
-            [one.id, size, i in best]
-            for i, (one, size) in enumerate(zip(known, sizes, strict=True))
-        ],
+        "points": [[one.id, float(sizes[i]), i in best] for i, one in enumerate(known)],
         **(_nothing(fit) if isinstance(fit, str) else _law(variable, fit)),
     }
 

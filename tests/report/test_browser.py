@@ -1,0 +1,160 @@
+"""The page as a browser shows it; skipped where there is no Chromium."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.report.browser import Page, browser, chromium
+from tests.report.conftest import MakeRun, configuration
+from truesweep.report import compare, write_report
+
+pytestmark = pytest.mark.skipif(chromium() is None, reason="no Chromium")
+LABEL = "lr=0.001 </script><script>window.hacked = 1</script><b>bold</b>"
+
+
+@pytest.fixture
+def report(sweep: Path, make_run: MakeRun) -> Path:
+    make_run(
+        "sweep/hostile",
+        configuration(optimizer__lr=0.003, model__depth=2),
+        end=2.5,
+        job={"label": LABEL, "varies": {"optimizer.lr": 0.003, "model.depth": 2}},
+    )
+    make_run(
+        "sweep/queued",
+        configuration(optimizer__lr=0.003, model__depth=4),
+        state=None,
+        job={"label": "lr=0.003 depth=4", "varies": {"optimizer.lr": 0.003, "model.depth": 4}},
+    )
+    write_report(compare([sweep]), sweep / "report.html")
+    return sweep / "report.html"
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    with browser() as opened:
+        yield opened
+
+
+def ids(page: Page) -> list[str]:
+    found: list[str] = page.run(
+        "[...document.querySelectorAll('#table tbody .link')].map(b => b.textContent)"
+    )
+    return found
+
+
+def text(page: Page, selector: str) -> str:
+    found: str = page.run(f"document.querySelector({selector!r}).textContent")
+    return found
+
+
+def painted(page: Page, selector: str) -> int:
+    """Pixels of a chart's runs that are not empty."""
+    count: int = page.run(
+        f"""(() => {{ const c = document.querySelector({selector!r} + ' .base');
+        const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+        return d.filter((v, i) => i % 4 === 3 && v > 0).length; }})()"""
+    )
+    return count
+
+
+def fill(page: Page, value: str) -> None:
+    page.run(
+        f"""(() => {{ const f = document.getElementById('filter'); f.value = {value!r};
+        f.dispatchEvent(new Event('input')); }})()"""
+    )
+    page.settle()
+
+
+def test_it_draws_asks_for_nothing_and_runs_no_names(page: Page, report: Path) -> None:
+    page.open(report)
+    assert page.problems() == []
+    assert page.requests() == [report.as_uri()]
+    assert ids(page) == ["job3", "job2", "job0", "hostile", "job1", "queued"]
+    assert painted(page, "#curves") > 1000
+    assert painted(page, "#parallel") > 1000
+    assert painted(page, "#scatter") > 100
+    assert page.run("window.hacked") is None
+    assert page.run("document.querySelectorAll('main b b, td b').length") == 0
+
+
+def test_filter_sort_and_brush(page: Page, report: Path) -> None:
+    page.open(report)
+    fill(page, "depth=4 state=completed")
+    assert ids(page) == ["job3", "job2"]
+    assert text(page, "#shown") == "2 of 6 runs"
+    fill(page, "dept=4")
+    assert "dept" in text(page, "#shown")
+    fill(page, "")
+    page.run("[...document.querySelectorAll('th button')].find(b => b.textContent == 'lr').click()")
+    assert ids(page)[:2] == ["job2", "job0"]
+    brush(page)
+    assert set(ids(page)) == {"job2", "job3", "queued"}
+    page.run("document.getElementById('clear').click()")
+    page.settle()
+    assert len(ids(page)) == 6
+
+
+def brush(page: Page) -> None:
+    """Drag over the upper half of the axis of the depth."""
+    box = page.run(
+        """(() => { const p = document.getElementById('parallel');
+        p.scrollIntoView({block: 'center'}); const b = p.getBoundingClientRect();
+        return [b.left, b.top, b.width]; })()"""
+    )
+    axes = 3
+    names = page.run("[...document.querySelectorAll('#scatter canvas.base')].map(c => c.ariaLabel)")
+    place = next(i for i, name in enumerate(names) if name.endswith("model.depth"))
+    x = box[0] + 46 + place / (axes - 1) * (box[2] - 108)
+    page.mouse("mouseMoved", x, box[1] + 30)
+    page.mouse("mousePressed", x, box[1] + 30)
+    page.mouse("mouseMoved", x, box[1] + 80)
+    page.mouse("mouseReleased", x, box[1] + 80)
+    page.settle()
+
+
+def test_a_curve_opens_its_run_and_escape_closes_it(page: Page, report: Path) -> None:
+    page.open(report)
+    x, y, _, _ = page.run(
+        "(() => { const b = document.getElementById('curves').getBoundingClientRect();"
+        "return [b.left + b.width * 0.7, b.top + b.height * 0.6, b.width, b.height]; })()"
+    )
+    page.click(x, y)
+    assert page.run("document.getElementById('details').hidden") is False
+    page.send("Input.dispatchKeyEvent", type="keyDown", key="Escape")
+    page.settle()
+    assert page.run("document.getElementById('details').hidden") is True
+
+
+def test_details_of_a_failed_run(page: Page, report: Path) -> None:
+    page.open(report)
+    page.run("document.querySelectorAll('#table tbody .link')[4].click()")
+    page.settle()
+    assert "RuntimeError: out of memory" in text(page, "#details")
+    assert "optimizer.lr" in text(page, "#details")
+
+
+def test_two_runs_side_by_side(page: Page, report: Path) -> None:
+    page.open(report)
+    rows = page.run("[...document.querySelectorAll('#pair tbody tr')].map(r => r.innerText)")
+    assert "optimizer.lr\t0.01\t0.001" in rows
+    assert not any(row.startswith("model.depth") for row in rows)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_it_fits_a_phone_and_follows_the_theme(page: Page, report: Path, dark: bool) -> None:
+    page.open(report, 390, 844, dark)
+    assert page.run("document.documentElement.scrollWidth") == 390
+    assert page.run("document.documentElement.dataset.theme") == ("dark" if dark else "light")
+    page.run("document.getElementById('theme').click()")
+    assert page.run("document.documentElement.dataset.theme") == ("light" if dark else "dark")
+    assert page.problems() == []
+
+
+def test_an_empty_sweep_says_so(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "sweep.yaml").write_text("sweeps: {objective: val/loss}\n")
+    write_report(compare([tmp_path]), tmp_path / "report.html")
+    page.open(tmp_path / "report.html")
+    assert page.problems() == []
+    assert text(page, "#summary") == "No run has started yet."

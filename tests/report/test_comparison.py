@@ -1,0 +1,156 @@
+import fcntl
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.report.conftest import MakeRun, configuration, write
+from truesweep.errors import ConfigError
+from truesweep.report import Comparison, compare
+from truesweep.report.findings import findings
+from truesweep.report.payload import label
+
+
+def ids(comparison: Comparison) -> list[str]:
+    return [run.id for run in comparison.runs]
+
+
+def test_a_sweep_is_ranked_with_what_it_varied(sweep: Path) -> None:
+    found = compare([sweep])
+    assert ids(found) == ["job3", "job2", "job0", "job1"]
+    assert found.keys == ["optimizer.lr", "model.depth"]
+    assert list(found.short.values()) == ["lr", "depth"]
+    assert [found.rank(run) for run in found.runs] == [1, 2, 3, None]
+    assert found.title == "sweep"
+
+
+def test_an_unfinished_run_has_no_rank_however_good_it_is(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    make_run("a", configuration(seed=1), end=2.0)
+    make_run("b", configuration(model__depth=3), end=1.0, state="pruned")
+    found = compare([tmp_path])
+    assert ids(found) == ["a", "b"]
+    assert [found.rank(run) for run in found.runs] == [1, None]
+    assert found.objective.of(found.runs[1]) == pytest.approx(1.1)
+
+
+def test_seeds_of_a_point_share_a_rank_and_tell_what_is_tied(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    for seed, losses in enumerate([(2.0, 2.01, 3.0), (2.04, 2.03, 3.02), (2.02, 2.02, 3.01)]):
+        for depth, loss in enumerate(losses):
+            make_run(f"d{depth}s{seed}", configuration(seed=seed, model__depth=depth), end=loss)
+    found = compare([tmp_path])
+    assert [found.rank(run) for run in found.runs] == [1] * 3 + [2] * 3 + [3] * 3
+    assert [found.tied(run) for run in found.runs] == [True] * 6 + [False] * 3
+
+
+def test_one_point_with_several_seeds_is_the_winner(make_run: MakeRun, tmp_path: Path) -> None:
+    for seed in range(3):
+        make_run(f"s{seed}", configuration(seed=seed), end=2.0 + seed)
+    found = compare([tmp_path])
+    assert ids(found) == ["s0", "s1", "s2"]
+    assert [found.rank(run) for run in found.runs] == [1, 1, 1]
+
+
+def test_more_is_better_where_it_is(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("a", configuration(model__depth=1), **{"test/bleu": 20.0})
+    make_run("b", configuration(model__depth=2), **{"test/bleu": 30.0})
+    assert ids(compare([tmp_path], "test/bleu")) == ["b", "a"]
+    assert ids(compare([tmp_path])) == ["a", "b"]  # equal losses
+
+
+def test_the_sweeps_own_direction_counts(sweep: Path) -> None:
+    settings = {"objective": ["val/loss", "train/loss"], "direction": ["maximize", "minimize"]}
+    (sweep / "sweep.yaml").write_text(yaml.safe_dump({"sweeps": settings}))
+    found = compare([sweep])
+    assert ids(found)[:3] == ["job0", "job2", "job3"]
+    assert [one.name for one in found.objectives] == ["val/loss", "train/loss"]
+
+
+def test_an_unknown_objective_is_refused(sweep: Path) -> None:
+    with pytest.raises(ConfigError, match="did you mean val/loss"):
+        compare([sweep], "val/los")
+
+
+def test_single_runs_differ_where_their_configurations_do(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    make_run("a", configuration(name="a", trainer__threads=1))
+    muon = {"_target_": "truesweep.optim.muon", "lr": 0.02, "momentum": 0.95}
+    make_run("b", configuration(name="b", trainer__threads=2, optimizer=muon))
+    found = compare([tmp_path])
+    assert found.keys == ["optimizer._target_", "optimizer.lr"]
+    assert label(found, found.runs[1]) == "optimizer=muon lr=0.02"
+
+
+def test_sort_and_filter(sweep: Path) -> None:
+    found = compare([sweep])
+    assert ids(found.filtered(["depth=4", "lr<0.005"])) == ["job2"]
+    assert ids(found.filtered(["state=failed"])) == ["job1"]
+    assert ids(found.sorted("lr")) == ["job2", "job0", "job3", "job1"]
+    assert ids(found.sorted("lr").sorted("val/loss")) == ids(found)
+    with pytest.raises(ConfigError, match="did you mean tokens"):
+        found.sorted("token")
+
+
+def test_filtering_leaves_ranks_as_they_are(sweep: Path) -> None:
+    found = compare([sweep]).filtered(["depth=2"])
+    assert [(run.id, found.rank(run)) for run in found.runs] == [("job0", 3), ("job1", None)]
+
+
+def test_cost_counts_devices(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("a", configuration(trainer__num_nodes=2))
+    make_run("b", configuration(trainer__devices=[0, 1, 2], seed=1))
+    make_run("c", configuration(trainer__devices="auto", seed=2))
+    make_run("d", configuration(seed=3), job={"devices": 1, "nodes": 3})
+    found = compare([tmp_path]).sorted("id")
+    assert [(run.seconds, run.devices, run.cost) for run in found.runs] == [
+        (5.0, 4, 20.0),
+        (5.0, 3, 15.0),
+        (5.0, 1, 5.0),
+        (5.0, 3, 15.0),
+    ]
+
+
+def test_states_of_runs_that_have_not_ended(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("queued", state=None)
+    make_run("gone", configuration(seed=1), state="running")
+    alive = make_run("alive", configuration(seed=2), state="running")
+    with (alive / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        states = {run.id: run.state for run in compare([tmp_path]).runs}
+    assert states == {"queued": "queued", "gone": "interrupted", "alive": "running"}
+    assert not (tmp_path / "gone" / ".lock").exists()  # reading leaves no trace
+
+
+def test_half_written_files_are_as_good_as_missing(make_run: MakeRun, tmp_path: Path) -> None:
+    path = make_run("a")
+    (path / "results.json").write_text('{"val/loss": 1.')
+    (path / "config.yaml").write_text("model: [")
+    (run,) = compare([path]).runs
+    assert (run.results, run.config, run.state) == ({}, {}, "completed")
+
+
+@pytest.mark.parametrize("name", ["missing", "."])
+def test_a_folder_without_runs_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=r"does not exist|holds no run"):
+        compare([tmp_path / name])
+
+
+def test_runs_are_found_below_and_counted_once(sweep: Path) -> None:
+    assert len(compare([sweep.parent, sweep, sweep / "job0"]).runs) == 4
+
+
+def test_findings_say_what_happened(sweep: Path, make_run: MakeRun) -> None:
+    (sweep / "job3" / "evaluations.jsonl").write_text('{"split": "test"}\n{"split": "val"}\n')
+    write(
+        sweep / "job0" / "results.json",
+        {"val/loss": 2.1, "verdict": {"kind": "overfitting", "text": "Overfitting since step 5."}},
+    )
+    said = {one.title: one.text for one in findings(compare([sweep]))}
+    assert "with lr=0.01 depth=4" in said["Winner"]
+    assert "1 of 4 runs: RuntimeError: out of memory" in said["Failed"]
+    assert "scored 1 more time " in said["Test split"]
+    assert "1 overfitting, of 4 runs" in said["Verdicts"]

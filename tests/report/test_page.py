@@ -1,0 +1,129 @@
+import base64
+import hashlib
+import html
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from tests.report.conftest import MakeRun, configuration, write
+from truesweep.report import compare, write_report
+from truesweep.report.html import embedded, render
+from truesweep.report.payload import payload
+
+HOSTILE = '</script><script>alert(1)</script><!-- <img src=x onerror="alert(2)"> & \u2028 @style@'
+
+
+def data_of(page: str) -> Any:
+    match = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
+    assert match is not None
+    return json.loads(match[1])
+
+
+def test_hostile_names_stay_data(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("a", configuration(name=HOSTILE), job={"label": HOSTILE, "varies": {}})
+    page = render(compare([tmp_path / "a"]))
+    assert page.count("</script>") == 2
+    assert "<img" not in page
+    assert data_of(page)["runs"][0]["label"] == HOSTILE
+    assert f"<title>{html.escape(HOSTILE)} · truesweep</title>" in page
+
+
+def test_embedded_json_means_the_same() -> None:
+    text = embedded(json.dumps(HOSTILE, ensure_ascii=False))
+    assert not set("<>&\u2028") & set(text)
+    assert json.loads(text) == HOSTILE
+
+
+def test_the_policy_allows_this_script_and_style_and_nothing_else(sweep: Path) -> None:
+    page = render(compare([sweep]))
+    policy = re.search(r'Content-Security-Policy" content="(.*?)"', page)
+    assert policy is not None
+    said = html.unescape(policy[1])
+    assert said.startswith("default-src 'none'; img-src data:;")
+    for tag in ("style", "script"):
+        (text,) = re.findall(rf"<{tag}>(.*?)</{tag}>", page, re.S)
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in said
+
+
+def test_the_page_names_no_other_address(sweep: Path) -> None:
+    page = render(compare([sweep]))
+    assert not re.findall(r"""(?:https?:)?//[a-z0-9.-]+\.[a-z]{2,}|@import|url\(""", page)
+
+
+def test_what_the_page_knows_of_a_run(sweep: Path) -> None:
+    made = payload(compare([sweep]))
+    best, failed = made["runs"][0], made["runs"][-1]
+    assert (best["id"], best["rank"], best["values"]) == ("job3", 1, [0.01, 4])
+    assert best["curves"]["val/loss"][0] == [5, 10]
+    assert failed["error"] == "RuntimeError: out of memory"
+    lr, depth = made["keys"]
+    assert (lr["short"], lr["numeric"], lr["log"]) == ("lr", True, False)
+    assert depth["key"] == "model.depth"
+
+
+def test_configurations_are_kept_as_differences_and_come_back_whole(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    make_run("a", end=1.0)
+    make_run("b", configuration(optimizer={"_target_": "truesweep.optim.muon"}), end=2.0)
+    made = payload(compare([tmp_path]))
+    changes, absent = made["runs"][1]["config"]
+    assert changes == {"optimizer._target_": "truesweep.optim.muon"}
+    assert absent == ["optimizer.betas", "optimizer.lr"]
+    assert made["runs"][0]["config"] == [{}, []]
+
+
+def test_a_failed_run_shows_its_last_error_without_secrets(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "canary-in-the-mine")
+    path = make_run("a", state="failed", error="refused: canary-in-the-mine")
+    trace = "Traceback (most recent call last):\nValueError: canary-in-the-mine"
+    (path / "logs" / "rank0.log").write_text(
+        f"first\nTraceback (most recent call last):\n{trace}\n"
+    )
+    page = render(compare([path]))
+    assert "canary" not in page
+    assert data_of(page)["runs"][0]["log"].startswith("Traceback")
+    assert "first" not in data_of(page)["runs"][0]["log"]
+
+
+def test_long_samples_are_cut(make_run: MakeRun, tmp_path: Path) -> None:
+    path = make_run("a")
+    write(path / "tables.json", {"samples": [["prompt"], [["x" * 5000]] * 9]})
+    (run,) = payload(compare([path]))["runs"]
+    _, rows = run["tables"]["samples"]
+    assert (len(rows), len(rows[0][0])) == (3, 1201)
+
+
+def test_sizes_are_drawn_only_where_they_differ(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("a", configuration(model__depth=1), parameters=1000)
+    make_run("b", configuration(model__depth=2), parameters=1000)
+    assert payload(compare([tmp_path]))["scaling"]["curves"] == []
+    make_run("c", configuration(model__depth=4), parameters=4000)
+    curves = payload(compare([tmp_path]))["scaling"]["curves"]
+    assert [curve["variable"] for curve in curves] == ["parameters", "compute"]
+    assert all(not curve["line"] and "do not bear" in curve["text"] for curve in curves)
+
+
+def test_a_law_is_drawn_where_the_points_bear_one(make_run: MakeRun, tmp_path: Path) -> None:
+    for i, size in enumerate([1e4, 3e4, 1e5, 3e5, 1e6, 3e6, 1e7]):
+        loss = 1.5 + 40 / size**0.4 - 0.1
+        make_run(f"r{i}", configuration(model__depth=i), end=loss, parameters=int(size))
+    law = payload(compare([tmp_path]))["scaling"]["curves"][0]
+    size, value, low, high = law["line"][-1]
+    assert size == 3e7
+    assert low <= value <= high
+    assert abs(value - (1.5 + 40 / size**0.4)) < 0.02
+
+
+def test_the_report_is_written_whole(sweep: Path) -> None:
+    write_report(compare([sweep]), sweep / "report.html")
+    assert (sweep / "report.html").read_text().endswith("</html>\n")
+
+
+def test_an_empty_sweep_has_a_page(tmp_path: Path) -> None:
+    (tmp_path / "sweep.yaml").write_text("sweeps: {objective: val/loss}\n")
+    assert data_of(render(compare([tmp_path])))["runs"] == []
