@@ -23,7 +23,7 @@ def measure() -> Section:
     """Score both stacks everywhere, and compare their figures over the number of ranks."""
     rows = []
     for task in TASKS:
-        folder = trained(task)
+        folder = trained(task, 0.1)
         theirs = {n: [isolated(stock_figures, task, folder, n, r) for r in RANKS] for n in SIZES}
         ours = our_figures(task)
         for name in FIGURES[task]:
@@ -61,7 +61,7 @@ def stock_figures(task: str, folder: Path, size: int, ranks: int) -> Figures:
 def our_figures(task: str) -> dict[int, list[Figures]]:
     """Runs of one step too small to change a weight, each validated and tested."""
     figures: dict[int, list[Figures]] = {size: [] for size in SIZES}
-    folder = trained(task)
+    folder = trained(task, 0.1)
     for val, test in list(pairwise(SIZES))[::2]:
         for ranks in RANKS:
             made = quietly(

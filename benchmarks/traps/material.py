@@ -83,7 +83,7 @@ def named(task: str, **splits: str) -> list[str]:
 
 
 @cache
-def trained(task: str, dropout: float = 0.1) -> Path:
+def trained(task: str, dropout: float) -> Path:
     """A model of the task in Hugging Face layout, good enough to be neither right nor wrong.
 
     Args:

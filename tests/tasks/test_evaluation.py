@@ -1,0 +1,81 @@
+"""An evaluation counts each sample once, whatever ranks, batches and types of logits there are."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from tests.tasks.on_ranks import SIZES, TASKS, Figures, figures, parts_of, validate, write_samples
+
+Found = dict[int, list[dict[str, Any]]]
+EXPECTED = {
+    "lm": {"loss", "perplexity", "samples"},
+    "translation": {"loss", "perplexity", "bleu", "chrf", "samples"},
+    "classification": {"loss", "f1_macro", "f1_weighted", "accuracy", "samples"},
+}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, _own_cache: None) -> Figures:
+    """The figures of a single rank."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("alone"))
+        write_samples(Path())
+        return figures(ranks=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_ranks_give_the_figures_of_one(
+    alone: Figures, found_by_ranks: Found, task: str, ranks: int
+) -> None:
+    for size in SIZES:
+        values = found_by_ranks[ranks][0]["figures"][task][size]
+        assert values.keys() >= EXPECTED[task]
+        assert values["samples"] == alone[task][size]["samples"] == size
+        assert values == pytest.approx(alone[task][size], rel=1e-6, abs=1e-6)
+
+
+LACKING = pytest.mark.xfail(
+    strict=True, reason="a rank that has no sentence to translate leaves out BLEU and chrF"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "task", ["lm", pytest.param("translation", marks=LACKING), "classification"]
+)
+def test_all_ranks_hold_the_same_figures(found_by_ranks: Found, task: str) -> None:
+    for found in found_by_ranks.values():
+        assert all(rank["figures"][task] == found[0]["figures"][task] for rank in found)
+
+
+def test_the_figures_would_show_a_sample_too_many(alone: Figures) -> None:
+    assert all(len({alone[task][size]["loss"] for size in SIZES}) == len(SIZES) for task in TASKS)
+    assert all(0 < alone["translation"][size]["bleu"] < 100 for size in SIZES)
+
+
+@pytest.mark.parametrize("packing", ["true", "false"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_perplexity_is_that_in_float64(packing: str, precision: str, workplace: Path) -> None:
+    write_samples(workplace)
+    asked = [f"data.packing={packing}", f"trainer.precision={precision}", "data.max_length=16"]
+    parts = parts_of("lm", "n8", "n5", *asked)
+    validate(parts)
+    nll, count = 0.0, 0
+    for batch in parts.data.val_dataloader():
+        inputs = {key: batch[key] for key in ("input_ids", "attention_mask") if key in batch}
+        with (
+            torch.inference_mode(),
+            torch.autocast("cpu", torch.bfloat16, enabled=precision != "32-true"),
+        ):
+            logits = parts.task.model.eval()(**inputs).logits.double()
+        labels = batch["labels"].flatten()
+        nll += float(cross_entropy(logits.flatten(0, 1), labels, reduction="sum"))
+        count += int((labels != -100).sum())
+    perplexity = parts.task.evaluations["val"]["val/perplexity"]
+    assert perplexity == pytest.approx(math.exp(nll / count), rel=1e-6)
