@@ -45,8 +45,13 @@ def add_jobs(
     sweep: SweepDirectory, jobs: Sequence[PlannedJob], provenance: Mapping[str, Any]
 ) -> list[Job]:
     """Directories for planned jobs; those that have one keep it."""
-    first = sum(1 for _ in sweep.path.glob("*/config.yaml"))
-    return [job.add_to(sweep, first + index, provenance) for index, job in enumerate(jobs)]
+    number = len(sweep.jobs())
+    added = []
+    for planned in jobs:
+        new = sweep.find(planned.config) is None
+        added.append(planned.add_to(sweep, number, provenance))
+        number += new
+    return added
 
 
 def record(asked: Asked, launcher: Mapping[str, Any]) -> SweepDirectory:
