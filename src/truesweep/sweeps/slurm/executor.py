@@ -110,7 +110,8 @@ class SlurmExecutor:
         deadline = time.monotonic() + SECONDS_TO_STOP
         while self._running and time.monotonic() < deadline:
             time.sleep(0.5)
-            self._ended()
+            for slurm_id in self._gone():  # one that never ran has not failed
+                del self._running[slurm_id]
         cancel(list(self._running))
         self._running.clear()
 
@@ -135,13 +136,16 @@ class SlurmExecutor:
             ) from None
 
     def _ended(self) -> list[tuple[Job, int]]:
+        return [(self._running[i], _exit_code(self._running.pop(i), i)) for i in self._gone()]
+
+    def _gone(self) -> list[str]:
+        """The allocations that are no longer in the queue."""
         self._polled_at = time.monotonic()
         try:
             there = queue()
         except (OSError, subprocess.SubprocessError):
-            return []  # no news of the jobs while Slurm is away
-        gone = [slurm_id for slurm_id in self._running if slurm_id not in there]
-        return [(self._running[i], _exit_code(self._running.pop(i), i)) for i in gone]
+            return []  # no news while Slurm is away
+        return [slurm_id for slurm_id in self._running if slurm_id not in there]
 
 
 def _submitted(job: Job) -> str | None:
