@@ -210,6 +210,18 @@ def verify(
     raise typer.Exit(work(directory, steps))
 
 
+@app.command()
+def sync(
+    directories: Annotated[
+        list[Path], typer.Argument(metavar="DIR...", help="Runs' or sweeps' directories.")
+    ],
+) -> None:
+    """Send what was recorded offline to Weights & Biases."""
+    from truesweep.commands.sync import sync as work
+
+    raise typer.Exit(work(directories))
+
+
 def main() -> None:
     """Run a command; what a user can mend ends it with one message and exit code 2."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its hints are not for our users

@@ -1,7 +1,5 @@
 """`truesweep evaluate`."""
 
-import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -9,7 +7,7 @@ from typing import Any, cast
 from pytorch_lightning import Trainer
 
 from truesweep.commands.resume import work_in
-from truesweep.commands.show import show_figures
+from truesweep.commands.show import console, show_figures
 from truesweep.config import check, redact_overrides
 from truesweep.config.update import update
 from truesweep.data import Source
@@ -47,10 +45,21 @@ def evaluate(
     if arguments and "=" not in arguments[0]:
         run = RunDirectory.open(Path(arguments[0]))
         figures = _score_run(run, arguments[1:], split, checkpoint)
+        show_figures(figures, split)
+        _show_count(run, split)
     else:
-        figures = _score_pretrained(arguments, split, config_dirs)
-    show_figures(figures, split)
+        show_figures(_score_pretrained(arguments, split, config_dirs), split)
     return 0
+
+
+def _show_count(run: RunDirectory, split: str) -> None:
+    """How often a run's own test split was looked at."""
+    looked = [row for row in run.evaluations if row["split"] == "test" and not row["overrides"]]
+    if split == "test" and len(looked) > 1:
+        console().print(
+            f"[dim]The test split of this run has been scored {len(looked)} times. A test set that "
+            "choices are made by is a validation set.[/]"
+        )
 
 
 def _one_of(option: str, value: str, known: Sequence[str]) -> None:
@@ -73,8 +82,7 @@ def _score_run(
     prepared = prepare(source, make(config, "tokenizer"), task_kind(config), labels=labels)
     task = build_task(config, loaded.model, prepared)
     figures = score(config, task, prepared, source, split)
-    record(
-        run,
+    run.record_evaluation(
         {"split": split, "checkpoint": checkpoint, "overrides": redact_overrides(overrides)},
         figures,
     )
@@ -114,10 +122,3 @@ def score(
         )
         trainer.test(task, dataloaders=data.evaluation_loader(split), verbose=False)
     return {**task.evaluations[split], **baselines(prepared, split), **task.signatures(split)}
-
-
-def record(run: RunDirectory, what: dict[str, Any], figures: dict[str, Any]) -> None:
-    """Keep every scoring of a run: a test split that is looked at often is a validation split."""
-    row = {"time": time.time(), **what, **figures}
-    with (run.path / "evaluations.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")

@@ -69,6 +69,9 @@ def show_result(run: RunDirectory, exit_code: int) -> None:
         return
     results = json.loads(run.results.read_text(encoding="utf-8"))
     out.print(_figures(results))
+    verdict = results.get("verdict", {})
+    if verdict.get("text"):
+        out.print(f"[bold]{verdict['kind'].capitalize()}.[/] {verdict['text']}")
     _show_tables(out, run)
     _show_paths(out, run, here, results)
 

@@ -16,7 +16,7 @@ import yaml
 
 from truesweep.config import fingerprint, thaw
 from truesweep.errors import ConfigError
-from truesweep.record.files import write_atomic, write_json
+from truesweep.record.files import dump_json, write_atomic, write_json
 
 State = Literal["running", "completed", "failed", "preempted", "pruned"]
 
@@ -150,8 +150,8 @@ class RunDirectory:
         """A job's place in its sweep, which is no part of what it is; empty for a single run.
 
         `sweep`: its name; `label`: what varies, in short; `varies`: the swept keys and their
-        values; `point`: what jobs share that differ by their seed only; `trial`: the study that
-        hears of every validation.
+        values, `swept` the same by short names; `point`: what jobs share that differ by their seed
+        only; `trial`: the study that hears of every validation.
         """
         file = self.path / "job.json"
         return _read_json(file) if file.exists() else {}
@@ -214,6 +214,27 @@ class RunDirectory:
         """Change some entries of `status.json`."""
         status = {**self.status, **changes, "updated": _now()}
         write_json(self.path / "status.json", status)
+
+    @property
+    def evaluations(self) -> list[dict[str, Any]]:
+        """Every scoring of the run, the one at its end first."""
+        file = self.path / "evaluations.jsonl"
+        if not file.exists():
+            return []
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+    def record_evaluation(self, what: Mapping[str, Any], figures: Mapping[str, Any]) -> None:
+        """Keep a scoring: a test split that is looked at often is a validation split.
+
+        Args:
+            what: `split`, `checkpoint` and `overrides` of the scoring.
+            figures: What came out.
+        """
+        split = what["split"]
+        kept = {key: value for key, value in figures.items() if key.startswith(f"{split}/")}
+        row = {"time": _now(), "overrides": [], **what, **kept}
+        with (self.path / "evaluations.jsonl").open("a", encoding="utf-8") as file:
+            file.write(dump_json(row) + "\n")
 
     def begin(self) -> None:
         """A job starts, or starts again."""

@@ -23,7 +23,7 @@ SUPPLIED = {
     "task": {"model", "tokenizer", "recipe", "labels", "bytes_per_target"},
     "callbacks.checkpoint": {"directory", "tell"},
     "callbacks.progress": {"total_steps"},
-    "logger": {"directory", "run_id", "run_name", "config", "job_tags"},
+    "logger": {"directory", "run_id", "run_name", "config", "job", "job_tags"},
 }
 """By group, the parameters of a target that the program gives itself; no keys of the user."""
 

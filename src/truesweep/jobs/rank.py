@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 import torch
 from rich.console import Console
 
+from truesweep.analysis.verdict import Verdict, judge
 from truesweep.callbacks import (
     Checkpoint,
     Heartbeat,
@@ -20,15 +21,19 @@ from truesweep.callbacks import (
     stoppable,
 )
 from truesweep.config import ConfigError, fingerprint, reveal
+from truesweep.jobs.baselines import baselines
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.load import save_layout
 from truesweep.jobs.logs import logs
+from truesweep.jobs.mirrors import conclude, make_mirror, warn
 from truesweep.jobs.parts import Parts, build, make
 from truesweep.jobs.results import collect_results
 from truesweep.record.files import CheckpointFiles, verify_checksum, write_json
 from truesweep.record.metrics import MetricsFile, read
 from truesweep.record.study import Reports
 from truesweep.tasks import OutOfMemory
+
+Tables = dict[str, tuple[list[str], list[list[Any]]]]
 
 
 def run_rank(directory: str, resume: bool = False) -> None:
@@ -56,7 +61,8 @@ def run_rank(directory: str, resume: bool = False) -> None:
         except BaseException as error:
             if isinstance(error, OutOfMemory):
                 write_json(run.memory, {"micro_batch_size": error.micro_batch_size})
-            job.close(getattr(error, "exit_code", 1), getattr(error, "summary", None))
+            if job.mirror is not None:
+                conclude(job.mirror, error)
             raise
 
 
@@ -74,7 +80,7 @@ class Job:
         self.config = config
         self.parts = parts
         self.metrics = MetricsFile(run.path)
-        self.mirrors = self._mirrors()
+        self.mirror = make_mirror(run, config)
         self.checkpoint: Checkpoint = make(
             config,
             "callbacks.checkpoint",
@@ -83,7 +89,7 @@ class Job:
         )
         self.trainer = parts.trainer.make(
             callbacks=self._callbacks(),
-            loggers=[self.metrics, *self.mirrors],
+            loggers=[self.metrics, *([] if self.mirror is None else [self.mirror])],
             checkpoint_io=CheckpointFiles(),
             directory=str(run.path),
         )
@@ -115,32 +121,32 @@ class Job:
         )
         if not self.trainer.is_global_zero:
             return
-        results = collect_results(self.parts, self.checkpoint, read(self.run.metrics))
+        verdict = self._verdict()
+        results = collect_results(self.parts, self.checkpoint, read(self.run.metrics), verdict)
         tables = self.parts.task.tables()
         write_json(self.run.tables, tables)
         write_json(self.run.results, results)
-        for mirror in self.mirrors:
-            for name, (columns, rows) in tables.items():
-                mirror.log_table(name, columns, rows)
-        self.close(exit_code=0, summary=results)
+        self.run.record_evaluation({"split": "test", "checkpoint": "best"}, results)
+        if self.mirror is not None:
+            self._mirror_end(results, tables, verdict)
 
-    def close(self, exit_code: int, summary: dict[str, Any] | None = None) -> None:
-        """Bring the mirrors' records to an end."""
-        for mirror in self.mirrors:
-            mirror.finish(summary or {}, exit_code=exit_code)
-
-    def _mirrors(self) -> list[Any]:
-        if not self.config["logger"]:
-            return []
-        mirror = make(
-            self.config,
-            "logger",
-            directory=self.run.path,
-            run_id=self.run.identity[:16],
-            run_name=self.config["name"],
-            config=self.config,
+    def _verdict(self) -> Verdict:
+        return judge(
+            read(self.run.metrics),
+            steps_per_epoch=self.parts.data.steps_per_epoch,
+            monitor=self.checkpoint.monitor,
+            mode=self.checkpoint.mode,
+            baseline=baselines(self.parts.prepared, "val").get("baseline/val/loss"),
         )
-        return [mirror]
+
+    def _mirror_end(self, results: dict[str, Any], tables: Tables, verdict: Verdict) -> None:
+        for name, (columns, rows) in tables.items():
+            self.mirror.log_table(name, columns, rows)
+        warn(self.mirror, verdict)
+        if getattr(self.mirror, "artifacts", False):
+            self.mirror.log_artifact([self.checkpoint.best_path, self.run.config])
+        shown = {"verdict": verdict.kind, "verdict_text": verdict.text, "state": "completed"}
+        self.mirror.finish({**results, **shown}, exit_code=0)
 
     def _callbacks(self) -> list[pl.Callback]:
         steps = self.parts.recipe.total_steps

@@ -1,7 +1,8 @@
 """The process behind `WandbLogger`: reads messages from standard input, one JSON list a line.
 
-    ["start", {directory, limits, mode, project, entity, id, name, group, tags, config}]
-    ["row", {values: {step, name: value, …}}] · ["table", {name, columns, rows, step}] · …
+    ["start", {directory, limits, mode, project, entity, id, name, group, job_type, tags, config}]
+    ["row", {values: {step, name: value, …}}] · ["table", {name, columns, rows, step}]
+    ["alert", {title, text, level}] · ["artifact", {files}]
     ["finish", {summary, exit_code}]
 
 The end of the input without `finish` means that the training was killed. A line on standard output
@@ -106,11 +107,27 @@ class Mirror:
         table = wandb.Table(columns=columns, data=rows, allow_mixed_types=True)
         self.run.log({name: table}, step=max(step or 0, self.run.step))
 
+    def alert(self, title: str, text: str, level: str) -> None:
+        """Have W&B tell the user."""
+        self.run.alert(title=title, text=text, level=level)
+
+    def artifact(self, files: list[str]) -> None:
+        """Keep files as one version of an artifact."""
+        import wandb
+
+        artifact = wandb.Artifact(f"run-{self.run.id}", type="model")
+        for file in files:
+            artifact.add_file(file)
+        self.run.log_artifact(artifact)
+
     def finish(self, summary: dict[str, Any], exit_code: int) -> None:
         """Close the run with the final figures in its summary."""
         if self.declared:  # the last row is still held back, and would go over the summary
             self.run.log({}, commit=True)
         self.run.summary.update(summary)
+        state = summary.get("state", "completed")
+        if state != "completed":
+            self.run.tags = (*(self.run.tags or ()), state)
         self.close(exit_code)
 
     def close(self, exit_code: int) -> None:

@@ -25,6 +25,9 @@ from truesweep.record.metrics import read, scalars
 
 log = logging.getLogger(__name__)
 
+TAG_LENGTH = 64
+"""Characters that W&B takes."""
+
 # Seconds that W&B may wait for its server, at the start and at the end of a run, and that the end
 # of a run waits for W&B.
 START_SECONDS, UPLOAD_SECONDS, FINISH_SECONDS = 15.0, 10.0, 28.0
@@ -47,8 +50,13 @@ class WandbLogger(Logger):
         mode: `online` needs a login, or `api_key`; without, or without a network, the run is
             recorded offline and can be sent later.
         api_key: instead of `wandb login` and of `WANDB_API_KEY`; it is written nowhere.
-        group: runs that belong together, such as the jobs of a sweep.
-        tags: labels to filter by.
+        group: runs that belong together; the sweep's name for its jobs, if none is given.
+        tags: labels to filter by, besides those of the run.
+        artifacts: keep the best checkpoint and the configuration on W&B as an artifact.
+        job: a job's place in its sweep: `sweep`, its name; `label`, what varies in short, which is
+            the name shown; `swept`, the varying keys in short with their values, kept as a block
+            of their own in the configuration.
+        job_tags: labels that follow from the run, such as its task.
     """
 
     def __init__(
@@ -63,9 +71,14 @@ class WandbLogger(Logger):
         mode: Literal["offline", "online"] = "offline",
         api_key: str | None = None,
         group: str | None = None,
-        tags: Sequence[str] = (),
+        tags: list[str] | None = None,
+        artifacts: bool = False,
+        job: Mapping[str, Any] | None = None,
+        job_tags: Sequence[str] = (),
     ) -> None:
         super().__init__()
+        job = job or {}
+        swept = {"swept": dict(job["swept"])} if job.get("swept") else {}
         self._directory = Path(directory).absolute()
         self._api_key = api_key
         self._run = {
@@ -73,11 +86,13 @@ class WandbLogger(Logger):
             "project": project,
             "entity": entity,
             "id": run_id,
-            "name": run_name,
-            "group": group,
-            "tags": list(tags),
-            "config": dict(config),
+            "name": job.get("label") or run_name,
+            "group": group or job.get("sweep"),
+            "job_type": "sweep" if job.get("sweep") else "train",
+            "tags": [tag[:TAG_LENGTH] for tag in dict.fromkeys([*(tags or []), *job_tags])],
+            "config": {**config, **swept},
         }
+        self.artifacts = artifacts
         self._began = time.monotonic()  # less what earlier processes of a resumed run took
         self._messages: queue.Queue[str | None] = queue.Queue()
         self._process: subprocess.Popen[str] | None = None
@@ -124,10 +139,21 @@ class WandbLogger(Logger):
         self._send("table", {**table, "step": step})
 
     @rank_zero_only
+    def alert(self, title: str, text: str, level: Literal["INFO", "WARN", "ERROR"]) -> None:
+        """Have W&B tell the user, as their settings there say: by mail, in a chat."""
+        self._send("alert", {"title": title, "text": text, "level": level})
+
+    @rank_zero_only
+    def log_artifact(self, files: Sequence[Path]) -> None:
+        """Keep files on W&B, as the version of an artifact that is named after the run."""
+        self._send("artifact", {"files": [str(file) for file in files]})
+
+    @rank_zero_only
     def finish(self, summary: Mapping[str, Any] | None = None, exit_code: int = 0) -> None:
         """Put `summary`, the final figures, beside the curves and close the record.
 
-        Takes at most `FINISH_SECONDS`; what is not sent by then lies in the local record.
+        Its `state`, if that is not `completed`, becomes a tag as well. Takes at most
+        `FINISH_SECONDS`; what is not sent by then lies in the local record.
         """
         self._send("finish", {"summary": scalars(summary or {}), "exit_code": exit_code})
         self._over = True

@@ -13,6 +13,7 @@ from truesweep.errors import ConfigError
 from truesweep.jobs.directory import RunDirectory
 from truesweep.record.files import dump_json, write_atomic
 from truesweep.sweeps.job import Job
+from truesweep.sweeps.labels import short_names
 from truesweep.sweeps.settings import Sweep
 
 ROOT = Path("outputs/sweeps")
@@ -169,6 +170,7 @@ class SweepDirectory:
                 "sweep": self.name,
                 "label": label,
                 "varies": dict(varies),
+                "swept": swept(varies),
                 "point": point_id(config),
                 "trial": None if trial is None else dict(trial),
                 "number": number,
@@ -198,6 +200,15 @@ def job_id(config: Mapping[str, Any]) -> str:
 def point_id(config: Mapping[str, Any]) -> str:
     """What jobs share that differ by their seed only."""
     return fingerprint({key: value for key, value in config.items() if key != "seed"})[:8]
+
+
+def swept(varies: Mapping[str, Any]) -> dict[str, Any]:
+    """What varies, as W&B can filter by it: names without dots, scalar values."""
+    names = short_names(list(varies))
+    return {
+        names[key].replace(".", "_"): str(value) if isinstance(value, dict | list) else value
+        for key, value in varies.items()
+    }
 
 
 def _place(job: Mapping[str, Any], run: RunDirectory) -> tuple[int, str]:

@@ -1,0 +1,75 @@
+"""What a run shows of itself on W&B: under which name and id, in which group, with which tags."""
+
+import os
+from typing import Any
+
+from truesweep.analysis.verdict import Verdict
+from truesweep.callbacks import Pruned, Stopped
+from truesweep.jobs.directory import RunDirectory
+from truesweep.jobs.parts import make, task_class
+from truesweep.record.wandb import WandbLogger
+from truesweep.tasks import DivergedError
+
+TASKS = {"causal": "lm", "seq2seq": "translation", "classifier": "classification"}
+
+
+def make_mirror(run: RunDirectory, config: dict[str, Any]) -> Any:
+    """The logger that mirrors a run; None where the configuration wants none."""
+    if not config["logger"]:
+        return None
+    return make(
+        config,
+        "logger",
+        directory=run.path,
+        run_id=wandb_id(run),
+        run_name=config["name"],
+        config=config,
+        job=run.job,
+        job_tags=tags(run, config),
+    )
+
+
+def wandb_id(run: RunDirectory) -> str:
+    """One id for one run, fixed by what was asked, however often it is killed and resumed.
+
+    W&B's own agent has made a run on the server already, and names it in the environment; that one
+    is kept with the run, so that a resume outside the agent goes on with it.
+    """
+    given = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
+    known = run.status.get("wandb_id")
+    if given and not known and os.environ.get("RANK", "0") == "0":
+        run.update_status(wandb_id=given)
+    return str(known or given or run.identity[:16])
+
+
+def tags(run: RunDirectory, config: dict[str, Any]) -> list[str]:
+    """Task, architecture, commit."""
+    model = config["model"]
+    architecture = model.get("architecture") or str(model.get("name_or_path", "")).rstrip("/")
+    git = run.read_provenance().get("git") or {}
+    found = [
+        TASKS[task_class(config).head],
+        str(architecture).rpartition("/")[2],
+        str(git.get("commit") or "")[:8],
+    ]
+    return [tag for tag in found if tag]
+
+
+def conclude(mirror: Any, error: BaseException) -> None:
+    """End the record of a run that did not come to its end."""
+    if isinstance(error, Stopped):
+        summary = {"state": "preempted"}
+    elif isinstance(error, Pruned):
+        summary = error.summary
+    else:
+        diverged = isinstance(error, DivergedError)
+        summary = {"state": "diverged" if diverged else "failed", "error": str(error)}
+        if isinstance(mirror, WandbLogger):
+            mirror.alert("Diverged" if diverged else "Failed", str(error), "ERROR")
+    mirror.finish(summary, exit_code=getattr(error, "exit_code", 1))
+
+
+def warn(mirror: Any, verdict: Verdict) -> None:
+    """Tell the user of a run that has come to its end and should not be left as it is."""
+    if isinstance(mirror, WandbLogger) and verdict.kind in ("overfitting", "diverged"):
+        mirror.alert(verdict.kind.capitalize(), verdict.text, "WARN")
