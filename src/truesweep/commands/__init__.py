@@ -54,6 +54,12 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Compose, check and show the plan; start nothing.")
     ] = False,
+    wandb_sweep: Annotated[
+        Path | None,
+        typer.Option(
+            help="With -m: write the sweep to this file for `wandb sweep` instead of running it."
+        ),
+    ] = None,
 ) -> None:
     """Train a model: compose, check, freeze, train, choose the best, score the test split once."""
     if multirun:
@@ -61,6 +67,10 @@ def train(
 
         if repeat:
             raise typer.BadParameter("a sweep cannot repeat a run; leave --from or -m out")
+        if wandb_sweep:
+            from truesweep.commands.wandb_sweep import write
+
+            raise typer.Exit(write(overrides or [], config_dir or [], wandb_sweep))
         raise typer.Exit(sweep(overrides or [], config_dir or [], dry_run))
     from truesweep.commands.train import train as work
 

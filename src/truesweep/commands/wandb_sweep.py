@@ -1,0 +1,26 @@
+"""`truesweep train -m --wandb-sweep FILE`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from truesweep.commands.show import console
+from truesweep.errors import ConfigError
+from truesweep.record.files import write_atomic
+from truesweep.sweeps.ask import ask
+from truesweep.sweeps.wandb_sweep import wandb_sweep
+
+
+def write(overrides: Sequence[str], config_dirs: Sequence[Path], file: Path) -> int:
+    """Write a sweep for W&B's agents, and say how they are started."""
+    if file.exists():
+        raise ConfigError(f"{file} exists; name a new file, or delete it")
+    config = wandb_sweep(ask(overrides, config_dirs))
+    write_atomic(file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    project = "truesweep"
+    console().print(
+        f"Written to {file}. To run it:\n  wandb sweep --project {project} {file}\n"
+        f"  wandb agent ENTITY/{project}/SWEEP_ID   (as often as you like)"
+    )
+    return 0
