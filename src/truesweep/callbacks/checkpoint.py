@@ -15,7 +15,7 @@ class Checkpoint(LightningCheckpoint):
 
     Args:
         directory: Where both files go.
-        tell: Called on rank 0 with the step of every `last.ckpt` that was written.
+        tell: Called on rank 0 with the name and the step of every checkpoint that was written.
         monitor: The metric that chooses the best.
         mode: Whether less or more of it is better.
         every_n_steps: Optimizer steps between two writes of `last.ckpt`, besides the one at every
@@ -26,7 +26,7 @@ class Checkpoint(LightningCheckpoint):
         self,
         *,
         directory: Path,
-        tell: Callable[[int], None] | None = None,
+        tell: Callable[[Literal["best", "last"], int], None] | None = None,
         monitor: str = "val/loss",
         mode: Literal["min", "max"] = "min",
         every_n_steps: Annotated[int, Gt(0)] | None = None,
@@ -80,15 +80,18 @@ class Checkpoint(LightningCheckpoint):
             self.best_score = float(score)
             self.best_step = steps_done(trainer)
             self.best_values = {k: float(v) for k, v in trainer.callback_metrics.items()}
-            trainer.save_checkpoint(self.best_path, weights_only=False)
+            self._save(trainer, "best")
         self.save_last(trainer)
 
     def save_last(self, trainer: pl.Trainer) -> None:
         """Write `last.ckpt`. All ranks call it, at the same step."""
-        trainer.save_checkpoint(self.last_path, weights_only=False)
+        self._save(trainer, "last")
         self.saved_step = steps_done(trainer)
+
+    def _save(self, trainer: pl.Trainer, name: Literal["best", "last"]) -> None:
+        trainer.save_checkpoint(self.directory / f"{name}.ckpt", weights_only=False)
         if self.tell is not None and trainer.is_global_zero:
-            self.tell(self.saved_step)
+            self.tell(name, steps_done(trainer))
 
     def _improves(self, score: float) -> bool:
         if score != score:  # NaN is never better

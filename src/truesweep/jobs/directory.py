@@ -12,11 +12,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+import numpy.typing as npt
 import yaml
 
 from truesweep.config import fingerprint, thaw
 from truesweep.errors import ConfigError
-from truesweep.record.files import dump_json, write_atomic, write_json
+from truesweep.record.files import dump_json, replacing, write_atomic, write_json
 
 State = Literal["running", "completed", "failed", "preempted", "pruned"]
 
@@ -197,6 +199,20 @@ class RunDirectory:
     def read_results(self) -> dict[str, Any]:
         """Final figures; empty before the end."""
         return _read_json(self.results) if self.results.exists() else {}
+
+    def write_scores(self, split: str, scores: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Keep what the best checkpoint scores on each sample of a split, in their order."""
+        (self.path / "scores").mkdir(exist_ok=True)
+        with replacing(self.path / "scores" / f"{split}.npz") as file:
+            np.savez_compressed(file, allow_pickle=False, **scores)
+
+    def read_scores(self, split: str) -> dict[str, npt.NDArray[Any]]:
+        """By name, one row a sample: `nll` and `count`, `gold` and `predicted`, BLEU's counts."""
+        file = self.path / "scores" / f"{split}.npz"
+        if not file.exists():
+            return {}
+        with np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
 
     @property
     def identity(self) -> str:

@@ -27,7 +27,7 @@ from truesweep.jobs.load import save_layout
 from truesweep.jobs.logs import logs
 from truesweep.jobs.mirrors import conclude, make_mirror, warn
 from truesweep.jobs.parts import Parts, build, make
-from truesweep.jobs.results import collect_results
+from truesweep.jobs.results import collect_results, standard_errors
 from truesweep.record.files import CheckpointFiles, verify_checksum, write_json
 from truesweep.record.metrics import MetricsFile, read
 from truesweep.record.study import Reports
@@ -85,7 +85,7 @@ class Job:
             config,
             "callbacks.checkpoint",
             directory=run.checkpoints,
-            tell=lambda step: run.update_status(step=step, saved_step=step),
+            tell=self._saved,
         )
         self.trainer = parts.trainer.make(
             callbacks=self._callbacks(),
@@ -93,6 +93,13 @@ class Job:
             checkpoint_io=CheckpointFiles(),
             directory=str(run.path),
         )
+
+    def _saved(self, name: str, step: int) -> None:
+        """A checkpoint was written."""
+        if name == "best":
+            self.run.write_scores("val", self.parts.task.sample_scores["val"])
+        else:
+            self.run.update_status(step=step, saved_step=step)
 
     def fit(self, resume: bool) -> None:
         """Train to the end, from the start or from a checkpoint."""
@@ -121,8 +128,13 @@ class Job:
         )
         if not self.trainer.is_global_zero:
             return
+        self.run.write_scores("test", self.parts.task.sample_scores["test"])
         verdict = self._verdict()
-        results = collect_results(self.parts, self.checkpoint, read(self.run.metrics), verdict)
+        results = {
+            **collect_results(self.parts, self.checkpoint, read(self.run.metrics), verdict),
+            **standard_errors(self.run.read_scores("val"), "val", self.parts.prepared),
+            **standard_errors(self.run.read_scores("test"), "test", self.parts.prepared),
+        }
         tables = self.parts.task.tables()
         write_json(self.run.tables, tables)
         write_json(self.run.results, results)

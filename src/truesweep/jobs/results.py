@@ -2,11 +2,25 @@
 
 from typing import Any
 
+import numpy.typing as npt
+
+from truesweep.analysis.uncertainty import (
+    accuracy,
+    bleu,
+    bootstrap,
+    f1_macro,
+    f1_statistics,
+    f1_weighted,
+    mean_loss,
+)
 from truesweep.analysis.verdict import Verdict
 from truesweep.callbacks import Checkpoint
+from truesweep.data.prepare import Prepared
 from truesweep.jobs.baselines import baselines
 from truesweep.jobs.parts import Parts
 from truesweep.models import count_parameters
+
+Arrays = dict[str, npt.NDArray[Any]]
 
 
 def collect_results(
@@ -20,9 +34,13 @@ def collect_results(
         rows: The rows of `metrics.jsonl`.
         verdict: What is to be said of the run.
     """
+    best = {
+        name: int(value) if name.endswith("/samples") else value
+        for name, value in checkpoint.best_values.items()
+    }
     last = rows[-1] if rows else {"time": 0.0, "tokens": 0, "step": 0}
     return {
-        **checkpoint.best_values,
+        **best,
         "best_step": checkpoint.best_step,
         **parts.task.evaluations.get("test", {}),
         **baselines(parts.prepared, "test"),
@@ -33,3 +51,27 @@ def collect_results(
         "train/steps": last["step"],
         "verdict": verdict.to_dict(),
     }
+
+
+def standard_errors(scores: Arrays, split: str, prepared: Prepared) -> dict[str, float]:
+    """How much figures would vary with another split of the same size, by the figure's name.
+
+    Loss and accuracy by their formulas, BLEU and F1 by the bootstrap.
+
+    Args:
+        scores: What was found for each sample.
+        split: The name of the split.
+        prepared: Knows the classes.
+    """
+    errors = {}
+    if "nll" in scores:
+        errors["loss"] = mean_loss(scores["nll"], scores["count"])
+    if "bleu" in scores:
+        errors["bleu"] = bootstrap(scores["bleu"], bleu)
+    if "gold" in scores:
+        gold, predicted = scores["gold"].tolist(), scores["predicted"].tolist()
+        statistics = f1_statistics(gold, predicted, len(prepared.labels or ()))
+        errors["accuracy"] = accuracy(scores["gold"] == scores["predicted"])
+        errors["f1_macro"] = bootstrap(statistics, f1_macro)
+        errors["f1_weighted"] = bootstrap(statistics, f1_weighted)
+    return {f"{split}/{name}_standard_error": e.standard_error for name, e in errors.items()}

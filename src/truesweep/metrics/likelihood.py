@@ -56,6 +56,26 @@ def token_nll(
     return nll_sum, count
 
 
+@torch.no_grad()
+def nll_by_row(logits: Tensor, labels: Tensor, chunk: int | None = None) -> tuple[Tensor, Tensor]:
+    """The same, apart for each row of a batch of B, and not differentiable.
+
+    Returns:
+        Sums in nats, float64 [B], and numbers of labels, int64 [B].
+    """
+    rows = len(labels)
+    logits, labels = logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)
+    size = max(1, (chunk or (GPU_CHUNK if logits.is_cuda else CPU_CHUNK)) // logits.shape[-1])
+    parts = [
+        cross_entropy(x.float(), y, ignore_index=IGNORED, reduction="none")
+        for x, y in zip(logits.split(size), labels.split(size), strict=True)
+    ]
+    return (
+        torch.cat(parts).view(rows, -1).sum(1, dtype=torch.float64),
+        (labels != IGNORED).view(rows, -1).sum(1),
+    )
+
+
 class _ChunkedNll(torch.autograd.Function):
     """The sum over N rows of lse(x) - (1 - s) x[y] - s mean(x), of `rows` rows at a time.
 

@@ -37,15 +37,23 @@ class _CorpusScore(SumMetric):
     @override
     def update(self, predictions: Sequence[str], references: Sequence[str]) -> None:
         """Add sentences and their references, one each, detokenised."""
+        if predictions or references:
+            self.update_counts(self.statistics(predictions, references))
+
+    def statistics(self, predictions: Sequence[str], references: Sequence[str]) -> Tensor:
+        """The counts that each sentence adds, int64 [B, counts]."""
         if len(predictions) != len(references):
             raise ValueError(f"{len(predictions)} predictions for {len(references)} references")
-        if not predictions:
-            return
         # Line ends are stripped as the command does when it reads a file.
         stripped = [[line.rstrip() for line in lines] for lines in (predictions, references)]
-        sentences = self.metric._extract_corpus_statistics(stripped[0], stripped[1:])
-        self.counts += torch.tensor(sentences, device=self.device).sum(0)
-        self.count += len(predictions)
+        counts = self.metric._extract_corpus_statistics(stripped[0], stripped[1:])
+        return torch.tensor(counts, device=self.device)
+
+    def update_counts(self, counts: Tensor) -> None:
+        """Add sentences of which `statistics` is known."""
+        self._computed = None  # as torchmetrics does around `update`
+        self.counts += counts.sum(0)
+        self.count += len(counts)
 
     @override
     def compute(self) -> Tensor:

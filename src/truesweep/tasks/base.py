@@ -27,6 +27,7 @@ from truesweep.metrics.sums import Count
 from truesweep.models import SampleDropout
 from truesweep.tasks.memory import OutOfMemory, is_out_of_memory, release_memory
 from truesweep.tasks.progress import Progress
+from truesweep.tasks.scores import Arrays, SampleScores
 from truesweep.tasks.sharding import gradients_stay_local, is_sharded, shard, whole
 
 log = logging.getLogger(__name__)
@@ -112,6 +113,8 @@ class Task(pl.LightningModule):
         self.recipe = recipe
         self.metrics = nn.ModuleDict(self.make_metrics())
         self.samples = Count()
+        self.scores = SampleScores()
+        self.sample_scores: dict[str, Arrays] = {}
         self._dropout = SampleDropout()
         self.progress = Progress()
         self.latest: dict[str, float] = {}
@@ -335,6 +338,7 @@ class Task(pl.LightningModule):
         self.progress.pause_clock()
         for metric in (*self._metrics().values(), self.samples):
             metric.reset()
+        self.scores.reset()
 
     on_test_epoch_start = on_validation_epoch_start
 
@@ -347,7 +351,7 @@ class Task(pl.LightningModule):
         self._evaluate(batch, self.test_split)
 
     def _evaluate(self, batch: Batch, split_name: str) -> None:
-        self.samples.update(sum(1 for length in batch["lengths"] if length))
+        self.samples.update(len(batch["index"]))
         self.evaluate(batch, split_name)
 
     def on_validation_epoch_end(self) -> None:
@@ -366,6 +370,7 @@ class Task(pl.LightningModule):
                 f"{split_name} has {loader.samples} samples and {counted} were counted: the "
                 "figures would be wrong. Please report this."
             )
+        self.sample_scores[split_name] = self.scores.gather()
         values = {f"{split_name}/{k}": v for k, v in figures.items() if not math.isnan(v)}
         self.evaluations[split_name] = values
         # Callbacks monitor these; every rank holds the same reduced values.

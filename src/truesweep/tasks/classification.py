@@ -10,7 +10,7 @@ from torchmetrics import Metric
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from truesweep.metrics.classification import TABLE_COLUMNS, ClassificationScores, table
-from truesweep.metrics.likelihood import IGNORED, NegativeLogLikelihood, token_nll
+from truesweep.metrics.likelihood import IGNORED, NegativeLogLikelihood, nll_by_row
 from truesweep.tasks.base import Batch, Recipe, Task, losses
 
 
@@ -57,13 +57,9 @@ class Classification(Task):
     def _drop_tokens(self, input_ids: Tensor) -> Tensor:
         unknown = self.tokenizer.unk_token_id
         special = torch.tensor(self.tokenizer.all_special_ids, device=input_ids.device)
+        ones = torch.ones(input_ids.shape, device=input_ids.device)
         # Drawn as dropout is, so that no split of the batch changes it.
-        dropped = (
-            functional.dropout(
-                torch.ones(input_ids.shape, device=input_ids.device), self.token_dropout
-            )
-            == 0
-        )
+        dropped = functional.dropout(ones, self.token_dropout) == 0
         keep = torch.isin(input_ids, special)
         substitute = unknown if unknown is not None else self.tokenizer.pad_token_id
         return torch.where(dropped & ~keep, substitute, input_ids)
@@ -79,8 +75,11 @@ class Classification(Task):
     def evaluate(self, batch: Batch, split_name: str) -> None:
         """Add one batch of classified texts."""
         logits, labels = self.logits(batch), batch["labels"]
-        nll, count = token_nll(logits, labels)
-        cast(NegativeLogLikelihood, self.metrics["loss"]).update_sums(nll, count)
+        nll, count = nll_by_row(logits, labels)
+        self.scores.add(
+            batch["index"], nll=nll, count=count, gold=labels, predicted=logits.argmax(-1)
+        )
+        cast(NegativeLogLikelihood, self.metrics["loss"]).update_sums(nll.sum(), count.sum())
         real = labels != IGNORED
         cast(ClassificationScores, self.metrics["scores"]).update(logits[real], labels[real])
 

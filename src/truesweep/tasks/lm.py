@@ -9,7 +9,12 @@ from torch import Tensor
 from torchmetrics import Metric
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from truesweep.metrics.likelihood import BitsPerByte, NegativeLogLikelihood, Perplexity
+from truesweep.metrics.likelihood import (
+    BitsPerByte,
+    NegativeLogLikelihood,
+    Perplexity,
+    nll_by_row,
+)
 from truesweep.tasks.base import Batch, Recipe, Task, losses
 from truesweep.tasks.generation import Sampling, continue_ids
 from truesweep.tasks.sharding import is_sharded
@@ -58,12 +63,17 @@ class LanguageModeling(Task):
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Sum of the cross-entropies of all next tokens."""
-        logits = self.model(
+        return losses(self.logits(batch), batch["labels"], self.label_smoothing)
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Scores [batch, length, vocabulary]."""
+        scores = self.model(
             input_ids=batch["input_ids"],
             attention_mask=batch.get("attention_mask"),
             use_cache=False,
         ).logits
-        return losses(logits, batch["labels"], self.label_smoothing)
+        assert isinstance(scores, Tensor)
+        return scores
 
     def on_test_epoch_start(self) -> None:
         """Forget the last evaluation, and what it began with."""
@@ -82,11 +92,12 @@ class LanguageModeling(Task):
         """Add one batch of windows or texts."""
         if not self.prompt and batch["lengths"][0]:
             self.prompt = batch["input_ids"][0, :PROMPT_TOKENS].tolist()
-        _, nll, count = self.loss(batch)
+        nll, count = nll_by_row(self.logits(batch), batch["labels"])
+        self.scores.add(batch["index"], nll=nll, count=count)
         bits_per_byte = cast(BitsPerByte, self.metrics["bits_per_byte"])
         bits_per_byte.bytes_per_target = self.bytes_per_target[split_name]
         for metric in self.metrics.values():
-            cast(NegativeLogLikelihood, metric).update_sums(nll, count)
+            cast(NegativeLogLikelihood, metric).update_sums(nll.sum(), count.sum())
 
     def tables(self) -> dict[str, tuple[list[str], list[list[Any]]]]:
         """A text that the model makes up behind the first words it was scored on."""

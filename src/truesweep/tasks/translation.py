@@ -8,7 +8,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from truesweep.metrics.likelihood import NegativeLogLikelihood, Perplexity
+from truesweep.metrics.likelihood import NegativeLogLikelihood, Perplexity, nll_by_row
 from truesweep.metrics.text import CorpusBleu, CorpusChrF
 from truesweep.tasks.base import Batch, Recipe, Task, losses
 from truesweep.tasks.generation import generate
@@ -59,13 +59,18 @@ class Translation(Task):
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Sum of the cross-entropies of all target tokens."""
-        logits = self.model(
+        return losses(self.logits(batch), batch["labels"], self.label_smoothing)
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Scores [batch, target length, vocabulary]."""
+        scores = self.model(
             input_ids=batch["input_ids"],
             attention_mask=batch["attention_mask"],
             decoder_input_ids=batch["decoder_input_ids"],
             use_cache=False,
         ).logits
-        return losses(logits, batch["labels"], self.label_smoothing)
+        assert isinstance(scores, Tensor)
+        return scores
 
     def make_metrics(self) -> dict[str, Metric]:
         """Loss in nats per token, perplexity; BLEU and chrF in 0–100."""
@@ -99,9 +104,10 @@ class Translation(Task):
 
     def evaluate(self, batch: Batch, split_name: str) -> None:
         """Add one batch: its loss, and what is translated of it."""
-        _, nll, count = self.loss(batch)
+        nll, count = nll_by_row(self.logits(batch), batch["labels"])
+        self.scores.add(batch["index"], nll=nll, count=count)
         for name in ("loss", "perplexity"):
-            cast(NegativeLogLikelihood, self.metrics[name]).update_sums(nll, count)
+            cast(NegativeLogLikelihood, self.metrics[name]).update_sums(nll.sum(), count.sum())
         limit = self.val_generated if split_name == "val" else None
         rows = [r for r, i in enumerate(batch["index"]) if limit is None or i < limit]
         if not rows and is_sharded(self.model):
@@ -111,8 +117,12 @@ class Translation(Task):
             return
         hypotheses = self.translate_ids(batch["input_ids"][rows], batch["attention_mask"][rows])
         references = [batch["reference"][r] for r in rows]
+        index = [batch["index"][r] for r in rows]
         for name in ("bleu", "chrf"):
-            cast(CorpusBleu, self.metrics[name]).update(hypotheses, references)
+            metric = cast(CorpusBleu, self.metrics[name])
+            counts = metric.statistics(hypotheses, references)
+            metric.update_counts(counts)
+            self.scores.add(index, **{name: counts})
         for row, hypothesis in zip(rows, hypotheses, strict=True):
             if batch["index"][row] < self.shown:
                 example = (batch["source"][row], batch["reference"][row], hypothesis)
