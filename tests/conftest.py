@@ -18,6 +18,14 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _clean_forks() -> None:
+    """Jobs are not forks of the tests' process, whose warnings are errors."""
+    from truesweep.sweeps import forks  # not before the environment is set
+
+    forks._has_one_thread = lambda: False
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A cache that all tests of a worker share, and nobody else."""
     before = os.environ.get("TRUESWEEP_CACHE")

@@ -56,19 +56,19 @@ def in_session(leader: int) -> list[int]:
 
 
 def test_jobs_that_come_to_grief_leave_the_others_alone(workplace: Path) -> None:
-    good = [{"seed": 1}, {"seed": 2}]
+    good: list[dict[str, Any]] = [{"seed": 1}, {"seed": 2}]
     bad: list[dict[str, Any]] = [
         {"callbacks.mishap.how": "fail"},
         {"callbacks.mishap.how": "memory"},
         {"callbacks.mishap.how": "kill"},
-        DIVERGES,
+        dict(DIVERGES),
         {"callbacks.mishap.how": "hang"},
     ]
-    points = [*bad[:2], good[0], *bad[2:], good[1]]
+    points: list[dict[str, Any]] = [*bad[:2], good[0], *bad[2:], good[1]]
     sweep, jobs = make_sweep(workplace, points, stall_minutes=10 / 60)
     assert drive_here(sweep) == 1
     fine = [job for job in jobs if job.varies in good]
-    errors = [job.run.status.get("error") for job in jobs if job not in fine]
+    errors = [str(job.run.status.get("error")) for job in jobs if job not in fine]
     named = ["nothing good", "out of memory: CUDA", "SIGKILL", "infinite or NaN", "hanging: "]
     assert all(name in error for name, error in zip(named, errors, strict=True))
     assert [job.state for job in fine] == ["completed"] * 2
@@ -92,7 +92,8 @@ def test_jobs_share_neither_memory_nor_cores_nor_environment(
 ) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "SLURM_PROCID"):
         monkeypatch.setenv(name, "1")
-    points = [{"callbacks.mishap.how": "memory"}, {"seed": 1}, {"seed": 2}, {"seed": 3}]
+    points: list[dict[str, Any]] = [{"seed": seed} for seed in range(4)]
+    points[0] = {"callbacks.mishap.how": "memory"}
     sweep, jobs = make_sweep(workplace, points)
     assert drive_here(sweep) == 1
     (first,), *others = (starts(workplace)[job.id] for job in jobs)
@@ -135,7 +136,8 @@ def test_nothing_is_left_of_a_job_whose_main_process_is_killed(workplace: Path) 
     assert len(in_session(leader)) >= 3
     os.kill(leader, signal.SIGKILL)
     ended: list[tuple[Job, int]] = []
-    until(lambda: bool(ended.extend(pool.wait(0.1)) or ended))
+    while not ended:
+        ended = pool.wait(0.1)
     assert ended == [(job, -signal.SIGKILL)]
     until(lambda: not in_session(leader), 5)
     assert not job.run.alive

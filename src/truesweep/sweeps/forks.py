@@ -5,23 +5,31 @@ import os
 import signal
 import socket
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import connection, forkserver, resource_tracker
+from pathlib import Path
 from typing import Any
 
 from truesweep.callbacks import SIGNALS
 
 
 def warm_up(modules: Sequence[str]) -> None:
-    """Start this process' server, if it does not run; the imports take it seconds, meanwhile.
+    """Start this process' server, if it does not run.
+
+    Called early, before anything has started threads, this takes no time: the server is a fork of
+    this process. Later it is an interpreter of its own, which imports for seconds.
 
     Signals to the driver's process group are not for the server: the driver decides what happens
     to jobs. It keeps them blocked, and so do its children until they `unblock`.
 
     Args:
-        modules: What the server imports.
+        modules: What the server imports, if this process has not.
     """
+    mine: Any = forkserver._forkserver  # type: ignore[attr-defined]
+    if mine._forkserver_pid is None and _has_one_thread():
+        serve_forks()
     multiprocessing.set_forkserver_preload(list(modules))
     with _blocked():
         resource_tracker.ensure_running()  # which unblocks some
@@ -58,6 +66,23 @@ def serve_forks() -> None:
     os.close(alive_read)
     mine._forkserver_address, mine._forkserver_alive_fd = address, alive_write
     mine._forkserver_pid = pid
+
+
+def _has_one_thread() -> bool:
+    """Whether a fork of this process is whole; only Linux tells.
+
+    OpenBLAS, which numpy and scipy bring along, ends its idle threads before a fork by itself, so
+    what counts is what is left after one.
+    """
+    tasks = Path("/proc/self/task")
+    if not tasks.is_dir():
+        return False
+    with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # Python 3.12's
+        pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    return len(list(tasks.iterdir())) == 1
 
 
 def _serve(listener: socket.socket, alive_read: int, alive_write: int) -> None:

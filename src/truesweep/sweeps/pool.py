@@ -10,8 +10,9 @@ from truesweep.errors import ConfigError
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.parts import make
 from truesweep.jobs.trainer import TrainerSettings
+from truesweep.sweeps.forks import warm_up
 from truesweep.sweeps.job import Job
-from truesweep.sweeps.process import JobProcess
+from truesweep.sweeps.process import PRELOADED, JobProcess
 from truesweep.sweeps.slots import Slots, cpu_slots, gpu_slots
 
 SECONDS_TO_STOP = 30.0
@@ -27,6 +28,7 @@ class LocalPool:
     """
 
     def __init__(self, slots: int | None = None) -> None:
+        warm_up(PRELOADED)  # before planning has started threads
         self.gpus = gpu_slots(slots)
         self.cores = cpu_slots(slots)
         self._running: dict[str, tuple[JobProcess, Slots, list[int]]] = {}
