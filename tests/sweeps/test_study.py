@@ -40,7 +40,7 @@ def start(
     """A driver in a process of its own."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.sweeps.search_driver"])
-    driver = context.Process(target=drive, args=(folder, log, storage, stop_after))
+    driver = context.Process(target=drive, args=(folder, log, storage, stop_after), daemon=True)
     driver.start()
     return driver
 
@@ -346,3 +346,15 @@ def test_what_cannot_be_searched_says_why(tmp_path: Path, monkeypatch: pytest.Mo
         search(tmp_path / "d", objective="val/accuracy")
     with pytest.raises(ConfigError, match="the database cannot be opened"):
         search(tmp_path / "e", storage="nosuch://host/db")
+    with pytest.raises(ConfigError, match="holds a password"):
+        search(tmp_path / "e", storage="postgresql://me:hunter2@host/db")
+
+
+def test_a_password_stays_in_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DB_SECRET", "hunter2")
+    storage = f"sqlite:///{tmp_path}/${{oc.env:DB_SECRET}}.db"
+    (job,) = run_all(search(tmp_path / "s", storage=storage, jobs=1))
+    assert (tmp_path / "hunter2.db").exists()
+    assert job.run.job["trial"]["storage"] == storage

@@ -1,5 +1,6 @@
 """The `sweeps` node: what is varied, how points are chosen, how much may be spent."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,8 @@ Direction = Literal["minimize", "maximize"]
 
 HIGHER_IS_BETTER = ("bleu", "chrf", "f1_macro", "f1_weighted", "accuracy", "tokens_per_second")
 """Last parts of metrics of which more is better; of all others less is."""
+
+_PASSWORD = re.compile(r"://[^/@:]*:(?!\$\{)[^/@]+@")
 
 
 @dataclass(kw_only=True, frozen=True)
@@ -87,6 +90,12 @@ class Sweep:
             )
         if self.pruner is not None and len(self.objectives) > 1:
             raise ConfigError("sweeps.pruner: jobs with several objectives cannot be pruned")
+        if self.storage is not None and _PASSWORD.search(self.storage):
+            raise ConfigError(
+                "sweeps.storage: holds a password, which would be written into every job's "
+                "directory; let it stand in the environment, as in "
+                "'postgresql://user:${oc.env:DB_PASSWORD}@host/name'"
+            )
 
     @property
     def objectives(self) -> list[str]:

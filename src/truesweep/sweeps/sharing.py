@@ -6,6 +6,7 @@ import os
 import threading
 import time
 import uuid
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,8 +43,9 @@ class Drivers:
         self._locks = directory / ".drivers"
         self._locks.mkdir(exist_ok=True)
         self._seen: dict[str, tuple[float, float]] = {}
-        self._descriptor = os.open(self._lock(self.me), os.O_RDWR | os.O_CREAT, 0o644)
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        descriptor = os.open(self._lock(self.me), os.O_RDWR | os.O_CREAT, 0o644)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        weakref.finalize(self, os.close, descriptor)
         if shared:
             threading.Thread(target=self._beat, daemon=True).start()
 

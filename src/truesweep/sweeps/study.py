@@ -9,10 +9,11 @@ running is taken up by the next one: its point leads to the same configuration, 
 directories, which go on from their checkpoints.
 """
 
-import logging
 import statistics
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
+
+from rich.console import Console
 
 from truesweep.config.points import Point, Space
 from truesweep.errors import ConfigError, UserError
@@ -27,12 +28,15 @@ from truesweep.sweeps.trials import JOBS, End, Trials
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-log = logging.getLogger(__name__)
-
 TRIES = 20
 """Suggestions in a row without a job, after which a new point of a finite space is chosen."""
 TRIES_WITHOUT_END = 200
 """The same for a space that cannot be listed; all of it seems to be excluded then."""
+
+
+def say(text: str) -> None:
+    """Show a note; a live table lets it pass above itself."""
+    Console(stderr=True, highlight=False).print(text, soft_wrap=True)
 
 
 class MakeJob(Protocol):
@@ -70,7 +74,7 @@ class Search:
         settings: Sweep,
         make: MakeJob,
         seed: int = 0,
-        note: Callable[[str], None] = log.info,
+        note: Callable[[str], None] = say,
     ) -> None:
         self._space = space
         self._settings = settings
