@@ -35,11 +35,6 @@ def test_the_last_part_of_a_key_unless_it_is_ambiguous() -> None:
 
 
 def test_labels_tell_jobs_apart() -> None:
-    jobs: list[dict[str, Any]] = [
-        {"a.lr": 0.123456},
-        {"a.lr": 0.1234561},
-        {"a.lr": 0.2},
-        {"a.x": "p/t"},
-        {"a.x": "q/t"},
-    ]
+    rates: list[dict[str, Any]] = [{"a.lr": lr} for lr in (0.123456, 0.1234561, 0.2)]
+    jobs = [*rates, {"a.x": "p/t"}, {"a.x": "q/t"}]
     assert labels(jobs) == ["lr=0.123456", "lr=0.1234561", "lr=0.2", "x=t", "x=t #2"]

