@@ -59,8 +59,16 @@ def test_what_the_page_knows_of_a_run(sweep: Path) -> None:
     assert best["curves"]["val/loss"][0] == [5, 10]
     assert failed["error"] == "RuntimeError: out of memory"
     lr, depth = made["keys"]
-    assert (lr["short"], lr["numeric"], lr["log"]) == ("lr", True, False)
-    assert depth["key"] == "model.depth"
+    assert (lr["short"], lr["numeric"], depth["key"]) == ("lr", True, "model.depth")
+
+
+def test_values_that_follow_by_factors_stand_on_a_logarithmic_axis(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    for i, lr in enumerate([1e-4, 3e-4, 1e-3, 3e-3]):
+        make_run(f"r{i}", configuration(optimizer__lr=lr, model__depth=2 + i))
+    keys = payload(compare([tmp_path]))["keys"]
+    assert {key["short"]: key["log"] for key in keys} == {"depth": False, "lr": True}
 
 
 def test_configurations_are_kept_as_differences_and_come_back_whole(
@@ -88,6 +96,14 @@ def test_a_failed_run_shows_its_last_error_without_secrets(
     assert "canary" not in page
     assert data_of(page)["runs"][0]["log"].startswith("Traceback")
     assert "first" not in data_of(page)["runs"][0]["log"]
+
+
+def test_the_rank_that_raised_is_heard(make_run: MakeRun, tmp_path: Path) -> None:
+    path = make_run("a", state="failed", error="a rank failed")
+    (path / "logs" / "rank0.log").write_text("waiting\n")
+    trace = "Traceback (most recent call last):\nValueError: on rank 1"
+    (path / "logs" / "rank1.log").write_text(f"noise\n{trace}\n")
+    assert payload(compare([path]))["runs"][0]["log"] == trace
 
 
 def test_long_samples_are_cut(make_run: MakeRun, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from truesweep.config import scrub
 from truesweep.report.run import Run
 
+TRACEBACK = "Traceback (most recent call last)"
 TAIL = 20_000
 """Bytes at the end of a log in which its last error is looked for."""
 
@@ -22,22 +23,27 @@ def excerpts(run: Run, brief: bool = False) -> dict[str, Any]:
     rows, width = (1, 300) if brief else (3, 1200)
     return {
         "error": run.error,
-        "log": scrub(_last_error(run.directory.log(0), 1500 if brief else 4000)) if broken else "",
+        "log": scrub(_last_error(run, 1500 if brief else 4000)) if broken else "",
         "tables": _tables(run.directory.tables, rows, width),
         "evaluations": later_scorings(run),
     }
 
 
-def _last_error(log: Path, width: int) -> str:
-    """The last traceback of a log, or its end."""
+def _last_error(run: Run, width: int) -> str:
+    """The last traceback of the first rank that has one, or the end of the first rank's log."""
+    logs = sorted((run.directory.path / "logs").glob("rank*.log"))
+    ends = [_end(log) for log in logs]
+    raised = [text[text.rfind(TRACEBACK) :] for text in ends if TRACEBACK in text]
+    return (raised or ends or [""])[0].strip()[-width:]
+
+
+def _end(log: Path) -> str:
     try:
         with log.open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - TAIL))
-            text = file.read().decode(errors="replace")
+            return file.read().decode(errors="replace")
     except OSError:
         return ""
-    start = text.rfind("Traceback (most recent call last)")
-    return text[max(start, 0) :].strip()[-width:]
 
 
 def _tables(path: Path, rows: int, width: int) -> dict[str, Any]:

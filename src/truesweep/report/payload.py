@@ -8,6 +8,7 @@ from typing import Any
 import truesweep
 from truesweep.analysis.differences import ABSENT, flatten
 from truesweep.analysis.importance import importance
+from truesweep.analysis.ranges import spacing_of
 from truesweep.report.comparison import Comparison
 from truesweep.report.excerpts import excerpts
 from truesweep.report.findings import TITLES, findings
@@ -18,9 +19,6 @@ from truesweep.report.varying import setting
 
 FACTS = ("python", "packages", "git", "hardware", "data")
 """What is told of where a run's numbers come from."""
-
-LOG_SPAN = 30
-"""Values whose largest is so many times the smallest stand on a logarithmic axis."""
 
 
 def payload(comparison: Comparison) -> dict[str, Any]:
@@ -50,7 +48,7 @@ def _key(comparison: Comparison, key: str) -> dict[str, Any]:
     values = [v for run in comparison.runs if (v := setting(run, key)) is not None]
     numbers = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
     numeric = len(numbers) == len(values) and len(set(numbers)) > 1
-    log = numeric and min(numbers) > 0 and max(numbers) / min(numbers) >= LOG_SPAN
+    log = numeric and spacing_of(sorted(set(numbers))) == "log"
     return {"key": key, "short": comparison.short[key], "numeric": numeric, "log": log}
 
 

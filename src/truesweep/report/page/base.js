@@ -34,7 +34,7 @@ function number(value, digits = 4) {
 function written(value) {
   if (value === undefined) return "—";
   if (value === null) return "null";
-  if (typeof value === "number") return number(value, 6);
+  if (typeof value === "number") return Number.isInteger(value) ? String(value) : number(value, 6);
   if (Array.isArray(value)) return `[${value.map(written).join(", ")}]`;
   if (typeof value === "object") return JSON.stringify(value);
   return String(value);

@@ -107,8 +107,13 @@ function drawAxes(c, box, x, y, names) {
   }
   c.textBaseline = "top";
   c.textAlign = "center";
+  let taken = -Infinity; // to where labels stand already
   for (const value of x.marks ?? ticks(x, Math.max(2, (box.right - box.left) / 90))) {
-    c.fillText(x.text ? x.text(value) : tickText(value), x(value), box.bottom + 8);
+    const text = x.text ? x.text(value) : tickText(value);
+    const half = c.measureText(text).width / 2;
+    if (x(value) - half < taken + 6) continue;
+    c.fillText(text, x(value), box.bottom + 8);
+    taken = x(value) + half;
   }
   c.strokeStyle = ink.line;
   line(c, [[box.left, box.bottom + 0.5], [box.right, box.bottom + 0.5]]);

@@ -2,8 +2,8 @@
 
 // Plasma (van der Walt & Smith 2015), cut where it would vanish into the page.
 const RAMPS = {
-  light: ["#1b0c8a", "#4b03a1", "#7d03a8", "#a82296", "#cb4679", "#e56b5d", "#f08a45"],
-  dark: ["#f6f06a", "#fdca40", "#fca338", "#f48849", "#db5c68", "#b93289", "#8f22b0"],
+  light: ["#1b0c8a", "#4b03a1", "#7d03a8", "#a82296", "#cb4679", "#dd6152", "#dc742f"],
+  dark: ["#f6f06a", "#fdca40", "#fca338", "#f48849", "#db5c68", "#c03a91", "#a83fc8"],
 };
 // Okabe & Ito 2008, the yellow left out, grey added.
 const PALETTES = {

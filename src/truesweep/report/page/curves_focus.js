@@ -72,6 +72,7 @@ function makeCurves() {
   });
   on("curves", curves.chart.redraw);
   host.tabIndex = 0;
+  host.setAttribute("role", "group");
   host.setAttribute("aria-label", "Curves: up and down go through the runs, Enter opens one");
   host.addEventListener("pointermove", (event) => {
     const [px, py] = place(event, host);

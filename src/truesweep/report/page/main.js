@@ -100,7 +100,9 @@ function start() {
   dark.addEventListener("change", () => { setTheme(dark.matches ? "dark" : "light"); changed("data"); });
   $("title").textContent = data.title;
   $("summary").textContent = summary();
-  $("footer").textContent = `Written ${data.written.replace("T", " ").replace("+00:00", " UTC")} by truesweep ${data.version}.`;
+  const going = runs.some(({ state }) => state === "running" || state === "queued");
+  const again = going ? " Jobs are not done yet: reload for newer figures." : "";
+  $("footer").textContent = `Written ${data.written.replace("T", " ").replace("+00:00", " UTC")} by truesweep ${data.version}.${again}`;
   $("space-section").hidden = data.keys.length === 0;
   $("filterbar").hidden = runs.length < 2;
   $("pair-section").hidden = runs.length < 2;

@@ -29,9 +29,10 @@ function axisScale(column, top, bottom) {
   const up = column.key === "objective" && less ? [top, bottom] : [bottom, top];
   const scale = makeScale(...range, ...up, column.log);
   const unique = [...new Set(values)];
-  const marks = column.key !== "objective" && unique.length <= 9 ? unique : ticks(scale, 5);
+  const listed = column.key !== "objective" && unique.length <= 9;
+  const marks = listed ? unique : ticks(scale, 5);
   const at = (value) => Math.min(bottom, Math.max(top, scale(value)));
-  return { at, marks: marks.map((value) => [at(value), tickText(value)]) };
+  return { at, marks: marks.map((value) => [at(value), (listed ? written : tickText)(value)]) };
 }
 
 function drawParallel(c, chart, front) {
@@ -60,13 +61,16 @@ function drawAxis(c, axis, height) {
   c.textAlign = "left";
   c.lineWidth = 3;
   c.strokeStyle = ink.surface;
-  for (const [y, text] of axis.marks) {
+  let taken = Infinity; // labels are set from the bottom up
+  for (const [y, text] of [...axis.marks].sort((a, b) => b[0] - a[0])) {
+    c.fillStyle = ink.muted;
+    c.fillRect(axis.x - 2, y - 0.5, 5, 1);
+    if (y > taken - 14) continue;
+    taken = y;
     const cut = text.length > 14 ? `${text.slice(0, 13)}…` : text;
     c.strokeText(cut, axis.x + 6, y);
     c.fillStyle = ink.text;
     c.fillText(cut, axis.x + 6, y);
-    c.fillStyle = ink.muted;
-    c.fillRect(axis.x - 2, y - 0.5, 5, 1);
   }
   c.textAlign = "center";
   c.fillStyle = ink.text;

@@ -94,7 +94,7 @@ function scatterScale(entry, list, box) {
     const scale = makeScale(entry.log ? low / room : low - room, entry.log ? high * room : high + room,
       box.left, box.right, entry.log);
     const fits = unique.length <= 6 && (box.right - box.left) / unique.length > 34;
-    return Object.assign(scale, { value: of, groups: unique, marks: fits && !entry.log ? values : undefined });
+    return Object.assign(scale, { value: of, groups: unique, ...(fits && !entry.log && { marks: values.sort((a, b) => a - b), text: written }), line: true });
   }
   const names = unique.map(written);
   const gap = (box.right - box.left) / names.length;
@@ -112,7 +112,7 @@ function drawMedians(c, list, x, y) {
     .filter(([, values]) => values.length).map(([group, values]) => [group, median(values)]);
   c.strokeStyle = ink.text;
   c.lineWidth = 1.5;
-  if (!x.text) {
+  if (x.line) {
     c.globalAlpha = 0.7;
     line(c, middles.map(([group, value]) => [x(group), y(value)]));
     c.globalAlpha = 1;
