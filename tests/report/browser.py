@@ -80,6 +80,11 @@ class Page:
         self.wait_for("Page.loadEventFired")
         self.settle()
 
+    def leave(self) -> None:
+        """Forget the page that was open; the next one has a target of its own."""
+        self.session = None
+        self.events = []
+
     def run(self, script: str) -> Any:
         """The value of an expression in the page."""
         answer = self.send(

@@ -31,10 +31,16 @@ def report(sweep: Path, make_run: MakeRun) -> Path:
     return sweep / "report.html"
 
 
+@pytest.fixture(scope="module")
+def opened() -> Iterator[Page]:
+    with browser() as page:
+        yield page
+
+
 @pytest.fixture
-def page() -> Iterator[Page]:
-    with browser() as opened:
-        yield opened
+def page(opened: Page) -> Page:
+    opened.leave()
+    return opened
 
 
 def ids(page: Page) -> list[str]:
