@@ -7,8 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.commands.conftest import SMALL, data, truesweep
-from tests.commands.test_train import start, values, wait_for_rows
+from tests.commands.conftest import SMALL, data, start, truesweep, values, wait_for_rows
 from truesweep.commands.train import train
 from truesweep.jobs.directory import RunDirectory
 
