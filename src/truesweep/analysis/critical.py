@@ -26,6 +26,8 @@ def critical_values(errors: tuple[float, ...], freedom: int | None, alpha: float
         freedom: Degrees of freedom of the pooled variance; None where it is known.
         alpha: The error rate that is allowed.
     """
+    if len(errors) < 2:
+        return [0.0] * len(errors)  # nothing to be told apart from
     known = {error: _critical(errors, i, freedom, alpha) for i, error in enumerate(errors)}
     return [known[error] for error in errors]
 

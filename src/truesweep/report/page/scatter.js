@@ -93,8 +93,8 @@ function scatterScale(entry, list, box) {
     const room = entry.log ? (high / low) ** 0.06 : (high - low) * 0.06;
     const scale = makeScale(entry.log ? low / room : low - room, entry.log ? high * room : high + room,
       box.left, box.right, entry.log);
-    const fits = unique.length <= 6 && (box.right - box.left) / unique.length > 34;
-    return Object.assign(scale, { value: of, groups: unique, ...(fits && !entry.log && { marks: values.sort((a, b) => a - b), text: written }), line: true });
+    const few = unique.length <= 9;
+    return Object.assign(scale, { value: of, groups: unique, ...(few && { marks: values.sort((a, b) => a - b), text: written }), line: true });
   }
   const names = unique.map(written);
   const gap = (box.right - box.left) / names.length;
