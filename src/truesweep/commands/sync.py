@@ -4,13 +4,12 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from truesweep.errors import ConfigError
-from truesweep.jobs.directory import RunDirectory
 
 SECONDS_TO_ANSWER = 10
 """How long the server may take to show that it is there."""
@@ -24,8 +23,8 @@ def sync(directories: Sequence[Path]) -> int:
     A record holds its run's id and its whole curve, so it arrives as the one run that it is.
     """
     out = Console(highlight=False)
-    runs = [run for directory in directories for run in runs_in(directory)]
-    records = [record for run in runs for record in records_of(run)]
+    folders = [folder for directory in directories for folder in recorded_in(directory)]
+    records = [record for folder in folders for record in records_of(folder)]
     if not records:
         raise ConfigError(
             f"{', '.join(map(str, directories))}: no W&B record; the runs had logger=none"
@@ -58,24 +57,25 @@ def _require_server() -> None:
         ) from None
 
 
-def runs_in(directory: Path) -> Iterator[RunDirectory]:
-    """The run that a directory is, or the jobs of the sweep that it is.
+def recorded_in(directory: Path) -> list[Path]:
+    """A run's directory, or a sweep's and those of its jobs.
 
     Raises:
         ConfigError: It is neither.
     """
-    configs = [directory / "config.yaml", *sorted(directory.glob("*/config.yaml"))]
-    found = [RunDirectory(config.parent.absolute()) for config in configs if config.is_file()]
-    if not found:
+    if (directory / "config.yaml").is_file():
+        return [directory]
+    jobs = sorted(config.parent for config in directory.glob("*/config.yaml"))
+    if not jobs:
         raise ConfigError(f"{directory}: neither a run's directory nor a sweep's")
-    yield from found
+    return [*jobs, directory]
 
 
-def records_of(run: RunDirectory) -> list[Path]:
-    """The folders of a run's W&B records."""
+def records_of(folder: Path) -> list[Path]:
+    """The folders of W&B's records that lie in a directory."""
     return [
         path
-        for path in sorted((run.path / "wandb").glob("*run-*"))
+        for path in sorted((folder / "wandb").glob("*run-*"))
         if path.is_dir() and not path.is_symlink()
     ]
 

@@ -138,7 +138,7 @@ class Job:
         tables = self.parts.task.tables()
         write_json(self.run.tables, tables)
         write_json(self.run.results, results)
-        self.run.record_evaluation({"split": "test", "checkpoint": "best"}, results)
+        self.run.record_evaluation({"split": "test", "checkpoint": "best", "own": True}, results)
         if self.mirror is not None:
             self._mirror_end(results, tables, verdict)
 

@@ -54,8 +54,8 @@ class WandbLogger(Logger):
         tags: labels to filter by, besides those of the run.
         artifacts: keep the best checkpoint and the configuration on W&B as an artifact.
         job: a job's place in its sweep: `sweep`, its name; `label`, what varies in short, which is
-            the name shown; `swept`, the varying keys in short with their values, kept as a block
-            of their own in the configuration.
+            the name shown; `type`, W&B's job type; `swept`, the varying keys in short with their
+            values, kept as a block of their own in the configuration.
         job_tags: labels that follow from the run, such as its task.
     """
 
@@ -88,7 +88,7 @@ class WandbLogger(Logger):
             "id": run_id,
             "name": job.get("label") or run_name,
             "group": group or job.get("sweep"),
-            "job_type": "sweep" if job.get("sweep") else "train",
+            "job_type": job.get("type") or ("sweep" if job.get("sweep") else "train"),
             "tags": [tag[:TAG_LENGTH] for tag in dict.fromkeys([*(tags or []), *job_tags])],
             "config": {**config, **swept},
         }

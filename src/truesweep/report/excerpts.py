@@ -67,9 +67,9 @@ def _cut(cell: Any, width: int) -> Any:
 
 
 def later_scorings(run: Run) -> int:
-    """How often the test split was scored after the run itself had."""
+    """How often the run's own test split was scored after the run itself had."""
     try:
-        text = (run.directory.path / "evaluations.jsonl").read_text(encoding="utf-8")
-        return sum(json.loads(line).get("split") == "test" for line in text.splitlines())
-    except (OSError, ValueError, AttributeError):
+        rows = run.directory.evaluations
+        return sum(row["split"] == "test" and not row.get("own") for row in rows)
+    except (OSError, ValueError, KeyError, TypeError):
         return 0

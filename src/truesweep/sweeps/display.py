@@ -96,6 +96,12 @@ class Display:
         for line in lines:
             self.console.print(Text(line), soft_wrap=True)
 
+    def findings(self, found: Sequence[tuple[str, str]], report: Path) -> None:
+        """Say what was learned, as titles and texts, and where it is shown."""
+        for title, text in found:
+            self.console.print(Text.assemble((f"{title}: ", "bold"), text))
+        self.console.print(Text(f"report: {short(report)}"), soft_wrap=True)
+
 
 def most_telling(rows: Sequence[Row], room: int) -> list[Row]:
     """The rows to show where there is no room for all: what runs, what went wrong, what is recent.

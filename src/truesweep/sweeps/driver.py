@@ -10,6 +10,7 @@ from datetime import datetime
 from types import FrameType
 from typing import Any
 
+from truesweep.sweeps.closing import Page, conclude
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.display import Display, duration, first_line, number, short
 from truesweep.sweeps.executor import BUSY, Executor
@@ -81,6 +82,7 @@ class Driver:
         self._jobs: list[Job] = []
         self._summarized_at = 0.0
         self._changed = True
+        self._page = Page(sweep)
 
     def run(self) -> int:
         """Drive the sweep to its end."""
@@ -225,6 +227,7 @@ class Driver:
         """Bring the table and, every few seconds, `jobs.jsonl` up to date."""
         if self._changed and time.time() - self._summarized_at > SECONDS_PER_SUMMARY:
             self._summarize()
+        self._page.refresh()
         self._draw()
 
     def _draw(self) -> None:
@@ -277,8 +280,11 @@ class Driver:
         """Say what came of it, and what to type next; gives the exit code."""
         rows = self.board.rows(self._jobs)
         self.display.conclude(rows, self._planned(), self.board.best(rows), self.sweep.path)
+        self._page.finish()
         if self.signum:
             return 130 if self.signum == signal.SIGINT else 143
+        found = [(finding.title, finding.text) for finding in conclude(self.sweep)]
+        self.display.findings(found, self.sweep.report)
         return int(any(row.state == "failed" for row in rows))
 
 

@@ -1,0 +1,94 @@
+"""What a sweep says of itself: a page that grows with it; at its end words and a W&B summary."""
+
+import hashlib
+import logging
+import threading
+import time
+from typing import Any
+
+from truesweep.jobs.parts import make
+from truesweep.report import compare, write_report
+from truesweep.report.comparison import Comparison
+from truesweep.report.findings import Finding, findings
+from truesweep.report.varying import setting
+from truesweep.sweeps.directory import SweepDirectory
+
+log = logging.getLogger(__name__)
+
+SECONDS_PER_PAGE = 30.0
+"""The least time between two writes of `report.html` while jobs run."""
+SHARE_OF_TIME = 20
+"""Nor is more than one part in so many of the time spent on it."""
+
+
+class Page:
+    """Keeps `report.html` current from a thread of its own, so that no slot waits for it.
+
+    Args:
+        sweep: The sweep's directory.
+    """
+
+    def __init__(self, sweep: SweepDirectory) -> None:
+        self.sweep = sweep
+        self._thread: threading.Thread | None = None
+        self._due = time.monotonic() + SECONDS_PER_PAGE
+
+    def refresh(self) -> None:
+        """Write it again if it is time."""
+        if time.monotonic() < self._due or (self._thread and self._thread.is_alive()):
+            return
+        self._thread = threading.Thread(target=self._write, daemon=True)
+        self._thread.start()
+
+    def _write(self) -> None:
+        began = time.monotonic()
+        try:
+            write_report(compare([self.sweep.path], None), self.sweep.report)
+        except Exception as error:  # a page that cannot be drawn must not end a sweep
+            log.warning("%s could not be written: %s", self.sweep.report, error)
+        took = time.monotonic() - began
+        self._due = time.monotonic() + max(SECONDS_PER_PAGE, SHARE_OF_TIME * took)
+
+    def finish(self) -> None:
+        """Wait for a page that is being written."""
+        if self._thread is not None:
+            self._thread.join()
+
+
+def conclude(sweep: SweepDirectory) -> list[Finding]:
+    """Write the final page and W&B's summary; gives what there is to say."""
+    comparison = compare([sweep.path], None)
+    write_report(comparison, sweep.report)
+    found = findings(comparison)
+    summarize_on_wandb(sweep, comparison, found)
+    return found
+
+
+def summarize_on_wandb(sweep: SweepDirectory, comparison: Comparison, found: list[Finding]) -> None:
+    """A run of the sweep's group on W&B that holds its ranking, and tells the user of its end."""
+    jobs = sweep.jobs()
+    config = jobs[0].run.read_config() if jobs else {}
+    if not config.get("logger"):
+        return
+    logger = make(
+        config,
+        "logger",
+        directory=sweep.path,
+        run_id=hashlib.sha256(f"{sweep.name} {jobs[0].id}".encode()).hexdigest()[:16],
+        run_name=sweep.name,
+        config={"sweeps": sweep.read()["sweeps"]},
+        job={"sweep": sweep.name, "label": "summary", "type": "summary"},
+    )
+    columns = ["rank", "run", "state", *comparison.keys, comparison.objective.name]
+    logger.log_table("ranking", columns, [_ranked(comparison, run) for run in comparison.runs])
+    text = " ".join(one.text for one in found) or "No job has ended."
+    logger.alert(f"Sweep {sweep.name} has ended", text, "INFO")
+    best = comparison.runs[0] if comparison.runs else None
+    value = comparison.objective.of(best) if best else None
+    logger.finish({f"best/{comparison.objective.name}": value, "findings": text})
+
+
+def _ranked(comparison: Comparison, run: Any) -> list[Any]:
+    values = [setting(run, key) for key in comparison.keys]
+    shown = [v if isinstance(v, int | float | str | None) else str(v) for v in values]
+    return [comparison.rank(run), run.id, run.state, *shown, comparison.objective.of(run)]
