@@ -96,7 +96,8 @@ def measure(job: Plan, folder: Path) -> tuple[float, float]:
         training = Job(run, run.read_config(), parts)
         training.trainer.callbacks.append(turns)  # type: ignore[attr-defined]
         training.fit(resume=False)
-        training.close(exit_code=0)
+        if training.mirror is not None:
+            training.mirror.finish()
     return sum(turns.ours[WARM_UP:]), sum(turns.bare[WARM_UP:])
 
 

@@ -21,9 +21,7 @@ FP32 += ["trainer.max_steps=5", "trainer.val_check_interval=100", "data.batch_si
 
 def fit(parts: Parts, folder: Path) -> dict[str, torch.Tensor]:
     """Weights after a training without display and records."""
-    steps = parts.data.steps_per_epoch
     trainer = parts.trainer.make(
-        steps_per_epoch=steps,
         callbacks=[StopAfter(parts.recipe.total_steps)],
         loggers=[],
         checkpoint_io=CheckpointFiles(),
