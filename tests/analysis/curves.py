@@ -54,17 +54,18 @@ def expected(problem: Problem, steps: int) -> tuple[Floats, Floats, Floats]:
     signal = index**-problem.target
     signal *= problem.reducible / signal.sum()
     drift = problem.target_noise / problem.samples * np.ones(DIMENSIONS)  # h_i * v / (n h_i)
-    away, noise = np.ones(DIMENSIONS), np.zeros(DIMENSIONS)
     rates = factor(problem.schedule, np.arange(steps) / steps)
-    train, val = np.empty(steps), np.empty(steps)
-    for step, rate in enumerate(problem.lr * rates):
-        shrink = 1 - rate * h
-        away *= shrink
-        noise = noise * shrink**2 + rate**2 * h * problem.gradient_noise
-        hill = (h * noise).sum()
-        # The training optimum is w + d with independent d: training sees only the way to it.
-        train[step] = ((signal + drift) * away**2).sum() + hill - drift.sum()
-        val[step] = (signal * away**2 + drift * (1 - away) ** 2).sum() + hill
+    applied = problem.lr * rates[:, None]
+    away = np.cumprod(1 - applied * h, axis=0)  # [S, dimensions]
+    noise = np.zeros(DIMENSIONS)
+    hill = np.empty(steps)
+    shrinking, added = (1 - applied * h) ** 2, applied**2 * h * problem.gradient_noise
+    for step in range(steps):
+        noise = noise * shrinking[step] + added[step]
+        hill[step] = h @ noise
+    # The training optimum is w + d with independent d: training sees only the way to it.
+    train = away**2 @ (signal + drift) + hill - drift.sum()
+    val = away**2 @ signal + (1 - away) ** 2 @ drift + hill
     return train + problem.irreducible, val + problem.irreducible, rates
 
 

@@ -35,12 +35,14 @@ class Forecast:
 
     Args:
         steps_ratio: Its steps over this run's.
+        now: This run's final loss, on the fitted curve.
         loss: Expected final loss.
         low: Lower end of the 90 % interval.
         high: Upper end; never above this run's loss.
     """
 
     steps_ratio: float
+    now: float
     loss: float
     low: float
     high: float
@@ -50,7 +52,8 @@ class Forecast:
 class _Fit:
     """The linear part of the form for one exponent."""
 
-    amplitude: float  # A t^-a at the end of the run
+    end: float  # the loss at the end of the run
+    amplitude: float  # A t^-a there
     variance: float  # of the amplitude, over that of the noise
     squares: float  # sum of squared residuals
 
@@ -99,7 +102,8 @@ def _fit(losses: Curve, relative: Floats, exponent: float) -> _Fit:
         coefficients = np.linalg.lstsq(design, target)[0]
     residuals = target - design @ coefficients
     variance = np.linalg.pinv(design.T @ design)[1, 1]
-    return _Fit(float(coefficients[1]), float(variance), float(residuals @ residuals))
+    end = float(design[-2] @ coefficients)
+    return _Fit(end, float(coefficients[1]), float(variance), float(residuals @ residuals))
 
 
 def _average(fits: list[_Fit], losses: Curve, steps_ratios: tuple[float, ...]) -> list[Forecast]:
@@ -110,14 +114,14 @@ def _average(fits: list[_Fit], losses: Curve, steps_ratios: tuple[float, ...]) -
     weights /= weights.sum()
     amplitudes = np.array([fit.amplitude for fit in fits]).clip(min=0.0)
     variances = np.array([fit.variance for fit in fits]) * noise
-    level = losses.last
+    now = float(weights @ [fit.end for fit in fits])
     forecasts = []
     for ratio in steps_ratios:
         share = 1 - ratio**-EXPONENTS
         gain = float(weights @ (amplitudes * share))
         spread = float(weights @ ((amplitudes**2 + variances) * share**2)) - gain**2
         margin = 1.645 * max(spread, 0.0) ** 0.5
-        high = level - max(0.0, gain - margin)
-        loss, low = max(0.0, level - gain), max(0.0, level - gain - margin)
-        forecasts.append(Forecast(ratio, loss, low, high))
+        high = now - max(0.0, gain - margin)
+        loss, low = max(0.0, now - gain), max(0.0, now - gain - margin)
+        forecasts.append(Forecast(ratio, now, loss, low, high))
     return forecasts

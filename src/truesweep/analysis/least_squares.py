@@ -15,6 +15,8 @@ HUBER = 1.345
 HUBER_VARIANCE = 0.7101
 """Mean square of a standard normal variable cut at HUBER."""
 ITERATIONS = 60
+CONVERGED = 1e-6
+"""The largest step that is not worth taking, parameters being logarithms and exponents."""
 
 
 def robust_fit(model: Model, target: Floats, start: Floats) -> Floats:
@@ -40,6 +42,8 @@ def robust_fit(model: Model, target: Floats, start: Floats) -> Floats:
         scale = residual_scale(residuals, start.shape[1])
         weights = _weights(residuals, scale)
         step = _step(slope, residuals, weights, damping)
+        if np.abs(step).max() < CONVERGED:
+            break
         moved, moved_slope = model(parameters + step)
         better = _cost(target - moved, scale) <= _cost(residuals, scale)
         parameters = np.where(better[:, None], parameters + step, parameters)

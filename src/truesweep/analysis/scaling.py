@@ -24,7 +24,7 @@ import numpy.typing as npt
 from truesweep.analysis.curves import Floats
 from truesweep.analysis.least_squares import cost, robust_fit
 
-REPLICATES = 400
+REPLICATES = 300
 LEAST_DISTINCT = 4
 """Distinct sizes without which a curve with a floor has nothing to be wrong about."""
 LEAST_SPAN = 4.0

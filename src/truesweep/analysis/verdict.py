@@ -5,6 +5,7 @@ that holds is its verdict. Every threshold below is a share of the loss that som
 and is raised to what the curve's own noise cannot explain.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -13,7 +14,7 @@ import numpy as np
 
 from truesweep.analysis.curves import Curve, Rows, at_interval_centers, curve
 from truesweep.analysis.divergence import describe_divergence
-from truesweep.analysis.forecast import Forecast, forecast
+from truesweep.analysis.forecast import LEAST_POINTS, Forecast, forecast
 
 Kind = Literal["healthy", "overfitting", "improving", "diverged"]
 Mode = Literal["min", "max"]
@@ -24,8 +25,8 @@ BETTER = 0.08
 """The least gain from twice the steps, as a share of the loss, that is worth saying."""
 BETTER_IF_CUT_OFF = 0.035
 """The same where training ended above half its peak rate, before anything had settled."""
-SIGNIFICANT = 3.0
-"""Standard deviations of a rise over the best of many validations that noise does not explain."""
+SIGNIFICANT = 2.5
+"""Standard errors of a rise that noise does not explain."""
 STEPS_RATIOS = (1.5, 2.0)
 FRESH_EPOCHS = 1.5
 """Passes over the data up to which a training loss speaks for unseen data as well."""
@@ -96,10 +97,12 @@ def judge(
     if _overfits(train, val) and not _still_improves(curve(rows, monitor), val, mode):
         known["since_step"] = known["best_step"]
         return Verdict(kind="overfitting", text=_overfitting_text(known), **known)
-    expected = _forecasts(train, val, curve(rows, "lr"), steps_per_epoch)
-    known["forecasts"] = expected
-    if expected and _worthwhile(expected[-1], _last(train, val), curve(rows, "lr")):
-        return Verdict(kind="improving", text=_improving_text(train, val, known), **known)
+    rates = curve(rows, "lr")
+    judged = _judged(train, val, steps_per_epoch)
+    known["forecasts"] = forecast(judged, rates, STEPS_RATIOS)
+    if known["forecasts"] and _worthwhile(known["forecasts"][-1], rates):
+        text = _improving_text(known["forecasts"], int(rates.steps[-1]))
+        return Verdict(kind="improving", text=text, **known)
     return Verdict(kind="healthy", **known)
 
 
@@ -137,11 +140,14 @@ def _overfits(train: Curve, val: Curve) -> bool:
 
 
 def _end_rise(val: Curve, after: Curve) -> float:
-    """How far the last validations lie above the best; 0 where noise explains it."""
+    """How far the last validations lie above the best; 0 where noise explains it.
+
+    The least of n normal values lies about sqrt(2 log n) deviations below their mean by chance.
+    """
     width = max(1, min(len(val) // 8, len(after)))
     rise = float(after.values[-width:].mean() - val.values.min())
-    noise = val.noise() * (1 + 1 / width) ** 0.5
-    return rise if rise > SIGNIFICANT * noise else 0.0
+    by_chance = math.sqrt(2 * math.log(len(val))) + SIGNIFICANT / math.sqrt(width)
+    return rise if rise > by_chance * val.noise() else 0.0
 
 
 def _trend_rise(after: Curve) -> float:
@@ -167,22 +173,16 @@ def _still_improves(monitored: Curve, loss: Curve, mode: Mode) -> bool:
     return bool(monitored.steps[best] > loss.steps[np.argmin(loss.values)])
 
 
-def _forecasts(train: Curve, val: Curve, rates: Curve, steps_per_epoch: int) -> list[Forecast]:
-    """From validations; within about one epoch from the training loss, if they are too few."""
-    expected = forecast(val, rates, STEPS_RATIOS)
-    if not expected and len(train) and train.steps[-1] <= FRESH_EPOCHS * steps_per_epoch:
-        expected = forecast(at_interval_centers(train), rates, STEPS_RATIOS)
-    return expected
+def _judged(train: Curve, val: Curve, steps_per_epoch: int) -> Curve:
+    """Validation losses; within about one epoch the training losses, if those are too few."""
+    fresh = len(train) > 0 and train.steps[-1] <= FRESH_EPOCHS * steps_per_epoch
+    return at_interval_centers(train) if fresh and len(val) < LEAST_POINTS else val
 
 
-def _worthwhile(twice: Forecast, last: float, rates: Curve) -> bool:
+def _worthwhile(twice: Forecast, rates: Curve) -> bool:
     cut_off = rates.last > 0.5 * rates.values.max()
     least = BETTER_IF_CUT_OFF if cut_off else BETTER
-    return twice.high < last and last - twice.loss > least * abs(last)
-
-
-def _last(train: Curve, val: Curve) -> float:
-    return val.last if len(val) else train.last
+    return twice.high < twice.now and twice.now - twice.loss > least * abs(twice.now)
 
 
 def _overfitting_text(known: dict[str, Any]) -> str:
@@ -194,12 +194,11 @@ def _overfitting_text(known: dict[str, Any]) -> str:
     )
 
 
-def _improving_text(train: Curve, val: Curve, known: dict[str, Any]) -> str:
-    half_more, twice = known["forecasts"]
-    end = int((val if len(val) else train).steps[-1])
+def _improving_text(forecasts: Sequence[Forecast], end: int) -> str:
+    half_more, twice = forecasts
     return (
-        f"Stopped too early: at step {end:,} the loss of {_last(train, val):.4g} was still "
-        f"falling. 50 % more steps would give about {half_more.loss:.4g} ({half_more.low:.4g} to "
+        f"Stopped too early: at step {end:,} the loss, about {twice.now:.4g}, was still falling. "
+        f"50 % more steps would give about {half_more.loss:.4g} ({half_more.low:.4g} to "
         f"{half_more.high:.4g}), twice the steps {twice.loss:.4g} ({twice.low:.4g} to "
         f"{twice.high:.4g})."
     )

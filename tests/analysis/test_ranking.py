@@ -1,0 +1,129 @@
+import numpy as np
+import pytest
+
+from tests.analysis.outcomes import outcome, seeded
+from truesweep.analysis.critical import critical_values
+from truesweep.analysis.fairness import unfairness
+from truesweep.analysis.pareto import pareto_front, pareto_points
+from truesweep.analysis.ranking import rank
+from truesweep.errors import DataError
+
+
+def covered(truths: np.ndarray, noise: float, sweeps: int, seed: int) -> float:
+    draw = np.random.default_rng(seed)
+    hits = 0
+    for _ in range(sweeps):
+        ranking = rank(seeded(truths, noise, 3, draw), "loss")
+        assert ranking.best is not None
+        hits += any(s.varies["k"] == 0 for s in (ranking.best, *ranking.tied))
+    return hits / sweeps
+
+
+@pytest.mark.parametrize("effect", [0.0, 0.01, 0.2])
+def test_the_true_winner_is_chosen_or_tied(effect: float) -> None:
+    truths = 2 + effect * np.linspace(0, 1, 12)
+    assert covered(truths, noise=0.01, sweeps=300, seed=1) >= 0.93  # 0.95 less two deviations
+
+
+def test_a_clear_winner_is_told() -> None:
+    draw = np.random.default_rng(0)
+    truths = [2.0] + [2.05] * 11
+    alone = [not rank(seeded(truths, 0.01, 3, draw), "loss").tied for _ in range(100)]
+    assert sum(alone) >= 95
+
+
+def test_critical_values_are_dunnetts() -> None:
+    # Dunnett (1955), table 1a: one-sided, 5 %, three treatments, 16 degrees of freedom.
+    value = critical_values((0.5,) * 4, 16, 0.05)[0]
+    assert value == pytest.approx(2.23, abs=0.03)
+    # One comparison with known variance is the normal distribution's.
+    assert critical_values((1.0, 1.0), None, 0.05)[0] == pytest.approx(1.645, abs=0.03)
+
+
+def test_a_noisy_point_does_not_hide_the_others() -> None:
+    draw = np.random.default_rng(0)
+    jobs = seeded([2.0, 2.1, 2.2, 2.3], 0.005, 3, draw)
+    wild = [outcome(v, seed=i, varies={"k": 9}) for i, v in enumerate([2.5, 6.0, 9.0])]
+    ranking = rank([*jobs, *wild], "loss")
+    assert ranking.deviation == pytest.approx(0.005, abs=0.003)
+    assert {s.varies["k"] for s in ranking.tied} <= {9}
+
+
+def test_equal_seeds_leave_no_noise() -> None:
+    jobs = [outcome(v, seed=s, varies={"k": v}) for v in (1.0, 2.0) for s in (0, 1)]
+    ranking = rank(jobs, "loss")
+    assert (ranking.deviation, ranking.tied) == (0.0, [])
+
+
+def test_a_standard_error_ties_what_it_covers() -> None:
+    jobs = [outcome(value, varies={"k": value}, standard_error=0.01) for value in (1.0, 1.02, 1.2)]
+    ranking = rank(jobs, "loss")
+    assert ranking.basis == "evaluation"
+    assert [s.mean for s in ranking.tied] == [1.02]
+    assert "seeds were not varied" in ranking.text
+
+
+def test_samples_of_the_same_split_tell_more_than_standard_errors() -> None:
+    draw = np.random.default_rng(0)
+    hard = draw.gamma(2.0, 10.0, 400)
+    jobs = []
+    for k, worse in enumerate((0.0, 0.1)):
+        sums = hard + worse + 0.1 * draw.standard_normal(400)
+        table = np.stack([sums, np.full(400, 10.0)], axis=1)
+        jobs.append(outcome(sums.mean() / 10, varies={"k": k}, samples=table, standard_error=0.07))
+    ranking = rank(jobs, "loss")
+    assert (ranking.basis, ranking.tied) == ("paired samples", [])
+    unpaired = [outcome(j.value("loss"), varies=j.varies, standard_error=0.07) for j in jobs]
+    assert len(rank(unpaired, "loss").tied) == 1
+
+
+def test_one_seed_says_nothing_about_noise() -> None:
+    ranking = rank([outcome(1.0), outcome(2.0)], "loss")
+    assert ranking.basis == "none"
+    assert ranking.standings[1].margin is None
+    assert "nothing is known about noise" in ranking.text
+
+
+def test_more_can_be_better_and_some_have_nothing() -> None:
+    jobs = [outcome(0.5), outcome(0.9), outcome(None, id="failed"), outcome(float("nan"), id="x")]
+    ranking = rank(jobs, "loss", "maximize")
+    assert [s.mean for s in ranking.standings] == [0.9, 0.5]
+    assert ranking.standings[1].behind == pytest.approx(0.4)
+    assert ranking.without == ["failed", "x"]
+    empty = rank(jobs, "bleu")
+    assert (empty.best, empty.text) == (None, "No job has bleu.")
+    with pytest.raises(DataError, match="'up'"):
+        rank(jobs, "loss", "up")  # type: ignore[arg-type]
+
+
+def test_unequal_tokens_are_named() -> None:
+    jobs = [
+        outcome(1.0, varies={"k": 1}, tokens=4_000_000, parameters=1000),
+        outcome(1.1, varies={"k": 2}, tokens=1_000_000, parameters=1000),
+        outcome(1.2, varies={"k": 3}, tokens=1_000_000, parameters=1000),
+    ]
+    found = unfairness(jobs, rank(jobs, "loss"))
+    assert [f.what for f in found] == ["tokens", "compute"]
+    assert found[0].favours_best
+    assert "from 1e+06 to 4e+06 tokens" in found[0].text
+    alike = [outcome(v, tokens=t) for v, t in ((1.0, 100_000), (2.0, 103_000))]
+    assert unfairness(alike, rank(alike, "loss")) == []
+
+
+def test_a_larger_model_on_equal_tokens_has_more_compute() -> None:
+    jobs = [outcome(v, tokens=10, parameters=n) for v, n in ((1.0, 10), (2.0, 1000))]
+    (found,) = unfairness(jobs, rank(jobs, "loss"))
+    assert (found.what, found.favours_best) == ("compute", False)
+
+
+def test_the_front_of_two_objectives() -> None:
+    values = [[1.0, 5.0], [2.0, 6.0], [3.0, 5.0], [0.5, np.nan], [1.0, 5.0]]
+    front = pareto_front(values, ["minimize", "maximize"])
+    assert front.tolist() == [True, True, False, False, True]
+    jobs = [
+        outcome(None, point=str(i), objectives={"loss": row[0], "bleu": row[1]})
+        for i, row in enumerate(values)
+    ]
+    points = pareto_points(jobs, {"bleu": "maximize", "loss": "minimize"})
+    assert list(points) == ["1", "0", "4"]
+    assert points["1"] == {"bleu": 6.0, "loss": 2.0}
