@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.library import custom_op
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
@@ -15,6 +16,7 @@ from truesweep.errors import ConfigError
 
 _GOLDEN = 0x9E3779B9 - 2**32  # 2^32 over the golden ratio, as int32: spreads consecutive numbers
 _FACTORS = 0x7FEB352D, 0x846CA68B - 2**32
+_SHARES = 2**16  # a rate is rounded to one of these
 
 
 class SampleDropout(TorchFunctionMode):
@@ -88,8 +90,9 @@ class SampleDropout(TorchFunctionMode):
                 f"tensor of shape {list(input.shape)} for {rows} samples). Set model.dropout=0."
             )
         self._keys = self._keys + _GOLDEN
-        keep, share = _keep(_mix(self._keys), (len(input) // rows, *input.shape[1:]), p)
-        return input * keep.flatten(0, 1).to(input.dtype) * (1 / share)
+        dropped = min(round(p * _SHARES), _SHARES - 1)
+        keep: Tensor = _keep(self._keys, [len(input) // rows, *input.shape[1:]], dropped)
+        return input * keep.flatten(0, 1).to(input.dtype) * (_SHARES / (_SHARES - dropped))
 
     def _attention(
         self,
@@ -123,17 +126,20 @@ class SampleDropout(TorchFunctionMode):
         return self._dropout(weights, dropout_p) @ value
 
 
-def _keep(keys: Tensor, shape: Sequence[int], p: float) -> tuple[Tensor, float]:
-    """Which elements of each sample stay: bool [rows, *shape], and the share of them in the mean.
+# One operation to the compiler, which would write out each hash of a hash twice, and so on.
+@custom_op("truesweep::keep", mutates_args=())
+def _keep(keys: Tensor, shape: Sequence[int], dropped: int) -> Tensor:
+    """Which elements of each sample stay: bool [rows, *shape].
 
     Each dimension but the last is hashed into the keys; along the last, one hash of 32 bits
-    decides for two elements. A shape's other extents do not matter, so padding does not.
+    decides for two elements. The extents do not matter to what is within them: padding does not.
 
     Args:
         keys: The samples', int32 [rows].
-        shape: Extents of what a sample has.
-        p: The share to be dropped, which is rounded to a multiple of 2^-16.
+        shape: Extents of what a sample has, two or more.
+        dropped: The share to be dropped, times 2^16.
     """
+    keys = _mix(keys)
     *outer, last = shape
     for extent in outer:
         keys = _mix(_numbered(keys, extent))
@@ -141,8 +147,12 @@ def _keep(keys: Tensor, shape: Sequence[int], p: float) -> tuple[Tensor, float]:
     # One round less than `_mix`: the keys are mixed well, and this is what takes the time.
     words.bitwise_xor_(words >> 15).mul_(_FACTORS[1])
     words.bitwise_xor_((words >> 16).bitwise_and_(0xFFFF))
-    dropped = min(round(p * 2**16), 2**16 - 1)
-    return words.view(torch.int16)[..., :last] >= dropped - 2**15, 1 - dropped / 2**16
+    return words.view(torch.int16)[..., :last] >= dropped - _SHARES // 2
+
+
+@_keep.register_fake
+def _(keys: Tensor, shape: Sequence[int], dropped: int) -> Tensor:
+    return keys.new_empty((len(keys), *shape), dtype=torch.bool)
 
 
 def _numbered(keys: Tensor, extent: int) -> Tensor:

@@ -1,0 +1,70 @@
+"""A few steps of small models; `python -m tests.tasks.splits FOLDER` is one of several ranks.
+
+Each case is the name of a task and of an optimizer; what comes of it is saved in the folder.
+"""
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tests.commands.conftest import SMALL, write_data
+from truesweep.callbacks import StopAfter
+from truesweep.jobs.logs import quiet
+from truesweep.jobs.parts import build
+from truesweep.jobs.plan import checked
+from truesweep.record.files import CheckpointFiles
+
+CASES = [
+    ("lm", "muon"),
+    ("translation", "muon"),
+    ("translation", "adamw"),
+    ("classification", "muon"),
+]
+FIVE_STEPS = [
+    *("data.batch_size=64", "data.packing=false", "model.dropout=0.1", "trainer.max_steps=5"),
+    *("trainer.val_check_interval=100", "trainer.log_every_n_steps=1", "scheduler.warmup=0"),
+]
+
+Trained = dict[str, torch.Tensor]
+
+
+def train(task: str, optimizer: str, *overrides: str) -> Trained:
+    """Weights after five steps, and `losses`, from data in the current folder."""
+    named = write_data(Path())[task]
+    config, _ = checked([*named, *SMALL, *FIVE_STEPS, f"optimizer={optimizer}", *overrides])
+    parts = build(config)
+    losses: list[float] = []
+
+    def record(values: dict[str, Any], step: int) -> None:
+        losses.append(values["train/loss"])
+
+    parts.task.record = record  # type: ignore[method-assign]
+    trainer = parts.trainer.make(
+        callbacks=[StopAfter(parts.recipe.total_steps)],
+        loggers=[],
+        checkpoint_io=CheckpointFiles(),
+        directory=tempfile.mkdtemp(),
+    )
+    with quiet():
+        trainer.fit(parts.task, datamodule=parts.data)
+    weights = {name: weight.detach().clone() for name, weight in parts.task.named_parameters()}
+    return {**weights, "losses": torch.tensor(losses)}
+
+
+def main(folder: Path) -> None:
+    """Train every case as the rank that the environment names, in shares of four micro-batches."""
+    torch.set_num_threads(1)
+    os.chdir(folder)
+    ranks = f"trainer.devices={os.environ['WORLD_SIZE']}"
+    for case in CASES:
+        trained = train(*case, ranks, "data.micro_batch_size=8")
+        torch.save(trained, f"{'-'.join(case)}-{os.environ['RANK']}.pt")
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
