@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -237,6 +238,54 @@ def test_a_dead_network_means_offline(
     assert "recording offline" in caplog.text
     assert len(records_in(tmp_path / "run")) == 1
     assert summary_of(tmp_path / "run")["summary"]["test/loss"] == 1.0
+
+
+def test_a_server_that_stalls_means_offline(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "START_SECONDS", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:  # takes connections, answers nothing
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        logger = make(mode="online", api_key=CANARY)
+        logger.log_metrics(values_at(1), 1)
+        began = time.monotonic()
+        logger.finish({"test/loss": 1.0})
+    assert time.monotonic() - began < 30.0
+    assert "recording offline" in caplog.text
+    assert summary_of(tmp_path / "run")["summary"]["test/loss"] == 1.0
+
+
+def test_a_job_is_shown_by_what_varies_in_its_sweep(make: Make, tmp_path: Path) -> None:
+    job = {"sweep": "mine", "label": "lr=3e-4 depth=6", "swept": {"lr": 3e-4, "depth": 6}}
+    logger = make(job=job, job_tags=["lm", "llama", "0123abcd"], tags=["mine"])
+    logger.log_metrics(values_at(1), 1)
+    logger.alert("Diverged", "the loss is NaN", "ERROR")
+    kept = tmp_path / "config.yaml"
+    kept.write_text("seed: 0")
+    logger.log_artifact([kept])
+    logger.finish({"state": "pruned", "pruned_step": 1})
+
+    (run, *_) = contents_of(tmp_path / "run", "run")
+    assert (run["run_group"], run["job_type"], run["display_name"]) == (
+        "mine",
+        "sweep",
+        job["label"],
+    )
+    assert run["config"]["update"]["swept"] == job["swept"]
+    found = summary_of(tmp_path / "run")
+    assert found["tags"] == ["mine", "lm", "llama", "0123abcd", "pruned"]
+    assert found["summary"]["state"] == "pruned"
+    (alert,) = contents_of(tmp_path / "run", "alert")
+    assert (alert["level"], alert["text"]) == ("ERROR", "the loss is NaN")
+    (artifact,) = contents_of(tmp_path / "run", "artifact")
+    assert [entry["path"] for entry in artifact["manifest"]["contents"]] == ["config.yaml"]
+
+
+def test_a_single_run_is_in_no_group(make: Make, tmp_path: Path) -> None:
+    make().finish()
+    (run, *_) = contents_of(tmp_path / "run", "run")
+    assert run.get("run_group") is None
+    assert run["job_type"] == "train"
 
 
 def test_a_missing_package_is_one_warning(

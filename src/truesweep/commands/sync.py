@@ -43,9 +43,7 @@ def _require_server() -> None:
     Raises:
         ConfigError: It does not answer.
     """
-    import wandb
-
-    address = wandb.setup().settings.base_url
+    address = server_address()
     try:
         urllib.request.urlopen(address, timeout=SECONDS_TO_ANSWER).close()
     except urllib.error.HTTPError:
@@ -55,6 +53,13 @@ def _require_server() -> None:
             f"{address} does not answer ({error}); the records stay where they are. Try again when "
             "the network is back"
         ) from None
+
+
+def server_address() -> str:
+    """The server of W&B's settings and environment."""
+    import wandb
+
+    return str(wandb.setup().settings.base_url)
 
 
 def recorded_in(directory: Path) -> list[Path]:
