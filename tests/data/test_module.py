@@ -1,4 +1,7 @@
 import multiprocessing
+import signal
+import subprocess
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -129,6 +132,18 @@ def test_workers_change_nothing(prepared: Prepare, samples: list[Any]) -> None:
         assert [len(loader) for loader in loaders[:1]] == [5]
     assert len(passes[0]) == len(passes[1])
     assert all(equal(a, b) for a, b in zip(*passes, strict=True))
+
+
+def test_workers_outlive_a_signal_to_all_processes_of_a_job(prepared: Prepare) -> None:
+    data, source = prepared(SAMPLES, batch_size=4, num_workers=2)
+    batches = iter(DataModule(data, source, seed=1).train_dataloader())
+    seen = [next(batches)]
+    workers = [worker.pid for worker in multiprocessing.active_children()]
+    for signum in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+        subprocess.run(["kill", f"-{signum}", *map(str, workers)], check=True)
+        time.sleep(0.1)
+    seen.extend(batches)
+    assert len(seen) == 5
 
 
 def test_samples_of_like_length_share_a_step_only_where_asked(prepared: Prepare) -> None:

@@ -1,5 +1,9 @@
 """The data of a training as Lightning wants them: a loader for each split."""
 
+import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -177,6 +181,7 @@ class DataModule(pl.LightningDataModule):
             persistent_workers=workers > 0,
             pin_memory=self._device == "cuda",
             collate_fn=_as_is,
+            worker_init_fn=_leave_signals_to_the_rank,
             # A loader draws a seed for its workers each epoch: not from the training's own numbers.
             generator=torch.Generator().manual_seed(self.seed),
         )
@@ -211,3 +216,22 @@ class DataModule(pl.LightningDataModule):
 
 def _as_is(batch: Any) -> Any:
     return batch
+
+
+def _leave_signals_to_the_rank(worker: int) -> None:
+    """Signals for all processes of a job must not take the rank's data away while it saves.
+
+    SIGTERM still ends a worker if the rank itself has sent it.
+    """
+    for signum in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(signum, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # macOS has none
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        threading.Thread(target=_end_with_the_rank, daemon=True).start()
+
+
+def _end_with_the_rank() -> None:
+    rank = multiprocessing.parent_process()
+    while rank is not None and signal.sigwaitinfo([signal.SIGTERM]).si_pid != rank.pid:
+        pass
+    os._exit(0)
