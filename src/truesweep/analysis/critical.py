@@ -28,8 +28,12 @@ def critical_values(errors: tuple[float, ...], freedom: int | None, alpha: float
     """
     if len(errors) < 2:
         return [0.0] * len(errors)  # nothing to be told apart from
-    known = {error: _critical(errors, i, freedom, alpha) for i, error in enumerate(errors)}
-    return [known[error] for error in errors]
+    # Points whose errors hardly differ share a value, which changes slowly with them.
+    typical = float(np.median(errors)) or 1.0
+    relative = tuple(float(f"{error / typical:.2g}") for error in errors)
+    controls = {error: index for index, error in enumerate(relative)}
+    known = {e: _critical(relative, index, freedom, alpha) for e, index in controls.items()}
+    return [known[error] for error in relative]
 
 
 @lru_cache(maxsize=1024)
