@@ -149,6 +149,16 @@ def test_a_wrong_command_line_starts_nothing(
     assert not list(workplace.iterdir())
 
 
+def test_a_job_that_finds_no_room_starts_nothing(
+    data: dict[str, list[str]], workplace: Path
+) -> None:
+    before = set(workplace.iterdir())
+    asked = small(data["lm"], "trainer.devices=1,3", "hydra.launcher.slots=2")
+    with pytest.raises(ConfigError, match=r"trainer\.devices=3"):
+        sweep(asked, [], False)
+    assert set(workplace.iterdir()) == before
+
+
 def test_m_is_a_matter_of_sweeps(workplace: Path) -> None:
     done = truesweep("train", "optimizer.lr=1,2", cwd=workplace)
     assert done.code == 2
@@ -163,8 +173,12 @@ def test_m_is_a_matter_of_sweeps(workplace: Path) -> None:
 def test_a_stopped_sweep_goes_on(
     data: dict[str, list[str]], workplace: Path, how: signal.Signals, code: int
 ) -> None:
-    asked = small(data["lm"], "trainer.max_steps=300", "seed=0,1", "name=s")
-    asked += ["callbacks.checkpoint.every_n_steps=5", "hydra.launcher.slots=1"]
+    asked = small(data["lm"], "trainer.max_steps=150", "seed=0,1", "name=s")
+    asked += [
+        "trainer.val_check_interval=150",
+        "callbacks.checkpoint.every_n_steps=5",
+        "hydra.launcher.slots=1",
+    ]
     process = subprocess.Popen(
         [sys.executable, "-m", "truesweep", "train", "-m", *asked],
         cwd=workplace,
