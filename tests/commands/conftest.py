@@ -3,10 +3,14 @@
 import random
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from truesweep.record.metrics import read
 
 SMALL = [
     "model.depth=2",
@@ -38,6 +42,8 @@ WORDS = [
     "soft",
     "loud",
 ]
+
+TIMES = ("time", "tokens_per_second")
 
 
 def write_data(folder: Path) -> dict[str, list[str]]:
@@ -89,6 +95,31 @@ def truesweep(*arguments: str, cwd: Path) -> Finished:
         check=False,
     )
     return Finished(done.returncode, done.stdout, done.stderr)
+
+
+def start(asked: list[str], cwd: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "truesweep", "train", *asked],
+        cwd=cwd,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def wait_for_rows(folder: Path, rows: int) -> Path:
+    """The directory of the run in a folder, once it has written some rows of metrics."""
+    for _ in range(6000):
+        for path in folder.glob("*/metrics.jsonl"):
+            if path.read_bytes().count(b"\n") >= rows:
+                return path.parent
+        time.sleep(0.01)
+    raise AssertionError(f"no metrics in {folder}")
+
+
+def values(run: Path) -> list[dict[str, Any]]:
+    """The rows of metrics without what a clock says."""
+    rows = read(run / "metrics.jsonl")
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
 
 
 @pytest.fixture

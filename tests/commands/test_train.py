@@ -1,9 +1,5 @@
 import json
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +8,12 @@ import pytest
 import torch
 import yaml
 
-from tests.commands.conftest import SMALL, truesweep
+from tests.commands.conftest import SMALL, start, truesweep, values, wait_for_rows
 from truesweep.commands.train import train
 from truesweep.errors import ConfigError, DataError
 from truesweep.jobs.directory import RunDirectory
 from truesweep.record.files import verify_checksum
-from truesweep.record.metrics import read
 
-TIMES = ("time", "tokens_per_second")
 EXPECTED = {
     "lm": {"test/loss", "test/perplexity", "test/bits_per_byte"},
     "translation": {"test/loss", "test/perplexity", "test/bleu", "test/chrf"},
@@ -30,12 +24,6 @@ EXPECTED = {
 def load(path: Path) -> dict[str, Any]:
     loaded: dict[str, Any] = json.loads(path.read_text())
     return loaded
-
-
-def values(run: Path) -> list[dict[str, Any]]:
-    """The rows of metrics without what a clock says."""
-    rows = read(run / "metrics.jsonl")
-    return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
 
 
 @pytest.mark.parametrize("task", EXPECTED)
@@ -148,64 +136,6 @@ def test_a_failing_run_exits_with_1_and_says_why(
     assert "Lower optimizer.lr" in status["error"]
     assert "Lower optimizer.lr" in " ".join(capsys.readouterr().err.split())
     assert "Traceback" in (run / "logs/rank0.log").read_text()
-
-
-def start(asked: list[str], cwd: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "truesweep", "train", *asked],
-        cwd=cwd,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-
-
-def wait_for_rows(folder: Path, rows: int) -> Path:
-    """The directory of the run in a folder, once it has written some rows of metrics."""
-    for _ in range(6000):
-        for path in folder.glob("*/metrics.jsonl"):
-            if path.read_bytes().count(b"\n") >= rows:
-                return path.parent
-        time.sleep(0.01)
-    raise AssertionError(f"no metrics in {folder}")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_run_goes_on_as_if_it_had_never_stopped(
-    data: dict[str, list[str]], workplace: Path, how: signal.Signals
-) -> None:
-    asked = [*data["lm"], *SMALL, "model.dropout=0.1", "trainer.max_steps=200"]
-    asked += ["trainer.val_check_interval=50", "callbacks.checkpoint.every_n_steps=7"]
-    process = start([*asked, "name=stopped"], workplace)
-    run = wait_for_rows(workplace / "outputs/stopped", rows=20)
-    process.send_signal(how)
-    code = process.wait(60)
-    assert code == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[how]
-    state = RunDirectory(run).status["state"]
-    assert state == ("running" if how == signal.SIGKILL else "preempted")
-    resumed = truesweep("resume", str(run), cwd=workplace)
-    assert resumed.code == 0, resumed.out + resumed.err
-    assert train([*asked, "name=whole"], [], None, False) == 0
-    (whole,) = (workplace / "outputs/whole").iterdir()
-    assert values(run) == values(whole)
-    assert weights(run).keys() == weights(whole).keys()
-    assert all(torch.equal(weights(run)[k], v) for k, v in weights(whole).items())
-    again = truesweep("resume", str(run), cwd=workplace)
-    assert again.code == 0
-    assert "nothing to do" in again.out
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    loaded: dict[str, torch.Tensor] = torch.load(run / "checkpoints/last.ckpt", weights_only=True)[
-        "state_dict"
-    ]
-    return loaded
-
-
-def test_resuming_nothing_is_an_error(workplace: Path) -> None:
-    done = truesweep("resume", "outputs/none", cwd=workplace)
-    assert done.code == 2
-    assert "does not exist" in done.err
 
 
 @pytest.mark.slow

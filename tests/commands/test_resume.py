@@ -1,0 +1,115 @@
+"""A run that was stopped goes on as if it had never been."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.commands.conftest import SMALL, start, truesweep, values, wait_for_rows
+from tests.commands.strike import samples
+from truesweep.commands.resume import resume
+from truesweep.commands.train import create_run, train
+from truesweep.jobs.directory import RunDirectory
+from truesweep.jobs.launch import launch
+from truesweep.jobs.plan import plan
+
+DROPOUT = ["model.dropout=0.1"]
+STRUCK = [
+    *("+callbacks.strike._target_=tests.commands.strike.Strike", "allowed_packages=[tests]"),
+    *("callbacks.checkpoint.every_n_steps=4", "trainer.log_every_n_steps=1"),
+    *("trainer.max_steps=16", "data.batch_size=32", "data.eval_batch_size=4"),  # 12 steps an epoch
+]
+
+
+def same(run: Path, whole: Path) -> None:
+    """Assert that two runs logged the same and came to the same weights, bit for bit."""
+    assert values(run) == values(whole)
+    weights, expected = (
+        torch.load(path / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for path in (run, whole)
+    )
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], weight) for name, weight in expected.items())
+
+
+def in_group(function: Callable[..., int], *arguments: Any) -> int | None:
+    """Call a function in a forked process that leads a group of its own; its exit code."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([launch.__module__, resume.__module__])
+    process = context.Process(target=_lead, args=(function, *arguments))
+    process.start()
+    process.join(120)
+    return process.exitcode
+
+
+def _lead(function: Callable[..., int], *arguments: Any) -> None:
+    os.setsid()
+    # As in a process of its own; one that was forked from a server would start workers so, too.
+    multiprocessing.set_start_method("fork", force=True)
+    sys.exit(function(*arguments))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("moment", "step", "signum", "workers", "ranks"),
+    [
+        ("step", 2, signal.SIGKILL, 0, 1),  # before the first checkpoint
+        ("validation", 6, signal.SIGTERM, 2, 1),
+        ("saving", 8, signal.SIGKILL, 2, 1),
+        ("step", 14, signal.SIGKILL, 0, 2),  # in the second epoch
+    ],
+)
+def test_a_struck_run_is_the_same_as_a_whole_one(
+    data: dict[str, list[str]],
+    workplace: Path,
+    moment: str,
+    step: int,
+    signum: signal.Signals,
+    workers: int,
+    ranks: int,
+) -> None:
+    setting = [f"data.num_workers={workers}", f"trainer.devices={ranks}"]
+    asked = [*data["classification"], *SMALL, *DROPOUT, *STRUCK, *setting]
+    struck, whole = (create_run(plan([*asked, f"name={n}"]), Path("outputs")) for n in ("a", "b"))
+    (struck.path / "strike").write_text(f'["{moment}", {step}, {int(signum)}]')
+    code = in_group(launch, struck)
+    assert code == (-signal.SIGKILL if signum == signal.SIGKILL else 143)
+    while struck.alive:  # killed ranks are not gone at once
+        time.sleep(0.01)
+    assert in_group(resume, struck.path) == 0
+    assert in_group(launch, whole) == 0
+    same(struck.path, whole.path)
+    assert samples(struck.path) == samples(whole.path)
+    assert len(samples(whole.path)) == 16 * ranks
+
+
+@pytest.mark.slow
+def test_the_commands_stop_and_resume(data: dict[str, list[str]], workplace: Path) -> None:
+    asked = [*data["lm"], *SMALL, *DROPOUT, "trainer.max_steps=200"]
+    asked += ["trainer.val_check_interval=50", "callbacks.checkpoint.every_n_steps=7"]
+    process = start([*asked, "name=stopped"], workplace)
+    run = wait_for_rows(workplace / "outputs/stopped", rows=20)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    assert RunDirectory(run).status["state"] == "preempted"
+    resumed = truesweep("resume", str(run), cwd=workplace)
+    assert resumed.code == 0, resumed.out + resumed.err
+    assert train([*asked, "name=whole"], [], None, False) == 0
+    (whole,) = (workplace / "outputs/whole").iterdir()
+    same(run, whole)
+    again = truesweep("resume", str(run), cwd=workplace)
+    assert again.code == 0
+    assert "nothing to do" in again.out
+
+
+def test_resuming_nothing_is_an_error(workplace: Path) -> None:
+    done = truesweep("resume", "outputs/none", cwd=workplace)
+    assert done.code == 2
+    assert "does not exist" in done.err
