@@ -58,7 +58,7 @@ def write(folder: Path, name: str, samples: int, seed: int) -> None:
     draw = random.Random(seed)
     chosen = [draw.choices(list(WORDS), k=draw.randint(3, 9)) for _ in range(samples)]
     sources = [" ".join(words) for words in chosen]
-    targets = [" ".join(WORDS[w] for w in reversed(words)) + "." for words in chosen]
+    targets = [" ".join(WORDS[w] for w in words) + "." for words in chosen]
     labels = [("early", "middle", "late")[len(words) % 3] for words in chosen]
     (folder / f"{name}.txt").write_text("\n".join(sources) + "\n")
     (folder / f"{name}.de").write_text("\n".join(sources) + "\n")
@@ -91,7 +91,7 @@ def trained(task: str, dropout: float) -> Path:
         dropout: The rate that the model is trained with, here and later.
     """
     overrides = [*named(task, train="train", val="n17", test="n17"), *MODEL]
-    steps = {"lm": 60, "translation": 150, "classification": 40}[task]
+    steps = {"lm": 60, "translation": 280, "classification": 40}[task]
     length = ["data.batch_size=32", f"trainer.max_steps={steps}"]
     made = quietly(*overrides, *length, f"model.dropout={dropout}")
     folder = Path("models", f"{task}-{dropout}").absolute()

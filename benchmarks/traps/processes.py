@@ -96,6 +96,8 @@ def struck(
 
 def _lead(function: Callable[..., int | None], *arguments: Any) -> None:
     os.setsid()
+    # As in a process of its own; one that was forked from a server would start workers so, too.
+    multiprocessing.set_start_method("fork", force=True)
     log = os.open("processes.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, sys.stdout.fileno())
     os.dup2(log, sys.stderr.fileno())
