@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 import submitit
-from submitit.core.utils import FailedSubmissionError, environment_variables
+from submitit.core.utils import FailedJobError, FailedSubmissionError, environment_variables
 from submitit.helpers import clean_env
 
 from truesweep.errors import ConfigError
@@ -129,7 +129,7 @@ class SlurmExecutor:
         try:
             with _outside_jobs():
                 return str(executor.submit(work, str(job.run.path)).job_id)
-        except FailedSubmissionError as error:
+        except (FailedSubmissionError, FailedJobError) as error:
             raise ConfigError(
                 f"{job.label}: Slurm refuses the job: {error}\nWhat it is asked for is set by "
                 "hydra.launcher.KEY=…, such as partition, timeout_min, gpus_per_node or mem_gb"
@@ -168,7 +168,7 @@ def _exit_code(job: Job, slurm_id: str) -> int:
     said = last_words(slurm_id)
     if said.get("ExitCode", "").startswith(f"{BUSY}:"):
         return BUSY
-    state = said.get("JobState", "forgotten")
+    state = said.get("JobState", "forgotten").replace("_", " ").lower()
     job.run.end(
         "failed",
         1,

@@ -25,21 +25,18 @@ def work(directory: str) -> None:
     Args:
         directory: The job's directory.
     """
-    run = RunDirectory(Path(directory))
+    run, node = RunDirectory(Path(directory)), this_node()
+    if node.first:
+        _log_into(run.log(0))
     serve_forks()
     try:
         with stoppable():
-            sys.exit(0 if run.status.get("state") in ENDED else _launch(run))
+            sys.exit(0 if run.status.get("state") in ENDED else _launch(run, node))
     except Stopped as stopped:
         sys.exit(stopped.exit_code)
 
 
-def _launch(run: RunDirectory) -> int:
-    node = this_node()
-    if node.first:
-        log = os.open(run.log(0), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
+def _launch(run: RunDirectory, node: Node) -> int:
     started_in = Path(run.read_provenance().get("directory", "."))
     if started_in.is_dir():
         os.chdir(started_in)  # what relative paths in the configuration are relative to
@@ -48,6 +45,12 @@ def _launch(run: RunDirectory) -> int:
     except ConfigError as error:
         print(error, file=sys.stderr)
         return BUSY
+
+
+def _log_into(file: Path) -> None:
+    log = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(log, sys.stdout.fileno())
+    os.dup2(log, sys.stderr.fileno())
 
 
 def this_node() -> Node:

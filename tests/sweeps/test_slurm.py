@@ -1,0 +1,120 @@
+"""What a job asks Slurm for, and what is made of Slurm's answers; commands in its place."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from submitit.slurm.slurm import _make_sbatch_string
+
+from tests.sweeps.tiny import make_sweep
+from truesweep.errors import ConfigError
+from truesweep.sweeps.executor import BUSY
+from truesweep.sweeps.job import Job
+from truesweep.sweeps.slurm import SlurmExecutor, SlurmSettings
+
+Commands = Callable[[str, str], None]
+
+
+@pytest.fixture
+def command(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
+    """Puts a shell script in the place of one of Slurm's commands."""
+    folder = workplace / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+    def write(name: str, script: str) -> None:
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+
+    for name in ("squeue", "scontrol", "scancel", "srun"):
+        write(name, "true")
+    return write
+
+
+@pytest.fixture
+def job(workplace: Path) -> Job:
+    """One that nothing has run."""
+    _, (job,) = make_sweep(workplace, [{}])
+    return job
+
+
+def wait_for_end(job: Job, seconds: float = 5.0) -> list[tuple[Job, int]]:
+    executor = SlurmExecutor(SlurmSettings(poll_seconds=0.1))
+    executor.start(job, resume=False)
+    assert executor.running == [job]
+    return executor.wait(seconds)
+
+
+def test_a_batch_script_asks_for_what_the_settings_say() -> None:
+    settings = SlurmSettings(
+        partition="gpu",
+        timeout_min=90,
+        mem_gb=1.5,
+        max_requeues=3,
+        setup=["module load cuda"],
+        additional_parameters={"exclude": "node7"},
+    )
+    options = settings.options(name="s/1", comment="/there", nodes=2, gpus=4)
+    script = _make_sbatch_string("python work", "/there/slurm", **options)
+    asked = set(script.splitlines())
+    assert asked >= {
+        "#SBATCH --partition=gpu",
+        "#SBATCH --time=90",
+        "#SBATCH --nodes=2",
+        "#SBATCH --ntasks-per-node=1",
+        "#SBATCH --gpus-per-node=4",
+        "#SBATCH --mem=1536M",
+        "#SBATCH --exclude=node7",
+        "#SBATCH --requeue",
+        "#SBATCH --signal=TERM@120",
+    }
+    assert "account" not in script
+    assert "cpus" not in script
+    setup, after = script.index("module load cuda"), script.index("scontrol requeue")
+    assert setup < script.index("python work") < after
+    none = SlurmSettings(gpus_per_node=0).options(name="", comment="", nodes=1, gpus=4)
+    assert "gpus_per_node" not in none
+
+
+def test_a_job_that_slurm_refuses_is_an_error_with_its_words(command: Commands, job: Job) -> None:
+    command("sbatch", "echo 'sbatch: error: invalid partition specified: gpus' >&2; exit 1")
+    with pytest.raises(ConfigError, match="invalid partition specified: gpus"):
+        SlurmExecutor(SlurmSettings()).start(job, resume=False)
+    assert not (job.run.path / "slurm.json").exists()
+
+
+def test_a_job_in_the_queue_is_not_submitted_again(command: Commands, job: Job) -> None:
+    command("sbatch", "exit 1")
+    command("squeue", f"echo '7|PENDING|/elsewhere'; echo '8|RUNNING|{job.run.path}'")
+    executor = SlurmExecutor(SlurmSettings())
+    assert executor.takes_up(job)
+    executor.start(job, resume=True)
+    assert '"8"' in (job.run.path / "slurm.json").read_text()
+
+
+def test_a_job_that_slurm_ended_has_failed_by_its_reason(command: Commands, job: Job) -> None:
+    command("sbatch", "echo Submitted batch job 12")
+    command("scontrol", "echo JobId=12 JobState=OUT_OF_MEMORY ExitCode=0:125")
+    assert wait_for_end(job) == [(job, 1)]
+    assert job.state == "failed"
+    assert "12 was ended (out of memory)" in job.run.status["error"]
+
+
+def test_a_job_that_another_process_holds_has_not_failed(command: Commands, job: Job) -> None:
+    command("sbatch", "echo Submitted batch job 12")
+    command("scontrol", f"echo JobId=12 JobState=FAILED ExitCode={BUSY}:0")
+    assert wait_for_end(job) == [(job, BUSY)]
+    assert job.state == "queued"
+
+
+def test_a_slurm_that_is_away_for_a_while_ends_nothing(command: Commands, job: Job) -> None:
+    command("sbatch", "echo Submitted batch job 12")
+    executor = SlurmExecutor(SlurmSettings(poll_seconds=0.1))
+    executor.start(job, resume=False)
+    command("squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
+    began = time.monotonic()
+    assert executor.wait(0.5) == []
+    assert 0.5 <= time.monotonic() - began < 3
+    assert executor.running == [job]
