@@ -1,6 +1,8 @@
 import fcntl
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -52,6 +54,28 @@ def test_one_point_with_several_seeds_is_the_winner(make_run: MakeRun, tmp_path:
     found = compare([tmp_path])
     assert ids(found) == ["s0", "s1", "s2"]
     assert [found.rank(run) for run in found.runs] == [1, 1, 1]
+
+
+def test_runs_are_compared_sample_by_sample_where_they_have_the_same(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    draw = np.random.default_rng(0)
+    hard = 2 + draw.normal(0, 0.5, 400)  # what makes a sample hard is so for every run
+    for i, worse in enumerate([0.0, 0.001, 0.1]):
+        nll = hard + worse + draw.normal(0, 0.05, 400)
+        path = make_run(
+            f"r{i}", configuration(model__depth=i), **{"val/loss_standard_error": 0.025}
+        )
+        results = json.loads((path / "results.json").read_text())
+        write(path / "results.json", results | {"val/loss": nll.mean()})
+        (path / "scores").mkdir()
+        np.savez(path / "scores" / "val.npz", nll=nll, count=np.ones(400))
+    found = compare([tmp_path])
+    assert found.ranking.basis == "paired samples"
+    assert sorted(found.tied(run) for run in found.runs) == [False, True, True]
+    np.savez(path / "scores" / "val.npz", nll=nll[:399], count=np.ones(399))
+    found = compare([tmp_path])  # another split: each figure has its own error only
+    assert found.ranking.basis == "evaluation"
 
 
 def test_more_is_better_where_it_is(make_run: MakeRun, tmp_path: Path) -> None:

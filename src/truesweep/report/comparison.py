@@ -12,7 +12,7 @@ from truesweep.analysis.ranking import Ranking, Standing, rank
 from truesweep.report.filters import find_key, number, parse
 from truesweep.report.locate import Found, find
 from truesweep.report.objective import Objective, choose, metrics
-from truesweep.report.outcomes import FINISHED, outcome
+from truesweep.report.outcomes import outcomes
 from truesweep.report.run import POINTS, Run, read_run
 from truesweep.report.varying import setting, short_names, varied_keys
 
@@ -150,9 +150,9 @@ def compare(folders: Sequence[Path], objective: str | None = None) -> Comparison
     runs = [read_run(directory, points) for directory in found.runs]
     objectives = choose(runs, objective, found.settings)
     keys = varied_keys(runs)
-    outcomes = [outcome(run, keys, objectives) for run in runs if run.state in FINISHED]
-    ranking = rank(outcomes, objectives[0].name, objectives[0].direction)
-    return Comparison(found, runs, keys, objectives, outcomes, ranking).sorted("objective")
+    finished = outcomes(runs, keys, objectives)
+    ranking = rank(finished, objectives[0].name, objectives[0].direction)
+    return Comparison(found, runs, keys, objectives, finished, ranking).sorted("objective")
 
 
 def _order(value: Any) -> tuple[int, float, str]:

@@ -11,6 +11,7 @@ from truesweep.analysis.importance import importance
 from truesweep.analysis.ranges import spacing_of
 from truesweep.report.comparison import Comparison
 from truesweep.report.excerpts import excerpts
+from truesweep.report.filters import written
 from truesweep.report.findings import TITLES, findings
 from truesweep.report.history import Curve
 from truesweep.report.run import Run
@@ -116,7 +117,9 @@ def label(comparison: Comparison, run: Run) -> str:
     if given:
         return str(given)
     values = ((key, setting(run, key)) for key in comparison.keys)
-    parts = [f"{comparison.short[key]}={value}" for key, value in values if value is not None]
+    parts = [
+        f"{comparison.short[key]}={written(value)}" for key, value in values if value is not None
+    ]
     return " ".join(parts) or run.id
 
 

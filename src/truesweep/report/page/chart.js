@@ -79,7 +79,7 @@ function logTicks({ low, high }, count) {
   const decades = Math.log10(high / low);
   if (decades < 0.7) return linearTicks(low, high, count);
   const marks = decades >= count ? [1] : decades > count / 2 ? [1, 3] : [1, 2, 5];
-  const every = Math.max(1, Math.ceil(decades / Math.max(count, 1)));
+  const every = Math.max(1, Math.ceil(decades / Math.max(count * 1.6, 1)));
   const found = [];
   for (let e = Math.floor(Math.log10(low)); e <= Math.ceil(Math.log10(high)); e += every) {
     marks.forEach((mark) => found.push(mark * 10 ** e));

@@ -57,15 +57,19 @@ function figuresTable(run) {
   const found = Object.keys(run.results).length ? run.results
     : Object.fromEntries(Object.entries(run.curves).map(([name, [, values]]) =>
       [name, values.findLast((value) => value !== null)]));
-  const names = [...new Set(Object.keys(found).filter((key) => /^(val|test)\//.test(key))
-    .map((key) => key.replace(/^\w+\//, "")))].filter((name) => typeof found[`val/${name}`] === "number"
-      || typeof found[`test/${name}`] === "number");
+  const names = [...new Set(Object.keys(found).filter((key) => /^(val|test)\//.test(key)
+    && typeof found[key] === "number" && !/(_standard_error|\/samples)$/.test(key))
+    .map((key) => key.replace(/^\w+\//, "")))];
+  const shownAs = (name) => {
+    const error = found[`${name}_standard_error`];
+    return number(found[name] ?? null) + (error === undefined ? "" : ` ± ${number(error, 2)}`);
+  };
   const splits = SPLITS.filter(([, prefix]) => names.some((name) => found[prefix + name] !== undefined));
   if (names.length === 0) return el("p", { className: "empty" }, "No figures yet.");
   const head = ["", ...splits.map(([name]) => name)].map((name, i) =>
     el("th", { scope: "col", className: i ? "right" : "" }, name));
   const rows = names.map((name) => el("tr", {}, el("td", {}, name),
-    splits.map(([, prefix]) => el("td", { className: "right" }, number(found[prefix + name] ?? null)))));
+    splits.map(([, prefix]) => el("td", { className: "right" }, shownAs(prefix + name)))));
   return el("div", {}, el("h3", {}, Object.keys(run.results).length ? "Results" : "So far"),
     el("table", {}, el("thead", {}, el("tr", {}, head)), el("tbody", {}, rows)));
 }
