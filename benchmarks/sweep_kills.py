@@ -24,7 +24,7 @@ import psutil
 
 from truesweep.config.update import update
 from truesweep.jobs.plan import checked
-from truesweep.record.metrics import read
+from truesweep.record.rows import read
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.job import Job
 from truesweep.sweeps.settings import Sweep

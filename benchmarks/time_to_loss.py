@@ -22,7 +22,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from truesweep.commands.train import create_run
 from truesweep.jobs.launch import launch
 from truesweep.jobs.plan import plan
-from truesweep.record.metrics import read
+from truesweep.record.rows import read
 
 OURS = ["trainer.max_steps=140", "data.batch_size=16", "model.depth=3"]
 WINDOW, BATCH, STEPS, WARM_UP, PEAK, LEAST = 64, 12, 2000, 100, 1e-3, 1e-4

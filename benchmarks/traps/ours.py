@@ -11,7 +11,7 @@ from truesweep.commands.train import create_run
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.launch import launch
 from truesweep.jobs.plan import plan
-from truesweep.record.files import CheckpointFiles
+from truesweep.record.checkpoints import CheckpointFiles
 
 ALWAYS = ["trainer.accelerator=cpu", "trainer.threads=1", "logger=none", "callbacks.progress=null"]
 ALWAYS += ["allowed_packages=[benchmarks]"]

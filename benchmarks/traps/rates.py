@@ -17,7 +17,7 @@ from benchmarks.traps.processes import exit_code, struck
 from benchmarks.traps.report import Section, number
 from truesweep.commands.resume import resume
 from truesweep.jobs.launch import launch
-from truesweep.record.metrics import read
+from truesweep.record.rows import read
 
 SAMPLES, BATCH, EPOCHS, WARM_UP, PEAK = 80, 8, 4, 4, 0.1
 STEPS = SAMPLES // BATCH * EPOCHS

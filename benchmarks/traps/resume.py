@@ -23,7 +23,7 @@ from benchmarks.traps.report import Section, number
 from benchmarks.traps.splits import distance
 from truesweep.commands.resume import resume
 from truesweep.jobs.launch import launch
-from truesweep.record.metrics import read
+from truesweep.record.rows import read
 
 SAMPLES, BATCH, EPOCHS, SAVE_EVERY, VALIDATE_EVERY = 80, 8, 3, 4, 5
 STEPS_PER_EPOCH = SAMPLES // BATCH

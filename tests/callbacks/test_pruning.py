@@ -14,7 +14,7 @@ from truesweep.config import freeze
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.launch import launch
 from truesweep.jobs.plan import plan
-from truesweep.record.metrics import read
+from truesweep.record.rows import read
 from truesweep.record.study import Reports, open_storage
 
 SMALL = [

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from truesweep.record.metrics import read
+from truesweep.record.rows import read
 
 SMALL = [
     "model.depth=2",

@@ -10,7 +10,7 @@ import torch
 
 from tests.commands.conftest import SMALL, truesweep
 from truesweep.commands.train import train
-from truesweep.record.metrics import read
+from truesweep.record.rows import read
 
 
 def test_the_wandb_record_holds_what_metrics_hold(

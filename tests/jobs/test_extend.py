@@ -13,7 +13,7 @@ from truesweep.commands.resume import resume
 from truesweep.commands.train import train
 from truesweep.errors import ConfigError
 from truesweep.jobs.directory import RunDirectory
-from truesweep.record.metrics import read
+from truesweep.record.rows import read
 
 __all__ = ["data"]
 
@@ -78,7 +78,7 @@ def test_a_run_without_checkpoints_that_had_some_is_not_begun_anew(
     data: dict[str, list[str]], workplace: Path
 ) -> None:
     run = finished(workplace, *data["lm"], *SMALL)
-    RunDirectory(run).update_status(state="preempted", phase=None)
+    RunDirectory(run).update_status(state="preempted")
     for file in (run / "checkpoints").iterdir():
         file.unlink()
     with pytest.raises(ConfigError, match="holds no valid checkpoint to resume from"):
@@ -91,7 +91,7 @@ def test_a_run_that_ended_before_its_first_checkpoint_is_begun_anew(
     whole = finished(workplace, *data["lm"], *SMALL)
     run = RunDirectory(whole)
     rows = read(run.metrics)
-    run.update_status(state="running", phase=None, saved_step=None)
+    run.update_status(state="running", saved_step=None)
     for file in (*run.checkpoints.iterdir(), run.results):
         file.unlink()
     assert resume(whole) == 0
@@ -128,3 +128,38 @@ def _compare(run: Path, whole: Path) -> None:
     for row, other in zip(read(run / "metrics.jsonl"), read(whole / "metrics.jsonl"), strict=True):
         assert row["step"] == other["step"]
         assert row["train/loss"] == pytest.approx(other["train/loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_a_run_that_ended_before_its_figures_gets_them(
+    data: dict[str, list[str]], workplace: Path, early: bool
+) -> None:
+    stop = ["callbacks.early_stopping.patience=1", "callbacks.early_stopping.min_delta=10"]
+    asked = [*data["lm"], *SMALL, "trainer.val_check_interval=3", *(stop if early else [])]
+    run = RunDirectory(finished(workplace, *asked))
+    before, rows = run.read_results(), read(run.metrics)
+    assert rows[-1]["step"] == (6 if early else 12)
+    run.results.unlink()
+    run.update_status(state="running")
+    assert resume(run.path) == 0
+    assert read(run.metrics) == rows
+    after = run.read_results()
+    assert after.keys() == before.keys()
+    assert {k: v for k, v in after.items() if k != "verdict"} == pytest.approx(
+        {k: v for k, v in before.items() if k != "verdict"}
+    )
+
+
+def test_a_loss_that_is_never_a_number_is_called_divergence(
+    data: dict[str, list[str]], workplace: Path
+) -> None:
+    asked = [*data["lm"], *SMALL, "optimizer=sgd", "optimizer.lr=1e30", "name=x"]
+    asked += ["trainer.gradient_clip_val=null", "trainer.val_check_interval=3"]
+    assert train([*asked, "trainer.max_steps=6"], [], None, False) == 1
+    (run,) = (workplace / "outputs/x").iterdir()
+    assert "was not a number at any validation" in RunDirectory(run).status["error"]
+    assert [
+        row["val/loss"] != row["val/loss"]
+        for row in read(run / "metrics.jsonl")
+        if "val/loss" in row
+    ] == [True, True]

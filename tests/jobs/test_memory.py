@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands.conftest import SMALL, data, truesweep
-from truesweep.record.metrics import read
+from truesweep.record.rows import read
 
 __all__ = ["data"]
 

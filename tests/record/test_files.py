@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from truesweep.errors import DataError
+from truesweep.record.checkpoints import CheckpointFiles
 from truesweep.record.files import (
-    CheckpointFiles,
     checksum_path,
     dump_json,
     replacing,

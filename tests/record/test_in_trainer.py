@@ -10,8 +10,10 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.demos.boring_classes import BoringModel
 
 from truesweep.errors import DataError
-from truesweep.record.files import CheckpointFiles, verify_checksum
-from truesweep.record.metrics import MetricsFile, read
+from truesweep.record.checkpoints import CheckpointFiles
+from truesweep.record.files import verify_checksum
+from truesweep.record.metrics import MetricsFile
+from truesweep.record.rows import read
 
 
 class Model(BoringModel):

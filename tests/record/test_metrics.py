@@ -8,7 +8,8 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from truesweep.errors import DataError
 from truesweep.record import metrics as module
-from truesweep.record.metrics import MetricsFile, read
+from truesweep.record.metrics import MetricsFile
+from truesweep.record.rows import read
 
 
 class Clock:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.sweeps.test_pool import results, starts
 from tests.sweeps.tiny import make_sweep, until
-from truesweep.record.metrics import read
+from truesweep.record.rows import read
 from truesweep.sweeps.driver import drive
 from truesweep.sweeps.job import Job
 from truesweep.sweeps.slurm import SlurmExecutor, SlurmSettings

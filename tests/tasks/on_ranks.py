@@ -15,7 +15,7 @@ from truesweep.callbacks import Checkpoint, StopAfter
 from truesweep.jobs.logs import quiet
 from truesweep.jobs.parts import Parts, build
 from truesweep.jobs.plan import checked
-from truesweep.record.files import CheckpointFiles
+from truesweep.record.checkpoints import CheckpointFiles
 
 SPLITS = ((1, 3), (5, 8))
 """Samples to validate on and to test on: fewer than ranks, and what ranks do not divide."""

@@ -16,7 +16,7 @@ from truesweep.callbacks import StopAfter
 from truesweep.jobs.logs import quiet
 from truesweep.jobs.parts import build
 from truesweep.jobs.plan import checked
-from truesweep.record.files import CheckpointFiles
+from truesweep.record.checkpoints import CheckpointFiles
 
 CASES = [
     ("lm", "muon"),

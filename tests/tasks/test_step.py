@@ -12,7 +12,7 @@ from truesweep.callbacks import StopAfter
 from truesweep.jobs.logs import quiet
 from truesweep.jobs.parts import Parts, build
 from truesweep.jobs.plan import checked
-from truesweep.record.files import CheckpointFiles
+from truesweep.record.checkpoints import CheckpointFiles
 from truesweep.tasks import DivergedError
 
 FP32 = ["optimizer=sgd", "optimizer.lr=0.3", "scheduler=constant", "scheduler.warmup=0"]

@@ -1,5 +1,6 @@
 """`best.ckpt` and `last.ckpt`."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -94,7 +95,7 @@ class Checkpoint(LightningCheckpoint):
             self.tell(name, steps_done(trainer))
 
     def _improves(self, score: float) -> bool:
-        if score != score:  # NaN is never better
+        if not math.isfinite(score):  # never better, whatever it is compared with
             return False
         if self.best_score is None:
             return True

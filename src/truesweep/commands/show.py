@@ -135,7 +135,9 @@ def _show_paths(out: Console, run: RunDirectory, here: str, results: dict[str, A
         out.print(f"[dim]{name:<10}[/]  {value}", soft_wrap=True)
 
 
-def _number(value: float, digits: int = 4) -> str:
+def _number(value: float | str, digits: int = 4) -> str:
+    if isinstance(value, str):  # how JSON has what is not finite
+        return value
     return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}g}"
 
 

@@ -176,8 +176,8 @@ class RunDirectory:
         """
         with ExitStack() as stack:
             try:
-                descriptor = stack.enter_context(_locked(self._lock, fcntl.LOCK_EX))
-                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # its ranks may join
+                descriptor = stack.enter_context(_locked(self._lock, fcntl.LOCK_EX, patient=True))
+                _lock(descriptor, fcntl.LOCK_SH, patient=True)  # its ranks may join
             except BlockingIOError:
                 pid = self.status.get("pid", "unknown")
                 raise ConfigError(
@@ -189,7 +189,7 @@ class RunDirectory:
     @contextmanager
     def join(self) -> Iterator[None]:
         """Work on this run for the job that has claimed it, and maybe outlive it for a moment."""
-        with _locked(self._lock, fcntl.LOCK_SH):
+        with _locked(self._lock, fcntl.LOCK_SH, patient=True):
             yield
 
     @property
@@ -270,13 +270,25 @@ class RunDirectory:
 
 
 @contextmanager
-def _locked(file: Path, how: int) -> Iterator[int]:
+def _locked(file: Path, how: int, patient: bool = False) -> Iterator[int]:
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+        _lock(descriptor, how, patient)
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, how: int, patient: bool) -> None:
+    """Lock a file; with patience, since whoever asks only whether it is locked holds it briefly."""
+    deadline = time.monotonic() + (1.0 if patient else 0.0)
+    while True:
+        try:
+            return fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.02)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def change(run: RunDirectory, overrides: Sequence[str]) -> list[str]:
         run.results.unlink(missing_ok=True)
         write_atomic(run.config, freeze(after))
         if said:
-            run.update_status(state="preempted", phase=None)
+            run.update_status(state="preempted")
     return said
 
 

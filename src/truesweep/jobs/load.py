@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedT
 from truesweep.errors import ConfigError
 from truesweep.jobs.directory import RunDirectory
 from truesweep.models.heads import AUTO_CLASSES, Head
-from truesweep.record.files import CheckpointFiles
+from truesweep.record.checkpoints import CheckpointFiles
 
 PREFIX = "model."
 """What a task's checkpoint puts before the names of the transformer's weights."""

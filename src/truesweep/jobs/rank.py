@@ -28,10 +28,12 @@ from truesweep.jobs.logs import logs
 from truesweep.jobs.mirrors import conclude, make_mirror, warn
 from truesweep.jobs.parts import Parts, build, make
 from truesweep.jobs.results import collect_results, standard_errors
-from truesweep.record.files import CheckpointFiles, verify_checksum, write_json
-from truesweep.record.metrics import MetricsFile, read
+from truesweep.record.checkpoints import CheckpointFiles
+from truesweep.record.files import verify_checksum, write_json
+from truesweep.record.metrics import MetricsFile
+from truesweep.record.rows import read
 from truesweep.record.study import Reports
-from truesweep.tasks import OutOfMemory
+from truesweep.tasks import DivergedError, OutOfMemory
 
 Tables = dict[str, tuple[list[str], list[list[Any]]]]
 
@@ -102,10 +104,10 @@ class Job:
             self.run.update_status(step=step, saved_step=step)
 
     def fit(self, resume: bool) -> None:
-        """Train to the end, from the start or from a checkpoint."""
-        if self.run.status.get("phase") == "test":
-            return
+        """Train to the end, from the start or from a checkpoint, which may be that of the end."""
         checkpoint = newest_checkpoint(self.run) if resume else None
+        if self.trainer.is_global_zero:
+            self.run.update_status(total_steps=self.parts.recipe.total_steps)
         if self.trainer.is_global_zero and checkpoint is None:
             save_layout(self.run.model, self.parts.task.model, self.parts.task.tokenizer)
         self.trainer.fit(
@@ -114,11 +116,18 @@ class Job:
             ckpt_path=checkpoint,
             weights_only=True,
         )
-        if self.trainer.is_global_zero:
-            self.run.update_status(phase="test")
 
     def score(self) -> None:
-        """Score the test split once, by the best checkpoint, and write the final figures."""
+        """Score the test split once, by the best checkpoint, and write the final figures.
+
+        Raises:
+            DivergedError: There is none, since no validation gave a number.
+        """
+        if self.checkpoint.best_step is None:
+            raise DivergedError(
+                f"{self.checkpoint.monitor} was not a number at any validation. Lower optimizer.lr "
+                "or lengthen scheduler.warmup"
+            )
         self.trainer.test(
             self.parts.task,
             datamodule=self.parts.data,

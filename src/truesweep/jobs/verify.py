@@ -21,8 +21,9 @@ from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.launch import launch
 from truesweep.jobs.parts import make
 from truesweep.jobs.trainer import TrainerSettings
-from truesweep.record.files import CheckpointFiles, write_atomic
-from truesweep.record.metrics import read
+from truesweep.record.checkpoints import CheckpointFiles
+from truesweep.record.files import write_atomic
+from truesweep.record.rows import read
 
 Verdict = Literal["identical", "equal to rounding", "differs", "not tried"]
 LEFT = 143

@@ -1,6 +1,5 @@
 """`metrics.jsonl`: the record of a run that is always written, and written first."""
 
-import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,13 +9,8 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 from typing_extensions import override
 
-from truesweep.errors import DataError
 from truesweep.record.files import dump_json, write_atomic
-
-Row = dict[str, Any]
-
-# What `dump_json` writes for the numbers that JSON lacks.
-_NOT_FINITE = ("NaN", "Infinity", "-Infinity")
+from truesweep.record.rows import Row, parse, scalars
 
 
 class MetricsFile(Logger):
@@ -72,14 +66,14 @@ class MetricsFile(Logger):
     def truncate(self, step: int) -> None:
         """Drop the rows after `step`, from which training goes on, so that none stands twice."""
         if self.path.exists():
-            lines = [line for line, row in _parse(self.path) if row["step"] <= step]
+            lines = [line for line, row in parse(self.path) if row["step"] <= step]
             write_atomic(self.path, b"".join(lines))
         self._opened = False
 
     def _open(self) -> None:
         """Take up the file where its last whole row ends."""
         self.path.touch()
-        rows = _parse(self.path)
+        rows = parse(self.path)
         self._last: Row = rows[-1][1] if rows else {}
         self._end = sum(len(line) for line, _ in rows)  # bytes
         self._start = self._end - (len(rows[-1][0]) if rows else 0)  # of the last row
@@ -93,46 +87,3 @@ class MetricsFile(Logger):
             self._end = self._start + file.write(f"{dump_json(row)}\n".encode())
             file.truncate(self._end)
         self._last = row
-
-
-def scalars(metrics: Mapping[str, Any]) -> Row:
-    """`metrics` with tensors and NumPy numbers of one element as Python's numbers."""
-    return {
-        name: value.item() if hasattr(value, "item") else value for name, value in metrics.items()
-    }
-
-
-def read(path: str | Path) -> list[Row]:
-    """Read the whole rows of a `metrics.jsonl`, NaN and infinities as floats again.
-
-    Raises:
-        DataError: a line other than the last is not a JSON object with a `step`.
-    """
-    return [row for _, row in _parse(Path(path))]
-
-
-def _parse(path: Path) -> list[tuple[bytes, Row]]:
-    """The lines of `path` and their rows, without a last line that a kill cut short."""
-    lines = path.read_bytes().splitlines(keepends=True)
-    rows: list[tuple[bytes, Row]] = []
-    for number, line in enumerate(lines, start=1):
-        row = _row(line)
-        if row is not None:
-            rows.append((line, row))
-        elif number < len(lines):
-            raise DataError(
-                f"{path}, line {number}, is not a JSON object with a step: {line[:80]!r}. "
-                "Remove the line."
-            )
-    return rows
-
-
-def _row(line: bytes) -> Row | None:
-    """The row that `line` holds, or None if it is not a whole one."""
-    try:
-        row = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
-        return None
-    if not isinstance(row, dict) or not isinstance(row.get("step"), int):
-        return None
-    return {key: float(value) if value in _NOT_FINITE else value for key, value in row.items()}

@@ -21,7 +21,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 from typing_extensions import override
 
-from truesweep.record.metrics import read, scalars
+from truesweep.record.rows import read, scalars
 
 log = logging.getLogger(__name__)
 

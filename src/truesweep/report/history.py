@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from truesweep.errors import DataError
-from truesweep.record.metrics import read
+from truesweep.record.rows import read
 from truesweep.report.downsample import lttb
 
 AXES = ("step", "tokens", "time")

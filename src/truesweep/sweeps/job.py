@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from truesweep.jobs.directory import RunDirectory
-from truesweep.record.metrics import read
+from truesweep.record.rows import read
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from truesweep.jobs.directory import RunDirectory
-from truesweep.record.metrics import read
+from truesweep.record.rows import read
 from truesweep.sweeps.job import Job
 
 DONE = ("completed", "pruned", "failed")

@@ -142,7 +142,7 @@ class Task(pl.LightningModule):
         """The metrics of an evaluation, by the name they are reported under."""
 
     def figures(self) -> dict[str, float]:
-        """The figures of an evaluation, reduced over ranks; NaN where there was nothing to see."""
+        """The figures of an evaluation, reduced over ranks."""
         return {name: float(metric.compute()) for name, metric in self._metrics().items()}
 
     def _metrics(self) -> dict[str, Metric]:
@@ -371,7 +371,7 @@ class Task(pl.LightningModule):
                 "figures would be wrong. Please report this."
             )
         self.sample_scores[split_name] = self.scores.gather()
-        values = {f"{split_name}/{k}": v for k, v in figures.items() if not math.isnan(v)}
+        values = {f"{split_name}/{name}": value for name, value in figures.items()}
         self.evaluations[split_name] = values
         # Callbacks monitor these; every rank holds the same reduced values.
         self.trainer.callback_metrics.update(

@@ -1,0 +1,56 @@
+"""The rows of a `metrics.jsonl`, read by all who want to know how a run goes."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from truesweep.errors import DataError
+
+Row = dict[str, Any]
+
+# What `dump_json` writes for the numbers that JSON lacks.
+_NOT_FINITE = ("NaN", "Infinity", "-Infinity")
+
+
+def scalars(metrics: Mapping[str, Any]) -> Row:
+    """`metrics` with tensors and NumPy numbers of one element as Python's numbers."""
+    return {
+        name: value.item() if hasattr(value, "item") else value for name, value in metrics.items()
+    }
+
+
+def read(path: str | Path) -> list[Row]:
+    """Read the whole rows of a `metrics.jsonl`, NaN and infinities as floats again.
+
+    Raises:
+        DataError: a line other than the last is not a JSON object with a `step`.
+    """
+    return [row for _, row in parse(Path(path))]
+
+
+def parse(path: Path) -> list[tuple[bytes, Row]]:
+    """The lines of `path` and their rows, without a last line that a kill cut short."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    rows: list[tuple[bytes, Row]] = []
+    for number, line in enumerate(lines, start=1):
+        row = _row(line)
+        if row is not None:
+            rows.append((line, row))
+        elif number < len(lines):
+            raise DataError(
+                f"{path}, line {number}, is not a JSON object with a step: {line[:80]!r}. "
+                "Remove the line."
+            )
+    return rows
+
+
+def _row(line: bytes) -> Row | None:
+    """The row that `line` holds, or None if it is not a whole one."""
+    try:
+        row = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    if not isinstance(row, dict) or not isinstance(row.get("step"), int):
+        return None
+    return {key: float(value) if value in _NOT_FINITE else value for key, value in row.items()}
