@@ -178,3 +178,10 @@ def test_findings_say_what_happened(sweep: Path, make_run: MakeRun) -> None:
     assert "1 of 4 runs: RuntimeError: out of memory" in said["Failed"]
     assert "scored 1 more time " in said["Test split"]
     assert "1 overfitting, of 4 runs" in said["Verdicts"]
+
+
+def test_choosing_by_the_test_split_is_said_to_be_so(make_run: MakeRun, tmp_path: Path) -> None:
+    make_run("a", **{"test/loss": 2.0})
+    said = {one.title: one.text for one in findings(compare([tmp_path], "test/loss"))}
+    assert "ranked by their test split" in said["Test split"]
+    assert "Test split" not in {one.title for one in findings(compare([tmp_path]))}

@@ -99,13 +99,16 @@ def _first_line(run: Run) -> str:
 
 def _test_looked_at(comparison: Comparison) -> list[Finding]:
     count = sum(later_scorings(run) for run in comparison.runs)
-    if not count:
+    said = []
+    if comparison.objective.name.startswith("test/"):
+        said.append("The runs are ranked by their test split.")
+    if count:
+        times = f"{count} more time{'s' * (count > 1)}"
+        said.append(f"Test splits were scored {times} after the runs' own single scoring.")
+    if not said:
         return []
-    text = (
-        f"Test splits were scored {count} more time{'s' * (count > 1)} after the runs' own single "
-        "scoring: a test split that choices are made by is a validation split."
-    )
-    return [Finding("Test split", text, "warn")]
+    said.append("A test split that choices are made by is a validation split.")
+    return [Finding("Test split", " ".join(said), "warn")]
 
 
 TITLES = {

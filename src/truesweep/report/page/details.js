@@ -71,7 +71,8 @@ function figuresTable(run) {
   const rows = names.map((name) => el("tr", {}, el("td", {}, name),
     splits.map(([, prefix]) => el("td", { className: "right" }, shownAs(prefix + name)))));
   return el("div", {}, el("h3", {}, Object.keys(run.results).length ? "Results" : "So far"),
-    el("table", {}, el("thead", {}, el("tr", {}, head)), el("tbody", {}, rows)));
+    el("div", { className: "scroll" },
+      el("table", {}, el("thead", {}, el("tr", {}, head)), el("tbody", {}, rows))));
 }
 
 function miniNote(run) {
