@@ -151,12 +151,27 @@ def test_a_run_that_ended_before_its_figures_gets_them(
     )
 
 
+NOT_A_NUMBER = """
+import pytorch_lightning as pl
+import torch
+
+
+class NotANumber(pl.Callback):
+    def on_validation_start(self, trainer, module):
+        with torch.no_grad():
+            for weight in module.model.parameters():
+                weight.fill_(float("nan"))
+"""
+
+
 def test_a_loss_that_is_never_a_number_is_called_divergence(
-    data: dict[str, list[str]], workplace: Path
+    data: dict[str, list[str]], workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = [*data["lm"], *SMALL, "optimizer=sgd", "optimizer.lr=1e38", "name=x"]
-    asked += ["trainer.gradient_clip_val=null", "trainer.val_check_interval=3"]
-    assert train([*asked, "trainer.max_steps=6"], [], None, False) == 1
+    (workplace / "not_a_number.py").write_text(NOT_A_NUMBER)
+    monkeypatch.syspath_prepend(workplace)
+    asked = [*data["lm"], *SMALL, "trainer.val_check_interval=3", "trainer.max_steps=6", "name=x"]
+    asked += ["allowed_packages=[not_a_number]", "callbacks.x._target_=not_a_number.NotANumber"]
+    assert train(asked, [], None, False) == 1
     (run,) = (workplace / "outputs/x").iterdir()
     assert "was not a number at any validation" in RunDirectory(run).status["error"]
     values = [row["val/loss"] for row in read(run / "metrics.jsonl") if "val/loss" in row]
