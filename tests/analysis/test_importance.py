@@ -52,7 +52,7 @@ def test_a_search_finds_the_key_that_decides(direction: Any) -> None:
     sign = 1 if direction == "minimize" else -1
     jobs = []
     for _ in range(60):
-        varies = {
+        varies: dict[str, Any] = {
             "lr": float(10 ** draw.uniform(-5, -1)),
             "dropout": float(draw.uniform(0, 0.5)),
             "optimizer": str(draw.choice(["adamw", "sgd"])),

@@ -13,7 +13,7 @@ def covered(truths: np.ndarray, noise: float, sweeps: int, seed: int) -> float:
     draw = np.random.default_rng(seed)
     hits = 0
     for _ in range(sweeps):
-        ranking = rank(seeded(truths, noise, 3, draw), "loss")
+        ranking = rank(seeded(truths.tolist(), noise, 3, draw), "loss")
         assert ranking.best is not None
         hits += any(s.varies["k"] == 0 for s in (ranking.best, *ranking.tied))
     return hits / sweeps

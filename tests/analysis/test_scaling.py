@@ -1,4 +1,5 @@
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ SIZES = np.geomspace(1e5, 1e7, 7)
 E, A, ALPHA = 1.7, 90.0, 0.35
 
 
-def fitted(losses: np.ndarray, **sizes: np.ndarray) -> ScalingFit:
+def fitted(losses: np.ndarray, **sizes: Any) -> ScalingFit:
     fit = fit_scaling(losses, **sizes)
     assert isinstance(fit, ScalingFit), fit
     return fit

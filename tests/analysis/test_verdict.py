@@ -109,7 +109,7 @@ def test_validation_that_trembles_has_not_turned() -> None:
     draw = np.random.default_rng(0)
     kinds = []
     for _ in range(40):
-        val = 2.0 + 0.016 * draw.standard_normal(20)
+        val = 2.0 + 0.012 * draw.standard_normal(20)
         val[:5] += [2.0, 1.0, 0.5, 0.2, 0.1]
         kinds.append(judge(rows_of(healthy(), val), steps_per_epoch=10).kind)
     assert kinds.count("healthy") >= 38
@@ -142,8 +142,24 @@ def test_a_spike_is_no_divergence_but_a_level_is() -> None:
 
 
 def test_what_explodes_at_once_has_diverged_even_if_it_comes_down_again() -> None:
-    train = np.concatenate([[4.6], np.geomspace(9000, 3.2, 40)])
+    train = np.concatenate([[4.6], np.geomspace(9000, 3.2, 20), np.full(20, 3.2)])
+    found = judge(rows_of(train), steps_per_epoch=100)
+    assert found.kind == "diverged"
+    assert "came back to 3.2 only" in found.text
+    recovered = np.concatenate([[4.6, 9.0, 8.0, 7.5], healthy()])
+    assert judge(rows_of(recovered), steps_per_epoch=100).kind == "healthy"
+
+
+def test_a_spike_at_the_very_end_is_no_divergence() -> None:
+    train = healthy()
+    train[-2:] += 5
+    assert judge(rows_of(train), steps_per_epoch=100).kind == "healthy"
+    train[-4:] = 4.0
     assert judge(rows_of(train), steps_per_epoch=100).kind == "diverged"
+    # Validation was taken of the same weights, and knows better.
+    calm = [2.5, 1.9, 1.7, 1.66, 1.65, 1.646, 1.644, 1.643]
+    assert judge(rows_of(train, calm), steps_per_epoch=100).kind == "healthy"
+    assert judge(rows_of(train, [*calm[:-1], 4.0]), steps_per_epoch=100).kind == "diverged"
 
 
 def test_nothing_learned() -> None:

@@ -61,8 +61,9 @@ class Curve:
         """Standard deviation of a value around its smooth course.
 
         From each point's distance to the line through its neighbours (Gasser, Sroka &
-        Jennen-Steinmetz 1986), by the median, so that spikes do not count; of the later two thirds,
-        since early on a curve bends more than it trembles. Zero for fewer than three points.
+        Jennen-Steinmetz 1986), cut at three typical ones, so that spikes hardly count; of the later
+        two thirds, since early on a curve bends more than it trembles. Zero for fewer than three
+        points.
         """
         x, y = self.steps.astype(float), self.values
         if len(x) < 3:
@@ -71,7 +72,8 @@ class Curve:
         distance = y[1:-1] - (1 - share) * y[:-2] - share * y[2:]
         distance /= np.sqrt(1 + share**2 + (1 - share) ** 2)
         late = distance[len(distance) // 3 :]
-        return float(NORMAL_MAD * np.median(np.abs(late)))
+        typical = NORMAL_MAD * np.median(np.abs(late))
+        return float(np.sqrt(np.mean(np.minimum(np.abs(late), 3 * typical) ** 2)))
 
 
 def curve(rows: Rows, key: str) -> Curve:

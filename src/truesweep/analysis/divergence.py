@@ -11,6 +11,8 @@ NOT_FINITE_SHARE = 0.1
 """The same for rows of the training loss."""
 LOST = 0.2
 """The share of all progress that a healthy run does not lose again."""
+SEEN = 0.05
+"""The least rise over the best loss, as a share of it."""
 EXPLODED = 1.5
 """How many times its starting value a loss reaches only by exploding."""
 LEARNED = 0.02
@@ -34,7 +36,7 @@ def describe_divergence(
     return (
         _not_finite(train, val)
         or _many_skipped(train, skipped)
-        or _risen(train.finite)
+        or _risen(train.finite, val.finite)
         or _nothing_learned(train.finite, val.finite, baseline)
     )
 
@@ -59,19 +61,21 @@ def _many_skipped(train: Curve, skipped: int) -> Finding | None:
     return f"{text} {ADVICE}", None
 
 
-def _risen(train: Curve) -> Finding | None:
+def _risen(train: Curve, val: Curve) -> Finding | None:
     """A level, not a spike, that is far above the best one or above anything sane."""
     if len(train) < 3:
         return None
     levels = train.levels()
     start, last = float(train.values[0]), train.tail()
     before = np.minimum.accumulate(np.minimum(levels, start))
-    best, peak = float(before[-1]), int(np.argmax(levels))
-    lost = last - best > max(LOST * max(start - best, 0.0), 0.05 * abs(best), 6 * train.noise())
+    best, peak, since = float(before[-1]), int(np.argmax(levels)), _departure(train, levels)
+    witness = val.where(val.steps >= since)
+    noise = (3 if len(witness) else 6) * train.noise()
+    lost = last - best > max(LOST * max(start - best, 0.0), SEEN * abs(best), noise)
+    lost = lost and _seen_by(val, since)
     exploded = levels[peak] > EXPLODED * start and last > 0.5 * start
     if not (lost or exploded):
         return None
-    since = _departure(train, levels)
     if lost:
         text = f"the training loss rose from {best:.4g} at step {since:,} to {last:.4g} at the end"
     else:
@@ -80,6 +84,15 @@ def _risen(train: Curve) -> Finding | None:
             f"{train.steps[peak]:,} and came back to {last:.4g} only"
         )
     return f"Diverged: {text}. {ADVICE}", since
+
+
+def _seen_by(val: Curve, since: int) -> bool:
+    """Whether validation, if it can tell, has risen since that step too; a spike it misses."""
+    earlier = val.values[val.steps <= since]
+    if not len(earlier) or len(earlier) == len(val):
+        return True
+    best = float(earlier.min())
+    return val.last - best > SEEN * abs(best)
 
 
 def _departure(train: Curve, levels: Floats) -> int:

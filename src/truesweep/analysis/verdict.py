@@ -155,13 +155,19 @@ def _trend_rise(after: Curve) -> float:
 
     The best one itself is left out: it is the best partly by chance, and would tilt the line.
     """
-    if len(after) < 5:
-        return 0.0
-    x = after.steps - after.steps.mean()
-    slope = float(x @ after.values / (x @ x))
-    residuals = after.values - after.values.mean() - slope * x
-    error = (float(residuals @ residuals) / (len(x) - 2) / float(x @ x)) ** 0.5
-    return slope * float(np.ptp(x)) if slope > SIGNIFICANT * error else 0.0
+    slope, scatter = _line(after)
+    error = scatter / math.sqrt(len(after) * float(after.steps.var()) or 1.0)
+    return slope * float(np.ptp(after.steps)) if slope > SIGNIFICANT * error else 0.0
+
+
+def _line(points: Curve) -> tuple[float, float]:
+    """Slope of the least-squares line, and the deviation around it; zeros for under five points."""
+    if len(points) < 5:
+        return 0.0, 0.0
+    x = points.steps - points.steps.mean()
+    slope = float(x @ points.values / (x @ x))
+    residuals = points.values - points.values.mean() - slope * x
+    return slope, math.sqrt(float(residuals @ residuals) / (len(x) - 2))
 
 
 def _still_improves(monitored: Curve, loss: Curve, mode: Mode) -> bool:
