@@ -3,6 +3,7 @@
 import argparse
 import os
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from benchmarks import traps
@@ -16,7 +17,8 @@ TRAPS = {
     "splits": splits.measure,
     "perplexity": perplexity.measure,
     "rates": rates.measure,
-    "resume": resume.measure,
+    "resume-1": partial(resume.measure, ranks=1),
+    "resume-2": partial(resume.measure, ranks=2),
 }
 
 

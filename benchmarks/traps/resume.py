@@ -29,7 +29,6 @@ SAMPLES, BATCH, EPOCHS, SAVE_EVERY, VALIDATE_EVERY = 80, 8, 3, 4, 5
 STEPS_PER_EPOCH = SAMPLES // BATCH
 STEPS = STEPS_PER_EPOCH * EPOCHS
 CLOCK = ("time", "tokens_per_second")
-SETTINGS = [(workers, ranks) for workers in (0, 2) for ranks in (1, 2)]
 POINTS = 20
 
 
@@ -83,18 +82,18 @@ def moments(count: int, seed: int) -> list[Moment]:
     return [kinds[i % len(kinds)]() for i in range(count)]
 
 
-def measure(points: int = POINTS) -> Section:
-    """Strike both stacks in every setting, and compare with runs that are left alone."""
+def measure(ranks: int) -> Section:
+    """Strike both stacks, with and without workers, and compare with runs that are left alone."""
     rows = []
-    for workers, ranks in SETTINGS:
+    for workers in (0, 2):
         for name, start in (("stock", stock_run), ("truesweep", our_run)):
             whole = start(workers, ranks, None)
-            ends = [(m, start(workers, ranks, m)) for m in moments(points, seed=0)]
-            rows.append([str(workers), str(ranks), name, *compare(whole, ends)])
+            ends = [(m, start(workers, ranks, m)) for m in moments(POINTS, seed=ranks)]
+            rows.append([str(workers), name, *compare(whole, ends)])
     return Section(
-        title="Killed and resumed",
+        title="Killed and resumed, " + ("1 rank" if ranks == 1 else f"{ranks} ranks"),
         text=(
-            f"{points} runs a row, each struck once: by SIGKILL at the start, in the middle or at "
+            f"{POINTS} runs a row, each struck once: by SIGKILL at the start, in the middle or at "
             "the end of a step, in a validation, while a checkpoint is written, at any time, or "
             "before the first checkpoint, sent to all its processes or to the first one; or by "
             "SIGTERM in a step, in a validation or at any time. Each is then resumed, and compared "
@@ -104,7 +103,6 @@ def measure(points: int = POINTS) -> Section:
         ),
         columns=[
             "workers",
-            "ranks",
             "",
             "the same bit for bit",
             "samples missed",

@@ -59,8 +59,15 @@ def test_the_figures_would_show_a_sample_too_many(alone: Figures) -> None:
     assert all(0 < alone["translation"][size]["bleu"] < 100 for size in SIZES)
 
 
+ROUNDED = pytest.mark.xfail(
+    strict=True, reason="`Module.to(dtype)`, unlike `half`, converts the sums of metrics"
+)
+
+
 @pytest.mark.parametrize("packing", ["true", "false"])
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize(
+    "precision", ["32-true", "bf16-mixed", pytest.param("bf16-true", marks=ROUNDED)]
+)
 def test_perplexity_is_that_in_float64(packing: str, precision: str, workplace: Path) -> None:
     write_samples(workplace)
     asked = [f"data.packing={packing}", f"trainer.precision={precision}", "data.max_length=16"]
@@ -69,13 +76,11 @@ def test_perplexity_is_that_in_float64(packing: str, precision: str, workplace: 
     nll, count = 0.0, 0
     for batch in parts.data.val_dataloader():
         inputs = {key: batch[key] for key in ("input_ids", "attention_mask") if key in batch}
-        with (
-            torch.inference_mode(),
-            torch.autocast("cpu", torch.bfloat16, enabled=precision != "32-true"),
-        ):
-            logits = parts.task.model.eval()(**inputs).logits.double()
+        mixed = torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed")
+        with torch.inference_mode(), mixed:
+            logits = parts.task.model.eval()(**inputs).logits
         labels = batch["labels"].flatten()
-        nll += float(cross_entropy(logits.flatten(0, 1), labels, reduction="sum"))
+        nll += float(cross_entropy(logits.double().flatten(0, 1), labels, reduction="sum"))
         count += int((labels != -100).sum())
     perplexity = parts.task.evaluations["val"]["val/perplexity"]
     assert perplexity == pytest.approx(math.exp(nll / count), rel=1e-6)
