@@ -45,7 +45,7 @@ def _critical(errors: tuple[float, ...], control: int, freedom: int | None, alph
         if index == control:
             continue
         other = error * generator.standard_normal(DRAWS)
-        spread = float(np.hypot(error, errors[control]))
+        spread = float(np.hypot(error, errors[control])) or 1.0  # both are exact, and equal here
         np.maximum(largest, (own - other) / spread, out=largest)
     if freedom is not None:
         largest /= np.sqrt(generator.chisquare(freedom, DRAWS) / freedom)

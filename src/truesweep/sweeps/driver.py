@@ -1,5 +1,6 @@
 """Runs the jobs of a sweep to their end, whatever becomes of single ones, or of the driver."""
 
+import logging
 import signal
 import threading
 import time
@@ -19,6 +20,8 @@ from truesweep.sweeps.job import Job
 from truesweep.sweeps.progress import Board
 from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.source import ENDED, JobSource, Listed
+
+log = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 SECONDS_PER_LOOK = 0.5
@@ -283,9 +286,19 @@ class Driver:
         self._page.finish()
         if self.signum:
             return 130 if self.signum == signal.SIGINT else 143
-        found = [(finding.title, finding.text) for finding in conclude(self.sweep)]
-        self.display.findings(found, self.sweep.report)
+        self._sum_up()
         return int(any(row.state == "failed" for row in rows))
+
+    def _sum_up(self) -> None:
+        """Say what was learned; the jobs' figures stand, whatever comes of that."""
+        try:
+            found = [(finding.title, finding.text) for finding in conclude(self.sweep)]
+        except Exception as error:
+            log.exception("the sweep could not be summed up")
+            text = f"could not be summed up ({type(error).__name__}: {error}); the jobs are done"
+            self.display.event(text, important=True)
+        else:
+            self.display.findings(found, self.sweep.report)
 
 
 def _last_sign(job: Job) -> float:
