@@ -221,6 +221,19 @@ def verify(
 
 
 @app.command()
+def data(
+    overrides: Overrides = None,
+    config_dir: ConfigDirs = None,
+    show: Annotated[int, typer.Option(help="Examples of leaked samples, for each two splits.")] = 3,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Prepare and describe the data: counts, lengths, labels, duplicates, leaks between splits."""
+    from truesweep.commands.data import data as work
+
+    raise typer.Exit(work(overrides or [], config_dir or [], show, json))
+
+
+@app.command()
 def sync(
     directories: Annotated[
         list[Path], typer.Argument(metavar="DIR...", help="Runs' or sweeps' directories.")

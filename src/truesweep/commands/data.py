@@ -1,0 +1,183 @@
+"""`truesweep data`."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from truesweep.commands.show import console
+from truesweep.data.advice import Advice, advise
+from truesweep.data.describe import QUANTILES, Description, describe
+from truesweep.data.leakage import Leak
+from truesweep.data.token_cache import encode_splits
+from truesweep.errors import ConfigError
+from truesweep.jobs.parts import make, prepare_data, task_kind
+from truesweep.jobs.plan import checked
+from truesweep.record.files import dump_json
+
+LABELS = 20
+"""Classes that are shown, the largest first."""
+
+WIDEST = 160
+"""Characters of a leaked passage that are shown."""
+
+
+def data(
+    overrides: Sequence[str], config_dirs: Sequence[Path], show: int = 3, as_json: bool = False
+) -> int:
+    """Prepare the data of a configuration, and print what they are and what is wrong with them."""
+    if show < 0:
+        raise ConfigError(f"--show {show}: give 0 or more")
+    found = describe_data(overrides, config_dirs, show)
+    advice = advise(found)
+    if as_json:
+        print(dump_json({**asdict(found), "warnings": [asdict(a) for a in advice]}, indent=2))
+        return 0
+    out = console()
+    for table in _tables(found):
+        out.print(table)
+        out.print()
+    _print_leaks(out, found)
+    _print_advice(out, advice)
+    return 0
+
+
+def describe_data(
+    overrides: Sequence[str], config_dirs: Sequence[Path] = (), examples: int = 3
+) -> Description:
+    """Describe the data that a configuration would train on.
+
+    Raises:
+        ConfigError: The configuration is wrong.
+        DataError: The data are missing, malformed or too few.
+    """
+    config, _ = checked(overrides, config_dirs)
+    source, prepared = prepare_data(config)
+    splits = source.load(task_kind(config))
+    tokens = encode_splits(splits, make(config, "tokenizer")).tokens  # from the cache by now
+    return describe(splits, tokens, prepared, source, examples)
+
+
+def _tables(found: Description) -> Iterator[Table]:
+    yield _sizes(found)
+    yield _lengths(found)
+    if found.kind == "labelled":
+        yield _labels(found)
+    yield _leakage(found)
+
+
+def _table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for name in left:
+        table.add_column(name, no_wrap=True)
+    for name in right:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _sizes(found: Description) -> Table:
+    table = _table("Data", [""], list(found.splits))
+    parts = list(found.splits.values())
+    table.add_row("samples", *(f"{p.samples:,}" for p in parts))
+    if found.packed:
+        table.add_row(f"windows of {found.max_length}", *(f"{p.rows:,}" for p in parts))
+    table.add_row("tokens", *(f"{p.tokens:,}" for p in parts))
+    table.add_row("bytes", *(f"{p.bytes:,}" for p in parts))
+    if not found.packed:
+        rows = (_share(p.truncated, p.samples) for p in parts)
+        table.add_row(f"longer than {found.max_length}", *rows)
+    table.add_row("unknown tokens", *(_share(p.unknown, p.tokens) for p in parts))
+    table.add_row("tokens not in train", *(_share(p.unseen, p.tokens) for p in parts))
+    used = found.vocabulary
+    table.add_row("vocabulary used", f"{used.used:,} of {used.size:,}")
+    unit = "passages" if found.kind == "text" else "samples"
+    twice = [p.duplicates for p in parts]
+    table.add_row(f"repeated {unit}", *(_share(d.repeated, d.passages) for d in twice))
+    if found.kind != "text":
+        answer = "label" if found.kind == "labelled" else "translation"
+        table.add_row(
+            f"… with another {answer}", *(_share(d.contradictory, d.passages) for d in twice)
+        )
+    if shapes := [p.pairs for p in parts if p.pairs]:
+        counts = [part.samples for part in parts]
+        for name, field in (("odd lengths", "odd"), ("empty side", "empty"), ("copied", "copied")):
+            values = (getattr(shape, field) for shape in shapes)
+            table.add_row(name, *map(_share, values, counts))
+    return table
+
+
+def _lengths(found: Description) -> Table:
+    table = _table("Tokens in a sample", ["", ""], list(QUANTILES))
+    for split, part in found.splits.items():
+        for field, lengths in part.lengths.items():
+            table.add_row(split, field, *(f"{value:,.0f}" for value in lengths.values()))
+    for split, part in found.splits.items():
+        if part.pairs:
+            table.add_row(split, "ratio", *(f"{v:.2f}" for v in part.pairs.ratio.values()))
+    return table
+
+
+def _labels(found: Description) -> Table:
+    counts = {split: part.labels or {} for split, part in found.splits.items()}
+    names = sorted(counts["train"], key=lambda name: -counts["train"][name])
+    table = _table("Labels", ["label"], list(counts))
+    for name in names[:LABELS]:
+        cells = (_share(c[name], sum(c.values())) for c in counts.values())
+        table.add_row(Text(name), *cells)
+    if rest := names[LABELS:]:
+        cells = (_share(sum(c[n] for n in rest), sum(c.values())) for c in counts.values())
+        table.add_row(f"{len(rest)} more", *cells)
+    return table
+
+
+def _leakage(found: Description) -> Table:
+    unit = "passages" if found.kind == "text" else "samples"
+    last = {"text": "8-grams", "pairs": "other translation", "labelled": "other label"}[found.kind]
+    table = _table("Leakage", ["of", "in"], [unit, "the same", "alike", last])
+    for leak in found.leakage:
+        share = (
+            _share(leak.other_answer, leak.exact + leak.near)
+            if leak.ngrams is None
+            else f"{leak.ngrams:.2%}"
+        )
+        row = f"{leak.passages:,}", _share(leak.exact, leak.passages)
+        table.add_row(leak.split, leak.other, *row, _share(leak.near, leak.passages), share)
+    return table
+
+
+def _print_leaks(out: Console, found: Description) -> None:
+    for leakage in found.leakage:
+        for leak in leakage.examples:
+            text = Text(f"{leakage.split} in {leakage.other}: ", style="dim")
+            text.append(_side(leak.text, leak.answer), style="not dim")
+            if leak.similarity < 1 or leak.answer != leak.twin_answer:
+                text.append(f"\n  {_alike(leak)} ")
+                text.append(_side(leak.twin, leak.twin_answer), style="not dim")
+            out.print(text)
+    if any(leakage.examples for leakage in found.leakage):
+        out.print()
+
+
+def _alike(leak: Leak) -> str:
+    return "the same as" if leak.similarity == 1 else f"{leak.similarity:.0%} alike:"
+
+
+def _side(text: str, answer: str | None) -> str:
+    """A passage on one line, and its label or translation."""
+    parts = [" ".join(part.split()) for part in (text, answer) if part is not None]
+    return " → ".join(p if len(p) <= WIDEST else p[: WIDEST - 1] + "…" for p in parts)
+
+
+def _print_advice(out: Console, advice: Sequence[Advice]) -> None:
+    for one in advice:
+        out.print(Text.assemble(("Warning: ", "bold yellow"), f"{one.problem}. {one.remedy}."))
+    if not advice:
+        out.print("[green]No warnings.[/]")
+
+
+def _share(count: int, whole: int) -> str:
+    """A count and its percentage; nothing for zero."""
+    return f"{count:,} ({count / whole:.1%})" if count else "0"

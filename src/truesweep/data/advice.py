@@ -1,0 +1,199 @@
+"""What is wrong with data, in words, and what to do about it."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from truesweep.data.describe import Description, Part
+from truesweep.data.leakage import Leakage
+from truesweep.data.samples import Kind
+
+JUDGES = ("val", "test")
+
+# Text always has passages in common: licences, quotations, refrains. The test sets of six known
+# corpora share 0.7 to 13 % of their 8-grams with their own training sets, the larger ones by whole
+# articles (Radford et al. 2019, table 6).
+_PASSAGES, _NGRAMS = 0.01, 0.05
+_NEAR = 0.005  # of samples: half a point of accuracy at most
+_TRUNCATED, _REPEATED, _COPIED = 0.05, 0.05, 0.1
+_CONTRADICTORY, _ODD = 0.01, 0.01
+_UNKNOWN, _UNSEEN = 0.01, 0.01
+_DOMINANT = 0.9
+_USED, _LARGE = 0.5, 1000
+
+# Where 95 % intervals get wider than differences worth finding: 0.04 nats per token at a standard
+# deviation of 2, and 4 points of an accuracy of 90 %; for BLEU, the smaller samples of Koehn 2004.
+_NEEDED: dict[Kind, int] = {"text": 10_000, "pairs": 300, "labelled": 217}
+
+
+@dataclass(frozen=True)
+class Advice:
+    """Something that is wrong, and its remedy; one sentence each."""
+
+    problem: str
+    remedy: str
+
+
+def advise(found: Description) -> list[Advice]:
+    """Say what in a description would spoil a training, or what it is judged by; worst first."""
+    return [
+        advice
+        for part in (_leaks, _labels, _sizes, _cut, _strange, _twice, _pairs, _vocabulary)
+        for advice in part(found)
+    ]
+
+
+def _leaks(found: Description) -> Iterator[Advice]:
+    kept_together = (
+        ""
+        if "split_off" in found.origin
+        else ", or name no data.val and no data.test: splitting data.train by content keeps equal "
+        "texts together"
+    )
+    for leak in found.leakage:
+        unit = "passages" if found.kind == "text" else "samples"
+        count = leak.exact + leak.near
+        if found.kind == "labelled":  # memory of another label does not help
+            count -= leak.other_answer
+        share = count / max(1, leak.passages)
+        if not _is_leak(found.kind, leak, share):
+            continue
+        grams = "" if leak.ngrams is None else f", and {leak.ngrams:.1%} of its word 8-grams,"
+        yield Advice(
+            f"{leak.split} is not independent of {leak.other}: {count:,} of its {leak.passages:,} "
+            f"{unit} ({share:.1%}){grams} stand in {leak.other} too",
+            f"Take them out of {leak.other} (--show {count} lists them){kept_together}",
+        )
+
+
+def _is_leak(kind: Kind, leak: Leakage, share: float) -> bool:
+    if kind == "text":
+        return share >= _PASSAGES or (leak.ngrams or 0.0) >= _NGRAMS
+    same = leak.exact if kind == "pairs" else max(0, leak.exact - leak.other_answer)
+    return same > 0 or share >= _NEAR
+
+
+def _labels(found: Description) -> Iterator[Advice]:
+    for name, part in _judges(found):
+        if missing := [label for label, count in (part.labels or {}).items() if not count]:
+            yield Advice(
+                f"{name} has no sample of {_listed(missing)}: nothing is known of how well "
+                f"{'it is' if len(missing) == 1 else 'they are'} recognised",
+                f"Add some to data.{name}, or draw it from the same source as data.train",
+            )
+    counts = found.splits["train"].labels or {}
+    largest = max(counts, key=counts.__getitem__, default="")
+    if counts and (share := counts[largest] / sum(counts.values())) > _DOMINANT:
+        yield Advice(
+            f"{share:.0%} of train is {largest!r}: always saying so is {share:.0%} accurate",
+            "Judge by f1_macro, and add samples of the other classes",
+        )
+
+
+def _sizes(found: Description) -> Iterator[Advice]:
+    needed = _NEEDED[found.kind]
+    for name, part in _judges(found):
+        size = part.tokens if found.kind == "text" else part.samples
+        if size < needed:
+            yield Advice(
+                f"{name} has {size:,} {'tokens' if found.kind == 'text' else 'samples'}: "
+                f"{_uncertainty(found.kind, size)}",
+                f"Give it {needed:,} or more: a larger data.{name}, or none and a larger "
+                f"data.{name}_fraction",
+            )
+
+
+def _uncertainty(kind: Kind, size: int) -> str:
+    root = math.sqrt(max(1, size))
+    if kind == "text":
+        return f"its loss is known to ±{1.96 * 2 / root:.2g} at best"
+    if kind == "labelled":
+        return f"an accuracy of 90 % is known to ±{100 * 1.96 * 0.3 / root:.0f} points"
+    return "BLEU of so few varies by several points"
+
+
+def _cut(found: Description) -> Iterator[Advice]:
+    cut = {n: p.truncated / max(1, p.samples) for n, p in found.splits.items()}
+    if max(cut.values()) > _TRUNCATED:
+        worst = max(cut, key=cut.__getitem__)
+        yield Advice(
+            f"{cut[worst]:.0%} of {worst} is longer than data.max_length={found.max_length}, and "
+            "loses its end",
+            f"Set data.max_length={max(p.longest for p in found.splits.values())} to keep all of "
+            "it, or cut the texts where they may be cut",
+        )
+
+
+def _strange(found: Description) -> Iterator[Advice]:
+    known = found.splits["train"].unknown == 0
+    for name, part in _judges(found):
+        unknown, unseen = (n / max(1, part.tokens) for n in (part.unknown, part.unseen))
+        if known and unknown > _UNKNOWN:
+            yield Advice(
+                f"{unknown:.1%} of the tokens of {name} are unknown ones, of which train has none",
+                "Use tokenizer=byte or tokenizer=bpe, which know every text, or train on text that "
+                f"is like {name}",
+            )
+        elif unseen > _UNSEEN:
+            yield Advice(
+                f"{unseen:.1%} of the tokens of {name} never occur in train, and cannot be learned",
+                f"Train on text that is like {name}, or set a smaller tokenizer.vocab_size",
+            )
+
+
+def _twice(found: Description) -> Iterator[Advice]:
+    unit = "passages" if found.kind == "text" else "samples"
+    for name, part in found.splits.items():
+        twice = part.duplicates
+        if (share := twice.repeated / max(1, twice.passages)) > _REPEATED:
+            yield Advice(
+                f"{share:.0%} of the {unit} of {name} repeat an earlier one, and count twice",
+                f"Remove duplicates from data.{name}, unless they are meant as weights",
+            )
+        share = twice.contradictory / max(1, twice.passages)
+        if found.kind == "labelled" and share > _CONTRADICTORY:
+            yield Advice(
+                f"{share:.0%} of {name} has the text of an earlier sample and another label",
+                "Mend the labels; if only case tells these texts apart, nothing is wrong",
+            )
+
+
+def _pairs(found: Description) -> Iterator[Advice]:
+    for name, part in found.splits.items():
+        if part.pairs is None:
+            continue
+        total = max(1, part.samples)
+        if part.pairs.empty:
+            yield Advice(
+                f"{part.pairs.empty:,} pairs of {name} have a side without a token", "Remove them"
+            )
+        if (share := part.pairs.odd / total) > _ODD:
+            yield Advice(
+                f"{share:.0%} of the pairs of {name} have a side that is over three times too long "
+                "for the other",
+                "See whether the lines of both sides still belong together, and remove what does "
+                "not",
+            )
+        if (share := part.pairs.copied / total) > _COPIED:
+            yield Advice(
+                f"{share:.0%} of the pairs of {name} are the same text twice, and teach to copy",
+                "Remove what is not translated",
+            )
+
+
+def _vocabulary(found: Description) -> Iterator[Advice]:
+    size, used = found.vocabulary.size, found.vocabulary.used
+    if found.vocabulary.learned and size >= _LARGE and used < _USED * size:
+        yield Advice(
+            f"train has only {used:,} of the {size:,} tokens of the vocabulary",
+            f"Set tokenizer.vocab_size={max(260, used)}, say",
+        )
+
+
+def _judges(found: Description) -> Iterator[tuple[str, Part]]:
+    return ((name, found.splits[name]) for name in JUDGES)
+
+
+def _listed(names: list[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more labels" if len(names) > most else ""
+    return ", ".join(map(repr, names[:most])) + more

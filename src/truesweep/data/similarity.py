@@ -1,0 +1,159 @@
+"""Texts that are the same but for a few characters, found among many.
+
+Two texts are alike by the Jaccard similarity of their sets of 5-character windows: 1 for the same,
+0.8 where about one character in fifty differs. Pairs are found by MinHash and banding (Broder 1997,
+On the resemblance and containment of documents; Leskovec et al., Mining of Massive Datasets, 3.4)
+and then measured exactly. N is the number of texts.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+SIMILAR = 0.8
+"""From here on, two texts count as the same: Lee et al. 2022, Deduplicating Training Data."""
+
+SHORTEST = 25
+"""Characters: shorter texts that differ at all are different words rather than variants."""
+
+_WINDOW = 5
+# A pair at SIMILAR meets in one of the bands with a probability of 1 - (1 - 0.8^4)^16 = 0.9998.
+_BANDS, _ROWS = 16, 4
+_PER_BAND = 4  # texts of one band that are looked at, where many are alike
+_TRIES = 8  # of the likeliest, how many are measured exactly
+_SLACK = 0.15  # three standard errors of a similarity that is estimated from 64 hashes
+_AT_ONCE = 1 << 20  # characters, or pairs
+
+Hashes = npt.NDArray[np.uint64]
+Signatures = npt.NDArray[np.uint32]
+
+
+def normalise(text: str) -> str:
+    """Drop what makes no other text of it: case, white space, forms of one character (NFKC)."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def rolling(codes: Hashes, window: int) -> Hashes:
+    """A hash of every `window` consecutive numbers, along the first dimension of `codes`."""
+    hashes = np.zeros((max(0, len(codes) - window + 1), *codes.shape[1:]), dtype=np.uint64)
+    for start in range(window):
+        hashes = hashes * np.uint64(0x9E3779B97F4A7C15) + codes[start : start + len(hashes)]
+    hashes ^= hashes >> np.uint64(29)  # the high bits of a product depend on all of its low ones
+    hashes *= np.uint64(0xBF58476D1CE4E5B9)
+    return hashes
+
+
+def jaccard(first: str, second: str) -> float:
+    """The similarity of two normalised texts; 0 if their numbers differ: they state other things.
+
+    In dates, amounts and versions, little else differs between any two.
+    """
+    if _numbers(first) != _numbers(second):
+        return 0.0
+    a, b = _windows(first), _windows(second)
+    return len(a & b) / len(a | b)
+
+
+def closest(queries: Sequence[str], corpus: Sequence[str]) -> dict[int, tuple[int, float]]:
+    """For each query, the text of the corpus that is most like it, where one is like it at all.
+
+    Args:
+        queries: Normalised texts; those under `SHORTEST` have no twin.
+        corpus: Normalised texts.
+
+    Returns:
+        By the place of a query: the place of its twin, and their similarity, at least `SIMILAR`.
+    """
+    long = [i for i, query in enumerate(queries) if len(query) >= SHORTEST]
+    if not long or not corpus:
+        return {}
+    candidates = _candidates(signatures([queries[i] for i in long]), signatures(corpus))
+    found: dict[int, tuple[int, float]] = {}
+    tried: dict[int, int] = {}
+    for place, other in candidates:
+        query = long[place]
+        tried[query] = tried.get(query, 0) + 1
+        if tried[query] <= _TRIES:
+            similarity = jaccard(queries[query], corpus[other])
+            if similarity >= max(SIMILAR, found.get(query, (0, 0.0))[1]):
+                found[query] = other, similarity
+    return found
+
+
+def signatures(texts: Sequence[str]) -> Signatures:
+    """MinHash: of each text, the least of its windows' hashes, for 64 hash functions; [N, 64]."""
+    return np.concatenate([_signatures(chunk) for chunk in _chunks(texts)])
+
+
+def _signatures(texts: Sequence[str]) -> Signatures:
+    padded = [text.ljust(_WINDOW) for text in texts]
+    codes = np.frombuffer("".join(padded).encode("utf-32-le"), dtype=np.uint32)
+    lengths = np.array([len(text) for text in padded])
+    inside = np.ones(len(codes), dtype=np.bool_)
+    inside[(np.cumsum(lengths)[:, None] - np.arange(1, _WINDOW)).ravel()] = False
+    hashes = rolling(codes.astype(np.uint64), _WINDOW)[inside[: 1 - _WINDOW]]
+    short = (hashes >> np.uint64(32)).astype(np.uint32)
+    starts = np.concatenate([[0], np.cumsum(lengths - _WINDOW + 1)[:-1]])
+    rng = np.random.default_rng(0)
+    factors = rng.integers(1 << 31, size=_BANDS * _ROWS, dtype=np.uint32) * 2 + 1
+    offsets = rng.integers(1 << 32, size=_BANDS * _ROWS, dtype=np.uint32)
+    return np.stack(
+        [np.minimum.reduceat(short * a + b, starts) for a, b in zip(factors, offsets, strict=True)],
+        axis=1,
+    )
+
+
+def _chunks(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Texts of together about `_AT_ONCE` characters."""
+    ends = np.cumsum([len(text) for text in texts])
+    cuts = np.searchsorted(ends, np.arange(0, max(1, ends[-1]), _AT_ONCE), side="left").tolist()
+    for start, end in zip(cuts, [*cuts[1:], len(texts)], strict=True):
+        if start < end:
+            yield texts[start:end]
+
+
+def _candidates(ours: Signatures, theirs: Signatures) -> Iterator[tuple[int, int]]:
+    """Pairs (query, other) that may be alike, by query, the likeliest first."""
+    bands = [slice(start, start + _ROWS) for start in range(0, _BANDS * _ROWS, _ROWS)]
+    meetings = [_meetings(_join(ours[:, band]), _join(theirs[:, band])) for band in bands]
+    # One number a pair, which sorts a hundred times faster than rows of two.
+    queries, others = np.divmod(
+        np.unique(np.concatenate([q * len(theirs) + o for q, o in meetings])), len(theirs)
+    )
+    agreement = np.zeros(len(queries))
+    for start in range(0, len(queries), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        agreement[part] = (ours[queries[part]] == theirs[others[part]]).mean(axis=1)
+    order = np.lexsort((-agreement, queries))
+    order = order[agreement[order] >= SIMILAR - _SLACK]
+    return zip(queries[order].tolist(), others[order].tolist(), strict=True)
+
+
+def _join(rows: Signatures) -> Hashes:
+    """One hash of each row."""
+    joined: Hashes = rolling(rows.T.astype(np.uint64), rows.shape[1])[0]
+    return joined
+
+
+def _meetings(ours: Hashes, theirs: Hashes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Places in two lists of hashes [N], [M] that hold the same, `_PER_BAND` a query at most."""
+    order = np.argsort(theirs, kind="stable")
+    ranked = theirs[order]
+    first = np.searchsorted(ranked, ours)
+    places = first[:, None] + np.arange(_PER_BAND)
+    same = ranked.take(places, mode="clip") == ours[:, None]
+    same &= places < len(ranked)
+    queries, _ = np.nonzero(same)
+    return queries, order[places[same]]
+
+
+def _numbers(text: str) -> list[str]:
+    return re.findall(r"\d+", text)
+
+
+def _windows(text: str) -> set[str]:
+    padded = text.ljust(_WINDOW)
+    return {padded[i : i + _WINDOW] for i in range(len(padded) - _WINDOW + 1)}
