@@ -63,7 +63,25 @@ def test_a_search_finds_the_key_that_decides(direction: Any) -> None:
     assert found.method == "search"
     assert next(iter(found.shares)) == "lr"
     assert found.shares["lr"] > 0.6
-    assert sum(found.shares.values()) == pytest.approx(1)
+    assert sum(found.shares.values()) + found.rest == pytest.approx(1)
+
+
+def test_shares_of_scattered_points_are_those_of_the_variance() -> None:
+    draw = np.random.default_rng(1)
+    jobs = []
+    for _ in range(300):
+        varies = {
+            "batch": int(draw.choice([16, 32, 64])),
+            "depth": int(draw.integers(1, 7)),
+            "decay": float(draw.uniform()),
+        }
+        loss = 0.5 * varies["depth"] + 0.6 * np.log2(varies["batch"]) + draw.normal(0, 0.5)
+        jobs.append(outcome(float(loss), varies=varies))
+    total = 0.25 * 35 / 12 + 0.36 * 2 / 3 + 0.25
+    found = importance(jobs, "loss").shares
+    assert found["depth"] == pytest.approx(0.25 * 35 / 12 / total, abs=0.08)
+    assert found["batch"] == pytest.approx(0.36 * 2 / 3 / total, abs=0.08)
+    assert found["decay"] < 0.03
 
 
 def test_too_few_points_say_so() -> None:

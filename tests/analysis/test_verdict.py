@@ -166,7 +166,11 @@ def test_nothing_learned() -> None:
     flat = 4.6 + 0.01 * np.random.default_rng(0).standard_normal(60)
     assert "Nothing learned" in judge(rows_of(flat), steps_per_epoch=100).text
     rows = rows_of(healthy(), [3.1, 3.0, 3.0])
-    assert judge(rows, steps_per_epoch=100, baseline=2.9).kind == "diverged"
+    flat_rows = rows_of(flat, [5.0, 4.9, 4.8])
+    assert judge(flat_rows, steps_per_epoch=100, baseline=4.7).kind == "diverged"
+    falling = judge(rows, steps_per_epoch=100, baseline=2.9)
+    assert falling.kind == "improving"
+    assert "Underfitting: the validation loss of 3 is no better yet than the 2.9" in falling.text
     assert judge(rows, steps_per_epoch=100, baseline=3.1).kind == "healthy"
 
 

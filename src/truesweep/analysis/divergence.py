@@ -103,20 +103,25 @@ def _departure(train: Curve, levels: Floats) -> int:
 
 
 def _nothing_learned(train: Curve, val: Curve, baseline: float | None) -> Finding | None:
+    if len(train) < 5 or is_falling(train):
+        return None
+    start, last = float(train.values[0]), train.tail()
     if baseline is not None and len(val) and val.last > baseline:
         return (
             f"Nothing learned: the validation loss of {val.last:.4g} is no better than the "
             f"{baseline:.4g} of a trivial model. {ADVICE}"
         ), None
-    if len(train) < 5:
-        return None
-    start, last = float(train.values[0]), train.tail()
-    if start - last > max(LEARNED * abs(start), 3 * train.noise() / train.window(3) ** 0.5):
-        return None
     return (
         f"Nothing learned: the training loss ended at {last:.4g}, where it began ({start:.4g}). "
         f"{ADVICE}"
     ), None
+
+
+def is_falling(train: Curve) -> bool:
+    """Whether the training loss ended lower than it began, beyond its noise."""
+    start, last = float(train.values[0]), train.tail()
+    noise = 3 * train.noise() / train.window(3) ** 0.5
+    return bool(start - last > max(LEARNED * abs(start), noise))
 
 
 ADVICE = "Try a lower optimizer.lr or a longer scheduler.warmup."

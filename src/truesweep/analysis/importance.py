@@ -2,12 +2,12 @@
 
 On a full grid the variance of the objective splits exactly into the shares of each key alone, of
 each pair beyond its two keys, and the rest (functional analysis of variance, Hooker 2007; Hutter,
-Hoos & Leyton-Brown 2014). Of a search, whose points crowd where it was good, PED-ANOVA (Watanabe,
-Bansal & Hutter 2023) says how much each key decides about being among the best.
+Hoos & Leyton-Brown 2014). Of random points and of a search, the share of each key alone is
+estimated from the means over groups of its values, corrected for what chance would give (epsilon
+squared, Kelley 1935).
 """
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -24,20 +24,21 @@ Key = TypeVar("Key")
 MISSING_SHARE = 0.2
 """The share of a grid's cells that may be filled in."""
 LEAST_SEARCH = 15
-"""Points below which a search says nothing; PED-ANOVA wants five among the best."""
-BEST_COUNT = 5
+"""Points below which scattered points say nothing."""
+MOST_GROUPS, LEAST_IN_GROUP = 6, 4
+"""Into how many ranges numbers are cut, and how many points each of them has."""
 FAR = 3.0
 """How many times the median's distance to the best a point may be worse before it is cut there."""
 
 
 @dataclass(frozen=True)
 class Importance:
-    """Shares of the objective's variance, or of what decides about being good; they sum up to 1.
+    """Shares of the objective's variance; with the rest they sum up to 1.
 
     Args:
         shares: By swept key, the most important first; empty where nothing can be said.
         interactions: By pair of keys, beyond the two alone; of a grid only.
-        rest: The share of three and more keys together, of a grid.
+        rest: What is left: three and more keys together and, of scattered points, all interactions.
         method: How they were found.
         notes: What to keep in mind.
     """
@@ -150,53 +151,40 @@ def _of_search(
     if len(jobs) < LEAST_SEARCH:
         few = f"{len(jobs)} points of no full grid are too few; {LEAST_SEARCH} would do."
         return Importance({}, notes=[*notes, few])
-    found = _ped_anova(jobs, names, losses)
-    total = sum(found.values())
-    if total <= 0:
-        return Importance({}, notes=[*notes, "No key tells the best points from the others."])
-    shares = {name: value / total for name, value in found.items()}
-    quantile = max(0.1, BEST_COUNT / len(jobs))
-    notes = [*notes, f"What decides about being among the best {100 * quantile:.0f} %."]
-    return Importance(_sorted(shares), {}, 0.0, "search", notes)
+    alone = {
+        name: _explained(_groups([job.varies.get(name) for job in jobs]), losses) for name in names
+    }
+    total = sum(alone.values())
+    if total == 0:
+        return Importance({}, notes=[*notes, "No key alone explains the differences."])
+    shares = {name: share / max(1.0, total) for name, share in alone.items()}
+    notes = [*notes, "Estimated from scattered points; a search's crowd where it was good."]
+    return Importance(_sorted(shares), {}, max(0.0, 1 - total), "search", notes)
 
 
-def _ped_anova(jobs: list[Outcome], names: list[str], losses: Floats) -> dict[str, float]:
-    """Optuna's evaluator on a study in memory; jobs that lack a key do not have it."""
-    import optuna  # takes a while to import, and only searches need it
-
-    distributions = {name: _distribution([job.varies.get(name) for job in jobs]) for name in names}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its evaluators are marked experimental
-        study = optuna.create_study(storage=None, study_name="importance")
-        for job, loss in zip(jobs, losses, strict=True):
-            own = {n: _choice(job.varies[n]) for n in names if job.varies.get(n) is not None}
-            study.add_trial(
-                optuna.create_trial(
-                    params=own,
-                    distributions={name: distributions[name] for name in own},
-                    value=float(loss),
-                )
-            )
-        quantile = max(0.1, BEST_COUNT / len(jobs))
-        evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=quantile)
-        return evaluator.evaluate(study, names)
+def _groups(values: Sequence[Any]) -> npt.NDArray[np.int64]:
+    """The group of each point: one a value or, of many numbers, ranges with as many points each."""
+    texts = [repr(value) for value in values]
+    distinct = sorted(set(texts))
+    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    if not numbers or len(distinct) <= MOST_GROUPS:
+        return np.array([distinct.index(text) for text in texts])
+    ranks = np.argsort(np.argsort(np.array(values, np.float64), kind="stable"))
+    count = min(MOST_GROUPS, len(values) // LEAST_IN_GROUP)
+    groups: npt.NDArray[np.int64] = ranks * count // len(values)
+    return groups
 
 
-def _distribution(values: list[Any]) -> Any:
-    """Numbers on the range that was seen, in logarithms if it spans a factor of thirty."""
-    from optuna.distributions import CategoricalDistribution, FloatDistribution
-
-    seen = [value for value in values if value is not None]
-    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in seen)
-    if not numbers or len(set(seen)) < 3:
-        return CategoricalDistribution(sorted({_choice(v) for v in seen}, key=repr))
-    low, high = float(min(seen)), float(max(seen))
-    return FloatDistribution(low, high, log=low > 0 and high / low >= 30)
-
-
-def _choice(value: Any) -> Any:
-    """A value as Optuna takes it: numbers and text as they are, others by their text."""
-    return value if isinstance(value, bool | int | float | str) else repr(value)
+def _explained(groups: npt.NDArray[np.int64], losses: Floats) -> float:
+    """The share of the variance between groups, less what chance puts there; not below 0."""
+    means = np.array([losses[groups == group].mean() for group in groups])
+    between = float(((means - losses.mean()) ** 2).sum())
+    within = float(((losses - means) ** 2).sum())
+    freedom = len(set(groups.tolist())) - 1
+    left = len(losses) - freedom - 1
+    if left <= 0:
+        return 0.0
+    return max(0.0, (between - freedom * within / left) / (between + within))
 
 
 def _sorted(shares: Mapping[Key, float]) -> dict[Key, float]:

@@ -103,6 +103,8 @@ def judge(
     if known["forecasts"] and _worthwhile(known["forecasts"][-1], rates):
         text = _improving_text(known["forecasts"], int(rates.steps[-1]))
         return Verdict(kind="improving", text=text, **known)
+    if baseline is not None and len(val) and val.last > baseline:
+        return Verdict(kind="improving", text=_underfitting_text(val, baseline), **known)
     return Verdict(kind="healthy", **known)
 
 
@@ -197,6 +199,13 @@ def _overfitting_text(known: dict[str, Any]) -> str:
         f"{known['best_loss']:.4g}, and has risen by {known['rise']:.2g} to "
         f"{known['last_loss']:.4g}, {known['gap']:.2g} above the training loss. "
         f"{known['sufficient_epochs']:.3g} epochs would have sufficed."
+    )
+
+
+def _underfitting_text(val: Curve, baseline: float) -> str:
+    return (
+        f"Underfitting: the validation loss of {val.last:.4g} is no better yet than the "
+        f"{baseline:.4g} of a trivial model. Train longer, or raise optimizer.lr."
     )
 
 
