@@ -3,20 +3,22 @@
 import argparse
 import os
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from benchmarks import traps
-from benchmarks.traps import evaluation, perplexity, rates, resume, splits
+from benchmarks.traps import evaluation, others, perplexity, rates, resume, splits
 from benchmarks.traps.material import write_all
 from benchmarks.traps.processes import preload
-from benchmarks.traps.report import replace
+from benchmarks.traps.report import Section, replace
 
-TRAPS = {
+TRAPS: dict[str, Callable[[], Section]] = {
     "evaluation": evaluation.measure,
     "splits": splits.measure,
     "perplexity": perplexity.measure,
     "rates": rates.measure,
+    "others": others.measure,
     "resume-1": partial(resume.measure, ranks=1),
     "resume-2": partial(resume.measure, ranks=2),
 }
