@@ -63,7 +63,8 @@ def describe_data(
 
 def _tables(found: Description) -> Iterator[Table]:
     yield _sizes(found)
-    yield _lengths(found)
+    if any(part.samples > 1 for part in found.splits.values()):
+        yield _lengths(found)
     if found.kind == "labelled":
         yield _labels(found)
     yield _leakage(found)

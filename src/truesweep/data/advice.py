@@ -19,7 +19,6 @@ _TRUNCATED, _REPEATED, _COPIED = 0.05, 0.05, 0.1
 _CONTRADICTORY, _ODD = 0.01, 0.01
 _UNKNOWN, _UNSEEN = 0.01, 0.01
 _DOMINANT = 0.9
-_USED, _LARGE = 0.5, 1000
 
 # Where 95 % intervals get wider than differences worth finding: 0.04 nats per token at a standard
 # deviation of 2, and 4 points of an accuracy of 90 %; for BLEU, the smaller samples of Koehn 2004.
@@ -38,17 +37,16 @@ def advise(found: Description) -> list[Advice]:
     """Say what in a description would spoil a training, or what it is judged by; worst first."""
     return [
         advice
-        for part in (_leaks, _labels, _sizes, _cut, _strange, _twice, _pairs, _vocabulary)
+        for part in (_leaks, _labels, _sizes, _cut, _strange, _twice, _pairs)
         for advice in part(found)
     ]
 
 
 def _leaks(found: Description) -> Iterator[Advice]:
-    kept_together = (
+    or_split = (
         ""
         if "split_off" in found.origin
-        else ", or name no data.val and no data.test: splitting data.train by content keeps equal "
-        "texts together"
+        else ", or leave data.val and data.test out, to have them split off by content"
     )
     for leak in found.leakage:
         unit = "passages" if found.kind == "text" else "samples"
@@ -62,7 +60,7 @@ def _leaks(found: Description) -> Iterator[Advice]:
         yield Advice(
             f"{leak.split} is not independent of {leak.other}: {count:,} of its {leak.passages:,} "
             f"{unit} ({share:.1%}){grams} stand in {leak.other} too",
-            f"Take them out of {leak.other} (--show {count} lists them){kept_together}",
+            f"Take them out of {leak.other} (--show {leak.exact + leak.near} lists them){or_split}",
         )
 
 
@@ -179,15 +177,6 @@ def _pairs(found: Description) -> Iterator[Advice]:
                 f"{share:.0%} of the pairs of {name} are the same text twice, and teach to copy",
                 "Remove what is not translated",
             )
-
-
-def _vocabulary(found: Description) -> Iterator[Advice]:
-    size, used = found.vocabulary.size, found.vocabulary.used
-    if found.vocabulary.learned and size >= _LARGE and used < _USED * size:
-        yield Advice(
-            f"train has only {used:,} of the {size:,} tokens of the vocabulary",
-            f"Set tokenizer.vocab_size={max(260, used)}, say",
-        )
 
 
 def _judges(found: Description) -> Iterator[tuple[str, Part]]:

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 from transformers import PreTrainedTokenizerBase
 
-from truesweep.data.frames import is_ours
 from truesweep.data.leakage import Duplicates, Leakage, leakage
 from truesweep.data.prepare import Prepared
 from truesweep.data.ragged import Ragged
@@ -85,12 +84,10 @@ class Vocabulary:
     Attributes:
         size: All of them.
         used: Those that the training split has.
-        learned: Whether the tokenizer was made here, from the training split or for it.
     """
 
     size: int
     used: int
-    learned: bool
 
 
 @dataclass(frozen=True)
@@ -212,4 +209,4 @@ def _unseen(
 
 def _vocabulary(counts: npt.NDArray[np.int64], tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
     ordinary = _ordinary(counts, tokenizer)
-    return Vocabulary(len(ordinary), int(np.count_nonzero(ordinary)), is_ours(tokenizer))
+    return Vocabulary(len(ordinary), int(np.count_nonzero(ordinary)))

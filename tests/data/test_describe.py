@@ -1,0 +1,272 @@
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+
+from truesweep.data.advice import advise
+from truesweep.data.describe import Description, describe, pair_shape, quantiles
+from truesweep.data.leakage import Leakage, duplicates, leakage, leaks, ngrams, passages, shared
+from truesweep.data.samples import Labelled, Pair, Sample, Splits
+from truesweep.data.similarity import SIMILAR, closest, jaccard, normalise, signatures
+from truesweep.data.token_cache import encode_splits
+from truesweep.data.tokenizers import Bpe, Char, TokenizerConfig, Word
+
+Describe = Callable[..., Description]
+SENTENCE = "the quick brown fox jumps over the lazy dog near the river bank"
+
+
+@pytest.fixture
+def described(prepared: Callable[..., Any], tmp_path: Any) -> Describe:
+    """Describe samples in memory."""
+
+    def make(
+        train: list[Sample],
+        val: list[Sample],
+        test: list[Sample],
+        tokenizer: TokenizerConfig | None = None,
+        **keys: Any,
+    ) -> Description:
+        config = tokenizer or Char()
+        made, source = prepared(train, config, val=val, test=test, **keys)
+        splits: Splits = source.load(made.kind)
+        tokens = encode_splits(splits, config, tmp_path / "cache").tokens
+        return describe(splits, tokens, made, source)
+
+    return make
+
+
+def problems(found: Description) -> list[str]:
+    return [advice.problem for advice in advise(found)]
+
+
+def sentences(count: int, seed: int) -> list[str]:
+    """Sentences of 5 to 20 words of a made-up language."""
+    rng = random.Random(seed)
+    words = ["".join(rng.choices("abcdefghiklmnoprstu", k=rng.randint(2, 9))) for _ in range(5000)]
+    return [" ".join(rng.choices(words, k=rng.randint(5, 20))) for _ in range(count)]
+
+
+def between(found: Sequence[Leakage], split: str, other: str) -> Leakage:
+    (one,) = (leak for leak in found if (leak.split, leak.other) == (split, other))
+    return one
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [("Hello  World\n", True), ("ｈｅｌｌｏ world", True), ("hello, world", False)],
+)
+def test_case_space_and_forms_of_a_character_make_no_other_text(text: str, same: bool) -> None:
+    assert (normalise(text) == "hello world") == same
+
+
+def test_similarity_counts_windows_of_five_characters() -> None:
+    assert jaccard("abcdefg", "abcdefgh") == 3 / 4
+    assert jaccard("abc", "abc") == 1
+    assert jaccard("abcde", "vwxyz") == 0
+
+
+def test_texts_with_other_numbers_are_never_alike() -> None:
+    first, second = (f"{SENTENCE} in the spring of {year}" for year in (1984, 1985))
+    assert jaccard(first, second) == 0
+    assert jaccard(first, first + "s") > SIMILAR
+
+
+def test_minhash_estimates_similarity() -> None:
+    changed = [SENTENCE[:i] + "#" + SENTENCE[i + 1 :] for i in range(len(SENTENCE))]
+    whole = signatures([SENTENCE, *changed])
+    estimates = (whole[1:] == whole[0]).mean(axis=1)
+    exact = [jaccard(SENTENCE, text) for text in changed]
+    assert np.abs(estimates - exact).mean() < 0.06
+    assert np.array_equal(whole[:1], signatures([SENTENCE]))  # whatever stands beside it
+
+
+def test_every_variant_of_a_sentence_is_found_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("truesweep.data.similarity._AT_ONCE", 10_000)  # many chunks
+    corpus, rng = sentences(4000, seed=0), random.Random(1)
+    origins = rng.sample([i for i, text in enumerate(corpus) if len(text) >= 60], 300)
+    variants = []
+    for i in origins:
+        place = rng.randrange(len(corpus[i]))
+        variants.append(corpus[i][:place] + "#" + corpus[i][place + 1 :])
+    found = closest([*variants, *sentences(300, seed=2)], corpus)
+    expected = {
+        n: i
+        for n, (text, i) in enumerate(zip(variants, origins, strict=True))
+        if jaccard(text, corpus[i]) >= SIMILAR
+    }
+    assert len(expected) > 200
+    assert {query: twin for query, (twin, _) in found.items()} == expected
+
+
+def test_short_texts_are_alike_only_if_they_are_the_same() -> None:
+    assert closest(["romanian people"], ["aromanian people"]) == {}
+    assert closest([], ["a"]) == closest(["a" * 30], []) == {}
+
+
+def test_a_hundred_thousand_samples_take_seconds() -> None:
+    train: list[Sample] = [Labelled(text, "a") for text in sentences(95_000, seed=0)]
+    val: list[Sample] = [Labelled(text, "a") for text in sentences(5000, seed=1)]
+    val[:100] = train[:100]
+    start = time.process_time()
+    _, found = leakage("labelled", {"train": train, "val": val, "test": val[:50]})
+    assert time.process_time() - start < 20
+    assert between(found, "val", "train").exact == 100
+    assert between(found, "test", "val").exact == 50
+
+
+def test_duplicates_within_a_split_are_counted_with_their_contradictions() -> None:
+    samples = [("One", "a"), ("two", "b"), ("one ", "a"), ("ONE", "b"), ("three", "a")]
+    found = duplicates(passages([Labelled(*sample) for sample in samples], "labelled"))
+    assert (found.passages, found.repeated, found.contradictory) == (5, 2, 1)
+
+
+def test_pairs_are_compared_by_their_source() -> None:
+    train = passages([Pair("eins", "one"), Pair("zwei", "two")], "pairs")
+    other = passages([Pair("eins", "One."), Pair("two", "zwei")], "pairs")
+    (leak,) = leaks(other, train)
+    assert (leak.text, leak.answer, leak.twin_answer) == ("eins", "One.", "one")
+
+
+def test_a_leak_is_told_with_its_own_label_where_there_is_one() -> None:
+    train = passages([Labelled("same", "a"), Labelled("same", "b")], "labelled")
+    (leak,) = leaks(passages([Labelled("Same", "b")], "labelled"), train)
+    assert (leak.answer, leak.twin_answer) == ("b", "b")
+
+
+def test_texts_are_compared_by_paragraphs_of_eight_words() -> None:
+    heading, body = "Chapter one", SENTENCE
+    kept = passages([f"{heading}\n\n{body}\n\nend\n"], "text")
+    assert [passage.text for passage in kept] == [body]
+    by_lines = passages([f"{body}\n{heading}\n{body} again\n"], "text")
+    assert [passage.text for passage in by_lines] == [body, f"{body} again"]
+
+
+def test_shared_word_eight_grams_are_counted() -> None:
+    ours = ngrams(["a b c d e f g h i j", "x y"])  # three 8-grams, and none
+    theirs = ngrams(["- A, b c d e f g h i!", "b c d e f g h i"])
+    assert len(ours) == 3
+    assert shared(ours, theirs) == pytest.approx(2 / 3)
+    assert shared(ngrams(["x y"]), theirs) == 0
+
+
+def test_no_gram_goes_beyond_its_text() -> None:
+    assert len(ngrams(["a b c d", "e f g h"])) == 0
+
+
+def test_quantiles_are_values_that_occur() -> None:
+    found = quantiles([1, 2, 3, 4, 100])
+    assert list(found.values()) == [1, 2, 3, 4, 100, 100]
+    assert set(quantiles([]).values()) == {0}
+
+
+def test_pairs_that_do_not_fit_are_counted() -> None:
+    pairs = [Pair("a", "b")] * 97 + [Pair("Same", "same"), Pair("c", "d"), Pair("e", "f")]
+    sources = np.array([10] * 97 + [10, 0, 10])
+    targets = np.array([10] * 97 + [10, 5, 90])
+    found = pair_shape(pairs, sources, targets)
+    assert (found.odd, found.empty, found.copied) == (1, 1, 1)
+    assert found.ratio["median"] == 1
+    assert found.ratio["max"] == 9
+
+
+def test_a_split_is_counted(described: Describe) -> None:
+    train: list[Sample] = [Labelled("aab", "x"), Labelled("ab", "y"), Labelled("abab" * 3, "x")]
+    val: list[Sample] = [Labelled("éb", "x")]
+    found = described(train, val, [Labelled("b", "y")], max_length=9)
+    part = found.splits["train"]
+    assert (part.samples, part.tokens, part.bytes) == (3, 17, 17)
+    assert (part.longest, part.truncated) == (14, 1)
+    assert (part.lengths["text"]["min"], part.lengths["text"]["max"]) == (2, 12)
+    assert part.labels == {"x": 2, "y": 1}
+    assert found.splits["val"].unknown == 1
+    assert found.splits["val"].labels == {"x": 1, "y": 0}
+    assert (found.vocabulary.size, found.vocabulary.used) == (2, 2)
+
+
+def test_tokens_that_training_never_has_are_counted(described: Describe) -> None:
+    found = described(["abc"], ["abd"], ["ba"], Bpe(vocab_size=260))
+    assert found.vocabulary.size == 256
+    assert found.vocabulary.used == 3
+    assert [part.unseen for part in found.splits.values()] == [0, 1, 0]
+
+
+def test_good_data_get_no_advice(described: Describe) -> None:
+    good: list[list[Sample]] = [
+        [Labelled(text, "ab"[i % 2]) for i, text in enumerate(sentences(300, seed))]
+        for seed in range(3)
+    ]
+    assert problems(described(*good, max_length=300)) == []
+
+
+def test_leaks_are_warned_of_unless_memory_would_not_help(described: Describe) -> None:
+    train: list[Sample] = [Labelled(text, "a") for text in sentences(300, 0)]
+    train += [Labelled(text, "b") for text in sentences(300, 1)]
+    judges: list[list[Sample]] = [
+        [Labelled(text, "ab"[i % 2]) for i, text in enumerate(sentences(300, seed))]
+        for seed in (2, 3)
+    ]
+    judges[0][:3] = [Labelled(sample.text.upper(), sample.label) for sample in train[:3]]  # type: ignore[union-attr]
+    judges[1][:3] = [Labelled(sample.text, "b") for sample in train[5:8]]  # type: ignore[union-attr]
+    found = described(train, *judges, max_length=300)
+    (problem,) = problems(found)
+    assert "val is not independent of train: 3 of its 300 samples (1.0%)" in problem
+    assert between(found.leakage, "test", "train").other_answer == 3
+
+
+def test_copied_text_is_warned_of(described: Describe) -> None:
+    texts = ["\n\n".join(sentences(300, seed)) for seed in range(3)]
+    clean = described([texts[0]], [texts[1]], [texts[2]])
+    assert problems(clean) == []
+    found = described([texts[0]], [texts[1] + "\n\n" + texts[0][:4000]], [texts[2]])
+    (problem,) = problems(found)
+    assert problem.startswith("val is not independent of train")
+    assert "8-grams" in problem
+
+
+def few(count: int, *labels: str) -> list[Sample]:
+    """Samples whose labels come in turn; the same texts for the same count."""
+    texts = enumerate(sentences(count, seed=count))
+    return [Labelled(f"{i} {text}", labels[i % len(labels)]) for i, text in texts]
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "keys", "said"),
+    [
+        (few(301, "a", "b", "c"), few(302, "a", "b"), {}, "val has no sample of 'c'"),
+        (few(301, "a", "b"), few(50, "a", "b"), {}, "val has 50 samples: an accuracy of 90 % is"),
+        (few(301, *"a" * 19, "b"), few(302, "a", "b"), {}, "95% of train is 'a'"),
+        (few(301, "a"), few(302, "a"), {"max_length": 60}, "is longer than data.max_length=60"),
+        ([*few(301, "a"), *few(301, "a")], few(302, "a"), {}, "50% of the samples of train repeat"),
+        ([*few(301, "a"), *few(301, "b")], few(302, "a"), {}, "50% of train has the text of an"),
+        (few(301, "a"), [Labelled("ж" * 9, "a")] * 300, {}, "of val are unknown ones"),
+    ],
+)
+def test_what_is_wrong_with_labelled_texts_is_said(
+    described: Describe, train: list[Sample], val: list[Sample], keys: dict[str, Any], said: str
+) -> None:
+    found = described(train, val, val, **{"max_length": 300, **keys})
+    advice = [one for one in advise(found) if said in one.problem]
+    assert len(advice) == 1, advise(found)
+    assert advice[0].remedy
+
+
+def test_pairs_out_of_step_are_said(described: Describe) -> None:
+    sources = sentences(400, 0)
+    train: list[Sample] = [Pair(text, text.upper() + "!") for text in sources]
+    val: list[Sample] = [Pair(text, text[::-1]) for text in sentences(400, 1)]
+    assert not any("too long" in problem for problem in problems(described(train, val, val)))
+    for i in range(0, 400, 20):
+        train[i] = Pair(sources[i], "oh")
+    assert any("train have a side that is over" in p for p in problems(described(train, val, val)))
+
+
+def test_a_word_tokenizer_may_have_unknown_words(described: Describe) -> None:
+    train, val = few(301, "a", "b"), few(302, "a", "b")
+    found = described(train, val, val, Word(), max_length=300)
+    assert found.splits["train"].unknown > 0
+    assert not any("unknown" in problem for problem in problems(found))
