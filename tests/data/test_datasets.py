@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from truesweep.data.batch import IGNORE, Step
+from truesweep.data.batch import IGNORE, Step, split
 from truesweep.data.causal import Rows, Windows
 from truesweep.data.datasets import Subset
 from truesweep.data.samples import Labelled, Pair
@@ -169,6 +169,17 @@ def test_a_subset_gives_the_same_samples(prepared: Callable[..., Any]) -> None:
         subset.collate([0, 1])["input_ids"].tolist()
         == data.train.collate([2, 0])["input_ids"].tolist()
     )
+
+
+@pytest.mark.parametrize("samples", [["abab", "ba", "b", "aab"], PAIRS, LABELLED], ids=type)
+@pytest.mark.parametrize("packing", [True, False])
+def test_rows_know_their_places_however_they_are_split(
+    prepared: Callable[..., Any], samples: list[Any], packing: bool
+) -> None:
+    data, _ = prepared(samples, packing=packing, max_length=4)
+    batch = {**Subset(data.train, np.array([2, 0, 1])).collate([0, 1]), "size": 2}
+    assert batch["index"] == [2, 0]
+    assert [part["index"] for part in split(batch, 1, 3)] == [[2], [0], []]
 
 
 def test_unknown_characters_are_counted(prepared: Callable[..., Any]) -> None:

@@ -6,8 +6,9 @@ import pytest
 import torch
 from transformers import BartConfig, GPT2Config
 
+from truesweep.errors import ConfigError
 from truesweep.models import Head
-from truesweep.models.dropout import dropout_fields
+from truesweep.models.dropout import dropout_fields, restrict_dropout
 
 ALL: list[tuple[str, Head]] = [
     *(("gpt2", "causal"), ("llama", "causal"), ("qwen3", "causal"), ("lfm2", "causal")),
@@ -57,3 +58,30 @@ def test_residual_dropout_drops_the_given_share(build: Build) -> None:
 def test_a_copy_keeps_its_dropout(build: Build) -> None:
     model = copy.deepcopy(build("llama", "causal", dropout=0.4))
     assert not logits(model).equal(logits(model))
+
+
+def test_whole_layers_are_never_dropped(build: Build) -> None:
+    model = build("m2m_100", "seq2seq")
+    rates = [module.layerdrop for module in model.modules() if hasattr(module, "layerdrop")]
+    assert rates == [0.0, 0.0]
+    assert model.config.encoder_layerdrop > 0  # what is saved stays as it was
+    with pytest.raises(ConfigError, match=r"encoder_layerdrop=0\.2: which layers .* Remove it"):
+        build("bart", "seq2seq", config={"encoder_layerdrop": 0.2})
+
+
+def test_dropout_that_cannot_follow_the_samples_is_refused(build: Build) -> None:
+    build("xlnet", "classifier")
+    with pytest.raises(ConfigError, match=r"what xlnet drops .* Set model\.dropout=0"):
+        build("xlnet", "classifier", dropout=0.1)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_flash_attention_must_not_drop(name: str, build: Build) -> None:
+    for rate in (0.0, 0.1):
+        model = build(name, "causal", dropout=rate)
+        model.config._attn_implementation_internal = "flash_attention_2"
+        if rate == 0:
+            restrict_dropout(model)
+            continue
+        with pytest.raises(ConfigError, match=r"Set model\.attention=sdpa"):
+            restrict_dropout(model)

@@ -6,7 +6,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from truesweep.errors import ConfigError
-from truesweep.models import Scratch
+from truesweep.models import Head, Scratch
 
 Build = Callable[..., Any]
 
@@ -144,3 +144,27 @@ def test_bert_looks_back_only_as_a_language_model(build: Build) -> None:
     assert model.config.is_decoder
     classifier = build("bert", "classifier")
     assert not classifier.config.is_decoder
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "biases"),
+    [
+        *(("bert", "classifier", 2), ("bart", "seq2seq", 6), ("mbart", "seq2seq", 6)),
+        *(("marian", "seq2seq", 6), ("llama", "causal", 0)),
+    ],
+)
+def test_biases_of_keys_change_nothing_and_are_left_alone(
+    name: str, head: Head, biases: int, build: Build
+) -> None:
+    model = build(name, head).eval()
+    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    frozen = [parameter for parameter in frozen if parameter.dim() == 1]
+    assert len(frozen) == biases
+    inputs = {"input_ids": torch.arange(4, 12).view(1, 8)}
+    if head == "seq2seq":
+        inputs["decoder_input_ids"] = inputs["input_ids"]
+    with torch.no_grad():
+        before = model(**inputs).logits
+        for bias in frozen:
+            bias.normal_()
+        torch.testing.assert_close(model(**inputs).logits, before, rtol=0, atol=1e-5)

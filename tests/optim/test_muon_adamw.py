@@ -85,6 +85,25 @@ def test_singular_values_come_near_one() -> None:
     assert values.max() < 1.25
 
 
+@pytest.mark.parametrize(
+    ("precision", "agrees"),
+    [("32-true", True), ("64-true", True), ("bf16-mixed", False), ("bf16-true", False)],
+)
+def test_full_precision_does_not_amplify_rounding(precision: str, agrees: bool) -> None:
+    torch.manual_seed(0)
+    gradient = torch.randn(64, 96)
+    rounding = gradient * torch.randn_like(gradient) * 1e-5
+    after = []
+    for noise in (0, rounding):
+        matrix = nn.Parameter(torch.ones(64, 96))
+        matrix.grad = gradient + noise
+        group = {"params": [matrix], "weight_decay": 0.0, "role": "matrix"}
+        muon([group], lr=1.0, precision=precision).step()  # type: ignore[arg-type]
+        after.append(matrix.detach())
+    difference = (after[0] - after[1]).abs().max().item()
+    assert (difference < 1e-4) == agrees
+
+
 def test_a_zero_gradient_stays_zero() -> None:
     assert not orthogonalize(torch.zeros(1, 4, 4, dtype=torch.bfloat16), JORDAN, 5, 1e-7).any()
 
