@@ -28,8 +28,8 @@ class SampleDropout(TorchFunctionMode):
     padding.
 
     It stands in for `functional.dropout`, and with it for `nn.Dropout`, wherever a model calls
-    them, and for dropout of the weights in `scaled_dot_product_attention`, which is then computed one
-    operation at a time: fused kernels draw masks of their own.
+    them, and for dropout of the weights in `scaled_dot_product_attention`. That is then computed
+    one operation at a time: fused kernels draw masks of their own.
 
     The first dimension of what is dropped must count samples, or samples times heads, positions
     or the like. It is left to `models.dropout.restrict_dropout` to refuse what is otherwise. Other
