@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import psutil
 import pytest
@@ -17,15 +18,17 @@ from truesweep.jobs.nodes import Node
 ALONE = Node()
 
 
-def rank(seconds: float, busy: bool = False) -> int:
+def rank(folder: Path, seconds: float, busy: bool = False) -> int:
     """A rank that takes some seconds to save after a signal.
 
     Args:
+        folder: Where it says that it is ready.
         seconds: How long it takes.
         busy: Whether it heeds no other signal meanwhile, as in a training.
     """
     with stoppable():
         try:
+            (folder / os.environ["RANK"]).touch()
             time.sleep(60)
         except Stopped as stopped:
             if busy:
@@ -35,37 +38,32 @@ def rank(seconds: float, busy: bool = False) -> int:
     return 0
 
 
-def started(agent: Agent) -> bool:
-    return len(agent._pids()) == 2
-
-
 def meanwhile(condition: Callable[[], bool], act: Callable[[], None]) -> None:
     """Do something in this process as soon as a condition holds."""
 
     def wait() -> None:
         while not condition():
             time.sleep(0.05)
-        time.sleep(0.3)
         act()
 
     threading.Thread(target=wait, daemon=True).start()
 
 
-def test_ranks_are_told_once_and_waited_for() -> None:
-    agent = Agent(rank, (1.0,), ranks=2, node=ALONE, run_id="once")
+def test_ranks_are_told_once_and_waited_for(tmp_path: Path) -> None:
+    agent = Agent(rank, (tmp_path, 1.0), ranks=2, node=ALONE, run_id="once")
 
     def signal_often() -> None:
         for _ in range(4):
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(0.1)
 
-    meanwhile(lambda: started(agent), signal_often)
+    meanwhile(lambda: len(list(tmp_path.iterdir())) == 2, signal_often)
     assert agent.run().return_values == {0: signal.SIGTERM, 1: signal.SIGTERM}
     assert agent.signum == signal.SIGTERM
 
 
-def test_a_signal_to_every_process_of_a_job_is_no_failure() -> None:
-    agent = Agent(rank, (1.0, True), ranks=2, node=ALONE, run_id="all")
+def test_a_signal_to_every_process_of_a_job_is_no_failure(tmp_path: Path) -> None:
+    agent = Agent(rank, (tmp_path, 1.0, True), ranks=2, node=ALONE, run_id="all")
 
     def signal_all() -> None:
         children = psutil.Process().children(recursive=True)
@@ -74,18 +72,18 @@ def test_a_signal_to_every_process_of_a_job_is_no_failure() -> None:
         for process in [*servers_and_ranks, psutil.Process()]:
             process.send_signal(signal.SIGUSR1)
 
-    meanwhile(lambda: started(agent), signal_all)
+    meanwhile(lambda: len(list(tmp_path.iterdir())) == 2, signal_all)
     result = agent.run()
     assert not result.is_failed()
     assert result.return_values == {0: signal.SIGUSR1, 1: signal.SIGUSR1}
 
 
-def test_a_node_that_waits_for_another_can_be_stopped() -> None:
+def test_a_node_that_waits_for_another_can_be_stopped(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     node = Node(rank=0, count=2, address="localhost", port=port)
-    agent = Agent(rank, (0.0,), ranks=1, node=node, run_id="other")
+    agent = Agent(rank, (tmp_path, 0.0), ranks=1, node=node, run_id="other")
     meanwhile(lambda: agent._agent is not None, lambda: os.kill(os.getpid(), signal.SIGTERM))
     began = time.monotonic()
     with pytest.raises(Stopped):

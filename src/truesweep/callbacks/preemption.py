@@ -40,8 +40,8 @@ def stoppable() -> Iterator[None]:
     """Let a signal raise `Stopped` wherever the program is."""
     previous = {signum: signal.getsignal(signum) for signum in SIGNALS}
     _stop_at_once()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # ranks are started with them blocked
     try:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # ranks are started with them blocked
         yield
     finally:
         for signum, handler in previous.items():
