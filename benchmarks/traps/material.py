@@ -53,12 +53,23 @@ TASKS = {
 }
 
 
-def write(folder: Path, name: str, samples: int, seed: int) -> None:
-    """Write sentences of 3 to 9 words as text, as pairs, and with a label."""
+def write(folder: Path, name: str, samples: int, seed: int, other: float = 0.0) -> None:
+    """Write sentences of 3 to 9 words as text, as pairs, and with a label.
+
+    Args:
+        folder: Where.
+        name: What the files are called.
+        samples: How many sentences.
+        seed: Decides them.
+        other: Share of words that are translated otherwise than in training.
+    """
     draw = random.Random(seed)
     chosen = [draw.choices(list(WORDS), k=draw.randint(3, 9)) for _ in range(samples)]
     sources = [" ".join(words) for words in chosen]
-    targets = [" ".join(WORDS[w] for w in words) + "." for words in chosen]
+    targets = [
+        " ".join("other" if draw.random() < other else WORDS[w] for w in words) + "."
+        for words in chosen
+    ]
     labels = [("early", "middle", "late")[len(words) % 3] for words in chosen]
     (folder / f"{name}.txt").write_text("\n".join(sources) + "\n")
     (folder / f"{name}.de").write_text("\n".join(sources) + "\n")
@@ -73,7 +84,7 @@ def write_all(folder: Path) -> None:
     write(folder, "sixty-four", 64, seed=1)
     write(folder, "eighty", 80, seed=2)
     for size in SIZES:
-        write(folder, f"n{size}", size, seed=100 + size)
+        write(folder, f"n{size}", size, seed=100 + size, other=0.15)
 
 
 def named(task: str, **splits: str) -> list[str]:
@@ -91,7 +102,7 @@ def trained(task: str, dropout: float) -> Path:
         dropout: The rate that the model is trained with, here and later.
     """
     overrides = [*named(task, train="train", val="n17", test="n17"), *MODEL]
-    steps = {"lm": 60, "translation": 280, "classification": 40}[task]
+    steps = {"lm": 60, "translation": 400, "classification": 40}[task]
     length = ["data.batch_size=32", f"trainer.max_steps={steps}"]
     made = quietly(*overrides, *length, f"model.dropout={dropout}")
     folder = Path("models", f"{task}-{dropout}").absolute()

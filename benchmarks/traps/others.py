@@ -46,6 +46,7 @@ def uneven_ranks() -> Row:
         *named("lm", train="train", val="n3", test="n3"),
         *MODEL,
         "model.init=scaled",
+        "model.tie_embeddings=false",
         "trainer.devices=2",
         "trainer.max_steps=1",
         "optimizer=sgd",
@@ -167,7 +168,7 @@ def not_a_number() -> Row:
     return [
         f"NaN in a gradient of one rank of two, in one of {STEPS} steps",
         f'"success", {theirs:.0%} of weights NaN',
-        f"{share_of_nan(last_weights(made)):.0%} of weights NaN, {skipped:.0f} step skipped",
+        f"{share_of_nan(last_weights(made)):.0%} of weights NaN, steps skipped: {skipped:.0f}",
         "0%",
     ]
 

@@ -21,7 +21,8 @@ class Poison(pl.Callback):
         self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
         """Lay the poison."""
-        if batch_idx == self.step and trainer.global_rank == trainer.world_size - 1:
+        last = trainer.global_rank == trainer.world_size - 1
+        if batch_idx == self.step and last and trainer.current_epoch == 0:
             weight: Tensor = next(pl_module.model.parameters())
             self._handle = weight.register_hook(self._poison)
 
