@@ -84,8 +84,8 @@ def test_a_node_that_waits_for_another_can_be_stopped(tmp_path: Path) -> None:
         port = free.getsockname()[1]
     node = Node(rank=0, count=2, address="localhost", port=port)
     agent = Agent(rank, (tmp_path, 0.0), ranks=1, node=node, run_id="other")
-    meanwhile(lambda: agent._agent is not None, lambda: os.kill(os.getpid(), signal.SIGTERM))
     began = time.monotonic()
+    meanwhile(lambda: time.monotonic() > began + 1.0, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Stopped):
         agent.run()
     assert time.monotonic() - began < 20

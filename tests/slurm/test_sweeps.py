@@ -68,7 +68,7 @@ def test_a_preempted_job_is_requeued_and_ends_as_if_nothing_had_happened(workpla
     preempted = []
 
     def preempt() -> None:
-        until(lambda: trained(broken))
+        until(lambda: trained(broken), 180)
         preempted.append(slurm_id(broken))
         cancel(preempted, "--signal=TERM")
 
@@ -101,7 +101,7 @@ def test_a_driver_that_was_killed_comes_back_to_its_jobs(workplace: Path) -> Non
     sweep, jobs = make_sweep(workplace, [{**slow, "seed": 1}, {**slow, "seed": 2}])
     code = DRIVER.format(settings=vars(ON_ONE_NODE))
     killed = subprocess.Popen([sys.executable, "-c", code, str(sweep.path)])
-    until(lambda: any(trained(job) for job in jobs) and len(queue()) == 2)
+    until(lambda: any(trained(job) for job in jobs) and len(queue()) == 2, 180)
     killed.kill()
     killed.wait()
     submitted = [slurm_id(job) for job in jobs]
