@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.commands.conftest import WORDS, truesweep
+from tests.commands.conftest import WORDS
+from truesweep.commands import main
 from truesweep.commands.data import data
 from truesweep.errors import ConfigError, DataError
 
@@ -84,14 +85,24 @@ def test_planted_duplicates_and_leaks_are_counted(
     assert not any(s.startswith("test is not independent") for s in said), said
 
 
-def test_a_page_fits_eighty_columns_and_shows_what_was_asked(labelled: list[str]) -> None:
-    done = truesweep("data", *labelled, "--show", "1", cwd=Path.cwd())
-    assert done.code == 0, done.err
-    assert max(map(len, done.out.splitlines())) <= 80
-    assert done.out.count("val in train: ") == 1
-    assert "samples" in done.out
-    assert "Warning: val is not independent of train: 3 of its 20 samples" in done.out
-    assert not (Path.cwd() / "outputs").exists()
+def typed(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> object:
+    """The exit code of a command line."""
+    monkeypatch.setattr("sys.argv", ["truesweep", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return end.value.code
+
+
+def test_a_page_fits_eighty_columns_and_shows_what_was_asked(
+    labelled: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert typed("data", *labelled, "--show", "1", monkeypatch=monkeypatch) == 0
+    printed = capsys.readouterr().out
+    assert max(map(len, printed.splitlines())) <= 80
+    assert printed.count("val in train: ") == 1
+    assert "Warning: val is not independent of train: 3 of its 20 samples" in printed
+    assert not Path("outputs").exists()
 
 
 def test_nothing_is_shown_of_leaks_if_none_is_asked(
@@ -115,10 +126,13 @@ def test_markup_in_a_text_is_shown_as_it_stands(
     assert "│ [b] " in printed
 
 
-def test_data_that_cannot_be_used_end_with_code_2(workplace: Path) -> None:
-    done = truesweep("data", "task=lm", "data=files", "data.train=none.txt", cwd=workplace)
-    assert done.code == 2
-    assert "none.txt does not exist" in done.err
+@pytest.mark.usefixtures("workplace")
+def test_data_that_cannot_be_used_end_with_code_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["task=lm", "data=files", "data.train=none.txt"]
+    assert typed("data", *asked, monkeypatch=monkeypatch) == 2
+    assert "none.txt does not exist" in capsys.readouterr().err
 
 
 def test_a_label_that_training_lacks_is_an_error(labelled: list[str]) -> None:

@@ -67,8 +67,7 @@ def _leaks(found: Description) -> Iterator[Advice]:
 def _is_leak(kind: Kind, leak: Leakage, share: float) -> bool:
     if kind == "text":
         return share >= _PASSAGES or (leak.ngrams or 0.0) >= _NGRAMS
-    same = leak.exact if kind == "pairs" else max(0, leak.exact - leak.other_answer)
-    return same > 0 or share >= _NEAR
+    return (leak.exact if kind == "pairs" else leak.same_answer) > 0 or share >= _NEAR
 
 
 def _labels(found: Description) -> Iterator[Advice]:

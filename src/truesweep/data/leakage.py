@@ -66,7 +66,8 @@ class Leakage:
         passages: Passages of `split` that were compared.
         exact: Those that are in `other`, but for case and white space.
         near: Those that are as good as there (`similarity.SIMILAR`), without the exact ones.
-        other_answer: Of all these, those whose label or translation is another one there.
+        same_answer: Of the exact ones, those with the same label or translation there.
+        other_answer: Of exact and near ones, those whose label or translation is another one there.
         ngrams: For plain text, the share of its word 8-grams that `other` has too; else None.
         examples: Some of them, the most alike first.
     """
@@ -76,6 +77,7 @@ class Leakage:
     passages: int
     exact: int
     near: int
+    same_answer: int
     other_answer: int
     ngrams: float | None
     examples: list[Leak]
@@ -146,14 +148,15 @@ def leakage(
     found = []
     for split, other in (("val", "train"), ("test", "train"), ("test", "val")):
         both = leaks(compared[split], compared[other])
-        exact = sum(leak.similarity == 1 for leak in both)
+        exact = [leak for leak in both if leak.similarity == 1]
         found.append(
             Leakage(
                 split=split,
                 other=other,
                 passages=len(compared[split]),
-                exact=exact,
-                near=len(both) - exact,
+                exact=len(exact),
+                near=len(both) - len(exact),
+                same_answer=sum(leak.answer == leak.twin_answer for leak in exact),
                 other_answer=sum(leak.answer != leak.twin_answer for leak in both),
                 ngrams=shared(grams[split], grams[other]) if grams else None,
                 examples=sorted(both, key=lambda leak: -leak.similarity)[:examples],
