@@ -34,8 +34,8 @@ def measure() -> Section:
         title="An evaluation on 1, 2 and 3 ranks",
         text=(
             "The same trained model scores N samples on 1, 2 and 3 ranks; a cell is the largest "
-            "difference between them, and for `samples` what the three counted. Lightning's "
-            "sampler repeats samples until every rank has as many, and the mean of batches depends "
+            "difference between them as a share of the figure, and for `samples` what the three "
+            "counted. Lightning's sampler repeats samples until every rank has as many, and the mean of batches depends "
             "on how samples fall into batches."
         ),
         columns=["task", "figure", "", *(f"N={n}" for n in SIZES)],
@@ -47,7 +47,7 @@ def _cell(name: str, size: int, over_ranks: list[Figures]) -> str:
     values = [figures.get(name, float("nan")) for figures in over_ranks]
     if name == "samples":
         return ", ".join(f"{v:.0f}" for v in values)
-    return number(max(values) - min(values))
+    return number((max(values) - min(values)) / max(*values, 1e-12))
 
 
 def stock_figures(task: str, folder: Path, size: int, ranks: int) -> Figures:

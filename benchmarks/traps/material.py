@@ -81,7 +81,7 @@ def write(folder: Path, name: str, samples: int, seed: int, other: float = 0.0) 
 def write_all(folder: Path) -> None:
     """All files that the traps need."""
     write(folder, "train", 640, seed=0)
-    write(folder, "sixty-four", 64, seed=1)
+    write(folder, "sixty-four", 64, seed=1, other=0.3)
     write(folder, "eighty", 80, seed=2)
     for size in SIZES:
         write(folder, f"n{size}", size, seed=100 + size, other=0.15)
