@@ -35,8 +35,8 @@ def measure() -> Section:
         text=(
             "The same trained model scores N samples on 1, 2 and 3 ranks; a cell is the largest "
             "difference between them as a share of the figure, and for `samples` what the three "
-            "counted. Lightning's sampler repeats samples until every rank has as many, and the mean of batches depends "
-            "on how samples fall into batches."
+            "counted. Lightning's sampler repeats samples until every rank has as many, and the "
+            "mean of batches depends on how samples fall into batches."
         ),
         columns=["task", "figure", "", *(f"N={n}" for n in SIZES)],
         rows=rows,

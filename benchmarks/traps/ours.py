@@ -19,7 +19,8 @@ ALWAYS += ["allowed_packages=[benchmarks]"]
 
 def create(*overrides: str) -> RunDirectory:
     """A planned run's directory."""
-    return create_run(plan([*overrides, *ALWAYS]), Path("outputs"))
+    planned = plan([*overrides, *ALWAYS])
+    return create_run(planned, Path("outputs", planned.name, planned.id))
 
 
 def run(*overrides: str) -> RunDirectory:

@@ -77,7 +77,7 @@ def test_a_struck_run_is_the_same_as_a_whole_one(
 ) -> None:
     setting = [f"data.num_workers={workers}", f"trainer.devices={ranks}"]
     asked = [*data["classification"], *SMALL, *DROPOUT, *STRUCK, *setting]
-    struck, whole = (create_run(plan([*asked, f"name={n}"]), Path("outputs")) for n in ("a", "b"))
+    struck, whole = (create_run(plan(asked), Path("outputs", name)) for name in "ab")
     (struck.path / "strike").write_text(f'["{moment}", {step}, {int(signum)}]')
     code = in_group(launch, struck)
     assert code == (-signal.SIGKILL if signum == signal.SIGKILL else 143)
