@@ -3,6 +3,7 @@
 import traceback
 
 from rich.console import Console
+from rich.markup import escape
 
 from truesweep.callbacks import Pruned, Stopped
 from truesweep.errors import UserError
@@ -32,12 +33,15 @@ def launch(run: RunDirectory, resume: bool = False, node: Node | None = None) ->
     """
     trainer: TrainerSettings = make(run.read_config(), "trainer")
     node = node or this_node(trainer.num_nodes)
-    if not node.first:
-        return _carry_out(run, resume, trainer, node)[1]
-    with run.claim():
-        run.begin()
-        state, exit_code, error = _carry_out(run, resume, trainer, node)
-        run.end(state, exit_code, error)
+    if node.first:
+        with run.claim():
+            run.begin()
+            state, exit_code, error = _carry_out(run, resume, trainer, node)
+            run.end(state, exit_code, error)
+    else:
+        _, exit_code, error = _carry_out(run, resume, trainer, node)
+    if error is not None:
+        _tell(run, error)
     return exit_code
 
 
@@ -55,7 +59,7 @@ def _carry_out(
     except Pruned as pruned:
         return "pruned", pruned.exit_code, None
     except Exception as error:
-        return "failed", 1, _report(run, error, node.rank * trainer.local_ranks())
+        return "failed", 1, _record(run, error, node.rank * trainer.local_ranks())
     return "completed", 0, None
 
 
@@ -75,15 +79,17 @@ def _run_ranks(run: RunDirectory, ranks: int, resume: bool, node: Node) -> None:
             resume = True
 
 
-def _report(run: RunDirectory, error: Exception, rank: int) -> str:
-    """Put an error into the log of a node's first rank, and on the terminal."""
-    message = _describe(error)
+def _record(run: RunDirectory, error: Exception, rank: int) -> str:
+    """Put an error into the log of a node's first rank; gives it in short."""
     with run.log(rank).open("a", encoding="utf-8") as file:
         traceback.print_exception(error, file=file)
+    return _describe(error)
+
+
+def _tell(run: RunDirectory, error: str) -> None:
     console = Console(stderr=True)
-    console.print(f"[bold red]The run failed:[/] {message}", highlight=False)
+    console.print(f"[bold red]The run failed:[/] {escape(error)}", highlight=False)
     console.print(f"Its log: {run.path / 'logs'}", highlight=False)
-    return message
 
 
 def _describe(error: Exception) -> str:
