@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.commands.conftest import SMALL, truesweep
+from tests.commands.conftest import SMALL, start, truesweep, wait_for_rows
 from truesweep.commands.train import train
 from truesweep.record.rows import read
 
@@ -28,6 +28,37 @@ def test_the_wandb_record_holds_what_metrics_hold(
     last = read(run / "metrics.jsonl")[-1]["val/loss"]
     assert f"{last:.6f}"[:7] in shown
     assert json.loads((run / "results.json").read_text())["test/loss"] > 0
+
+
+@pytest.mark.slow
+def test_three_kills_leave_one_wandb_run_with_every_step_once(
+    data: dict[str, list[str]], workplace: Path
+) -> None:
+    asked = [*data["lm"], *SMALL, "logger=wandb", "name=x", "trainer.max_steps=4000"]
+    asked += ["trainer.val_check_interval=1000", "callbacks.checkpoint.every_n_steps=20"]
+    process = start(asked, workplace)
+    run = wait_for_rows(workplace / "outputs/x", rows=30)
+    for rows in (80, 130, 180):
+        process.kill()
+        process.wait()
+        process = subprocess.Popen(
+            [sys.executable, "-m", "truesweep", "resume", str(run)], cwd=workplace
+        )
+        wait_for_rows(workplace / "outputs/x", rows)
+    process.terminate()
+    assert process.wait(60) == 143
+    assert len(list((run / "wandb").glob("offline-run-*"))) == 1
+    leet = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(run / "wandb")]
+    shown = subprocess.run(leet, capture_output=True, text=True, check=True).stdout
+    rows_shown = [
+        r["history"]["item"] for r in map(json.loads, shown.splitlines()) if r["type"] == "history"
+    ]
+    kept = read(run / "metrics.jsonl")
+    assert len(kept) > 180
+    assert [row["step"] for row in rows_shown] == [row["step"] for row in kept]
+    assert [row["train/loss"] for row in rows_shown] == [row["train/loss"] for row in kept]
+    steps = [row["step"] for row in kept]
+    assert steps == [1, *range(2, steps[-1] + 1, 2)]
 
 
 def test_a_run_needs_neither_wandb_nor_datasets(

@@ -163,7 +163,10 @@ def test_samples_of_like_length_share_a_step_only_where_asked(prepared: Prepare)
 def test_sizes_of_forward_passes(prepared: Prepare) -> None:
     data, source = prepared(["abcdefgh" * 100], max_length=64, batch_size=4)
     module = DataModule(data, source, seed=1)
+    assert module.micro_batch_size == 4  # no more than there is
+    source.batch_size = 1000
     assert module.micro_batch_size == 2**14 // 64
+    source.batch_size = 4
     (batch,) = module.val_dataloader()
     assert batch["input_ids"].shape == (13, 64)
     source.eval_batch_size, source.micro_batch_size = 5, 3

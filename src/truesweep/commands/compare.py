@@ -155,6 +155,6 @@ def _write_page(comparison: Comparison, asked: Path | None) -> None:
     try:
         write_report(comparison, path)
     except OSError as error:
-        notes.print(f"[yellow]No report was written:[/] {error}; name a place with --html PATH")
+        notes.print(f"No report was written: {error}; name a place with --html PATH", markup=False)
         return
     notes.print(f"[dim]report[/]  {os.path.relpath(path)}", soft_wrap=True)
