@@ -40,15 +40,8 @@ def test_ranks_give_the_figures_of_one(
         assert values == pytest.approx(alone[task][size], rel=1e-6, abs=1e-6)
 
 
-LACKING = pytest.mark.xfail(
-    strict=True, reason="a rank that has no sentence to translate leaves out BLEU and chrF"
-)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "task", ["lm", pytest.param("translation", marks=LACKING), "classification"]
-)
+@pytest.mark.parametrize("task", TASKS)
 def test_all_ranks_hold_the_same_figures(found_by_ranks: Found, task: str) -> None:
     for found in found_by_ranks.values():
         assert all(rank["figures"][task] == found[0]["figures"][task] for rank in found)
@@ -59,15 +52,8 @@ def test_the_figures_would_show_a_sample_too_many(alone: Figures) -> None:
     assert all(0 < alone["translation"][size]["bleu"] < 100 for size in SIZES)
 
 
-ROUNDED = pytest.mark.xfail(
-    strict=True, reason="`Module.to(dtype)`, unlike `half`, converts the sums of metrics"
-)
-
-
 @pytest.mark.parametrize("packing", ["true", "false"])
-@pytest.mark.parametrize(
-    "precision", ["32-true", "bf16-mixed", pytest.param("bf16-true", marks=ROUNDED)]
-)
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
 def test_perplexity_is_that_in_float64(packing: str, precision: str, workplace: Path) -> None:
     write_samples(workplace)
     asked = [f"data.packing={packing}", f"trainer.precision={precision}", "data.max_length=16"]

@@ -1,5 +1,6 @@
 """The base of this package's metrics."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,6 +22,14 @@ class SumMetric(Metric):
     def update_called(self) -> bool:
         """Always true: no update is an update with nothing."""
         return True
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> Any:
+        """Follow the model to a device, and never to a type: sums in bfloat16 would be rounded."""
+
+        def move(state: Tensor) -> Tensor:
+            return state.to(fn(state.new_empty(0)).device)
+
+        return super()._apply(move, *args, **kwargs)
 
 
 class Count(SumMetric):

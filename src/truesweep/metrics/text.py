@@ -1,5 +1,6 @@
 """BLEU and chrF of a corpus of detokenised text, as the `sacrebleu` command gives them."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -57,7 +58,9 @@ class _CorpusScore(SumMetric):
 
     @override
     def compute(self) -> Tensor:
-        """The score, from 0 to 100, float64."""
+        """The score, from 0 to 100, float64; NaN of no sentence at all."""
+        if not int(self.count):
+            return torch.tensor(math.nan, dtype=torch.float64, device=self.device)
         score = self.metric._compute_score_from_stats(self.counts.tolist()).score
         return torch.tensor(score, dtype=torch.float64, device=self.device)
 

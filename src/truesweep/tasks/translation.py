@@ -1,5 +1,6 @@
 """Translation with an encoder–decoder."""
 
+import math
 from typing import Annotated, Any, ClassVar, cast
 
 import torch
@@ -82,11 +83,10 @@ class Translation(Task):
         }
 
     def figures(self) -> dict[str, float]:
-        """Without BLEU and chrF where nothing was translated."""
+        """Without BLEU and chrF where nothing was translated, on any rank."""
         figures = super().figures()
-        if not int(cast(CorpusBleu, self.metrics["bleu"]).count):
-            del figures["bleu"], figures["chrf"]
-        return figures
+        untranslated = math.isnan(figures["bleu"])
+        return {k: v for k, v in figures.items() if not (untranslated and k in ("bleu", "chrf"))}
 
     def signatures(self, split_name: str) -> dict[str, str]:
         """SacreBLEU's signatures."""
