@@ -102,8 +102,16 @@ def _step(trainer: pl.Trainer, pl_module: Any) -> int:
 
 
 def send(group: int, moment: Moment) -> None:
-    """Send the signal to a run, whose first process leads its group."""
+    """Send the signal to a run, whose first process leads its group; from a process of its own.
+
+    The run's own processes may tell a signal from each other from one that comes from outside.
+    """
+    sender = os.fork()
+    if sender:
+        os.waitpid(sender, 0)
+        return
     (os.killpg if moment.everyone else os.kill)(group, moment.signum)
+    os._exit(0)
 
 
 def prepare(folder: Path, moment: Moment) -> None:
