@@ -110,8 +110,10 @@ def send(group: int, moment: Moment) -> None:
     if sender:
         os.waitpid(sender, 0)
         return
-    (os.killpg if moment.everyone else os.kill)(group, moment.signum)
-    os._exit(0)
+    try:
+        (os.killpg if moment.everyone else os.kill)(group, moment.signum)
+    finally:
+        os._exit(0)
 
 
 def prepare(folder: Path, moment: Moment) -> None:

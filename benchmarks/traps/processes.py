@@ -54,8 +54,7 @@ def exit_code(
         while process.is_alive() and not list(folder.glob("rank*.jsonl")):
             time.sleep(0.005)
         time.sleep(moment.seconds)
-        with suppress(ProcessLookupError):
-            send(process.pid, moment)
+        send(process.pid, moment)
     process.join(LIMIT_SECONDS)
     code = process.exitcode
     _wait_for_end(process.pid)
