@@ -4,6 +4,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
+
+WIDTH = 120
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Section:
         """Heading, text and table."""
         lines = [self.columns, ["---"] * len(self.columns), *self.rows]
         table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-        return f"## {self.title}\n\n{self.text}\n\n{table}\n"
+        return f"## {self.title}\n\n{fill(self.text, WIDTH)}\n\n{table}\n"
 
 
 def replace(path: Path, section: Section) -> None:

@@ -99,7 +99,8 @@ def measure(ranks: int) -> Section:
             "SIGTERM in a step, in a validation or at any time. Each is then resumed, and compared "
             f"with a run that nobody disturbed. Dropout is on; {EPOCHS} epochs of {SAMPLES} "
             f"samples, a checkpoint every {SAVE_EVERY} steps. Lightning draws a new order of "
-            "samples for what is left of an epoch, and keeps no random state."
+            "samples for what is left of an epoch, and keeps no random state. (Code 0 after "
+            "SIGKILL: the run was over before its moment came.)"
         ),
         columns=[
             "workers",
