@@ -88,7 +88,7 @@ def _batches(parts: Parts, steps: int) -> list[tuple[torch.Tensor, torch.Tensor]
 
 def measure(job: Plan, folder: Path) -> tuple[float, float]:
     """Seconds of all our steps after the warm-up, and of all bare ones."""
-    run = create_run(job, folder)
+    run = create_run(job, folder / job.id)
     with logs(run, rank=0):
         parts = build(run.read_config())
         use_processor(parts)

@@ -99,7 +99,7 @@ def ours(train: Path, val: Path) -> tuple[float, float]:
     named = ["experiment=lm_char", "data=files", f"data.train={train}", f"data.val={val}"]
     job = plan([*named, f"data.test={val}", *OURS, "trainer.val_check_interval=140", "name=x"])
     with tempfile.TemporaryDirectory() as folder:
-        run = create_run(job, Path(folder))
+        run = create_run(job, Path(folder) / job.id)
         assert launch(run) == 0
         rows: list[dict[str, Any]] = read(run.metrics)
     # The last row of training metrics is written before the validation of its step.

@@ -137,7 +137,7 @@ def test_workers_change_nothing(prepared: Prepare, samples: list[Any]) -> None:
 def test_workers_outlive_a_signal_to_all_processes_of_a_job(prepared: Prepare) -> None:
     data, source = prepared(SAMPLES, batch_size=4, num_workers=2)
     batches = iter(DataModule(data, source, seed=1).train_dataloader())
-    seen = [next(batches)]
+    seen = [next(batches), next(batches)]  # one of each worker, which is ready then
     workers = [worker.pid for worker in multiprocessing.active_children()]
     for signum in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
         subprocess.run(["kill", f"-{signum}", *map(str, workers)], check=True)

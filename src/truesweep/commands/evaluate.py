@@ -29,6 +29,7 @@ from truesweep.jobs.parts import (
     task_kind,
 )
 from truesweep.jobs.plan import checked
+from truesweep.jobs.results import standard_errors
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.models import Head
 from truesweep.tasks import Task
@@ -121,4 +122,9 @@ def score(
             enable_model_summary=False,
         )
         trainer.test(task, dataloaders=data.evaluation_loader(split), verbose=False)
-    return {**task.evaluations[split], **baselines(prepared, split), **task.signatures(split)}
+    return {
+        **task.evaluations[split],
+        **standard_errors(task.sample_scores[split], split, prepared),
+        **baselines(prepared, split),
+        **task.signatures(split),
+    }

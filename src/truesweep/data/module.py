@@ -179,6 +179,8 @@ class DataModule(pl.LightningDataModule):
             sampler=sampler,
             num_workers=workers,
             persistent_workers=workers > 0,
+            # Ranks are forked from a server; workers started that way would import all again.
+            multiprocessing_context="fork" if workers and _can_fork() else None,
             pin_memory=self._device == "cuda",
             collate_fn=_as_is,
             worker_init_fn=_leave_signals_to_the_rank,
@@ -212,6 +214,10 @@ class DataModule(pl.LightningDataModule):
     @property
     def _world_size(self) -> int:
         return self.trainer.world_size if self.trainer else 1
+
+
+def _can_fork() -> bool:
+    return "fork" in multiprocessing.get_all_start_methods()
 
 
 def _as_is(batch: Any) -> Any:

@@ -247,7 +247,7 @@ class RunDirectory:
             figures: What came out.
         """
         split = what["split"]
-        kept = {key: value for key, value in figures.items() if key.startswith(f"{split}/")}
+        kept = {key: value for key, value in figures.items() if f"{split}/" in key}
         row = {"time": _now(), "overrides": [], **what, **kept}
         with (self.path / "evaluations.jsonl").open("a", encoding="utf-8") as file:
             file.write(dump_json(row) + "\n")

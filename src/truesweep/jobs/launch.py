@@ -35,6 +35,8 @@ def launch(run: RunDirectory, resume: bool = False, node: Node | None = None) ->
     node = node or this_node(trainer.num_nodes)
     if node.first:
         with run.claim():
+            if run.status.get("state") in ("completed", "pruned"):
+                return 0  # by another process, while this one waited
             run.begin()
             state, exit_code, error = _carry_out(run, resume, trainer, node)
             run.end(state, exit_code, error)

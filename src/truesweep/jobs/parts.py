@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from truesweep.config import instantiate, resolve
+from truesweep.config.signature import signature
 from truesweep.data import Kind, Source
 from truesweep.data.module import DataModule
 from truesweep.data.prepare import Prepared, prepare
@@ -19,7 +20,7 @@ from truesweep.optim import parameter_groups
 from truesweep.tasks import Recipe, Task
 
 SUPPLIED = {
-    "optimizer": {"params"},
+    "optimizer": {"params", "precision"},
     "task": {"model", "tokenizer", "recipe", "labels", "bytes_per_target"},
     "callbacks.checkpoint": {"directory", "tell"},
     "callbacks.progress": {"total_steps"},
@@ -148,8 +149,15 @@ def build_task(
 
 
 def _make_optimizer(config: dict[str, Any], model: nn.Module) -> Optimizer:
-    decay = config["optimizer"].get("weight_decay") or 0.0
-    optimizer: Optimizer = make(config, "optimizer", params=parameter_groups(model, decay))
+    node = config["optimizer"]
+    supplied: dict[str, Any] = {
+        "params": parameter_groups(model, node.get("weight_decay") or 0.0),
+        "precision": config["trainer"]["precision"],
+    }
+    known = signature(resolve(node["_target_"], config["allowed_packages"])).parameters
+    optimizer: Optimizer = make(
+        config, "optimizer", **{name: value for name, value in supplied.items() if name in known}
+    )
     return optimizer
 
 
