@@ -32,11 +32,13 @@ KILLS = 20
 
 def kills(work: Callable[[int], None]) -> Iterator[None]:
     """Kill processes that do `work(1)`, `work(2)`, … at random moments of the first few."""
-    started = time.monotonic()
-    work(0)
-    duration = time.monotonic() - started
+    durations = []
+    for _ in range(3):  # the disk is now fast and now slow
+        started = time.monotonic()
+        work(0)
+        durations.append(time.monotonic() - started)
     for seed in range(KILLS):
-        kill_while(work, 4 * duration * random.Random(seed).random())
+        kill_while(work, 6 * max(durations) * random.Random(seed).random())
         yield
 
 
