@@ -62,10 +62,14 @@ def test_csv_can_be_read_back(
 
 
 def test_names_are_no_markup(
-    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make_run: MakeRun,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     make_run("a", configuration(optimizer__betas="[bold]x[/nonsense]"))
     make_run("b", configuration(optimizer__betas="[red]"))
+    monkeypatch.chdir(tmp_path)  # where the page goes
     assert compare_runs([tmp_path], Options(json=False)) == 0
     assert "[bold]x[/nonsense]" in capsys.readouterr().out
 
