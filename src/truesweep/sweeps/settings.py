@@ -7,14 +7,12 @@ from typing import Annotated, Any, Literal
 from annotated_types import Ge, Gt, Len
 
 from truesweep.errors import ConfigError
+from truesweep.report.objective import MORE_IS_BETTER
 
 Method = Literal["grid", "random", "search"]
 Sampler = Literal["tpe", "cmaes", "gp", "nsga2", "qmc", "random", "grid"]
 Pruner = Literal["median", "halving", "hyperband"]
 Direction = Literal["minimize", "maximize"]
-
-HIGHER_IS_BETTER = ("bleu", "chrf", "f1_macro", "f1_weighted", "accuracy", "tokens_per_second")
-"""Last parts of metrics of which more is better; of all others less is."""
 
 _PASSWORD = re.compile(r"://[^/@:]*:(?!\$\{)[^/@]+@")
 
@@ -126,4 +124,4 @@ class Sweep:
 
 def natural_direction(metric: str) -> Direction:
     """Whether more of a metric is better."""
-    return "maximize" if metric.rpartition("/")[2] in HIGHER_IS_BETTER else "minimize"
+    return "maximize" if metric.rpartition("/")[2] in MORE_IS_BETTER else "minimize"
