@@ -119,3 +119,22 @@ def test_drawn_numbers_lie_in_their_interval() -> None:
     assert sum(value < 1e-2 for value in drawn) == pytest.approx(200, abs=40)
     whole = [Axis("a", "int", low=2, high=4).draw(rng) for _ in range(100)]
     assert set(whole) == {2, 3, 4}
+
+
+@pytest.mark.parametrize(
+    ("line", "logarithmic"),
+    [
+        ("optimizer.lr=interval(1e-4,1e-1)", True),
+        ("optimizer.lr=interval(0,1e-1)", False),
+        ("model.dropout=interval(0.1,0.3)", False),
+        ("model.dropout=tag(log,interval(0.1,0.3))", True),
+    ],
+)
+def test_learning_rates_are_spread_over_decades(line: str, logarithmic: bool) -> None:
+    (axis,), _ = read_axes({}, [line], [])
+    assert axis.log is logarithmic
+    assert axis.low is not None
+    assert axis.high is not None
+    rng = random.Random(0)
+    below = sum(axis.draw(rng) < (axis.low * axis.high) ** 0.5 for _ in range(1000))
+    assert (450 < below < 550) is logarithmic

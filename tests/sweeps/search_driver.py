@@ -13,7 +13,7 @@ from truesweep.sweeps.job import Job
 from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.study import Search
 
-LR = Axis("optimizer.lr", "float", low=1e-4, high=1e-1)
+LR = Axis("optimizer.lr", "float", low=1e-4, high=1e-1, log=True)
 DEPTH = Axis("model.depth", "int", values=(2, 3, 4, 5), low=2, high=5, step=1)
 MODEL = Axis("model", values=("llama", "qwen3"), group=True)
 

@@ -18,7 +18,7 @@ from truesweep.sweeps.launchers import check_room, make_executor
 from truesweep.sweeps.planned import check_disk
 from truesweep.sweeps.planning import JobMaker, plan_sweep
 from truesweep.sweeps.points import base_seed
-from truesweep.sweeps.start import add_jobs
+from truesweep.sweeps.start import add_jobs, prepare
 
 AskFor = Callable[..., Asked]
 
@@ -251,3 +251,38 @@ def test_many_points_are_planned_in_seconds(asked: AskFor) -> None:
     began = time.process_time()
     assert len(plan_sweep(asked(*space)).jobs) == 150
     assert time.process_time() - began < 10
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["sweeps.objective=val/los"], r"=val/los: depth=1 will not report it; .*=val/loss; there"),
+        (["sweeps.objective=val/bleu"], "will not report it"),
+        (
+            ["sweeps.objective=test/loss"],
+            "one more validation split; set sweeps.objective=val/loss",
+        ),
+        (
+            [
+                *("sweeps.method=search", "sweeps.jobs=2", "sweeps.pruner=median"),
+                "sweeps.objective=train/tokens",
+            ],
+            "is known at the end only, .*set sweeps.pruner=null",
+        ),
+    ],
+)
+def test_what_no_job_will_report_is_no_objective(
+    asked: AskFor, overrides: list[str], expected: str
+) -> None:
+    with pytest.raises(ConfigError, match=expected):
+        prepare(asked("model.depth=1,2", "name=s", *overrides), None)
+
+
+def test_a_cost_may_be_an_objective(asked: AskFor) -> None:
+    both = ["sweeps.objective=[val/loss,parameters]", "sweeps.method=search", "sweeps.jobs=2"]
+    assert len(prepare(asked("model.depth=1,2", "name=s", *both), None).jobs) == 2
+
+
+def test_a_callback_waits_for_what_validations_report(asked: AskFor) -> None:
+    with pytest.raises(ConfigError, match=r"callbacks\.checkpoint\.monitor=val/bleu is no metric"):
+        plan_sweep(asked("model.depth=1,2", "callbacks.checkpoint.monitor=val/bleu"))

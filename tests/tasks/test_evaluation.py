@@ -70,3 +70,15 @@ def test_perplexity_is_that_in_float64(packing: str, precision: str, workplace: 
         count += int((labels != -100).sum())
     perplexity = parts.task.evaluations["val"]["val/perplexity"]
     assert perplexity == pytest.approx(math.exp(nll / count), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("task", "asked"),
+    [*((task, []) for task in TASKS), ("translation", ["task.val_generated=0"])],
+)
+def test_what_is_promised_is_reported(task: str, asked: list[str], workplace: Path) -> None:
+    write_samples(workplace)
+    parts = parts_of(task, "n3", "n3", *asked)
+    promised = {f"val/{name}" for name in (*parts.task.reported("val"), "samples")}
+    validate(parts)
+    assert parts.task.evaluations["val"].keys() == promised

@@ -22,7 +22,7 @@ from truesweep.sweeps.driver import drive
 from truesweep.sweeps.executor import Executor
 from truesweep.sweeps.foreign import JobFailed, JobRunner, Outcome, candidates, hand_out, outcome
 from truesweep.sweeps.launchers import check_room, is_ours, make_executor
-from truesweep.sweeps.planned import check_disk
+from truesweep.sweeps.planned import check_disk, check_objectives
 from truesweep.sweeps.planning import SweepPlan, plan_candidates
 from truesweep.sweeps.progress import Board
 from truesweep.sweeps.source import Listed
@@ -121,6 +121,7 @@ class SweepTask:
         fixed = normalize(self.asked.fixed, self.asked.config_dirs)
         wanted = candidates(requests, self.asked.config_dirs, fixed)
         plan = plan_candidates(self.asked.name, wanted)
+        check_objectives(plan.jobs, self.asked.settings)
         check_disk(plan.jobs, self.directory.path)
         check_room(self.executor, plan.jobs)
         jobs = start.add_jobs(self.directory, plan.jobs, self.provenance)

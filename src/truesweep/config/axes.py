@@ -24,6 +24,9 @@ from truesweep.errors import ConfigError
 
 MOST_VALUES = 10_000
 """More values than any sweep lists; a longer range is an interval."""
+LOGARITHMIC = ("lr", "learning_rate")
+"""Last parts of keys whose intervals lie on a logarithmic scale, tagged or not: nobody means nine
+tenths of the draws to go to the upper decade of a learning rate."""
 
 
 @dataclass(frozen=True)
@@ -123,9 +126,10 @@ def _axis(override: Override, roots: Sequence[Path], seed: int) -> Axis:
         axis = _range(key, sweep)
     else:
         axis = _interval(key, sweep)
-    log = "log" in sweep.tags and axis.low is not None  # a choice has no scale
-    if log and (axis.low or 0) <= 0:
+    tagged = "log" in sweep.tags and axis.low is not None  # a choice has no scale
+    if tagged and (axis.low or 0) <= 0:
         raise ConfigError(f"{override.input_line}: a logarithmic scale needs numbers above zero")
+    log = tagged or _is_logarithmic(axis)
     return replace(axis, log=log, values=_order(axis, getattr(sweep, "shuffle", False), seed))
 
 
@@ -166,6 +170,11 @@ def _interval(key: str, sweep: IntervalSweep) -> Axis:
         raise ConfigError(f"{key}=interval({sweep.start},{sweep.end}): the lower end comes first")
     kind: Literal["int", "float"] = "int" if isinstance(sweep.start, int) else "float"
     return Axis(key, kind, low=sweep.start, high=sweep.end)
+
+
+def _is_logarithmic(axis: Axis) -> bool:
+    between = axis.kind == "float" and axis.step is None and (axis.low or 0) > 0
+    return between and axis.name.rpartition(".")[2] in LOGARITHMIC
 
 
 def _plain(value: Any) -> Any:

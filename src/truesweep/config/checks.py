@@ -3,22 +3,10 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from truesweep.config.names import nearest
 from truesweep.errors import ConfigError
 
 Config = Mapping[str, Any]
 REQUIRED_GROUPS = ("data", "model", "optimizer", "scheduler", "trainer", "task")
-METRICS = (
-    "val/loss",
-    "val/perplexity",
-    "val/bits_per_byte",
-    "val/bleu",
-    "val/chrf",
-    "val/f1_macro",
-    "val/f1_weighted",
-    "val/accuracy",
-)
-"""What a validation of one task or another reports."""
 
 
 def contradictions(config: Config) -> list[str]:
@@ -104,22 +92,6 @@ def length_fits(config: Config) -> list[str]:
     ]
 
 
-def monitors_exist(config: Config) -> list[str]:
-    """What a callback monitors has to be reported at validations."""
-    callbacks = config.get("callbacks") or {}
-    monitored = {
-        f"callbacks.{name}.monitor": node["monitor"]
-        for name, node in callbacks.items()
-        if isinstance(node, Mapping) and isinstance(node.get("monitor"), str)
-    }
-    return [
-        f"{key}={metric} is no metric of a validation. "
-        f"Set {key}={nearest(metric, METRICS) or 'val/loss'} or another of {', '.join(METRICS)}."
-        for key, metric in monitored.items()
-        if metric not in METRICS
-    ]
-
-
 RULES: tuple[Callable[[Config], list[str]], ...] = (
     groups_are_chosen,
     heads_divide_width,
@@ -127,7 +99,6 @@ RULES: tuple[Callable[[Config], list[str]], ...] = (
     warmup_fits,
     micro_batch_fits,
     length_fits,
-    monitors_exist,
 )
 
 

@@ -16,10 +16,12 @@ from truesweep.config import (
     fingerprint,
     redact_overrides,
 )
+from truesweep.config.names import nearest
 from truesweep.config.update import update
 from truesweep.data import Source
 from truesweep.data.module import DataModule
 from truesweep.data.prepare import Prepared
+from truesweep.errors import ConfigError
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.parts import (
     SUPPLIED,
@@ -48,6 +50,7 @@ class Plan:
         steps_per_epoch: Optimizer steps in one pass over the data.
         world_size: Ranks over all nodes.
         prepared: The data, tokenized.
+        metrics: The names of what a validation reports, such as `val/loss`.
     """
 
     config: dict[str, Any]
@@ -58,6 +61,7 @@ class Plan:
     steps_per_epoch: int
     world_size: int
     prepared: Prepared
+    metrics: tuple[str, ...]
 
     @property
     def name(self) -> str:
@@ -131,7 +135,10 @@ class Planner:
         ).steps_per_epoch
         recipe = build_recipe(config, trainer, steps_per_epoch)
         model, parameters, flops = self._model(config, source, prepared)
-        build_task(config, model, prepared, recipe).configure_optimizers()
+        task = build_task(config, model, prepared, recipe)
+        task.configure_optimizers()
+        metrics = tuple(f"val/{name}" for name in task.reported("val"))
+        check_monitors(config, metrics)
         return Plan(
             config=config,
             overrides=overrides,
@@ -141,6 +148,7 @@ class Planner:
             steps_per_epoch=steps_per_epoch,
             world_size=trainer.world_size,
             prepared=prepared,
+            metrics=metrics,
         )
 
     def _prepare(self, config: dict[str, Any]) -> tuple[Source, Prepared]:
@@ -163,6 +171,23 @@ class Planner:
             flops = flops_per_token(model, source.max_length)
             self._models[key] = model, count_parameters(model), flops
         return self._models[key]
+
+
+def check_monitors(config: Mapping[str, Any], metrics: Sequence[str]) -> None:
+    """Refuse a callback that waits for a metric which no validation reports.
+
+    Raises:
+        ConfigError: There is such a callback.
+    """
+    for name, node in (config["callbacks"] or {}).items():
+        monitor = node.get("monitor") if node else None
+        if isinstance(monitor, str) and monitor not in metrics:
+            key = f"callbacks.{name}.monitor"
+            guess = nearest(monitor, metrics) or metrics[0]
+            raise ConfigError(
+                f"{key}={monitor} is no metric of a validation here. "
+                f"Set {key}={guess}; there are {', '.join(metrics)}."
+            )
 
 
 def data_key(config: Mapping[str, Any]) -> str:

@@ -12,10 +12,6 @@ from truesweep.config.points import Point, Space
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-LOGARITHMIC = ("lr", "learning_rate")
-"""Last parts of keys whose intervals are searched on a logarithmic scale, tagged or not: nobody
-means nine tenths of the search to go to the upper decade of a learning rate."""
-
 Params = dict[str, Any]
 """What Optuna keeps of a point: a plain value by dimension."""
 
@@ -78,11 +74,10 @@ def _distribution(axes: Sequence[Axis]) -> "BaseDistribution":
     (axis,) = axes
     assert axis.low is not None
     assert axis.high is not None
-    log = axis.low > 0 and (axis.log or axis.name.rpartition(".")[2] in LOGARITHMIC)
     if axis.kind == "int":
         step = int(axis.step or 1)
-        return IntDistribution(int(axis.low), int(axis.high), log and step == 1, step)
-    return FloatDistribution(axis.low, axis.high, log and not axis.step, axis.step)
+        return IntDistribution(int(axis.low), int(axis.high), axis.log and step == 1, step)
+    return FloatDistribution(axis.low, axis.high, axis.log and not axis.step, axis.step)
 
 
 def _plain_values(axes: Sequence[Axis]) -> list[Any]:

@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from truesweep.config.names import nearest
 from truesweep.errors import ConfigError
 from truesweep.sweeps.directory import SweepDirectory, job_id
 from truesweep.sweeps.job import Job
+from truesweep.sweeps.settings import Sweep
 
 BYTES_PER_PARAMETER = 2 * 3 * 4
 """Of two checkpoints: weights and two moments of the optimizer, fp32."""
+COSTS = ("parameters", "train/seconds", "train/steps", "train/tokens")
+"""What `results.json` tells of a job besides its validation; an objective, next to a loss."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,7 @@ class PlannedJob:
         devices: Devices on each node.
         nodes: Nodes.
         data: Where the data come from, for the job's provenance.
+        metrics: The names of what its validations report.
     """
 
     config: dict[str, Any]
@@ -41,6 +46,7 @@ class PlannedJob:
     devices: int
     nodes: int
     data: dict[str, Any]
+    metrics: tuple[str, ...]
 
     @property
     def id(self) -> str:
@@ -72,6 +78,37 @@ class PlannedJob:
             nodes=self.nodes,
             trial=trial,
         )
+
+
+def check_objectives(jobs: Sequence[PlannedJob], settings: Sweep) -> None:
+    """Make sure that every job will have what jobs are compared by.
+
+    Raises:
+        ConfigError: An objective is missing from a job, or is found on the test split.
+    """
+    for name in settings.objectives:
+        if name.startswith("test/"):
+            raise ConfigError(
+                f"sweeps.objective={name}: a test split that configurations are chosen by is one "
+                f"more validation split; set sweeps.objective=val/{name.removeprefix('test/')}"
+            )
+        for job in jobs:
+            _check_objective(name, job, pruned=settings.pruner is not None)
+
+
+def _check_objective(name: str, job: PlannedJob, pruned: bool) -> None:
+    known = job.metrics if pruned else (*job.metrics, *COSTS)
+    if name in known:
+        return
+    if name in COSTS:
+        raise ConfigError(
+            f"sweeps.objective={name}: is known at the end only, and a pruner compares jobs "
+            f"before; set sweeps.pruner=null, or an objective of {', '.join(known)}"
+        )
+    raise ConfigError(
+        f"sweeps.objective={name}: {job.label or 'the job'} will not report it; "
+        f"set sweeps.objective={nearest(name, known) or known[0]}; there are {', '.join(known)}"
+    )
 
 
 def check_disk(jobs: Sequence[PlannedJob], path: Path) -> None:

@@ -163,6 +163,7 @@ def _plan(planner: Planner, checked: _Checked) -> PlannedJob:
         devices=trainer.local_ranks(),
         nodes=trainer.num_nodes,
         data=plan.prepared.origin,
+        metrics=plan.metrics,
     )
 
 

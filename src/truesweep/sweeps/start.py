@@ -9,7 +9,7 @@ from truesweep.sweeps.executor import Executor
 from truesweep.sweeps.job import Job
 from truesweep.sweeps.launchers import check_room, describe
 from truesweep.sweeps.overview import show_plan
-from truesweep.sweeps.planned import PlannedJob, check_disk
+from truesweep.sweeps.planned import PlannedJob, check_disk, check_objectives
 from truesweep.sweeps.planning import JobMaker, SweepPlan, plan_sweep
 from truesweep.sweeps.points import base_seed
 from truesweep.sweeps.source import JobSource, Listed
@@ -28,6 +28,7 @@ def prepare(asked: Asked, executor: Executor | None, dry_run: bool = False) -> S
     """
     sweep = directory(asked)
     plan = plan_sweep(asked)
+    check_objectives(plan.jobs, asked.settings)
     new = [job for job in plan.jobs if sweep.find(job.config) is None]
     check_disk(new if asked.settings.method != "search" else [], sweep.path)
     if executor is not None:

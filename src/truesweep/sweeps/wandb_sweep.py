@@ -9,7 +9,6 @@ from typing import Any
 from truesweep.config.axes import Axis
 from truesweep.errors import ConfigError
 from truesweep.sweeps.ask import Asked
-from truesweep.sweeps.distributions import LOGARITHMIC
 
 METHODS = {"grid": "grid", "random": "random", "search": "bayes"}
 
@@ -57,9 +56,8 @@ def _fixed(asked: Asked) -> Sequence[str]:
 def _parameter(axis: Axis) -> dict[str, Any]:
     if axis.values:
         return {"values": list(axis.values)}
-    log = axis.log or axis.name.rpartition(".")[2] in LOGARITHMIC
     if axis.kind == "int":
         names = ("q_log_uniform_values", "int_uniform")
     else:
         names = ("log_uniform_values", "uniform")
-    return {"distribution": names[0] if log else names[1], "min": axis.low, "max": axis.high}
+    return {"distribution": names[0] if axis.log else names[1], "min": axis.low, "max": axis.high}

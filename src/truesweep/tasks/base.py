@@ -141,6 +141,10 @@ class Task(pl.LightningModule):
     def make_metrics(self) -> dict[str, Metric]:
         """The metrics of an evaluation, by the name they are reported under."""
 
+    def reported(self, split_name: str) -> tuple[str, ...]:
+        """The names of the figures that an evaluation of a split has, without the split's."""
+        return tuple(self.metrics)
+
     def figures(self) -> dict[str, float]:
         """The figures of an evaluation, reduced over ranks."""
         return {name: float(metric.compute()) for name, metric in self._metrics().items()}

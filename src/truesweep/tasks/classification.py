@@ -13,6 +13,8 @@ from truesweep.metrics.classification import TABLE_COLUMNS, ClassificationScores
 from truesweep.metrics.likelihood import IGNORED, NegativeLogLikelihood, nll_by_row
 from truesweep.tasks.base import Batch, Recipe, Task, losses
 
+FIGURES = ("f1_macro", "f1_weighted", "accuracy")
+
 
 class Classification(Task):
     """One label for a text, scored by loss, macro and weighted F1 and accuracy.
@@ -83,13 +85,16 @@ class Classification(Task):
         real = labels != IGNORED
         cast(ClassificationScores, self.metrics["scores"]).update(logits[real], labels[real])
 
+    def reported(self, split_name: str) -> tuple[str, ...]:
+        """Loss, F1 and accuracy."""
+        return ("loss", *FIGURES)
+
     def figures(self) -> dict[str, float]:
         """Loss, F1 and accuracy; the per-class figures go to a table."""
         computed = cast(ClassificationScores, self.metrics["scores"]).compute()
-        names = ("f1_macro", "f1_weighted", "accuracy")
         self._per_class = table(computed, self.labels)
         loss = float(cast(NegativeLogLikelihood, self.metrics["loss"]).compute())
-        return {"loss": loss, **{name: float(computed[name]) for name in names}}
+        return {"loss": loss, **{name: float(computed[name]) for name in FIGURES}}
 
     def tables(self) -> dict[str, tuple[list[str], list[list[Any]]]]:
         """Precision, recall, F1 and support of each class in the last evaluation."""

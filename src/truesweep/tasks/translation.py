@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from truesweep.metrics.likelihood import NegativeLogLikelihood, Perplexity, nll_by_row
 from truesweep.metrics.text import CorpusBleu, CorpusChrF
 from truesweep.tasks.base import Batch, Recipe, Task, losses
-from truesweep.tasks.generation import generate
+from truesweep.tasks.generation import context_length, generate
 from truesweep.tasks.sharding import is_sharded
 
 
@@ -82,6 +82,11 @@ class Translation(Task):
             "chrf": CorpusChrF(),
         }
 
+    def reported(self, split_name: str) -> tuple[str, ...]:
+        """Without BLEU and chrF where nothing is to be translated."""
+        untranslated = split_name == "val" and self.val_generated == 0
+        return ("loss", "perplexity") if untranslated else tuple(self.metrics)
+
     def figures(self) -> dict[str, float]:
         """Without BLEU and chrF where nothing was translated, on any rank."""
         figures = super().figures()
@@ -134,7 +139,8 @@ class Translation(Task):
         return {"translations": (["source", "reference", "translation"], rows)}
 
     def translate_ids(self, input_ids: Tensor, attention_mask: Tensor) -> list[str]:
-        """Translate token ids [batch, length] to text."""
+        """Translate token ids [batch, length] to text, no longer than the model's context."""
+        longest = min(self.max_new_tokens, context_length(self.model) or self.max_new_tokens)
         beams: dict[str, Any] = {}
         if self.beam_size > 1:
             beams = {"length_penalty": self.length_penalty, "early_stopping": True}
@@ -143,7 +149,7 @@ class Translation(Task):
                 self.model,
                 input_ids,
                 attention_mask=attention_mask,
-                max_new_tokens=self.max_new_tokens,
+                max_new_tokens=longest,
                 num_beams=self.beam_size,
                 do_sample=False,
                 **beams,
