@@ -29,6 +29,18 @@ def logits(model: Any) -> Any:
         return model.eval()(input_ids=IDS, **decoder).logits
 
 
+def trained(model: Any) -> set[str]:
+    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def without_gradient(model: Any) -> set[str]:
+    """What a step leaves without a gradient; data-parallel training would wait for it."""
+    decoder = {"decoder_input_ids": IDS} if model.config.is_encoder_decoder else {}
+    model.zero_grad()
+    model(input_ids=IDS, **decoder).logits.sum().backward()
+    return {name for name in trained(model) if model.get_parameter(name).grad is None}
+
+
 @pytest.fixture
 def llama(tmp_path: Path, build: Build) -> Path:
     build("llama", "causal", context=16).save_pretrained(tmp_path / "llama")
@@ -51,6 +63,7 @@ def test_a_saved_model_comes_back_with_the_same_logits(
     model.save_pretrained(tmp_path)
     loaded = load(tmp_path, head, tokenizer)
     assert all(module.training for module in loaded.modules())
+    assert trained(loaded) == trained(model)
     for (key, weight), saved in zip(loaded.named_parameters(), model.parameters(), strict=True):
         assert weight.equal(saved), key
     torch.testing.assert_close(logits(loaded), logits(model), rtol=1e-5, atol=1e-6)
@@ -176,3 +189,13 @@ def test_roberta_s_first_positions_are_not_for_tokens(build: Build, tmp_path: Pa
 def test_the_head_must_exist(llama: Path) -> None:
     with pytest.raises(ConfigError, match="no llama for translation"):
         Pretrained(name_or_path=str(llama)).check("seq2seq", max_length=8)
+
+
+@pytest.mark.parametrize(
+    ("name", "head"), [("marian", "seq2seq"), ("pegasus", "seq2seq"), ("bart", "causal")]
+)
+def test_all_that_is_trained_has_a_gradient(
+    name: str, head: Head, build: Build, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    build(name, head).save_pretrained(tmp_path)
+    assert without_gradient(load(tmp_path, head, tokenizer)) == set()

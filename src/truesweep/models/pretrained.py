@@ -14,6 +14,7 @@ from truesweep.models.attention import Attention, choose_attention
 from truesweep.models.causality import check_causal
 from truesweep.models.dimensions import unused_positions
 from truesweep.models.dropout import restrict_dropout
+from truesweep.models.freezing import freeze
 from truesweep.models.heads import AUTO_CLASSES, Head, check_head
 from truesweep.models.init import output_layers
 from truesweep.models.tokens import label_fields, pad_token
@@ -88,6 +89,7 @@ class Pretrained:
                 model.resize_token_embeddings(len(tokenizer))
             if head == "causal":
                 check_causal(model)
+        freeze(model, head)
         restrict_dropout(model)
         if model.can_generate():
             _complete_generation(model, pad_token(tokenizer))

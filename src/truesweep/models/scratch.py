@@ -20,14 +20,12 @@ from truesweep.models.dropout import (
     restrict_dropout,
 )
 from truesweep.models.fields import check_fields, known_fields
+from truesweep.models.freezing import freeze
 from truesweep.models.heads import AUTO_CLASSES, Head, check_head, config_class
 from truesweep.models.init import scale_weights
 from truesweep.models.tokens import label_fields, set_generation, token_fields
 
 Count = Annotated[int, Gt(0)]
-
-_KEY_BIASES = {"bart", "mbart", "marian", "bert"}  # have biases of keys, and no rotary positions
-
 
 @dataclass(kw_only=True)
 class Scratch:
@@ -122,8 +120,7 @@ class Scratch:
         )
         if head == "causal":
             check_causal(model)
-            _freeze_cross_attention(model)
-        _freeze_key_biases(model)
+        freeze(model, head)
         if self.init == "scaled":
             scale_weights(model)
         add_residual_dropout(model, self.dropout)
@@ -161,25 +158,3 @@ class Scratch:
             feed_forward=self.feed_forward,
             context=(self.context or max_length) + unused_positions(self.architecture, pad),
         )
-
-
-def _freeze_cross_attention(model: PreTrainedModel) -> None:
-    """Leave alone what the decoders of BART and its kin keep for an encoder that is not there.
-
-    It has no gradient, and data-parallel training waits for the gradient of all that is trained.
-    """
-    for name, module in model.named_modules():
-        if name.endswith(("encoder_attn", "encoder_attn_layer_norm")):
-            module.requires_grad_(False)
-
-
-def _freeze_key_biases(model: PreTrainedModel) -> None:
-    """Leave alone what changes nothing: a key's bias adds the same to all scores of a query.
-
-    The softmax takes it out again. Its gradient is rounding, which AdamW would scale up to steps of
-    the usual size, and other ones for each way of splitting a batch.
-    """
-    if model.config.model_type in _KEY_BIASES:
-        for name, parameter in model.named_parameters():
-            if name.endswith((".k_proj.bias", ".self.key.bias")):
-                parameter.requires_grad_(False)
