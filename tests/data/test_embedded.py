@@ -48,6 +48,23 @@ def test_nested_topics_of_the_documentation_are_kept_once() -> None:
     assert text.count('The "while" statement is used for repeated execution') == 1
 
 
+def test_no_long_passage_of_text_is_in_two_splits() -> None:
+    splits = Embedded().load("text")
+    train, val, test = (
+        {line.strip() for text in part for line in str(text).split("\n\n") if len(line) > 200}
+        for part in (splits.train, splits.val, splits.test)
+    )
+    assert min(map(len, (train, val, test))) > 50
+    assert train & val == train & test == val & test == set()
+
+
+def test_documents_with_a_passage_in_common_are_a_family() -> None:
+    shared = "def walk(path):\n    # A passage that is long enough not to be alike by chance.\n"
+    a, b, c, d = f"a\n\n{shared}", f"b\n\n  {shared}\nmore of b, {'b' * 60}\n", "c\n\nx", "d\n\nx"
+    e = f"e\n\nmore  of b, {'b' * 60}"
+    assert python_text.families([a, c, b, d, e]) == [[a, b, e], [c], [d]]
+
+
 @pytest.mark.parametrize(("topics", "modules"), [(False, True), (True, False)])
 def test_a_python_without_one_of_them_gives_the_other(
     topics: bool, modules: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Any

@@ -3,7 +3,7 @@
 import hashlib
 import importlib
 import sysconfig
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from truesweep.data.splitting import Parts, paragraphs
@@ -12,6 +12,8 @@ from truesweep.data.splitting import Parts, paragraphs
 _SMALLEST, _LARGEST = 2_000, 48_000
 # Bounds the time of an epoch, whatever a distribution adds to the standard library; in bytes.
 _ALL_MODULES = 3_000_000
+# Shorter ones, such as `if __name__ == "__main__": main()`, stand in modules of all kinds.
+_SHORTEST_PASSAGE = 60  # characters
 # Keeps a character tokenizer's vocabulary to what the training split surely holds.
 _TO_ASCII = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "–": "-", "—": "--", "…": "..."})
 
@@ -23,27 +25,58 @@ def documents() -> list[str]:
 
 
 def divide(documents: list[str], shares: Mapping[str, float]) -> Parts:
-    """Give whole documents, in the order of their SHA-256, to the splits of `shares`.
+    """Give whole documents to the splits of `shares`, those that have a passage in common to one.
 
-    A split takes what fits into its share of all characters, so that its size is known whatever
-    version of Python the documents come from; `train` takes the rest, in the order given.
+    A split takes what fits into its share of all characters, in the order of SHA-256, so that its
+    size is known whatever version of Python the documents come from; `train` takes the rest, in
+    the order given.
     """
     total = sum(map(len, documents))
-    rest = sorted(documents, key=lambda text: hashlib.sha256(text.encode()).digest())
+    rest = sorted(families(documents), key=lambda texts: _digest(texts[0]))
     parts: Parts = {}
     for name, share in shares.items():
-        parts[name] = [*_fill(rest, share * total)]
-        rest = [text for text in rest if text not in parts[name]]
-    left = set(rest)
+        chosen = _fill(rest, share * total)
+        parts[name] = [text for texts in chosen for text in texts]
+        rest = [texts for texts in rest if texts not in chosen]
+    left = {text for texts in rest for text in texts}
     return {"train": [text for text in documents if text in left], **parts}
 
 
-def _fill(texts: Iterable[str], budget: float) -> list[str]:
+def families(documents: Sequence[str]) -> list[list[str]]:
+    """Documents grouped so that no two groups have a passage in common.
+
+    A model that was trained on `ntpath` would know much of `posixpath`.
+    """
+    family = {text: [text] for text in documents}
+    owner: dict[str, str] = {}
+    for text in documents:
+        for passage in _passages(text):
+            ours, theirs = family[text], family[owner.setdefault(passage, text)]
+            if ours is not theirs:
+                theirs.extend(ours)
+                family |= dict.fromkeys(ours, theirs)
+    return list({id(texts): texts for texts in family.values()}.values())
+
+
+def _passages(text: str) -> Iterator[str]:
+    """Paragraphs that are long enough not to be alike by chance, whatever their white space."""
+    for paragraph in paragraphs(text):
+        words = " ".join(paragraph.split())
+        if len(words) >= _SHORTEST_PASSAGE:
+            yield words
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+
+def _fill(rest: Iterable[list[str]], budget: float) -> list[list[str]]:
     chosen = []
-    for text in texts:
-        if len(text) <= budget:
-            chosen.append(text)
-            budget -= len(text)
+    for texts in rest:
+        size = sum(map(len, texts))
+        if size <= budget:
+            chosen.append(texts)
+            budget -= size
     return chosen
 
 

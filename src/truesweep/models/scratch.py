@@ -27,6 +27,7 @@ from truesweep.models.tokens import label_fields, set_generation, token_fields
 
 Count = Annotated[int, Gt(0)]
 
+
 @dataclass(kw_only=True)
 class Scratch:
     """A model of any transformers architecture, with new weights in float32.
