@@ -226,7 +226,8 @@ def describe(standings: Sequence[Standing], basis: Basis, objective: str, alpha:
     }[basis]
     confidence = f"{100 * (1 - alpha):.3g} % confidence {means}"
     if not tied:
-        return f"{first}, better than all {len(standings) - 1} others ({confidence})."
+        others = "the other one" if len(standings) == 2 else f"all {len(standings) - 1} others"
+        return f"{first}, better than {others} ({confidence})."
     named = "; ".join(label(one.varies) for one in tied[:5])
     more = f" and {len(tied) - 5} more" if len(tied) > 5 else ""
     return f"{first}. Not to be told apart from it ({confidence}): {named}{more}."

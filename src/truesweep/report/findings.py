@@ -114,7 +114,7 @@ def _test_looked_at(comparison: Comparison) -> list[Finding]:
 TITLES = {
     "healthy": "Healthy",
     "overfitting": "Overfitting",
-    "improving": "Still improving",
+    "improving": "Undertrained",
     "diverged": "Diverged",
 }
 """Kinds of verdicts in words."""
