@@ -68,11 +68,11 @@ def _finding(
 ) -> Unfairness:
     low, high = min(known.values()), max(known.values())
     favours = best > float(np.median(list(known.values()))) * (1 + TOLERANCE)
-    unit = "tokens" if what == "tokens" else "FLOP"
+    number, unit = (",.0f", "tokens") if what == "tokens" else (".3g", "FLOP")
     consequence = (
         "the best point had more than most, and its lead may be due to that"
         if favours
         else "the best point did not need more than most"
     )
-    text = f"Unequal {what}: from {low:.3g} to {high:.3g} {unit}; {consequence}."
+    text = f"Unequal {what}: from {low:{number}} to {high:{number}} {unit}; {consequence}."
     return Unfairness(what, low, high, best, favours, text)
