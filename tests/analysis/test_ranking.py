@@ -105,7 +105,7 @@ def test_unequal_tokens_are_named() -> None:
     found = unfairness(jobs, rank(jobs, "loss"))
     assert [f.what for f in found] == ["tokens", "compute"]
     assert found[0].favours_best
-    assert "from 1e+06 to 4e+06 tokens" in found[0].text
+    assert "from 1,000,000 to 4,000,000 tokens" in found[0].text
     alike = [outcome(v, tokens=t) for v, t in ((1.0, 100_000), (2.0, 103_000))]
     assert unfairness(alike, rank(alike, "loss")) == []
 
