@@ -59,3 +59,18 @@ def test_values_inside_that_are_tied_leave_it_open() -> None:
     assert not found.conclusive
     assert "cannot be told apart" in found.text
     assert "Try k=2,3,4,5" in found.text
+
+
+@pytest.mark.parametrize(
+    ("losses", "suggestions"), [({2: 1.5, 4: 1.0}, [[2, 4, 8, 16]]), ({2: 1.001, 4: 1.0}, [])]
+)
+def test_of_two_values_the_better_one_is_an_edge_if_it_is_better_for_sure(
+    losses: dict[int, float], suggestions: list[list[int]]
+) -> None:
+    jobs = [
+        outcome(loss + noise, varies={"k": k}, seed=i)
+        for k, loss in losses.items()
+        for i, noise in enumerate((-0.01, 0.0, 0.01))
+    ]
+    found = edges(rank(jobs, "loss"))
+    assert [list(one.suggestion) for one in found] == suggestions

@@ -14,6 +14,8 @@ MANY = 8
 """Distinct values above which an axis counts as sampled from a range, not listed."""
 EDGE = 0.05
 """The share of a sampled range, at either end, that is its edge."""
+DOUBLE = 2.0
+"""Two values that differ by this factor or more are taken to follow each other by factors."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,8 @@ class Edge:
 def edges(ranking: Ranking) -> list[Edge]:
     """The numeric keys of a sweep whose best value lies on the edge of what was tried.
 
-    A key needs three values to have a middle. Nothing is suggested beyond a natural end: zero, and
-    one for shares.
+    Of two values each is an edge, which is said only where the other one is worse for sure. Nothing
+    is suggested beyond a natural end: zero, and one for shares.
     """
     if ranking.best is None:
         return []
@@ -55,7 +57,7 @@ def _edge(ranking: Ranking, key: str) -> Edge | None:
     assert ranking.best is not None
     tried = sorted({v for s in ranking.standings if (v := _number(s.varies.get(key))) is not None})
     best = _number(ranking.best.varies.get(key))
-    if best is None or len(tried) < 3:
+    if best is None or len(tried) < 2:
         return None
     spacing = spacing_of(tried)
     side = _side(best, tried, spacing)
@@ -66,6 +68,8 @@ def _edge(ranking: Ranking, key: str) -> Edge | None:
         return None
     inside = [_number(s.varies.get(key)) for s in ranking.tied]
     conclusive = not any(v is not None and _side(v, tried, spacing) != side for v in inside)
+    if len(tried) == 2 and (not conclusive or ranking.basis == "none"):
+        return None
     return Edge(key, best, side, spacing, conclusive, beyond, _text(key, best, beyond, conclusive))
 
 
@@ -79,6 +83,8 @@ def spacing_of(tried: Sequence[float]) -> Literal["linear", "log"]:
     """Whether sorted values follow each other by factors or by steps, whichever is more even."""
     if tried[0] <= 0:
         return "linear"
+    if len(tried) == 2:
+        return "log" if tried[1] / tried[0] >= DOUBLE else "linear"
     steps = np.diff(tried)
     ratios = np.diff(np.log(tried))
     uneven = [float(np.std(d) / np.mean(d)) for d in (steps, ratios)]
