@@ -2,8 +2,10 @@
 
 import hashlib
 import logging
+import os
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from truesweep.jobs.parts import make
@@ -61,7 +63,22 @@ def conclude(sweep: SweepDirectory) -> list[Finding]:
     write_report(comparison, sweep.report)
     found = findings(comparison)
     summarize_on_wandb(sweep, comparison, found)
+    link_records(sweep)
     return found
+
+
+def link_records(sweep: SweepDirectory) -> None:
+    """Let the sweep's `wandb/` lead to its jobs' records: `wandb leet` opens a folder of records."""
+    folder = sweep.path / "wandb"
+    for record in sweep.path.glob("*/wandb/*run-*"):
+        link = folder / record.name
+        if record.is_symlink() or link.is_symlink():
+            continue
+        folder.mkdir(exist_ok=True)
+        link.symlink_to(Path(os.path.relpath(record, folder)), target_is_directory=True)
+    for link in folder.glob("*run-*"):
+        if link.is_symlink() and not link.exists():  # of a record that a resumed job replaced
+            link.unlink()
 
 
 def summarize_on_wandb(sweep: SweepDirectory, comparison: Comparison, found: list[Finding]) -> None:

@@ -101,6 +101,8 @@ class Display:
         for title, text in found:
             self.console.print(Text.assemble((f"{title}: ", "bold"), text))
         self.console.print(Text(f"report: {short(report)}"), soft_wrap=True)
+        if (report.parent / "wandb").is_dir():
+            self.console.print(Text(f"W&B:    wandb leet {short(report.parent / 'wandb')}"))
 
 
 def most_telling(rows: Sequence[Row], room: int) -> list[Row]:
