@@ -68,7 +68,7 @@ def conclude(sweep: SweepDirectory) -> list[Finding]:
 
 
 def link_records(sweep: SweepDirectory) -> None:
-    """Let the sweep's `wandb/` lead to its jobs' records: `wandb leet` opens a folder of records."""
+    """Let the sweep's `wandb/` lead to its jobs' records, as `wandb leet` opens one folder."""
     folder = sweep.path / "wandb"
     for record in sweep.path.glob("*/wandb/*run-*"):
         link = folder / record.name
