@@ -15,6 +15,7 @@ from truesweep.jobs.parts import make
 from truesweep.jobs.plan import Plan, plan, plan_again
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.record.provenance import collect
+from truesweep.sweeps.wandb_sweep import agents_job
 
 
 def train(
@@ -41,6 +42,7 @@ def create_run(job: Plan, folder: Path) -> RunDirectory:
         config=freeze(job.config),
         overrides=job.overrides,
         provenance=collect(redact_argv(sys.argv), job.prepared.origin),
+        job=agents_job(job.name, job.overrides),
     )
 
 

@@ -18,9 +18,11 @@ def write(overrides: Sequence[str], config_dirs: Sequence[Path], file: Path) -> 
         raise ConfigError(f"{file} exists; name a new file, or delete it")
     config = wandb_sweep(ask(overrides, config_dirs))
     write_atomic(file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-    project = "truesweep"
+    entity, project = config.get("entity"), config["project"]
+    whose = f"--entity {entity} " if entity else ""
     console().print(
-        f"Written to {file}. To run it:\n  wandb sweep --project {project} {file}\n"
-        f"  wandb agent ENTITY/{project}/SWEEP_ID   (as often as you like)"
+        f"Written to {file}. To run it:\n  wandb sweep {whose}--project {project} {file}\n"
+        f"  wandb agent {entity or 'ENTITY'}/{project}/SWEEP_ID   (as often as you like)",
+        soft_wrap=True,
     )
     return 0

@@ -25,6 +25,8 @@ from truesweep.record.rows import read, scalars
 
 log = logging.getLogger(__name__)
 
+PROJECT = "truesweep"
+"""W&B's project where none is named."""
 TAG_LENGTH = 64
 """Characters that W&B takes."""
 
@@ -66,7 +68,7 @@ class WandbLogger(Logger):
         run_name: str,
         config: Mapping[str, Any],
         *,
-        project: str = "truesweep",
+        project: str = PROJECT,
         entity: str | None = None,
         mode: Literal["offline", "online"] = "offline",
         api_key: str | None = None,

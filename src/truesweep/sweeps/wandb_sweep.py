@@ -3,12 +3,21 @@
 https://docs.wandb.ai/guides/sweeps/sweep-config-keys
 """
 
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import yaml
+
+from truesweep.config import redact_overrides
 from truesweep.config.axes import Axis
+from truesweep.config.overrides import as_text, parse
 from truesweep.errors import ConfigError
+from truesweep.record.wandb import PROJECT
 from truesweep.sweeps.ask import Asked
+from truesweep.sweeps.directory import swept
+from truesweep.sweeps.labels import label
 
 METHODS = {"grid": "grid", "random": "random", "search": "bayes"}
 
@@ -18,8 +27,54 @@ def wandb_sweep(asked: Asked) -> dict[str, Any]:
 
     Raises:
         ConfigError: The sweep has what W&B's lack: paired axes, excluded combinations, several
-            objectives.
+            objectives, seeds of each point but in a grid; it holds a secret, or leaves W&B out.
     """
+    settings = asked.settings
+    _refuse_lacking(asked)
+    _refuse_secrets(asked)
+    config = _composed(asked)
+    logger = config["logger"]
+    if not logger:
+        raise ConfigError("logger=none: the jobs of W&B's agents are W&B's runs; leave it out")
+    parameters = {axis.name: _parameter(axis) for axis in asked.space.axes}
+    seeds = settings.seed_list(int(config["seed"]))
+    if len(seeds) > 1:
+        parameters["seed"] = {"values": seeds}
+    sweep: dict[str, Any] = {
+        "name": asked.name,
+        "project": logger.get("project", PROJECT),
+        **({"entity": logger["entity"]} if logger.get("entity") else {}),
+        "method": METHODS[settings.method],
+        "metric": {"name": settings.objectives[0], "goal": settings.directions[0]},
+        "parameters": parameters,
+        "command": ["${env}", "truesweep", "train", *_fixed(asked), "${args_no_hyphens}"],
+    }
+    if settings.jobs is not None:
+        sweep["run_cap"] = settings.jobs * len(seeds)
+    if settings.pruner is not None:
+        sweep["early_terminate"] = {"type": "hyperband", "min_iter": 2}
+    return sweep
+
+
+def agents_job(name: str, overrides: Sequence[str]) -> dict[str, Any] | None:
+    """The place of a run that W&B's agent has started in its sweep; see `RunDirectory.job`.
+
+    The agent writes down for W&B which of the overrides it has chosen. None without an agent.
+
+    Args:
+        name: The run's name, which is the sweep's.
+        overrides: What the command line changed.
+    """
+    file = os.environ.get("WANDB_SWEEP_PARAM_PATH")
+    if not file or not os.environ.get("WANDB_SWEEP_ID"):
+        return None
+    chosen = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    parsed = {one.key_or_group: one for one in map(parse, overrides)}
+    varies = {key: one.value() for key, one in parsed.items() if key in chosen}
+    return {"sweep": name, "label": label(varies), "varies": varies, "swept": swept(varies)}
+
+
+def _refuse_lacking(asked: Asked) -> None:
     settings = asked.settings
     lacking = {"zip": settings.zip, "exclude": settings.exclude}
     for name, value in lacking.items():
@@ -30,34 +85,46 @@ def wandb_sweep(asked: Asked) -> dict[str, Any]:
             )
     if len(settings.objectives) > 1:
         raise ConfigError("sweeps.objective: W&B's sweeps have one; name one")
-    parameters = {axis.name: _parameter(axis) for axis in asked.space.axes}
-    seeds = settings.seed_list(0)
-    if len(seeds) > 1:
-        parameters["seed"] = {"values": seeds}
-    config: dict[str, Any] = {
-        "name": asked.name,
-        "method": METHODS[settings.method],
-        "metric": {"name": settings.objectives[0], "goal": settings.directions[0]},
-        "parameters": parameters,
-        "command": ["${env}", "truesweep", "train", *_fixed(asked), "${args_no_hyphens}"],
-    }
-    if settings.jobs is not None:
-        config["run_cap"] = settings.jobs * len(seeds)
-    if settings.pruner is not None:
-        config["early_terminate"] = {"type": "hyperband", "min_iter": 2}
-    return config
+    if settings.seeds != 1 and settings.method != "grid":
+        raise ConfigError(
+            f"sweeps.seeds={as_text(settings.seeds)}: W&B would choose among the seeds, too, as if "
+            "one were better; set sweeps.seeds=1 or sweeps.method=grid"
+        )
+
+
+def _refuse_secrets(asked: Asked) -> None:
+    """Refuse what would be written into a file, and be sent to W&B's server."""
+    for line, redacted in zip(asked.lines, redact_overrides(asked.lines), strict=True):
+        if redacted != line:
+            key = parse(line).key_or_group
+            raise ConfigError(
+                f"{redacted}: a secret, which would stand in the file and with W&B; leave it in "
+                f"the agents' environment, as WANDB_API_KEY or as '{key}=${{oc.env:NAME}}'"
+            )
+
+
+def _composed(asked: Asked) -> dict[str, Any]:
+    """The configuration of one of the points."""
+    point = next(iter(asked.space.sample(1)), {})
+    return asked.composer().compose(point).config
 
 
 def _fixed(asked: Asked) -> Sequence[str]:
+    folders = [word for folder in asked.config_dirs for word in ("--config-dir", str(folder))]
     ours = [o for o in asked.fixed if o.partition("=")[0].split(".")[0] not in ("sweeps", "name")]
-    return [*ours, f"name={asked.name}", "logger.mode=online"]
+    return [*folders, *ours, f"name={as_text(asked.name)}", "logger.mode=online"]
 
 
 def _parameter(axis: Axis) -> dict[str, Any]:
     if axis.values:
-        return {"values": list(axis.values)}
+        return {"values": [_value(value) for value in axis.values]}
     if axis.kind == "int":
         names = ("q_log_uniform_values", "int_uniform")
     else:
         names = ("log_uniform_values", "uniform")
     return {"distribution": names[0] if axis.log else names[1], "min": axis.low, "max": axis.high}
+
+
+def _value(value: Any) -> Any:
+    """A value that is read back from Python's way of writing it, as the agent passes it on."""
+    return value if isinstance(value, int | float) else as_text(value)
