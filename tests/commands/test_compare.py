@@ -51,6 +51,19 @@ def test_json_has_every_column_and_writes_nothing(
     assert not (sweep / "report.html").exists()
 
 
+def test_a_filtered_page_replaces_none_of_all_runs(
+    sweep: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    compare_runs([sweep], Options())
+    whole = (sweep / "report.html").read_text()
+    capsys.readouterr()
+    compare_runs([sweep], Options(filters=["depth=4"]))
+    assert (sweep / "report.html").read_text() == whole
+    assert "give --html PATH" in capsys.readouterr().err
+    compare_runs([sweep], Options(filters=["depth=4"], html=sweep / "part.html"))
+    assert '"filters":["depth=4"]' in (sweep / "part.html").read_text().replace(" ", "")
+
+
 def test_csv_can_be_read_back(
     sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

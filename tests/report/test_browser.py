@@ -78,6 +78,7 @@ def test_it_draws_asks_for_nothing_and_runs_no_names(page: Page, report: Path) -
     assert page.problems() == []
     assert page.requests() == [report.as_uri()]
     assert ids(page) == ["job3", "job2", "job0", "hostile", "job1", "queued"]
+    assert page.run("document.getElementById('filtered').hidden")
     assert painted(page, "#curves") > 1000
     assert painted(page, "#parallel") > 1000
     assert painted(page, "#scatter") > 100
@@ -100,6 +101,24 @@ def test_filter_sort_and_brush(page: Page, report: Path) -> None:
     page.run("document.getElementById('clear').click()")
     page.settle()
     assert len(ids(page)) == 6
+
+
+def test_a_filtered_page_says_so_and_draws_what_it_has(
+    page: Page, make_run: MakeRun, tmp_path: Path
+) -> None:
+    for depth in (1, 2, 4):
+        make_run(f"d{depth}", configuration(model__depth=depth), parameters=1000 * depth)
+    conditions = ["depth>1", "lr<1"]
+    write_report(compare([tmp_path]).filtered(conditions), tmp_path / "page.html", conditions)
+    page.open(tmp_path / "page.html")
+    assert page.problems() == []
+    assert "depth>1 and lr<1: 2 of 3 runs" in text(page, "#filtered")
+    assert painted(page, "#scaling") > 50
+    page.leave()
+    write_report(compare([tmp_path]).filtered(["depth=9"]), tmp_path / "page.html", ["depth=9"])
+    page.open(tmp_path / "page.html")
+    assert page.problems() == []
+    assert text(page, "#summary") == "No run meets the filter."
 
 
 def brush(page: Page) -> None:

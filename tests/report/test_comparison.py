@@ -180,6 +180,25 @@ def test_findings_say_what_happened(sweep: Path, make_run: MakeRun) -> None:
     assert "1 overfitting, of 4 runs" in said["Verdicts"]
 
 
+def test_the_best_run_is_the_winners_in_any_order(make_run: MakeRun, tmp_path: Path) -> None:
+    for i in range(3):
+        told = {"kind": "overfitting", "text": f"Words of r{i}."}
+        make_run(f"r{i}", configuration(model__depth=i), end=2.0 - i / 10, verdict=told)
+    found = compare([tmp_path]).sorted("depth")
+    verdicts = {one.title: one.text for one in findings(found)}["Verdicts"]
+    assert verdicts == "3 overfitting, of 3 runs. The best run: Words of r2."
+    left = {one.title: one.text for one in findings(found.filtered(["depth<2"]))}["Verdicts"]
+    assert left == "2 overfitting, of 2 runs."
+
+
+def test_the_verdicts_of_all_seeds_of_the_winner_count(make_run: MakeRun, tmp_path: Path) -> None:
+    for seed, kind in enumerate(["healthy", "overfitting", "overfitting"]):
+        told = {"kind": kind, "text": "" if kind == "healthy" else "Words."}
+        make_run(f"s{seed}", configuration(seed=seed), verdict=told)
+    said = {one.title: one.text for one in findings(compare([tmp_path]))}["Verdicts"]
+    assert said.endswith("Of the best point's 3 runs: 2 overfitting, 1 healthy.")
+
+
 def test_choosing_by_the_test_split_is_said_to_be_so(make_run: MakeRun, tmp_path: Path) -> None:
     make_run("a", **{"test/loss": 2.0})
     said = {one.title: one.text for one in findings(compare([tmp_path], "test/loss"))}

@@ -124,6 +124,16 @@ def test_sizes_are_drawn_only_where_they_differ(make_run: MakeRun, tmp_path: Pat
     assert all(not curve["line"] and "do not bear" in curve["text"] for curve in curves)
 
 
+def test_a_size_of_a_run_that_is_not_shown_is_no_point(make_run: MakeRun, tmp_path: Path) -> None:
+    for depth in (1, 2, 4):
+        make_run(f"d{depth}", configuration(model__depth=depth), parameters=1000 * depth)
+    found = compare([tmp_path]).filtered(["depth=2"])
+    curves = payload(found)["scaling"]["curves"]
+    assert [[point[0] for point in curve["points"]] for curve in curves] == [
+        [str(tmp_path / "d2")]
+    ] * 2
+
+
 def test_a_law_is_drawn_where_the_points_bear_one(make_run: MakeRun, tmp_path: Path) -> None:
     for i, size in enumerate([1e4, 3e4, 1e5, 3e5, 1e6, 3e6, 1e7]):
         loss = 1.5 + 40 / size**0.4 - 0.1

@@ -144,7 +144,10 @@ def compare(
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     html: Annotated[
         Path | None,
-        typer.Option(help="Where the report goes; by default into the sweep's directory."),
+        typer.Option(
+            help="Where the report goes; by default into the sweep's directory, "
+            "and nowhere with --filter."
+        ),
     ] = None,
 ) -> None:
     """Rank runs, say what mattered, and write it all as one page: report.html."""

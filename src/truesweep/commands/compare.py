@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -40,7 +41,8 @@ class Options:
         filters: Conditions that the runs shown meet.
         json: Print JSON.
         csv: Print CSV.
-        html: Where the page goes; None: into the sweep's directory or the current folder.
+        html: Where the page goes; None: into the sweep's directory or the current folder, unless
+            filters leave some runs out.
     """
 
     objective: str | None = None
@@ -62,7 +64,7 @@ def compare_runs(directories: Sequence[Path], options: Options) -> int:
     else:
         _print_table(shown)
     if options.html or not (options.json or options.csv):
-        _write_page(found, options.html)
+        _write_page(found, options)
     return 0
 
 
@@ -149,11 +151,16 @@ def _has_verdicts(comparison: Comparison) -> bool:
     return any(run.verdict for run in comparison.runs)
 
 
-def _write_page(comparison: Comparison, asked: Path | None) -> None:
-    path = asked or (comparison.found.sweep or Path()) / "report.html"
+def _write_page(comparison: Comparison, options: Options) -> None:
+    path = options.html or (comparison.found.sweep or Path()) / "report.html"
     notes = Console(stderr=True, highlight=False)
+    if options.filters and options.html is None:
+        place = os.path.relpath(path)
+        said = f"{place} is not written: it shows all runs; for a page of these give --html PATH"
+        notes.print(f"[dim]report[/]  {escape(said)}", soft_wrap=True)
+        return
     try:
-        write_report(comparison, path)
+        write_report(comparison, path, options.filters)
     except OSError as error:
         notes.print(f"No report was written: {error}; name a place with --html PATH", markup=False)
         return

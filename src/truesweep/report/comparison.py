@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from truesweep.analysis.outcomes import Outcome
-from truesweep.analysis.ranking import Ranking, Standing, rank
+from truesweep.analysis.ranking import rank
+from truesweep.analysis.standings import Ranking, Standing
 from truesweep.report.filters import find_key, number, parse
 from truesweep.report.locate import Found, find
 from truesweep.report.objective import Objective, choose, metrics

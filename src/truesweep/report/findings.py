@@ -76,11 +76,27 @@ def _verdicts(comparison: Comparison) -> list[Finding]:
     told = [run for run in comparison.runs if run.verdict.get("text")]
     if not told:
         return []
-    counts = Counter(str(run.verdict["kind"]) for run in told)
-    words = ", ".join(f"{n} {TITLES.get(kind, kind).lower()}" for kind, n in counts.most_common())
-    best = comparison.runs[0]
-    of_best = f" The best run: {best.verdict['text']}" if best in told else ""
-    return [Finding("Verdicts", f"{words}, of {len(comparison.runs)} runs.{of_best}", "warn")]
+    counts = Counter(map(_kind, told))
+    words = ", ".join(f"{n} {kind}" for kind, n in counts.most_common())
+    text = f"{words}, of {len(comparison.runs)} runs.{_of_best(comparison)}"
+    return [Finding("Verdicts", text, "warn")]
+
+
+def _of_best(comparison: Comparison) -> str:
+    """What is said of the winner's runs, which a filter or an order may have put anywhere."""
+    runs = [run for run in comparison.runs if comparison.rank(run) == 1 and run.verdict.get("kind")]
+    if not any(run.verdict.get("text") for run in runs):
+        return ""
+    if len(runs) == 1:
+        return f" The best run: {runs[0].verdict['text']}"
+    counts = Counter(_kind(run) for run in runs)
+    kinds = ", ".join(f"{n} {kind}" for kind, n in counts.most_common())
+    return f" Of the best point's {len(runs)} runs: {kinds}."
+
+
+def _kind(run: Run) -> str:
+    kind = str(run.verdict["kind"])
+    return TITLES.get(kind, kind).lower()
 
 
 def _failures(comparison: Comparison) -> list[Finding]:

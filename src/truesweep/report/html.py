@@ -4,6 +4,7 @@ import base64
 import hashlib
 import html
 import re
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -31,17 +32,18 @@ SCRIPTS = (
 """In the order of their use; together they are one script."""
 
 
-def write_report(comparison: Comparison, path: Path) -> None:
+def write_report(comparison: Comparison, path: Path, filters: Sequence[str] = ()) -> None:
     """Write the page, whole or not at all.
 
     Args:
         comparison: What it shows.
         path: The file.
+        filters: The conditions that left the runs it shows.
     """
-    write_atomic(path, render(comparison))
+    write_atomic(path, render(comparison, filters))
 
 
-def render(comparison: Comparison) -> str:
+def render(comparison: Comparison, filters: Sequence[str] = ()) -> str:
     """The page."""
     style, script = _part("style.css"), _script()
     # What the page may do: run this one script, and nothing from anywhere else.
@@ -53,7 +55,7 @@ def render(comparison: Comparison) -> str:
         "policy": html.escape(policy),
         "title": html.escape(f"{comparison.title} · truesweep"),
         "style": style,
-        "data": embedded(dump_json(payload(comparison))),
+        "data": embedded(dump_json(payload(comparison, filters))),
         "script": script,
     }
     return re.sub(r"@(\w+)@", lambda place: parts[place[1]], _part("page.html"))

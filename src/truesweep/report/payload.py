@@ -22,13 +22,20 @@ FACTS = ("python", "packages", "git", "hardware", "data")
 """What is told of where a run's numbers come from."""
 
 
-def payload(comparison: Comparison) -> dict[str, Any]:
-    """All that the page shows."""
+def payload(comparison: Comparison, filters: Sequence[str] = ()) -> dict[str, Any]:
+    """All that the page shows.
+
+    Args:
+        comparison: The runs that are shown, and what is known of all.
+        filters: The conditions that left these runs, for the page to say so.
+    """
     runs = comparison.runs
     configs = _against_first([run.flat for run in runs])
     facts = _against_first([_facts(run) for run in runs])
     return {
         "title": comparison.title,
+        "filters": list(filters),
+        "total": len(comparison.found.runs),
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "version": truesweep.__version__,
         "objective": {"name": comparison.objective.name, "mode": comparison.objective.mode},

@@ -19,13 +19,19 @@ BUDGETS = (1.0, 10.0, 100.0)
 
 
 def scaling(comparison: Comparison) -> dict[str, Any]:
-    """The curves of those variables that differ; of a loss only, as other figures have no law."""
+    """The curves of those variables that differ; of a loss only, as other figures have no law.
+
+    A law is one of all runs; of its points those are told that belong to runs which are shown.
+    """
     objective = comparison.objective
     if not objective.name.endswith("loss"):
         return {"curves": [], "budgets": []}
     known = [one for one in comparison.outcomes if np.isfinite(one.value(objective.name))]
     losses = {one.id: one.value(objective.name) for one in known}
     curves = [_curve(name, known, losses) for name in VARIABLES if _varies(name, known)]
+    shown = {str(run.directory.path) for run in comparison.runs}
+    for curve in curves:
+        curve["points"] = [point for point in curve["points"] if point[0] in shown]
     return {"curves": curves, "budgets": _budgets(known, losses)}
 
 

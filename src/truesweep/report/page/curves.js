@@ -86,7 +86,7 @@ function drawCurves(c, chart, back) {
   curves.box = { left: 54, right: chart.width - 20, top: 26, bottom: chart.height - 44 };
   const range = curveRanges(list);
   curves.x = null;
-  if (!range.y) return emptyChart(c, chart, runs.length ? "No run that is shown has recorded this yet." : "No run has started yet.");
+  if (!range.y) return emptyChart(c, chart, runs.length ? "No run that is shown has recorded this yet." : noRuns());
   const { box } = curves;
   const pad = view.logy ? 0 : (range.y[1] - range.y[0]) * 0.04;
   curves.x = makeScale(...(view.zoom || view.logx ? range.x : [Math.min(0, range.x[0]), range.x[1]]), box.left, box.right, view.logx);

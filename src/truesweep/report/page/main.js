@@ -5,7 +5,7 @@ function summary() {
   runs.forEach(({ state }) => counts.set(state, (counts.get(state) ?? 0) + 1));
   const states = [...counts].map(([state, count]) => `${count} ${state}`).join(", ");
   const way = less ? "less is better" : "more is better";
-  if (runs.length === 0) return "No run has started yet.";
+  if (runs.length === 0) return noRuns();
   return `${plural(runs.length, "run")}: ${states} · ranked by ${data.objective.name} (${way})`;
 }
 
@@ -100,6 +100,9 @@ function start() {
   dark.addEventListener("change", () => { setTheme(dark.matches ? "dark" : "light"); changed("data"); });
   $("title").textContent = data.title;
   $("summary").textContent = summary();
+  $("filtered").hidden = data.filters.length === 0;
+  $("filtered").textContent = `Filtered by ${data.filters.join(" and ")}: ${runs.length} of `
+    + `${plural(data.total, "run")} shown. Ranks, importance and fits are those of all runs.`;
   const going = runs.some(({ state }) => state === "running" || state === "queued");
   const again = going ? " Jobs are not done yet: reload for newer figures." : "";
   $("footer").textContent = `Written ${data.written.replace("T", " ").replace("+00:00", " UTC")} by truesweep ${data.version}.${again}`;

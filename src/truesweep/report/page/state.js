@@ -29,6 +29,7 @@ function changed(kind) {
 }
 
 const on = (kind, listen) => listeners[kind].push(listen);
+const noRuns = () => (data.filters.length ? "No run meets the filter." : "No run has started yet.");
 const shown = () => runs.filter((run) => run.visible);
 const inFocus = () => [...new Set([view.selected, view.hovered])].filter((run) => run !== null);
 

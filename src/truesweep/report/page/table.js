@@ -82,7 +82,7 @@ function drawTable() {
   fill($("table"), el("thead", {}, el("tr", {}, columns.map(headCell))),
     el("tbody", {}, some.map((run) => bodyRow(columns, run))));
   const note = $("table-note");
-  fill(note, list.length === 0 ? (runs.length ? "No run is left by the filter." : "No run has started yet.") : runs.some((run) => run.tied)
+  fill(note, list.length === 0 ? (runs.length ? "No run is left by the filter." : noRuns()) : runs.some((run) => run.tied)
     ? "= : cannot be told apart from the best. " : "");
   if (list.length > some.length) {
     note.append(el("button", { type: "button", className: "quiet",
