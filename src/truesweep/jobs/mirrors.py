@@ -1,6 +1,7 @@
 """What a run shows of itself on W&B: under which name and id, in which group, with which tags."""
 
 import os
+from secrets import token_hex
 from typing import Any
 
 from truesweep.analysis.verdict import Verdict
@@ -30,16 +31,20 @@ def make_mirror(run: RunDirectory, config: dict[str, Any]) -> Any:
 
 
 def wandb_id(run: RunDirectory) -> str:
-    """One id for one run, fixed by what was asked, however often it is killed and resumed.
+    """One id for one directory, kept with the run, however often it is killed and resumed.
 
-    W&B's own agent has made a run on the server already, and names it in the environment; that one
-    is kept with the run, so that a resume outside the agent goes on with it.
+    What was asked is in it, but not alone: the same configuration trained anew, or by a colleague,
+    is another run. W&B's own agent has made a run on the server already, and names it in the
+    environment.
     """
-    given = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
     known = run.status.get("wandb_id")
-    if given and not known and os.environ.get("RANK", "0") == "0":
-        run.update_status(wandb_id=given)
-    return str(known or given or run.identity[:16])
+    if known or run.metrics.exists():  # recorded before ids were kept
+        return str(known or run.identity[:16])
+    given = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
+    new = given or f"{run.identity[:16]}-{token_hex(4)}"
+    if os.environ.get("RANK", "0") == "0":
+        run.update_status(wandb_id=new)
+    return new
 
 
 def tags(run: RunDirectory, config: dict[str, Any]) -> list[str]:

@@ -51,20 +51,21 @@ def run_rank(directory: str, resume: bool = False) -> None:
         Stopped: A signal asked for it; everything is saved.
         Pruned: The search that the run belongs to asked for it.
     """
-    run = RunDirectory(Path(directory))
-    with logs(run, rank=int(os.environ.get("RANK", "0"))), stoppable():
+    run, rank = RunDirectory(Path(directory)), int(os.environ.get("RANK", "0"))
+    with logs(run, rank), stoppable():
         config = run.read_config()
-        parts = build(config, run.largest_micro_batch)
-        use_processor(parts)
-        job = Job(run, config, parts)
+        mirror = make_mirror(run, config)
         try:
+            parts = build(config, run.largest_micro_batch)
+            use_processor(parts)
+            job = Job(run, config, parts, mirror)
             job.fit(resume)
             job.score()
         except BaseException as error:
             if isinstance(error, OutOfMemory):
                 write_json(run.memory, {"micro_batch_size": error.micro_batch_size})
-            if job.mirror is not None:
-                conclude(job.mirror, error)
+            if mirror is not None and rank == 0:
+                conclude(mirror, error)
             raise
 
 
@@ -75,14 +76,17 @@ class Job:
         run: The run's directory.
         config: The configuration as it stands there, secrets as references.
         parts: What the configuration describes.
+        mirror: The logger that mirrors the run, if there is one.
     """
 
-    def __init__(self, run: RunDirectory, config: dict[str, Any], parts: Parts) -> None:
+    def __init__(
+        self, run: RunDirectory, config: dict[str, Any], parts: Parts, mirror: Any
+    ) -> None:
         self.run = run
         self.config = config
         self.parts = parts
         self.metrics = MetricsFile(run.path)
-        self.mirror = make_mirror(run, config)
+        self.mirror = mirror
         self.checkpoint: Checkpoint = make(
             config,
             "callbacks.checkpoint",
