@@ -82,3 +82,17 @@ def test_what_is_promised_is_reported(task: str, asked: list[str], workplace: Pa
     promised = {f"val/{name}" for name in (*parts.task.reported("val"), "samples")}
     validate(parts)
     assert parts.task.evaluations["val"].keys() == promised
+
+
+def test_a_translation_is_left_when_the_run_is_to_stop(workplace: Path) -> None:
+    write_samples(workplace)
+    task: Any = parts_of("translation", "n3", "n3").task
+    calls = []
+    task.model.get_decoder().register_forward_hook(lambda *_: calls.append(1))
+    ids = torch.tensor([[5, 6, 7], [6, 5, 7]])
+    task.translate_ids(ids, torch.ones_like(ids))
+    whole = len(calls)
+    task.stop_requested = 15
+    task.translate_ids(ids, torch.ones_like(ids))
+    assert whole > 5
+    assert len(calls) - whole <= 2

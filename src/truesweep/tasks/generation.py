@@ -1,12 +1,17 @@
 """Text from a model: sampling for language models, beam search for translation."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import (
+    GenerationConfig,
+    PreTrainedModel,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 
 from truesweep.tasks.sharding import is_sharded
 
@@ -63,11 +68,38 @@ def continue_ids(model: PreTrainedModel, ids: Sequence[int], sampling: Sampling)
     return text
 
 
-def generate(model: PreTrainedModel, input_ids: Tensor, **arguments: Any) -> Tensor:
+class Leave(StoppingCriteria):
+    """Ends all texts of a batch as they are.
+
+    Args:
+        asked: Whether to, looked at before every token.
+    """
+
+    def __init__(self, asked: Callable[[], bool]) -> None:
+        self.asked = asked
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+        """True for each of the texts, or for none."""
+        ended = bool(self.asked())
+        return torch.full(input_ids.shape[:1], ended, dtype=torch.bool, device=input_ids.device)
+
+
+def generate(
+    model: PreTrainedModel,
+    input_ids: Tensor,
+    leave: Callable[[], bool] = bool,
+    **arguments: Any,
+) -> Tensor:
     """`model.generate` under settings of our own only, in evaluation mode.
 
     What a checkpoint's `generation_config.json` or an architecture brings along does not apply, but
     for its special tokens.
+
+    Args:
+        model: The model.
+        input_ids: What it reads, [batch, length].
+        leave: Whether to end at once, with texts that are good for nothing.
+        arguments: Of `GenerationConfig`, and `attention_mask`.
     """
     own = model.generation_config
     special = {
@@ -84,6 +116,7 @@ def generate(model: PreTrainedModel, input_ids: Tensor, **arguments: Any) -> Ten
                 input_ids=input_ids,
                 attention_mask=attention_mask,
                 generation_config=GenerationConfig(**special, **arguments),
+                stopping_criteria=StoppingCriteriaList([Leave(leave)]),
                 synced_gpus=is_sharded(model),  # ranks go on until the last of them is done
             )
     finally:

@@ -149,6 +149,7 @@ class Translation(Task):
                 self.model,
                 input_ids,
                 attention_mask=attention_mask,
+                leave=lambda: bool(self.stop_requested),  # no figure comes of this validation
                 max_new_tokens=longest,
                 num_beams=self.beam_size,
                 do_sample=False,
