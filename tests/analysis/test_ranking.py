@@ -1,11 +1,18 @@
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 
 from tests.analysis.outcomes import outcome, seeded
 from truesweep.analysis.critical import critical_values
 from truesweep.analysis.fairness import unfairness
+from truesweep.analysis.outcomes import Outcome
 from truesweep.analysis.pareto import pareto_front, pareto_points
 from truesweep.analysis.ranking import rank
+from truesweep.analysis.uncertainty import Estimate
 from truesweep.errors import DataError
 
 
@@ -60,7 +67,11 @@ def test_a_standard_error_ties_what_it_covers() -> None:
     ranking = rank(jobs, "loss")
     assert ranking.basis == "evaluation"
     assert [s.mean for s in ranking.tied] == [1.02]
-    assert "seeds were not varied" in ranking.text
+    assert ranking.text == (
+        "Lowest loss: 1 with k=1; not to be told apart from it on this split (95 % confidence "
+        "over its samples): k=1.02. Seeds were not varied, and another seed may reorder them: "
+        "repeat k=1 and k=1.02 with sweeps.seeds=3."
+    )
 
 
 def test_samples_of_the_same_split_tell_more_than_standard_errors() -> None:
@@ -73,8 +84,52 @@ def test_samples_of_the_same_split_tell_more_than_standard_errors() -> None:
         jobs.append(outcome(sums.mean() / 10, varies={"k": k}, samples=table, standard_error=0.07))
     ranking = rank(jobs, "loss")
     assert (ranking.basis, ranking.tied) == ("paired samples", [])
+    assert "lower than the other one on this split (95 % confidence over its" in ranking.text
+    assert "better" not in ranking.text
+    assert "repeat k=0 and k=1 with sweeps.seeds=3" in ranking.text
     unpaired = [outcome(j.value("loss"), varies=j.varies, standard_error=0.07) for j in jobs]
     assert len(rank(unpaired, "loss").tied) == 1
+
+
+def measured(losses: list[list[float]], **changes: Any) -> list[Outcome]:
+    """Jobs whose losses are the means of what their samples have."""
+    return [
+        outcome(float(np.mean(row)), samples=np.stack([row, np.ones(len(row))], 1), **changes)
+        for row in losses
+    ]
+
+
+@pytest.mark.parametrize(("samples", "error"), [(1, 0.0), (1, math.nan), (3, math.nan)])
+def test_what_has_no_error_tells_nothing_apart(samples: int, error: float) -> None:
+    jobs = measured([[loss] * samples for loss in (1.0, 2.0, 3.0)], standard_error=math.nan)
+    paired = Estimate(1.0, error, math.nan, math.nan)
+    ranking = rank(jobs, "loss", paired=lambda first, second: paired)
+    assert (ranking.basis, ranking.standings[1].margin) == ("none", None)
+    assert rank(measured([[1.0], [2.0]]), "loss").basis == "none"
+
+
+def test_few_samples_tell_little_apart() -> None:
+    draw = np.random.default_rng(0)
+    wrong = 0
+    for _ in range(400):  # two equal configurations, three samples
+        wrong += not rank(measured(draw.normal(2, 0.1, (2, 3)).tolist()), "loss").tied
+    assert wrong / 400 <= 0.12  # both may be the best one; the normal distribution has 0.2
+
+
+@pytest.mark.parametrize("figure", [np.exp, lambda loss: loss / math.log(2) / 3.5])
+def test_what_follows_from_the_loss_is_tied_as_the_loss_is(figure: Callable[..., float]) -> None:
+    draw = np.random.default_rng(0)
+    hard = draw.normal(2, 0.5, 200)
+    rows = [hard + i * 0.004 + draw.normal(0, 0.05, 200) for i in range(8)]
+    jobs = measured([row.tolist() for row in rows])
+    others = [
+        replace(job, objectives={"loss": figure(job.objectives["loss"])})  # type: ignore[arg-type]
+        for job in jobs
+    ]
+    by_loss, by_other = rank(jobs, "loss"), rank(others, "loss")
+    assert by_other.basis == "paired samples"
+    assert [s.tied for s in by_other.standings] == [s.tied for s in by_loss.standings]
+    assert 0 < len(by_loss.tied) < 7
 
 
 def test_one_seed_says_nothing_about_noise() -> None:

@@ -174,7 +174,7 @@ def test_findings_say_what_happened(sweep: Path, make_run: MakeRun) -> None:
         {"val/loss": 2.1, "verdict": {"kind": "overfitting", "text": "Overfitting since step 5."}},
     )
     said = {one.title: one.text for one in findings(compare([sweep]))}
-    assert "with lr=0.01 depth=4" in said["Winner"]
+    assert "with lr=0.01 depth=4" in said["Ahead"]
     assert "1 of 4 runs: RuntimeError: out of memory" in said["Failed"]
     assert "scored 1 more time " in said["Test split"]
     assert "1 overfitting, of 4 runs" in said["Verdicts"]

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from truesweep.analysis.outcomes import Outcome, by_point
-from truesweep.analysis.ranking import Ranking
+from truesweep.analysis.standings import Ranking
 
 TOLERANCE = 0.05
 """The largest share by which tokens or compute may differ: a last batch, an uneven window."""

@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import numpy as np
 import numpy.typing as npt
 
 from truesweep.errors import DataError
 
 Direction = Literal["minimize", "maximize"]
+Samples = npt.NDArray[Any]
+"""What a job scored on each sample of a split [M, K]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +30,8 @@ class Outcome:
             2020).
         parameters: The model's size.
         standard_error: Of the objective, from the finite size of the split it was taken on.
-        samples: The objective's sums and counts by sample [M, 2], if kept; two jobs are then
-            compared sample by sample.
+        samples: What the objective is made from by sample [M, K], such as sums and counts, if
+            kept; two jobs are then compared sample by sample.
     """
 
     id: str
@@ -43,7 +44,7 @@ class Outcome:
     flops: float | None = None
     parameters: int | None = None
     standard_error: float | None = None
-    samples: npt.NDArray[np.float64] | None = field(default=None, repr=False, compare=False)
+    samples: Samples | None = field(default=None, repr=False, compare=False)
 
     @property
     def compute(self) -> float | None:

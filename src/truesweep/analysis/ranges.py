@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from truesweep.analysis.ranking import Ranking
+from truesweep.analysis.standings import Ranking
 
 MANY = 8
 """Distinct values above which an axis counts as sampled from a range, not listed."""

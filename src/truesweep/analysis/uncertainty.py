@@ -95,6 +95,12 @@ def paired_loss(
     return _normal(first - second, first_influence - second_influence)
 
 
+def paired_mean(first: npt.ArrayLike, second: npt.ArrayLike) -> Estimate:
+    """The same of two tables of sums and counts [M, 2]."""
+    a, b = np.asarray(first), np.asarray(second)
+    return paired_loss((a[:, 0], b[:, 0]), (a[:, 1], b[:, 1]))
+
+
 def bootstrap(
     statistics: npt.ArrayLike, score: Score, resamples: int = RESAMPLES, seed: int = 0
 ) -> Estimate:

@@ -42,6 +42,8 @@ def _best(comparison: Comparison) -> list[Finding]:
     if ranking.best is None:
         return []
     figure = f"{ranking.objective} {ranking.best.mean:.4g}"
+    if ranking.basis != "seeds":  # ahead with its own seed, which is no win
+        return [Finding("Ahead", ranking.text, figure=figure)]
     return [Finding("Winner", ranking.text, "good", figure)]
 
 
