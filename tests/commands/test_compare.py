@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,49 @@ def test_the_table_and_the_report(sweep: Path, capsys: pytest.CaptureFixture[str
     first = next(line for line in shown.out.splitlines() if "job3" in line)
     cells = [cell.strip() for cell in first.strip("│").split("│")]
     assert cells == ["1", "job3", "0.01", "4", "1.8", "1k", "5 s", "5 s", "completed"]
-    assert "Winner: Best val/loss: 1.8 with lr=0.01 depth=4" in shown.out
+    assert "Ahead: Best val/loss: 1.8 with lr=0.01 depth=4" in shown.out
     assert (sweep / "report.html").is_file()
     assert "report.html" in shown.err
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def at(width: int) -> None:
+        monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal
+        monkeypatch.setenv("NO_COLOR", "1")  # without codes between the cells
+        monkeypatch.setenv("COLUMNS", str(width))
+
+    return at
+
+
+def cells_of(shown: str, name: str) -> list[str]:
+    """Of a run's row, without what a terminal styles them by."""
+    line = next(line for line in shown.splitlines() if name in line)
+    return [cell.strip() for cell in re.sub(r"\x1b\[\d*m", "", line).strip("│").split("│")]
+
+
+def test_a_narrow_terminal_is_given_whole_columns_that_fit(
+    sweep: Path, capsys: pytest.CaptureFixture[str], narrow: Any
+) -> None:
+    narrow(52)
+    compare_runs([sweep], Options())
+    shown = capsys.readouterr().out
+    assert cells_of(shown, "job3") == ["1", "job3", "0.01", "4", "1.8", "completed"]
+    assert "Left out to fit: cost, tokens, time." in shown  # alike in all runs
+
+
+def test_rank_keys_and_objective_stay_however_narrow_it_is(
+    make_run: MakeRun, tmp_path: Path, capsys: pytest.CaptureFixture[str], narrow: Any
+) -> None:
+    for i in range(2):
+        make_run(f"runs/{i}", configuration(model__depth=i, optimizer__betas=[0.9, 0.95 + i / 100]))
+    narrow(24)
+    compare_runs([tmp_path / "runs"], Options(html=tmp_path / "page.html"))
+    shown = re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out)
+    assert "…" not in shown
+    lines = [line.strip("│").split("│") for line in shown.splitlines() if "│" in line]
+    columns = ["".join(map(str.strip, cells)) for cells in zip(*lines, strict=True)]
+    assert columns == ["12", "01", "[0.9,0.95][0.9,0.96]", "2.12.1"]
 
 
 def test_several_folders_report_into_the_current_one(

@@ -10,25 +10,14 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
+from truesweep.commands.ranking_table import print_ranking
 from truesweep.commands.show import console
 from truesweep.record.files import dump_json
-from truesweep.report import Comparison, Run, compare, duration, short_number, si, write_report
-from truesweep.report.filters import written
+from truesweep.report import Comparison, Run, compare, write_report
 from truesweep.report.findings import findings
 from truesweep.report.varying import setting
-
-STATES = {
-    "completed": "green",
-    "running": "cyan",
-    "failed": "red",
-    "pruned": "dim",
-    "queued": "dim",
-    "interrupted": "yellow",
-    "preempted": "yellow",
-}
 
 
 @dataclass(frozen=True)
@@ -95,60 +84,10 @@ def _print_csv(comparison: Comparison) -> None:
 
 
 def _print_table(comparison: Comparison) -> None:
-    table = Table(title=comparison.title, title_justify="left", title_style="bold")
-    for name, justify in _columns(comparison):
-        table.add_column(name, justify=justify, no_wrap=True)
-    for run in comparison.runs:
-        table.add_row(*_cells(comparison, run))
-    print_wide(table)
     out = console()
+    print_ranking(comparison, out)
     for finding in findings(comparison):
         out.print(Text.assemble((f"{finding.title}: ", "bold"), finding.text))
-
-
-def print_wide(table: Table) -> None:
-    """Print a table; into a pipe, which has no width that it would have to fit, in full."""
-    out = console()
-    wide = out if out.is_terminal else Console(highlight=False, width=10_000)
-    wide.print(table)
-
-
-def _columns(comparison: Comparison) -> list[tuple[str, Any]]:
-    names = [comparison.short[key] for key in comparison.keys]
-    left, right = ["run", *names], [comparison.objective.name, "tokens", "time", "cost"]
-    ends = ["state", "verdict"] if _has_verdicts(comparison) else ["state"]
-    flops = ["FLOP"] if _has_flops(comparison) else []
-    return [
-        ("#", "right"),
-        *((name, "left") for name in left),
-        *((name, "right") for name in (*right, *flops)),
-        *((name, "left") for name in ends),
-    ]
-
-
-def _cells(comparison: Comparison, run: Run) -> list[Text | str]:
-    rank = comparison.rank(run)
-    mark = " =" if comparison.tied(run) else ""
-    return [
-        Text("" if rank is None else f"{rank}{mark}"),
-        Text(run.id),
-        *(Text(written(setting(run, key))) for key in comparison.keys),
-        short_number(comparison.objective.of(run)),
-        si(run.tokens),
-        duration(run.seconds),
-        duration(run.cost),
-        *([si(run.flops)] if _has_flops(comparison) else []),
-        Text(run.state, style=STATES.get(run.state, "")),
-        *([Text(str(run.verdict.get("kind", "")))] if _has_verdicts(comparison) else []),
-    ]
-
-
-def _has_flops(comparison: Comparison) -> bool:
-    return any(run.flops is not None for run in comparison.runs)
-
-
-def _has_verdicts(comparison: Comparison) -> bool:
-    return any(run.verdict for run in comparison.runs)
 
 
 def _write_page(comparison: Comparison, options: Options) -> None:

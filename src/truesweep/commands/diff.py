@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from truesweep.analysis.differences import ABSENT, Difference
-from truesweep.commands.compare import print_wide
+from truesweep.commands.show import print_wide
 from truesweep.jobs.directory import RunDirectory
 from truesweep.record.files import dump_json
 from truesweep.report import read_run

@@ -34,6 +34,13 @@ def console() -> Console:
     return Console(highlight=False)
 
 
+def print_wide(table: Table) -> None:
+    """Print a table; into a pipe, which has no width that it would have to fit, in full."""
+    out = console()
+    wide = out if out.is_terminal else Console(highlight=False, width=10_000)
+    wide.print(table)
+
+
 def show_plan(plan: Plan) -> None:
     """What is about to happen, before anything is spent."""
     config, stats = plan.config, plan.prepared.stats
