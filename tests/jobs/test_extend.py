@@ -9,14 +9,31 @@ import pytest
 import torch
 import yaml
 
-from tests.commands.conftest import SMALL, data, truesweep
+from tests.commands.conftest import SMALL, data, truesweep, values, write_data
 from truesweep.commands.resume import resume
 from truesweep.commands.train import train
 from truesweep.errors import ConfigError
 from truesweep.jobs.directory import RunDirectory
+from truesweep.jobs.extend import CARRIED_OUT
 from truesweep.record.rows import read
 
 __all__ = ["data"]
+
+OTHERWISE = {
+    "trainer.accelerator": "auto",
+    "trainer.compile": "true",
+    "trainer.devices": "2",
+    "trainer.num_nodes": "2",
+    "trainer.profiler": "simple",
+    "trainer.strategy": "ddp",
+    "trainer.threads": "2",
+    "data.eval_batch_size": "3",
+    "data.micro_batch_size": "3",
+    "data.num_workers": "1",
+    "callbacks.checkpoint.every_n_steps": "5",
+    "callbacks.early_stopping.patience": "5",
+}
+EARLY = ["callbacks.early_stopping.patience=1", "callbacks.early_stopping.min_delta=10"]
 
 
 def finished(workplace: Path, *overrides: str, name: str = "x") -> Path:
@@ -63,16 +80,72 @@ def test_what_would_be_another_experiment_is_refused(
     data: dict[str, list[str]], workplace: Path
 ) -> None:
     run = finished(workplace, *data["lm"], *SMALL)
-    files = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    before = files(run)
     with pytest.raises(ConfigError, match=r"optimizer\.lr: cannot change in a run that goes on"):
         resume(run, ["optimizer.lr=1"])
     with pytest.raises(ConfigError, match="12 steps are done, and 6 are asked for"):
         resume(run, ["trainer.max_steps=6"])
     with pytest.raises(ConfigError, match=r"max_step: no such key; did you mean"):
         resume(run, ["trainer.max_step=60"])
-    assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name != ".lock"} == {
-        p: content for p, content in files.items() if p.name != ".lock"
-    }
+    assert files(run) == before
+
+
+def files(run: Path) -> dict[Path, bytes]:
+    """What a run's directory holds."""
+    return {p: p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name != ".lock"}
+
+
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory: pytest.TempPathFactory, _own_cache: None) -> Path:
+    """A run that trained to its end."""
+    folder = tmp_path_factory.mktemp("complete")
+    named = write_data(folder)["classification"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return finished(folder, *named, *SMALL, "trainer.max_steps=2")
+
+
+@pytest.mark.parametrize("key", CARRIED_OUT)
+def test_a_finished_run_carried_out_otherwise_stays_as_it_is(
+    complete: Path, workplace: Path, key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = files(complete)
+    assert resume(complete, [f"{key}={OTHERWISE[key]}"]) == 0
+    assert files(complete) == before
+    said = " ".join(capsys.readouterr().out.split())
+    assert "is complete" in said
+    assert "nothing to do" in said
+
+
+def test_a_run_that_was_stopped_early_goes_on_with_more_patience(
+    data: dict[str, list[str]], workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [*data["lm"], *SMALL, "model.depth=1", "trainer.val_check_interval=4", *EARLY]
+    run = RunDirectory(finished(workplace, *asked))
+    patience = "callbacks.early_stopping.patience=3"
+    whole = finished(workplace, *asked, patience, name="whole")
+    assert read(run.metrics)[-1]["step"] == 8
+    before = files(run.path)
+    assert resume(run.path, ["callbacks.early_stopping.patience=1"]) == 0
+    with pytest.raises(
+        ConfigError, match=r"stopped early at step 8.* larger callbacks\.early_stop"
+    ):
+        resume(run.path, ["trainer.max_steps=20"])
+    assert files(run.path) == before
+    assert resume(run.path, [patience]) == 0
+    assert "training goes on from step 9" in " ".join(capsys.readouterr().out.split())
+    assert run.status["state"] == "completed"
+    assert values(run.path) == values(whole)
+    assert run.read_results()["train/steps"] == 12
+
+
+def test_a_run_that_was_stopped_early_is_made_longer_with_more_patience(
+    data: dict[str, list[str]], workplace: Path
+) -> None:
+    asked = [*data["lm"], *SMALL, "model.depth=1", "trainer.val_check_interval=4", *EARLY]
+    run = finished(workplace, *asked)
+    assert resume(run, ["trainer.max_steps=16", "callbacks.early_stopping.patience=null"]) == 0
+    assert values(run)[-1]["step"] == 16
 
 
 def test_a_run_without_checkpoints_that_had_some_is_not_begun_anew(
@@ -135,8 +208,7 @@ def _compare(run: Path, whole: Path) -> None:
 def test_a_run_that_ended_before_its_figures_gets_them(
     data: dict[str, list[str]], workplace: Path, early: bool
 ) -> None:
-    stop = ["callbacks.early_stopping.patience=1", "callbacks.early_stopping.min_delta=10"]
-    asked = [*data["lm"], *SMALL, "trainer.val_check_interval=3", *(stop if early else [])]
+    asked = [*data["lm"], *SMALL, "trainer.val_check_interval=3", *(EARLY if early else [])]
     run = RunDirectory(finished(workplace, *asked))
     before, rows = run.read_results(), read(run.metrics)
     assert rows[-1]["step"] == (6 if early else 12)

@@ -28,6 +28,10 @@ class EarlyStopping(callbacks.EarlyStopping):
         super().__init__(monitor, min_delta, patience or 0, mode=mode, check_finite=False)
         self.enabled = patience is not None
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the count, but not the patience, which a resume may change."""
+        super().load_state_dict({**state_dict, "patience": self.patience})
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep to a decision from before a resume."""
         if self.enabled and self.wait_count >= self.patience:

@@ -26,7 +26,8 @@ def resume(directory: Path, overrides: Sequence[str] = ()) -> int:
     for line in change(run, overrides) if overrides else []:
         out.print(line)
     if run.status.get("state") == "completed":
-        out.print(f"{directory} is complete; nothing to do.")
+        unchanged = f", and {' '.join(overrides)} would train no further" if overrides else ""
+        out.print(f"{directory} is complete{unchanged}; nothing to do.", markup=False)
         show_result(run, 0)
         return 0
     if checkpoint is None:

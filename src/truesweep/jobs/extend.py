@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 from truesweep.config import check, check_across, freeze, redact_overrides
 from truesweep.config.overrides import parse
@@ -36,10 +36,10 @@ def change(run: RunDirectory, overrides: Sequence[str]) -> list[str]:
     """Change a stopped or finished run's configuration before it goes on.
 
     The run keeps its directory, its id and its curve; `provenance.json` remembers the change and
-    the results of a shorter training.
+    the results of a shorter training. A finished run with nothing left to train stays as it is.
 
     Returns:
-        What the change means, in sentences.
+        What the change means, in sentences; none for a finished run that stays as it is.
 
     Raises:
         ConfigError: A key would make another experiment of it, or the new length is too short.
@@ -50,13 +50,16 @@ def change(run: RunDirectory, overrides: Sequence[str]) -> list[str]:
     check_across(after)
     if after == before:
         return []
+    said = _what_is_left(run, before, after)
+    completed = run.status.get("state") == "completed"
+    if completed and not said:
+        return []
     with run.claim():
-        said = _lengthen(run, before, after)
         _remember(run, redact_overrides(overrides))
-        run.results.unlink(missing_ok=True)
-        write_atomic(run.config, freeze(after))
-        if said:
+        if completed:
             run.update_status(state="preempted")
+        write_atomic(run.config, freeze(after))
+        run.results.unlink(missing_ok=True)
     return said
 
 
@@ -72,19 +75,51 @@ def _refuse_others(overrides: Sequence[str]) -> None:
             )
 
 
-def _lengthen(run: RunDirectory, before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """Check the new length, and say what it does to the schedule."""
+def _what_is_left(run: RunDirectory, before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Check that there is more to train, if anything about that changes, and say what."""
     plan = plan_config(after, [])
     trainer: TrainerSettings = make(before, "trainer")
     old, new = trainer.total_steps(plan.steps_per_epoch), plan.total_steps
     done = int(run.status.get("saved_step") or 0)
-    if old == new:
-        return []
-    if new < done or (new == done and run.status.get("state") == "completed"):
+    completed = run.status.get("state") == "completed"
+    if old != new and (new < done or (new == done and completed)):
         raise ConfigError(
             f"{done} steps are done, and {new} are asked for. Give a larger trainer.max_steps"
         )
-    schedule, peak = make(after, "scheduler"), float(after["optimizer"]["lr"])
+    stopped_early = completed and done < old and _patience(before) is not None
+    return [
+        *(_more_patience(before, after, done, longer=old != new) if stopped_early else []),
+        *(_new_schedule(after, done, old, new) if old != new else []),
+    ]
+
+
+def _patience(config: dict[str, Any]) -> int | None:
+    node = (config["callbacks"] or {}).get("early_stopping") or {}
+    return cast(int | None, node.get("patience"))
+
+
+def _more_patience(
+    before: dict[str, Any], after: dict[str, Any], done: int, longer: bool
+) -> list[str]:
+    """What lets a run go on that was stopped early."""
+    old, new = _patience(before), _patience(after)
+    if old is not None and (new is None or new > old):
+        waits = "is off" if new is None else f"waits for {new} validations without improvement"
+        return [
+            f"Early stopping {waits}, after {old} before: training goes on from step {done + 1:,}."
+        ]
+    if longer:
+        raise ConfigError(
+            f"the run was stopped early at step {done} (callbacks.early_stopping.patience={old}), "
+            "and would be again at once. Give a larger callbacks.early_stopping.patience too, "
+            "or null for none"
+        )
+    return []
+
+
+def _new_schedule(config: dict[str, Any], done: int, old: int, new: int) -> list[str]:
+    """What another length does to the schedule."""
+    schedule, peak = make(config, "scheduler"), float(config["optimizer"]["lr"])
     was, now = (peak * schedule.factor(done, steps) for steps in (old, new))
     return [
         f"{new:,} steps instead of {old:,}: from step {done + 1:,} on the learning rate follows "
