@@ -54,7 +54,7 @@ def test_three_kills_leave_one_wandb_run_with_every_step_once(
         r["history"]["item"] for r in map(json.loads, shown.splitlines()) if r["type"] == "history"
     ]
     kept = read(run / "metrics.jsonl")
-    assert len(kept) > 180
+    assert len(kept) >= 180
     assert [row["step"] for row in rows_shown] == [row["step"] for row in kept]
     assert [row["train/loss"] for row in rows_shown] == [row["train/loss"] for row in kept]
     steps = [row["step"] for row in kept]

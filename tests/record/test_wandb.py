@@ -18,6 +18,7 @@ import pytest
 import torch
 from pytorch_lightning.utilities import rank_zero_only
 
+from truesweep.record import mirror
 from truesweep.record import wandb as module
 from truesweep.record.metrics import MetricsFile
 from truesweep.record.wandb import WandbLogger
@@ -100,7 +101,7 @@ import time, types
 class Settings:
     model_fields = {}
 class Run:
-    dir, step, summary = "/nowhere/run/files", 0, {}
+    dir, step, summary, tags = "/nowhere/run/files", 0, {}, ()
     def define_metric(self, *args, **kwargs): pass
     def log(self, *args, **kwargs): LOG
     def finish(self, exit_code): FINISH
@@ -198,6 +199,8 @@ def test_three_kills_leave_one_run_with_every_step_once(make: Make, tmp_path: Pa
     wait_for_mirror(run)
     killed = summary_of(run)
     assert (killed["exit_code"], killed["step"]) == (1, 5), "a killed training's record is whole"
+    assert (killed["tags"], killed["summary"]["state"]) == (["killed"], "killed")
+    assert [alert["title"] for alert in contents_of(run, "alert")] == ["Killed"]
     train_until_killed(make, 4, 9, seconds=0.0)
     train_until_killed(make, 7, 12, seconds=0.3)
     train(make, 10, 15).finish()
@@ -208,6 +211,8 @@ def test_three_kills_leave_one_run_with_every_step_once(make: Make, tmp_path: Pa
     assert [row["step"] for row in found] == list(range(1, 16))
     assert [row["train/loss"] for row in found] == [1 / step for step in range(1, 16)]
     assert [row["time"] for row in found] == sorted(row["time"] for row in found)
+    assert "killed" not in (summary_of(run)["tags"] or [])
+    assert not contents_of(run, "alert")
 
     make().finish({"test/loss": 0.5})  # resumed only for what comes after the training
     assert len(records_in(run)) == 1
@@ -318,6 +323,20 @@ def test_an_error_of_wandb_is_one_warning(
     logger.finish()
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
     assert "metrics.jsonl has it" in caplog.text
+
+
+def test_a_run_that_goes_on_loses_the_mark_of_its_earlier_end(
+    make: Make, fake_wandb: Callable[[str], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    server = FAKE.replace("0, {}, ()", "0, {}, ('lm', 'killed', 'x')")
+    fake_wandb(server.replace("LOG", "pass").replace("FINISH", "print(*self.tags)"))
+    make(job_tags=["lm"]).finish()
+    assert caplog.messages == ["W&B: lm x"]
+
+
+def test_a_message_that_was_cut_off_leaves_the_others() -> None:
+    lines = ['["row", {"values": {"step": 1}}]\n', '["table", {"name": "sam']
+    assert list(mirror.read(lines)) == [("row", {"values": {"step": 1}})]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@
     ["alert", {title, text, level}] · ["artifact", {files}]
     ["finish", {summary, exit_code}]
 
-The end of the input without `finish` means that the training was killed. A line on standard output
+The end of the input without `finish` means that the training was killed, and the run is marked as
+such. A line on standard output
 is a message to the user. Started as `python -P mirror.py`: `-P` so that `wandb` is W&B's package
 and not our `wandb.py`.
 """
@@ -16,7 +17,9 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +38,15 @@ SETTINGS: dict[str, Any] = {
     "x_save_requirements": False,
 }
 
+MARKS = ("preempted", "pruned", "failed", "diverged", "killed")
+"""Tags that say how a run has ended, which may not be its last end."""
+TEXT = "The process ended without a word: killed from outside, out of memory or out of time."
+KILLED: list[tuple[str, dict[str, Any]]] = [
+    ("alert", {"title": "Killed", "text": TEXT, "level": "ERROR"}),
+    ("finish", {"summary": {"state": "killed"}, "exit_code": 1}),
+]
+"""What a training that was killed could not send."""
+
 # How the names of figures end of which less is better; of other validation figures more is.
 LESS_IS_BETTER = ("loss", "perplexity", "bits_per_byte")
 
@@ -43,7 +55,7 @@ def main() -> int:
     """Mirror one run; gives 0, or 1 after saying what went wrong."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # the end of the input is what ends this process
-    messages = (json.loads(line) for line in sys.stdin)
+    messages = read(sys.stdin)
     try:
         _, start = next(messages)
         take_over(start["directory"])
@@ -57,9 +69,18 @@ def main() -> int:
     return mirror.follow(messages)
 
 
+def read(lines: Iterable[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The messages, less one that was cut off when its sender was killed."""
+    for line in lines:
+        if line.endswith("\n"):
+            kind, content = json.loads(line)
+            yield kind, content
+
+
 def say(message: str) -> None:
-    """Give the user a message."""
-    print(" ".join(message.split()), flush=True)
+    """Give the user a message, if the training is still there to pass it on."""
+    with suppress(BrokenPipeError):
+        print(" ".join(message.split()), flush=True)
 
 
 def take_over(directory: str) -> None:
@@ -78,7 +99,7 @@ class Mirror:
 
     def follow(self, messages: Iterator[tuple[str, dict[str, Any]]]) -> int:
         """Carry out `messages` to their end; one that fails is given up, and the first told."""
-        for kind, content in messages:
+        for kind, content in chain(messages, KILLED):
             try:
                 getattr(self, kind)(**content)
             except Exception as error:
@@ -86,9 +107,8 @@ class Mirror:
                     say(f"not all is mirrored, metrics.jsonl has it (at a {kind}: {error!r})")
                 self.failed = True
             if kind == "finish":
-                return int(self.failed)
-        self.close(exit_code=1)
-        return 0
+                break
+        return int(self.failed)
 
     def row(self, values: dict[str, Any]) -> None:
         """Log the values of one step; earlier steps are with the server, from before a resume."""
@@ -180,6 +200,10 @@ def init(mode: str, settings: dict[str, Any], **run: Any) -> "wandb.Run":
         settings=wandb.Settings(**{key: settings[key] for key in settings if key in known}),
         **run,
     )
+    # One that goes on has not ended in the way that its tags on the server say.
+    tags = tuple(tag for tag in started.tags or () if tag not in MARKS or tag in run["tags"])
+    if tags != tuple(started.tags or ()):
+        started.tags = tags
     for axis in ("step", "tokens", "time"):
         started.define_metric(axis, hidden=True)
     started.define_metric("*", step_metric="step")
