@@ -14,7 +14,9 @@ from truesweep.errors import ConfigError
 from truesweep.record.study import open_storage
 from truesweep.sweeps import sharing, study
 from truesweep.sweeps import trials as trials_module
+from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.job import Job
+from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.study import Search
 
 
@@ -247,6 +249,32 @@ def test_a_resumed_driver_does_not_suggest_the_same_again(tmp_path: Path) -> Non
     assert len(second) == 4
     assert not {job.id for job in first} & {job.id for job in second}
     assert len(trials(tmp_path / "s")) == 8
+
+
+def test_a_line_that_a_full_disk_cut_short_is_dropped(tmp_path: Path) -> None:
+    first = run_all(search(tmp_path / "s", jobs=3))
+    journal = tmp_path / "s/study.journal"
+    for torn in (b'{"op_code":4,"wor', b"x" * 9000):
+        with journal.open("ab") as file:
+            file.write(torn)
+        first += run_all(search(tmp_path / "s", jobs=len(first) + 2))
+    assert len({job.id for job in first}) == len(first) == 7
+    assert [t.state.name for t in trials(tmp_path / "s")] == ["COMPLETE"] * 7
+
+
+def test_a_search_goes_on_in_a_directory_that_was_renamed(tmp_path: Path) -> None:
+    def driver(name: str, jobs: int, command: bool) -> Search:
+        sweep = SweepDirectory(tmp_path / name)
+        if command:  # otherwise it is resumed from the directory
+            sweep.ask([f"name={name}"], [], Sweep(method="search", jobs=jobs), {})
+        return search(sweep.path, jobs=jobs)
+
+    run_all(driver("old", 2, command=True))
+    (tmp_path / "old").rename(tmp_path / "new")
+    assert len(run_all(driver("new", 4, command=False))) == 2
+    assert len(run_all(driver("new", 6, command=True))) == 2
+    storage = open_storage("study.journal", tmp_path / "new")
+    assert optuna.get_all_study_names(storage) == ["old"]
 
 
 def test_a_living_driver_keeps_its_trials(tmp_path: Path) -> None:

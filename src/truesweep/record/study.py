@@ -50,6 +50,7 @@ class _Lock:
     """A journal's lock that dies with its holder; Optuna's own blocks all others for 30 s then."""
 
     def __init__(self, journal: str) -> None:
+        self._journal = journal
         self._file = f"{journal}.lock"
         self._descriptor = -1
 
@@ -57,10 +58,23 @@ class _Lock:
         descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         self._descriptor = descriptor
+        _mend(self._journal)
         return True
 
     def release(self) -> None:
         os.close(self._descriptor)
+
+
+def _mend(journal: str) -> None:
+    """Drop a last line without its end, as a full disk leaves it; the next one would join it."""
+    with open(journal, "rb+") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        if file.read() in (b"", b"\n"):
+            return
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+    log.warning("%s: its last line was cut short, and is dropped", journal)
 
 
 def make_pruner(name: str, startup: int, warmup: int, reduction: int) -> "BasePruner":

@@ -4,15 +4,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
-from truesweep.config import fingerprint, freeze
+from truesweep.config import fingerprint, freeze, thaw
 from truesweep.errors import ConfigError
 from truesweep.jobs.directory import RunDirectory
 from truesweep.record.files import dump_json, write_atomic
-from truesweep.sweeps.job import Job
+from truesweep.sweeps.job import UNREADABLE, Job
 from truesweep.sweeps.labels import short_names
 from truesweep.sweeps.settings import Sweep
 
@@ -51,6 +51,12 @@ class SweepDirectory:
         return self.path / "study.journal"
 
     @property
+    def study(self) -> str:
+        """The name of its search's study: the name it had at first, as a directory may be moved."""
+        record = self.read() if self.asked.exists() else {}
+        return str(record.get("study") or record.get("name") or self.name)
+
+    @property
     def report(self) -> Path:
         """The comparison of the jobs."""
         return self.path / "report.html"
@@ -82,14 +88,19 @@ class SweepDirectory:
         config_dirs: Sequence[Path],
         settings: Sweep,
         launcher: Mapping[str, Any],
+        jobs: Sequence[str] = (),
     ) -> None:
         """Record a command, in a new directory or in addition to what was asked before.
+
+        One that is repeated becomes the latest.
 
         Args:
             overrides: As typed, secrets redacted.
             config_dirs: The user's own folders of configuration.
             settings: The `sweeps` node, resolved.
             launcher: Hydra's launcher node, resolved.
+            jobs: The ids of the jobs that it plans, none of which needs a directory yet; none of a
+                search, whose jobs are not known.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         entry = {
@@ -98,17 +109,26 @@ class SweepDirectory:
             "directory": str(Path.cwd()),
         }
         before = self.read()["asked"] if self.asked.exists() else []
+        others = [old for old in before if {key: old.get(key) for key in entry} != entry]
         record = {
             "name": self.name,
-            "asked": [*before, *([] if entry in before else [entry])],
+            "study": self.study,
+            "asked": [*others, {**entry, "jobs": list(jobs)}],
             "sweeps": asdict(settings),
             "launcher": dict(launcher),
         }
         write_atomic(self.asked, yaml.safe_dump(record, sort_keys=False, allow_unicode=True))
 
     def read(self) -> dict[str, Any]:
-        """`name`, `asked`, `sweeps` and `launcher`."""
-        record: dict[str, Any] = yaml.safe_load(self.asked.read_text(encoding="utf-8"))
+        """`name`, `asked`, `sweeps` and `launcher`.
+
+        Raises:
+            ConfigError: The file cannot be read, or lacks one of them.
+        """
+        record = thaw(self.asked)
+        missing = [key for key in ("asked", "sweeps", "launcher") if key not in record]
+        if missing:
+            raise ConfigError(f"{self.asked}: has no {', '.join(missing)}")
         return record
 
     @property
@@ -124,11 +144,30 @@ class SweepDirectory:
     def jobs(self) -> list[Job]:
         """All jobs that have a directory, in the order in which they were added."""
         runs = [RunDirectory(config.parent) for config in self.path.glob("*/config.yaml")]
-        placed = sorted(((run.job, run) for run in runs), key=lambda pair: _place(*pair))
+        placed = sorted(((_place(run), run) for run in runs), key=lambda pair: _order(*pair))
         return [
             Job(run, job.get("varies", {}), job.get("devices", 1), job.get("nodes", 1))
             for job, run in placed
         ]
+
+    def missing(self, command: Mapping[str, Any]) -> set[str]:
+        """The ids of a command's jobs that have no directory: it was killed before they had.
+
+        Args:
+            command: An entry of `asked`.
+        """
+        ids = command.get("jobs", ())
+        return {name for name in ids if not RunDirectory(self.path / name).config.is_file()}
+
+    @property
+    def planned(self) -> int:
+        """How many jobs there are to be, as far as is known; of a search, how many points."""
+        record = self.read()
+        settings = Sweep(**record["sweeps"])
+        if settings.method == "search":
+            return settings.jobs or 0
+        missing = set[str]().union(*(self.missing(command) for command in record["asked"]))
+        return len(self.jobs()) + len(missing)
 
     def find(self, config: Mapping[str, Any]) -> RunDirectory | None:
         """The directory of a job with this configuration, if there is one."""
@@ -161,24 +200,40 @@ class SweepDirectory:
             nodes: Nodes that it needs.
             trial: The search's trial that it is: `storage`, `study` and `number`.
         """
-        run = self.find(config) or RunDirectory.create(
-            self.path / job_id(config),
-            config=freeze(config),
-            overrides=overrides,
-            provenance=dict(provenance),
-            job={
-                "sweep": self.name,
-                "label": label,
-                "varies": dict(varies),
-                "swept": swept(varies),
-                "point": point_id(config),
-                "trial": None if trial is None else dict(trial),
-                "number": number,
-                "devices": devices,
-                "nodes": nodes,
-            },
-        )
+        place = {
+            "sweep": self.name,
+            "label": label,
+            "varies": dict(varies),
+            "swept": swept(varies),
+            "point": point_id(config),
+            "trial": None if trial is None else dict(trial),
+            "number": number,
+            "devices": devices,
+            "nodes": nodes,
+        }
+        run = self.find(config) or self._create(config, overrides, provenance, place)
         return Job(run, dict(varies), devices, nodes)
+
+    def _create(
+        self,
+        config: Mapping[str, Any],
+        overrides: Sequence[str],
+        provenance: Mapping[str, Any],
+        place: Mapping[str, Any],
+    ) -> RunDirectory:
+        try:
+            return RunDirectory.create(
+                self.path / job_id(config),
+                config=freeze(config),
+                overrides=overrides,
+                provenance=dict(provenance),
+                job=place,
+            )
+        except ConfigError:
+            made = self.find(config)  # by another driver, meanwhile
+            if made is None:
+                raise
+            return made
 
     def write_jobs(self, jobs: Sequence[Job], settings: Sweep) -> None:
         """Sum up the jobs in `jobs.jsonl`."""
@@ -211,18 +266,37 @@ def swept(varies: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _place(job: Mapping[str, Any], run: RunDirectory) -> tuple[int, str]:
-    return job.get("number", 0), run.path.name
+def _place(run: RunDirectory) -> dict[str, Any]:
+    """What places a job in its sweep; nothing if that cannot be read, see `Job.problem`."""
+    try:
+        return run.job
+    except UNREADABLE:
+        return {}
+
+
+def _order(place: Mapping[str, Any], run: RunDirectory) -> tuple[int, str]:
+    return place.get("number", 0), run.path.name
 
 
 def _row(job: Job, settings: Sweep) -> dict[str, Any]:
-    asked: list[str] = yaml.safe_load((job.run.path / "overrides.yaml").read_text(encoding="utf-8"))
-    figures = {name: job.objective(name, mode) for name, mode in settings.modes.items()}
+    known = job.problem is None
+    figures = {
+        name: job.objective(name, mode) if known else None for name, mode in settings.modes.items()
+    }
     return {
         "id": job.id,
-        "overrides": asked,
+        "overrides": _asked(job.run),
         "varies": job.varies,
         "state": job.state,
-        "exit_code": job.run.status.get("exit_code"),
+        "exit_code": job.run.status.get("exit_code") if known else None,
         "objective": figures if len(figures) > 1 else next(iter(figures.values())),
     }
+
+
+def _asked(run: RunDirectory) -> list[str] | None:
+    """What was asked for a job, which it does not need; None if that cannot be read."""
+    try:
+        text = (run.path / "overrides.yaml").read_text(encoding="utf-8")
+        return cast("list[str] | None", yaml.safe_load(text))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return None

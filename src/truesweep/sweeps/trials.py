@@ -51,7 +51,7 @@ class Trials:
         self._where = _as_jobs_see_it(shared)
         where = reveal(shared, "sweeps.storage") if shared else str(sweep.journal)
         self._storage = open_storage(where, Path.cwd())
-        self._study = self._open(sweep.name)
+        self._study = self._open(sweep.study)
         self._drivers = Drivers(sweep.path, self._study, shared=shared is not None)
         self._study.sampler = make_sampler(settings, dimensions.numeric, self._entropy())
 
