@@ -1,15 +1,17 @@
 """A run's directory: the frozen configuration a job starts from, and what the job leaves behind."""
 
+import errno
 import fcntl
 import json
 import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
@@ -17,10 +19,15 @@ import numpy.typing as npt
 import yaml
 
 from truesweep.config import fingerprint, thaw
-from truesweep.errors import ConfigError
+from truesweep.errors import ConfigError, DataError
 from truesweep.record.files import dump_json, replacing, write_atomic, write_json
 
+_REMEDY = "Restore it, or delete the run's directory and repeat its command"
 State = Literal["running", "completed", "failed", "preempted", "pruned"]
+UNFINISHED = ".unfinished"
+"""How the names of hidden folders end in which runs' directories are made."""
+SECONDS_TO_MAKE = 600.0
+"""A directory that is not whole after so long is a killed process's, and nobody's any more."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,8 @@ class RunDirectory:
     ) -> "RunDirectory":
         """Make a new run's directory; one that exists is never written to.
 
+        It is built out of sight and then renamed, so that it is whole, or not there, at any moment.
+
         Args:
             path: The directory.
             config: The frozen configuration, as text.
@@ -101,26 +110,21 @@ class RunDirectory:
         """
         path = path.absolute()
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            path.mkdir()
-        except FileExistsError:
-            raise ConfigError(_exists_message(path)) from None
-        run = cls(path)
-        try:
-            run.checkpoints.mkdir()
-            (path / "logs").mkdir()
+        _remove_unfinished(path.parent)
+        # One level deeper than runs are looked for.
+        with TemporaryDirectory(prefix=".", suffix=UNFINISHED, dir=path.parent) as hidden:
+            new = Path(hidden) / path.name
+            for folder in (new, new / "checkpoints", new / "logs"):
+                folder.mkdir()
             asked = yaml.safe_dump(list(overrides), allow_unicode=True)
-            write_atomic(path / "overrides.yaml", asked)
+            write_atomic(new / "overrides.yaml", asked)
             identity = {"fingerprint": fingerprint(yaml.safe_load(config))}
-            write_json(path / "provenance.json", identity | provenance)
+            write_json(new / "provenance.json", identity | provenance)
             if job is not None:
-                write_json(path / "job.json", job)
-            # The configuration comes last: a directory that has one is whole.
-            write_atomic(run.config, config)
-        except BaseException:
-            shutil.rmtree(path)
-            raise
-        return run
+                write_json(new / "job.json", job)
+            write_atomic(new / "config.yaml", config)
+            _rename(new, path)
+        return cls(path)
 
     @classmethod
     def open(cls, path: Path) -> "RunDirectory":
@@ -162,8 +166,10 @@ class RunDirectory:
     def alive(self) -> bool:
         """Whether a process works on this run, on any node that sees the same files."""
         try:
-            with _locked(self._lock, fcntl.LOCK_EX):
+            with _locked(self._lock, fcntl.LOCK_EX, new=False):
                 return False
+        except FileNotFoundError:  # nobody ever has
+            return False
         except BlockingIOError:
             return True
 
@@ -270,13 +276,22 @@ class RunDirectory:
 
 
 @contextmanager
-def _locked(file: Path, how: int, patient: bool = False) -> Iterator[int]:
-    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+def _locked(file: Path, how: int, patient: bool = False, new: bool = True) -> Iterator[int]:
+    descriptor = _open_lock(file, os.O_CREAT if new else 0)
     try:
         _lock(descriptor, how, patient)
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _open_lock(file: Path, flags: int) -> int:
+    try:  # for writing, as locks on NFS demand
+        return os.open(file, os.O_RDWR | os.O_CLOEXEC | flags, 0o644)
+    except OSError as error:  # somebody else's, who lets us read
+        if flags or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        return os.open(file, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _lock(descriptor: int, how: int, patient: bool) -> None:
@@ -292,7 +307,12 @@ def _lock(descriptor: int, how: int, patient: bool) -> None:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        loaded = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: cannot be read: {error}. {_REMEDY}") from None
+    if not isinstance(loaded, dict):
+        raise DataError(f"{path}: expected a mapping, found {type(loaded).__name__}. {_REMEDY}")
     return loaded
 
 
@@ -300,10 +320,33 @@ def _now() -> str:
     return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")
 
 
+def _remove_unfinished(folder: Path) -> None:
+    """Remove what processes have left that were killed while they made a directory."""
+    for hidden in folder.glob(f".*{UNFINISHED}"):
+        with suppress(FileNotFoundError):  # another process removes it
+            if time.time() - hidden.stat().st_mtime > SECONDS_TO_MAKE:
+                shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _rename(new: Path, path: Path) -> None:
+    """Put a directory in its place.
+
+    Raises:
+        ConfigError: The place is taken.
+    """
+    try:
+        new.rename(path)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR):
+            raise
+        raise ConfigError(_exists_message(path)) from None
+
+
 def _exists_message(path: Path) -> str:
-    run = RunDirectory(path)
+    run, shown = RunDirectory(path), os.path.relpath(path)
+    if not run.config.is_file():
+        return f"{shown} exists and is no run's directory (it has no config.yaml): delete it"
     state = run.status.get("state", "unfinished")
-    shown = os.path.relpath(path)
     return (
         f"{shown} exists ({state}): the same configuration was started before.\n"
         f"To continue or look at it: truesweep resume {shown}\n"

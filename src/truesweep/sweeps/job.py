@@ -4,8 +4,12 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from truesweep.errors import DataError
 from truesweep.jobs.directory import RunDirectory
 from truesweep.record.rows import read
+
+UNREADABLE = (OSError, DataError)
+"""What reading a run's files raises if they are empty, damaged, or not to be had."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +36,35 @@ class Job:
     @property
     def label(self) -> str:
         """What varies, in short, such as `lr=3e-4 depth=6`."""
-        return str(self.run.job.get("label", self.id))
+        try:
+            return str(self.run.job.get("label", self.id))
+        except UNREADABLE:
+            return self.id
+
+    @property
+    def problem(self) -> str | None:
+        """Which of its files cannot be read, and why."""
+        try:
+            _ = self.run.job, self.run.status, self.run.read_results()
+            if not self.run.config.stat().st_size:
+                return f"{self.run.config}: is empty"
+        except UNREADABLE as error:
+            return str(error)
+        return None
+
+    @property
+    def error(self) -> str | None:
+        """Why it failed, or cannot be read."""
+        return self.problem or self.run.status.get("error")
 
     @property
     def state(self) -> str:
-        """`queued`, `running`, `interrupted` (killed with its driver) or how it ended."""
+        """`queued`, `running`, `interrupted` (killed with its driver) or how it ended.
+
+        `broken`: files of it cannot be read, see `problem`.
+        """
+        if self.problem is not None:
+            return "broken"
         state = str(self.run.status.get("state", "queued"))
         return "interrupted" if state == "running" and not self.run.alive else state
 

@@ -55,10 +55,20 @@ def add_jobs(
     return added
 
 
-def record(asked: Asked, launcher: Mapping[str, Any]) -> SweepDirectory:
-    """Note in a sweep's directory what was asked, so that it can be resumed from there."""
+def record(
+    asked: Asked, launcher: Mapping[str, Any], plan: SweepPlan | None = None
+) -> SweepDirectory:
+    """Note in a sweep's directory what was asked and is planned: it can be resumed from there.
+
+    Args:
+        asked: The sweep.
+        launcher: Hydra's launcher node, resolved.
+        plan: Its jobs; None where another sweeper chooses them.
+    """
     sweep = directory(asked)
-    sweep.ask(asked.overrides, asked.config_dirs, asked.settings, launcher)
+    listed = plan is not None and asked.settings.method != "search"
+    ids = [job.id for job in plan.jobs] if plan is not None and listed else []
+    sweep.ask(asked.overrides, asked.config_dirs, asked.settings, launcher, ids)
     return sweep
 
 
