@@ -91,6 +91,21 @@ def test_a_struck_run_is_the_same_as_a_whole_one(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
+def test_a_struck_run_is_the_same_at_any_precision(
+    data: dict[str, list[str]], workplace: Path, precision: str
+) -> None:
+    asked = [*data["classification"], *SMALL, *DROPOUT, *STRUCK, f"trainer.precision={precision}"]
+    asked += ["trainer.max_steps=6", "callbacks.checkpoint.every_n_steps=2", "data.batch_size=8"]
+    struck, whole = (create_run(plan(asked), Path("outputs", name)) for name in "ab")
+    (struck.path / "strike").write_text(f'["step", 3, {int(signal.SIGKILL)}]')
+    assert in_group(launch, struck) == -signal.SIGKILL
+    assert in_group(resume, struck.path) == 0
+    assert in_group(launch, whole) == 0
+    same(struck.path, whole.path)
+
+
+@pytest.mark.slow
 def test_the_commands_stop_and_resume(data: dict[str, list[str]], workplace: Path) -> None:
     asked = [*data["lm"], *SMALL, *DROPOUT, "trainer.max_steps=200"]
     asked += ["trainer.val_check_interval=50", "callbacks.checkpoint.every_n_steps=7"]

@@ -31,7 +31,7 @@ def batch(
     return logits.to(dtype), labels
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("chunk", [None, 5 * V, 1])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_the_sum_and_its_gradient_are_those_in_float64(
@@ -47,14 +47,15 @@ def test_the_sum_and_its_gradient_are_those_in_float64(
         exact.flatten(0, 1), labels.flatten(), reduction="sum", label_smoothing=smoothing
     )
     (expected / 7).backward()
-    assert nll_sum.dtype == torch.float32
+    fp64 = dtype == torch.float64
+    assert nll_sum.dtype == (torch.float64 if fp64 else torch.float32)
     assert int(count) == int((labels != IGNORED).sum())
-    assert nll_sum.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert nll_sum.item() == pytest.approx(expected.item(), rel=1e-14 if fp64 else 1e-6)
     assert logits.grad is not None
     assert exact.grad is not None
     # One rounding to the logits' type, and no more.
     torch.testing.assert_close(
-        logits.grad.double(), exact.grad, rtol=torch.finfo(dtype).eps, atol=1e-7
+        logits.grad.double(), exact.grad, rtol=torch.finfo(dtype).eps, atol=1e-16 if fp64 else 1e-7
     )
 
 

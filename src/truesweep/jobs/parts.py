@@ -123,6 +123,8 @@ def build(config: dict[str, Any], largest_micro_batch: int | None = None) -> Par
         prepared, source, config["seed"], trainer.overfit_batches, start, largest_micro_batch
     )
     recipe = build_recipe(config, trainer, data.steps_per_epoch)
+    if trainer.precision == "64-true":
+        model.double()  # Lightning would only after a checkpoint was loaded into fp32 weights
     compile_model(model, trainer.compile)
     task = build_task(config, model, prepared, recipe)
     return Parts(source, prepared, task, data, trainer, recipe)

@@ -26,9 +26,9 @@ def token_nll(
 ) -> tuple[Tensor, Tensor]:
     """Sum the negative log-likelihood of `labels` under `logits`.
 
-    The log-softmax is taken in fp32 whatever the type of the logits. More than `chunk` logits are
-    taken a part at a time, forward and backward, so that no second copy of all of them exists
-    besides their gradient.
+    The log-softmax is taken in fp32 whatever the type of the logits, or in fp64 where they are
+    fp64. More than `chunk` logits are taken a part at a time, forward and backward, so that no
+    second copy of all of them exists besides their gradient.
 
     Args:
         logits: `[..., V]`, of any floating type.
@@ -38,7 +38,7 @@ def token_nll(
         chunk: logits in fp32 at a time; by default `CPU_CHUNK` or `GPU_CHUNK`.
 
     Returns:
-        The sum in nats, fp32 and differentiable once, and the number of labels, int64.
+        The sum in nats, fp32 or fp64 and differentiable once, and the number of labels, int64.
     """
     logits, labels = logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)
     count = (labels != IGNORED).sum()
@@ -47,7 +47,7 @@ def token_nll(
         rows = max(1, chunk // logits.shape[-1])
         return _ChunkedNll.apply(logits, labels, label_smoothing, rows), count
     nll_sum = cross_entropy(
-        logits.float(),
+        _at_least_fp32(logits),
         labels,
         ignore_index=IGNORED,
         reduction="sum",
@@ -67,13 +67,21 @@ def nll_by_row(logits: Tensor, labels: Tensor, chunk: int | None = None) -> tupl
     logits, labels = logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)
     size = max(1, (chunk or (GPU_CHUNK if logits.is_cuda else CPU_CHUNK)) // logits.shape[-1])
     parts = [
-        cross_entropy(x.float(), y, ignore_index=IGNORED, reduction="none")
+        cross_entropy(_at_least_fp32(x), y, ignore_index=IGNORED, reduction="none")
         for x, y in zip(logits.split(size), labels.split(size), strict=True)
     ]
     return (
         torch.cat(parts).view(rows, -1).sum(1, dtype=torch.float64),
         (labels != IGNORED).view(rows, -1).sum(1),
     )
+
+
+def _type(logits: Tensor) -> torch.dtype:
+    return torch.promote_types(logits.dtype, torch.float32)
+
+
+def _at_least_fp32(logits: Tensor) -> Tensor:
+    return logits.to(_type(logits))
 
 
 class _ChunkedNll(torch.autograd.Function):
@@ -88,10 +96,10 @@ class _ChunkedNll(torch.autograd.Function):
         ctx: Any, logits: Tensor, labels: Tensor, label_smoothing: float, rows: int
     ) -> Tensor:
         valid, labels = labels != IGNORED, labels.clamp(min=0)
-        lse, nll = (logits.new_empty(len(logits), dtype=torch.float32) for _ in range(2))
+        lse, nll = (logits.new_empty(len(logits), dtype=_type(logits)) for _ in range(2))
         tensors = (logits, labels, lse, nll)
         for x, y, x_lse, x_nll in zip(*(tensor.split(rows) for tensor in tensors), strict=True):
-            x = x.float()
+            x = _at_least_fp32(x)
             torch.logsumexp(x, -1, out=x_lse)
             target = x.gather(-1, y[:, None]).squeeze(-1)
             torch.sub(x_lse, target, alpha=1 - label_smoothing, out=x_nll)
@@ -109,7 +117,7 @@ class _ChunkedNll(torch.autograd.Function):
         tensors = (logits, labels, lse, valid * scale, gradient)
         chunks = zip(*(tensor.split(ctx.rows) for tensor in tensors), strict=True)
         for x, y, x_lse, weight, x_gradient in chunks:
-            part = (x.float() - x_lse[:, None]).exp_()
+            part = (_at_least_fp32(x) - x_lse[:, None]).exp_()
             if ctx.label_smoothing:
                 part -= ctx.label_smoothing / part.shape[-1]
             onehot = part.new_full((len(y), 1), ctx.label_smoothing - 1)

@@ -122,7 +122,8 @@ class SampleDropout(TorchFunctionMode):
             scores = scores.masked_fill(~attn_mask, torch.finfo(scores.dtype).min)
         elif attn_mask is not None:
             scores = scores + attn_mask
-        weights = scores.softmax(-1, dtype=torch.float32).to(query.dtype)
+        wide = torch.promote_types(query.dtype, torch.float32)
+        weights = scores.softmax(-1, dtype=wide).to(query.dtype)
         return self._dropout(weights, dropout_p) @ value
 
 

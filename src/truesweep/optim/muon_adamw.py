@@ -71,7 +71,7 @@ class BatchedMuon(Muon):
     The same update up to rounding, in four fifths of the time on one CPU core and less on more.
 
     Args:
-        dtype: what matrices are orthogonalised in, bfloat16 as torch does or float32.
+        dtype: what matrices are orthogonalised in, bfloat16 as torch does or wider.
         *args: as those of `torch.optim.Muon`.
         **kwargs: likewise.
     """

@@ -16,7 +16,7 @@ Momentum = Annotated[float, Ge(0), Lt(1)]
 Precision = Literal[
     "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true", "transformer-engine"
 ]
-_FULL = {"32-true", "64-true"}
+_FULL = {"32-true": torch.float32, "64-true": torch.float64}
 _FUSED_DEVICES = {"cpu", "cuda", "mps", "xpu"}
 
 
@@ -97,7 +97,7 @@ def muon(
         betas: of AdamW.
         eps: of AdamW.
         precision: that of the training, as in `trainer.precision`. In full precision Muon's
-            products are fp32: those in bf16 amplify rounding, so that results agree to 1e-3 only
+            products have it too: those in bf16 amplify rounding, so that results agree to 1e-3 only
             where gradients agree to 1e-7. In any other they are bf16, in half the time.
 
     Raises:
@@ -124,7 +124,7 @@ def muon(
             "momentum": momentum,
             "ns_steps": ns_steps,
             "adjust_lr_fn": adjust_lr_fn,
-            "dtype": torch.float32 if precision in _FULL else torch.bfloat16,
+            "dtype": _FULL.get(precision, torch.bfloat16),
         },
         adamw={"betas": betas, "eps": eps, "fused": _can_fuse(others)},
     )

@@ -129,7 +129,8 @@ class Task(pl.LightningModule):
 
         Returns:
             The sum to be minimised, the sum of negative log-likelihoods in nats, and the number of
-            targets both are summed over; fp32 scalars, the first two zero where there is no target.
+            targets both are summed over; scalars, fp32 or fp64, the first two zero where there is
+            no target.
         """
 
     def targets(self, batch: Batch) -> Tensor:
@@ -250,19 +251,19 @@ class Task(pl.LightningModule):
 
     def _backward(self, batch: Batch, total: Tensor) -> Tensor:
         """Accumulate the step's gradient; returns this rank's sum of negative log-likelihoods."""
-        # DDP averages over ranks, the loss is a sum over them.
-        scale = self.trainer.world_size / total.clamp(min=1).float()
-        nll = torch.zeros((), device=self.device)
+        nll: Tensor | float = 0.0  # a tensor of its own would have the precision's type
         place = self.plan.seed, self.steps_done
         micro_batches = self._micro_batches(batch)
         for i, micro_batch in enumerate(micro_batches):
             with self._gradients_stay_local(i + 1 < len(micro_batches)):
                 with self._dropout.of(*place, micro_batch["index"], self.device):
                     loss, micro_nll, _ = self.loss(micro_batch)
+                # DDP averages over ranks, the loss is a sum over them.
+                scale = self.trainer.world_size / total.clamp(min=1).to(loss.dtype)
                 with self._no_autocast():
                     self.manual_backward(loss * scale)
-            nll += micro_nll.detach()
-        return nll
+            nll = nll + micro_nll.detach()
+        return torch.as_tensor(nll)
 
     def _no_autocast(self) -> AbstractContextManager[None]:
         """Lightning wraps the whole step in autocast, which is meant for the forward pass.
