@@ -126,16 +126,16 @@ def test_a_number_that_is_none() -> None:
 def test_one_bad_step_is_no_divergence() -> None:
     train = healthy()
     train[30] = math.nan
-    assert judge(rows_of(train, skipped_steps=1.0), steps_per_epoch=100).kind == "healthy"
-    assert judge(rows_of(train, skipped_steps=90.0), steps_per_epoch=100).kind == "diverged"
+    assert judge(rows_of(train, skipped_steps=1.0), steps_per_epoch=1000).kind == "healthy"
+    assert judge(rows_of(train, skipped_steps=90.0), steps_per_epoch=1000).kind == "diverged"
 
 
 def test_a_spike_is_no_divergence_but_a_level_is() -> None:
     train = healthy()
     train[50:52] += 5
-    assert judge(rows_of(train), steps_per_epoch=100).kind == "healthy"
+    assert judge(rows_of(train), steps_per_epoch=1000).kind == "healthy"
     train[50:] = 4.0
-    found = judge(rows_of(train), steps_per_epoch=100)
+    found = judge(rows_of(train), steps_per_epoch=1000)
     assert found.kind == "diverged"
     assert found.since_step is not None
     assert 400 < found.since_step <= 501
@@ -143,23 +143,23 @@ def test_a_spike_is_no_divergence_but_a_level_is() -> None:
 
 def test_what_explodes_at_once_has_diverged_even_if_it_comes_down_again() -> None:
     train = np.concatenate([[4.6], np.geomspace(9000, 3.2, 20), np.full(20, 3.2)])
-    found = judge(rows_of(train), steps_per_epoch=100)
+    found = judge(rows_of(train), steps_per_epoch=1000)
     assert found.kind == "diverged"
     assert "came back to 3.2 only" in found.text
     recovered = np.concatenate([[4.6, 9.0, 8.0, 7.5], healthy()])
-    assert judge(rows_of(recovered), steps_per_epoch=100).kind == "healthy"
+    assert judge(rows_of(recovered), steps_per_epoch=1000).kind == "healthy"
 
 
 def test_a_spike_at_the_very_end_is_no_divergence() -> None:
     train = healthy()
     train[-2:] += 5
-    assert judge(rows_of(train), steps_per_epoch=100).kind == "healthy"
+    assert judge(rows_of(train), steps_per_epoch=1000).kind == "healthy"
     train[-4:] = 4.0
-    assert judge(rows_of(train), steps_per_epoch=100).kind == "diverged"
+    assert judge(rows_of(train), steps_per_epoch=1000).kind == "diverged"
     # Validation was taken of the same weights, and knows better.
     calm = [2.5, 1.9, 1.7, 1.66, 1.65, 1.646, 1.644, 1.643]
-    assert judge(rows_of(train, calm), steps_per_epoch=100).kind == "healthy"
-    assert judge(rows_of(train, [*calm[:-1], 4.0]), steps_per_epoch=100).kind == "diverged"
+    assert judge(rows_of(train, calm), steps_per_epoch=1000).kind == "healthy"
+    assert judge(rows_of(train, [*calm[:-1], 4.0]), steps_per_epoch=1000).kind == "diverged"
 
 
 def test_nothing_learned() -> None:
@@ -171,7 +171,7 @@ def test_nothing_learned() -> None:
     falling = judge(rows, steps_per_epoch=100, baseline=2.9)
     assert falling.kind == "improving"
     assert "Underfitting: the validation loss of 3 is no better yet than the 2.9" in falling.text
-    assert judge(rows, steps_per_epoch=100, baseline=3.1).kind == "healthy"
+    assert judge(rows, steps_per_epoch=1000, baseline=3.1).kind == "healthy"
 
 
 def test_a_healthy_run_has_nothing_said_of_it_and_plain_figures() -> None:
@@ -186,5 +186,44 @@ def test_a_healthy_run_has_nothing_said_of_it_and_plain_figures() -> None:
 
 
 def test_a_record_with_nothing_in_it() -> None:
-    assert judge([], steps_per_epoch=1).kind == "healthy"
-    assert judge([{"step": 1, "train/loss": 4.0, "lr": 0.1}], steps_per_epoch=1).kind == "healthy"
+    assert judge([], steps_per_epoch=1).kind == "unknown"
+    assert judge([{"step": 1, "train/loss": 4.0, "lr": 0.1}], steps_per_epoch=1).kind == "unknown"
+
+
+@pytest.mark.parametrize("val", [[], [2.5], [2.5, 2.4], [4, 3.3, 2.7, 2.2], [2.0, 2.01, 2.03]])
+def test_a_few_validations_that_say_nothing_are_not_called_healthy(val: list[float]) -> None:
+    found = judge(rows_of(healthy(), val), steps_per_epoch=100)
+    assert found.kind == "unknown"
+    assert f"Too few validations to judge: {len(val)};" in found.text
+    assert "trainer.val_check_interval" in found.text
+    # Over a single epoch the training loss tells as much.
+    assert judge(rows_of(healthy(), val), steps_per_epoch=1000).kind == "healthy"
+
+
+def test_validations_within_the_warm_up_are_as_good_as_none() -> None:
+    warming = np.linspace(0.0001, 0.001, 60)
+    val = [2.5, 1.9, 1.7, 1.66, 1.65, 1.646]
+    assert judge(rows_of(healthy(), val, lr=warming), steps_per_epoch=100).kind == "unknown"
+
+
+@pytest.mark.parametrize(
+    "val", [[2.0, 3.0], [2.0, 2.1], [3.0, 2.0, 2.2], [4, 2, 2.5, 3.2], [4, 2.5, 2, 2.3, 2.8]]
+)
+def test_a_few_validations_say_that_a_run_overfits_where_the_rise_is_large(
+    val: list[float],
+) -> None:
+    draw = np.random.default_rng(0)
+    train = np.linspace(3, 0.2, 60) + 0.02 * draw.standard_normal(60)
+    found = judge(rows_of(train, val), steps_per_epoch=100)
+    assert (found.kind, found.best_loss) == ("overfitting", min(val))
+    # Not where training went up as well, nor where it trembles as much, or what it does is unknown.
+    level = np.concatenate([train[:20], np.linspace(2.0, 2.3, 40)])
+    assert judge(rows_of(level, val), steps_per_epoch=100).kind != "overfitting"
+    wild = train + (max(val) - min(val)) * draw.standard_normal(60)
+    assert judge(rows_of(wild, val), steps_per_epoch=100).kind != "overfitting"
+    if len(val) < 5:
+        rows = rows_of(train, val)
+        unseen = [
+            {"step": row["step"], "val/loss": row["val/loss"]} for row in rows if "val/loss" in row
+        ]
+        assert judge([rows[0], *unseen], steps_per_epoch=100).kind == "unknown"

@@ -1,8 +1,9 @@
 """What to say of one run, in words and with the figures behind them.
 
-A run has diverged, or else overfits, or else would still improve, or else is healthy: the first
-that holds is its verdict. Every threshold below is a share of the loss that somebody would act on,
-and is raised to what the curve's own noise cannot explain.
+A run has diverged, or else overfits, or else would still improve, or else has too few validations
+to be judged, or else is healthy: the first that holds is its verdict. Every threshold below is a
+share of the loss that somebody would act on, and is raised to what the curve's own noise cannot
+explain.
 """
 
 import math
@@ -16,11 +17,15 @@ from truesweep.analysis.curves import Curve, Rows, at_interval_centers, curve
 from truesweep.analysis.divergence import describe_divergence
 from truesweep.analysis.forecast import LEAST_POINTS, Forecast, forecast
 
-Kind = Literal["healthy", "overfitting", "improving", "diverged"]
+Kind = Literal["healthy", "overfitting", "improving", "diverged", "unknown"]
 Mode = Literal["min", "max"]
 
 WORSE = 0.01
 """The least rise of validation over its best, as a share of it, that is overfitting."""
+FEW = 8
+"""Validations below which the bend of their curve cannot be told from their noise."""
+WORSE_OF_FEW = 0.03
+"""The least rise of those that is overfitting, if it exceeds the noise of the training loss too."""
 BETTER = 0.08
 """The least gain from twice the steps, as a share of the loss, that is worth saying."""
 BETTER_IF_CUT_OFF = 0.035
@@ -37,7 +42,8 @@ class Verdict:
     """What is to be said of a run; figures that play no part in it are None.
 
     Args:
-        kind: `healthy`, `overfitting`, `improving` (stopped too early) or `diverged`.
+        kind: `healthy`, `overfitting`, `improving` (stopped too early), `diverged`, or `unknown`
+            (too few validations to tell).
         text: One or two sentences with the figures; empty for a healthy run.
         best_step: The step of the best validation.
         best_loss: Its loss, nats.
@@ -105,6 +111,8 @@ def judge(
         return Verdict(kind="improving", text=text, **known)
     if baseline is not None and len(val) and val.last > baseline:
         return Verdict(kind="improving", text=_underfitting_text(val, baseline), **known)
+    if not known["forecasts"]:
+        return Verdict(kind="unknown", text=_unknown_text(val), **known)
     return Verdict(kind="healthy", **known)
 
 
@@ -127,18 +135,31 @@ def _figures(train: Curve, val: Curve, steps_per_epoch: int) -> dict[str, Any]:
 
 def _overfits(train: Curve, val: Curve) -> bool:
     """Whether validation has turned and risen for good, while training went on falling."""
-    if len(val) < 3 or not len(train):
+    if len(val) < 2 or not len(train):
         return False
     best = int(np.argmin(val.values))
     after = val.where(val.steps > val.steps[best])
     if len(after) < max(1, len(val) // 10, 2 * (len(val) > 5)):
         return False
-    enough = WORSE * abs(float(val.values[best]))
-    if _end_rise(val, after) < enough and _trend_rise(after) < enough:
-        return False
+    least = float(val.values[best])
+    enough = WORSE * abs(least)
+    risen = _end_rise(val, after) >= enough or _trend_rise(after) >= enough
+    if len(val) < LEAST_POINTS or not risen:
+        risen = _few_rise(train, val) >= WORSE_OF_FEW * abs(least)
     trained = at_interval_centers(train)
     then, now = trained.level(float(val.steps[best])), trained.level(float(val.steps[-1]))
-    return now <= then + trained.noise()
+    return risen and now <= then + trained.noise()
+
+
+def _few_rise(train: Curve, val: Curve) -> float:
+    """How far the last of a few validations lies above the best; 0 where noise may explain it.
+
+    The training loss trembles more than validation does: it is of other samples in every row.
+    """
+    if len(val) >= FEW or len(train) < 3:
+        return 0.0
+    rise = val.last - float(val.values.min())
+    return rise if rise > SIGNIFICANT * train.noise() else 0.0
 
 
 def _end_rise(val: Curve, after: Curve) -> float:
@@ -206,6 +227,13 @@ def _underfitting_text(val: Curve, baseline: float) -> str:
     return (
         f"Underfitting: the validation loss of {val.last:.4g} is no better yet than the "
         f"{baseline:.4g} of a trivial model. Train longer, or raise optimizer.lr."
+    )
+
+
+def _unknown_text(val: Curve) -> str:
+    return (
+        f"Too few validations to judge: {len(val)}; a verdict needs {LEAST_POINTS} or more, most "
+        "of them after the warm-up. trainer.val_check_interval=null makes ten a run."
     )
 
 

@@ -134,6 +134,7 @@ TITLES = {
     "overfitting": "Overfitting",
     "improving": "Undertrained",
     "diverged": "Diverged",
+    "unknown": "Not judged",
 }
 """Kinds of verdicts in words."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import truesweep
 from truesweep.analysis.differences import ABSENT, flatten
-from truesweep.analysis.importance import importance
+from truesweep.analysis.importance import JOIN, importance
 from truesweep.analysis.ranges import spacing_of
 from truesweep.report.comparison import Comparison
 from truesweep.report.excerpts import excerpts
@@ -61,19 +61,30 @@ def _key(comparison: Comparison, key: str) -> dict[str, Any]:
 
 
 def _importance(comparison: Comparison) -> dict[str, Any]:
-    """Shares by the keys' short names, and what to keep in mind."""
+    """Shares, each beside what noise alone would give it, and what to keep in mind."""
     objective = comparison.objective
     found = importance(comparison.outcomes, objective.name, objective.direction)
     short = {k.removesuffix("._target_"): name for k, name in comparison.short.items()}
+    names = {axis: JOIN.join(short[key] for key in axis.split(JOIN)) for axis in found.shares}
     joint = sorted(found.interactions.items(), key=lambda item: -item[1])[:3]
     return {
-        "shares": [[key, short[key], _round(share)] for key, share in found.shares.items()],
+        "shares": [
+            _share(names[axis], share, found.noise[axis]) | {"keys": axis.split(JOIN)}
+            for axis, share in found.shares.items()
+        ],
         "interactions": [
-            [f"{short[a]} × {short[b]}", _round(share)] for (a, b), share in joint if share > 0.01
+            _share(f"{names[a]} × {names[b]}", share, found.noise[a, b])
+            for (a, b), share in joint
+            if share > 0.01
         ],
         "method": found.method,
         "notes": list(found.notes),
     }
+
+
+def _share(name: str, share: float, noise: float) -> dict[str, Any]:
+    rounded = {"share": _round(share), "noise": _round(noise)}
+    return {"name": name, **rounded, "distinguishable": share > noise}
 
 
 def _run(comparison: Comparison, run: Run) -> dict[str, Any]:
@@ -114,7 +125,7 @@ def _verdict(run: Run) -> dict[str, Any] | None:
     kind = run.verdict.get("kind")
     if kind is None:
         return None
-    grave = {"healthy": "good", "diverged": "bad"}.get(kind, "warn")
+    grave = {"healthy": "good", "diverged": "bad", "unknown": ""}.get(kind, "warn")
     return {"title": TITLES.get(kind, kind), "text": run.verdict.get("text", ""), "kind": grave}
 
 
