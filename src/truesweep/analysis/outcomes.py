@@ -71,9 +71,10 @@ def sign(direction: Direction) -> float:
 
 
 def by_point(outcomes: Sequence[Outcome], objective: str) -> dict[str, list[Outcome]]:
-    """The jobs that have the objective, by their point."""
-    points: dict[str, list[Outcome]] = {}
+    """The jobs that have the objective, by their point; of one seed's repetitions the first."""
+    points: dict[str, dict[int | str, Outcome]] = {}
     for outcome in outcomes:
         if math.isfinite(outcome.value(objective)):
-            points.setdefault(outcome.point, []).append(outcome)
-    return points
+            seed = outcome.id if outcome.seed is None else outcome.seed
+            points.setdefault(outcome.point, {}).setdefault(seed, outcome)
+    return {point: list(seeds.values()) for point, seeds in points.items()}

@@ -34,11 +34,12 @@ def rank(
         DataError: The direction is not one.
     """
     factor = sign(direction)
-    points = list(by_point(outcomes, objective).values())
+    ranked = [one for one in outcomes if math.isfinite(one.value(objective))]
+    points = list(by_point(ranked, objective).values())
     points.sort(key=lambda jobs: factor * _mean(jobs, objective))
     known = noise(points, objective, alpha, paired)
     standings = [
-        _standing(jobs, points[0], objective, margin)
+        _standing(jobs, _ids(jobs[0].point, ranked), points[0], objective, margin)
         for jobs, margin in zip(points, known.margins, strict=True)
     ]
     without = [one.id for one in outcomes if not math.isfinite(one.value(objective))]
@@ -48,18 +49,24 @@ def rank(
     )
 
 
+def _ids(point: str, ranked: Sequence[Outcome]) -> tuple[str, ...]:
+    return tuple(one.id for one in ranked if one.point == point)
+
+
 def _mean(jobs: Sequence[Outcome], objective: str) -> float:
     return float(np.mean([job.value(objective) for job in jobs]))
 
 
-def _standing(jobs: list[Outcome], best: list[Outcome], objective: str, margin: float) -> Standing:
+def _standing(
+    jobs: list[Outcome], ids: tuple[str, ...], best: list[Outcome], objective: str, margin: float
+) -> Standing:
     values = [job.value(objective) for job in jobs]
     mean = _mean(jobs, objective)
     behind = abs(mean - _mean(best, objective))
     others = {name for job in jobs for name in job.objectives} - {objective}
     return Standing(
         point=jobs[0].point,
-        ids=tuple(job.id for job in jobs),
+        ids=ids,
         varies=jobs[0].varies,
         mean=mean,
         deviation=float(np.std(values, ddof=1)) if len(values) > 1 else None,

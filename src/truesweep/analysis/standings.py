@@ -15,7 +15,7 @@ class Standing:
 
     Args:
         point: What its jobs share.
-        ids: Its jobs.
+        ids: Its jobs, repetitions of a seed too, which count for nothing else.
         varies: Its values of the swept keys.
         mean: Of the objective over its seeds.
         deviation: Its standard deviation over seeds; None with one seed.

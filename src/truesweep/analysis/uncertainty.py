@@ -7,7 +7,7 @@ Shapes: M samples, K statistics a sample, B resamples.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -170,7 +170,7 @@ def bleu(sums: Floats) -> Floats:
     )
 
 
-def f1_statistics(gold: Sequence[int], predicted: Sequence[int], classes: int) -> Floats:
+def f1_statistics(gold: npt.ArrayLike, predicted: npt.ArrayLike, classes: int) -> Floats:
     """By sample and class, what F1 is computed from: hit, predicted, gold [M, 3 C]."""
     eye = np.eye(classes)
     is_gold, is_predicted = eye[np.asarray(gold)], eye[np.asarray(predicted)]

@@ -15,6 +15,7 @@ from truesweep.report.locate import Found, find
 from truesweep.report.objective import Objective, choose, metrics
 from truesweep.report.outcomes import outcomes
 from truesweep.report.run import POINTS, Run, read_run
+from truesweep.report.samples import paired
 from truesweep.report.varying import setting, short_names, varied_keys
 
 BUDGET = 120_000
@@ -152,13 +153,14 @@ def compare(folders: Sequence[Path], objective: str | None = None) -> Comparison
     objectives = choose(runs, objective, found.settings)
     keys = varied_keys(runs)
     finished = outcomes(runs, keys, objectives)
-    ranking = rank(finished, objectives[0].name, objectives[0].direction)
+    first = objectives[0]
+    ranking = rank(finished, first.name, first.direction, paired=paired(first.name))
     return Comparison(found, runs, keys, objectives, finished, ranking).sorted("objective")
 
 
 def _order(value: Any) -> tuple[int, float, str]:
-    """Numbers first, then text, then what is missing."""
-    if value is None:
-        return 2, 0.0, ""
+    """Numbers first, then text, then what is missing or not finite."""
     read = number(value)
+    if value is None or (read is not None and not math.isfinite(read)):
+        return 2, 0.0, ""
     return (0, read, "") if read is not None else (1, 0.0, str(value))

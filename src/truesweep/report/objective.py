@@ -1,5 +1,6 @@
 """The figure by which runs are compared."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,9 +30,9 @@ class Objective:
     mode: Mode
 
     def of(self, run: Run) -> float | None:
-        """A run's figure: at its best checkpoint, or the best so far; None before there is one."""
+        """A run's figure: at its best checkpoint, or the best so far; None without a finite one."""
         value = run.best(self.name, self.mode)
-        return None if value is None or value != value else value
+        return None if value is None or not math.isfinite(value) else value
 
     @property
     def direction(self) -> Direction:

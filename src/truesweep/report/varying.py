@@ -20,7 +20,7 @@ def varied_keys(runs: Sequence[Run]) -> list[str]:
     if swept and all(run.varies for run in runs):
         return list(swept)
     columns = differences.varying([run.flat for run in runs])
-    return [key for key in columns if _counts(key) and not _follows(key, columns)]
+    return [key for key in columns if counts(key) and not _follows(key, columns)]
 
 
 def _follows(key: str, columns: Mapping[str, Sequence[Any]]) -> bool:
@@ -30,7 +30,8 @@ def _follows(key: str, columns: Mapping[str, Sequence[Any]]) -> bool:
     return key != target and target in columns and all(v == values[0] for v in values)
 
 
-def _counts(key: str) -> bool:
+def counts(key: str) -> bool:
+    """Whether a key of a configuration can change a number."""
     return not any(key == name or key.startswith(f"{name}.") for name in BESIDE)
 
 
