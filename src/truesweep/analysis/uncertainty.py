@@ -9,6 +9,7 @@ Shapes: M samples, K statistics a sample, B resamples.
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -219,11 +220,22 @@ def _percentiles(value: float, drawn: Floats, p_value: float | None = None) -> E
 
 def _weights(samples: int, resamples: int, seed: int) -> Iterator[Floats]:
     """How often each sample is drawn in each resample, in parts of [., M]."""
+    if samples * resamples <= _AT_ONCE:
+        return iter((_one_part(samples, resamples, seed),))
     generator = np.random.default_rng(seed)
     size = max(1, _AT_ONCE // samples)
-    shares = np.full(samples, 1 / samples)
     parts = (min(size, resamples - start) for start in range(0, resamples, size))
-    return (generator.multinomial(samples, shares, size=n).astype(float) for n in parts)
+    return (_draw(generator, samples, n) for n in parts)
+
+
+@lru_cache(maxsize=1)
+def _one_part(samples: int, resamples: int, seed: int) -> Floats:
+    # Drawing takes most of the time, and a sweep's runs are compared by the same resamples.
+    return _draw(np.random.default_rng(seed), samples, resamples)
+
+
+def _draw(generator: np.random.Generator, samples: int, resamples: int) -> Floats:
+    return generator.multinomial(samples, np.full(samples, 1 / samples), resamples).astype(float)
 
 
 def _table(statistics: npt.ArrayLike) -> Floats:
