@@ -16,6 +16,7 @@ from truesweep.errors import ConfigError
 from truesweep.record.provenance import collect
 from truesweep.sweeps import start
 from truesweep.sweeps.ask import Asked, ask
+from truesweep.sweeps.closing import Page, sum_up
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.display import Display
 from truesweep.sweeps.driver import drive
@@ -50,6 +51,10 @@ def sweep(overrides: Sequence[str], config_dirs: Sequence[Path], dry_run: bool) 
         code = plugin.sweep(normalize(asked.lines, config_dirs))
     except JobFailed:  # told by sweepers that give up at the first failure
         code = 1
+    except (SystemExit, KeyboardInterrupt):  # told to stop
+        if executor is None:
+            Page(task.directory).write()
+        raise
     return int(code) if plan is not None else task.conclude()
 
 
@@ -125,11 +130,12 @@ class SweepTask:
         check_disk(plan.jobs, self.directory.path)
         check_room(self.executor, plan.jobs)
         jobs = start.add_jobs(self.directory, plan.jobs, self.provenance)
-        code = drive(self.directory, Listed(jobs), self.executor, self.asked.settings)
+        settings = self.asked.settings
+        code = drive(self.directory, Listed(jobs), self.executor, settings, last=False)
         if code in (130, 143):
             raise SystemExit(code)
         by_id = {job.id: job for job in jobs}
-        return [outcome(by_id[name], self.asked.settings) for name in plan.ids]
+        return [outcome(by_id[name], settings) for name in plan.ids]
 
     def conclude(self) -> int:
         """Sum up a sweep that another plugin has run; gives the exit code."""
@@ -139,6 +145,7 @@ class SweepTask:
         rows = board.rows(jobs)
         display = Display(self.asked.name, settings.objectives[0])
         display.conclude(rows, 0, board.best(rows), self.directory.path)
+        sum_up(self.directory, display)
         return int(any(job.state == "failed" for job in jobs))
 
 

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from truesweep.jobs.parts import make
+from truesweep.record.wandb import WandbLogger
 from truesweep.report import compare, write_report
 from truesweep.report.comparison import Comparison
 from truesweep.report.findings import Finding, findings
 from truesweep.report.varying import setting
 from truesweep.sweeps.directory import SweepDirectory
+from truesweep.sweeps.display import Display
+from truesweep.sweeps.job import Job
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +42,11 @@ class Page:
         """Write it again if it is time."""
         if time.monotonic() < self._due or (self._thread and self._thread.is_alive()):
             return
-        self._thread = threading.Thread(target=self._write, daemon=True)
+        self._thread = threading.Thread(target=self.write, daemon=True)
         self._thread.start()
 
-    def _write(self) -> None:
+    def write(self) -> None:
+        """Write it now."""
         began = time.monotonic()
         try:
             write_report(compare([self.sweep.path], None), self.sweep.report)
@@ -55,6 +59,18 @@ class Page:
         """Wait for a page that is being written."""
         if self._thread is not None:
             self._thread.join()
+
+
+def sum_up(sweep: SweepDirectory, display: Display) -> None:
+    """Say what was learned, here and on W&B; the jobs' figures stand, whatever comes of that."""
+    try:
+        found = [(finding.title, finding.text) for finding in conclude(sweep)]
+    except Exception as error:
+        log.exception("the sweep could not be summed up")
+        text = f"could not be summed up ({type(error).__name__}: {error}); the jobs are done"
+        display.event(text, important=True)
+    else:
+        display.findings(found, sweep.report)
 
 
 def conclude(sweep: SweepDirectory) -> list[Finding]:
@@ -87,15 +103,17 @@ def summarize_on_wandb(sweep: SweepDirectory, comparison: Comparison, found: lis
     config = jobs[0].run.read_config() if jobs else {}
     if not config.get("logger"):
         return
-    logger = make(
+    logger: Any = make(
         config,
         "logger",
         directory=sweep.path,
-        run_id=hashlib.sha256(f"{sweep.name} {jobs[0].id}".encode()).hexdigest()[:16],
+        run_id=_summary_id(sweep, jobs[0]),
         run_name=sweep.name,
         config={"sweeps": sweep.read()["sweeps"]},
         job={"sweep": sweep.name, "label": "summary", "type": "summary"},
     )
+    if not isinstance(logger, WandbLogger):
+        return
     columns = ["rank", "run", "state", *comparison.keys, comparison.objective.name]
     logger.log_table("ranking", columns, [_ranked(comparison, run) for run in comparison.runs])
     text = " ".join(one.text for one in found) or "No job has ended."
@@ -103,6 +121,12 @@ def summarize_on_wandb(sweep: SweepDirectory, comparison: Comparison, found: lis
     best = comparison.runs[0] if comparison.runs else None
     value = comparison.objective.of(best) if best else None
     logger.finish({f"best/{comparison.objective.name}": value, "findings": text})
+
+
+def _summary_id(sweep: SweepDirectory, first: Job) -> str:
+    """W&B's id of a sweep's summary, which belongs to this directory as its first job's does."""
+    own = first.run.status.get("wandb_id", first.id)
+    return hashlib.sha256(f"{sweep.name} {own}".encode()).hexdigest()[:16]
 
 
 def _ranked(comparison: Comparison, run: Any) -> list[Any]:

@@ -1,6 +1,5 @@
 """Runs the jobs of a sweep to their end, whatever becomes of single ones, or of the driver."""
 
-import logging
 import signal
 import threading
 import time
@@ -11,7 +10,7 @@ from datetime import datetime
 from types import FrameType
 from typing import Any
 
-from truesweep.sweeps.closing import Page, conclude
+from truesweep.sweeps.closing import Page, sum_up
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.display import Display, duration, first_line, number, short
 from truesweep.sweeps.executor import BUSY, Executor
@@ -20,8 +19,6 @@ from truesweep.sweeps.job import Job
 from truesweep.sweeps.progress import Board
 from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.source import ENDED, JobSource, Listed
-
-log = logging.getLogger(__name__)
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 SECONDS_PER_LOOK = 0.5
@@ -36,6 +33,7 @@ def drive(
     executor: Executor,
     settings: Sweep,
     display: Display | None = None,
+    last: bool = True,
 ) -> int:
     """Run what a source gives out, until it is exhausted.
 
@@ -45,6 +43,7 @@ def drive(
         executor: What runs them.
         settings: Retries, budget, and what ends the sweep early.
         display: Shows how it goes.
+        last: Whether this ends the sweep, which is then summed up.
 
     Returns:
         The exit code: 0 all done, 1 a job failed after its retries, 130 interrupted, 143 preempted.
@@ -54,7 +53,10 @@ def drive(
     """
     display = display or Display(sweep.name, settings.objectives[0])
     driver = Driver(sweep, source, executor, settings, display)
-    return driver.run()
+    code = driver.run()
+    if last and code not in (130, 143):
+        sum_up(sweep, display)
+    return code
 
 
 class Driver:
@@ -280,25 +282,14 @@ class Driver:
         self._draw()
 
     def _conclude(self) -> int:
-        """Say what came of it, and what to type next; gives the exit code."""
+        """Say what came of the jobs, and what to type next; gives the exit code."""
         rows = self.board.rows(self._jobs)
         self.display.conclude(rows, self._planned(), self.board.best(rows), self.sweep.path)
         self._page.finish()
         if self.signum:
+            self._page.write()
             return 130 if self.signum == signal.SIGINT else 143
-        self._sum_up()
         return int(any(row.state == "failed" for row in rows))
-
-    def _sum_up(self) -> None:
-        """Say what was learned; the jobs' figures stand, whatever comes of that."""
-        try:
-            found = [(finding.title, finding.text) for finding in conclude(self.sweep)]
-        except Exception as error:
-            log.exception("the sweep could not be summed up")
-            text = f"could not be summed up ({type(error).__name__}: {error}); the jobs are done"
-            self.display.event(text, important=True)
-        else:
-            self.display.findings(found, self.sweep.report)
 
 
 def _last_sign(job: Job) -> float:
