@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 
 from truesweep.errors import ConfigError
+from truesweep.jobs.directory import RunDirectory
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.job import Job
+from truesweep.sweeps.progress import Board, counts
 from truesweep.sweeps.settings import Sweep
 
 
@@ -61,6 +63,64 @@ def test_what_was_asked_is_kept_once(sweep: SweepDirectory) -> None:
     assert record["asked"][0]["config_dirs"] == [str(Path("mine").absolute())]
     assert sweep.settings == Sweep(retries=2)
     assert sweep.launcher == {"slots": 1}
+
+
+def test_a_repeated_command_is_the_latest(sweep: SweepDirectory) -> None:
+    for overrides in (["a=1,2"], ["a=1,2,3"], ["a=1,2"]):
+        sweep.ask(overrides, [], Sweep(), {}, ["x"])
+    assert [one["overrides"] for one in sweep.read()["asked"]] == [["a=1,2,3"], ["a=1,2"]]
+
+
+def test_planned_jobs_count_before_they_have_directories(sweep: SweepDirectory) -> None:
+    here = add(sweep, 0.1)
+    sweep.ask(["lr=0.1,0.2"], [], Sweep(), {}, [here.id, "b"])
+    sweep.ask(["lr=0.1,0.2,0.3"], [], Sweep(), {}, [here.id, "b", "c"])
+    assert [sweep.missing(one) for one in sweep.read()["asked"]] == [{"b"}, {"b", "c"}]
+    assert sweep.planned == 3
+    sweep.ask(["search"], [], Sweep(method="search", jobs=7), {})
+    assert sweep.planned == 7
+
+
+def test_two_drivers_make_the_same_job_at_once(
+    sweep: SweepDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, find = add(sweep, 0.1, number=1), SweepDirectory.find
+    looked: list[bool] = []
+
+    def late(self: SweepDirectory, config: dict[str, Any]) -> RunDirectory | None:
+        looked.append(True)
+        return find(self, config) if len(looked) > 1 else None  # not there yet, a moment ago
+
+    monkeypatch.setattr(SweepDirectory, "find", late)
+    assert add(sweep, 0.1, number=2) == first
+    assert first.run.job["number"] == 1
+
+
+@pytest.mark.parametrize("name", ["status.json", "results.json", "job.json", "config.yaml"])
+def test_a_job_with_a_damaged_file_is_broken(sweep: SweepDirectory, name: str) -> None:
+    broken, whole = add(sweep, 0.1), add(sweep, 0.2, number=1)
+    (broken.run.path / name).write_text("")
+    assert {job.id: job.state for job in sweep.jobs()} == {broken.id: "broken", whole.id: "queued"}
+    assert name in (broken.error or "")
+    rows = Board("val/loss", "min").rows(sweep.jobs())
+    assert counts(rows, 0) == "2 jobs: 1 broken, 1 queued"
+    sweep.write_jobs(sweep.jobs(), Sweep())
+    assert sorted(row["state"] for row in sweep.read_jobs()) == ["broken", "queued"]
+
+
+def test_what_a_job_was_asked_with_is_not_needed(sweep: SweepDirectory) -> None:
+    job = add(sweep, 0.1)
+    (job.run.path / "overrides.yaml").unlink()
+    sweep.write_jobs([job], Sweep())
+    assert [(row["state"], row["overrides"]) for row in sweep.read_jobs()] == [("queued", None)]
+
+
+@pytest.mark.parametrize("text", ["", "name: s", "a: [", "asked: []"])
+def test_a_damaged_record_of_what_was_asked_is_named(sweep: SweepDirectory, text: str) -> None:
+    sweep.path.mkdir(parents=True)
+    sweep.asked.write_text(text)
+    with pytest.raises(ConfigError, match=r"sweep\.yaml: "):
+        _ = sweep.settings
 
 
 def test_jobs_are_summed_up(sweep: SweepDirectory) -> None:

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from truesweep.record.files import write_json
+from truesweep.sweeps import driver
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.display import Display, most_telling
 from truesweep.sweeps.driver import drive
@@ -122,6 +123,66 @@ def test_failed_jobs_are_tried_again_and_then_listed(tmp_path: Path) -> None:
     assert told.count("it is tried again") == 3
     assert f"failed: {jobs[1].id}  j1: for a reason" in told
     assert [row["state"] for row in sweep.read_jobs()] == [job.state for job in jobs]
+
+
+def test_a_broken_job_leaves_the_others_alone(tmp_path: Path) -> None:
+    sweep, jobs = sweep_of(tmp_path, [1, 1, 1, 1])
+    jobs[0].run.begin()
+    (jobs[0].run.path / "status.json").write_text("")
+    jobs[1].run.config.write_text("")
+
+    class Spoils(Pretended):
+        def wait(self, timeout: float) -> list[tuple[Job, int]]:
+            ended = super().wait(timeout)
+            for job, _ in ended:
+                if job == jobs[2]:
+                    job.run.results.write_text("")
+            return ended
+
+    code, told = run(sweep, Spoils(slots=1))
+    assert code == 1
+    assert [job.state for job in jobs] == ["broken", "broken", "broken", "completed"]
+    assert "4 jobs: 1 completed, 3 broken" in told
+    for job, name in zip(jobs, ("status.json", "config.yaml", "results.json"), strict=False):
+        assert f"broken: {job.id}  {job.label}: {job.run.path / name}" in told
+
+
+def test_a_full_disk_ends_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep, jobs = sweep_of(tmp_path, [1, 1, 1])
+    monkeypatch.setattr(driver, "SECONDS_PER_SUMMARY", 0.0)
+    tried: list[int] = []
+    write = SweepDirectory.write_jobs
+
+    def full(self: SweepDirectory, jobs: list[Job], settings: Sweep) -> None:
+        tried.append(len(tried))
+        if len(tried) < 3:
+            raise OSError(28, "No space left on device")
+        write(self, jobs, settings)
+
+    monkeypatch.setattr(SweepDirectory, "write_jobs", full)
+    code, told = run(sweep, Pretended(slots=1))
+    assert code == 0
+    assert [job.state for job in jobs] == ["completed"] * 3
+    assert told.count("No space left") == 1
+    assert [row["state"] for row in sweep.read_jobs()] == ["completed"] * 3
+
+
+def test_a_job_whose_end_cannot_be_written_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep, _ = sweep_of(tmp_path, [1])
+
+    class Dies(Pretended):
+        def wait(self, timeout: float) -> list[tuple[Job, int]]:
+            return [(self._running.pop(0), 1)]
+
+    def full(*_: object) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(driver, "name_failure", full)
+    code, told = run(sweep, Dies(slots=1))
+    assert code == 1
+    assert "No space left" in told
 
 
 def test_fail_fast_stops_the_others(tmp_path: Path) -> None:

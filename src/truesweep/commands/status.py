@@ -7,7 +7,7 @@ from truesweep.jobs.directory import RunDirectory
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.display import Display, first_line
 from truesweep.sweeps.job import Job
-from truesweep.sweeps.progress import Board, Mode
+from truesweep.sweeps.progress import FAILED, Board, Mode
 
 
 def status(directory: Path) -> int:
@@ -25,8 +25,7 @@ def status(directory: Path) -> int:
 def _sweep(sweep: SweepDirectory) -> int:
     settings = sweep.settings
     objective, mode = next(iter(settings.modes.items()))
-    planned = (settings.jobs or 0) if settings.method == "search" else 0
-    _show(sweep.name, sweep.jobs(), objective, mode, planned)
+    _show(sweep.name, sweep.jobs(), objective, mode, sweep.planned)
     return 0
 
 
@@ -44,5 +43,5 @@ def _show(name: str, jobs: list[Job], objective: str, mode: Mode, planned: int) 
     rows = board.rows(jobs)
     display.table(rows, planned, board.best(rows))
     for row in rows:
-        if row.state == "failed":
+        if row.state in FAILED:
             display.console.print(f"{row.id}: {first_line(row.error)}", markup=False)

@@ -25,7 +25,7 @@ from truesweep.sweeps.foreign import JobFailed, JobRunner, Outcome, candidates, 
 from truesweep.sweeps.launchers import check_room, is_ours, make_executor
 from truesweep.sweeps.planned import check_disk, check_objectives
 from truesweep.sweeps.planning import SweepPlan, plan_candidates
-from truesweep.sweeps.progress import Board
+from truesweep.sweeps.progress import FAILED, Board
 from truesweep.sweeps.source import Listed
 
 
@@ -40,7 +40,7 @@ def sweep(overrides: Sequence[str], config_dirs: Sequence[Path], dry_run: bool) 
         raise ConfigError(f"--dry-run: only {sweeper['_target_']} itself knows what it will run")
     if dry_run:
         return 0
-    task = SweepTask(asked, plan, executor, start.record(asked, launcher))
+    task = SweepTask(asked, plan, executor, start.record(asked, launcher, plan))
     _settle(master, task.directory)
     plugin = Plugins.instance().instantiate_sweeper(
         hydra_context=HydraContext(asked.multirun.loader, Callbacks()),
@@ -146,7 +146,7 @@ class SweepTask:
         display = Display(self.asked.name, settings.objectives[0])
         display.conclude(rows, 0, board.best(rows), self.directory.path)
         sum_up(self.directory, display)
-        return int(any(job.state == "failed" for job in jobs))
+        return int(any(job.state in FAILED for job in jobs))
 
 
 class JobTask:

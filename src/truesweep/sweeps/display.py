@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from truesweep.sweeps.progress import DONE, Row, counts, seconds_left
+from truesweep.sweeps.progress import DONE, FAILED, Row, counts, seconds_left
 from truesweep.sweeps.source import ENDED
 
 STYLES = {
@@ -19,11 +19,12 @@ STYLES = {
     "completed": "green",
     "pruned": "yellow",
     "failed": "bold red",
+    "broken": "bold red",
     "preempted": "magenta",
     "interrupted": "magenta",
     "queued": "dim",
 }
-ORDER = ("running", "failed", "interrupted", "preempted", "pruned", "completed", "queued")
+ORDER = ("running", "failed", "broken", "interrupted", "preempted", "pruned", "completed", "queued")
 AROUND = 8
 """Lines of a terminal that are not for jobs: heading, frame, counts."""
 GAP = 2
@@ -88,8 +89,8 @@ class Display:
             lines.append(counts(rows, planned))
             lines += [_best(self.objective, best)] if best is not None else []
         for row in rows:
-            if row.state == "failed":
-                lines.append(f"failed: {row.id}  {row.label}: {first_line(row.error)}")
+            if row.state in FAILED:
+                lines.append(f"{row.state}: {row.id}  {row.label}: {first_line(row.error)}")
                 lines.append(f"        {short(path / row.id / 'logs')}")
         if any(row.state not in ENDED for row in rows):
             lines.append(f"to go on: truesweep resume {short(path)}")

@@ -15,8 +15,8 @@ from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.display import Display, duration, first_line, number, short
 from truesweep.sweeps.executor import BUSY, Executor
 from truesweep.sweeps.failure import name_failure, oom_kills
-from truesweep.sweeps.job import Job
-from truesweep.sweeps.progress import Board
+from truesweep.sweeps.job import UNREADABLE, Job
+from truesweep.sweeps.progress import FAILED, Board
 from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.source import ENDED, JobSource, Listed
 
@@ -80,26 +80,32 @@ class Driver:
         self.waiting: list[Job] = []
         self.elsewhere: list[Job] = []  # another driver runs them
         self.failures = Counter[str]()
-        self.given_up = 0
+        self.given_up: set[str] = set()
         self.started: dict[str, tuple[float, int]] = {}  # when, and the kernel's kills by then
         self.stalled: set[str] = set()
         self.signum = 0
         self._jobs: list[Job] = []
         self._summarized_at = 0.0
         self._changed = True
+        self._warned = False
         self._page = Page(sweep)
 
     def run(self) -> int:
         """Drive the sweep to its end."""
         if isinstance(self.source, Listed):  # known as a whole, so that the biggest can go first
             self.waiting.extend(iter(self.source.ask, None))
-        for job in self.waiting:
-            self.executor.check(job)
+        for job in list(self.waiting):
+            if job.state == "broken":
+                self.waiting.remove(job)
+                self._give_up(job, job.error or "")
+            else:
+                self.executor.check(job)
         with self._listening(), self.display:
             try:
                 while not self._over():
                     self._fill()
                     self._show()
+                    self._page.refresh()
                     for job, code in self.executor.wait(SECONDS_PER_LOOK):
                         self._settle(job, code)
                     self._look_after()
@@ -118,7 +124,7 @@ class Driver:
 
     @property
     def _failed_fast(self) -> bool:
-        return self.settings.fail_fast and self.given_up > 0
+        return self.settings.fail_fast and bool(self.given_up)
 
     def _over(self) -> bool:
         if self.signum or self._failed_fast:
@@ -132,12 +138,14 @@ class Driver:
         """Start all that there is room for, the biggest first."""
         while not self._closed and (job := self._next()) is not None:
             self.waiting.remove(job)
-            if job.state in ENDED:  # by another driver, a moment ago
+            if job.state == "broken":
+                self._give_up(job, job.error or "")
+            elif job.state in ENDED:  # by another driver, a moment ago
                 self._ended(job)
             elif job.state == "running" and not self.executor.takes_up(job):
                 self.elsewhere.append(job)
             elif self._failed_elsewhere(job):
-                self.given_up += 1
+                self.given_up.add(job.id)
             else:
                 self._start(job)
 
@@ -198,20 +206,29 @@ class Driver:
         self.display.event(f"{row.state:<10} {job.id}  {job.label}{value} in {seconds}")
 
     def _failed(self, job: Job, code: int) -> None:
+        error = first_line(self._name_failure(job, code))
+        self.failures[job.id] += 1
+        if self.failures[job.id] <= self.settings.retries:
+            self.waiting.append(job)
+            text = f"failed     {job.id}  {job.label}: {error}; it is tried again"
+            self.display.event(text, important=True)
+        else:
+            self._give_up(job, error)
+
+    def _name_failure(self, job: Job, code: int) -> str:
         kills = oom_kills() - self.started[job.id][1]
         minutes = self.settings.stall_minutes if job.id in self.stalled else None
         self.stalled.discard(job.id)
-        error = first_line(name_failure(job.run, code, minutes, kills))
-        self.failures[job.id] += 1
-        again = self.failures[job.id] <= self.settings.retries
-        if again:
-            self.waiting.append(job)
-        else:
-            self.given_up += 1
-            self.source.tell(job)
+        try:
+            return name_failure(job.run, code, minutes, kills)
+        except UNREADABLE as error:
+            return str(error)
+
+    def _give_up(self, job: Job, error: str) -> None:
+        self.given_up.add(job.id)
+        self.source.tell(job)
         log = "" if "(see " in error else f" (see {short(job.run.log(0))})"
-        then = "; it is tried again" if again else log
-        self.display.event(f"failed     {job.id}  {job.label}: {error}{then}", important=True)
+        self.display.event(f"failed     {job.id}  {job.label}: {error}{log}", important=True)
 
     # -- meanwhile ------------------------------------------------------------------------------
 
@@ -228,12 +245,21 @@ class Driver:
                 self.stalled.add(job.id)
                 self.executor.kill(job)
 
-    def _show(self) -> None:
-        """Bring the table and, every few seconds, `jobs.jsonl` up to date."""
-        if self._changed and time.time() - self._summarized_at > SECONDS_PER_SUMMARY:
-            self._summarize()
-        self._page.refresh()
-        self._draw()
+    def _show(self, now: bool = False) -> None:
+        """Bring the table and, every few seconds, `jobs.jsonl` up to date.
+
+        A disk that is full or away for a while ends no job.
+        """
+        due = time.time() - self._summarized_at > SECONDS_PER_SUMMARY
+        try:
+            if now or (self._changed and due):
+                self._summarize()
+            self._draw()
+        except OSError as error:
+            if not self._warned:
+                text = f"{short(self.sweep.path)} cannot be kept up to date: {error}; trying again"
+                self.display.event(text, important=True)
+            self._warned = True
 
     def _draw(self) -> None:
         if self.display.console.is_terminal:
@@ -241,9 +267,9 @@ class Driver:
             self.display.show(rows, self._planned(), self.board.best(rows))
 
     def _summarize(self) -> None:
+        self._summarized_at = time.time()
         self._jobs = self.sweep.jobs()
         self.sweep.write_jobs(self._jobs, self.settings)
-        self._summarized_at = time.time()
         self._changed = False
 
     def _planned(self) -> int:
@@ -278,18 +304,18 @@ class Driver:
             text = f"stopping {number} job{'s' * (number > 1)}, which save first{hint}"
             self.display.event(text, important=True)
             self.executor.stop(self.signum or signal.SIGTERM)
-        self._summarize()
-        self._draw()
+        self._show(now=True)
 
     def _conclude(self) -> int:
         """Say what came of the jobs, and what to type next; gives the exit code."""
         rows = self.board.rows(self._jobs)
+        lost = {row.id for row in rows if row.id in self.given_up and row.state not in ENDED}
         self.display.conclude(rows, self._planned(), self.board.best(rows), self.sweep.path)
         self._page.finish()
         if self.signum:
             self._page.write()
             return 130 if self.signum == signal.SIGINT else 143
-        return int(any(row.state == "failed" for row in rows))
+        return int(any(row.state in FAILED or row.id in lost for row in rows))
 
 
 def _last_sign(job: Job) -> float:

@@ -123,7 +123,7 @@ def candidates(
 def outcome(job: Job, settings: Sweep) -> Outcome:
     """How a job ended."""
     if job.state not in ENDED:
-        return Outcome(None, JobFailed(f"{job.label}: {job.run.status.get('error')}"))
+        return Outcome(None, JobFailed(f"{job.label}: {job.error}"))
     values = [job.objective(name, mode) for name, mode in settings.modes.items()]
     return Outcome(values[0] if len(values) == 1 else tuple(values), None)
 

@@ -4,11 +4,11 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from truesweep.errors import DataError
+from truesweep.errors import UserError
 from truesweep.jobs.directory import RunDirectory
 from truesweep.record.rows import read
 
-UNREADABLE = (OSError, DataError)
+UNREADABLE = (OSError, UserError)
 """What reading a run's files raises if they are empty, damaged, or not to be had."""
 
 

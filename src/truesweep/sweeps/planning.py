@@ -1,8 +1,10 @@
 """From points to jobs that are known to start: everything is checked before job 0."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import chdir
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from truesweep.config import check, check_across
@@ -92,6 +94,8 @@ def plan_candidates(
 class JobMaker:
     """Makes the jobs of a search one by one; what they share is composed and built once.
 
+    Relative paths are relative to the folder in which it was made.
+
     Args:
         asked: The sweep.
         sweep: Its directory.
@@ -102,6 +106,7 @@ class JobMaker:
         self._asked = asked
         self._sweep = sweep
         self._provenance = provenance
+        self._folder = Path.cwd()
         self._composer = asked.composer()
         self._planner = Planner()
 
@@ -113,7 +118,8 @@ class JobMaker:
         """
         several = self._asked.settings.seeds != 1
         candidate = _candidate(self._composer, point, seed if several else None)
-        job = _plan(self._planner, _check(candidate, self._asked.name))
+        with chdir(self._folder):
+            job = _plan(self._planner, _check(candidate, self._asked.name))
         number = sum(1 for _ in self._sweep.path.glob("*/config.yaml"))
         return job.add_to(self._sweep, number, self._provenance, trial)
 

@@ -137,7 +137,12 @@ def _not_started(run: RunDirectory, error: UserError) -> int:
 
 
 def _settle_in(run: RunDirectory, environment: dict[str, str], cores: frozenset[int]) -> None:
-    """Own environment, cores, folder and log."""
+    """Own log, environment, cores and folder."""
+    run.log(0).parent.mkdir(exist_ok=True)
+    log = os.open(run.log(0), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((nothing, 0), (log, 1), (log, 2)):
+        os.dup2(source, target)
     os.environ.clear()
     os.environ.update(environment)
     if cores and hasattr(os, "sched_setaffinity"):
@@ -146,7 +151,3 @@ def _settle_in(run: RunDirectory, environment: dict[str, str], cores: frozenset[
     started_in = Path(run.read_provenance().get("directory", "."))
     if started_in.is_dir():
         os.chdir(started_in)  # what relative paths in the configuration are relative to
-    log = os.open(run.log(0), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for source, target in ((nothing, 0), (log, 1), (log, 2)):
-        os.dup2(source, target)

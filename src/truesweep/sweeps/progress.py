@@ -11,9 +11,10 @@ from typing import Any, Literal
 
 from truesweep.jobs.directory import RunDirectory
 from truesweep.record.rows import read
-from truesweep.sweeps.job import Job
+from truesweep.sweeps.job import UNREADABLE, Job
 
-DONE = ("completed", "pruned", "failed")
+FAILED = ("failed", "broken")
+DONE = ("completed", "pruned", *FAILED)
 """States in which a job takes no more time."""
 Mode = Literal["min", "max"]
 
@@ -33,7 +34,7 @@ class Row:
         seconds: From its start to its end, or until now.
         left: Seconds of training left, where known.
         ended: When it ended, seconds since 1970; 0 before.
-        error: Why it failed.
+        error: Why it failed, or cannot be read.
     """
 
     id: str
@@ -80,13 +81,19 @@ class Board:
     def _row(self, job: Job, running: bool) -> Row:
         changed = (_changed(job.run.path / "status.json"), _changed(job.run.metrics))
         known = self._rows.get(job.id)
-        if known and known[0] == changed and known[1].state in (*DONE, "queued", "preempted"):
+        settled = known and known[1].state not in ("running", "interrupted", "broken")
+        if known and settled and known[0] == changed:
             return known[1]
-        row = self._read(job, running)
+        try:
+            row = self._read(job, running)
+        except UNREADABLE as error:
+            row = _broken(job, str(error))
         self._rows[job.id] = changed, row
         return row
 
     def _read(self, job: Job, running: bool) -> Row:
+        if (problem := job.problem) is not None:
+            return _broken(job, problem)
         status = job.run.status
         state = "running" if running and status.get("state") == "running" else job.state
         latest = _latest(job.run.metrics) if state != "queued" else {}
@@ -129,10 +136,23 @@ def counts(rows: Sequence[Row], planned: int) -> str:
     """How many jobs are in which state, such as `24 jobs: 3 completed, 2 running, 19 queued`."""
     by_state = Counter(row.state for row in rows)
     by_state["queued"] += max(planned - len(rows), 0)
-    order = ("completed", "pruned", "failed", "running", "preempted", "interrupted", "queued")
+    order = (
+        "completed",
+        "pruned",
+        "failed",
+        "broken",
+        "running",
+        "preempted",
+        "interrupted",
+        "queued",
+    )
     parts = [f"{by_state[state]} {state}" for state in order if by_state[state]]
     number = by_state.total()
     return f"{number} job{'s' * (number != 1)}: " + ", ".join(parts)
+
+
+def _broken(job: Job, problem: str) -> Row:
+    return Row(job.id, job.label, "broken", 0, None, None, None, 0.0, None, 0.0, problem)
 
 
 def _left(step: int, total: int | None, latest: dict[str, Any]) -> float | None:

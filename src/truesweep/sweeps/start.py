@@ -55,9 +55,7 @@ def add_jobs(
     return added
 
 
-def record(
-    asked: Asked, launcher: Mapping[str, Any], plan: SweepPlan | None = None
-) -> SweepDirectory:
+def record(asked: Asked, launcher: Mapping[str, Any], plan: SweepPlan | None) -> SweepDirectory:
     """Note in a sweep's directory what was asked and is planned: it can be resumed from there.
 
     Args:
