@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-# One of two ranks: the store's file, its rank, the hash of its configuration.
+# One of two ranks: the store's file, its rank, its hash.
 RANK = """
 import sys
 from types import SimpleNamespace
@@ -32,4 +32,4 @@ def test_ranks_with_different_configurations_refuse(
     errors = [rank.communicate(timeout=120)[1] for rank in ranks]
     assert [rank.returncode for rank in ranks] == codes, errors
     if codes == [1, 1]:
-        assert all("different configurations (rank 0: aaa" in error for error in errors)
+        assert all("different configurations or data (rank 0: aaa" in error for error in errors)

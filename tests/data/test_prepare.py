@@ -75,7 +75,7 @@ def test_what_a_run_records(prepared: Callable[..., Any]) -> None:
         "longest": 2,
         "truncated": 0,
     }
-    assert data.origin == {"from": "memory"}
+    assert data.origin == {"from": "memory", "fingerprint": data.fingerprint}
     assert len(data.fingerprint) == 64
     assert set(data.bytes_per_target) == set(data.datasets) == {"train", "val", "test"}
     assert data.classes == len(data.tokenizer) == 8

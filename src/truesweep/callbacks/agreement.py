@@ -5,10 +5,10 @@ import torch.distributed as dist
 
 
 class SameConfiguration(pl.Callback):
-    """Compares the configuration's hash over all ranks before the first step.
+    """Compares a hash over all ranks before the first step.
 
     Args:
-        fingerprint: The hash of this rank's configuration.
+        fingerprint: The hash of this rank's configuration and data.
     """
 
     def __init__(self, fingerprint: str) -> None:
@@ -18,7 +18,7 @@ class SameConfiguration(pl.Callback):
         """Refuse to differ.
 
         Raises:
-            RuntimeError: The ranks hold different configurations.
+            RuntimeError: The ranks hold different configurations or data.
         """
         if trainer.world_size == 1:
             return
@@ -26,4 +26,4 @@ class SameConfiguration(pl.Callback):
         dist.all_gather_object(hashes, self.fingerprint)
         if len(set(hashes)) > 1:
             listed = ", ".join(f"rank {r}: {h[:12]}" for r, h in enumerate(hashes))
-            raise RuntimeError(f"the ranks hold different configurations ({listed})")
+            raise RuntimeError(f"the ranks hold different configurations or data ({listed})")

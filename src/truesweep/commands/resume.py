@@ -11,7 +11,9 @@ from truesweep.commands.sweep_resume import resume_sweep
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.extend import change
 from truesweep.jobs.launch import launch
+from truesweep.jobs.parts import prepare_data
 from truesweep.jobs.rank import newest_checkpoint
+from truesweep.jobs.same_data import check_same_data
 from truesweep.sweeps.directory import SweepDirectory
 
 
@@ -30,6 +32,7 @@ def resume(directory: Path, overrides: Sequence[str] = ()) -> int:
         out.print(f"{directory} is complete{unchanged}; nothing to do.", markup=False)
         show_result(run, 0)
         return 0
+    check_same_data(run, prepare_data(run.read_config())[1])
     if checkpoint is None:
         out.print("It was stopped before its first checkpoint: starting from the beginning")
     else:

@@ -36,7 +36,7 @@ class Prepared:
             `tokens` without special ones, `unknown` among them, `bytes` (UTF-8), `longest` in
             tokens, and `truncated` samples.
         fingerprint: Hash of the content of all splits.
-        origin: Where the data came from, for the run's provenance.
+        origin: Where the data came from, and their fingerprint, for the run's provenance.
     """
 
     kind: Kind
@@ -112,7 +112,7 @@ def prepare(
             s: _stats(datasets[s], samples[s], encoded.tokens[s], kind, unknown) for s in SPLITS
         },
         fingerprint=splits.fingerprint,
-        origin=splits.origin,
+        origin={**splits.origin, "fingerprint": splits.fingerprint},
     )
 
 

@@ -10,7 +10,8 @@ from truesweep.config.update import update
 from truesweep.errors import ConfigError
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.parts import SUPPLIED, make
-from truesweep.jobs.plan import one_limit, plan_config
+from truesweep.jobs.plan import Plan, one_limit, plan_config
+from truesweep.jobs.same_data import check_same_data
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.record.files import write_atomic, write_json
 
@@ -42,7 +43,8 @@ def change(run: RunDirectory, overrides: Sequence[str]) -> list[str]:
         What the change means, in sentences; none for a finished run that stays as it is.
 
     Raises:
-        ConfigError: A key would make another experiment of it, or the new length is too short.
+        ConfigError: A key would make another experiment of it, the new length is too short, or the
+            data are not those that it began with.
     """
     before = run.read_config()
     after = check(update(before, [*one_limit(overrides), *overrides]), supplied=SUPPLIED)
@@ -50,10 +52,12 @@ def change(run: RunDirectory, overrides: Sequence[str]) -> list[str]:
     check_across(after)
     if after == before:
         return []
-    said = _what_is_left(run, before, after)
+    plan = plan_config(after, [])
+    said = _what_is_left(run, before, plan)
     completed = run.status.get("state") == "completed"
     if completed and not said:
         return []
+    check_same_data(run, plan.prepared)
     with run.claim():
         _remember(run, redact_overrides(overrides))
         if completed:
@@ -75,9 +79,8 @@ def _refuse_others(overrides: Sequence[str]) -> None:
             )
 
 
-def _what_is_left(run: RunDirectory, before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+def _what_is_left(run: RunDirectory, before: dict[str, Any], plan: Plan) -> list[str]:
     """Check that there is more to train, if anything about that changes, and say what."""
-    plan = plan_config(after, [])
     trainer: TrainerSettings = make(before, "trainer")
     old, new = trainer.total_steps(plan.steps_per_epoch), plan.total_steps
     done = int(run.status.get("saved_step") or 0)
@@ -88,8 +91,8 @@ def _what_is_left(run: RunDirectory, before: dict[str, Any], after: dict[str, An
         )
     stopped_early = completed and done < old and _patience(before) is not None
     return [
-        *(_more_patience(before, after, done, longer=old != new) if stopped_early else []),
-        *(_new_schedule(after, done, old, new) if old != new else []),
+        *(_more_patience(before, plan.config, done, longer=old != new) if stopped_early else []),
+        *(_new_schedule(plan.config, done, old, new) if old != new else []),
     ]
 
 

@@ -1,6 +1,7 @@
 """What one rank of a job does, from the frozen configuration to the final figures."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from truesweep.jobs.logs import logs
 from truesweep.jobs.mirrors import conclude, make_mirror, warn
 from truesweep.jobs.parts import Parts, build, make
 from truesweep.jobs.results import collect_results, standard_errors
+from truesweep.jobs.same_data import check_same_data
 from truesweep.record.checkpoints import CheckpointFiles
 from truesweep.record.files import verify_checksum, write_json
 from truesweep.record.metrics import MetricsFile
@@ -50,6 +52,7 @@ def run_rank(directory: str, resume: bool = False) -> None:
     Raises:
         Stopped: A signal asked for it; everything is saved.
         Pruned: The search that the run belongs to asked for it.
+        ConfigError: The data are not those that the run began with.
     """
     run, rank = RunDirectory(Path(directory)), int(os.environ.get("RANK", "0"))
     with logs(run, rank), stoppable():
@@ -57,10 +60,10 @@ def run_rank(directory: str, resume: bool = False) -> None:
         mirror = make_mirror(run, config)
         try:
             parts = build(config, run.largest_micro_batch)
+            check_same_data(run, parts.prepared)
             use_processor(parts)
             job = Job(run, config, parts, mirror)
-            job.fit(resume)
-            job.score()
+            job.carry_out(resume)
         except BaseException as error:
             if isinstance(error, OutOfMemory):
                 write_json(run.memory, {"micro_batch_size": error.micro_batch_size})
@@ -106,6 +109,16 @@ class Job:
             self.run.write_scores("val", self.parts.task.sample_scores["val"])
         else:
             self.run.update_status(step=step, saved_step=step)
+
+    def carry_out(self, resume: bool) -> None:
+        """Train, go on training, and score; of a training that was given up, keep the verdict."""
+        try:
+            self.fit(resume)
+            self.score()
+        except DivergedError as error:
+            if self.trainer.is_global_zero:
+                self.run.update_status(verdict=self._diverged(error).to_dict())
+            raise
 
     def fit(self, resume: bool) -> None:
         """Train to the end, from the start or from a checkpoint, which may be that of the end."""
@@ -164,6 +177,13 @@ class Job:
             baseline=baselines(self.parts.prepared, "val").get("baseline/val/loss"),
         )
 
+    def _diverged(self, error: DivergedError) -> Verdict:
+        """The verdict on a training that was given up, which may be before a row shows why."""
+        verdict = self._verdict()
+        if verdict.kind == "diverged":
+            return verdict
+        return replace(verdict, kind="diverged", text=f"Diverged: {error}", forecasts=())
+
     def _mirror_end(self, results: dict[str, Any], tables: Tables, verdict: Verdict) -> None:
         for name, (columns, rows) in tables.items():
             self.mirror.log_table(name, columns, rows)
@@ -185,7 +205,7 @@ class Job:
             self.parts.trainer.validate_every(self.parts.data.steps_per_epoch), steps
         )
         return [
-            SameConfiguration(fingerprint(self.config)),
+            SameConfiguration(self._fingerprint()),
             TakeUp(self.metrics),
             StopAfter(steps),
             Preemption(self.checkpoint, validation),
@@ -195,6 +215,10 @@ class Job:
             Heartbeat(lambda step: self.run.update_status(step=step)),
             self.checkpoint,
         ]
+
+    def _fingerprint(self) -> str:
+        """Of all that this rank's training follows from."""
+        return fingerprint({"config": self.config, "data": self.parts.prepared.fingerprint})
 
     def _pruning(self) -> list[pl.Callback]:
         """What reports to the search that this run belongs to, if that prunes."""

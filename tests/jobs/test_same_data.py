@@ -1,0 +1,77 @@
+"""A run is trained on the data that it began with, by all of its ranks."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.commands.conftest import SMALL, data
+from truesweep.callbacks import SameConfiguration
+from truesweep.commands.resume import resume
+from truesweep.commands.train import create_run
+from truesweep.errors import ConfigError
+from truesweep.jobs.directory import RunDirectory
+from truesweep.jobs.launch import launch
+from truesweep.jobs.parts import build
+from truesweep.jobs.plan import plan
+from truesweep.jobs.rank import Job
+from truesweep.jobs.same_data import changed_data, check_same_data
+
+__all__ = ["data"]
+
+
+@pytest.fixture
+def run(data: dict[str, list[str]], workplace: Path) -> RunDirectory:
+    """A run that was not started yet."""
+    return create_run(plan([*data["translation"], *SMALL, "name=x"]), Path("outputs/x/1"))
+
+
+def write_other(file: Path) -> None:
+    lines = file.read_text().splitlines()
+    file.write_text("\n".join([*lines[1:], lines[0]]) + "\n")
+
+
+def test_other_data_are_refused_and_the_old_ones_are_not(
+    run: RunDirectory, workplace: Path
+) -> None:
+    file = workplace / "pairs.en"
+    text = file.read_text()
+    write_other(file)
+    run.update_status(state="preempted")
+    before = {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
+    for overrides in ([], ["trainer.threads=2"], ["trainer.max_steps=20"]):
+        with pytest.raises(ConfigError, match=r"^data\.train \(pairs\.en\): the data have changed"):
+            resume(run.path, overrides)
+    assert before == {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
+    file.write_text(text)
+    check_same_data(run, build(run.read_config()).prepared)
+
+
+def test_a_job_that_is_started_late_refuses_other_data(run: RunDirectory, workplace: Path) -> None:
+    write_other(workplace / "pairs.en")
+    assert launch(run) == 1
+    assert "the data have changed since 1 began" in run.status["error"]
+
+
+def test_a_run_that_kept_no_fingerprint_passes(run: RunDirectory, workplace: Path) -> None:
+    write_other(workplace / "pairs.en")
+    prepared = build(run.read_config()).prepared
+    assert changed_data(run, prepared)
+    provenance = run.read_provenance()
+    del provenance["data"]["fingerprint"]
+    (run.path / "provenance.json").write_text(json.dumps(provenance))
+    assert not changed_data(run, prepared)
+
+
+def test_ranks_compare_their_data(run: RunDirectory, workplace: Path) -> None:
+    def compared() -> str:
+        config = run.read_config()
+        job = Job(run, config, build(config), mirror=None)
+        callbacks = job.trainer.callbacks  # type: ignore[attr-defined]
+        (found,) = (c.fingerprint for c in callbacks if isinstance(c, SameConfiguration))
+        return str(found)
+
+    first = compared()
+    assert compared() == first
+    write_other(workplace / "pairs.en")
+    assert compared() != first
