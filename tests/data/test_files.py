@@ -207,6 +207,13 @@ def test_the_fingerprint_tells_splits_apart() -> None:
     assert first.fingerprint != second.fingerprint
 
 
+def test_provenance_has_a_hash_of_each_split() -> None:
+    a, b = write("a.txt", "a"), write("b.txt", "b")
+    hashes = Files(train=a, val=b, test=a).load("text").origin["fingerprints"]
+    assert hashes["train"] == hashes["test"] != hashes["val"]
+    assert list(hashes) == ["train", "val", "test"]
+
+
 def test_provenance_names_each_file_with_its_digest() -> None:
     name = write("a.txt", "abc")
     assert same(name).load("text").origin["files"]["val"] == [

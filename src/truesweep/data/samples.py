@@ -58,7 +58,7 @@ class Splits:
     ) -> "Splits":
         """Gather three splits and take their fingerprint."""
         parts = list(train), list(val), list(test)
-        return cls(*parts, kind=kind, fingerprint=_fingerprint(parts), origin=origin)
+        return cls(*parts, kind=kind, fingerprint=hash_splits(parts), origin=origin)
 
 
 def content(sample: Sample) -> bytes:
@@ -72,7 +72,8 @@ def content(sample: Sample) -> bytes:
     return b"%d:%b%b" % (len(head), head, second.encode())
 
 
-def _fingerprint(parts: Iterable[list[Sample]]) -> str:
+def hash_splits(parts: Iterable[list[Sample]]) -> str:
+    """SHA-256 (hexadecimal) over the content of samples, order and division included."""
     digest = hashlib.sha256()
     for samples in parts:
         digest.update(b"%d\n" % len(samples))

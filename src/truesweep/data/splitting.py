@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from truesweep.data.samples import Kind, Labelled, Pair, Sample, Splits
+from truesweep.data.samples import Kind, Labelled, Pair, Sample, Splits, hash_splits
 from truesweep.data.source import Source
 from truesweep.errors import ConfigError, DataError
 
@@ -66,7 +66,7 @@ def lines(text: str) -> list[str]:
 
 
 def complete(kind: Kind, parts: Parts, origin: dict[str, Any]) -> Splits:
-    """Make `Splits` of three parts, none of which may be empty.
+    """Make `Splits` of three parts, none of which may be empty; each adds its hash to the origin.
 
     Raises:
         DataError: A part is empty: too few samples for the share that was split off.
@@ -78,6 +78,8 @@ def complete(kind: Kind, parts: Parts, origin: dict[str, Any]) -> Splits:
                 "by content hash needs more of them, or another data.val_fraction=… and "
                 "data.test_fraction=…; or name a split of its own."
             )
+    hashes = {name: hash_splits([parts[name]]) for name in ("train", "val", "test")}
+    origin = {**origin, "fingerprints": hashes}
     return Splits.of(kind, parts["train"], parts["val"], parts["test"], origin)
 
 
