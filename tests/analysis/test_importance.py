@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -5,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.analysis.outcomes import outcome
-from truesweep.analysis.importance import importance
+from truesweep.analysis.importance import Importance, importance
 from truesweep.analysis.outcomes import Outcome
 
 
@@ -42,8 +43,9 @@ def test_a_diverged_point_does_not_decide_alone() -> None:
 
 
 def test_seeds_of_a_point_count_once() -> None:
-    jobs = [outcome(float(k + s), varies={"k": k}, seed=s) for k in (0, 1, 2) for s in (-1, 1)]
-    assert importance(jobs, "loss").shares == {"k": 1.0}
+    points = [outcome(float(k + 2 * j), varies={"k": k, "j": j}) for k in (0, 1) for j in (0, 1, 2)]
+    seeds = [replace(one, seed=seed) for one in points for seed in (1, 2)]
+    assert importance(seeds, "loss").shares == importance(points, "loss").shares
 
 
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])
@@ -94,5 +96,92 @@ def test_too_few_points_say_so() -> None:
     found = importance(scattered, "loss")
     assert (found.shares, found.method) == ({}, "none")
     assert "8 points of no full grid" in found.notes[0]
-    alike = [outcome(1.0, varies={"k": k}) for k in range(4)]
+    alike = grid(lambda a, b: 1.0, a=[1, 2], b=[1, 2])
     assert importance(alike, "loss").notes == ["All points have the same objective."]
+
+
+def test_one_key_has_no_importance() -> None:
+    found = importance([outcome(float(k), varies={"k": k}) for k in range(3)], "loss")
+    assert (found.shares, found.notes) == ({}, ["Only k varied: it has no rival."])
+
+
+def test_keys_that_determine_each_other_are_one() -> None:
+    points = grid(lambda a, b: a + 0.5 * b, a=[1, 2, 3], b=[1, 2])
+    zipped = [replace(one, varies={**one.varies, "w": 10 - one.varies["a"]}) for one in points]
+    found = importance(zipped, "loss")
+    assert found.method == "grid"
+    assert found.shares == {
+        "a + w": pytest.approx(importance(points, "loss").shares["a"]),
+        "b": pytest.approx(importance(points, "loss").shares["b"]),
+    }
+    draw = np.random.default_rng(0)
+    rates = draw.uniform(size=(40, 2))  # all values are their keys' own, and yet two keys
+    free = [outcome(float(a), varies={"a": float(a), "b": float(b)}) for a, b in rates]
+    assert list(importance(free, "loss").shares) == ["a", "b"]
+    tied = [outcome(float(a), varies={"a": float(a), "b": float(a) / 10}) for a, _ in rates]
+    assert importance(tied, "loss").notes == ["Only a + b varied: it has no rival."]
+
+
+AXES: dict[str, list[Any]] = {"lr": [1, 2, 3], "batch": [16, 32], "depth": [2, 4], "epochs": [1, 2]}
+
+
+def clear(found: Importance) -> set[str]:
+    return {key for key, share in found.shares.items() if share > found.noise[key]}
+
+
+def scattered(draw: np.random.Generator) -> list[Outcome]:
+    keys = {"lr": draw.uniform(size=24), "decay": draw.uniform(size=24)}
+    return [
+        outcome(float(draw.normal()), varies={key: float(v[i]) for key, v in keys.items()})
+        for i in range(24)
+    ]
+
+
+@pytest.mark.parametrize(
+    "sweep",
+    [
+        lambda draw: grid(lambda **_: draw.normal(), **AXES),
+        lambda draw: grid(lambda **_: draw.normal(), **AXES)[2:-2],
+        lambda draw: grid(lambda a, b: draw.normal(), a=[1, 2], b=[1, 2]),
+        lambda draw: repeated(draw, 0.0),
+        scattered,
+    ],
+    ids=["grid", "holed grid", "2 x 2", "seeds", "search"],
+)
+def test_noise_alone_seldom_looks_like_a_key(sweep: Any) -> None:
+    found = [importance(sweep(np.random.default_rng(i)), "loss") for i in range(60)]
+    assert sum(bool(clear(one)) for one in found) <= 8  # of 3 expected; more in 1 of 200 cases
+    quiet = next(one for one in found if not clear(one))
+    assert "No key is distinguishable" in quiet.notes[-1]
+
+
+def repeated(draw: np.random.Generator, effect: float) -> list[Outcome]:
+    points = grid(lambda lr, batch, depth, epochs: effect * depth, **AXES)
+    return [
+        outcome(one.value("loss") + draw.normal(), varies=one.varies, seed=seed)
+        for one in points
+        for seed in range(3)
+    ]
+
+
+def test_what_matters_is_told_from_noise_whatever_else_matters() -> None:
+    found = []
+    for i in range(20):
+        noise = np.random.default_rng(i).normal(0, 0.5, 24)
+        points = grid(lambda lr, batch, depth, epochs: 9 * depth + 2 * epochs, **AXES)
+        values = [one.value("loss") + n for one, n in zip(points, noise, strict=True)]
+        jobs = [outcome(v, varies=one.varies) for v, one in zip(values, points, strict=True)]
+        found.append(importance(jobs, "loss"))
+    assert all(clear(one) >= {"depth", "epochs"} for one in found)
+    assert sum(clear(one) == {"depth", "epochs"} for one in found) >= 16
+    assert found[1].shares["epochs"] < 0.05
+    assert "2 of 4 keys are not" in found[1].notes[-1]
+
+
+def test_seeds_take_their_noise_off() -> None:
+    found = [importance(repeated(np.random.default_rng(i), 0.5), "loss") for i in range(20)]
+    # The effect's variance is 1/4 and the noise's, with three seeds, 1/3.
+    depth = np.mean([one.shares["depth"] for one in found])
+    assert depth == pytest.approx(0.25 / (0.25 + 1 / 3), abs=0.06)
+    assert np.mean([one.shares["lr"] for one in found]) < 0.04
+    assert "Noise between seeds" in found[0].notes[0]

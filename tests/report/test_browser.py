@@ -1,6 +1,7 @@
 """The page as a browser shows it; skipped where there is no Chromium."""
 
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,21 @@ def test_it_draws_asks_for_nothing_and_runs_no_names(page: Page, report: Path) -
     assert painted(page, "#scatter") > 100
     assert page.run("window.hacked") is None
     assert page.run("document.querySelectorAll('main b b, td b').length") == 0
+
+
+def test_keys_that_are_no_more_than_noise_are_pale(
+    page: Page, make_run: MakeRun, tmp_path: Path
+) -> None:
+    for depth, (i, lr) in product([1, 2], enumerate([0.1, 0.2, 0.3])):
+        end = depth + [0.01, -0.02, 0.01][i] * (-1) ** depth
+        make_run(f"{depth}-{i}", configuration(model__depth=depth, optimizer__lr=lr), end=end)
+    write_report(compare([tmp_path]), tmp_path / "page.html")
+    page.open(tmp_path / "page.html")
+    assert page.problems() == []
+    assert text(page, "#importance .bar .name") == "depth"
+    assert text(page, "#importance .pale .name") == "lr"
+    assert "1 of 2 keys are not distinguishable" in text(page, "#importance .note")
+    assert "Pale" in text(page, "#importance .note")
 
 
 def test_filter_sort_and_brush(page: Page, report: Path) -> None:

@@ -3,8 +3,11 @@ import hashlib
 import html
 import json
 import re
+from itertools import product
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tests.report.conftest import MakeRun, configuration, write
 from truesweep.report import compare, write_report
@@ -69,6 +72,22 @@ def test_values_that_follow_by_factors_stand_on_a_logarithmic_axis(
         make_run(f"r{i}", configuration(optimizer__lr=lr, model__depth=2 + i))
     keys = payload(compare([tmp_path]))["keys"]
     assert {key["short"]: key["log"] for key in keys} == {"depth": False, "lr": True}
+
+
+def test_keys_that_vary_as_one_and_those_that_are_noise_are_marked(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    draw = np.random.default_rng(1)
+    for i, (depth, lr, seed) in enumerate(product([1, 2, 3], [0.1, 0.2], [0, 1])):
+        config = configuration(model__depth=depth, model__width=depth, optimizer__lr=lr, seed=seed)
+        make_run(f"r{i}", config, end=depth + draw.normal(0, 0.1))
+    found = payload(compare([tmp_path]))["importance"]
+    first, second = found["shares"]
+    assert (first["name"], first["keys"]) == ("depth + width", ["model.depth", "model.width"])
+    assert (second["name"], second["keys"]) == ("lr", ["optimizer.lr"])
+    assert [one["distinguishable"] for one in (first, second)] == [True, False]
+    assert second["noise"] > second["share"]
+    assert found["interactions"] == []
 
 
 def test_configurations_are_kept_as_differences_and_come_back_whole(

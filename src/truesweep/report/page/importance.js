@@ -17,14 +17,14 @@ function makeFindings() {
 
 // The keys, the most important first.
 function rankedKeys() {
-  const share = new Map(data.importance.shares.map(([key, , value]) => [key, value]));
+  const share = new Map(data.importance.shares.flatMap(({ keys, share: of }) => keys.map((key) => [key, of])));
   const of = ({ key }) => share.get(key.replace(/\._target_$/, "")) ?? 0;
   return [...data.keys].sort((a, b) => of(b) - of(a));
 }
 
 const METHODS = {
   grid: "Share of the variance over the grid that each key explains alone (functional ANOVA).",
-  search: "How much each key decides about being among the best (PED-ANOVA).",
+  search: "Share of the variance between groups of each key's values, less what chance gives (epsilon squared).",
 };
 
 function makeImportance() {
@@ -35,13 +35,22 @@ function makeImportance() {
     fill(host, el("p", { className: "empty" }, why));
     return;
   }
-  const bars = [...shares, ...interactions.map(([name, share]) => [name, name, share])].map(importanceBar);
-  fill(host, bars, el("p", { className: "note" }, [METHODS[method] ?? "", ...notes].join(" ")));
+  const all = [...shares, ...interactions];
+  const pale = all.every(({ distinguishable }) => distinguishable) ? ""
+    : "Pale: not distinguishable from noise, which alone reaches the line.";
+  fill(host, all.map(importanceBar),
+    el("p", { className: "note" }, [METHODS[method] ?? "", pale, ...notes].filter(Boolean).join(" ")));
 }
 
-function importanceBar([key, name, share]) {
-  const bar = el("div", { className: "fill", style: { width: `${(share * 100).toFixed(1)}%` } });
-  return el("div", { className: "bar" }, el("span", { className: "name", title: key }, name),
-    el("div", { className: "track" }, bar),
-    el("span", { className: "value" }, `${Math.round(share * 100)} %`));
+const percent = (share) => `${Math.round(share * 100)} %`;
+
+function importanceBar({ keys, name, share, noise, distinguishable }) {
+  const width = (part) => `${(part * 100).toFixed(1)}%`;
+  const said = `${distinguishable ? "" : "not distinguishable from noise; "}noise alone: ${percent(noise)}`;
+  return el("div", { className: distinguishable ? "bar" : "bar pale", title: said },
+    el("span", { className: "name", title: keys?.join(", ") ?? name }, name),
+    el("div", { className: "track" },
+      el("div", { className: "fill", style: { width: width(share) } }),
+      el("div", { className: "mark", style: { left: width(noise) } })),
+    el("span", { className: "value" }, percent(share)));
 }
