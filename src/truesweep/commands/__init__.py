@@ -1,6 +1,7 @@
 """The command line. Each command's work is imported only when that command is called."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -251,6 +252,8 @@ def sync(
 def main() -> None:
     """Run a command; what a user can mend ends it with one message and exit code 2."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its hints are not for our users
+    for signum in (signal.SIGTERM, signal.SIGUSR1):  # where nothing runs yet, or no longer
+        signal.signal(signum, lambda *_: sys.exit(143))
     try:
         app()
     except UserError as error:

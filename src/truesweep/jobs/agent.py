@@ -88,6 +88,9 @@ class Agent:
             )
             try:
                 return self._watch(self._agent)
+            except Stopped:
+                _abandon()
+                raise
             finally:
                 self._meeting.shutdown()
 
@@ -176,6 +179,16 @@ def _warm_up() -> str:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return "forkserver"
+
+
+def _abandon() -> None:
+    """End what is being started: it would write into a terminal that waits for its end."""
+    for process in multiprocessing.active_children():
+        process.kill()
+    server: Any = getattr(forkserver, "_forkserver", None)
+    if server is not None and server._forkserver_pid is not None:
+        with suppress(ProcessLookupError):
+            os.kill(server._forkserver_pid, signal.SIGKILL)
 
 
 def _settle(done: "Future[RunResult]", call: Callable[[], RunResult]) -> None:

@@ -5,7 +5,7 @@ import traceback
 from rich.console import Console
 from rich.markup import escape
 
-from truesweep.callbacks import Pruned, Stopped
+from truesweep.callbacks import Pruned, Stopped, stoppable
 from truesweep.errors import UserError
 from truesweep.jobs.directory import RunDirectory, State
 from truesweep.jobs.nodes import Node, this_node
@@ -37,7 +37,6 @@ def launch(run: RunDirectory, resume: bool = False, node: Node | None = None) ->
         with run.claim():
             if run.status.get("state") in ("completed", "pruned"):
                 return 0  # by another process, while this one waited
-            run.begin()
             state, exit_code, error = _carry_out(run, resume, trainer, node)
             run.end(state, exit_code, error)
     else:
@@ -52,10 +51,13 @@ def _carry_out(
 ) -> tuple[State, int, str | None]:
     """Run this node's ranks; the state they end in, the exit code, and the error."""
     try:
-        if trainer.world_size == 1:
-            run_rank(str(run.path), resume)
-        else:
-            _run_ranks(run, trainer.local_ranks(), resume, node)
+        with stoppable():
+            if node.first:
+                run.begin()
+            if trainer.world_size == 1:
+                run_rank(str(run.path), resume)
+            else:
+                _run_ranks(run, trainer.local_ranks(), resume, node)
     except Stopped as stopped:
         return "preempted", stopped.exit_code, None
     except Pruned as pruned:

@@ -1,0 +1,56 @@
+"""Signals that find no training: before it, while it starts, and after it."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.commands.conftest import SMALL, truesweep
+from truesweep.jobs.directory import RunDirectory
+
+STEPS = ["trainer.max_steps=12", "callbacks.checkpoint.every_n_steps=4"]
+
+
+def started(asked: list[str], cwd: Path) -> subprocess.Popen[str]:
+    """A training whose output somebody waits for the end of."""
+    command = [sys.executable, "-m", "truesweep", "train", *asked]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=cwd, stdout=pipe, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_while_a_run_is_planned_leaves_nothing(
+    data: dict[str, list[str]], workplace: Path, signum: signal.Signals
+) -> None:
+    process = started([*data["lm"], *SMALL, "name=early"], workplace)
+    time.sleep(1.5)  # the imports take longer
+    process.send_signal(signum)
+    assert process.communicate(timeout=30)[0] == ""
+    assert process.returncode == 143
+    assert not (workplace / "outputs").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("after", "signum"), [(0.0, signal.SIGTERM), (1.5, signal.SIGINT)])
+def test_a_signal_while_ranks_start_is_soon_obeyed(
+    data: dict[str, list[str]], workplace: Path, after: float, signum: signal.Signals
+) -> None:
+    asked = [*data["lm"], *SMALL, *STEPS, "trainer.devices=2", "name=s"]
+    process = started(asked, workplace)
+    while not list((workplace / "outputs").glob("s/*/status.json")):
+        time.sleep(0.01)
+    time.sleep(after)
+    process.send_signal(signum)
+    since = time.monotonic()
+    said, _ = process.communicate(timeout=60)  # until the last process has let go of the pipe
+    assert time.monotonic() - since < 25
+    assert process.returncode == (143 if signum == signal.SIGTERM else 130)
+    assert "Traceback" not in said
+    (run,) = (workplace / "outputs/s").iterdir()
+    assert RunDirectory(run).status["state"] == "preempted"
+    resumed = truesweep("resume", str(run), cwd=workplace)
+    assert resumed.code == 0, resumed.out + resumed.err
+    assert RunDirectory(run).status["state"] == "completed"
