@@ -12,12 +12,16 @@ import yaml
 
 from tests.commands.conftest import SMALL, truesweep, values, wait_for_rows, write_data
 from truesweep.commands.resume import resume
+from truesweep.commands.status import status
 from truesweep.commands.sweep import sweep
 from truesweep.commands.train import train
 from truesweep.config import shipped
 from truesweep.errors import ConfigError
+from truesweep.jobs.directory import RunDirectory
 from truesweep.sweeps.ask import ask
+from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.planning import plan_sweep
+from truesweep.sweeps.settings import Sweep
 
 NAMED = sorted(path.stem for path in shipped("sweeps").glob("*.yaml"))
 GRID = ["optimizer.lr=1e-3,3e-3", "model.depth=1,2", "name=s"]
@@ -72,6 +76,66 @@ def test_more_values_run_the_new_jobs_only(
     assert [job["state"] for job in rows(directory)] == ["completed"] * 3
     assert {job["id"]: when(directory, job) for job in rows(directory)[:2]} == written
     assert yaml.safe_load((directory / "sweep.yaml").read_text())["asked"][1]["overrides"] == more
+
+
+def test_a_sweep_stopped_while_its_jobs_are_made_loses_none(
+    data: dict[str, list[str]],
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    create = RunDirectory.create
+
+    def stopped(path: Path, **given: Any) -> RunDirectory:
+        if list(path.parent.glob("*/config.yaml")):
+            raise KeyboardInterrupt
+        return create(path, **given)
+
+    asked = small(data["lm"], "seed=0,1,2", "trainer.max_steps=2", "name=s")
+    with monkeypatch.context() as patched:
+        patched.setattr(RunDirectory, "create", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            sweep(asked, [], False)
+    directory = workplace / "outputs/sweeps/s"
+    assert len(list(directory.glob("*/config.yaml"))) == 1
+    capsys.readouterr()
+    assert status(directory) == 0
+    assert "3 jobs: 3 queued" in capsys.readouterr().out
+    (workplace / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")  # the data's paths are relative to where the sweep was asked for
+    assert resume(directory) == 0
+    assert [(job["varies"]["seed"], job["state"]) for job in rows(directory)] == [
+        (seed, "completed") for seed in range(3)
+    ]
+
+
+def test_jobs_that_cannot_be_made_again_are_named(
+    data: dict[str, list[str]], workplace: Path
+) -> None:
+    asked = small(data["lm"], "seed=0,1", "name=s")
+    directory = SweepDirectory(workplace / "outputs/sweeps/s")
+    directory.ask(asked, [], Sweep(), {}, ["of-another-program"])
+    with pytest.raises(ConfigError, match="1 of its jobs have no directory") as error:
+        resume(directory.path)
+    assert f"train -m {' '.join(asked)}" in str(error.value)
+    assert not directory.jobs()
+
+
+@pytest.mark.slow
+def test_a_search_is_resumed_though_its_folder_has_moved(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("project").mkdir()
+    monkeypatch.chdir("project")
+    data = write_data(workplace / "project")
+    asked = small(data["lm"], "optimizer.lr=1e-3,3e-3", "trainer.max_steps=2", "name=s")
+    assert sweep([*asked, "sweeps.method=search", "sweeps.jobs=1"], [], False) == 0
+    monkeypatch.chdir(workplace)
+    (workplace / "project").rename(workplace / "moved")
+    capsys.readouterr()
+    assert resume(Path("moved/outputs/sweeps/s")) == 0
+    assert Path.cwd() == workplace
+    assert "report: moved/outputs/sweeps/s/report.html" in capsys.readouterr().out
 
 
 def when(directory: Path, job: dict[str, Any]) -> int:
