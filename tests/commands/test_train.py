@@ -13,6 +13,8 @@ from truesweep.commands.train import train
 from truesweep.errors import ConfigError, DataError
 from truesweep.jobs.directory import RunDirectory
 from truesweep.record.files import verify_checksum
+from truesweep.report import compare, read_run
+from truesweep.report.payload import payload
 
 EXPECTED = {
     "lm": {"test/loss", "test/perplexity", "test/bits_per_byte"},
@@ -136,6 +138,27 @@ def test_a_failing_run_exits_with_1_and_says_why(
     assert "Lower optimizer.lr" in status["error"]
     assert "Lower optimizer.lr" in " ".join(capsys.readouterr().err.split())
     assert "Traceback" in (run / "logs/rank0.log").read_text()
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_run_that_is_given_up_as_diverged_keeps_its_verdict(
+    data: dict[str, list[str]], workplace: Path, capsys: pytest.CaptureFixture[str], rows: int
+) -> None:
+    asked = [*data["lm"], *SMALL, "optimizer=sgd", "optimizer.lr=1e30", "trainer.max_steps=40"]
+    asked += [f"trainer.log_every_n_steps={10 if rows == 2 else 30}", "name=x"]
+    assert train(asked, [], None, False) == 1
+    (run,) = (workplace / "outputs/x").iterdir()
+    assert len([row for row in values(run) if "train/loss" in row]) == rows
+    verdict = load(run / "status.json")["verdict"]
+    assert verdict["kind"] == "diverged"
+    assert verdict["text"].startswith("Diverged: ")
+    assert "Lower optimizer.lr" in verdict["text"] or "Try a lower" in verdict["text"]
+    assert "Verdict: Diverged" in capsys.readouterr().out
+    (found,) = compare([run]).runs
+    assert (found.state, found.verdict) == ("failed", verdict)
+    assert payload(compare([run]))["runs"][0]["verdict"]["kind"] == "bad"
+    RunDirectory(run).begin()  # another start is not judged yet
+    assert read_run(RunDirectory(run)).verdict == {}
 
 
 @pytest.mark.slow

@@ -2,9 +2,11 @@
 
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
@@ -73,14 +75,18 @@ def show_result(run: RunDirectory, exit_code: int) -> None:
     if exit_code in (130, 143):
         out.print(f"Stopped and saved. To go on: [bold]truesweep resume {here}[/]")
     if exit_code != 0:
+        _show_verdict(out, run.status.get("verdict"))
         return
     results = json.loads(run.results.read_text(encoding="utf-8"))
     out.print(_figures(results))
-    verdict = results.get("verdict", {})
-    if verdict.get("text"):
-        out.print(f"[bold]{verdict['kind'].capitalize()}.[/] {verdict['text']}")
+    _show_verdict(out, results.get("verdict"))
     _show_tables(out, run)
     _show_paths(out, run, here, results)
+
+
+def _show_verdict(out: Console, verdict: Mapping[str, Any] | None) -> None:
+    if verdict and verdict.get("text"):
+        out.print(f"[bold]Verdict:[/] {escape(verdict['text'])}")
 
 
 def _figures(results: dict[str, Any]) -> Table:

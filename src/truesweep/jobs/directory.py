@@ -228,7 +228,10 @@ class RunDirectory:
 
     @property
     def status(self) -> dict[str, Any]:
-        """State, exit code, error, step and times; empty before the first start."""
+        """State, exit code, error, step and times; of a run that diverged, the verdict.
+
+        Empty before the first start.
+        """
         file = self.path / "status.json"
         return _read_json(file) if file.exists() else {}
 
@@ -264,6 +267,7 @@ class RunDirectory:
             state="running",
             exit_code=None,
             error=None,
+            verdict=None,
             step=self.status.get("step", 0),
             started=self.status.get("started", _now()),
             finished=None,

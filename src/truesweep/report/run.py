@@ -108,8 +108,11 @@ class Run:
 
     @property
     def verdict(self) -> dict[str, Any]:
-        """`kind` and `text`, and the figures behind them; empty before the end."""
-        verdict = self.results.get("verdict")
+        """`kind` and `text`, and the figures behind them; empty before the end.
+
+        A run that was given up as diverged has no results; its verdict stands in its status.
+        """
+        verdict = self.results.get("verdict") or self.status.get("verdict")
         return verdict if isinstance(verdict, dict) else {}
 
     @property
