@@ -160,9 +160,10 @@ def test_a_rank_without_samples_gets_a_row_that_counts_for_nothing(
             assert (empty[key].dtype, empty[key].dim()) == (value.dtype, value.dim())
 
 
-def test_a_subset_gives_the_same_samples(prepared: Callable[..., Any]) -> None:
+def test_a_subset_gives_the_same_samples_numbered_anew(prepared: Callable[..., Any]) -> None:
     data, _ = prepared(LABELLED)
     subset = Subset(data.train, np.array([2, 0]))
+    assert subset.collate([1])["index"] == [1]
     assert subset.lengths.tolist() == [4, 5]
     assert subset.collate([0])["labels"].tolist() == [0]
     assert (
@@ -177,7 +178,7 @@ def test_rows_know_their_places_however_they_are_split(
     prepared: Callable[..., Any], samples: list[Any], packing: bool
 ) -> None:
     data, _ = prepared(samples, packing=packing, max_length=4)
-    batch = {**Subset(data.train, np.array([2, 0, 1])).collate([0, 1]), "size": 2}
+    batch = {**data.train.collate([2, 0]), "size": 2}
     assert batch["index"] == [2, 0]
     assert [part["index"] for part in split(batch, 1, 3)] == [[2], [0], []]
 

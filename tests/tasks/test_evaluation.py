@@ -96,3 +96,13 @@ def test_a_translation_is_left_when_the_run_is_to_stop(workplace: Path) -> None:
     task.translate_ids(ids, torch.ones_like(ids))
     assert whole > 5
     assert len(calls) - whole <= 2
+
+
+def test_the_first_sentences_of_an_overfitted_batch_are_translated(workplace: Path) -> None:
+    write_samples(workplace)
+    asked = ["trainer.overfit_batches=1", "task.val_generated=3"]
+    parts = parts_of("translation", "n3", "n3", *asked)
+    validate(parts)
+    assert "val/bleu" in parts.task.evaluations["val"]
+    assert len(parts.task.sample_scores["val"]["bleu"]) == 3
+    assert len(parts.task.sample_scores["val"]["nll"]) == parts.source.batch_size

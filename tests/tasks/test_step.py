@@ -1,5 +1,6 @@
 """The step is the same however it is split; what is not finite is refused."""
 
+import math
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -68,16 +69,22 @@ def test_the_loss_of_a_step_is_the_mean_over_all_its_targets(workplace: Path) ->
 def test_a_step_without_finite_gradients_is_skipped_and_counted(workplace: Path) -> None:
     parts = parts_of("lm", workplace, "trainer.max_steps=6")
     original, calls = parts.task.loss, []
+    rows: list[dict[str, Any]] = []
+    parts.task.record = lambda values, step: rows.append(values)  # type: ignore[method-assign]
 
     def sometimes_nan(batch: dict[str, Any]) -> tuple[torch.Tensor, ...]:
         loss, nll, count = original(batch)
         calls.append(1)
-        return (loss * float("nan") if len(calls) == 3 else loss), nll, count
+        factor = float("nan") if len(calls) in {3, 5, 6} else 1.0
+        return loss * factor, nll * factor, count
 
     parts.task.loss = sometimes_nan  # type: ignore[method-assign, assignment]
     weights = fit(parts, workplace)
-    assert parts.task.progress.skipped == 1
+    assert parts.task.progress.skipped == 3
     assert all(torch.isfinite(w).all() for w in weights.values())
+    # Rows of steps 1, 2, 3 and 4, 5 and 6: a mean leaves out what is not a number.
+    assert [math.isfinite(row["train/loss"]) for row in rows] == [True, True, True, False]
+    assert [row.get("skipped_steps") for row in rows] == [None, None, 1, 3]
 
 
 def test_gradients_that_stay_infinite_end_the_training(

@@ -65,5 +65,6 @@ class Subset(EncodedDataset):
         self.padded = dataset.padded
 
     def collate(self, indices: Sequence[int]) -> Batch:
-        """Put samples into one batch, as the whole dataset does."""
-        return self.dataset.collate(self.indices[np.asarray(indices)].tolist())
+        """Put samples into one batch, as the whole dataset does, but for their places."""
+        batch = self.dataset.collate(self.indices[np.asarray(indices)].tolist())
+        return {**batch, "index": list(indices)}

@@ -1,5 +1,6 @@
 """What is counted between two rows of training metrics."""
 
+import math
 import time
 from typing import Any
 
@@ -31,20 +32,27 @@ class Progress:
         return int(self.total_tokens)
 
     def add(self, nll: Tensor, count: Tensor) -> None:
-        """Count a step.
+        """Count a step; of a skipped one, a loss that is not finite stays out of the row's mean.
 
         Args:
             nll: This rank's sum of negative log-likelihoods, nats.
             count: The step's targets over all ranks.
         """
-        self._nll = self._nll + nll.double()
-        self._count = self._count + count
         self._rated_tokens = self._rated_tokens + count
         self.total_tokens = self.total_tokens + count
+        # All ranks skip alike, so all of them come to ask for the sum.
+        if self.skipped_in_a_row and not math.isfinite(_over_ranks(nll)):
+            return
+        self._nll = self._nll + nll.double()
+        self._count = self._count + count
 
     def take_row(self, lr: float) -> dict[str, float]:
-        """The metrics of the steps since the last row; starts the next one. All ranks call it."""
-        loss = self._reduced_nll() / max(float(self._count), 1.0)
+        """The metrics of the steps since the last row; starts the next one. All ranks call it.
+
+        The loss is NaN where no step has one.
+        """
+        nll, count = _over_ranks(self._nll), float(self._count)
+        loss = nll / count if count else math.nan
         self.pause_clock()
         row = {
             "train/loss": loss,
@@ -72,7 +80,7 @@ class Progress:
             "total_tokens": float(self.total_tokens),
             "skipped": self.skipped,
             "skipped_in_a_row": self.skipped_in_a_row,
-            "nll": self._reduced_nll(),
+            "nll": _over_ranks(self._nll),
             "count": float(self._count),
         }
 
@@ -84,10 +92,11 @@ class Progress:
         self._nll = state["nll"] if first else 0.0
         self._count = state["count"]
 
-    def _reduced_nll(self) -> float:
-        if not (dist.is_available() and dist.is_initialized()):
-            return float(self._nll)
-        device = self._nll.device if isinstance(self._nll, Tensor) else None
-        total = torch.as_tensor(self._nll, dtype=torch.float64, device=device).clone()
-        dist.all_reduce(total)
-        return float(total)
+
+def _over_ranks(nll: Tensor | float) -> float:
+    if not (dist.is_available() and dist.is_initialized()):
+        return float(nll)
+    device = nll.device if isinstance(nll, Tensor) else None
+    total = torch.as_tensor(nll, dtype=torch.float64, device=device).clone()
+    dist.all_reduce(total)
+    return float(total)
