@@ -13,7 +13,7 @@ def config(**changes: Any) -> dict[str, Any]:
         "optimizer": {"lr": 1.0},
         "scheduler": {"warmup": 10},
         "trainer": {"max_steps": 100, "max_epochs": None},
-        "callbacks": None,
+        "callbacks": {"checkpoint": {"_target_": "y"}},
         "task": {"_target_": "x"},
         "logger": None,
     }
@@ -39,6 +39,7 @@ def test_a_sound_configuration_passes() -> None:
         ({"trainer__max_steps": None}, "Set trainer.max_epochs=3, say, or trainer.max_steps=1000."),
         ({"scheduler__warmup": 100}, "Set trainer.max_steps=1000 or scheduler.warmup=10."),
         ({"data__micro_batch_size": 33}, "Set data.batch_size=33 or data.micro_batch_size=32."),
+        ({"callbacks__checkpoint": None}, "Remove callbacks.checkpoint=null"),
         ({"data__max_length": 129}, "Set model.context=129 or data.max_length=128."),
     ],
 )

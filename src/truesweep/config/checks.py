@@ -92,6 +92,16 @@ def length_fits(config: Config) -> list[str]:
     ]
 
 
+def checkpoints_are_kept(config: Config) -> list[str]:
+    """A run goes on from its last checkpoint and is scored by its best."""
+    if (config.get("callbacks") or {}).get("checkpoint"):
+        return []
+    return [
+        "callbacks.checkpoint: cannot be left out, as a run is resumed from its last checkpoint "
+        "and scored by its best. Remove callbacks.checkpoint=null, or whatever leaves it out."
+    ]
+
+
 RULES: tuple[Callable[[Config], list[str]], ...] = (
     groups_are_chosen,
     heads_divide_width,
@@ -99,6 +109,7 @@ RULES: tuple[Callable[[Config], list[str]], ...] = (
     warmup_fits,
     micro_batch_fits,
     length_fits,
+    checkpoints_are_kept,
 )
 
 

@@ -56,8 +56,7 @@ class PlannedJob:
     @property
     def disk(self) -> int:
         """Bytes that its checkpoints take, about."""
-        kept = (self.config["callbacks"] or {}).get("checkpoint") is not None
-        return self.parameters * BYTES_PER_PARAMETER if kept else 0
+        return self.parameters * BYTES_PER_PARAMETER
 
     def add_to(
         self,
@@ -123,6 +122,6 @@ def check_disk(jobs: Sequence[PlannedJob], path: Path) -> None:
     if needed > free:
         raise ConfigError(
             f"the checkpoints of {len(jobs)} jobs need about {needed / 1e9:.1f} GB, and "
-            f"{free / 1e9:.1f} GB are free on {place}; make room, or leave the checkpoints out "
-            "with callbacks.checkpoint=null"
+            f"{free / 1e9:.1f} GB are free on {place}; make room, or start the sweep from a "
+            "folder on a larger disk"
         )
