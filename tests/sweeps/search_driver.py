@@ -42,7 +42,7 @@ def search(
 
 def loss(point: Mapping[str, Any]) -> float:
     """Best at a rate of 0.01 and four layers."""
-    return float(abs(point["optimizer.lr"] - 0.01) + abs(point.get("model.depth", 4) - 4))
+    return float(abs(point.get("optimizer.lr", 0.01) - 0.01) + abs(point.get("model.depth", 4) - 4))
 
 
 def complete(job: Job, **results: float) -> None:

@@ -1,3 +1,4 @@
+import gc
 import multiprocessing
 import time
 from collections import Counter
@@ -249,6 +250,113 @@ def test_a_resumed_driver_does_not_suggest_the_same_again(tmp_path: Path) -> Non
     assert len(second) == 4
     assert not {job.id for job in first} & {job.id for job in second}
     assert len(trials(tmp_path / "s")) == 8
+
+
+BATCH = Axis("data.batch_size", values=(8, 16))
+MORE = Axis("data.batch_size", values=(8, 16, 32))
+FEW = Axis("data.batch_size", values=(16,))
+DEPTHS = Axis("model.depth", values=(2, 3, 6))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [(BATCH, MORE), (MORE, FEW), (DEPTH, DEPTHS), (DEPTHS, DEPTH), (BATCH, LR)],
+)
+def test_a_search_goes_on_in_another_space(tmp_path: Path, before: Axis, after: Axis) -> None:
+    notes: list[str] = []
+    folder, key = tmp_path / "s", before.name
+    first = run_all(search(folder, [LR, before], jobs=8, sampler="random"))
+    second = run_all(search(folder, [LR, after], jobs=12, note=notes.append))
+    assert not {job.id for job in first} & {job.id for job in second}
+    assert len(second) == 4
+    (name,) = {job.run.job["trial"]["study"] for job in second}
+    assert (name != "s") == (before is not BATCH or after is not LR)
+    storage = open_storage("study.journal", folder)
+    known = optuna.load_study(study_name=name, storage=storage).trials
+    shared = [job for job in first if key == after.name and job.varies[key] in after.values]
+    assert [t.value for t in known if "origin" in t.user_attrs] == [loss(j.varies) for j in shared]
+    outside = len(first) - len(shared) if name != "s" else 0
+    counts = f"points of an earlier space, which the budget counts: {outside}"
+    assert [note for note in notes if "earlier" in note] == [counts] * (outside > 0)
+    assert run_all(search(folder, [LR, after], jobs=12)) == []
+    assert run_all(search(folder, [LR, before], jobs=12)) == []
+    third = run_all(search(folder, [LR, before], jobs=13))
+    assert third[0].id not in {job.id for job in first + second}
+    assert third[0].run.job["trial"]["study"] == "s"
+
+
+def test_a_point_in_both_spaces_is_told_and_not_run_again(tmp_path: Path) -> None:
+    first = run_all(search(tmp_path / "s", [LR_CHOICE, BATCH], jobs=50))
+    second = run_all(search(tmp_path / "s", [LR_CHOICE, MORE], jobs=50))
+    assert len(first) == 4
+    assert sorted(job.varies["optimizer.lr"] for job in second) == [0.01, 0.1]
+    assert all(job.varies["data.batch_size"] == 32 for job in second)
+
+
+def test_a_narrower_space_ends_what_was_left_outside_it(tmp_path: Path) -> None:
+    left = leave_behind(tmp_path / "s", [DEPTH])
+    narrow = Axis("model.depth", "int", values=(2, 3), low=2, high=3, step=1)
+    done = run_all(search(tmp_path / "s", [narrow], jobs=8))
+    assert {job.varies["model.depth"] for job in done} == {2, 3}
+    gone = [t for t in trials(tmp_path / "s") if "not in the space" in t.user_attrs.get("note", "")]
+    assert [t.params["model.depth"] for t in gone] == [d for d in left if d > 3]
+    assert gone
+
+
+def test_what_a_dead_driver_left_goes_on_in_another_space(tmp_path: Path) -> None:
+    left = leave_behind(tmp_path / "s", [BATCH])
+    assert sorted(left) == [8, 16]
+    source = search(tmp_path / "s", [FEW], jobs=2)
+    assert [job.varies["data.batch_size"] for job in run_all(source)] == [16]
+    assert [t.state.name for t in trials(tmp_path / "s")].count("RUNNING") == 1
+    (other,) = run_all(search(tmp_path / "s", [BATCH], jobs=2))
+    assert other.varies["data.batch_size"] == 8
+
+
+def leave_behind(folder: Path, axes: list[Axis]) -> list[Any]:
+    """The values of the first axis that a driver began and did not end."""
+    source = search(folder, axes, jobs=4, sampler="grid")
+    left = [job.varies[axes[0].name] for job in iter(source.ask, None)]
+    del source  # its lock goes with it, as if it had died
+    gc.collect()
+    return left
+
+
+def test_a_failed_point_is_tried_again_by_the_next_driver(tmp_path: Path) -> None:
+    def some_fail(*bad: int, jobs: int = 6) -> list[Job]:
+        source, done = search(tmp_path / "s", jobs=jobs), list[Job]()
+        while (job := source.ask()) is not None:
+            if len(done) in bad:
+                job.run.end("failed", 1, error="No space left on device")
+            else:
+                complete(job, val_loss=loss(job.varies))
+            source.tell(job)
+            done.append(job)
+        return done
+
+    first = some_fail(0, 2, 3)
+    assert len({job.id for job in first}) == len(first) == 6
+    second = some_fail(1)
+    assert [job.id for job in second] == [first[i].id for i in (0, 2, 3)]
+    third = some_fail(jobs=7)
+    assert [job.id for job in third[:-1]] == [first[2].id]
+    assert third[-1].id not in {job.id for job in first}
+    assert some_fail(jobs=7) == []
+    ended = {
+        str(t.params): t.state.name for t in trials(tmp_path / "s") if "note" not in t.user_attrs
+    }
+    assert list(ended.values()) == ["COMPLETE"] * 7
+
+
+def test_what_cannot_be_told_is_not_tried_again(tmp_path: Path) -> None:
+    source = search(tmp_path / "s", jobs=1)
+    job = source.ask()
+    assert job is not None
+    complete(job, val_loss=float("nan"))
+    source.tell(job)
+    again = search(tmp_path / "s", jobs=1)
+    assert again.exhausted
+    assert again.ask() is None
 
 
 def test_a_line_that_a_full_disk_cut_short_is_dropped(tmp_path: Path) -> None:

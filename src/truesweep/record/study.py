@@ -58,16 +58,16 @@ class _Lock:
         descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         self._descriptor = descriptor
-        _mend(self._journal)
+        _mend(Path(self._journal))
         return True
 
     def release(self) -> None:
         os.close(self._descriptor)
 
 
-def _mend(journal: str) -> None:
+def _mend(journal: Path) -> None:
     """Drop a last line without its end, as a full disk leaves it; the next one would join it."""
-    with open(journal, "rb+") as file:
+    with journal.open("rb+") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 1))
         if file.read() in (b"", b"\n"):

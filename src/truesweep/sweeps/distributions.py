@@ -11,6 +11,7 @@ from truesweep.config.points import Point, Space
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial
 
 Params = dict[str, Any]
 """What Optuna keeps of a point: a plain value by dimension."""
@@ -40,6 +41,26 @@ class Dimensions:
     def finite(self) -> bool:
         """Whether all points can be listed."""
         return all(axes[0].values for axes in self._dimensions.values())
+
+    def suit(self, trials: "Sequence[FrozenTrial]") -> bool:
+        """Whether Optuna takes these dimensions in a study that has some trials already."""
+        from optuna.distributions import check_distribution_compatibility
+
+        try:
+            for trial in trials:
+                for name in self.distributions.keys() & trial.distributions.keys():
+                    check_distribution_compatibility(
+                        trial.distributions[name], self.distributions[name]
+                    )
+        except ValueError:
+            return False
+        return True
+
+    def contain(self, params: Mapping[str, Any]) -> bool:
+        """Whether a point, maybe of another space, is one of these."""
+        return params.keys() == self.distributions.keys() and all(
+            _contains(self.distributions[name], value) for name, value in params.items()
+        )
 
     def point(self, params: Mapping[str, Any]) -> Point:
         """A suggestion as values of the swept keys, in the order of the axes."""
@@ -78,6 +99,16 @@ def _distribution(axes: Sequence[Axis]) -> "BaseDistribution":
         step = int(axis.step or 1)
         return IntDistribution(int(axis.low), int(axis.high), axis.log and step == 1, step)
     return FloatDistribution(axis.low, axis.high, axis.log and not axis.step, axis.step)
+
+
+def _contains(distribution: "BaseDistribution", value: Any) -> bool:
+    """Whether a value is there with its type: 1, 1.0 and true make different jobs."""
+    from optuna.distributions import CategoricalDistribution, IntDistribution
+
+    if isinstance(distribution, CategoricalDistribution):
+        return any(value == c and type(value) is type(c) for c in distribution.choices)
+    number = int if isinstance(distribution, IntDistribution) else float
+    return type(value) is number and distribution._contains(value)
 
 
 def _plain_values(axes: Sequence[Axis]) -> list[Any]:

@@ -6,7 +6,8 @@ other points' first seeds, and the other seeds run only if it was not pruned.
 
 The study is the truth about trials as `status.json` is about jobs. A trial that a dead driver left
 running is taken up by the next one: its point leads to the same configuration, and so to the same
-directories, which go on from their checkpoints.
+directories, which go on from their checkpoints. Points whose jobs have failed are tried again by
+each driver, once, when it begins; the budget counts them as one.
 """
 
 import statistics
@@ -23,7 +24,8 @@ from truesweep.sweeps.distributions import Dimensions, Params
 from truesweep.sweeps.job import Job
 from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.source import ENDED
-from truesweep.sweeps.trials import JOBS, End, Trials
+from truesweep.sweeps.studies import JOBS
+from truesweep.sweeps.trials import End, Trials
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -90,11 +92,15 @@ class Search:
         self._held: dict[int, list[Job]] = {}  # those that wait for their trial's first seed
         self._ready: list[Job] = []
         self._covered = False
+        if self._trials.begun_again:
+            note(f"points that failed and are tried again: {self._trials.begun_again}")
+        if self._trials.elsewhere:
+            note(f"points of an earlier space, which the budget counts: {self._trials.elsewhere}")
 
     @property
     def exhausted(self) -> bool:
         """Whether no job will come any more, as far as this driver can know."""
-        if self._ready or self._held or self._trials.abandoned():
+        if self._ready or self._held or self._trials.abandoned() or self._trials.waiting():
             return False
         return self._covered or self._spent()
 
@@ -104,6 +110,8 @@ class Search:
             abandoned = self._trials.abandoned()
             if abandoned:
                 self._go_on_with(abandoned[0])
+            elif self._trials.waiting():
+                self._begin(*self._trials.suggest())
             elif self._covered or self._spent() or not self._suggest():
                 return None
         return self._ready.pop(0)
@@ -141,10 +149,11 @@ class Search:
         """Take up what a dead driver has left."""
         if not self._trials.take_up(trial):
             return
-        if trial.params.keys() == self._dimensions.distributions.keys():
+        if self._dimensions.contain(trial.params):
             self._begin(trial.number, trial.params)
         else:
-            self._end(trial.number, "FAIL", note="its driver died before it had a point")
+            why = "its point is not in the space, or was not chosen before its driver died"
+            self._end(trial.number, "FAIL", note=why)
 
     def _begin(self, number: int, params: Params) -> bool:
         """Make the jobs of a trial; False if there is nothing to run, and the study knows why."""
@@ -195,7 +204,7 @@ class Search:
         if any(job.state == "pruned" for job in jobs):
             self._end(number, "PRUNED")
         elif given_up:
-            errors = [str(job.run.status.get("error")) for job in jobs if job.state not in ENDED]
+            errors = [str(job.error) for job in jobs if job.state not in ENDED]
             self._end(number, "FAIL", error=errors[0])
         elif all(job.state == "completed" for job in jobs):
             self._complete(number, jobs)
@@ -209,7 +218,7 @@ class Search:
             known = [figure for figure in figures if figure is not None and figure == figure]
             if len(known) < len(jobs):
                 self.note(f"{jobs[0].label}: its results have no {name}")
-                self._end(number, "FAIL", error=f"no {name} in results.json")
+                self._end(number, "FAIL", missing=name, error=f"no {name} in results.json")
                 return
             values.append(statistics.fmean(known))
         self._end(number, "COMPLETE", values)

@@ -9,13 +9,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from truesweep.config import reveal
-from truesweep.errors import ConfigError
 from truesweep.record.study import open_storage, trial_id
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.distributions import Dimensions, Params
 from truesweep.sweeps.samplers import make_sampler
 from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.sharing import Drivers
+from truesweep.sweeps.studies import (
+    AGAIN,
+    DRIVER,
+    JOBS,
+    MISSING,
+    NOTE,
+    counted,
+    first_try,
+    inherit,
+    latest_tries,
+    open_study,
+    study_of_space,
+)
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -25,9 +37,6 @@ SETTLE_SECONDS = 2.0
 """Time in which a storage elsewhere shows which of two drivers took a trial up."""
 BEGIN_SECONDS = 60.0
 """Longest time between a trial's creation and its driver's name on it."""
-
-NOTE, DRIVER, JOBS = "note", "driver", "jobs"
-"""Attributes of trials: why one led to no job, whose it is, and the ids of its jobs."""
 
 End = Literal["COMPLETE", "PRUNED", "FAIL"]
 
@@ -40,6 +49,10 @@ class Trials:
         settings: Objective, sampler, pruner and storage.
         dimensions: What is varied.
 
+    Attributes:
+        begun_again: How many points had failed and wait for another try.
+        elsewhere: How many points outside the space the budget counts, as the space was another.
+
     Raises:
         ConfigError: The sampler cannot work here, or the study is about something else.
     """
@@ -51,8 +64,14 @@ class Trials:
         self._where = _as_jobs_see_it(shared)
         where = reveal(shared, "sweeps.storage") if shared else str(sweep.journal)
         self._storage = open_storage(where, Path.cwd())
-        self._study = self._open(sweep.study)
-        self._drivers = Drivers(sweep.path, self._study, shared=shared is not None)
+        first = open_study(self._storage, sweep.study, settings)
+        self._drivers = Drivers(sweep.path, first, shared=shared is not None)
+        with self._drivers.one_at_a_time():
+            self._study, others = study_of_space(self._storage, first, settings, dimensions)
+            for other in others:
+                self._move_here(other)
+            self.elsewhere = sum(inherit(self._study, one, dimensions) for one in others)
+            self.begun_again = self._begin_again()
         self._study.sampler = make_sampler(settings, dimensions.numeric, self._entropy())
 
     def all(self) -> list["FrozenTrial"]:
@@ -85,17 +104,22 @@ class Trials:
         return points
 
     def before(self, number: int | None = None) -> int:
-        """How many points were given jobs before a trial, or at all: what the budget counts."""
-        return sum(NOTE not in trial.user_attrs for trial in self.all()[:number])
+        """How many points were given jobs before a trial's, or at all: what the budget counts."""
+        trials = self.all()
+        end = None if number is None else first_try(trials[number])
+        return self.elsewhere + len(counted(trials[:end]))
 
     def twin(self, number: int, params: Params, ids: Sequence[str] = ()) -> "FrozenTrial | None":
         """An earlier trial at the same point, or with the same jobs."""
-        for trial in self.all()[:number]:
-            if NOTE not in trial.user_attrs and (
-                trial.params == params or set(ids) & set(trial.user_attrs.get(JOBS, ()))
-            ):
+        for trial in latest_tries(self.all()[: number + 1]):
+            same = set(ids) & set(trial.user_attrs.get(JOBS, ()))
+            if trial.number != number and (trial.params == params or same):
                 return trial
         return None
+
+    def waiting(self) -> bool:
+        """Whether a point is in the queue, so that the next suggestion is it."""
+        return any(trial.state.name == "WAITING" for trial in self.all())
 
     def abandoned(self) -> list["FrozenTrial"]:
         """Trials that run in the study and have no driver that lives."""
@@ -161,6 +185,32 @@ class Trials:
             "pruner": pruner if reports else None,
         }
 
+    def _begin_again(self) -> int:
+        """Put points whose jobs have failed into the queue."""
+        failed = [
+            trial
+            for trial in latest_tries(self.all())
+            if trial.state.name == "FAIL"
+            and JOBS in trial.user_attrs
+            and MISSING not in trial.user_attrs
+            and self._dimensions.contain(trial.params)
+        ]
+        for trial in failed:
+            self._study.enqueue_trial(trial.params, user_attrs={AGAIN: first_try(trial)})
+        return len(failed)
+
+    def _move_here(self, other: "Study") -> None:
+        """Put points that dead drivers have left in another study into this one's queue."""
+        from optuna.trial import TrialState
+
+        for trial in other.get_trials(states=[TrialState.RUNNING]):
+            if self._dimensions.contain(trial.params) and not self._is_cared_for(trial):
+                self._study.enqueue_trial(trial.params)
+                self._storage.set_trial_user_attr(
+                    trial._trial_id, NOTE, f"went on in {self._study.study_name}"
+                )
+                other.tell(trial.number, state=TrialState.FAIL)
+
     def _is_cared_for(self, trial: "FrozenTrial") -> bool:
         driver = trial.user_attrs.get(DRIVER)
         if driver is not None:
@@ -168,24 +218,6 @@ class Trials:
         assert trial.datetime_start is not None
         age = (datetime.now() - trial.datetime_start).total_seconds()
         return age < BEGIN_SECONDS and self._drivers.others()
-
-    def _open(self, name: str) -> "Study":
-        import optuna
-
-        directions, about = self._settings.directions, self._settings.objectives
-        study = optuna.create_study(
-            study_name=name, storage=self._storage, directions=directions, load_if_exists=True
-        )
-        known = study.user_attrs.get("objectives", about)
-        if known != about or [d.name.lower() for d in study.directions] != directions:
-            raise ConfigError(
-                f"sweeps.objective: the study {name} is about {', '.join(known)} "
-                f"({', '.join(d.name.lower() for d in study.directions)}); "
-                "give this search another name="
-            )
-        if "objectives" not in study.user_attrs:
-            study.set_user_attr("objectives", about)
-        return study
 
     def _entropy(self) -> list[int]:
         """What the sampler's chance depends on: see `make_sampler`."""
