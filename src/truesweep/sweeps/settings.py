@@ -38,8 +38,11 @@ class Sweep:
         pruner_startup: Jobs that end before the median pruner stops any.
         pruner_warmup: Optimizer steps that every job gets.
         pruner_reduction: Of so many jobs halving and hyperband keep one at each rung.
+        parallel: Points that a search tries at once, as it learns from those that have ended only;
+            None: as many as this machine has slots for, and 8 on a cluster.
         jobs: Budget: points to try (random, search); for a grid the most it may have.
-        hours: Budget: no job starts later than this.
+        hours: Budget: no job starts later than this after the command. A `resume`, which asks for
+            more, has as many hours again.
         seeds: Seeds per point, counted up from `seed`, or the seeds themselves.
         seed: Decides what is shuffled, drawn or sampled.
         retries: How often a failed job is tried again, from its last checkpoint.
@@ -61,6 +64,7 @@ class Sweep:
     pruner_startup: Annotated[int, Ge(0)] = 5
     pruner_warmup: Annotated[int, Ge(0)] = 0
     pruner_reduction: Annotated[int, Ge(2)] = 3
+    parallel: Annotated[int, Gt(0)] | None = None
     jobs: Annotated[int, Gt(0)] | None = None
     hours: Annotated[float, Gt(0)] | None = None
     seeds: Annotated[int, Gt(0)] | Annotated[list[int], Len(1)] = 1
