@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from truesweep.errors import ConfigError
 from truesweep.record.files import write_json
 from truesweep.sweeps import driver
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.display import Display, most_telling
 from truesweep.sweeps.driver import drive
-from truesweep.sweeps.executor import BUSY
+from truesweep.sweeps.executor import BUSY, NotNow
 from truesweep.sweeps.job import Job
 from truesweep.sweeps.progress import Board, Row, counts, seconds_left
 from truesweep.sweeps.settings import Sweep
@@ -237,6 +238,44 @@ def test_a_job_that_turns_out_to_be_claimed_is_not_a_failure(tmp_path: Path) -> 
     executor = Late()
     assert run(sweep, executor)[0] == 0
     assert executor.order == ["j0", "j0"]
+
+
+class Limited(Pretended):
+    """A cluster that takes one job after the other, and one never."""
+
+    def __init__(self, never: str) -> None:
+        super().__init__()
+        self.never = never
+        self.refused = False
+
+    def fits(self, job: Job) -> bool:
+        return not (self.refused and self._running)
+
+    def start(self, job: Job, resume: bool) -> None:
+        self.refused = bool(self._running) or job.label == self.never
+        if self._running:
+            raise NotNow("submit limit")
+        if self.refused:
+            raise ConfigError("too much memory")
+        super().start(job, resume)
+
+
+def test_what_cannot_be_started_now_is_started_later_or_has_failed(tmp_path: Path) -> None:
+    sweep, jobs = sweep_of(tmp_path, [1, 1, 1, 1])
+    executor = Limited(never="j2")
+    code, told = run(sweep, executor)
+    assert code == 1
+    assert executor.order == ["j0", "j1", "j3"]
+    assert [job.state for job in jobs] == ["completed", "completed", "failed", "completed"]
+    assert "j1: submit limit" in told
+    assert "j2: too much memory" in told
+
+
+def test_a_sweep_whose_first_job_is_refused_is_refused(tmp_path: Path) -> None:
+    sweep, jobs = sweep_of(tmp_path, [1, 1])
+    with pytest.raises(ConfigError, match="too much memory"):
+        run(sweep, Limited(never="j0"))
+    assert [job.state for job in jobs] == ["queued", "queued"]
 
 
 def row(number: int, state: str, **values: float) -> Row:

@@ -10,7 +10,7 @@ from submitit.slurm.slurm import _make_sbatch_string
 
 from tests.sweeps.tiny import make_sweep
 from truesweep.errors import ConfigError
-from truesweep.sweeps.executor import BUSY
+from truesweep.sweeps.executor import BUSY, NotNow
 from truesweep.sweeps.job import Job
 from truesweep.sweeps.slurm import SlurmExecutor, SlurmSettings
 
@@ -118,3 +118,24 @@ def test_a_slurm_that_is_away_for_a_while_ends_nothing(command: Commands, job: J
     assert executor.wait(0.5) == []
     assert 0.5 <= time.monotonic() - began < 3
     assert executor.running == [job]
+
+
+def test_a_limit_on_jobs_is_waited_for(command: Commands, workplace: Path) -> None:
+    _, jobs = make_sweep(workplace, [{"seed": seed} for seed in range(2)])
+    first, second = jobs
+    command("sbatch", "echo Submitted batch job 12")
+    executor = SlurmExecutor(SlurmSettings())
+    executor.check(first)
+    executor.start(first, resume=False)
+    command("sbatch", "echo 'sbatch: error: AssocMaxSubmitJobLimit' >&2; exit 1")
+    with pytest.raises(NotNow, match="AssocMaxSubmitJobLimit"):
+        executor.start(second, resume=False)
+    assert not executor.fits(second)
+    assert executor.running == [first]
+    assert not (second.run.path / "slurm.json").exists()
+
+
+def test_without_slurm_nothing_is_started(command: Commands, job: Job) -> None:
+    command("squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
+    with pytest.raises(ConfigError, match=r"Slurm does not answer: .*hydra/launcher=local"):
+        SlurmExecutor(SlurmSettings()).check(job)

@@ -10,10 +10,11 @@ from datetime import datetime
 from types import FrameType
 from typing import Any
 
+from truesweep.errors import ConfigError
 from truesweep.sweeps.closing import Page, sum_up
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.display import Display, duration, first_line, number, short
-from truesweep.sweeps.executor import BUSY, Executor
+from truesweep.sweeps.executor import BUSY, Executor, NotNow
 from truesweep.sweeps.failure import name_failure, oom_kills
 from truesweep.sweeps.job import UNREADABLE, Job
 from truesweep.sweeps.progress import FAILED, Board
@@ -138,16 +139,24 @@ class Driver:
         """Start all that there is room for, the biggest first."""
         while not self._closed and (job := self._next()) is not None:
             self.waiting.remove(job)
-            if job.state == "broken":
-                self._give_up(job, job.error or "")
-            elif job.state in ENDED:  # by another driver, a moment ago
-                self._ended(job)
-            elif job.state == "running" and not self.executor.takes_up(job):
-                self.elsewhere.append(job)
-            elif self._failed_elsewhere(job):
-                self.given_up.add(job.id)
-            else:
-                self._start(job)
+            try:
+                self._begin(job)
+            except NotNow as reason:
+                self.waiting.insert(0, job)
+                self.display.event(f"waiting    {job.id}  {job.label}: {first_line(str(reason))}")
+
+    def _begin(self, job: Job) -> None:
+        """Start a job, unless another driver has to do with it, or nobody can."""
+        if job.state == "broken":
+            self._give_up(job, job.error or "")
+        elif job.state in ENDED:  # by another driver, a moment ago
+            self._ended(job)
+        elif job.state == "running" and not self.executor.takes_up(job):
+            self.elsewhere.append(job)
+        elif self._failed_elsewhere(job):
+            self.given_up.add(job.id)
+        else:
+            self._start(job)
 
     def _next(self) -> Job | None:
         """The biggest job that fits; a search is asked for one as late as can be."""
@@ -170,8 +179,16 @@ class Driver:
     def _start(self, job: Job) -> None:
         again = bool(job.run.status)
         self._changed = True
-        self.started[job.id] = time.time(), oom_kills()
-        self.executor.start(job, resume=again)
+        now = time.time(), oom_kills()
+        try:
+            self.executor.start(job, resume=again)
+        except ConfigError as error:
+            if not self.started:  # nothing has been spent yet
+                raise
+            job.run.end("failed", 1, str(error))
+            self._give_up(job, first_line(str(error)))
+            return
+        self.started[job.id] = now
         self.display.event(f"{'resumed' if again else 'started':<10} {job.id}  {job.label}")
 
     def _failed_elsewhere(self, job: Job) -> bool:

@@ -5,6 +5,10 @@ from typing import Protocol
 from truesweep.sweeps.job import Job
 
 
+class NotNow(Exception):
+    """A job cannot be started at the moment, as a limit is reached or nobody answers."""
+
+
 class Executor(Protocol):
     """Runs jobs beside each other, each in processes of its own."""
 
@@ -30,7 +34,13 @@ class Executor(Protocol):
         ...
 
     def start(self, job: Job, resume: bool) -> None:
-        """Start a job from its directory, from its checkpoint or from the beginning."""
+        """Start a job from its directory, from its checkpoint or from the beginning.
+
+        Raises:
+            NotNow: It cannot be started at the moment; jobs that run are well, and `fits` says no
+                for a while.
+            ConfigError: It cannot be started at all.
+        """
         ...
 
     def wait(self, timeout: float) -> list[tuple[Job, int]]:

@@ -22,7 +22,7 @@ from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.parts import make
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.record.files import write_json
-from truesweep.sweeps.executor import BUSY
+from truesweep.sweeps.executor import BUSY, NotNow
 from truesweep.sweeps.job import Job
 from truesweep.sweeps.slurm.queue import cancel, forbid_requeue, last_words, queue
 from truesweep.sweeps.slurm.settings import SlurmSettings
@@ -30,6 +30,8 @@ from truesweep.sweeps.slurm.work import work
 
 SECONDS_TO_STOP = 30.0
 """How long jobs may take to save and leave before they are cancelled."""
+SECONDS_TO_TRY_AGAIN = 60.0
+"""How long no job is submitted after one was refused."""
 
 
 class SlurmExecutor:
@@ -46,6 +48,8 @@ class SlurmExecutor:
     def __init__(self, settings: SlurmSettings) -> None:
         self.settings = settings
         self._running: dict[str, Job] = {}
+        self._answered = False
+        self._refused_until = -float("inf")
         self._polled_at = -float("inf")
 
     @property
@@ -54,15 +58,24 @@ class SlurmExecutor:
         return list(self._running.values())
 
     def check(self, job: Job) -> None:
-        """Whether Slurm can give what a job needs is said by Slurm, when it is submitted."""
+        """Make sure that Slurm is there; what it can give, it says when a job is submitted.
+
+        Raises:
+            ConfigError: It does not answer.
+        """
+        if not self._answered:
+            _submitted(job)
+            self._answered = True
 
     def fits(self, job: Job) -> bool:
         """Whether one more job may be submitted; what the cluster has room for, it decides."""
-        return len(self._running) < self.settings.array_parallelism
+        refused = time.monotonic() < self._refused_until
+        return not refused and len(self._running) < self.settings.array_parallelism
 
     def takes_up(self, job: Job) -> bool:
         """Whether an earlier driver has submitted a job, and it waits or runs."""
-        return _submitted(job) is not None
+        with self._later():
+            return _submitted(job) is not None
 
     def start(self, job: Job, resume: bool) -> None:
         """Submit a job, or take up one that an earlier driver has submitted.
@@ -71,11 +84,26 @@ class SlurmExecutor:
         to start it again by itself.
 
         Raises:
-            ConfigError: Slurm refuses it.
+            NotNow: Slurm refuses it, or does not answer, while other jobs are in its queue.
+            ConfigError: The same, and there are none.
         """
-        slurm_id = _submitted(job) or self._submit(job)
+        with self._later():
+            slurm_id = _submitted(job) or self._submit(job)
         write_json(job.run.path / "slurm.json", {"id": slurm_id})
         self._running[slurm_id] = job
+
+    @contextmanager
+    def _later(self) -> Iterator[None]:
+        """Try again in a while what fails where other jobs were taken: clusters limit how many."""
+        try:
+            yield
+        except ConfigError as error:
+            if not self._running:
+                raise
+            self._refused_until = time.monotonic() + max(
+                SECONDS_TO_TRY_AGAIN, self.settings.poll_seconds
+            )
+            raise NotNow(str(error)) from None
 
     def wait(self, timeout: float) -> list[tuple[Job, int]]:
         """The jobs that have ended, with their exit codes; returns as soon as there is one.
