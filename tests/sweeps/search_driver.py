@@ -24,6 +24,7 @@ def search(
     exclude: Sequence[Mapping[str, Any]] = (),
     paired: Sequence[Sequence[str]] = (),
     note: Callable[[str], None] = lambda text: None,
+    limit: int | None = None,
     **settings: Any,
 ) -> Search:
     sweep = SweepDirectory(folder)
@@ -37,7 +38,7 @@ def search(
         )
 
     asked = Sweep(**{"method": "search", "jobs": 8, **settings})
-    return Search(sweep, Space(axes, paired, exclude), asked, make, note=note)
+    return Search(sweep, Space(axes, paired, exclude), asked, make, limit=limit, note=note)
 
 
 def loss(point: Mapping[str, Any]) -> float:

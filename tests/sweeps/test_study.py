@@ -17,6 +17,7 @@ from truesweep.sweeps import sharing, study
 from truesweep.sweeps import trials as trials_module
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.job import Job
+from truesweep.sweeps.launchers import points_at_once
 from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.study import Search
 
@@ -413,6 +414,24 @@ def test_the_budget_holds_for_drivers_that_ask_at_once(
     monkeypatch.setattr(study, "TRIES_WITHOUT_END", 3)
     source = search(tmp_path / "s", jobs=2)
     assert [source.ask() is None for _ in range(4)] == [False, False, True, True]
+
+
+def test_no_more_points_are_tried_at_once_than_the_limit(tmp_path: Path) -> None:
+    source = search(tmp_path / "s", jobs=6, seeds=2, limit=2)
+    jobs = list(iter(source.ask, None))
+    assert [job.run.job["trial"]["number"] for job in jobs] == [0, 0, 1, 1]
+    assert not source.exhausted
+    for job in jobs[1:3]:
+        complete(job, val_loss=1.0)
+        source.tell(job)
+    assert source.ask() is None
+    jobs[0].run.end("failed", 1, error="out of memory")
+    source.tell(jobs[0])
+    assert len(list(iter(source.ask, None))) == 2
+    cluster = {"_target_": "hydra_plugins.truesweep.SlurmLauncher"}
+    asked = [Sweep(method="search", jobs=24, parallel=parallel) for parallel in (None, 3)]
+    assert [points_at_once(one, {}) for one in asked] == [None, 3]
+    assert [points_at_once(one, cluster) for one in asked] == [8, 3]
 
 
 def test_a_point_that_cannot_be_run_is_told_to_be_bad(tmp_path: Path) -> None:

@@ -16,8 +16,11 @@ from truesweep.sweeps.executor import Executor
 from truesweep.sweeps.job import Job
 from truesweep.sweeps.planned import PlannedJob
 from truesweep.sweeps.pool import LocalPool
+from truesweep.sweeps.settings import Sweep
 
 PACKAGE = "hydra_plugins.truesweep"
+POINTS_AT_ONCE = 8
+"""Of a search where slots set no limit: few enough that most are chosen by what others gave."""
 
 
 @dataclass(kw_only=True)
@@ -43,7 +46,7 @@ def make_executor(launcher: Mapping[str, Any]) -> Executor:
         ConfigError: The node has a wrong key or value.
     """
     settings = {key: value for key, value in launcher.items() if key != "_target_"}
-    if str(launcher.get("_target_", "")).endswith(".SlurmLauncher"):
+    if _is_slurm(launcher):
         from truesweep.sweeps.slurm import SlurmExecutor, SlurmSettings
 
         return SlurmExecutor(check_settings(SlurmSettings, settings, "hydra.launcher"))
@@ -51,6 +54,15 @@ def make_executor(launcher: Mapping[str, Any]) -> Executor:
         settings = {}
     local: LocalSettings = check_settings(LocalSettings, settings, "hydra.launcher")
     return LocalPool(local.slots)
+
+
+def points_at_once(settings: Sweep, launcher: Mapping[str, Any]) -> int | None:
+    """How many points a search tries beside each other; None: as many as there is room for."""
+    return settings.parallel or (POINTS_AT_ONCE if _is_slurm(launcher) else None)
+
+
+def _is_slurm(launcher: Mapping[str, Any]) -> bool:
+    return str(launcher.get("_target_", "")).endswith(".SlurmLauncher")
 
 
 def describe(executor: Executor | None) -> str:

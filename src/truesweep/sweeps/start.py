@@ -7,7 +7,7 @@ from truesweep.sweeps.ask import Asked
 from truesweep.sweeps.directory import ROOT, SweepDirectory
 from truesweep.sweeps.executor import Executor
 from truesweep.sweeps.job import Job
-from truesweep.sweeps.launchers import check_room, describe
+from truesweep.sweeps.launchers import check_room, describe, points_at_once
 from truesweep.sweeps.overview import show_plan
 from truesweep.sweeps.planned import PlannedJob, check_disk, check_objectives
 from truesweep.sweeps.planning import JobMaker, SweepPlan, plan_sweep
@@ -85,5 +85,6 @@ def make_source(
         from truesweep.sweeps.study import Search
 
         make = JobMaker(asked, sweep, provenance)
-        return Search(sweep, asked.space, asked.settings, make, base_seed(asked))
+        limit = points_at_once(asked.settings, sweep.launcher)
+        return Search(sweep, asked.space, asked.settings, make, base_seed(asked), limit)
     return Listed(sweep.jobs() if plan is None else add_jobs(sweep, plan.jobs, provenance))

@@ -63,6 +63,7 @@ class Search:
         settings: Objective, sampler, pruner, budget, seeds and storage.
         make: Makes the jobs.
         seed: The configuration's own seed, from which a number of seeds counts up.
+        limit: The most points that this driver tries at once; None: all that it asks for.
         note: Told what the user may want to know.
 
     Raises:
@@ -76,11 +77,13 @@ class Search:
         settings: Sweep,
         make: MakeJob,
         seed: int = 0,
+        limit: int | None = None,
         note: Callable[[str], None] = say,
     ) -> None:
         self._space = space
         self._settings = settings
         self._make = make
+        self._limit = limit
         self._seeds = settings.seed_list(seed)
         self.note = note
         self._dimensions = Dimensions(space)
@@ -107,6 +110,8 @@ class Search:
     def ask(self) -> Job | None:
         """The next job; None while there is nothing to start."""
         while not self._ready:
+            if self._limit is not None and len(self._jobs) >= self._limit:
+                return None
             abandoned = self._trials.abandoned()
             if abandoned:
                 self._go_on_with(abandoned[0])
