@@ -155,6 +155,7 @@ class Driver:
             self.elsewhere.append(job)
         elif self._failed_elsewhere(job):
             self.given_up.add(job.id)
+            self.source.tell(job)
         else:
             self._start(job)
 
