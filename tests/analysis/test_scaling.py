@@ -55,6 +55,13 @@ def test_the_size_for_a_budget() -> None:
     assert fitted(losses, parameters=n, tokens=d).optimal_parameters(budget) == preferred
 
 
+def test_variables_that_rise_together_are_not_told_apart() -> None:
+    sizes = np.geomspace(1e5, 1e7, 8)
+    found = fit_scaling(E + A * sizes**-ALPHA, parameters=sizes, tokens=20 * sizes)
+    assert isinstance(found, str)
+    assert "rise together" in found
+
+
 def test_one_variable_prefers_no_size() -> None:
     fit = fitted(E + A * SIZES**-ALPHA, compute=SIZES * 1e6)
     assert fit.terms[0].variable == "compute"

@@ -164,6 +164,44 @@ def test_a_law_is_drawn_where_the_points_bear_one(make_run: MakeRun, tmp_path: P
     assert abs(value - (1.5 + 40 / size**0.4)) < 0.02
 
 
+def test_a_law_of_one_size_is_not_drawn_where_the_other_differs(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    for i, size in enumerate([1e4, 3e4, 1e5, 3e5, 1e6, 3e6]):
+        totals = {"parameters": int(size), "train/tokens": int(20 * size)}
+        loss = 1.5 + 40 / (20 * size) ** 0.4 - 0.1
+        make_run(f"r{i}", configuration(model__depth=i), end=loss, **totals)
+    found = payload(compare([tmp_path]))["scaling"]
+    curves = {curve["variable"]: curve for curve in found["curves"]}
+    assert curves["parameters"]["line"] == curves["tokens"]["line"] == []
+    assert "differ in tokens, too, from 200k to 60M" in curves["parameters"]["text"]
+    assert "differ in parameters, too, from 10k to 3M" in curves["tokens"]["text"]
+    assert len(curves["compute"]["line"]) > 1
+    assert found["budgets"] == []
+
+
+def test_a_size_is_judged_by_the_mean_over_its_seeds(make_run: MakeRun, tmp_path: Path) -> None:
+    losses = {(1, 0.1): (2.0, 3.0), (1, 0.2): (2.4, 2.4), (2, 0.1): (2.2, 2.2)}
+    for (depth, lr), ends in losses.items():
+        for seed, end in enumerate(ends):
+            config = configuration(model__depth=depth, optimizer__lr=lr, seed=seed)
+            make_run(f"d{depth}-{lr}-{seed}", config, end=end, parameters=1000 * depth)
+    curve = payload(compare([tmp_path]))["scaling"]["curves"][0]
+    best = {Path(path).name for path, _, best in curve["points"] if best}
+    assert best == {"d1-0.2-0", "d1-0.2-1", "d2-0.1-0", "d2-0.1-1"}
+
+
+def test_repeated_data_is_said_to_be_so(make_run: MakeRun, tmp_path: Path) -> None:
+    for depth, passes in ((1, 0.8), (2, 1.6)):
+        verdict = {"kind": "healthy", "text": "", "best_step": 8, "sufficient_epochs": passes}
+        size = {"parameters": 1000 * depth}
+        make_run(f"r{depth}", configuration(model__depth=depth), verdict=verdict, **size)
+    note = payload(compare([tmp_path]))["scaling"]["note"]
+    assert "over the data up to 2 times" in note  # 10 steps, of which 8 are 1.6 passes
+    note = payload(compare([tmp_path / "r1"]))["scaling"]["note"]
+    assert note == ""
+
+
 def test_the_report_is_written_whole(sweep: Path) -> None:
     write_report(compare([sweep]), sweep / "report.html")
     assert (sweep / "report.html").read_text().endswith("</html>\n")

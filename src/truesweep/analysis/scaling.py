@@ -35,6 +35,8 @@ LARGEST_RESIDUAL = 0.25
 """Standard deviation of the residuals over that of log L; more is no law."""
 LARGEST_EXPONENT_RANGE = 1.5
 """The width of an exponent's interval that still says something."""
+MOST_ALIKE = 0.95
+"""The correlation of the logarithms of two variables above which a fit confuses the two."""
 FLOPS = 6.0
 """Training operations per parameter and token (Kaplan et al. 2020)."""
 
@@ -178,6 +180,8 @@ def _too_little(losses: Floats, sizes: dict[Variable, Floats]) -> str:
             return f"{distinct} different {name} do not bear a curve; {LEAST_DISTINCT} would."
         if span < LEAST_SPAN:
             return f"The {name} span a factor of {span:.3g}; a curve needs at least {LEAST_SPAN:g}."
+    if len(sizes) > 1 and abs(np.corrcoef(np.log(list(sizes.values())))[0, 1]) > MOST_ALIKE:
+        return f"The {' and '.join(sizes)} rise together, so what each does cannot be told."
     return ""
 
 

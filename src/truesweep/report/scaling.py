@@ -1,13 +1,18 @@
 """Loss against parameters, tokens and compute, where a comparison varies them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from truesweep.analysis.outcomes import Outcome
+from truesweep.analysis.curves import Floats
+from truesweep.analysis.fairness import TOLERANCE
+from truesweep.analysis.outcomes import Outcome, by_point
 from truesweep.analysis.scaling import Interval, ScalingFit, Variable, fit_scaling, frontier
 from truesweep.report.comparison import Comparison
+from truesweep.report.run import Run
+from truesweep.report.words import si
 
 VARIABLES: tuple[Variable, ...] = ("parameters", "tokens", "compute")
 DRAWN = 40
@@ -25,43 +30,84 @@ def scaling(comparison: Comparison) -> dict[str, Any]:
     """
     objective = comparison.objective
     if not objective.name.endswith("loss"):
-        return {"curves": [], "budgets": []}
-    known = [one for one in comparison.outcomes if np.isfinite(one.value(objective.name))]
-    losses = {one.id: one.value(objective.name) for one in known}
-    curves = [_curve(name, known, losses) for name in VARIABLES if _varies(name, known)]
+        return {"curves": [], "budgets": [], "note": ""}
+    points = [
+        _point(jobs, objective.name)
+        for jobs in by_point(comparison.outcomes, objective.name).values()
+    ]
     shown = {str(run.directory.path) for run in comparison.runs}
-    for curve in curves:
-        curve["points"] = [point for point in curve["points"] if point[0] in shown]
-    return {"curves": curves, "budgets": _budgets(known, losses)}
+    curves = [_curve(name, points, shown) for name in VARIABLES if _varies(name, points)]
+    return {"curves": curves, "budgets": _budgets(points), "note": _repeated(comparison.runs)}
 
 
-def _size(variable: Variable, one: Outcome) -> float | None:
-    size = getattr(one, variable)
-    return None if size is None else float(size)
+@dataclass(frozen=True)
+class _Point:
+    """The mean over a point's seeds."""
+
+    ids: Sequence[str]
+    loss: float
+    sizes: Mapping[Variable, float | None]
 
 
-def _varies(variable: Variable, known: Sequence[Outcome]) -> bool:
-    sizes = [_size(variable, one) for one in known]
-    told = [size for size in sizes if size is not None]
-    return bool(told) and len(told) == len(sizes) and max(told) > 1.05 * min(told)
+def _point(jobs: Sequence[Outcome], objective: str) -> _Point:
+    def mean(values: Sequence[float | None]) -> float | None:
+        known = [float(value) for value in values if value]
+        return float(np.mean(known)) if len(known) == len(values) else None
+
+    loss = float(np.mean([job.value(objective) for job in jobs]))
+    sizes = {name: mean([getattr(job, name) for job in jobs]) for name in VARIABLES}
+    return _Point([job.id for job in jobs], loss, sizes)
 
 
-def _curve(
-    variable: Variable, known: Sequence[Outcome], losses: dict[str, float]
-) -> dict[str, Any]:
-    """All points, which of them are the best of their size, and what runs through those."""
-    sizes = np.array([_size(variable, one) for one in known], float)
-    values = np.array([losses[one.id] for one in known])
-    best = frontier(sizes, values)
+def _sizes(variable: Variable, points: Sequence[_Point]) -> Floats:
+    """NaN where it is not known [M]."""
+    return np.array([point.sizes[variable] for point in points], float)
+
+
+def _varies(variable: Variable, points: Sequence[_Point]) -> bool:
+    sizes = _sizes(variable, points)
+    return bool(len(sizes) and np.isfinite(sizes).all() and not _agree(sizes))
+
+
+def _agree(sizes: Floats) -> bool:
+    return bool(sizes.max() <= (1 + TOLERANCE) * sizes.min())
+
+
+def _curve(variable: Variable, points: Sequence[_Point], shown: Set[str]) -> dict[str, Any]:
+    """All runs that are shown, which of them are the best of their size, and the law of those."""
+    sizes, losses = _sizes(variable, points), np.array([point.loss for point in points])
+    best = frontier(sizes, losses)
     if variable == "compute":
-        best = best[values[best] <= np.minimum.accumulate(values[best])]
+        best = best[losses[best] <= np.minimum.accumulate(losses[best])]
     given: dict[str, Any] = {variable: sizes[best]}
-    fit = fit_scaling(values[best], **given)
+    law = _confused(variable, [points[i] for i in best]) or fit_scaling(losses[best], **given)
     return {
         "variable": variable,
-        "points": [[one.id, float(sizes[i]), i in best] for i, one in enumerate(known)],
-        **(_nothing(fit) if isinstance(fit, str) else _law(variable, fit)),
+        "points": [
+            [id, float(sizes[i]), i in best]
+            for i, point in enumerate(points)
+            for id in point.ids
+            if id in shown
+        ],
+        **(_nothing(law) if isinstance(law, str) else _law(variable, law)),
     }
+
+
+def _confused(variable: Variable, best: Sequence[_Point]) -> str:
+    """Why a law of one variable would be one of another, which is not the same for all sizes."""
+    if variable == "compute":
+        return ""
+    other: Variable = "tokens" if variable == "parameters" else "parameters"
+    amounts = _sizes(other, best)
+    if not np.isfinite(amounts).all():
+        return f"No curve of {variable} alone: the {other} of some runs are not known."
+    if _agree(amounts):
+        return ""
+    low, high = si(float(amounts.min())), si(float(amounts.max()))
+    return (
+        f"No curve of {variable} alone: the best runs of each size differ in {other}, too, from "
+        f"{low} to {high}, and what is due to which cannot be told. Compare sizes at equal {other}."
+    )
 
 
 def _nothing(reason: str) -> dict[str, Any]:
@@ -80,20 +126,36 @@ def _law(variable: Variable, fit: ScalingFit) -> dict[str, Any]:
     return {"line": [[x, one.value, one.low, one.high] for x, one in found], "text": text}
 
 
-def _budgets(known: Sequence[Outcome], losses: dict[str, float]) -> list[list[float]]:
+def _budgets(points: Sequence[_Point]) -> list[list[float]]:
     """The size that a fit over both parameters and tokens prefers: [FLOP, value, low, high]."""
-    if not (_varies("parameters", known) and _varies("tokens", known)):
+    if not (_varies("parameters", points) and _varies("tokens", points)):
         return []
-    sizes = np.array([[one.parameters, one.tokens] for one in known], float)
-    values = np.array([losses[one.id] for one in known])
-    best = frontier(sizes, values)
-    fit = fit_scaling(values[best], parameters=sizes[best, 0], tokens=sizes[best, 1])
-    spent = [one.compute for one in known if one.compute is not None]
-    if isinstance(fit, str) or not spent:
+    sizes = np.stack([_sizes("parameters", points), _sizes("tokens", points)], axis=1)
+    losses = np.array([point.loss for point in points])
+    best = frontier(sizes, losses)
+    fit = fit_scaling(losses[best], parameters=sizes[best, 0], tokens=sizes[best, 1])
+    spent = float(np.nanmax(_sizes("compute", points)))
+    if isinstance(fit, str):
         return []
-    asked = [max(spent) * factor for factor in BUDGETS]
-    found = [(budget, fit.optimal_parameters(budget)) for budget in asked]
+    found = [(spent * factor, fit.optimal_parameters(spent * factor)) for factor in BUDGETS]
     return [[budget, one.value, one.low, one.high] for budget, one in found if one is not None]
+
+
+def _repeated(runs: Sequence[Run]) -> str:
+    """That later passes over the data teach less than the first, if there were any."""
+    most = max((_passes(run) for run in runs), default=0.0)
+    if most < 1 + TOLERANCE:
+        return ""
+    return (
+        f"Runs passed over the data up to {most:.3g} times: repeated tokens teach less than fresh "
+        "ones, and the more the fewer there are, so these curves hold for this much data."
+    )
+
+
+def _passes(run: Run) -> float:
+    """How often a run went through its data, as its verdict knows it; 0 where it has none."""
+    passes, best = run.verdict.get("sufficient_epochs"), run.verdict.get("best_step")
+    return run.step * passes / best if passes and best else 0.0
 
 
 def _between(one: Interval) -> str:

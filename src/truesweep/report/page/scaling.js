@@ -3,8 +3,9 @@
 const SIZES = { parameters: "parameters", tokens: "training tokens", compute: "training FLOP" };
 
 function makeScaling() {
-  const { curves: laws, budgets } = data.scaling;
+  const { curves: laws, budgets, note } = data.scaling;
   $("scaling-section").hidden = laws.length === 0;
+  $("scaling-note").textContent = note;
   const byPath = new Map(runs.map((run) => [run.path, run]));
   const charts = laws.map((law) => {
     const host = el("div", { className: "chart" });
