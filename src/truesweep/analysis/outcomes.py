@@ -32,6 +32,8 @@ class Outcome:
         standard_error: Of the objective, from the finite size of the split it was taken on.
         samples: What the objective is made from by sample [M, K], such as sums and counts, if
             kept; two jobs are then compared sample by sample.
+        measured_on: What the objective depends on besides the training, such as the split's
+            content, by what it is called; without what is not known.
     """
 
     id: str
@@ -44,6 +46,7 @@ class Outcome:
     flops: float | None = None
     parameters: int | None = None
     standard_error: float | None = None
+    measured_on: Mapping[str, str] = field(default_factory=dict)
     samples: Samples | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -68,6 +71,13 @@ def sign(direction: Direction) -> float:
     if direction not in ("minimize", "maximize"):
         raise DataError(f"the direction is {direction!r}; it is minimize or maximize")
     return 1.0 if direction == "minimize" else -1.0
+
+
+def unlike(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+    """What the objective was measured on that differs among jobs, so that none is the better."""
+    names = dict.fromkeys(name for one in outcomes for name in one.measured_on)
+    known = {name: {one.measured_on.get(name) for one in outcomes} - {None} for name in names}
+    return tuple(name for name, values in known.items() if len(values) > 1)
 
 
 def by_point(outcomes: Sequence[Outcome], objective: str) -> dict[str, list[Outcome]]:

@@ -38,6 +38,14 @@ def describe(
     return f"{first}. Not to be told apart from it ({sure} seeds): {_listed(tied)}."
 
 
+def describe_unlike(differs: Sequence[str], objective: str) -> str:
+    """Say why no point is best."""
+    return (
+        f"The runs differ in their {' and '.join(differs)}, so that {objective} of one says "
+        "nothing about that of another: no run is called the best."
+    )
+
+
 def _on_split(
     standings: Sequence[Standing], objective: str, direction: Direction, sure: str
 ) -> str:

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from truesweep.analysis.noise import Paired, noise
-from truesweep.analysis.outcomes import Direction, Outcome, by_point, sign
-from truesweep.analysis.phrases import describe
+from truesweep.analysis.noise import Paired, noise, unknown
+from truesweep.analysis.outcomes import Direction, Outcome, by_point, sign, unlike
+from truesweep.analysis.phrases import describe, describe_unlike
 from truesweep.analysis.standings import Ranking, Standing
 from truesweep.analysis.uncertainty import paired_mean
 
@@ -37,16 +37,20 @@ def rank(
     ranked = [one for one in outcomes if math.isfinite(one.value(objective))]
     points = list(by_point(ranked, objective).values())
     points.sort(key=lambda jobs: factor * _mean(jobs, objective))
-    known = noise(points, objective, alpha, paired)
+    differs = unlike(ranked)
+    known = unknown(len(points)) if differs else noise(points, objective, alpha, paired)
     standings = [
         _standing(jobs, _ids(jobs[0].point, ranked), points[0], objective, margin)
         for jobs, margin in zip(points, known.margins, strict=True)
     ]
     without = [one.id for one in outcomes if not math.isfinite(one.value(objective))]
-    text = describe(standings, known.basis, objective, direction, alpha)
-    return Ranking(
-        objective, direction, known.basis, alpha, known.deviation, standings, without, text
+    text = (
+        describe_unlike(differs, objective)
+        if differs
+        else describe(standings, known.basis, objective, direction, alpha)
     )
+    basis, deviation = known.basis, known.deviation
+    return Ranking(objective, direction, basis, alpha, deviation, standings, without, text, differs)
 
 
 def _ids(point: str, ranked: Sequence[Outcome]) -> tuple[str, ...]:

@@ -50,6 +50,8 @@ class Ranking:
         standings: Best first.
         without: Jobs that have no finite objective.
         text: What this says, in one or two sentences.
+        unlike: What their objective was measured on that differs; they are then in order, but none
+            is called the best.
     """
 
     objective: str
@@ -60,11 +62,12 @@ class Ranking:
     standings: Sequence[Standing]
     without: Sequence[str]
     text: str
+    unlike: tuple[str, ...] = ()
 
     @property
     def best(self) -> Standing | None:
-        """The winner; None where no job has the objective."""
-        return self.standings[0] if self.standings else None
+        """The winner; None where no job has the objective, or they cannot be compared."""
+        return self.standings[0] if self.standings and not self.unlike else None
 
     @property
     def tied(self) -> list[Standing]:

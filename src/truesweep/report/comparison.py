@@ -83,11 +83,15 @@ class Comparison:
 
     @cached_property
     def _places(self) -> dict[str, tuple[int, Standing]]:
-        standings = enumerate(self.ranking.standings, start=1)
+        ordered = [] if self.ranking.unlike else self.ranking.standings
+        standings = enumerate(ordered, start=1)
         return {id: (place, one) for place, one in standings for id in one.ids}
 
     def rank(self, run: Run) -> int | None:
-        """The place of a finished run's point; runs that differ by their seed share one."""
+        """The place of a finished run's point; runs that differ by their seed share one.
+
+        None where runs cannot be compared, too.
+        """
         return self._places.get(str(run.directory.path), (None, None))[0]
 
     def standing(self, run: Run) -> Standing | None:

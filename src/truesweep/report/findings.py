@@ -10,6 +10,7 @@ from truesweep.analysis.pareto import pareto_points
 from truesweep.analysis.ranges import edges
 from truesweep.report.comparison import Comparison
 from truesweep.report.excerpts import later_scorings
+from truesweep.report.measured import TOKENS
 from truesweep.report.run import Run
 
 Kind = Literal["good", "warn", "bad", ""]
@@ -39,6 +40,9 @@ def findings(comparison: Comparison) -> list[Finding]:
 
 def _best(comparison: Comparison) -> list[Finding]:
     ranking = comparison.ranking
+    if ranking.unlike:
+        text = f"{ranking.text}{_comparable(comparison)}"
+        return [Finding("Not comparable", text, "bad")]
     if ranking.best is None:
         return []
     figure = f"{ranking.objective} {ranking.best.mean:.4g}"
@@ -47,9 +51,19 @@ def _best(comparison: Comparison) -> list[Finding]:
     return [Finding("Winner", ranking.text, "good", figure)]
 
 
+def _comparable(comparison: Comparison) -> str:
+    """What to rank by instead, where only the tokens differ."""
+    split = comparison.objective.name.partition("/")[0]
+    names = [f"{split}/{figure}" for figure in ("bits_per_byte", "bleu")]
+    known = [name for name in names if any(name in run.results for run in comparison.runs)]
+    if not known or not set(comparison.ranking.unlike) <= set(TOKENS):
+        return ""
+    return f" Rank by --objective {known[0]}, which does not depend on the tokens."
+
+
 def _front(comparison: Comparison) -> list[Finding]:
     directions = {one.name: one.direction for one in comparison.objectives}
-    if len(directions) < 2:
+    if len(directions) < 2 or comparison.ranking.unlike:
         return []
     front = pareto_points(comparison.outcomes, directions)
     names = {one.point: one.id.rpartition("/")[2] for one in comparison.outcomes}

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from truesweep.analysis.outcomes import Outcome
+from truesweep.report.measured import measured_on
 from truesweep.report.objective import Objective
 from truesweep.report.run import Run
 from truesweep.report.samples import read_samples
@@ -39,6 +40,7 @@ def _outcome(run: Run, keys: Sequence[str], objectives: Sequence[Objective]) -> 
         flops=run.flops,
         parameters=run.results.get("parameters"),
         standard_error=_standard_error(run, objectives[0].name),
+        measured_on=measured_on(run, objectives[0].name),
     )
 
 
