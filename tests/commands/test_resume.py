@@ -15,6 +15,7 @@ import torch
 from tests.commands.conftest import SMALL, start, truesweep, values, wait_for_rows
 from tests.commands.strike import samples
 from truesweep.commands.resume import resume
+from truesweep.commands.show import show_result
 from truesweep.commands.train import create_run, train
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.launch import launch
@@ -128,3 +129,21 @@ def test_resuming_nothing_is_an_error(workplace: Path) -> None:
     done = truesweep("resume", "outputs/none", cwd=workplace)
     assert done.code == 2
     assert "does not exist" in done.err
+
+
+@pytest.mark.parametrize("overrides", [[], ["trainer.max_steps=50"]])
+def test_a_pruned_run_stays_as_it_is(
+    data: dict[str, list[str]],
+    workplace: Path,
+    overrides: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = create_run(plan([*data["lm"], *SMALL]), Path("outputs/x/1"))
+    run.update_status(step=4)
+    run.end("pruned", 0)
+    before = run.status
+    assert resume(Path("outputs/x/1"), overrides) == 0
+    assert "outputs/x/1 was pruned after step 4; nothing to do." in capsys.readouterr().out
+    assert run.status == before
+    show_result(run, 0)  # as after a resume in which it was pruned
+    assert "Pruned after step 4" in capsys.readouterr().out

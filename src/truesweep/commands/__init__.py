@@ -41,7 +41,11 @@ def train(
     config_dir: ConfigDirs = None,
     repeat: Annotated[
         Path | None,
-        typer.Option("--from", help="Repeat the run in this directory, from its config.yaml."),
+        typer.Option(
+            "--from",
+            help="Repeat the run in this directory, from its config.yaml and on its data: "
+            "--from DIR name=again.",
+        ),
     ] = None,
     multirun: Annotated[
         bool,

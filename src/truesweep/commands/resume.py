@@ -2,11 +2,10 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import chdir
 from pathlib import Path
 
-from rich.console import Console
-
-from truesweep.commands.show import show_result
+from truesweep.commands.show import console, show_result
 from truesweep.commands.sweep_resume import resume_sweep
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.extend import change
@@ -22,28 +21,34 @@ def resume(directory: Path, overrides: Sequence[str] = ()) -> int:
     if SweepDirectory.is_sweep(directory):
         return resume_sweep(directory, overrides)
     run = RunDirectory.open(directory)
-    out = Console(highlight=False)
+    if run.status.get("state") == "pruned":
+        step = run.status.get("step", 0)
+        console().print(f"{directory} was pruned after step {step:,}; nothing to do.")
+        return 0
+    with chdir(run.started_in):
+        code = go_on(run, overrides, str(directory))
+    show_result(run, code)
+    return code
+
+
+def go_on(run: RunDirectory, overrides: Sequence[str], name: str) -> int:
+    """Train the rest of a run, in the folder in which it was started; the exit code."""
+    out = console()
     checkpoint = newest_checkpoint(run)
-    work_in(run)
     for line in change(run, overrides) if overrides else []:
         out.print(line)
     if run.status.get("state") == "completed":
         unchanged = f", and {' '.join(overrides)} would train no further" if overrides else ""
-        out.print(f"{directory} is complete{unchanged}; nothing to do.", markup=False)
-        show_result(run, 0)
+        out.print(f"{name} is complete{unchanged}; nothing to do.", markup=False)
         return 0
     check_same_data(run, prepare_data(run.read_config())[1])
     if checkpoint is None:
         out.print("It was stopped before its first checkpoint: starting from the beginning")
     else:
         out.print(f"Resuming from {checkpoint.name}")
-    code = launch(run, resume=True)
-    show_result(run, code)
-    return code
+    return launch(run, resume=True)
 
 
 def work_in(run: RunDirectory) -> None:
     """Paths in a configuration are relative to where the run was started."""
-    started_in = Path(run.read_provenance().get("directory", "."))
-    if started_in.is_dir():
-        os.chdir(started_in)
+    os.chdir(run.started_in)

@@ -77,7 +77,10 @@ def show_result(run: RunDirectory, exit_code: int) -> None:
     if exit_code != 0:
         _show_verdict(out, run.status.get("verdict"))
         return
-    results = json.loads(run.results.read_text(encoding="utf-8"))
+    results = run.read_results()
+    if not results:
+        out.print(how_it_ended(run))
+        return
     out.print(_figures(results))
     _show_verdict(out, results.get("verdict"))
     _show_tables(out, run)
@@ -87,6 +90,13 @@ def show_result(run: RunDirectory, exit_code: int) -> None:
 def _show_verdict(out: Console, verdict: Mapping[str, Any] | None) -> None:
     if verdict and verdict.get("text"):
         out.print(f"[bold]Verdict:[/] {escape(verdict['text'])}")
+
+
+def how_it_ended(run: RunDirectory) -> str:
+    """Why a run that has ended has no results."""
+    if run.status.get("state") == "pruned":
+        return f"Pruned after step {run.status.get('step', 0):,}, by the search that it belongs to"
+    return f"{os.path.relpath(run.results)} is missing"
 
 
 def _figures(results: dict[str, Any]) -> Table:

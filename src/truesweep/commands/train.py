@@ -3,16 +3,19 @@
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import chdir
 from pathlib import Path
 
-from truesweep.commands.show import show_plan, show_result
+from truesweep.commands.show import console, show_plan, show_result
 from truesweep.config import freeze, redact_argv
 from truesweep.jobs.agent import SECONDS_TO_MEET
 from truesweep.jobs.directory import RunDirectory
+from truesweep.jobs.extend import made_longer
 from truesweep.jobs.launch import launch
 from truesweep.jobs.nodes import this_node
 from truesweep.jobs.parts import make
 from truesweep.jobs.plan import Plan, plan, plan_again
+from truesweep.jobs.same_data import changed_data
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.record.provenance import collect
 from truesweep.sweeps.wandb_sweep import agents_job
@@ -22,17 +25,41 @@ def train(
     overrides: Sequence[str], config_dirs: Sequence[Path], repeat: Path | None, dry_run: bool
 ) -> int:
     """Check everything, freeze it in a new directory, and start it from there."""
-    job = plan_again(repeat, overrides) if repeat else plan(overrides, config_dirs)
-    show_plan(job)
-    if dry_run:
-        return 0
-    trainer: TrainerSettings = make(job.config, "trainer")
-    node = this_node(trainer.num_nodes)
-    folder = Path("outputs") / job.name / job.id
-    run = create_run(job, folder) if node.first else made_by_first_node(folder)
-    code = launch(run, node=node)
+    outputs = Path("outputs").absolute()
+    original = RunDirectory.open(repeat) if repeat else None
+    with chdir(original.started_in if original else Path()):
+        job = repeated(original, overrides) if original else plan(overrides, config_dirs)
+        show_plan(job)
+        if dry_run:
+            return 0
+        trainer: TrainerSettings = make(job.config, "trainer")
+        node = this_node(trainer.num_nodes)
+        folder = outputs / job.name / job.id
+        run = create_run(job, folder) if node.first else made_by_first_node(folder)
+        code = launch(run, node=node)
     show_result(run, code)
     return code
+
+
+def repeated(original: RunDirectory, overrides: Sequence[str]) -> Plan:
+    """The plan of a run's repetition; says what makes it another training than that was."""
+    job = plan_again(original.path, overrides)
+    for line in departures(original, job):
+        console().print(f"Note: {line}", markup=False)
+    return job
+
+
+def departures(original: RunDirectory, job: Plan) -> list[str]:
+    """In what a run's repetition departs from it without having been asked to."""
+    said = []
+    if changed := changed_data(original, job.prepared):
+        said.append(f"{changed}: not the data that {original.path.name} was trained on")
+    if made_longer(original):
+        said.append(
+            f"{original.path.name} was made longer on its way; this trains {job.total_steps:,} "
+            "steps under one schedule from the start, which is another training"
+        )
+    return said
 
 
 def create_run(job: Plan, folder: Path) -> RunDirectory:

@@ -131,6 +131,12 @@ def _new_schedule(config: dict[str, Any], done: int, old: int, new: int) -> list
     ]
 
 
+def made_longer(run: RunDirectory) -> bool:
+    """Whether a run's length was changed on its way."""
+    changes = run.read_provenance().get("changes", [])
+    return any(parse(o).key_or_group in LENGTH for row in changes for o in row["overrides"])
+
+
 def _remember(run: RunDirectory, overrides: list[str]) -> None:
     provenance = run.read_provenance()
     row = {

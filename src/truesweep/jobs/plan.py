@@ -102,7 +102,8 @@ def plan_again(directory: Path, overrides: Sequence[str]) -> Plan:
     Raises:
         ConfigError: There is no such configuration, or a change does not fit it.
     """
-    changed = update(RunDirectory.open(directory).read_config(), overrides)
+    frozen = RunDirectory.open(directory).read_config()
+    changed = update(frozen, [*one_limit(overrides), *overrides])
     config = check(changed, supplied=SUPPLIED)
     check_across(config)
     return plan_config(config, redact_overrides(overrides))
