@@ -152,6 +152,12 @@ class RunDirectory:
         return provenance
 
     @property
+    def started_in(self) -> Path:
+        """What relative paths in its configuration are relative to; here, if that is gone."""
+        folder = Path(self.read_provenance().get("directory", "."))
+        return folder if folder.is_dir() else Path()
+
+    @property
     def job(self) -> dict[str, Any]:
         """A job's place in its sweep, which is no part of what it is; empty for a single run.
 
@@ -354,5 +360,6 @@ def _exists_message(path: Path) -> str:
     return (
         f"{shown} exists ({state}): the same configuration was started before.\n"
         f"To continue or look at it: truesweep resume {shown}\n"
-        f"To run it anew: another seed=… or name=…, or delete the directory"
+        f"To train it again: truesweep train --from {shown} name=again\n"
+        f"To train another: give another seed=… or name=…, or delete the directory"
     )
