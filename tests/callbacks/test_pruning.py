@@ -9,6 +9,8 @@ import pytest
 import torch
 from pytorch_lightning.strategies import SingleDeviceStrategy
 
+from tests.commands.conftest import data as data  # a fixture
+from tests.commands.conftest import truesweep
 from truesweep.callbacks import Pruned, Pruning
 from truesweep.config import freeze
 from truesweep.jobs.directory import RunDirectory
@@ -16,6 +18,7 @@ from truesweep.jobs.launch import launch
 from truesweep.jobs.plan import plan
 from truesweep.record.rows import read
 from truesweep.record.study import Reports, open_storage
+from truesweep.sweeps.directory import SweepDirectory
 
 SMALL = [
     "data=files",
@@ -205,3 +208,36 @@ def test_the_answer_is_kept_with_the_checkpoint_and_obeyed_after_the_step() -> N
     assert told == [(3, 0.5), (9, 3.0), (6, 2.0)]
     with pytest.raises(ValueError, match="no metric 'val/los'; there are val/loss"):
         Pruning("val/los", report).on_validation_end(good, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_search_prunes_hopeless_rates_and_completes_the_best(
+    data: dict[str, list[str]], workplace: Path, devices: int
+) -> None:
+    asked = [
+        *(line for line in SMALL if not line.startswith("data=") and "train=" not in line),
+        *data["lm"],
+        "trainer.val_check_interval=4",
+        f"trainer.devices={devices}",
+        "optimizer.lr=3e-2,1e-7,1e-6",
+        "sweeps.method=search",
+        "sweeps.sampler=grid",
+        "sweeps.jobs=3",
+        "sweeps.pruner=halving",
+        f"hydra.launcher.slots={devices}",
+        "name=rates",
+    ]
+    done = truesweep("train", "-m", *asked, cwd=workplace)
+    assert done.code == 0, done.out + done.err
+    best, *others = SweepDirectory(workplace / "outputs/sweeps/rates").jobs()
+    assert (best.varies["optimizer.lr"], best.state, best.step) == (3e-2, "completed", 12)
+    assert best.run.results.exists()
+    for job in others:
+        status = job.run.status
+        assert (status["state"], status["exit_code"], status["step"]) == ("pruned", 0, 4)
+        logs = [job.run.log(rank).read_text() for rank in range(devices)]
+        assert [log.count("pruned after step 4") for log in logs] == [1] * devices
+    storage = open_storage("study.journal", best.run.path.parent)
+    made = optuna.load_study(study_name="rates", storage=storage)
+    assert [t.state.name for t in made.trials] == ["COMPLETE", "PRUNED", "PRUNED"]
+    assert "2 pruned" in done.out
