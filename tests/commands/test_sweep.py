@@ -156,7 +156,10 @@ def test_hydras_own_plugins_take_the_place_of_ours(
     directory = workplace / "outputs/sweeps/s"
     assert [job["state"] for job in rows(directory)] == ["completed", "completed"]
     assert sorted(job["varies"]["model.depth"] for job in rows(directory)) == [1, 2]
-    assert "2 completed" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "2 completed" in out
+    assert (directory / "report.html").is_file()
+    assert out.count("report: ") == 1
     # Whoever runs it, a job is the same, and nothing else lies beside it.
     assert {job["id"] for job in rows(directory)} == planned
     assert {path.name for path in directory.iterdir() if path.is_dir()} == planned

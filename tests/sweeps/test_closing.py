@@ -1,8 +1,14 @@
+import os
+import signal
 from pathlib import Path
 
+import pytest
+
+from tests.sweeps.test_driver import Pretended, run, sweep_of
 from truesweep.commands.sync import records_of
 from truesweep.sweeps.closing import link_records
 from truesweep.sweeps.directory import SweepDirectory
+from truesweep.sweeps.job import Job
 
 
 def record(folder: Path, name: str) -> Path:
@@ -38,3 +44,27 @@ def test_a_sweep_without_records_gets_no_folder_for_them(tmp_path: Path) -> None
     (sweep.path / "a").mkdir(parents=True)
     link_records(sweep)
     assert not (sweep.path / "wandb").exists()
+
+
+def test_the_end_of_a_sweep_is_its_report(tmp_path: Path) -> None:
+    sweep, _ = sweep_of(tmp_path, [1, 1])
+    code, told = run(sweep, Pretended())
+    assert code == 0
+    assert sweep.report.is_file()
+    assert told.count("report: ") == 1
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_sweep_that_is_stopped_at_once_has_a_page(tmp_path: Path, signum: int) -> None:
+    sweep, jobs = sweep_of(tmp_path, [1, 1])
+
+    class Stopped(Pretended):
+        def wait(self, timeout: float) -> list[tuple[Job, int]]:
+            os.kill(os.getpid(), signum)
+            return super().wait(timeout)
+
+    code, told = run(sweep, Stopped(slots=1))
+    assert code == 128 + signum
+    assert sweep.report.is_file()
+    assert all(job.id in sweep.report.read_text() for job in jobs)
+    assert "report: " not in told  # nothing was learned yet

@@ -1,0 +1,66 @@
+"""What a sweep, its jobs, and a run of W&B's agents leave on W&B, read with W&B's own reader."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from wandb.sdk.lib.config_util import save_config_file_from_dict
+
+from tests.commands.conftest import SMALL
+from tests.commands.test_sweep import small
+from tests.record.test_wandb import contents_of
+from truesweep.commands.sweep import sweep
+from truesweep.commands.sync import records_of
+from truesweep.commands.train import train
+
+
+def contents(record: Path, kind: str) -> list[dict[str, Any]]:
+    (file,) = record.glob("*.wandb")
+    leet = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
+    shown = subprocess.run(leet, check=True, capture_output=True, text=True).stdout
+    found = map(json.loads, shown.splitlines())
+    return [one[kind] for one in found if one["type"] == kind]
+
+
+def test_a_sweep_is_summed_up_and_a_diverged_job_told_of(
+    data: dict[str, list[str]], workplace: Path
+) -> None:
+    asked = small(data["lm"], "optimizer.lr=1e-2,1e30", "logger=wandb", "name=s")
+    asked += ["optimizer=adamw", "trainer.gradient_clip_val=null"]
+    assert sweep(asked, [], False) == 1
+    directory = workplace / "outputs/sweeps/s"
+    assert (directory / "report.html").is_file()
+
+    (record,) = records_of(directory)
+    (run, *_) = contents(record, "run")
+    assert (run["display_name"], run["run_group"], run["job_type"]) == ("summary", "s", "summary")
+    (alert,) = contents(record, "alert")
+    assert alert["title"] == "Sweep s has ended"
+    (table,) = record.glob("files/media/table/ranking*.json")
+    ranking = json.loads(table.read_text())
+    assert ranking["columns"] == ["rank", "run", "state", "optimizer.lr", "val/loss"]
+    assert [row[2:4] for row in ranking["data"]] == [["completed", 1e-2], ["failed", 1e30]]
+
+    jobs = {row[3]: directory / row[1] for row in ranking["data"]}
+    (alert,) = contents_of(jobs[1e30], "alert")
+    assert (alert["title"], alert["level"]) == ("Diverged", "ERROR")
+    assert not contents_of(jobs[1e-2], "alert")
+
+
+def test_an_agents_run_is_shown_by_what_the_agent_chose(
+    data: dict[str, list[str]], workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = workplace / "wandb/sweep-mine/config-given.yaml"
+    save_config_file_from_dict(str(file), {"optimizer.lr": {"value": 0.003}})
+    monkeypatch.setenv("WANDB_SWEEP_ID", "mine")
+    monkeypatch.setenv("WANDB_RUN_ID", "given")
+    monkeypatch.setenv("WANDB_SWEEP_PARAM_PATH", str(file))
+    asked = [*data["lm"], *SMALL, "trainer.max_steps=2", "logger=wandb", "name=s"]
+    assert train([*asked, "optimizer.lr=0.003"], [], None, False) == 0
+    (path,) = (workplace / "outputs/s").iterdir()
+    (run, *_) = contents_of(path, "run")
+    assert (run["display_name"], run["run_group"], run["run_id"]) == ("lr=3e-3", "s", "given")
+    assert run["config"]["update"]["swept"] == {"lr": 0.003}
