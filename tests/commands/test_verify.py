@@ -1,10 +1,18 @@
 """`truesweep verify`: what it proves, and that it can fail to."""
 
+import math
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.commands.conftest import SMALL, truesweep
+from truesweep.commands.train import create_run
+from truesweep.jobs import verify
+from truesweep.jobs.directory import RunDirectory
+from truesweep.jobs.plan import plan
+from truesweep.record.files import dump_json
 
 pytestmark = pytest.mark.slow
 
@@ -22,6 +30,9 @@ class Noise(pl.Callback):
         with torch.no_grad():
             next(module.model.parameters()).add_(1e-3 * os.urandom(1)[0])
 '''
+
+
+WARM_UP = ["scheduler=linear", "scheduler.warmup=100", "trainer.max_steps=200"]
 
 
 def trained(data: dict[str, list[str]], workplace: Path, *overrides: str) -> Path:
@@ -62,3 +73,49 @@ def test_what_no_seed_governs_is_found(
     done = truesweep("verify", str(run), "--steps", "2", cwd=workplace)
     assert done.code == 1
     assert done.out.count("differs") == 5
+
+
+@pytest.mark.parametrize(
+    ("task", "verdict"),
+    [
+        ("truesweep.tasks.Translation", "equal to rounding"),
+        ("tests.commands.averaging.Averaging", "differs"),
+    ],
+)
+def test_micro_batches_that_count_alike_are_found_in_warm_up(
+    data: dict[str, list[str]],
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    task: str,
+    verdict: str,
+) -> None:
+    """Weights hardly move there, so that hardly anything seems to differ."""
+    ways = verify._ways
+
+    def micro_batches(config: dict[str, Any], steps: int) -> Iterator[verify.Way]:
+        return (way for way in ways(config, steps) if "micro-batches" in way[0])
+
+    monkeypatch.setattr(verify, "_ways", micro_batches)
+    asked = [*data["translation"], *SMALL, *WARM_UP, "optimizer=adamw", "optimizer.lr=3e-4"]
+    asked += ["model.dropout=0", f"task._target_={task}", "allowed_packages=[tests]"]
+    (check,) = verify.verify(create_run(plan(asked), Path("outputs/x")), steps=3)
+    assert check.verdict == verdict
+
+
+def test_steps_without_a_loss_can_be_alike(workplace: Path) -> None:
+    for losses, others, difference in [
+        ([0.0, 2.0], [0.0, 1.0], 0.5),
+        ([0.0, 0.0], [0.0, 0.0], 0.0),
+        ([math.nan, 2.0], [math.nan, 2.0], 0.0),
+        ([math.nan, 2.0], [1.0, 2.0], math.inf),
+        ([math.nan, 0.0], [1.0, 0.0], math.inf),
+    ]:
+        runs = [recorded(Path(name), rows) for name, rows in (("a", losses), ("b", others))]
+        assert verify._loss_difference(*runs) == difference
+
+
+def recorded(folder: Path, losses: list[float]) -> RunDirectory:
+    folder.mkdir(exist_ok=True)
+    rows = [dump_json({"step": i, "train/loss": loss}) for i, loss in enumerate(losses)]
+    (folder / "metrics.jsonl").write_text("\n".join(rows) + "\n")
+    return RunDirectory(folder)

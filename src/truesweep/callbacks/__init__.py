@@ -1,7 +1,7 @@
 """What happens around the steps of a training."""
 
 from truesweep.callbacks.agreement import SameConfiguration
-from truesweep.callbacks.checkpoint import Checkpoint, steps_done
+from truesweep.callbacks.checkpoint import Checkpoint, SaveFirst, steps_done
 from truesweep.callbacks.display import ProgressDisplay
 from truesweep.callbacks.early_stopping import EarlyStopping
 from truesweep.callbacks.heartbeat import Heartbeat
@@ -21,6 +21,7 @@ __all__ = [
     "Pruned",
     "Pruning",
     "SameConfiguration",
+    "SaveFirst",
     "StopAfter",
     "Stopped",
     "Validation",

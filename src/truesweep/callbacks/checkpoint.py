@@ -116,6 +116,22 @@ class Checkpoint(LightningCheckpoint):
         self.best_values = state_dict["best_values"]
 
 
+class SaveFirst(pl.Callback):
+    """Keep the state from which a training starts.
+
+    Args:
+        path: The checkpoint.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save it, unless the training goes on from a later one."""
+        if steps_done(trainer) == 0:
+            trainer.save_checkpoint(self.path, weights_only=True)
+
+
 def steps_done(trainer: pl.Trainer) -> int:
     """Optimizer steps so far: one batch is one step."""
     return int(trainer.fit_loop.epoch_loop.batch_progress.total.processed)  # type: ignore[attr-defined]

@@ -21,6 +21,7 @@ def verify_run(directory: Path, steps: int) -> int:
     run = RunDirectory.open(directory)
     work_in(run)
     precision = str(run.read_config()["trainer"]["precision"])
+    limit = tolerance(precision)
     checks = []
     with quiet(), console().status("Training the first steps…") as status:
         for check in verify(run, steps):
@@ -28,8 +29,8 @@ def verify_run(directory: Path, steps: int) -> int:
             status.update(f"{check.name}: {check.verdict} …")
     console().print(_table(checks, steps))
     console().print(
-        f"[dim]Relative differences; at precision {precision}, up to {tolerance(precision):g} is "
-        "rounding.[/]"
+        f"[dim]Differences relative to the largest loss and to the whole update of the weights; at "
+        f"precision {precision}, up to {limit.losses:g} and {limit.weights:g} are rounding.[/]"
     )
     return int(any(check.verdict == "differs" for check in checks))
 
