@@ -1,5 +1,6 @@
 """The page as a browser shows it; skipped where there is no Chromium."""
 
+from collections import Counter
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -100,6 +101,35 @@ def test_keys_that_are_no_more_than_noise_are_pale(
     assert text(page, "#importance .pale .name") == "lr"
     assert "1 of 2 keys are not distinguishable" in text(page, "#importance .note")
     assert "Pale" in text(page, "#importance .note")
+
+
+def test_lists_and_missing_values_have_a_place_of_their_own(
+    page: Page, make_run: MakeRun, tmp_path: Path
+) -> None:
+    for i, (lr, second) in enumerate(product([0.01, 0.02, None], [0.95, 0.99])):
+        config = configuration(optimizer__lr=lr, optimizer__betas=[0.9, second])
+        make_run(f"r{i}", config, end=2 - i / 10)
+    write_report(compare([tmp_path]), tmp_path / "page.html")
+    page.open(tmp_path / "page.html")
+    told = {"0.01": 1, "0.02": 1, "null": 1, "[0.9, 0.95]": 1, "[0.9, 0.99]": 1}
+    for chart in ("scatter", "parallel"):
+        said = written_on(page, chart)
+        assert {text: said[text] for text in told} == told
+    assert page.problems() == []
+
+
+def written_on(page: Page, chart: str) -> Counter[str]:
+    """What the charts of a section say when they are drawn again."""
+    page.run(
+        """(() => { window.said = []; const pen = CanvasRenderingContext2D.prototype;
+        window.plain ??= pen.fillText;
+        pen.fillText = function (text, ...rest) {
+          window.said.push([this.canvas, text]); return window.plain.call(this, text, ...rest); };
+        document.getElementById('theme').click(); })()"""
+    )
+    page.settle()
+    said = page.run(f"said.filter(([c]) => c.closest('#{chart}')).map(([, text]) => text)")
+    return Counter(said)
 
 
 def test_filter_sort_and_brush(page: Page, report: Path) -> None:

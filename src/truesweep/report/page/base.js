@@ -40,6 +40,8 @@ function written(value) {
   return String(value);
 }
 
+const shortened = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
+
 function large(value) {
   if (value === null || value === undefined) return "—";
   for (const [size, unit] of [[1e18, "E"], [1e15, "P"], [1e12, "T"], [1e9, "G"], [1e6, "M"],

@@ -91,7 +91,7 @@ function tickText(value) {
   const size = Math.abs(value);
   if (size >= 1e4) return large(value);
   if (size !== 0 && size < 1e-3) return value.toExponential(0);
-  return String(Number(value.toPrecision(3)));
+  return String(Number(value.toPrecision(6))); // ticks are round, however close they stand
 }
 
 function drawAxes(c, box, x, y, names) {
@@ -100,7 +100,7 @@ function drawAxes(c, box, x, y, names) {
   c.strokeStyle = ink.grid;
   c.textBaseline = "middle";
   c.textAlign = "right";
-  for (const value of ticks(y, Math.max(2, (box.bottom - box.top) / 55))) {
+  for (const value of ticks(y, Math.max(5, (box.bottom - box.top) / 55))) {
     const at = Math.round(y(value)) + 0.5;
     line(c, [[box.left, at], [box.right, at]]);
     c.fillText(tickText(value), box.left - 8, at);

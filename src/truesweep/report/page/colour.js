@@ -80,5 +80,6 @@ function colourByRamp(values, log) {
     const share = high > low ? (f(values[i]) - f(low)) / (f(high) - f(low)) : 0;
     run.colour = mix(RAMPS[theme], flip ? 1 - share : share);
   });
-  return { ramp: RAMPS[theme], low: flip ? high : low, high: flip ? low : high, objective };
+  const none = finite.length < values.length;
+  return { ramp: RAMPS[theme], low: flip ? high : low, high: flip ? low : high, objective, none };
 }

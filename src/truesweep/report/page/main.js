@@ -9,8 +9,10 @@ function summary() {
   return `${plural(runs.length, "run")}: ${states} · ranked by ${data.objective.name} (${way})`;
 }
 
+const swatch = (colour) => el("span", { className: "swatch", style: { background: colour } });
+
 function drawLegend() {
-  const { entries, ramp, low, high, objective } = colourRuns();
+  const { entries, ramp, low, high, objective, none } = colourRuns();
   const host = $("legend");
   if (ramp) {
     const bar = el("span", { className: "ramp", style: { background: `linear-gradient(90deg, ${ramp.join(", ")})` } });
@@ -18,11 +20,12 @@ function drawLegend() {
     const text = (value) => el("span", { className: "muted" }, number(value));
     const end = objective ? ["best ", " and worse"] : ["", ""];
     fill(host, el("span", {}, name), el("span", { className: "muted" }, end[0], text(low)), bar,
-      el("span", { className: "muted" }, text(high), end[1]));
+      el("span", { className: "muted" }, text(high), end[1]),
+      none ? el("span", { className: "muted" }, swatch(ink.muted), objective ? "none yet" : "null") : null);
     return;
   }
   fill(host, entries.map(({ name, colour, run }) => {
-    const parts = [el("span", { className: "swatch", style: { background: colour } }), name];
+    const parts = [swatch(colour), name];
     return run ? el("button", { type: "button", onclick: () => select(run), onfocus: () => hover(run),
       onblur: () => hover(null), onmouseenter: () => hover(run), onmouseleave: () => hover(null) }, parts)
       : el("span", {}, parts);

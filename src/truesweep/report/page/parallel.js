@@ -16,24 +16,29 @@ function parallelAxes(width, height) {
 }
 
 function axisScale(column, top, bottom) {
-  const values = runs.map(column.of).filter((value) => value !== null && value !== undefined);
+  const values = runs.map(column.of).filter(isNumber);
   if (!column.numeric) {
-    const names = [...new Set(values.map(written))];
+    const names = [...new Set(runs.map((run) => written(column.of(run))))];
     const gap = names.length > 1 ? (bottom - top) / (names.length - 1) : 0;
     const at = (value) => (names.length > 1 ? bottom - names.indexOf(written(value)) * gap : (top + bottom) / 2);
     return { at, marks: names.map((name) => [at(name), name]) };
   }
   if (values.length === 0) return { at: () => bottom, marks: [] };
-  const range = column.key === "objective" ? robustRange(values)
-    : [Math.min(...values), Math.max(...values)];
-  const up = column.key === "objective" && less ? [top, bottom] : [bottom, top];
-  const scale = makeScale(...range, ...up, column.log);
+  const objective = column.key === "objective";
+  const range = objective ? robustRange(values) : [Math.min(...values), Math.max(...values)];
+  const none = objective ? [] : [...new Set(runs.map(column.of).filter((value) => !isNumber(value)))];
+  const end = bottom - (none.length ? 30 : 0); // runs without a number pass below those with one
+  const scale = makeScale(...range, ...(objective && less ? [top, end] : [end, top]), column.log);
   const unique = [...new Set(values)];
-  const listed = column.key !== "objective" && unique.length <= 9;
-  const marks = listed ? unique : ticks(scale, 5);
-  const at = (value) => Math.min(bottom, Math.max(top, scale(value)));
-  return { at, marks: marks.map((value) => [at(value), (listed ? written : tickText)(value)]) };
+  const listed = !objective && unique.length <= 9;
+  const at = (value) => (isNumber(value) ? Math.min(end, Math.max(top, scale(value))) : bottom);
+  const marks = [...(listed ? unique : ticks(scale, 5)), ...none];
+  const text = (value) => (isNumber(value) && !listed ? tickText(value) : written(value));
+  return { at, marks: marks.map((value) => [at(value), text(value)]) };
 }
+
+// Whether a run passes an axis: any, but that of an objective it does not have.
+const passes = (axis, run) => axis.key !== "objective" || isNumber(axis.of(run));
 
 function drawParallel(c, chart, front) {
   parallel.axes = parallelAxes(chart.width, chart.height);
@@ -47,9 +52,8 @@ function drawParallel(c, chart, front) {
 function throughAxes(c, run, alpha) {
   c.globalAlpha = alpha;
   c.strokeStyle = run.colour;
-  const stops = parallel.axes.map((axis) => [axis.x, axis.of(run), axis])
-    .filter(([, value]) => value !== null && value !== undefined);
-  line(c, stops.map(([x, value, axis]) => [x, axis.at(value)]));
+  const stops = parallel.axes.filter((axis) => passes(axis, run));
+  line(c, stops.map((axis) => [axis.x, axis.at(axis.of(run))]));
   c.globalAlpha = 1;
 }
 
@@ -67,7 +71,7 @@ function drawAxis(c, axis, height) {
     c.fillRect(axis.x - 2, y - 0.5, 5, 1);
     if (y > taken - 14) continue;
     taken = y;
-    const cut = text.length > 14 ? `${text.slice(0, 13)}…` : text;
+    const cut = shortened(text, 14);
     c.strokeText(cut, axis.x + 6, y);
     c.fillStyle = ink.text;
     c.fillText(cut, axis.x + 6, y);
@@ -93,10 +97,8 @@ function focusParallel(c) {
     c.lineWidth = 2.6;
     run.colour = colour;
     throughAxes(c, run, 1);
-    parallel.axes.forEach((axis) => {
-      const value = axis.of(run);
-      if (value !== null && value !== undefined) dot(c, axis.x, axis.at(value), 4, run.colour);
-    });
+    parallel.axes.filter((axis) => passes(axis, run))
+      .forEach((axis) => dot(c, axis.x, axis.at(axis.of(run)), 4, run.colour));
   }
 }
 
@@ -107,9 +109,9 @@ function runNear(px, py) {
   const share = (px - a.x) / (b.x - a.x);
   let [found, least] = [null, 10];
   for (const run of shown()) {
-    const [from, to] = [a.of(run), b.of(run)];
-    if (from === null || to === null || from === undefined || to === undefined) continue;
-    const distance = Math.abs(a.at(from) + share * (b.at(to) - a.at(from)) - py);
+    if (!passes(a, run) || !passes(b, run)) continue;
+    const [from, to] = [a.at(a.of(run)), b.at(b.of(run))];
+    const distance = Math.abs(from + share * (to - from) - py);
     if (distance < least) [found, least] = [run, distance];
   }
   return found;
@@ -123,10 +125,8 @@ function brush(axis, from, to) {
   } else {
     parallel.ranges.set(axis.key, [top, bottom]);
     view.brushes.set(axis.key, (run) => {
-      const value = axis.of(run);
-      if (value === null || value === undefined) return false;
-      const at = axis.at(value);
-      return at >= top && at <= bottom;
+      const at = axis.at(axis.of(run));
+      return passes(axis, run) && at >= top && at <= bottom;
     });
   }
   settled();

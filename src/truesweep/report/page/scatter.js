@@ -1,5 +1,7 @@
 // The objective against each key that varies.
 
+const NONE_ROOM = 42; // pixels for runs without a number, beside those that have one
+
 function makeScatter() {
   const unfinished = runs.some((run) => run.objective !== null && run.state !== "completed");
   $("scatter-heading").textContent = `${data.objective.name} against each${unfinished
@@ -54,8 +56,7 @@ function pointAtDots(host, state, say) {
 
 function drawScatter(c, chart, back, entry, state) {
   const box = { left: 50, right: chart.width - 16, top: 24, bottom: chart.height - 40 };
-  const list = shown().filter((run) => run.objective !== null
-    && run.settings[entry.key] !== null && run.settings[entry.key] !== undefined);
+  const list = shown().filter((run) => run.objective !== null);
   state.dots = [];
   if (list.length === 0) { emptyChart(c, chart, "No figures yet"); return; }
   const [low, high] = robustRange(list.map((run) => run.objective));
@@ -86,35 +87,42 @@ function ring(c, x, y, radius, colour) {
 
 function scatterScale(entry, list, box) {
   const of = (run) => run.settings[entry.key];
-  const unique = [...new Set(list.map(of))];
-  if (entry.numeric) {
-    const values = unique.map(Number);
-    const [low, high] = [Math.min(...values), Math.max(...values)];
-    const room = entry.log ? (high / low) ** 0.06 : (high - low) * 0.06;
-    const scale = makeScale(entry.log ? low / room : low - room, entry.log ? high * room : high + room,
-      box.left, box.right, entry.log);
-    const few = unique.length <= 9;
-    return Object.assign(scale, { value: of, groups: unique, ...(few && { marks: values.sort((a, b) => a - b), text: written }), line: true });
-  }
-  const names = unique.map(written);
+  const values = [...new Set(list.map(of).filter(isNumber))].sort((a, b) => a - b);
+  if (entry.numeric && values.length) return numberScale(entry, of, values, list, box);
+  const names = [...new Set(list.map((run) => written(of(run))))];
   const gap = (box.right - box.left) / names.length;
-  const scale = (index) => box.left + (index + 0.5) * gap;
-  const text = (index) => names[index].slice(0, Math.max(4, Math.floor(gap / 7)));
-  const value = (run) => names.indexOf(written(of(run)));
-  return Object.assign(scale, { value, groups: names.map((_, i) => i), marks: names.map((_, i) => i), text });
+  const scale = (name) => box.left + (names.indexOf(name) + 0.5) * gap;
+  const text = (name) => shortened(name, Math.max(4, Math.floor(gap / 7)));
+  return Object.assign(scale, { value: (run) => written(of(run)), groups: names, marks: names, text });
+}
+
+// Numbers, and to the right of them a place for runs that have none.
+function numberScale(entry, of, values, list, box) {
+  const none = [...new Set(list.map(of).filter((value) => !isNumber(value)))];
+  const right = box.right - (none.length ? NONE_ROOM : 0);
+  const [low, high] = [values[0], values[values.length - 1]];
+  const room = entry.log ? (high / low) ** 0.06 : (high - low) * 0.06;
+  const inner = makeScale(entry.log ? low / room : low - room, entry.log ? high * room : high + room,
+    box.left, right, entry.log);
+  const scale = (value) => (isNumber(value) ? inner(value) : box.right - NONE_ROOM / 3);
+  const few = values.length <= 9;
+  const marks = few ? values : ticks(inner, Math.max(2, (right - box.left) / 90));
+  const text = (value) => (isNumber(value) && !few ? tickText(value) : written(value));
+  return Object.assign(scale, { value: of, groups: [...values, ...none], marks: [...marks, ...none],
+    text, line: true });
 }
 
 // Where values repeat, as in a grid, their medians are joined.
 function drawMedians(c, list, x, y) {
   if (x.groups.length < 2 || list.length < x.groups.length * 2) return;
-  const middles = [...x.groups].sort((a, b) => a - b).map((group) => [group,
+  const middles = x.groups.map((group) => [group,
     list.filter((run) => x.value(run) === group).map((run) => run.objective)])
     .filter(([, values]) => values.length).map(([group, values]) => [group, median(values)]);
   c.strokeStyle = ink.text;
   c.lineWidth = 1.5;
   if (x.line) {
     c.globalAlpha = 0.7;
-    line(c, middles.map(([group, value]) => [x(group), y(value)]));
+    line(c, middles.filter(([group]) => isNumber(group)).map(([group, value]) => [x(group), y(value)]));
     c.globalAlpha = 1;
   }
   middles.forEach(([group, value]) => line(c, [[x(group) - 9, y(value)], [x(group) + 9, y(value)]]));

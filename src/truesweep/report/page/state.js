@@ -7,8 +7,12 @@ const less = data.objective.mode === "min";
 runs.forEach((run, index) => {
   run.index = index;
   run.visible = true;
-  run.settings = Object.fromEntries(data.keys.map(({ key }, i) => [key, run.values[i]]));
+  // null is a value; undefined is a key that the run does not have.
+  run.settings = Object.fromEntries(data.keys.map(({ key }, i) =>
+    [key, run.values[i] ?? (key in configOf(run) ? null : undefined)]));
 });
+
+const isNumber = (value) => typeof value === "number";
 
 const view = {
   filter: [], brushes: new Map(), colour: null, hovered: null, selected: null,
