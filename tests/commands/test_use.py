@@ -13,13 +13,17 @@ from transformers import (
     AutoTokenizer,
 )
 
-from tests.commands.conftest import truesweep
+from tests.commands.conftest import SMALL, truesweep
 from truesweep.commands.evaluate import evaluate
 from truesweep.commands.export import export
 from truesweep.commands.generate import Options, generate
+from truesweep.commands.resume import resume
+from truesweep.commands.train import train
 from truesweep.errors import ConfigError, DataError
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.load import load_run
+from truesweep.report import compare
+from truesweep.report.excerpts import later_scorings
 
 AUTO = {
     "lm": AutoModelForCausalLM,
@@ -82,6 +86,32 @@ def test_evaluating_on_other_data_uses_the_runs_own_tokenizer(
     scored = json.loads((run / "evaluations.jsonl").read_text().splitlines()[-1])
     assert scored["overrides"] == [f"data.test={other}"]
     assert scored["test/loss"] > 0
+
+
+def test_scorings_of_a_runs_own_test_split_are_counted_and_no_others(
+    data: dict[str, list[str]], workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [*SMALL, "trainer.max_steps=4", "data.test=test.txt", "name=x"]
+    (workplace / "test.txt").write_text("cold red\nold small red blue\n" * 9)
+    (workplace / "other.txt").write_text("cold cold cold red\n" * 50)
+    assert train([*data["lm"], *asked], [], None, False) == 0
+    (run,) = (workplace / "outputs/x").iterdir()
+
+    def counted(split: str, *overrides: str) -> tuple[int, bool]:
+        """How often the report says it was looked at again, and whether the command says so."""
+        assert evaluate([str(run), *overrides], split, "best", []) == 0
+        (again,) = compare([run]).runs
+        return later_scorings(again), "has been scored" in capsys.readouterr().out
+
+    assert later_scorings(compare([run]).runs[0]) == 0
+    assert counted("test", "data.test=other.txt") == (0, False)
+    assert counted("val") == (0, False)
+    assert counted("test", "data.batch_size=4") == (1, True)
+    assert counted("test", "data.max_length=16") == (2, True)
+    assert counted("val", "data.val=test.txt") == (3, True)
+    assert counted("test", "data.test=other.txt") == (3, False)
+    assert resume(run, ["trainer.max_steps=6"]) == 0  # which scores it a second time itself
+    assert later_scorings(compare([run]).runs[0]) == 4
 
 
 def test_a_split_that_does_not_exist_is_named(trained: dict[str, Path]) -> None:

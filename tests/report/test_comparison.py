@@ -168,7 +168,13 @@ def test_runs_are_found_below_and_counted_once(sweep: Path) -> None:
 
 
 def test_findings_say_what_happened(sweep: Path, make_run: MakeRun) -> None:
-    (sweep / "job3" / "evaluations.jsonl").write_text('{"split": "test"}\n{"split": "val"}\n')
+    scorings = [
+        {"split": "test", "fingerprint": "a", "own": True},
+        {"split": "val", "fingerprint": "b"},
+        {"split": "test", "fingerprint": "a"},
+    ]
+    lines = "".join(f"{json.dumps(scoring)}\n" for scoring in scorings)
+    (sweep / "job3" / "evaluations.jsonl").write_text(lines)
     write(
         sweep / "job0" / "results.json",
         {"val/loss": 2.1, "verdict": {"kind": "overfitting", "text": "Overfitting since step 5."}},

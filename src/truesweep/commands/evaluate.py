@@ -47,16 +47,16 @@ def evaluate(
         run = RunDirectory.open(Path(arguments[0]))
         figures = _score_run(run, arguments[1:], split, checkpoint)
         show_figures(figures, split)
-        _show_count(run, split)
+        _show_count(run)
     else:
         show_figures(_score_pretrained(arguments, split, config_dirs), split)
     return 0
 
 
-def _show_count(run: RunDirectory, split: str) -> None:
-    """How often a run's own test split was looked at."""
-    looked = [row for row in run.evaluations if row["split"] == "test" and not row["overrides"]]
-    if split == "test" and len(looked) > 1:
+def _show_count(run: RunDirectory) -> None:
+    """How often a run's own test split was looked at, if it just was."""
+    looked = run.test_scorings
+    if len(looked) > 1 and run.evaluations[-1] in looked:
         console().print(
             f"[dim]The test split of this run has been scored {len(looked)} times. A test set that "
             "choices are made by is a validation set.[/]"
@@ -84,7 +84,12 @@ def _score_run(
     task = build_task(config, loaded.model, prepared)
     figures = score(config, task, prepared, source, split)
     run.record_evaluation(
-        {"split": split, "checkpoint": checkpoint, "overrides": redact_overrides(overrides)},
+        {
+            "split": split,
+            "fingerprint": prepared.fingerprint_of(split),
+            "checkpoint": checkpoint,
+            "overrides": redact_overrides(overrides),
+        },
         figures,
     )
     return figures

@@ -54,6 +54,11 @@ class Prepared:
         """The datasets by the name of their split."""
         return {"train": self.train, "val": self.val, "test": self.test}
 
+    def fingerprint_of(self, split: str) -> str | None:
+        """Hash of a split's samples, whatever its name; None of a source that has not told it."""
+        hashes: dict[str, str] = self.origin.get("fingerprints", {})
+        return hashes.get(split)
+
     @property
     def bytes_per_target(self) -> dict[str, float]:
         """For each split of text, UTF-8 bytes that are scored over targets; else empty."""

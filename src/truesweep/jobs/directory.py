@@ -248,17 +248,25 @@ class RunDirectory:
 
     @property
     def evaluations(self) -> list[dict[str, Any]]:
-        """Every scoring of the run, the one at its end first."""
+        """Every scoring of the run."""
         file = self.path / "evaluations.jsonl"
         if not file.exists():
             return []
         return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
+    @property
+    def test_scorings(self) -> list[dict[str, Any]]:
+        """The evaluations that scored the samples of the run's own test split, by any name."""
+        rows = self.evaluations
+        own = {row.get("fingerprint") for row in rows if row.get("own")} - {None}
+        return [row for row in rows if row.get("fingerprint") in own]
+
     def record_evaluation(self, what: Mapping[str, Any], figures: Mapping[str, Any]) -> None:
         """Keep a scoring: a test split that is looked at often is a validation split.
 
         Args:
-            what: `split`, `checkpoint` and `overrides` of the scoring.
+            what: `split`, `checkpoint` and `overrides` of the scoring, the `fingerprint` of the
+                split's samples, and `own` where it is the run's at its end.
             figures: What came out.
         """
         split = what["split"]

@@ -164,7 +164,8 @@ class Job:
         tables = self.parts.task.tables()
         write_json(self.run.tables, tables)
         write_json(self.run.results, results)
-        self.run.record_evaluation({"split": "test", "checkpoint": "best", "own": True}, results)
+        what = {"split": "test", "fingerprint": self.parts.prepared.fingerprint_of("test")}
+        self.run.record_evaluation({**what, "checkpoint": "best", "own": True}, results)
         if self.mirror is not None:
             self._mirror_end(results, tables, verdict)
 
