@@ -175,3 +175,23 @@ def test_what_is_not_finite_is_sorted_last(make_run: MakeRun, tmp_path: Path) ->
     for i, loss in enumerate([3.0, "NaN", 2.0, "-Infinity", 1.0]):
         make_run(f"r{i}", configuration(model__depth=i), end=1.0 + i, **{"test/loss": loss})
     assert ids(compare([tmp_path]).sorted("test/loss")) == ["r4", "r2", "r0", "r1", "r3"]
+
+
+def test_a_pruned_value_is_no_range_to_try(make_run: MakeRun, tmp_path: Path) -> None:
+    def job(i: int, state: str = "completed") -> None:
+        lr = 10.0 ** (i - 4)
+        config = configuration(optimizer__lr=lr)
+        make_run(
+            f"r{i}", config, end=3.0 - i / 10, state=state, job={"varies": {"optimizer.lr": lr}}
+        )
+
+    for i in range(3):
+        job(i)
+    assert "Try optimizer.lr=" in said(tmp_path)["Edge of the range"]
+    job(3, "pruned")
+    assert "Edge of the range" not in said(tmp_path)
+
+
+def said(folder: Path) -> dict[str, str]:
+    found = compare([folder]).filtered(["state=completed"])
+    return {one.title: one.text for one in findings(found)}

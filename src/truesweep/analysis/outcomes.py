@@ -16,7 +16,7 @@ Samples = npt.NDArray[Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """One finished job.
+    """One job, as a rule a finished one.
 
     Args:
         id: The job's name.
@@ -24,6 +24,7 @@ class Outcome:
         varies: The swept keys and their values, without the seed.
         objectives: Final figures by name; None or not finite for a job that has none.
         seed: The job's seed.
+        state: How it ended, or how far it is.
         tokens: Targets trained on.
         seconds: Time of training.
         flops: Operations of the whole training; by default 6 * parameters * tokens (Kaplan et al.
@@ -41,6 +42,7 @@ class Outcome:
     varies: Mapping[str, Any]
     objectives: Mapping[str, float | None]
     seed: int | None = None
+    state: str = "completed"
     tokens: int | None = None
     seconds: float | None = None
     flops: float | None = None

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from truesweep.analysis.outcomes import Outcome
 from truesweep.analysis.standings import Ranking
 
 MANY = 8
@@ -20,7 +21,7 @@ DOUBLE = 2.0
 
 @dataclass(frozen=True)
 class Edge:
-    """A swept key whose best value has nothing tried beyond it.
+    """A swept key whose best value has nothing beyond it that ran, or will.
 
     Args:
         key: The swept key.
@@ -28,7 +29,8 @@ class Edge:
         side: Which end of the range that is.
         spacing: How its values follow each other.
         conclusive: Whether no point away from this edge is tied with the winner.
-        suggestion: Values to try next: the best one's inner neighbour, itself, and two beyond.
+        suggestion: Values to try next: the best one's inner neighbour, itself, and two beyond;
+            none where what lies beyond failed.
         text: The same in a sentence.
     """
 
@@ -41,21 +43,30 @@ class Edge:
     text: str
 
 
-def edges(ranking: Ranking) -> list[Edge]:
+def edges(ranking: Ranking, jobs: Sequence[Outcome]) -> list[Edge]:
     """The numeric keys of a sweep whose best value lies on the edge of what was tried.
 
-    Of two values each is an edge, which is said only where the other one is worse for sure. Nothing
-    is suggested beyond a natural end: zero, and one for shares.
+    What was pruned was tried, and what waits will be. Of two values each is an edge, which is said
+    only where the other one is worse for sure. Nothing is suggested beyond a natural end: zero, and
+    one for shares.
+
+    Args:
+        ranking: Of the jobs that finished.
+        jobs: All of them.
     """
     if ranking.best is None:
         return []
-    found = (_edge(ranking, key) for key in ranking.best.varies)
+    found = (_edge(ranking, jobs, key) for key in ranking.best.varies)
     return [edge for edge in found if edge is not None]
 
 
-def _edge(ranking: Ranking, key: str) -> Edge | None:
+def _values(jobs: Sequence[Outcome], key: str) -> list[float]:
+    return sorted({v for job in jobs if (v := _number(job.varies.get(key))) is not None})
+
+
+def _edge(ranking: Ranking, jobs: Sequence[Outcome], key: str) -> Edge | None:
     assert ranking.best is not None
-    tried = sorted({v for s in ranking.standings if (v := _number(s.varies.get(key))) is not None})
+    tried = _values([job for job in jobs if job.state != "failed"], key)
     best = _number(ranking.best.varies.get(key))
     if best is None or len(tried) < 2:
         return None
@@ -63,14 +74,18 @@ def _edge(ranking: Ranking, key: str) -> Edge | None:
     side = _side(best, tried, spacing)
     if side is None:
         return None
-    beyond = next_values(tried, side, spacing)
-    if len(beyond) < 3:  # nothing beyond the edge
+    failed = [v for v in _values(jobs, key) if (v > tried[-1] if side == "high" else v < tried[0])]
+    beyond = [] if failed else next_values(tried, side, spacing)
+    if not failed and len(beyond) < 3:  # nothing beyond the edge
         return None
     inside = [_number(s.varies.get(key)) for s in ranking.tied]
     conclusive = not any(v is not None and _side(v, tried, spacing) != side for v in inside)
     if len(tried) == 2 and (not conclusive or ranking.basis == "none"):
         return None
-    return Edge(key, best, side, spacing, conclusive, beyond, _text(key, best, beyond, conclusive))
+    text = (
+        _text_of_failed(key, best, side, failed) if failed else _text(key, best, beyond, conclusive)
+    )
+    return Edge(key, best, side, spacing, conclusive, beyond, text)
 
 
 def _number(value: Any) -> float | None:
@@ -114,7 +129,9 @@ def next_values(
     """
     if len(tried) > MANY:  # four values over a quarter of the sampled range
         grid = np.geomspace if spacing == "log" else np.linspace
-        tried = [float(v) for v in grid(tried[0], tried[-1], 5)]
+        whole = all(isinstance(v, int) for v in tried)
+        steps = [float(v) for v in grid(tried[0], tried[-1], 5)]
+        tried = sorted({round(v) for v in steps}) if whole else steps
     order = list(tried) if side == "high" else list(reversed(tried))
     edge, inner = order[-1], order[-2]
     if spacing == "log":
@@ -138,6 +155,23 @@ def _allowed(beyond: list[float], tried: Sequence[float]) -> list[float]:
 
 
 def _text(key: str, best: float, beyond: Sequence[float], conclusive: bool) -> str:
-    values = ",".join(f"{v:g}" for v in beyond)
+    values = ",".join(map(_written, beyond))
     sure = "" if conclusive else ", though values inside cannot be told apart from it"
-    return f"The best {key}, {best:g}, is on the edge of its range{sure}. Try {key}={values}."
+    return (
+        f"The best {key}, {_written(best)}, is on the edge of its range{sure}. Try {key}={values}."
+    )
+
+
+def _text_of_failed(
+    key: str, best: float, side: Literal["low", "high"], failed: Sequence[float]
+) -> str:
+    which, nearest = ("highest", failed[0]) if side == "high" else ("lowest", failed[-1])
+    return (
+        f"The best {key}, {_written(best)}, is the {which} that did not fail: "
+        f"{_written(nearest)} did."
+    )
+
+
+def _written(value: float) -> str:
+    """A value as it is typed; an integer with all its digits."""
+    return str(value) if isinstance(value, int) else f"{value:g}"

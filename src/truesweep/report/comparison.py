@@ -13,7 +13,7 @@ from truesweep.analysis.standings import Ranking, Standing
 from truesweep.report.filters import find_key, number, parse
 from truesweep.report.locate import Found, find
 from truesweep.report.objective import Objective, choose, metrics
-from truesweep.report.outcomes import outcomes
+from truesweep.report.outcomes import outcomes, unfinished
 from truesweep.report.run import POINTS, Run, read_run
 from truesweep.report.samples import paired
 from truesweep.report.varying import setting, short_names, varied_keys
@@ -46,6 +46,7 @@ class Comparison:
         keys: What varies among all that were found.
         objectives: The figure that ranks them, and the sweep's others.
         outcomes: The finished ones among all that were found.
+        unfinished: The others: pruned, failed, running.
         ranking: Of these, by point.
     """
 
@@ -54,6 +55,7 @@ class Comparison:
     keys: list[str]
     objectives: list[Objective]
     outcomes: list[Outcome]
+    unfinished: list[Outcome]
     ranking: Ranking
 
     @property
@@ -159,7 +161,9 @@ def compare(folders: Sequence[Path], objective: str | None = None) -> Comparison
     finished = outcomes(runs, keys, objectives)
     first = objectives[0]
     ranking = rank(finished, first.name, first.direction, paired=paired(first.name))
-    return Comparison(found, runs, keys, objectives, finished, ranking).sorted("objective")
+    others = unfinished(runs, keys, objectives)
+    made = Comparison(found, runs, keys, objectives, finished, others, ranking)
+    return made.sorted("objective")
 
 
 def _order(value: Any) -> tuple[int, float, str]:

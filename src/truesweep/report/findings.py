@@ -76,7 +76,7 @@ def _front(comparison: Comparison) -> list[Finding]:
 
 
 def _edges(comparison: Comparison) -> list[Finding]:
-    found = edges(comparison.ranking)
+    found = edges(comparison.ranking, [*comparison.outcomes, *comparison.unfinished])
     text = " ".join(one.text for one in found)
     return [Finding("Edge of the range", text, "warn")] if found else []
 

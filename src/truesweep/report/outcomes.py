@@ -28,6 +28,13 @@ def outcomes(
     return [replace(one, samples=table) for one, table in zip(made, samples, strict=True)]
 
 
+def unfinished(
+    runs: Sequence[Run], keys: Sequence[str], objectives: Sequence[Objective]
+) -> list[Outcome]:
+    """The other runs, which tell what else was tried."""
+    return [_outcome(run, keys, objectives) for run in runs if run.state not in FINISHED]
+
+
 def _outcome(run: Run, keys: Sequence[str], objectives: Sequence[Objective]) -> Outcome:
     return Outcome(
         id=str(run.directory.path),
@@ -35,6 +42,7 @@ def _outcome(run: Run, keys: Sequence[str], objectives: Sequence[Objective]) -> 
         varies={key.removesuffix("._target_"): setting(run, key) for key in keys if key != "seed"},
         objectives={one.name: one.of(run) for one in objectives},
         seed=run.config.get("seed"),
+        state=run.state,
         tokens=run.tokens or None,
         seconds=run.seconds or None,
         flops=run.flops,
