@@ -1,5 +1,7 @@
+import gc
 import json
 import math
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -67,3 +69,15 @@ def test_a_file_is_read_again_only_when_it_has_changed(tmp_path: Path) -> None:
     assert read_history(path, 100).last["step"] == 11
     path.unlink()
     assert read_history(path, 100).last == {}
+
+
+def test_of_a_file_that_grows_only_the_last_state_is_kept(tmp_path: Path) -> None:
+    path = write(tmp_path / "metrics.jsonl", rows())
+    earlier = weakref.ref(read_history(path, 100))
+    with path.open("a") as file:
+        file.write('{"step": 11, "tokens": 1100, "time": 5.5, "train/loss": 1.0}\n')
+    later = weakref.ref(read_history(path, 100))
+    gc.collect()
+    assert earlier() is None
+    assert later() is read_history(path, 100)
+    assert read_history(path, 5) is not later()

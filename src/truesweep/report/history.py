@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +64,19 @@ def read_history(path: Path, points: int) -> History:
         stat = path.stat()
     except OSError:
         return History()
-    return _read(path, stat.st_size, stat.st_mtime_ns, points)
+    stamp = stat.st_size, stat.st_mtime_ns, points
+    known, history = _last_read.get(path, (None, History()))
+    if known != stamp:
+        history = _read(path, points)
+        _last_read[path] = stamp, history
+    return history
 
 
-@lru_cache(maxsize=4096)
-def _read(path: Path, size: int, modified: int, points: int) -> History:
+_last_read: dict[Path, tuple[tuple[int, int, int], History]] = {}
+"""Of each file its size, its time and the points asked for, and what was made of it."""
+
+
+def _read(path: Path, points: int) -> History:
     try:
         rows = read(path)
     except (OSError, DataError) as error:
