@@ -1,11 +1,17 @@
-"""Kill the driver of a sweep (SIGKILL) at random moments, resume it, and look for what is lost.
+"""Kill the driver of a sweep (SIGKILL) at random moments, go on, and look for what is lost.
 
     python benchmarks/sweep_kills.py [--kills 20] [--jobs 12] [--steps 300] [--seed 0]
 
+A sweep is started by `truesweep train -m`, and killed while it is planned, while its jobs'
+directories are made, while they run, or while it is summed up. It goes on by the same command and
+by `truesweep resume`, in turn, until it ends by itself. A sweep that is done before all kills is
+followed by another.
+
 After each kill: processes of the sweep that are alive 30 s later (orphans). At the end of a sweep:
-jobs that did not complete (lost), completed jobs that were started again, and steps of a job's
-record that stand in it twice or are missing (repeated); and whether every job's figures are those
-of the same sweep, never disturbed. A sweep that is done before all kills is followed by another.
+jobs that do not exist or did not complete (lost), completed jobs that were started again, and steps
+of a job's record that stand in it twice (repeated); whether every job's figures are those of the
+same sweep, never disturbed (different); and whether the driver that ended by itself gave another
+exit code than 0 (failed). `killed` counts the kills by what was being done.
 """
 
 import argparse
@@ -16,74 +22,133 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psutil
 
-from truesweep.config.update import update
-from truesweep.jobs.plan import checked
 from truesweep.record.rows import read
-from truesweep.sweeps.directory import SweepDirectory
+from truesweep.sweeps.directory import ROOT, SweepDirectory
 from truesweep.sweeps.job import Job
-from truesweep.sweeps.settings import Sweep
 
 FIXED = [
     *("task=classification", "logger=none", "trainer.accelerator=cpu", "trainer.threads=1"),
     *("model.depth=2", "model.width=64", "model.heads=2", "data.max_length=64"),
     *("data.batch_size=16", "trainer.val_check_interval=100", "trainer.log_every_n_steps=1"),
-    *("callbacks.checkpoint.every_n_steps=20", "model.dropout=0.1"),
+    *("callbacks.checkpoint.every_n_steps=20", "model.dropout=0.1", "hydra.launcher.slots=2"),
 ]
 SECONDS_TO_LEAVE = 30.0
+SECONDS_PER_LOOK = 0.05
 CLOCKS = ("time", "tokens_per_second")
+Phase = Literal["planning", "making", "running", "concluding"]
+PHASES: tuple[Phase, ...] = ("planning", "making", "running", "concluding")
 
 
-def prepare(folder: Path, name: str, jobs: int, steps: int) -> SweepDirectory:
-    """Jobs that differ by their seed."""
-    config, _ = checked([*FIXED, f"trainer.max_steps={steps}", f"name={name}"])
-    sweep = SweepDirectory(folder / name)
-    sweep.ask([], [], Sweep(), {"slots": 2})
-    for seed in range(jobs):
-        changed = update(config, [f"seed={seed}"])
-        sweep.add(changed, [], {"seed": seed}, label=f"seed={seed}", number=seed, provenance={})
-    return sweep
+@dataclass
+class Disturbed:
+    """A sweep of jobs that differ by their seed, and the ways to drive it.
+
+    Args:
+        folder: Where its commands are typed.
+        name: Its name.
+        jobs: How many jobs it has.
+        steps: Optimizer steps of each.
+    """
+
+    folder: Path
+    name: str
+    jobs: int
+    steps: int
+    drivers: int = field(default=0, init=False)
+
+    @property
+    def directory(self) -> SweepDirectory:
+        """Where it lies."""
+        return SweepDirectory(self.folder / ROOT / self.name)
+
+    @property
+    def log(self) -> Path:
+        """What its drivers say."""
+        return self.folder / f"{self.name}.log"
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything of it exists."""
+        return self.directory.asked.exists()
+
+    @property
+    def phase(self) -> Phase:
+        """What is being done, as far as its files tell."""
+        jobs = self.directory.jobs()
+        if not self.begun:
+            return "planning"
+        if len(jobs) < self.jobs:
+            return "making"
+        return "concluding" if all(job.state == "completed" for job in jobs) else "running"
+
+    def drive(self) -> subprocess.Popen[bytes]:
+        """Start it, or go on: by the command that started it and by `resume`, in turn."""
+        arguments = ["train", "-m", *FIXED, f"seed=range(0,{self.jobs})"]
+        arguments += [f"trainer.max_steps={self.steps}", f"name={self.name}"]
+        if self.drivers % 2 and self.begun:
+            arguments = ["resume", str(self.directory.path)]
+        self.drivers += 1
+        command = [sys.executable, "-m", "truesweep", *arguments]
+        with self.log.open("ab") as log:
+            return subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder)
 
 
-def start(sweep: SweepDirectory) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "truesweep", "resume", str(sweep.path)]
-    with (sweep.path / "driver.log").open("ab") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log)
+def time_phases(sweep: Disturbed) -> dict[Phase, float]:
+    """Let a sweep end by itself; how long each phase took, seconds."""
+    driver, seconds = sweep.drive(), dict.fromkeys(PHASES, 0.0)
+    while driver.poll() is None:
+        began, phase = time.monotonic(), sweep.phase
+        time.sleep(SECONDS_PER_LOOK)
+        seconds[phase] += time.monotonic() - began
+    assert driver.returncode == 0, sweep.log.read_text()
+    return seconds
 
 
-def kill_at_random(sweep: SweepDirectory, longest: float, rng: random.Random) -> int | None:
-    """Kill a driver some time after its first job has begun; the orphans, or None: it was done."""
-    driver = start(sweep)
-    before = states(sweep)
-    while driver.poll() is None and states(sweep) == before:
-        time.sleep(0.05)
-    try:
-        driver.wait(rng.uniform(0, longest))
+def aim(sweep: Disturbed, rng: random.Random) -> Phase | None:
+    """A phase that the next driver will come to; None: there is nothing left to do."""
+    if not sweep.begun:
+        return rng.choice(("planning", "making"))
+    if sweep.phase == "concluding":
         return None
-    except subprocess.TimeoutExpired:
-        family = psutil.Process(driver.pid).children(recursive=True)
-        driver.send_signal(signal.SIGKILL)
-        driver.wait()
-        _, alive = psutil.wait_procs(family, SECONDS_TO_LEAVE)
-        return sum(p.status() != psutil.STATUS_ZOMBIE for p in living(alive))
+    return rng.choice(("planning", "running", "running", "concluding"))
 
 
-def living(processes: list[psutil.Process]) -> Iterator[psutil.Process]:
-    return (process for process in processes if process.is_running())
+def comes(sweep: Disturbed, phase: Phase) -> Callable[[], bool]:
+    """What tells that a driver, which is about to be started, has come to a phase."""
+    before = pids(sweep)
+    return {
+        "planning": lambda: True,
+        "making": lambda: sweep.begun,
+        "running": lambda: pids(sweep) != before,
+        "concluding": lambda: sweep.phase == "concluding",
+    }[phase]
 
 
-def states(sweep: SweepDirectory) -> list[Any]:
-    return [job.run.status.get("pid") for job in sweep.jobs()]
+def pids(sweep: Disturbed) -> list[Any]:
+    return [job.run.status.get("pid") for job in sweep.directory.jobs()]
 
 
-def finished(sweep: SweepDirectory) -> dict[str, str]:
+def end_family(driver: subprocess.Popen[bytes]) -> int:
+    """Kill a driver; how many of its processes do not leave by themselves."""
+    family = psutil.Process(driver.pid).children(recursive=True)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    _, alive = psutil.wait_procs(family, SECONDS_TO_LEAVE)
+    return sum(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in alive)
+
+
+def finished(sweep: Disturbed) -> dict[str, str]:
     """When the jobs that are done have ended."""
-    return {job.id: job.run.status["finished"] for job in sweep.jobs() if job.state == "completed"}
+    jobs = sweep.directory.jobs()
+    return {job.id: job.run.status["finished"] for job in jobs if job.state == "completed"}
 
 
 def figures(job: Job) -> tuple[Any, ...]:
@@ -93,8 +158,76 @@ def figures(job: Job) -> tuple[Any, ...]:
     return rows, results
 
 
+class Experiment:
+    """Kills sweeps and counts what becomes of them.
+
+    Args:
+        kills: How often a driver is killed.
+        longest: The longest wait before a kill while jobs run, seconds.
+        rng: Chooses the moments.
+    """
+
+    def __init__(self, kills: int, longest: float, rng: random.Random) -> None:
+        self.kills = kills
+        self.rng = rng
+        self.seconds = dict.fromkeys(PHASES, longest)  # at most, from a phase's begin to a kill
+        self.expected: dict[int, tuple[Any, ...]] = {}
+        self.killed = Counter[Phase]()
+        names = ("sweeps", "lost", "repeated", "orphans", "different", "failed")
+        self.counted = dict.fromkeys(names, 0)
+
+    def learn(self, sweep: Disturbed) -> None:
+        """What comes of a sweep that nobody disturbs."""
+        took = time_phases(sweep)
+        self.seconds = {**took, "running": self.seconds["running"]}
+        self.expected = {job.varies["seed"]: figures(job) for job in sweep.directory.jobs()}
+
+    def disturb(self, sweep: Disturbed) -> None:
+        """Kill a sweep's drivers until one ends by itself, and look at what there is."""
+        self.counted["sweeps"] += 1
+        code, done = None, dict[str, str]()
+        while code is None:
+            code = self.drive(sweep)
+            now = finished(sweep)
+            self.counted["repeated"] += sum(now.get(name) != when for name, when in done.items())
+            done = now
+            text = f"killed {self.killed.total()} times, {len(done)} jobs of {sweep.name} done"
+            print(text, file=sys.stderr)
+        self.count(sweep, code)
+
+    def drive(self, sweep: Disturbed) -> int | None:
+        """Drive a sweep; its exit code, or None: it was killed."""
+        phase = aim(sweep, self.rng) if self.killed.total() < self.kills else None
+        if phase is None:
+            return sweep.drive().wait()
+        has_come = comes(sweep, phase)
+        driver = sweep.drive()
+        while driver.poll() is None and not has_come():
+            time.sleep(SECONDS_PER_LOOK)
+        try:
+            return driver.wait(self.rng.uniform(0, self.seconds[phase]))
+        except subprocess.TimeoutExpired:
+            self.killed[sweep.phase] += 1
+            self.counted["orphans"] += end_family(driver)
+            return None
+
+    def count(self, sweep: Disturbed, code: int) -> None:
+        """Compare a sweep that has ended by itself with the undisturbed one."""
+        if code != 0:
+            self.counted["failed"] += 1
+            print(sweep.log.read_text(), file=sys.stderr)
+        jobs = {job.varies["seed"]: job for job in sweep.directory.jobs()}
+        for seed, undisturbed in self.expected.items():
+            if seed not in jobs or jobs[seed].state != "completed":
+                self.counted["lost"] += 1
+                continue
+            steps = [row["step"] for row in read(jobs[seed].run.metrics)]
+            self.counted["repeated"] += steps != sorted(set(steps))
+            self.counted["different"] += figures(jobs[seed]) != undisturbed
+
+
 def main() -> None:
-    """Kill, resume, count, and print one line."""
+    """Kill, go on, count, and print one line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--jobs", type=int, default=12)
@@ -102,42 +235,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--longest", type=float, default=8.0, help="seconds until a kill, at most")
     asked = parser.parse_args()
-    rng = random.Random(asked.seed)
-    counted = {"kills": 0, "sweeps": 0, "lost": 0, "repeated": 0, "orphans": 0, "different": 0}
+    experiment = Experiment(asked.kills, asked.longest, random.Random(asked.seed))
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        whole = prepare(folder, "undisturbed", asked.jobs, asked.steps)
-        assert start(whole).wait() == 0
-        expected = [figures(job) for job in whole.jobs()]
-        while counted["kills"] < asked.kills:
-            sweep = prepare(folder, f"killed{counted['sweeps']}", asked.jobs, asked.steps)
-            counted["sweeps"] += 1
-            disturb(sweep, asked.kills, asked.longest, rng, counted)
-            jobs = sweep.jobs()
-            counted["lost"] += sum(job.state != "completed" for job in jobs)
-            for job, undisturbed in zip(jobs, expected, strict=True):
-                steps = [row["step"] for row in read(job.run.metrics)]
-                counted["repeated"] += steps != sorted(set(steps))
-                counted["different"] += figures(job) != undisturbed
-    print(json.dumps({"jobs": asked.jobs, **counted}))
-
-
-def disturb(
-    sweep: SweepDirectory, kills: int, longest: float, rng: random.Random, counted: dict[str, int]
-) -> None:
-    """Kill and resume until the sweep is done or killed often enough; then let it end."""
-    done: dict[str, str] = {}
-    while True:
-        last = counted["kills"] >= kills
-        orphans = kill_at_random(sweep, 1e6 if last else longest, rng)
-        counted["kills"] += orphans is not None
-        counted["orphans"] += orphans or 0
-        now = finished(sweep)
-        counted["repeated"] += sum(now.get(name) != when for name, when in done.items())
-        done = now
-        print(f"killed {counted['kills']} times, {len(done)} jobs done", file=sys.stderr)
-        if orphans is None:
-            return
+        experiment.learn(Disturbed(folder, "undisturbed", asked.jobs, asked.steps))
+        while experiment.killed.total() < asked.kills:
+            name = f"killed{experiment.counted['sweeps']}"
+            experiment.disturb(Disturbed(folder, name, asked.jobs, asked.steps))
+    kills, killed = experiment.killed.total(), dict(experiment.killed)
+    print(json.dumps({"jobs": asked.jobs, "kills": kills, **experiment.counted, "killed": killed}))
 
 
 if __name__ == "__main__":
