@@ -17,6 +17,7 @@ from truesweep.commands.sweep import sweep
 from truesweep.commands.train import train
 from truesweep.config import shipped
 from truesweep.errors import ConfigError
+from truesweep.sweeps import foreign as foreign_jobs
 from truesweep.jobs.directory import RunDirectory
 from truesweep.sweeps.ask import ask
 from truesweep.sweeps.directory import SweepDirectory
@@ -163,6 +164,16 @@ def test_hydras_own_plugins_take_the_place_of_ours(
     # Whoever runs it, a job is the same, and nothing else lies beside it.
     assert {job["id"] for job in rows(directory)} == planned
     assert {path.name for path in directory.iterdir() if path.is_dir()} == planned
+
+
+def test_a_stopped_sweep_of_another_launcher_has_a_page(
+    data: dict[str, list[str]], workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(foreign_jobs, "launch", lambda *_, **__: 143)
+    with pytest.raises(SystemExit) as caught:
+        sweep(small(data["lm"], "seed=0,1", "name=s", "hydra/launcher=basic"), [], False)
+    assert caught.value.code == 143
+    assert (workplace / "outputs/sweeps/s/report.html").is_file()
 
 
 @pytest.mark.parametrize("foreign", [None, "launcher", "sweeper", "both"])
