@@ -99,7 +99,7 @@ def test_keys_that_are_no_more_than_noise_are_pale(
     assert page.problems() == []
     assert text(page, "#importance .bar .name") == "depth"
     assert text(page, "#importance .pale .name") == "lr"
-    assert "1 of 2 keys are not distinguishable" in text(page, "#importance .note")
+    assert "1 of 2 keys is not distinguishable" in text(page, "#importance .note")
     assert "Pale" in text(page, "#importance .note")
 
 

@@ -171,7 +171,8 @@ def _importance(
 def _doubt(below: int, keys: int) -> list[str]:
     if below == 0:
         return []
-    which = "No key is" if below == keys else f"{below} of {keys} keys are not"
+    which = f"{below} of {keys} keys {'is' if below == 1 else 'are'} not"
+    which = "No key is" if below == keys else which
     return [
         f"{which} distinguishable from noise: in one of twenty draws of nothing but noise, some "
         "key's effect stands out as much."

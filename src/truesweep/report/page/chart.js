@@ -118,8 +118,7 @@ function drawAxes(c, box, x, y, names) {
   c.strokeStyle = ink.line;
   line(c, [[box.left, box.bottom + 0.5], [box.right, box.bottom + 0.5]]);
   if (names.x) {
-    c.textAlign = "right";
-    c.fillText(names.x, box.right, box.bottom + 24);
+    c.fillText(names.x, (box.left + box.right) / 2, box.bottom + 26);
   }
   c.textAlign = "left";
   c.textBaseline = "alphabetic";

@@ -37,7 +37,7 @@ function makeImportance() {
   }
   const all = [...shares, ...interactions];
   const pale = all.every(({ distinguishable }) => distinguishable) ? ""
-    : "Pale: not distinguishable from noise, which alone reaches the line.";
+    : "Lines: what noise alone gives; pale: no more than that.";
   fill(host, all.map(importanceBar),
     el("p", { className: "note" }, [METHODS[method] ?? "", pale, ...notes].filter(Boolean).join(" ")));
 }

@@ -38,6 +38,8 @@ function drawScaling(c, chart, back, law, dots, state) {
   const pad = (high - low) * 0.06 || 0.1;
   const x = makeScale(Math.min(...sizes) / 1.15, Math.max(...sizes) * 1.15, box.left, box.right, true);
   const y = makeScale(low - pad, high + pad, box.bottom, box.top);
+  const distinct = [...new Set(sizes)].sort((a, b) => a - b);
+  if (distinct.length <= 6) Object.assign(x, { marks: distinct, text: large });
   drawAxes(back, box, x, y, { x: SIZES[law.variable] });
   clip(c, box);
   drawLaw(c, law.line, x, y);
