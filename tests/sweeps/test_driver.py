@@ -12,7 +12,7 @@ from truesweep.errors import ConfigError
 from truesweep.record.files import write_json
 from truesweep.sweeps import driver
 from truesweep.sweeps.directory import SweepDirectory
-from truesweep.sweeps.display import Display, most_telling
+from truesweep.sweeps.display import Display, most_telling, summary
 from truesweep.sweeps.driver import drive
 from truesweep.sweeps.executor import BUSY, NotNow
 from truesweep.sweeps.job import Job
@@ -296,6 +296,20 @@ def test_where_there_is_no_room_for_all_the_most_telling_rows_are_shown() -> Non
         display.show(rows, 0, None)
     assert "and 488 more" in told.getvalue()
     assert "500 jobs: 299 completed, 1 failed, 1 running, 199 queued" in told.getvalue()
+
+
+@pytest.mark.parametrize(("width", "columns"), [(79, "job varies state val/f1_macro"), (120, "")])
+def test_columns_make_room_for_what_varies(width: int, columns: str) -> None:
+    label = "lr=0.01 batch_size=16 depth=2 max_epochs=1"
+    rows = [Row("1a2b3c4d", label, "running", 120, 392, 2.1, 0.5, 9.0, 80.0, 0.0, None)]
+    told = io.StringIO()
+    console = Console(file=told, width=width, force_terminal=True, color_system=None)
+    display = Display("s", "val/f1_macro", console)
+    console.print(summary(display, rows, rows, 0, None))
+    heading, _, line = told.getvalue().splitlines()[1:4]
+    everything = "job varies state step loss val/f1_macro left"
+    assert heading.split() == (columns or everything).split()
+    assert label in line
 
 
 def test_time_is_estimated_from_the_first_finished_job_on() -> None:

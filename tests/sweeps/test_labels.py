@@ -37,4 +37,9 @@ def test_the_last_part_of_a_key_unless_it_is_ambiguous() -> None:
 def test_labels_tell_jobs_apart() -> None:
     rates: list[dict[str, Any]] = [{"a.lr": lr} for lr in (0.123456, 0.1234561, 0.2)]
     jobs = [*rates, {"a.x": "p/t"}, {"a.x": "q/t"}]
-    assert labels(jobs) == ["lr=0.123456", "lr=0.1234561", "lr=0.2", "x=t", "x=t #2"]
+    assert labels(jobs) == ["lr=0.123456", "lr=0.1234561", "lr=0.2", "x=p/t", "x=q/t"]
+
+
+def test_paths_are_told_apart_by_their_folders() -> None:
+    found = labels([{"data.train": path} for path in ("a/text.txt", "b/text.txt", "c/other.txt")])
+    assert found == ["train=a/text.txt", "train=b/text.txt", "train=other.txt"]

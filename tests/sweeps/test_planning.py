@@ -284,3 +284,52 @@ def test_a_cost_may_be_an_objective(asked: AskFor) -> None:
 def test_a_callback_waits_for_what_validations_report(asked: AskFor) -> None:
     with pytest.raises(ConfigError, match=r"callbacks\.checkpoint\.monitor=val/bleu is no metric"):
         plan_sweep(asked("model.depth=1,2", "callbacks.checkpoint.monitor=val/bleu"))
+
+
+NAMED = [
+    "+sweeps.space={optimizer.lr: [1e-3, 3e-3], model.dropout: [0.1, 0.2]}",
+    "sweeps.zip=[[optimizer.lr,model.dropout]]",
+    "sweeps.exclude=[{optimizer.lr: 3e-3, seed: 2}]",
+    "name=s",
+]
+
+
+def test_a_named_space_is_changed_key_by_key(asked: AskFor) -> None:
+    changed = asked(NAMED[0], "+sweeps.space.optimizer.lr=[1e-2,2e-2]", "name=s")
+    assert values(changed) == [(1e-2, 0.1), (1e-2, 0.2), (2e-2, 0.1), (2e-2, 0.2)]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["model.dropout=0.2", "seed=1,2"], [(1e-3, 1), (1e-3, 2), (3e-3, 1)]),
+        (["seed=2"], [(1e-3, 0.1)]),
+        (["seed=1"], [(1e-3, 0.1), (3e-3, 0.2)]),
+        (["optimizer.lr=1e-3", "seed=2"], [(0.1,), (0.2,)]),
+        (
+            ["optimizer.lr=5e-3,6e-3", "seed=2,3"],
+            [(5e-3, 0.1, 2), (5e-3, 0.1, 3), (6e-3, 0.2, 2), (6e-3, 0.2, 3)],
+        ),
+    ],
+)
+def test_pairs_and_exclusions_of_a_named_sweep_bear_fixed_keys(
+    asked: AskFor, overrides: list[str], expected: list[tuple[Any, ...]]
+) -> None:
+    assert values(asked(*NAMED, *overrides)) == expected
+
+
+def test_a_space_of_which_nothing_is_left_is_refused(asked: AskFor) -> None:
+    with pytest.raises(ConfigError, match="every point of the space is excluded"):
+        plan_sweep(asked("model.depth=1,2", "sweeps.exclude=[{model.depth: [1, 2]}]"))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("'my sweep'", "my sweep"), ("a/b", "a/b"), ("..", None), ("a/../..", None)],
+)
+def test_a_name_is_a_folder_of_its_own(asked: AskFor, name: str, expected: str | None) -> None:
+    if expected is not None:
+        assert asked("model.depth=1,2", f"name={name}").name == expected
+        return
+    with pytest.raises(ConfigError, match="is no folder in outputs/sweeps"):
+        asked("model.depth=1,2", f"name={name}")

@@ -5,7 +5,7 @@ The only place that knows sweep syntax: `a=1,2`, `choice()`, `range()`, `interva
 """
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -110,8 +110,17 @@ def _lines(space: Mapping[str, Any]) -> list[str]:
         f"{key}={','.join(map(as_text, given))}"
         if isinstance(given, list)
         else f"{key}={given if isinstance(given, str) else as_text(given)}"
-        for key, given in space.items()
+        for key, given in flat(space)
     ]
+
+
+def flat(space: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """A space with dotted keys, as `sweeps.space.optimizer.lr=[1,2]` nests them."""
+    for key, given in space.items():
+        if isinstance(given, Mapping):
+            yield from flat(given, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", given
 
 
 def _axis(override: Override, roots: Sequence[Path], seed: int) -> Axis:

@@ -60,8 +60,9 @@ def explain(error: BaseException, origins: Origins | None = None) -> str:
 def _explain_missing(config: str, options: Sequence[str]) -> str:
     group, _, option = config.rpartition("/")
     guess = nearest(option, options)
-    hint = f"; did you mean {guess}?" if guess else ""
-    return f"{group}={option}: no such option{hint} Options: {', '.join(options) or 'none'}"
+    hint = f"; did you mean {guess}?" if guess else "."
+    own = f" Those of your own are found by --config-dir DIR, for DIR/{group}/{option}.yaml."
+    return f"{group}={option}: no such option{hint} Options: {', '.join(options) or 'none'}.{own}"
 
 
 def _explain_omegaconf(error: OmegaConfBaseException, origins: Origins | None) -> str:

@@ -32,6 +32,8 @@ class Space:
         zip: Lists of keys whose values go together.
         exclude: Combinations that are left out; see `settings.Sweep`.
         seed: Decides what is drawn.
+        replaced: Keys whose values are not those that `exclude` was written for; a combination of
+            theirs may have no point.
 
     Raises:
         ConfigError: Keys are not swept, or paired axes differ in length.
@@ -41,6 +43,7 @@ class Space:
     zip: Sequence[Sequence[str]] = ()
     exclude: Sequence[Mapping[str, Any]] = ()
     seed: int = 0
+    replaced: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         for names in self.zip:
@@ -129,12 +132,31 @@ class Space:
 
     def _refuse_idle_exclusions(self, points: Sequence[Point]) -> None:
         for index, rule in enumerate(self.exclude):
+            if self.replaced & rule.keys():
+                continue
             if not any(_matches(rule, point) for point in points):
                 wanted = ", ".join(f"{key}: {value}" for key, value in rule.items())
                 raise ConfigError(
                     f"sweeps.exclude[{index}]: no point of the grid has {{{wanted}}}; "
                     "mend or remove it"
                 )
+
+
+def pairings(given: Sequence[Sequence[str]], fixed: Mapping[str, Any]) -> list[list[str]]:
+    """The pairs that are left of a sweep some of whose keys are fixed."""
+    left = ([name for name in names if name not in fixed] for names in given)
+    return [names for names in left if len(names) > 1]
+
+
+def exclusions(
+    given: Sequence[Mapping[str, Any]], fixed: Mapping[str, Any]
+) -> list[Mapping[str, Any]]:
+    """The combinations that are left of a sweep some of whose keys are fixed."""
+    return [
+        {name: wanted for name, wanted in rule.items() if name not in fixed}
+        for rule in given
+        if all(_meets(fixed[name], wanted) for name, wanted in rule.items() if name in fixed)
+    ]
 
 
 def _side(axes: Sequence[Axis]) -> list[Point]:

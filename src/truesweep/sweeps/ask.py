@@ -2,15 +2,15 @@
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
 
 from truesweep.config import redact_overrides
-from truesweep.config.axes import Axis, read_axes
+from truesweep.config.axes import Axis, flat, read_axes
 from truesweep.config.multirun import Multirun, PointComposer, compose_multirun
-from truesweep.config.points import Space
+from truesweep.config.overrides import parse
+from truesweep.config.points import Space, exclusions, pairings
 from truesweep.config.roots import search_roots
 from truesweep.config.schema import check_settings
 from truesweep.errors import ConfigError
@@ -63,10 +63,18 @@ def ask(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Asked:
     axes, fixed = read_axes(settings.space, multirun.overrides, roots, settings.seed)
     _refuse(axes, settings)
     names = [f"{axis.name}=" for axis in axes]
+    given = {o.key_or_group: o.value() for o in map(parse, fixed) if not o.is_delete()}
+    typed = {parse(line).key_or_group for line in multirun.overrides}
     return Asked(
         name=_name(multirun, settings, axes, fixed),
         settings=settings,
-        space=Space(axes, settings.zip, settings.exclude, settings.seed),
+        space=Space(
+            axes,
+            pairings(settings.zip, given),
+            exclusions(settings.exclude, given),
+            settings.seed,
+            replaced=frozenset(typed & dict(flat(settings.space)).keys()),
+        ),
         fixed=[*one_limit([*fixed, *names]), *fixed],
         overrides=redact_overrides(overrides),
         config_dirs=list(config_dirs),
@@ -89,11 +97,11 @@ def _refuse(axes: Sequence[Axis], settings: Sweep) -> None:
 
 def _name(multirun: Multirun, settings: Sweep, axes: Sequence[Axis], fixed: Sequence[str]) -> str:
     """What was given, or task, named sweep, fixed values and swept keys, but not their values."""
-    given: Mapping[str, Any] = {o.partition("=")[0]: o.partition("=")[2] for o in fixed}
-    if given.get("name", "null") != "null":
-        return str(given["name"])
+    given = {o.key_or_group: o.value() for o in map(parse, fixed) if not o.is_delete()}
+    if given.get("name") is not None:
+        return _checked_name(str(given["name"]))
     common = [o for o in fixed if o.split("=")[0].split(".")[0] not in ("sweeps", "name")]
-    of_space = {*settings.space}
+    of_space = dict(flat(settings.space)).keys()
     common = [o for o in common if o.split("=")[0] not in of_space]
     named = multirun.choices.get("sweeps") or ""
     parts = [default_name(multirun.choices, redact_overrides(common))]
@@ -104,3 +112,15 @@ def _name(multirun: Multirun, settings: Sweep, axes: Sequence[Axis], fixed: Sequ
     if len(text) <= NAME_LENGTH:
         return text
     return f"{text[: NAME_LENGTH - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _checked_name(name: str) -> str:
+    """A name that stays a folder in `outputs/sweeps/`.
+
+    Raises:
+        ConfigError: It leads elsewhere.
+    """
+    path = PurePath(name)
+    if path.is_absolute() or ".." in path.parts or not path.parts:
+        raise ConfigError(f"name={name}: is no folder in outputs/sweeps; give it as in name=first")
+    return name

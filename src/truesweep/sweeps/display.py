@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich import box
@@ -29,6 +29,9 @@ AROUND = 8
 """Lines of a terminal that are not for jobs: heading, frame, counts."""
 GAP = 2
 """Spaces between columns, one of which is the frame's."""
+TEXTS = ("job", "varies", "state")
+SPARED = ("loss", "left", "step")
+"""Columns that are left out where there is no room, the first one first."""
 UNLIMITED = 160
 """Characters in a line where no terminal sets a limit."""
 
@@ -135,35 +138,46 @@ def _best(objective: str, best: Row) -> str:
 
 
 def _table(display: Display, rows: Sequence[Row], shown: Sequence[Row]) -> Table:
-    """One line a job; what varies is cut to the width that the other columns leave."""
-    names = ("job", "varies", "state", "step", "loss", display.objective, "left")
-    lines = [_cells(row) for row in shown]
+    """One line a job; the least important columns make room for what varies."""
+    lines = [_cells(row, display.objective) for row in shown]
     if len(rows) > len(shown):
-        lines.append(["…", f"and {len(rows) - len(shown)} more", "", "", "", "", ""])
-    widths = [max(map(len, column)) for column in zip(names, *lines, strict=True)]
-    room = display.console.width - sum(widths) + widths[1] - GAP * (len(names) - 1)
+        lines.append(dict.fromkeys(lines[0], "") | {"job": "…"})
+        lines[-1]["varies"] = f"and {len(rows) - len(shown)} more"
+    widths = {name: max(len(name), *(len(line[name]) for line in lines)) for name in lines[0]}
+    names = _fitting(widths, display.console.width)
+    room = display.console.width - sum(widths[n] + GAP for n in names if n != "varies")
     table = Table(title=display.name, title_justify="left", title_style="bold", show_edge=False)
     table.box, table.padding, table.pad_edge = box.SIMPLE_HEAD, (0, GAP - 1, 0, 0), False
-    for index, name in enumerate(names):
-        table.add_column(name, no_wrap=True, justify="right" if index > 2 else "left")
-    table.columns[1].max_width = max(room, 12)
+    for name in names:
+        table.add_column(name, no_wrap=True, justify="left" if name in TEXTS else "right")
+    table.columns[names.index("varies")].max_width = max(room, 12)
     for line in lines:
-        style = STYLES.get(line[2], "")
-        table.add_row(Text(line[0], "dim"), Text(line[1]), Text(line[2], style), *line[3:])
+        styles = {"job": "dim", "state": STYLES.get(line["state"], "")}
+        table.add_row(*(Text(line[name], styles.get(name, "")) for name in names))
     return table
 
 
-def _cells(row: Row) -> list[str]:
+def _fitting(widths: Mapping[str, int], room: int) -> list[str]:
+    """The columns that have room beside each other, what can be missed left out."""
+    names = list(widths)
+    for name in SPARED:
+        if sum(widths[n] + GAP for n in names) > room + GAP:
+            names.remove(name)
+    return names
+
+
+def _cells(row: Row, objective: str) -> dict[str, str]:
+    """A row by column."""
     step = f"{row.step}/{row.total}" if row.total else str(row.step)
-    return [
-        row.id,
-        row.label,
-        row.state,
-        step if row.state != "queued" else "",
-        number(row.loss),
-        number(row.best),
-        duration(row.left) if row.left is not None else "",
-    ]
+    return {
+        "job": row.id,
+        "varies": row.label,
+        "state": row.state,
+        "step": step if row.state != "queued" else "",
+        "loss": number(row.loss),
+        objective: number(row.best),
+        "left": duration(row.left) if row.left is not None else "",
+    }
 
 
 def number(value: float | None) -> str:

@@ -25,14 +25,14 @@ def label(varies: Varies, digits: int | None = 4) -> str:
 
     Args:
         varies: The swept keys and their values.
-        digits: Significant digits of numbers; None: all.
+        digits: Significant digits of numbers; None: all, and whole paths.
     """
     names = short_names(list(varies))
     return " ".join(f"{names[key]}={_shown(value, digits)}" for key, value in varies.items())
 
 
 def labels(jobs: Sequence[Varies]) -> list[str]:
-    """A label for each job, with all digits where fewer do not tell them apart."""
+    """A label for each job, with all digits and whole paths where less does not tell them apart."""
     short = [label(varies) for varies in jobs]
     count = Counter(short)
     full = [
@@ -56,6 +56,8 @@ def _shown(value: Any, digits: int | None) -> str:
     if isinstance(value, list | tuple):
         return ",".join(_shown(item, digits) for item in value)
     text = str(value)
+    if digits is None:
+        return text
     return text.rstrip("/").rsplit("/", 1)[-1] if "/" in text else text
 
 

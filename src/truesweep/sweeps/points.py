@@ -20,6 +20,13 @@ def choose_points(asked: Asked, notes: list[str]) -> list[Point]:
     Raises:
         ConfigError: The space does not fit the method.
     """
+    points = _choose(asked, notes)
+    if not points:
+        raise ConfigError("every point of the space is excluded; mend sweeps.exclude")
+    return points
+
+
+def _choose(asked: Asked, notes: list[str]) -> list[Point]:
     settings, space = asked.settings, asked.space
     if settings.method == "search":
         return _probes(space)
