@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import random
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +117,15 @@ def rates(*overrides: str, resume: Path | None = None) -> list[float]:
     return found
 
 
-def start(folder: Path, ranks: int) -> list[dict[str, Any]]:
-    """Start so many ranks, and give what each found."""
+def score_and_train(ranks: int) -> dict[str, Any]:
+    """Figures and learning rates that one of several ranks finds."""
+    return {"figures": figures(ranks), "rates": rates(f"trainer.devices={ranks}")}
+
+
+def start(
+    folder: Path, ranks: int, work: Callable[[int], Any] = score_and_train
+) -> list[dict[str, Any]]:
+    """Start so many ranks in a folder, each with their number, and give what each found."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -125,7 +133,7 @@ def start(folder: Path, ranks: int) -> list[dict[str, Any]]:
     world |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    processes = [context.Process(target=_rank, args=(folder, world, r)) for r in range(ranks)]
+    processes = [context.Process(target=_rank, args=(folder, world, r, work)) for r in range(ranks)]
     for process in processes:
         process.start()
     for process in processes:
@@ -134,12 +142,11 @@ def start(folder: Path, ranks: int) -> list[dict[str, Any]]:
     return [torch.load(folder / f"{rank}-of-{ranks}.pt") for rank in range(ranks)]
 
 
-def _rank(folder: Path, world: dict[str, str], rank: int) -> None:
-    """Score and train as one of several ranks."""
+def _rank(folder: Path, world: dict[str, str], rank: int, work: Callable[[int], Any]) -> None:
+    """Work as one of several ranks."""
     os.environ |= {**world, "RANK": str(rank), "LOCAL_RANK": str(rank)}
     torch.set_num_threads(1)
     os.chdir(folder)
     ranks = int(world["WORLD_SIZE"])
-    found = {"figures": figures(ranks), "rates": rates(f"trainer.devices={ranks}")}
-    torch.save(found, f"{rank}-of-{ranks}.pt")
+    torch.save(work(ranks), folder / f"{rank}-of-{ranks}.pt")
     torch.distributed.destroy_process_group()
