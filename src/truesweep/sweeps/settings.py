@@ -40,7 +40,8 @@ class Sweep:
         pruner_reduction: Of so many jobs halving and hyperband keep one at each rung.
         parallel: Points that a search tries at once, as it learns from those that have ended only;
             None: as many as this machine has slots for, and 8 on a cluster.
-        jobs: Budget: points to try (random, search); for a grid the most it may have.
+        jobs: Budget: points to try (random, search); for a grid the most it may have. A search
+            counts those of its earlier spaces, and one that failed and is tried again only once.
         hours: Budget: no job starts later than this after the command. A `resume`, which asks for
             more, has as many hours again.
         seeds: Seeds per point, counted up from `seed`, or the seeds themselves.
