@@ -130,9 +130,9 @@ def _verdict(run: Run) -> dict[str, Any] | None:
 
 
 def label(comparison: Comparison, run: Run) -> str:
-    """A run's short name: as its sweep calls it, or by what varies."""
+    """A run's short name: as its sweep calls it, or by what varies if that is more."""
     given = run.job.get("label")
-    if given:
+    if given and (not run.varies or set(comparison.keys) <= set(run.varies)):
         return str(given)
     values = ((key, setting(run, key)) for key in comparison.keys)
     parts = [

@@ -1,6 +1,7 @@
 """In what runs differ, and the short names for it."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from truesweep.analysis import differences
@@ -13,13 +14,33 @@ BESIDE = ("name", "logger", "callbacks.progress", "allowed_packages", "trainer.t
 def varied_keys(runs: Sequence[Run]) -> list[str]:
     """The keys by which runs are told apart.
 
-    Those that their sweeps varied; where a run belongs to no sweep, or the sweeps varied nothing,
-    all keys in which the configurations differ.
+    Those that their sweeps varied, and those in which one sweep differs from another; where a run
+    belongs to no sweep, or the sweeps varied nothing, all keys in which the configurations differ.
     """
     swept = dict.fromkeys(key for run in runs for key in run.varies)
     if swept and all(run.varies for run in runs):
-        return list(swept)
-    columns = differences.varying([run.flat for run in runs])
+        return list(swept | dict.fromkeys(_between_sweeps(runs)))
+    return _different(runs)
+
+
+def _between_sweeps(runs: Sequence[Run]) -> list[str]:
+    """The keys that have one value throughout each sweep, but not the same in all."""
+    sweeps: dict[Path, list[Run]] = {}
+    for run in runs:
+        sweeps.setdefault(run.directory.path.parent, []).append(run)
+    if len(sweeps) < 2:
+        return []
+    inside = {key for jobs in sweeps.values() for key in differences.varying(_flat(jobs))}
+    return [key for key in _different([jobs[0] for jobs in sweeps.values()]) if key not in inside]
+
+
+def _flat(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    return [run.flat for run in runs]
+
+
+def _different(runs: Sequence[Run]) -> list[str]:
+    """The keys in which configurations differ and that can change a number."""
+    columns = differences.varying(_flat(runs))
     return [key for key in columns if counts(key) and not _follows(key, columns)]
 
 
