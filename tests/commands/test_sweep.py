@@ -17,8 +17,8 @@ from truesweep.commands.sweep import sweep
 from truesweep.commands.train import train
 from truesweep.config import shipped
 from truesweep.errors import ConfigError
-from truesweep.sweeps import foreign as foreign_jobs
 from truesweep.jobs.directory import RunDirectory
+from truesweep.sweeps import foreign as foreign_jobs
 from truesweep.sweeps.ask import ask
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.planning import plan_sweep
