@@ -100,7 +100,7 @@ def test_keys_that_are_no_more_than_noise_are_pale(
     assert text(page, "#importance .bar .name") == "depth"
     assert text(page, "#importance .pale .name") == "lr"
     assert "1 of 2 keys is not distinguishable" in text(page, "#importance .note")
-    assert "Pale" in text(page, "#importance .note")
+    assert "pale: no more" in text(page, "#importance .note")
 
 
 def test_lists_and_missing_values_have_a_place_of_their_own(
