@@ -99,13 +99,19 @@ def test_two_drivers_make_the_same_job_at_once(
 @pytest.mark.parametrize("name", ["status.json", "results.json", "job.json", "config.yaml"])
 def test_a_job_with_a_damaged_file_is_broken(sweep: SweepDirectory, name: str) -> None:
     broken, whole = add(sweep, 0.1), add(sweep, 0.2, number=1)
-    (broken.run.path / name).write_text("")
+    damaged, board = broken.run.path / name, Board("val/loss", "min")
+    before = damaged.read_text() if damaged.exists() else None
+    damaged.write_text("")
     assert {job.id: job.state for job in sweep.jobs()} == {broken.id: "broken", whole.id: "queued"}
     assert name in (broken.error or "")
-    rows = Board("val/loss", "min").rows(sweep.jobs())
-    assert counts(rows, 0) == "2 jobs: 1 broken, 1 queued"
-    sweep.write_jobs(sweep.jobs(), Sweep())
-    assert sorted(row["state"] for row in sweep.read_jobs()) == ["broken", "queued"]
+    assert counts(board.rows([broken, whole]), 0) == "2 jobs: 1 broken, 1 queued"
+    sweep.write_jobs([broken, whole], Sweep())
+    assert [row["state"] for row in sweep.read_jobs()] == ["broken", "queued"]
+    if before is None:
+        damaged.unlink()
+    else:
+        damaged.write_text(before)
+    assert counts(board.rows([broken, whole]), 0) == "2 jobs: 2 queued"
 
 
 def test_what_a_job_was_asked_with_is_not_needed(sweep: SweepDirectory) -> None:
