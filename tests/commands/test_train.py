@@ -9,9 +9,11 @@ import torch
 import yaml
 
 from tests.commands.conftest import SMALL, start, truesweep, values, wait_for_rows
+from truesweep.commands.compare import row as compared_row
 from truesweep.commands.train import train
 from truesweep.errors import ConfigError, DataError
 from truesweep.jobs.directory import RunDirectory
+from truesweep.jobs.plan import plan_again
 from truesweep.record.files import verify_checksum
 from truesweep.report import compare, read_run
 from truesweep.report.payload import payload
@@ -42,6 +44,24 @@ def test_a_run_leaves_what_the_contract_lists(trained: dict[str, Path], task: st
     assert (run / "logs/rank0.log").is_file()
     assert [row["step"] for row in values(run)] == [1, 2, 4, 6, 8, 10, 12]
     assert [row["step"] for row in values(run) if "val/loss" in row] == [6, 12]
+
+
+@pytest.mark.parametrize("task", EXPECTED)
+def test_operations_are_those_of_all_tokens_that_were_read(
+    trained: dict[str, Path], monkeypatch: pytest.MonkeyPatch, task: str
+) -> None:
+    monkeypatch.chdir(trained[task].parents[2])
+    results, again = load(trained[task] / "results.json"), plan_again(trained[task], [])
+    one_pass: list[Any] = [
+        again.prepared.train.collate([i]) for i in range(len(again.prepared.train))
+    ]
+    targets = sum(int((batch["labels"] != -100).sum()) for batch in one_pass)
+    read = sum(sum(batch["lengths"]) + sum(batch.get("target_lengths", [])) for batch in one_pass)
+    expected = again.flops.per_token * read / targets * results["train/tokens"]
+    assert results["train/flops"] == pytest.approx(expected, rel=1e-6)
+    compared = compare([trained[task]])
+    assert compared_row(compared, compared.runs[0])["flops"] == results["train/flops"]
+    assert compared.outcomes[0].compute == results["train/flops"]
 
 
 def test_results_hold_the_best_validation(trained: dict[str, Path]) -> None:

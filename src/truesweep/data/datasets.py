@@ -19,12 +19,14 @@ class EncodedDataset(Dataset[Batch], ABC):
         longest: Tokens of the longest sample, before it was truncated.
         truncated: Samples that lost tokens at the end to `max_length`.
         padded: Whether samples differ in length, so that it pays to sort them.
+        tokens_per_target: Tokens that a model reads for each target.
     """
 
     lengths: npt.NDArray[np.int64]
     longest: int
     truncated: int
     padded: bool = True
+    tokens_per_target: float = 1.0
 
     def __len__(self) -> int:
         """Samples: what batches are counted in."""
@@ -63,6 +65,7 @@ class Subset(EncodedDataset):
         self.lengths = dataset.lengths[indices]
         self.longest, self.truncated = dataset.longest, dataset.truncated
         self.padded = dataset.padded
+        self.tokens_per_target = dataset.tokens_per_target
 
     def collate(self, indices: Sequence[int]) -> Batch:
         """Put samples into one batch, as the whole dataset does, but for their places."""

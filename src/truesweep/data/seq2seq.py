@@ -50,7 +50,9 @@ class Seq2SeqDataset(EncodedDataset):
         self.pad_id = self.decoder_start_id = pad_id
         whole = np.stack([r.lengths + len(f) for r, f in zip(rows, frames, strict=True)])
         # The longer side: sorted by it, Multi30k pads 10 % in batches of 64; by the sum, 18 %.
-        self.lengths = np.minimum(whole, max_length).max(axis=0)
+        seen = np.minimum(whole, max_length)
+        self.lengths = seen.max(axis=0)
+        self.tokens_per_target = int(seen.sum()) / max(1, int(seen[1].sum()))
         self.longest = int(whole.max(initial=0))
         self.truncated = int(np.count_nonzero((whole > max_length).any(axis=0)))
 

@@ -18,7 +18,7 @@ from truesweep.callbacks import Checkpoint
 from truesweep.data.prepare import Prepared
 from truesweep.jobs.baselines import baselines
 from truesweep.jobs.parts import Parts
-from truesweep.models import count_parameters
+from truesweep.models import count_parameters, flops_per_token
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -48,9 +48,21 @@ def collect_results(
         "parameters": count_parameters(parts.task.model).total,
         "train/seconds": last["time"],
         "train/tokens": last["tokens"],
+        "train/flops": training_flops(parts, int(last["tokens"])),
         "train/steps": last["step"],
         "verdict": verdict.to_dict(),
     }
+
+
+def training_flops(parts: Parts, targets: int) -> int:
+    """Operations of a training, forward and backward: those for one token times the tokens read.
+
+    Args:
+        parts: The run's objects.
+        targets: Tokens, or samples to classify, that were trained on.
+    """
+    per_token = flops_per_token(parts.task.model, parts.source.max_length).per_token
+    return round(per_token * parts.prepared.train.tokens_per_target * targets)
 
 
 def standard_errors(scores: Arrays, split: str, prepared: Prepared) -> dict[str, float]:
