@@ -75,7 +75,8 @@ def _tied(standings: Sequence[Standing]) -> list[Standing]:
 
 
 def _others(standings: Sequence[Standing]) -> str:
-    return "the other one" if len(standings) == 2 else f"all {len(standings) - 1} others"
+    few = {2: "the other one", 3: "both others"}
+    return few.get(len(standings), f"all {len(standings) - 1} others")
 
 
 def _listed(tied: Sequence[Standing]) -> str:
