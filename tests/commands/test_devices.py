@@ -1,12 +1,17 @@
 """Runs on several ranks of one machine; those of GPUs skip where there is none."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.commands.conftest import SMALL, truesweep
+from tests.tasks.on_ranks import start
+from truesweep.commands.train import create_run
+from truesweep.jobs.plan import plan
+from truesweep.jobs.rank import run_rank
 
 pytestmark = pytest.mark.slow
 
@@ -33,6 +38,26 @@ def test_a_sharded_model_learns_the_same(
         "export", str(next((workplace / "outputs/sharded").iterdir())), "out", cwd=workplace
     )
     assert done.code == 0, done.err
+
+
+def start_rank(ranks: int) -> str:
+    """What a rank that starts from its own directory says against it."""
+    try:
+        run_rank(f"outputs/{os.environ['RANK']}")
+    except RuntimeError as error:
+        return str(error)
+    return "trained"
+
+
+def test_ranks_of_a_job_refuse_to_train_different_things(
+    data: dict[str, list[str]], workplace: Path
+) -> None:
+    asked = [*data["lm"], *SMALL, "trainer.devices=2"]
+    for rank in range(2):
+        create_run(plan([*asked, f"optimizer.lr=0.{rank + 1}"]), Path("outputs", str(rank)))
+    said = start(workplace, 2, start_rank)
+    assert said[0] == said[1]
+    assert "the ranks hold different configurations" in said[0]
 
 
 @pytest.mark.gpu

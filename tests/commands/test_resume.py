@@ -59,12 +59,13 @@ def _lead(function: Callable[..., int], *arguments: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("moment", "step", "signum", "workers", "ranks"),
+    ("moment", "step", "signum", "workers", "ranks", "batch"),
     [
-        ("step", 2, signal.SIGKILL, 0, 1),  # before the first checkpoint
-        ("validation", 6, signal.SIGTERM, 2, 1),
-        ("saving", 8, signal.SIGKILL, 2, 1),
-        ("step", 14, signal.SIGKILL, 0, 2),  # in the second epoch
+        ("step", 2, signal.SIGKILL, 0, 1, 32),  # before the first checkpoint
+        ("validation", 6, signal.SIGTERM, 2, 1, 32),
+        ("saving", 8, signal.SIGKILL, 2, 1, 32),
+        ("step", 14, signal.SIGKILL, 0, 2, 32),  # in the second epoch
+        ("step", 11, signal.SIGKILL, 2, 2, 31),  # in the first one's last batch, of 13
     ],
 )
 def test_a_struck_run_is_the_same_as_a_whole_one(
@@ -75,8 +76,10 @@ def test_a_struck_run_is_the_same_as_a_whole_one(
     signum: signal.Signals,
     workers: int,
     ranks: int,
+    batch: int,
 ) -> None:
     setting = [f"data.num_workers={workers}", f"trainer.devices={ranks}"]
+    setting += [f"data.batch_size={batch}"]
     asked = [*data["classification"], *SMALL, *DROPOUT, *STRUCK, *setting]
     struck, whole = (create_run(plan(asked), Path("outputs", name)) for name in "ab")
     (struck.path / "strike").write_text(f'["{moment}", {step}, {int(signum)}]')
@@ -87,8 +90,10 @@ def test_a_struck_run_is_the_same_as_a_whole_one(
     assert in_group(resume, struck.path) == 0
     assert in_group(launch, whole) == 0
     same(struck.path, whole.path)
-    assert samples(struck.path) == samples(whole.path)
-    assert len(samples(whole.path)) == 16 * ranks
+    taken = samples(whole.path)
+    assert samples(struck.path) == taken
+    assert len(taken) == 16 * ranks
+    assert sum(len(taken[f"samples{rank}.jsonl", 11]) for rank in range(ranks)) == 354 % batch
 
 
 @pytest.mark.slow
