@@ -105,6 +105,8 @@ def test_the_commands_know_a_sweep(workplace: Path, capsys: pytest.CaptureFixtur
     sweep, jobs = make_sweep(workplace, points)
     assert status(sweep.path) == 0
     assert "2 jobs: 2 queued" in capsys.readouterr().out
+    (jobs[0].run.path / "logs").rmdir()  # which it makes again
+    (jobs[0].run.path / "overrides.yaml").unlink()  # which it does not need
     assert resume(sweep.path) == 1
     said = capsys.readouterr().out
     assert "nothing good comes of this" in said
