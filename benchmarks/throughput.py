@@ -23,6 +23,7 @@ from torch import nn
 
 from truesweep.commands.train import create_run
 from truesweep.jobs.logs import logs
+from truesweep.jobs.mirrors import make_mirror
 from truesweep.jobs.parts import Parts, build
 from truesweep.jobs.plan import Plan, plan
 from truesweep.jobs.rank import Job, use_processor
@@ -93,7 +94,8 @@ def measure(job: Plan, folder: Path) -> tuple[float, float]:
         parts = build(run.read_config())
         use_processor(parts)
         turns = Turns(bare_loop(build(run.read_config())))
-        training = Job(run, run.read_config(), parts)
+        config = run.read_config()
+        training = Job(run, config, parts, make_mirror(run, config))
         training.trainer.callbacks.append(turns)  # type: ignore[attr-defined]
         training.fit(resume=False)
         if training.mirror is not None:
