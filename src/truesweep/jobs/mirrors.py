@@ -9,7 +9,7 @@ from truesweep.callbacks import Pruned, Stopped
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.parts import make, task_class
 from truesweep.record.wandb import WandbLogger
-from truesweep.tasks import DivergedError
+from truesweep.tasks import DivergedError, OutOfMemory
 
 TASKS = {"causal": "lm", "seq2seq": "translation", "classifier": "classification"}
 
@@ -62,7 +62,7 @@ def tags(run: RunDirectory, config: dict[str, Any]) -> list[str]:
 
 def conclude(mirror: Any, error: BaseException) -> None:
     """End the record of a run that did not come to its end."""
-    if isinstance(error, Stopped):
+    if isinstance(error, Stopped | OutOfMemory):  # ranks out of memory begin again at once
         summary = {"state": "preempted"}
     elif isinstance(error, Pruned):
         summary = error.summary
