@@ -18,7 +18,7 @@ from truesweep.jobs.parts import Parts, build
 from truesweep.jobs.plan import checked
 from truesweep.record.checkpoints import CheckpointFiles
 
-SPLITS = ((1, 3), (5, 8))
+SPLITS = ((1, 3), (5, 8), (7, 17))
 """Samples to validate on and to test on: fewer than ranks, and what ranks do not divide."""
 SIZES = [size for pair in SPLITS for size in pair]
 TASKS = {
