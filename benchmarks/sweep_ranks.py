@@ -142,8 +142,9 @@ def main() -> None:
                     sorted({str(note["hash"])[:8] for note in notes if note["hash"]})
                 )
                 print(f"| {name} | {job} | {rates} | {hashes} |")
-            equal = sum(len({n["lr"] for n in notes}) == 1 for notes in jobs.values())
-            same = sum(len({n["hash"] for n in notes}) == 1 for notes in jobs.values())
+            whole = [notes for notes in jobs.values() if len(notes) == RANKS]
+            equal = sum(len({n["lr"] for n in notes}) == 1 for notes in whole)
+            same = sum(len({n["hash"] for n in notes}) == 1 for notes in whole)
             print(
                 f"{name}: exit code {code}; of {len(jobs)} jobs, {equal} with one learning rate"
                 + (f", {same} with one hash" if name == "truesweep" else ""),
