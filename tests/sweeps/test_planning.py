@@ -1,8 +1,10 @@
 """Planning of real sweeps on small data; nothing is trained."""
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from truesweep.jobs.parts import build_model, prepare_data
 from truesweep.sweeps import planned
 from truesweep.sweeps.ask import Asked, ask
 from truesweep.sweeps.directory import SweepDirectory
-from truesweep.sweeps.launchers import check_room, make_executor
+from truesweep.sweeps.launchers import check_room, check_sweeper, make_executor
 from truesweep.sweeps.planned import check_disk
 from truesweep.sweeps.planning import JobMaker, plan_sweep
 from truesweep.sweeps.points import base_seed
@@ -333,3 +335,22 @@ def test_a_name_is_a_folder_of_its_own(asked: AskFor, name: str, expected: str |
         return
     with pytest.raises(ConfigError, match="is no folder in outputs/sweeps"):
         asked("model.depth=1,2", f"name={name}")
+
+
+def test_room_is_kept_for_all_that_a_search_may_come_to(
+    asked: AskFor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = asked("model.depth=1,2", "name=s", "sweeps.method=search", "sweeps.jobs=50")
+    biggest = max(job.disk for job in plan_sweep(search).jobs)
+    usage = SimpleNamespace(free=49 * biggest)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(ConfigError, match="the checkpoints of 50 jobs need about"):
+        prepare(search, None)
+    usage.free = 51 * biggest
+    prepare(search, None)
+
+
+def test_our_sweeper_has_no_settings_of_its_own() -> None:
+    check_sweeper({"_target_": "hydra_plugins.truesweep.Sweeper"})
+    with pytest.raises(ConfigError, match=r"hydra.sweeper.n_trials: no such key; .* sweeps.KEY"):
+        check_sweeper({"_target_": "hydra_plugins.truesweep.Sweeper", "n_trials": 3})

@@ -22,7 +22,7 @@ from truesweep.sweeps.display import Display
 from truesweep.sweeps.driver import drive
 from truesweep.sweeps.executor import Executor
 from truesweep.sweeps.foreign import JobFailed, JobRunner, Outcome, candidates, hand_out, outcome
-from truesweep.sweeps.launchers import check_room, is_ours, make_executor
+from truesweep.sweeps.launchers import check_room, check_sweeper, is_ours, make_executor
 from truesweep.sweeps.planned import check_disk, check_objectives
 from truesweep.sweeps.planning import SweepPlan, plan_candidates
 from truesweep.sweeps.progress import FAILED, Board
@@ -34,6 +34,8 @@ def sweep(overrides: Sequence[str], config_dirs: Sequence[Path], dry_run: bool) 
     asked = ask(overrides, config_dirs)
     master = asked.multirun.master
     launcher, sweeper = _node(master, "launcher"), _node(master, "sweeper")
+    if is_ours(sweeper):
+        check_sweeper(sweeper)
     executor = make_executor(launcher) if is_ours(launcher) else None
     plan = start.prepare(asked, executor, dry_run) if is_ours(sweeper) else None
     if dry_run and plan is None:

@@ -10,6 +10,7 @@ from annotated_types import Gt
 
 from truesweep.config import freeze
 from truesweep.config.schema import check_settings
+from truesweep.errors import ConfigError
 from truesweep.jobs.directory import RunDirectory
 from truesweep.record.files import write_json
 from truesweep.sweeps.executor import Executor
@@ -47,7 +48,12 @@ def make_executor(launcher: Mapping[str, Any]) -> Executor:
     """
     settings = {key: value for key, value in launcher.items() if key != "_target_"}
     if _is_slurm(launcher):
-        from truesweep.sweeps.slurm import SlurmExecutor, SlurmSettings
+        try:
+            from truesweep.sweeps.slurm import SlurmExecutor, SlurmSettings
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"hydra/launcher=slurm needs {error.name}; type pip install 'truesweep[slurm]'"
+            ) from None
 
         return SlurmExecutor(check_settings(SlurmSettings, settings, "hydra.launcher"))
     if not is_ours(launcher):
@@ -63,6 +69,17 @@ def points_at_once(settings: Sweep, launcher: Mapping[str, Any]) -> int | None:
 
 def _is_slurm(launcher: Mapping[str, Any]) -> bool:
     return str(launcher.get("_target_", "")).endswith(".SlurmLauncher")
+
+
+def check_sweeper(sweeper: Mapping[str, Any]) -> None:
+    """Refuse settings of a sweeper that has none: ours is set by the `sweeps` node.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    for key in sweeper:
+        if key != "_target_":
+            raise ConfigError(f"hydra.sweeper.{key}: no such key; a sweep is set by sweeps.KEY")
 
 
 def describe(executor: Executor | None) -> str:

@@ -29,12 +29,19 @@ def prepare(asked: Asked, executor: Executor | None, dry_run: bool = False) -> S
     sweep = directory(asked)
     plan = plan_sweep(asked)
     check_objectives(plan.jobs, asked.settings)
-    new = [job for job in plan.jobs if sweep.find(job.config) is None]
-    check_disk(new if asked.settings.method != "search" else [], sweep.path)
+    check_disk(_new(asked, plan, sweep), sweep.path)
     if executor is not None:
         check_room(executor, plan.jobs)
     show_plan(asked, plan, sweep, describe(executor), listed=dry_run)
     return plan
+
+
+def _new(asked: Asked, plan: SweepPlan, sweep: SweepDirectory) -> list[PlannedJob]:
+    """The jobs that will need room; of a search as many of the biggest as it may come to."""
+    if asked.settings.method == "search":
+        jobs = (asked.settings.jobs or 0) * len(asked.settings.seed_list(0))
+        return [max(plan.jobs, key=lambda job: job.disk)] * jobs
+    return [job for job in plan.jobs if sweep.find(job.config) is None]
 
 
 def directory(asked: Asked) -> SweepDirectory:
