@@ -123,6 +123,7 @@ def test_what_follows_from_the_loss_is_tied_as_the_loss_is(figure: Callable[...,
     rows = [hard + i * 0.004 + draw.normal(0, 0.05, 200) for i in range(8)]
     jobs = measured([row.tolist() for row in rows])
     others = [
+        # `figure` is one of several one-argument functions; mypy joins their types to `object`.
         replace(job, objectives={"loss": figure(job.objectives["loss"])})  # type: ignore[arg-type]
         for job in jobs
     ]

@@ -67,6 +67,7 @@ def test_ranks_compare_their_data(run: RunDirectory, workplace: Path) -> None:
     def compared() -> str:
         config = run.read_config()
         job = Job(run, config, build(config), mirror=None)
+        # Lightning sets the list in a connector, which its types do not tell.
         callbacks = job.trainer.callbacks  # type: ignore[attr-defined]
         (found,) = (c.fingerprint for c in callbacks if isinstance(c, SameConfiguration))
         return str(found)

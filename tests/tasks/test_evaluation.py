@@ -111,6 +111,7 @@ def test_the_first_sentences_of_an_overfitted_batch_are_translated(workplace: Pa
 def test_a_sample_that_is_not_counted_is_no_figure(workplace: Path) -> None:
     write_samples(workplace)
     parts = parts_of("lm", "n3", "n3")
+    # The mechanism that is broken on purpose: nothing is counted.
     parts.task.samples.update = lambda count: None  # type: ignore[method-assign, assignment]
     with pytest.raises(RuntimeError, match="val has 3 samples and 0 were counted"):
         validate(parts)

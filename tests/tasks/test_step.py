@@ -53,6 +53,7 @@ def test_micro_batches_do_not_change_the_result(task: str, workplace: Path) -> N
 def test_the_loss_of_a_step_is_the_mean_over_all_its_targets(workplace: Path) -> None:
     parts = parts_of("lm", workplace, "data.packing=false", "trainer.max_steps=1")
     rows: list[dict[str, Any]] = []
+    # What a logger would be given, without one.
     parts.task.record = lambda values, step: rows.append(values)  # type: ignore[method-assign]
     (batch,) = [b for b, _ in zip(parts.data.train_dataloader(), range(1), strict=False)]
     with torch.inference_mode():
@@ -70,6 +71,7 @@ def test_a_step_without_finite_gradients_is_skipped_and_counted(workplace: Path)
     parts = parts_of("lm", workplace, "trainer.max_steps=6")
     original, calls = parts.task.loss, []
     rows: list[dict[str, Any]] = []
+    # What a logger would be given, without one.
     parts.task.record = lambda values, step: rows.append(values)  # type: ignore[method-assign]
 
     def sometimes_nan(batch: dict[str, Any]) -> tuple[torch.Tensor, ...]:
