@@ -13,7 +13,7 @@ from tests.commands.conftest import SMALL, write_data
 from truesweep.errors import ConfigError
 from truesweep.jobs import plan as jobs_plan
 from truesweep.jobs.parts import build_model, prepare_data
-from truesweep.sweeps import planned
+from truesweep.sweeps import planned, start
 from truesweep.sweeps.ask import Asked, ask
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.launchers import check_room, check_sweeper, make_executor
@@ -348,6 +348,9 @@ def test_room_is_kept_for_all_that_a_search_may_come_to(
         prepare(search, None)
     usage.free = 51 * biggest
     prepare(search, None)
+    add_jobs(start.directory(search), plan_sweep(search).jobs[:2], {})
+    usage.free = 49 * biggest
+    prepare(search, None)  # two of the fifty have their room
 
 
 def test_our_sweeper_has_no_settings_of_its_own() -> None:

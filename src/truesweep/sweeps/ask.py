@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+from typing import Any
 
 from truesweep.config import redact_overrides
 from truesweep.config.axes import Axis, flat, read_axes
@@ -63,7 +64,7 @@ def ask(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Asked:
     axes, fixed = read_axes(settings.space, multirun.overrides, roots, settings.seed)
     _refuse(axes, settings)
     names = [f"{axis.name}=" for axis in axes]
-    given = {o.key_or_group: o.value() for o in map(parse, fixed) if not o.is_delete()}
+    given = _values(fixed)
     typed = {parse(line).key_or_group for line in multirun.overrides}
     return Asked(
         name=_name(multirun, settings, axes, fixed),
@@ -97,9 +98,9 @@ def _refuse(axes: Sequence[Axis], settings: Sweep) -> None:
 
 def _name(multirun: Multirun, settings: Sweep, axes: Sequence[Axis], fixed: Sequence[str]) -> str:
     """What was given, or task, named sweep, fixed values and swept keys, but not their values."""
-    given = {o.key_or_group: o.value() for o in map(parse, fixed) if not o.is_delete()}
-    if given.get("name") is not None:
-        return _checked_name(str(given["name"]))
+    name = _values(fixed).get("name")
+    if name is not None:
+        return _checked_name(str(name))
     common = [o for o in fixed if o.split("=")[0].split(".")[0] not in ("sweeps", "name")]
     of_space = dict(flat(settings.space)).keys()
     common = [o for o in common if o.split("=")[0] not in of_space]
@@ -112,6 +113,11 @@ def _name(multirun: Multirun, settings: Sweep, axes: Sequence[Axis], fixed: Sequ
     if len(text) <= NAME_LENGTH:
         return text
     return f"{text[: NAME_LENGTH - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _values(fixed: Sequence[str]) -> dict[str, Any]:
+    """What overrides set, by key."""
+    return {o.key_or_group: o.value() for o in map(parse, fixed) if not o.is_delete()}
 
 
 def _checked_name(name: str) -> str:

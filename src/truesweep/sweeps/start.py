@@ -40,7 +40,8 @@ def _new(asked: Asked, plan: SweepPlan, sweep: SweepDirectory) -> list[PlannedJo
     """The jobs that will need room; of a search as many of the biggest as it may come to."""
     if asked.settings.method == "search":
         jobs = (asked.settings.jobs or 0) * len(asked.settings.seed_list(0))
-        return [max(plan.jobs, key=lambda job: job.disk)] * jobs
+        left = jobs - len(sweep.jobs())  # those that are there have their room
+        return [max(plan.jobs, key=lambda job: job.disk)] * left
     return [job for job in plan.jobs if sweep.find(job.config) is None]
 
 
