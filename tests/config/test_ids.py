@@ -1,0 +1,40 @@
+"""A question keeps its id: an id names a run's directory, its W&B run and its place in a sweep."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from truesweep.config import check, fingerprint
+from truesweep.config.multirun import PointComposer
+from truesweep.config.points import Point
+from truesweep.jobs.parts import SUPPLIED
+from truesweep.jobs.plan import checked
+from truesweep.sweeps.ask import ask
+from truesweep.sweeps.points import choose_points, choose_seeds
+
+TABLE: dict[str, list[str]] = json.loads((Path(__file__).parent / "ids.json").read_text("utf-8"))
+"""The ids of version 0.1.0 by command line, its words separated by spaces."""
+
+
+def ids_of(words: list[str]) -> list[str]:
+    if words[0] != "-m":
+        return [fingerprint(checked(words)[0])[:8]]
+    asked = ask(words[1:])
+    composer = asked.composer()
+    return [
+        fingerprint({**_checked(composer, point, seed), "name": asked.name})[:8]
+        for seed in choose_seeds(asked)
+        for point in choose_points(asked, [])
+    ]
+
+
+def _checked(composer: PointComposer, point: Point, seed: int | None) -> dict[str, Any]:
+    composed = composer.compose(point if seed is None else {**point, "seed": seed})
+    return check(composed.config, supplied=SUPPLIED)
+
+
+@pytest.mark.parametrize("line", TABLE)
+def test_a_question_keeps_its_id(line: str) -> None:
+    assert ids_of(line.split(" ")) == TABLE[line]
