@@ -1,4 +1,4 @@
-"""What all tests share: no network, a cache of their own, one thread."""
+"""What all tests share: no network, a cache of their own, a fixed number of threads."""
 
 import os
 from collections.abc import Iterator
@@ -11,10 +11,19 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["WANDB_MODE"] = "offline"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 
+THREADS = int(os.environ.get("TEST_THREADS", "1"))
+"""CPU threads of the tests, and of each rank that they start; no figure may depend on it."""
+
+
+def pytest_report_header() -> str:
+    return (
+        f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, threads: {THREADS}"
+    )
+
 
 @pytest.fixture(scope="session", autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
+def _threads() -> None:
+    torch.set_num_threads(THREADS)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -11,6 +11,7 @@ from pytorch_lightning.strategies import SingleDeviceStrategy
 
 from tests.commands.conftest import data as data  # a fixture
 from tests.commands.conftest import truesweep
+from tests.conftest import THREADS
 from truesweep.callbacks import Pruned, Pruning
 from truesweep.config import freeze
 from truesweep.jobs.directory import RunDirectory
@@ -29,7 +30,7 @@ SMALL = [
     "data.batch_size=4",
     "data.max_length=16",
     "trainer.accelerator=cpu",
-    "trainer.threads=1",
+    f"trainer.threads={THREADS}",
     "trainer.max_steps=12",
     "trainer.val_check_interval=3",
     "callbacks.progress=null",

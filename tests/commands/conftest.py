@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import THREADS
 from truesweep.record.rows import read
 
 SMALL = [
@@ -19,7 +20,7 @@ SMALL = [
     "data.batch_size=8",
     "data.max_length=32",
     "trainer.accelerator=cpu",
-    "trainer.threads=1",
+    f"trainer.threads={THREADS}",
     "trainer.max_steps=12",
     "trainer.val_check_interval=6",
     "trainer.log_every_n_steps=2",

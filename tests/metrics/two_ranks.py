@@ -3,6 +3,7 @@
 It takes every second sample of every case, starting with its own, and saves what it computes.
 """
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -44,5 +45,5 @@ def main(rank: int, directory: Path) -> None:
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ.get("TEST_THREADS", "1")))
     main(int(sys.argv[1]), Path(sys.argv[2]))

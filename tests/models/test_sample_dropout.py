@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from tests.models.test_dropout import ALL
 from truesweep.errors import ConfigError
+from truesweep.jobs.parts import keep_code_by_vectors
 from truesweep.models import Head, SampleDropout
 
 CPU = torch.device("cpu")
@@ -195,6 +196,7 @@ def test_fused_attention_drops_what_plain_attention_drops(build: Build) -> None:
 
 def compiled_equals_eager(function: Callable[[Tensor], Tensor], x: Tensor, **how: Any) -> None:
     torch._dynamo.reset()
+    keep_code_by_vectors()
     compiled, dropout, results = torch.compile(function, fullgraph=True, **how), SampleDropout(), []
     for run in (function, compiled):
         for step in (0, 1):

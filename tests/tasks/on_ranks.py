@@ -12,6 +12,7 @@ import torch
 from pytorch_lightning import Trainer
 
 from tests.commands.conftest import SMALL, WORDS
+from tests.conftest import THREADS
 from truesweep.callbacks import Checkpoint, StopAfter
 from truesweep.jobs.logs import quiet
 from truesweep.jobs.parts import Parts, build
@@ -145,7 +146,7 @@ def start(
 def _rank(folder: Path, world: dict[str, str], rank: int, work: Callable[[int], Any]) -> None:
     """Work as one of several ranks."""
     os.environ |= {**world, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-    torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)
     os.chdir(folder)
     ranks = int(world["WORLD_SIZE"])
     torch.save(work(ranks), folder / f"{rank}-of-{ranks}.pt")

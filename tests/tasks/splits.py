@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from tests.commands.conftest import SMALL, write_data
+from tests.conftest import THREADS
 from truesweep.callbacks import StopAfter
 from truesweep.jobs.logs import quiet
 from truesweep.jobs.parts import build
@@ -57,7 +58,7 @@ def train(task: str, optimizer: str, *overrides: str) -> Trained:
 
 def main(folder: Path) -> None:
     """Train every case as the rank that the environment names, in shares of four micro-batches."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(THREADS)
     os.chdir(folder)
     ranks = f"trainer.devices={os.environ['WORLD_SIZE']}"
     for case in CASES:

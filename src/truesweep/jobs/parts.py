@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.compiler import config as compiler_config
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
@@ -163,11 +164,24 @@ def _make_optimizer(config: dict[str, Any], model: nn.Module) -> Optimizer:
     return optimizer
 
 
-def compile_model(model: PreTrainedModel, how: bool | str) -> None:
+def compile_model(model: nn.Module, how: bool | str) -> None:
     """Compile in place, so that checkpoints have the same keys as without."""
+    if how:
+        keep_code_by_vectors()
     if how is True:
         model.compile()
     elif how == "layers":
         for layers in (m for m in model.modules() if isinstance(m, nn.ModuleList)):
             for layer in layers:
                 layer.compile()
+
+
+def keep_code_by_vectors() -> None:
+    """Have torch find the code it has compiled before only where vectors are as long as then.
+
+    By itself, torch 2.13 finds it by what it computes: code of a processor with AVX-512 is taken
+    by one without, and computes half of each vector, silently.
+    """
+    vectors = torch.backends.cpu.get_cpu_capability()
+    tags = compiler_config.cache_key_tag.split()  # the user's own are kept
+    compiler_config.cache_key_tag = " ".join([*(t for t in tags if t != vectors), vectors])
