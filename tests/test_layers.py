@@ -36,6 +36,8 @@ def package(module: str) -> str | None:
 
 
 FILES = sorted(p for p in ROOT.rglob("*.py") if p.parent != ROOT)
+GROUND = {p.stem for p in ROOT.glob("*.py")} - {"__init__", "__main__"}
+"""Modules that every package may import."""
 
 
 def test_every_package_has_its_layer() -> None:
@@ -47,8 +49,13 @@ def test_every_package_has_its_layer() -> None:
 def test_imports_go_one_way(path: Path) -> None:
     own = path.relative_to(ROOT).parts[0]
     depth = next(i for i, layer in enumerate(LAYERS) if own in layer)
-    allowed = {own, "errors", None}.union(*LAYERS[depth + 1 :])
+    allowed = {own, None}.union(GROUND, *LAYERS[depth + 1 :])
     assert {package(name) for name in imported(path)} <= allowed
+
+
+@pytest.mark.parametrize("name", sorted(GROUND))
+def test_the_ground_floor_knows_no_package(name: str) -> None:
+    assert {package(name) for name in imported(ROOT / f"{name}.py")} <= GROUND | {None}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))

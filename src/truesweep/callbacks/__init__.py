@@ -1,7 +1,7 @@
 """What happens around the steps of a training."""
 
 from truesweep.callbacks.agreement import SameConfiguration
-from truesweep.callbacks.checkpoint import Checkpoint, SaveFirst, steps_done
+from truesweep.callbacks.checkpoint import Checkpoint, SaveFirst
 from truesweep.callbacks.display import ProgressDisplay
 from truesweep.callbacks.early_stopping import EarlyStopping
 from truesweep.callbacks.heartbeat import Heartbeat
@@ -25,6 +25,5 @@ __all__ = [
     "StopAfter",
     "Stopped",
     "Validation",
-    "steps_done",
     "stoppable",
 ]

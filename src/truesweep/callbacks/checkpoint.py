@@ -10,6 +10,8 @@ from annotated_types import Gt
 from pytorch_lightning.callbacks import Checkpoint as LightningCheckpoint
 from pytorch_lightning.utilities.types import STEP_OUTPUT
 
+from truesweep.compat import steps_done
+
 
 class Checkpoint(LightningCheckpoint):
     """Keep the best checkpoint by a validation metric, and the last one to resume from.
@@ -130,8 +132,3 @@ class SaveFirst(pl.Callback):
         """Save it, unless the training goes on from a later one."""
         if steps_done(trainer) == 0:
             trainer.save_checkpoint(self.path, weights_only=True)
-
-
-def steps_done(trainer: pl.Trainer) -> int:
-    """Optimizer steps so far: one batch is one step."""
-    return int(trainer.fit_loop.epoch_loop.batch_progress.total.processed)  # type: ignore[attr-defined]

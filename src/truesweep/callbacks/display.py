@@ -15,7 +15,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from truesweep.callbacks.checkpoint import steps_done
+from truesweep.compat import steps_done
 
 
 class ProgressDisplay(pl.Callback):

@@ -25,7 +25,12 @@ class EarlyStopping(callbacks.EarlyStopping):
         mode: Literal["min", "max"] = "min",
         min_delta: Annotated[float, Ge(0)] = 0.0,
     ) -> None:
-        super().__init__(monitor, min_delta, patience or 0, mode=mode, check_finite=False)
+        super().__init__(
+            *(monitor, min_delta, patience or 0),
+            mode=mode,
+            check_finite=False,
+            check_on_train_epoch_end=False,  # at validations, which count in optimizer steps
+        )
         self.enabled = patience is not None
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -44,7 +49,3 @@ class EarlyStopping(callbacks.EarlyStopping):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Nothing: validations are counted, not epochs."""
-
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> Any:
-        """Check at validations, which count in optimizer steps."""
-        self._check_on_train_epoch_end = False

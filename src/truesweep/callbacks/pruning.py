@@ -7,7 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.types import STEP_OUTPUT
 
-from truesweep.callbacks.checkpoint import steps_done
+from truesweep.compat import steps_done
 
 log = logging.getLogger(__name__)
 

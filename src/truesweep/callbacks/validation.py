@@ -6,7 +6,7 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 
-from truesweep.callbacks.checkpoint import steps_done
+from truesweep.compat import steps_done, within_a_step
 
 
 class ValidationInterrupted(BaseException):
@@ -76,18 +76,16 @@ class Validation(pl.Callback):
             self.validated = steps_done(trainer)
 
     def _validate(self, trainer: pl.Trainer) -> None:
-        connector = trainer._logger_connector
-        first = connector._first_loop_iter
         loop = trainer.fit_loop.epoch_loop.val_loop
         loop.restarting = False  # a validation always begins at its beginning
         trainer.limit_val_batches = 1.0
         trainer.validating = True
         try:
-            loop.run()
+            with within_a_step(trainer):
+                loop.run()
         finally:
             trainer.training = True
             trainer.limit_val_batches = 0
-            connector._first_loop_iter = first
 
     def state_dict(self) -> dict[str, Any]:
         """The last validated step."""

@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from hydra._internal.callbacks import Callbacks
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from truesweep.compat import no_callbacks
 from truesweep.config import normalize, redact_argv
 from truesweep.errors import ConfigError
 from truesweep.record.provenance import collect
@@ -45,7 +45,7 @@ def sweep(overrides: Sequence[str], config_dirs: Sequence[Path], dry_run: bool) 
     task = SweepTask(asked, plan, executor, start.record(asked, launcher, plan))
     _settle(master, task.directory)
     plugin = Plugins.instance().instantiate_sweeper(
-        hydra_context=HydraContext(asked.multirun.loader, Callbacks()),
+        hydra_context=HydraContext(asked.multirun.loader, no_callbacks()),
         task_function=task,
         config=master,
     )

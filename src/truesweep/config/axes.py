@@ -18,6 +18,7 @@ from hydra.core.override_parser.types import (
     RangeSweep,
 )
 
+from truesweep.compat import parsed_value, plain_value
 from truesweep.config.overrides import as_text, parse
 from truesweep.config.roots import is_group, options
 from truesweep.errors import ConfigError
@@ -126,11 +127,11 @@ def flat(space: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 def _axis(override: Override, roots: Sequence[Path], seed: int) -> Axis:
     key = override.get_key_element()
     group = is_group(override.key_or_group, roots)
-    sweep: Any = override._value  # `value()` takes a glob for an element
+    sweep: Any = parsed_value(override)
     if isinstance(sweep, Glob):
         return Axis(key, values=_matches(override, sweep, roots), group=group)
     if isinstance(sweep, ChoiceSweep):
-        axis = Axis(key, values=tuple(map(_plain, sweep.list)), group=group)
+        axis = Axis(key, values=tuple(map(plain_value, sweep.list)), group=group)
     elif isinstance(sweep, RangeSweep):
         axis = _range(key, sweep)
     else:
@@ -184,7 +185,3 @@ def _interval(key: str, sweep: IntervalSweep) -> Axis:
 def _is_logarithmic(axis: Axis) -> bool:
     between = axis.kind == "float" and axis.step is None and (axis.low or 0) > 0
     return between and axis.name.rpartition(".")[2] in LOGARITHMIC
-
-
-def _plain(value: Any) -> Any:
-    return Override._convert_value(value)

@@ -6,13 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-import hydra.version
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.utils import create_config_search_path
-from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.config_loader import ConfigLoader
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from truesweep.compat import config_loader
 from truesweep.config import secrets
 from truesweep.config.hydra_errors import as_config_errors
 from truesweep.config.origin import Origins, Source
@@ -73,7 +71,7 @@ class Composer:
 
     def __init__(self, config_dirs: Sequence[Path | str] = ()) -> None:
         self.roots = search_roots(config_dirs)
-        self.loader = _loader(self.roots)
+        self.loader = config_loader(self.roots)
         self._config_dirs = config_dirs
         self._trees: dict[tuple[str, ...], tuple[dict[str, Any], dict[str, str | None]]] = {}
 
@@ -118,22 +116,13 @@ class Composer:
         return copy.deepcopy(raw), chosen
 
 
-def _loader(roots: Sequence[Path]) -> ConfigLoaderImpl:
-    # Not hydra.compose: it is bound to a global, and cannot put a folder before the main one.
-    hydra.version.setbase("1.3")
-    path = create_config_search_path(str(roots[-1]))
-    for root in roots[:-1]:
-        path.prepend("user", str(root), anchor=SearchPathQuery(provider="main", path=None))
-    return ConfigLoaderImpl(path)
-
-
 def choices(tree: DictConfig) -> dict[str, str | None]:
     """The option chosen from each group, Hydra's own aside; None where a group is empty."""
     chosen: dict[str, str | None] = dict(tree.hydra.runtime.choices)
     return {group: chosen[group] for group in sorted(chosen) if not group.startswith("hydra/")}
 
 
-def _sources(loader: ConfigLoaderImpl, overrides: list[str], roots: Sequence[Path]) -> list[Source]:
+def _sources(loader: ConfigLoader, overrides: list[str], roots: Sequence[Path]) -> list[Source]:
     defaults = loader.compute_defaults_list(PRIMARY, overrides, RunMode.RUN).defaults
     return [
         Source(_find(str(item.config_path), roots), item.package or "")

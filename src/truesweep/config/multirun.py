@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_loader import ConfigLoader
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -33,7 +33,7 @@ class Multirun:
     node: dict[str, Any]
     choices: dict[str, str | None]
     master: DictConfig
-    loader: ConfigLoaderImpl
+    loader: ConfigLoader
 
 
 def compose_multirun(overrides: Sequence[str], config_dirs: Sequence[Path | str] = ()) -> Multirun:

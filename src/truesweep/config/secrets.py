@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import Node, OmegaConf
 from omegaconf.resolvers import oc
 
+from truesweep.compat import full_key
 from truesweep.config.secret_names import is_secret
 from truesweep.errors import ConfigError
 
@@ -95,7 +96,7 @@ def _marking_secrets() -> Iterator[None]:
     """
 
     def env(name: str, default: Any = _ABSENT, *, _node_: Node) -> Any:
-        if not (is_secret(name) or is_secret(str(_node_._get_full_key(None)))):
+        if not (is_secret(name) or is_secret(full_key(_node_))):
             return oc.env(name) if default is _ABSENT else oc.env(name, default)
         if name in os.environ or default is _ABSENT:
             return f"\0{name}\0"

@@ -11,6 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
 
+from truesweep.compat import AroundLoader, steps_done
 from truesweep.data.batch import Batch, micro_batch_count, split
 from truesweep.data.datasets import EncodedDataset, Subset
 from truesweep.data.prepare import Prepared
@@ -24,16 +25,13 @@ _CPU_BUDGET = 2**14, 2**26
 _DEVICE_BUDGET = 2**16, 2**29
 
 
-class StepLoader:
+class StepLoader(AroundLoader):
     """A loader whose batches are steps, and that goes on where the trainer's count of them stands.
 
     Not a `DataLoader` by its type: Lightning would replace the sampler of one and ask for
     workers. Its state is empty (see `TrainSampler.start`); having one tells
     Lightning that training can resume within an epoch.
     """
-
-    def __init__(self, loader: DataLoader[Batch]) -> None:
-        self.loader = loader
 
     def __len__(self) -> int:
         """Batches in a whole pass."""
@@ -47,15 +45,6 @@ class StepLoader:
     def __iter__(self) -> Iterator[Batch]:
         """Start a pass when the first batch is asked for."""
         yield from self.loader
-
-    @property
-    def _iterator(self) -> Any:
-        """The loader's running pass, by the name under which Lightning ends its workers."""
-        return self.loader._iterator
-
-    @_iterator.setter
-    def _iterator(self, iterator: Any) -> None:
-        self.loader._iterator = iterator
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing to keep."""
@@ -191,11 +180,7 @@ class DataModule(pl.LightningDataModule):
 
     def _steps_done(self) -> int:
         """Batches that training has processed, which Lightning keeps in its checkpoints."""
-        if self.trainer is None:
-            return 0
-        progress = self.trainer.fit_loop.epoch_loop.batch_progress.total
-        done: int = progress.processed  # type: ignore[attr-defined]
-        return done
+        return steps_done(self.trainer) if self.trainer else 0
 
     def _rows(self, dataset: EncodedDataset) -> int:
         """Rows of the longest length that keep a forward pass within the budget."""

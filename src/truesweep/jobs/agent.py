@@ -22,6 +22,7 @@ from torch.distributed.elastic.rendezvous import RendezvousHandler, RendezvousPa
 from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
 
 from truesweep.callbacks import SIGNALS, Stopped
+from truesweep.compat import fork_server_pid
 from truesweep.jobs.nodes import Node
 
 SECONDS_TO_SAVE = 25
@@ -185,10 +186,10 @@ def _abandon() -> None:
     """End what is being started: it would write into a terminal that waits for its end."""
     for process in multiprocessing.active_children():
         process.kill()
-    server: Any = getattr(forkserver, "_forkserver", None)
-    if server is not None and server._forkserver_pid is not None:
+    server = fork_server_pid()
+    if server is not None:
         with suppress(ProcessLookupError):
-            os.kill(server._forkserver_pid, signal.SIGKILL)
+            os.kill(server, signal.SIGKILL)
 
 
 def _settle(done: "Future[RunResult]", call: Callable[[], RunResult]) -> None:

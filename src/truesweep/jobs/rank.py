@@ -18,9 +18,9 @@ from truesweep.callbacks import (
     SameConfiguration,
     StopAfter,
     Validation,
-    steps_done,
     stoppable,
 )
+from truesweep.compat import steps_done
 from truesweep.config import ConfigError, fingerprint, reveal
 from truesweep.jobs.baselines import baselines
 from truesweep.jobs.directory import RunDirectory

@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import cross_entropy
 from typing_extensions import override
 
+from truesweep.compat import forget_value
 from truesweep.metrics.sums import SumMetric
 
 IGNORED = -100
@@ -149,7 +150,7 @@ class NegativeLogLikelihood(SumMetric):
 
     def update_sums(self, nll_sum: Tensor, count: Tensor | int) -> None:
         """Add a batch of which `token_nll` is known."""
-        self._computed = None  # as torchmetrics does around `update`
+        forget_value(self)
         self.nll_sum += nll_sum.detach()
         self.count += count
 

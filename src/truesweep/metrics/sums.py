@@ -1,18 +1,21 @@
 """The base of this package's metrics."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from truesweep.compat import keep_types
 
+
+@keep_types
 class SumMetric(Metric):
     """A metric whose states are all sums, so any order, batching and sharing gives the same value.
 
     A rank may be left without samples when there are fewer of them than ranks: it takes part in
-    the reduction with zeros, and is not warned about.
+    the reduction with zeros, and is not warned about. States keep their types,
+    whatever the model's: sums in bfloat16 would be rounded.
     """
 
     is_differentiable = False
@@ -22,14 +25,6 @@ class SumMetric(Metric):
     def update_called(self) -> bool:
         """Always true: no update is an update with nothing."""
         return True
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> Any:
-        """Follow the model to a device, and never to a type: sums in bfloat16 would be rounded."""
-
-        def move(state: Tensor) -> Tensor:
-            return state.to(fn(state.new_empty(0)).device)
-
-        return super()._apply(move, *args, **kwargs)
 
 
 class Count(SumMetric):

@@ -10,6 +10,7 @@ from sacrebleu.metrics.chrf import CHRF
 from torch import Tensor
 from typing_extensions import override
 
+from truesweep.compat import corpus_score, forget_value, sentence_counts
 from truesweep.metrics.sums import SumMetric
 
 
@@ -47,12 +48,12 @@ class _CorpusScore(SumMetric):
             raise ValueError(f"{len(predictions)} predictions for {len(references)} references")
         # Line ends are stripped as the command does when it reads a file.
         stripped = [[line.rstrip() for line in lines] for lines in (predictions, references)]
-        counts = self.metric._extract_corpus_statistics(stripped[0], stripped[1:])
+        counts = sentence_counts(self.metric, *stripped)
         return torch.tensor(counts, device=self.device)
 
     def update_counts(self, counts: Tensor) -> None:
         """Add sentences of which `statistics` is known."""
-        self._computed = None  # as torchmetrics does around `update`
+        forget_value(self)
         self.counts += counts.sum(0)
         self.count += len(counts)
 
@@ -61,7 +62,7 @@ class _CorpusScore(SumMetric):
         """The score, from 0 to 100, float64; NaN of no sentence at all."""
         if not int(self.count):
             return torch.tensor(math.nan, dtype=torch.float64, device=self.device)
-        score = self.metric._compute_score_from_stats(self.counts.tolist()).score
+        score = corpus_score(self.metric, self.counts.tolist())
         return torch.tensor(score, dtype=torch.float64, device=self.device)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from truesweep.compat import attention
 from truesweep.errors import ConfigError
 from truesweep.models.residual import residual_writers
 
@@ -86,7 +87,7 @@ def restrict_dropout(model: PreTrainedModel) -> None:
             "Set model.dropout=0, or another model."
         )
     on_attention = any(_ON_ATTENTION.match(name) for name in dropped)
-    if on_attention and config._attn_implementation == "flash_attention_2":
+    if on_attention and attention(config) == "flash_attention_2":
         raise ConfigError(
             "model.attention=flash_attention_2: what it drops of the attention's weights would "
             "depend on how a batch is split. Set model.attention=sdpa."

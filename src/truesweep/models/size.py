@@ -6,10 +6,11 @@ from typing import Literal
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 from transformers.initialization import no_init_weights
+
+from truesweep.compat import set_attention, shapes_only
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,8 @@ def flops_per_token(model: PreTrainedModel, length: int) -> Flops:
 
 def _forward_flops(model: PreTrainedModel, length: int) -> int:
     config = copy.deepcopy(model.config)
-    config._attn_implementation = "eager"  # the fused kernels are not all known to the counter
-    with FakeTensorMode(), no_init_weights():
+    set_attention(config, "eager")  # the fused kernels are not all known to the counter
+    with shapes_only(), no_init_weights():
         empty = type(model)(config)
         tokens = torch.ones(1, length, dtype=torch.long)
         inputs = {"input_ids": tokens}

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import AdamW, Muon, Optimizer
-from torch.optim._muon import _adjust_lr
+
+from truesweep.compat import foreach, muon_rate, muon_states
 
 _MAX_BATCH = 1 << 24  # elements orthogonalised at once: 64 MiB in float32
 
@@ -92,18 +93,15 @@ class BatchedMuon(Muon):
         return loss
 
     def _step_group(self, group: dict[str, Any]) -> None:
-        params: list[Tensor] = []
-        grads: list[Tensor] = []
-        buffers: list[Tensor] = []
-        self._init_group(group, params, grads, buffers)
+        params, grads, buffers = muon_states(self, group)
         if not params:
             return
-        torch._foreach_lerp_(buffers, grads, 1 - group["momentum"])
+        foreach("lerp_")(buffers, grads, 1 - group["momentum"])
         updates: Sequence[Tensor] = buffers
         if group["nesterov"]:
-            updates = torch._foreach_lerp(grads, buffers, group["momentum"])
+            updates = foreach("lerp")(grads, buffers, group["momentum"])
         if group["weight_decay"]:
-            torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+            foreach("mul_")(params, 1 - group["lr"] * group["weight_decay"])
         for batch in _batches(list(zip(params, updates, strict=True))):
             directions = orthogonalize(
                 torch.stack([_wide(update.to(self._dtype)) for _, update in batch]),
@@ -112,7 +110,7 @@ class BatchedMuon(Muon):
                 group["eps"],
             )
             for (param, update), direction in zip(batch, directions, strict=True):
-                rate = _adjust_lr(group["lr"], group["adjust_lr_fn"], param.shape)
+                rate = muon_rate(group, param)
                 same_way = direction if direction.shape == update.shape else direction.T
                 param.add_(same_way, alpha=-rate)
 

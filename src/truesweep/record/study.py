@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from truesweep.compat import storage_id
 from truesweep.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -152,4 +153,4 @@ class Reports:
 
 def trial_id(study: "Study", number: int) -> int:
     """The storage's name for a trial."""
-    return int(study.get_trials(deepcopy=False)[number]._trial_id)
+    return storage_id(study.get_trials(deepcopy=False)[number])

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from truesweep.compat import contains
 from truesweep.config.axes import Axis
 from truesweep.config.overrides import as_text
 from truesweep.config.points import Point, Space
@@ -108,7 +109,7 @@ def _contains(distribution: "BaseDistribution", value: Any) -> bool:
     if isinstance(distribution, CategoricalDistribution):
         return any(value == c and type(value) is type(c) for c in distribution.choices)
     number = int if isinstance(distribution, IntDistribution) else float
-    return type(value) is number and distribution._contains(value)
+    return type(value) is number and contains(distribution, value)
 
 
 def _plain_values(axes: Sequence[Axis]) -> list[Any]:

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import connection, forkserver, resource_tracker
 from pathlib import Path
-from typing import Any
 
 from truesweep.callbacks import SIGNALS
+from truesweep.compat import fork_server_pid, use_fork_server
 
 
 def warm_up(modules: Sequence[str]) -> None:
@@ -27,8 +27,7 @@ def warm_up(modules: Sequence[str]) -> None:
     Args:
         modules: What the server imports, if this process has not.
     """
-    mine: Any = forkserver._forkserver  # type: ignore[attr-defined]
-    if mine._forkserver_pid is None and _has_one_thread():
+    if fork_server_pid() is None and _has_one_thread():
         serve_forks()
     multiprocessing.set_forkserver_preload(list(modules))
     with _blocked():
@@ -54,7 +53,6 @@ def serve_forks() -> None:
     """
     if sys.version_info >= (3, 14):
         return
-    mine: Any = forkserver._forkserver  # type: ignore[attr-defined]
     alive_read, alive_write = os.pipe()
     address = connection.arbitrary_address("AF_UNIX")  # type: ignore[attr-defined]
     with socket.socket(socket.AF_UNIX) as listener, _blocked():
@@ -64,8 +62,7 @@ def serve_forks() -> None:
         if pid == 0:
             _serve(listener, alive_read, alive_write)
     os.close(alive_read)
-    mine._forkserver_address, mine._forkserver_alive_fd = address, alive_write
-    mine._forkserver_pid = pid
+    use_fork_server(pid, address, alive_write)
 
 
 def _has_one_thread() -> bool:

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from truesweep.compat import storage_id, suggest
 from truesweep.config import reveal
 from truesweep.record.study import open_storage, trial_id
 from truesweep.sweeps.directory import SweepDirectory
@@ -89,7 +90,7 @@ class Trials:
             trial = self._study.ask()
             trial.set_user_attr(DRIVER, self._drivers.me)
             for name, distribution in self._dimensions.distributions.items():
-                trial._suggest(name, distribution)
+                suggest(trial, name, distribution)
         return trial.number, trial.params
 
     def unseen(self) -> list[Params]:
@@ -207,7 +208,7 @@ class Trials:
             if self._dimensions.contain(trial.params) and not self._is_cared_for(trial):
                 self._study.enqueue_trial(trial.params)
                 self._storage.set_trial_user_attr(
-                    trial._trial_id, NOTE, f"went on in {self._study.study_name}"
+                    storage_id(trial), NOTE, f"went on in {self._study.study_name}"
                 )
                 other.tell(trial.number, state=TrialState.FAIL)
 

@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 from torchmetrics import Metric
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from truesweep.compat import steps_done
 from truesweep.metrics.likelihood import IGNORED, token_nll
 from truesweep.metrics.sums import Count
 from truesweep.models import SampleDropout
@@ -181,8 +182,7 @@ class Task(pl.LightningModule):
     @property
     def steps_done(self) -> int:
         """Optimizer steps so far, equal to the batches processed; Lightning saves the count."""
-        done = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
-        return int(done)
+        return steps_done(self.trainer)
 
     def configure_model(self) -> None:
         """Shard the model where the strategy asks for it; Lightning may call this twice."""

@@ -1,0 +1,249 @@
+"""What is taken from the insides of other packages, and nowhere else in this project.
+
+A name with an underscore may change with any release. Each function here hides one or a few of
+them, and says in which versions they were seen; `tests/test_compat.py` holds the rest of the
+project to public names. Importing this module imports none of the packages.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+    from hydra.core.config_loader import ConfigLoader
+    from hydra.core.override_parser.types import Override
+    from omegaconf import Node
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial, Trial
+    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.chrf import CHRF
+    from torch import Tensor
+    from torch.optim import Muon
+    from torch.utils.data import DataLoader
+    from torchmetrics import Metric
+    from transformers import PreTrainedConfig
+
+    Metrics = TypeVar("Metrics", bound=type[Metric])
+
+
+# Hydra and OmegaConf
+
+
+def config_loader(roots: Sequence[Path]) -> "ConfigLoader":
+    """What composes configurations from folders; an earlier one is looked into first.
+
+    Not `hydra.compose`, which is bound to a global and cannot put a folder before the main one.
+    """
+    import hydra.version
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl  # hydra-core 1.3.8, 1.4.0rc3
+    from hydra._internal.utils import create_config_search_path  # hydra-core 1.3.8, 1.4.0rc3
+    from hydra.core.config_search_path import SearchPathQuery
+
+    if hydra.__version__.startswith("1.3."):  # from 1.4 on there is one base, and naming it warns
+        hydra.version.setbase("1.3")
+    path = create_config_search_path(str(roots[-1]))
+    for root in roots[:-1]:
+        path.prepend("user", str(root), anchor=SearchPathQuery(provider="main", path=None))
+    return ConfigLoaderImpl(path)
+
+
+def no_callbacks() -> Any:
+    """Hydra's callbacks where there are none, as the context of its plugins wants them."""
+    from hydra._internal.callbacks import Callbacks  # hydra-core 1.3.8, 1.4.0rc3
+
+    return Callbacks()
+
+
+def parsed_value(override: "Override") -> Any:
+    """The right side of an override as it was parsed; `value()` takes a glob for an element."""
+    return override._value  # hydra-core 1.3.8, 1.4.0rc3
+
+
+def plain_value(parsed: Any) -> Any:
+    """A part of a parsed value, with text in place of quoted text."""
+    from hydra.core.override_parser.types import Override
+
+    return Override._convert_value(parsed)  # hydra-core 1.3.8, 1.4.0rc3
+
+
+def full_key(node: "Node") -> str:
+    """The dotted key of a node in its configuration."""
+    return str(node._get_full_key(None))  # omegaconf 2.3.0, 2.3.1, 2.4.1rc1
+
+
+# Lightning and torchmetrics
+
+
+def steps_done(trainer: "pl.Trainer") -> int:
+    """Optimizer steps so far, as one batch is one step; Lightning saves the count.
+
+    The names are public, the way along the loops is none that Lightning documents.
+    """
+    progress = trainer.fit_loop.epoch_loop.batch_progress  # pytorch-lightning 2.6.6
+    return int(progress.total.processed)  # type: ignore[attr-defined]
+
+
+@contextmanager
+def within_a_step(trainer: "pl.Trainer") -> Iterator[None]:
+    """Leave what Lightning's logging knows of a training step as it is, whatever runs within."""
+    connector = trainer._logger_connector  # pytorch-lightning 2.6.6
+    first = connector._first_loop_iter  # pytorch-lightning 2.6.6
+    try:
+        yield
+    finally:
+        connector._first_loop_iter = first
+
+
+class AroundLoader:
+    """A loader around torch's, whose workers Lightning ends as it ends those of torch's.
+
+    Args:
+        loader: torch's.
+    """
+
+    def __init__(self, loader: "DataLoader[Any]") -> None:
+        self.loader = loader
+
+    @property
+    def _iterator(self) -> Any:  # where pytorch-lightning 2.6.6 looks for workers
+        return self.loader._iterator  # torch 2.13.0
+
+    @_iterator.setter
+    def _iterator(self, iterator: Any) -> None:
+        self.loader._iterator = iterator
+
+
+def keep_types(metric: "Metrics") -> "Metrics":
+    """Have a class of metrics follow its model to a device, and never to a type.
+
+    torchmetrics guards its states against `metric.half()`, not against that of a whole model.
+    """
+    apply = metric._apply  # torch 2.13.0, torchmetrics 1.8.0, 1.9.0
+
+    def _apply(self: Any, fn: Callable[["Tensor"], "Tensor"], *args: Any, **kwargs: Any) -> Any:
+        def move(state: "Tensor") -> "Tensor":
+            return state.to(fn(state.new_empty(0)).device)
+
+        return apply(self, move, *args, **kwargs)
+
+    metric._apply = _apply  # type: ignore[method-assign]
+    return metric
+
+
+def forget_value(metric: "Metric") -> None:
+    """Have a metric compute its value anew, as torchmetrics does around `update`."""
+    metric._computed = None  # torchmetrics 1.8.0, 1.9.0
+
+
+# torch
+
+
+def shapes_only() -> AbstractContextManager[Any]:
+    """A context whose tensors have a shape and no memory."""
+    from torch._subclasses.fake_tensor import FakeTensorMode  # torch 2.13.0
+
+    return FakeTensorMode()
+
+
+def foreach(operation: str) -> Callable[..., Any]:
+    """An operation such as `lerp_` on lists of tensors at once, as torch's optimizers use it."""
+    import torch
+
+    function: Callable[..., Any] = getattr(torch, f"_foreach_{operation}")  # torch 2.13.0
+    return function
+
+
+def muon_states(
+    optimizer: "Muon", group: dict[str, Any]
+) -> tuple[list["Tensor"], list["Tensor"], list["Tensor"]]:
+    """A group's parameters that have gradients, these, and their momenta, made where missing."""
+    params: list[Tensor] = []
+    grads: list[Tensor] = []
+    momenta: list[Tensor] = []
+    optimizer._init_group(group, params, grads, momenta)  # torch 2.13.0
+    return params, grads, momenta
+
+
+def muon_rate(group: dict[str, Any], param: "Tensor") -> float:
+    """The learning rate that Muon takes for a matrix of a shape."""
+    from torch.optim._muon import _adjust_lr  # torch 2.13.0
+
+    return _adjust_lr(group["lr"], group["adjust_lr_fn"], param.shape)
+
+
+# transformers
+
+
+def attention(config: "PreTrainedConfig") -> str | None:
+    """The name of the attention that a model uses."""
+    name: str | None = config._attn_implementation  # transformers 5.10.1 to 5.24.0
+    return name
+
+
+def set_attention(config: "PreTrainedConfig", name: str) -> None:
+    """Name the attention that a model made from this will use."""
+    config._attn_implementation = name  # transformers 5.10.1 to 5.24.0
+
+
+# sacreBLEU
+
+
+def sentence_counts(
+    metric: "BLEU | CHRF", predictions: Sequence[str], references: Sequence[str]
+) -> list[list[int]]:
+    """The counts of each sentence, one reference each, that add up to those of the corpus."""
+    counts: list[list[int]] = metric._extract_corpus_statistics(  # sacrebleu 2.4.0, 2.6.0
+        predictions, [references]
+    )
+    return counts
+
+
+def corpus_score(metric: "BLEU | CHRF", counts: list[int]) -> float:
+    """The score of a corpus with these counts, 0 to 100."""
+    return float(metric._compute_score_from_stats(counts).score)  # sacrebleu 2.4.0, 2.6.0
+
+
+# Optuna
+
+
+def suggest(trial: "Trial", name: str, distribution: "BaseDistribution") -> None:
+    """Have a trial choose a parameter from a distribution of any kind."""
+    trial._suggest(name, distribution)  # optuna 4.0.0, 5.0.0
+
+
+def storage_id(trial: "FrozenTrial") -> int:
+    """The storage's name for a trial, which is not its number in its study."""
+    return int(trial._trial_id)  # optuna 4.0.0, 5.0.0
+
+
+def contains(distribution: "BaseDistribution", number: float) -> bool:
+    """Whether a number is within its bounds, and on a step from the lower one."""
+    return distribution._contains(number)  # optuna 4.0.0, 5.0.0
+
+
+# multiprocessing
+
+
+def fork_server_pid() -> int | None:
+    """The process that `forkserver` forks from; None: it is not started yet."""
+    from multiprocessing import forkserver
+
+    server: Any = getattr(forkserver, "_forkserver", None)  # Python 3.11 to 3.14
+    return server and server._forkserver_pid  # type: ignore[no-any-return]
+
+
+def use_fork_server(pid: int, address: str, alive_fd: int) -> None:
+    """Have `forkserver` fork from a process of ours, up to Python 3.13.
+
+    Args:
+        pid: The process, which runs `multiprocessing.forkserver.main`.
+        address: The socket that it listens on.
+        alive_fd: The end of a pipe; it leaves when that is closed.
+    """
+    from multiprocessing import forkserver
+
+    server: Any = forkserver._forkserver  # type: ignore[attr-defined]  # Python 3.11 to 3.13
+    server._forkserver_pid = pid
+    server._forkserver_address, server._forkserver_alive_fd = address, alive_fd
