@@ -11,6 +11,8 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
 )
 
 from tests.commands.conftest import SMALL, truesweep
@@ -19,6 +21,7 @@ from truesweep.commands.export import export
 from truesweep.commands.generate import Options, generate
 from truesweep.commands.resume import resume
 from truesweep.commands.train import train
+from truesweep.data.tokenizers import Byte
 from truesweep.errors import ConfigError, DataError
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.load import load_run
@@ -191,3 +194,61 @@ def test_a_missing_prompt_file_is_named(trained: dict[str, Path]) -> None:
 def test_a_folder_that_is_no_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="neither a run's directory"):
         generate(tmp_path, "x", None, "best", OPTIONS)
+
+
+@pytest.fixture
+def long_reader(tmp_path: Path) -> Path:
+    """A model that reads 300 tokens, with the tokenizer of single bytes."""
+    folder = tmp_path / "long-reader"
+    tokenizer = Byte().build(())
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=8,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=300,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def score_loaded(model: Path, *overrides: str) -> str:
+    asked = [
+        "model=pretrained",
+        f"model.name_or_path={model}",
+        "tokenizer=pretrained",
+        f"tokenizer.name_or_path={model}",
+        "data=files",
+        "data.test=stories.jsonl",
+        "trainer.accelerator=cpu",
+    ]
+    return truesweep("evaluate", *asked, *overrides, cwd=model.parent).out
+
+
+def test_a_loaded_model_reads_as_much_as_it_can(long_reader: Path) -> None:
+    rows = [json.dumps({"text": "ab" * half}) for half in (100, 120, 140)]
+    (long_reader.parent / "stories.jsonl").write_text("\n".join(rows))
+    whole = score_loaded(long_reader, "data.packing=false")
+    assert "Warning" not in whole
+    assert whole == score_loaded(long_reader, "data.packing=false", "data.max_length=300")
+    cut = score_loaded(long_reader, "data.packing=false", "data.max_length=200")
+    assert "3 of 3 test samples are longer" in " ".join(cut.split())
+    windows = score_loaded(long_reader)  # 720 bytes, of which two ends of text stand between
+    assert windows == score_loaded(long_reader, "data.max_length=300")
+
+
+def test_what_a_run_cuts_is_said(data: dict[str, list[str]], workplace: Path) -> None:
+    done = truesweep("train", *data["classification"], *SMALL, "data.max_length=12", cwd=workplace)
+    (results,) = workplace.glob("outputs/*/*/results.json")
+    figures = json.loads(results.read_text())
+    for split in ("train", "val", "test"):
+        assert figures[f"{split}/truncated"] > 0
+        assert 0 < figures[f"{split}/truncated_share"] < 1
+    said = " ".join(done.out.split())
+    before, after = said.split("Results")
+    assert f"{figures['train/truncated']:,} of" in before
+    sentence = f"{figures['test/truncated']} of {figures['test/samples']} test samples are longer"
+    assert sentence in before
+    assert sentence in after

@@ -74,6 +74,7 @@ def test_what_a_run_records(prepared: Callable[..., Any]) -> None:
         "bytes": 5,
         "longest": 2,
         "truncated": 0,
+        "cut": 0,
     }
     assert data.origin == {"from": "memory", "fingerprint": data.fingerprint}
     assert len(data.fingerprint) == 64

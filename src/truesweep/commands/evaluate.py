@@ -8,9 +8,10 @@ from pytorch_lightning import Trainer
 
 from truesweep.commands.resume import work_in
 from truesweep.commands.show import console, show_figures
-from truesweep.config import check, redact_overrides
+from truesweep.config import check, compose, redact_overrides
 from truesweep.config.update import update
 from truesweep.data import Source
+from truesweep.data.left_out import left_out
 from truesweep.data.module import DataModule
 from truesweep.data.prepare import Prepared, prepare
 from truesweep.errors import ConfigError
@@ -31,10 +32,12 @@ from truesweep.jobs.parts import (
 from truesweep.jobs.plan import checked
 from truesweep.jobs.results import standard_errors
 from truesweep.jobs.trainer import TrainerSettings
-from truesweep.models import Head
+from truesweep.models import Head, Pretrained
 from truesweep.tasks import Task
 
 SPLITS = ("train", "val", "test")
+LONGEST_WINDOW = 2048
+"""Tokens of a window of packed text that a loaded model is scored in, if it reads as many."""
 
 
 def evaluate(
@@ -103,10 +106,29 @@ def _score_pretrained(
         # Nothing is trained: the one split that is scored stands for the others.
         others = (name for name in SPLITS if f"data.{name}" not in given)
         overrides = [*overrides, *(f"data.{name}={given[f'data.{split}']}" for name in others)]
-    config, _ = checked([*overrides, "data.batch_size=1", "logger=none"], config_dirs)
+    overrides = [*overrides, "data.batch_size=1", "logger=none"]
+    config, _ = checked([*overrides, *_own_length(overrides, config_dirs)], config_dirs)
     source, prepared = prepare_data(config)
     task = build_task(config, build_model(config, prepared, source), prepared)
     return score(config, task, prepared, source, split)
+
+
+def _own_length(overrides: Sequence[str], config_dirs: Sequence[Path]) -> list[str]:
+    """`data.max_length` as long as the model reads, unless something says otherwise.
+
+    A window of packed text is no longer than `LONGEST_WINDOW`: attention takes memory and time for
+    the square of it.
+    """
+    composed = compose(overrides, config_dirs).config
+    if (composed.get("data") or {}).get("max_length") is not None:
+        return []
+    config, _ = checked(overrides, config_dirs)
+    model = make(config, "model")
+    longest = model.context() if isinstance(model, Pretrained) else None
+    if longest is None:
+        return []
+    packed = task_kind(config) == "text" and config["data"]["packing"]
+    return [f"data.max_length={min(longest, LONGEST_WINDOW) if packed else longest}"]
 
 
 def score(
@@ -132,4 +154,5 @@ def score(
         **standard_errors(task.sample_scores[split], split, prepared),
         **baselines(prepared, split),
         **task.signatures(split),
+        **left_out(prepared, split),
     }

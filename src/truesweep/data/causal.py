@@ -50,7 +50,7 @@ class Windows(CausalDataset):
     """
 
     padded = False
-    truncated = 0
+    truncated = cut = 0
 
     def __init__(
         self,
@@ -105,6 +105,7 @@ class Rows(CausalDataset):
         self.lengths = np.minimum(whole, max_length)
         self.longest = int(whole.max(initial=0))
         self.truncated = int(np.count_nonzero(whole > max_length))
+        self.cut = int((whole - self.lengths).sum())
         scored = text_bytes - token_bytes(tokenizer, self._unscored())
         self.bytes_per_target = scored / max(1, self.targets)
 

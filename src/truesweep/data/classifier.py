@@ -44,6 +44,7 @@ class ClassifierDataset(EncodedDataset):
         self.lengths = np.minimum(whole, max_length)
         self.longest = int(whole.max(initial=0))
         self.truncated = int(np.count_nonzero(whole > max_length))
+        self.cut = int((whole - self.lengths).sum())
         self.tokens_per_target = int(self.lengths.sum()) / max(1, len(self))
 
     def collate(self, indices: Sequence[int]) -> Batch:

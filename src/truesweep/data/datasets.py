@@ -18,6 +18,7 @@ class EncodedDataset(Dataset[Batch], ABC):
             side), int64 [N]: what samples are sorted by.
         longest: Tokens of the longest sample, before it was truncated.
         truncated: Samples that lost tokens at the end to `max_length`.
+        cut: Tokens that they lost.
         padded: Whether samples differ in length, so that it pays to sort them.
         tokens_per_target: Tokens that a model reads for each target.
     """
@@ -25,6 +26,7 @@ class EncodedDataset(Dataset[Batch], ABC):
     lengths: npt.NDArray[np.int64]
     longest: int
     truncated: int
+    cut: int
     padded: bool = True
     tokens_per_target: float = 1.0
 
@@ -63,7 +65,8 @@ class Subset(EncodedDataset):
         self.dataset = dataset
         self.indices = indices
         self.lengths = dataset.lengths[indices]
-        self.longest, self.truncated = dataset.longest, dataset.truncated
+        self.longest = dataset.longest
+        self.truncated, self.cut = dataset.truncated, dataset.cut
         self.padded = dataset.padded
         self.tokens_per_target = dataset.tokens_per_target
 

@@ -57,6 +57,7 @@ class Part:
         bytes: UTF-8 bytes.
         longest: Tokens of the longest row, with special ones, before it is cut.
         truncated: Samples that lose tokens to `data.max_length`.
+        cut: Tokens that they lose.
         lengths: For each field of a sample, quantiles of its tokens.
         labels: How many samples each class has; None without classes.
         pairs: What only pairs have; None for other kinds.
@@ -71,6 +72,7 @@ class Part:
     bytes: int
     longest: int
     truncated: int
+    cut: int
     lengths: dict[str, Quantiles]
     labels: dict[str, int] | None
     pairs: PairShape | None

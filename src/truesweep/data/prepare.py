@@ -1,24 +1,31 @@
 """From a source of data and a tokenizer to datasets: everything that a training reads."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from tokenizers import Tokenizer
+from tokenizers.models import BPE, WordLevel
 from transformers import PreTrainedTokenizerBase
 
 from truesweep.data.builder import DatasetBuilder, class_names, text_bytes
 from truesweep.data.causal import CausalDataset
 from truesweep.data.datasets import EncodedDataset
+from truesweep.data.encode import encode
 from truesweep.data.ragged import Ragged
 from truesweep.data.samples import Kind, Sample
 from truesweep.data.source import Source
-from truesweep.data.token_cache import FIELDS, SPLITS, encode_splits
+from truesweep.data.token_cache import FIELDS, SPLITS, encode_splits, field_texts
 from truesweep.data.tokenizers import TokenizerConfig
 from truesweep.errors import DataError
+
+TRIED_TEXTS, TRIED_CHARACTERS = 20, 2_000
+"""Of a split, what a tokenizer is tried on."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +41,9 @@ class Prepared:
         labels: Names of the classes in the order of their ids; None without classes.
         stats: For each split: `samples` as loaded, `rows` (what batches count: samples or windows),
             `tokens` without special ones, `unknown` among them, `bytes` (UTF-8), `longest` in
-            tokens, and `truncated` samples.
+            tokens, `truncated` samples, and the tokens that were `cut` from these.
+        lossless: For each split whether its tokens hold its whole text, so that what predicts them
+            has predicted the text.
         fingerprint: Hash of the content of all splits.
         origin: Where the data came from, and their fingerprint, for the run's provenance.
     """
@@ -46,6 +55,7 @@ class Prepared:
     test: EncodedDataset
     labels: list[str] | None
     stats: dict[str, dict[str, int]]
+    lossless: dict[str, bool]
     fingerprint: str
     origin: dict[str, Any]
 
@@ -61,11 +71,15 @@ class Prepared:
 
     @property
     def bytes_per_target(self) -> dict[str, float]:
-        """For each split of text, UTF-8 bytes that are scored over targets; else empty."""
+        """For each split of text, UTF-8 bytes that are scored over targets; else empty.
+
+        A split whose tokens do not hold its whole text has none: what an unknown token hides would
+        cost nothing, and a tokenizer that knows fewer words would win.
+        """
         return {
             split: dataset.bytes_per_target
             for split, dataset in self.datasets.items()
-            if isinstance(dataset, CausalDataset)
+            if isinstance(dataset, CausalDataset) and self.lossless[split]
         }
 
     @property
@@ -108,17 +122,41 @@ def prepare(
     datasets = {s: builder.dataset(s, samples[s], encoded.tokens[s]) for s in SPLITS}
     _check_sizes(datasets, source, kind)
     unknown = encoded.tokenizer.unk_token_id
+    stats = {s: _stats(datasets[s], samples[s], encoded.tokens[s], kind, unknown) for s in SPLITS}
     return Prepared(
         kind=kind,
         tokenizer=encoded.tokenizer,
         **datasets,
         labels=list(labels) if labels is not None and kind == "labelled" else None,
-        stats={
-            s: _stats(datasets[s], samples[s], encoded.tokens[s], kind, unknown) for s in SPLITS
+        stats=stats,
+        lossless={
+            s: not stats[s]["unknown"]
+            and all(
+                keeps_text(encoded.tokenizer, field_texts(samples[s], field))
+                for field in FIELDS[kind]
+            )
+            for s in SPLITS
         },
         fingerprint=splits.fingerprint,
         origin={**splits.origin, "fingerprint": splits.fingerprint},
     )
+
+
+def keeps_text(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> bool:
+    """Whether tokens are turned back into the text that they were made from.
+
+    White space is not compared, since decoders put some where there was none; a tokenizer of whole
+    words never sees any, and keeps no text. Tried on the beginnings of some texts.
+    """
+    if isinstance(getattr(tokenizer, "backend_tokenizer", Tokenizer(BPE())).model, WordLevel):
+        return False
+    tried = [text[:TRIED_CHARACTERS] for text in islice(texts, TRIED_TEXTS)]
+    back = (str(tokenizer.decode(row.tolist())) for row in encode(tokenizer, tried))
+    return all(_letters(a) == _letters(b) for a, b in zip(tried, back, strict=True))
+
+
+def _letters(text: str) -> str:
+    return "".join(text.split())
 
 
 def _check_sizes(datasets: dict[str, EncodedDataset], source: Source, kind: Kind) -> None:
@@ -154,4 +192,5 @@ def _stats(
         "bytes": sum(text_bytes(samples, field) for field in FIELDS[kind]),
         "longest": dataset.longest,
         "truncated": dataset.truncated,
+        "cut": dataset.cut,
     }

@@ -55,6 +55,7 @@ class Seq2SeqDataset(EncodedDataset):
         self.tokens_per_target = int(seen.sum()) / max(1, int(seen[1].sum()))
         self.longest = int(whole.max(initial=0))
         self.truncated = int(np.count_nonzero((whole > max_length).any(axis=0)))
+        self.cut = int((whole - seen).sum())
 
     def collate(self, indices: Sequence[int]) -> Batch:
         """Pairs below each other: sources [B, S], targets [B, T]."""

@@ -15,7 +15,9 @@ from truesweep.analysis.uncertainty import (
 )
 from truesweep.analysis.verdict import Verdict
 from truesweep.callbacks import Checkpoint
+from truesweep.data.left_out import left_out
 from truesweep.data.prepare import Prepared
+from truesweep.data.token_cache import SPLITS
 from truesweep.jobs.baselines import baselines
 from truesweep.jobs.parts import Parts
 from truesweep.models import count_parameters, flops_per_token
@@ -45,6 +47,7 @@ def collect_results(
         **parts.task.evaluations.get("test", {}),
         **baselines(parts.prepared, "test"),
         **parts.task.signatures("test"),
+        **{k: v for split in SPLITS for k, v in left_out(parts.prepared, split).items()},
         "parameters": count_parameters(parts.task.model).total,
         "train/seconds": last["time"],
         "train/tokens": last["tokens"],

@@ -43,17 +43,21 @@ class Pretrained:
             head: what the model is for.
             max_length: the longest sample, in tokens.
         """
-        config = self._load_config()
-        check_head(config.model_type, head)
-        positions = getattr(config, "max_position_embeddings", None)
-        if positions is None:
-            return
-        context = positions - unused_positions(config.model_type, config.pad_token_id or 0)
-        if max_length > context:
+        check_head(self._load_config().model_type, head)
+        context = self.context()
+        if context is not None and max_length > context:
             raise ConfigError(
                 f"data.max_length={max_length} is longer than the {context} positions of "
                 f"{self.name_or_path}. Set data.max_length={context} or less."
             )
+
+    def context(self) -> int | None:
+        """Tokens that the model reads at most; None where its configuration sets no limit."""
+        config = self._load_config()
+        positions = getattr(config, "max_position_embeddings", None)
+        if positions is None:
+            return None
+        return int(positions - unused_positions(config.model_type, config.pad_token_id or 0))
 
     def build(
         self,

@@ -1,5 +1,6 @@
 """Language modelling: predict the next token."""
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, cast
 
@@ -31,7 +32,8 @@ class LanguageModeling(Task):
         tokenizer: The model's tokenizer.
         recipe: How to train; None to evaluate or generate only.
         bytes_per_target: By split, the UTF-8 bytes of its text for each predicted token: what makes
-            models with different tokenizers comparable.
+            models with different tokenizers comparable. Without the splits whose tokens do not
+            hold the whole text.
         label_smoothing: Share of the target's probability spread over the whole vocabulary.
         sample_tokens: Length of the text sampled at the end of a training.
         sample_temperature: 0 takes the likeliest token; 1 samples from the model as it is.
@@ -88,6 +90,17 @@ class LanguageModeling(Task):
             "bits_per_byte": BitsPerByte(bytes_per_target=1.0),
         }
 
+    def reported(self, split_name: str) -> tuple[str, ...]:
+        """Without bits per byte where the tokens do not hold the whole text."""
+        known = split_name in self.bytes_per_target
+        return tuple(name for name in self.metrics if known or name != "bits_per_byte")
+
+    def figures(self) -> dict[str, float]:
+        """Without bits per byte where the tokens do not hold the whole text."""
+        bits_per_byte = cast(BitsPerByte, self.metrics["bits_per_byte"])
+        withheld = {"bits_per_byte"} if math.isnan(bits_per_byte.bytes_per_target) else set()
+        return {k: v for k, v in super().figures().items() if k not in withheld}
+
     def evaluate(self, batch: Batch, split_name: str) -> None:
         """Add one batch of windows or texts."""
         if not self.prompt and batch["lengths"][0]:
@@ -95,7 +108,7 @@ class LanguageModeling(Task):
         nll, count = nll_by_row(self.logits(batch), batch["labels"])
         self.scores.add(batch["index"], nll=nll, count=count)
         bits_per_byte = cast(BitsPerByte, self.metrics["bits_per_byte"])
-        bits_per_byte.bytes_per_target = self.bytes_per_target[split_name]
+        bits_per_byte.bytes_per_target = self.bytes_per_target.get(split_name, math.nan)
         for metric in self.metrics.values():
             cast(NegativeLogLikelihood, metric).update_sums(nll.sum(), count.sum())
 

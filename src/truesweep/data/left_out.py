@@ -1,0 +1,49 @@
+"""What of the data a model never sees: ends that were cut off, and what unknown tokens hide."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from truesweep.data.prepare import Prepared
+
+
+def left_out(prepared: Prepared, split: str) -> dict[str, float]:
+    """Figures of a split; only those that are not zero.
+
+    `truncated` counts the samples that lost their end, `truncated_share` is the share of the
+    split's tokens that they lost, `unknown_share` the share of its tokens that are unknown ones.
+    """
+    stats = prepared.stats[split]
+    tokens = max(1, stats["tokens"])
+    figures = {
+        "truncated": stats["truncated"],
+        "truncated_share": min(1.0, stats["cut"] / tokens),
+        "unknown_share": stats["unknown"] / tokens,
+    }
+    return {f"{split}/{name}": value for name, value in figures.items() if value}
+
+
+def describe_left_out(
+    figures: Mapping[str, Any], splits: Iterable[str], max_length: int | None = None
+) -> Iterator[str]:
+    """A sentence for each thing that is left out of a split, and what to do about it.
+
+    Args:
+        figures: Those of `left_out`, and how many samples a split has (`test/samples`).
+        splits: Those to speak of.
+        max_length: Where samples were cut, tokens.
+    """
+    where = f"={max_length}" if max_length else ""
+    for split in splits:
+        if cut := figures.get(f"{split}/truncated"):
+            whole = figures.get(f"{split}/samples")
+            of = f" of {whole:,}" if whole else ""
+            yield (
+                f"{cut:,}{of} {split} samples are longer than data.max_length{where} and lose "
+                f"their ends, {figures[f'{split}/truncated_share']:.1%} of the split's tokens; "
+                "what is measured is the rest. Set a larger data.max_length to keep them"
+            )
+        if share := figures.get(f"{split}/unknown_share"):
+            yield (
+                f"{share:.1%} of the tokens of {split} are unknown ones, and what they hide costs "
+                "nothing. tokenizer=byte and tokenizer=bpe know every text"
+            )

@@ -1,0 +1,70 @@
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from truesweep.data.left_out import describe_left_out, left_out
+from truesweep.data.samples import Labelled, Pair
+from truesweep.data.tokenizers import Bpe, Byte, Char, Word
+
+
+@pytest.mark.parametrize(
+    ("samples", "keys", "figures"),
+    [
+        # A frame of two tokens stands around a text, and the first of its row is no target.
+        (["abcdef", "ab"], {"packing": False, "max_length": 4}, (1, 3 / 8)),
+        ([Labelled("abcdef", "x"), Labelled("ab", "y")], {"max_length": 4}, (1, 4 / 8)),
+        # One token ends each side; of the pair the longer side is cut.
+        ([Pair("abcdef", "ab"), Pair("ab", "ab")], {"max_length": 4}, (1, 3 / 12)),
+    ],
+    ids=["text", "labelled", "pairs"],
+)
+def test_what_is_cut_is_counted(
+    prepared: Callable[..., Any], samples: list[Any], keys: Any, figures: tuple[int, float]
+) -> None:
+    data, _ = prepared(samples, Byte(), **keys)
+    found = left_out(data, "train")
+    assert found == {"train/truncated": figures[0], "train/truncated_share": figures[1]}
+    rows = len(data.train)
+    (sentence,) = describe_left_out(found | {"train/samples": rows}, ["train"], 4)
+    assert f"1 of {rows} train samples are longer than data.max_length=4" in sentence
+    assert f"{figures[1]:.1%} of the split's tokens" in sentence
+
+
+def test_nothing_is_said_of_what_is_whole(prepared: Callable[..., Any]) -> None:
+    data, _ = prepared(["abcdef"] * 3, packing=False, max_length=8)
+    assert left_out(data, "test") == {}
+    packed, _ = prepared(["abcdef"] * 3, max_length=2)
+    assert left_out(packed, "train") == {}
+
+
+@pytest.mark.parametrize("tokenizer", [Char(), Word(), Word(lowercase=True)])
+def test_a_split_with_unknown_tokens_has_no_bits_per_byte(
+    prepared: Callable[..., Any], tokenizer: Any
+) -> None:
+    # Hexadecimal words of training never come again: all of val would be one unknown token.
+    text = "\n".join(f"{i * 2654435761 % 2**32:x}" for i in range(200))
+    data, _ = prepared([text], tokenizer, val=["XYZ XYZ"], test=["QRS QRS QRS"])
+    assert left_out(data, "val")["val/unknown_share"] > 0.5
+    assert "val" not in data.bytes_per_target
+    assert any("unknown" in s for s in describe_left_out(left_out(data, "val"), ["val"]))
+
+
+@pytest.mark.parametrize("tokenizer", [Char(), Byte(), Bpe(vocab_size=270)])
+def test_a_tokenizer_that_keeps_the_text_has_bits_per_byte(
+    prepared: Callable[..., Any], tokenizer: Any
+) -> None:
+    data, _ = prepared(["Ab, cd.  ef\n\tgh"] * 3, tokenizer)
+    assert all(math.isfinite(data.bytes_per_target[split]) for split in ("train", "val", "test"))
+
+
+@pytest.mark.parametrize(
+    "tokenizer", [Word(min_frequency=1), Word(min_frequency=1, lowercase=True)]
+)
+def test_words_do_not_hold_the_space_between_them(
+    prepared: Callable[..., Any], tokenizer: Any
+) -> None:
+    data, _ = prepared(["Ab cd\tef"] * 3, tokenizer)
+    assert data.stats["val"]["unknown"] == 0
+    assert data.bytes_per_target == {}
