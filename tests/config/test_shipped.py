@@ -8,7 +8,7 @@ import yaml
 
 from truesweep.config import check, check_across, compose, resolve, shipped
 from truesweep.config.schema import GROUPS
-from truesweep.config.signature import signature
+from truesweep.config.types import signature
 from truesweep.jobs.parts import SUPPLIED
 
 CONF = shipped("conf")

@@ -6,9 +6,8 @@ from typing import Any
 from truesweep.config.redact import scrub
 from truesweep.config.schema import TARGET, holds_node
 from truesweep.config.secrets import is_reference, reveal
-from truesweep.config.signature import signature
 from truesweep.config.targets import resolve
-from truesweep.config.values import convert
+from truesweep.config.types import schema_of
 from truesweep.errors import ConfigError, UserError
 
 __all__ = ["instantiate", "resolve"]
@@ -59,12 +58,19 @@ def instantiate(
 def _converted(
     target: Callable[..., Any], node: Mapping[str, Any], built: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The arguments with plain values as the annotations want them."""
-    parameters = signature(target).parameters
-    arguments = dict(built)
-    for name in built.keys() & parameters.keys():
-        parameter = parameters[name]
-        given = node[name]
-        if not (holds_node(given) or is_reference(given) or given == parameter.default):
-            arguments[name] = convert(parameter.annotation, given)
-    return arguments
+    """The arguments with plain values as the annotations want them.
+
+    Raises:
+        ConfigError: A value does not fit.
+    """
+    schema = schema_of(target)
+    plain = {
+        name: node[name]
+        for name in built.keys() & schema.parameters.keys()
+        if not (holds_node(node[name]) or is_reference(node[name]))
+        and node[name] != schema.parameters[name].default
+    }
+    fit = schema.fit(plain)
+    if fit.wrong:
+        raise ConfigError("; ".join(f"{name}: {text}" for name, text in fit.wrong.items()))
+    return {**built, **fit.values}

@@ -1,7 +1,6 @@
 """Check a configuration against the signatures of the targets it names.
 
-A target's parameter names are the keys of its node, its annotations their types and ranges, its
-defaults their defaults. All problems are found in one pass and reported together.
+All problems are found in one pass and reported together.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -12,10 +11,9 @@ from annotated_types import Ge, Lt
 
 from truesweep.config.origin import Origins
 from truesweep.config.secrets import is_reference
-from truesweep.config.signature import REQUIRED, Parameter, plain_default, signature
 from truesweep.config.targets import resolve
+from truesweep.config.types import REQUIRED, Parameter, Schema, is_default, plain_default, schema_of
 from truesweep.config.unknown import hint
-from truesweep.config.values import Mismatch, plain
 from truesweep.errors import ConfigError
 
 TARGET = "_target_"
@@ -31,12 +29,15 @@ GROUPS = (
     "task",
 )
 """The groups with a node of their own; experiments and debug presets only change theirs."""
-ROOT: dict[str, Any] = {
-    "seed": Annotated[int, Ge(0), Lt(2**32)],
-    "name": str | None,
-    "allowed_packages": list[str],
-}
-"""The keys outside all groups."""
+ROOT = Schema(
+    {
+        "seed": Parameter(Annotated[int, Ge(0), Lt(2**32)], default=0),
+        "name": Parameter(str | None, default=None),
+        "allowed_packages": Parameter(list[str], default=[]),
+        **{group: Parameter(Any, default=None) for group in GROUPS},
+    }
+)
+"""The keys outside all groups, and the groups."""
 
 Supplied = Mapping[str, Collection[str]]
 
@@ -114,7 +115,7 @@ class _Checker:
         self._roots = roots
         self._problems: list[tuple[str, str]] = []
         self._unknown: list[str] = []
-        self._known: list[str] = [*ROOT, *GROUPS]
+        self._known: list[str] = [*ROOT.parameters]
 
     def all_problems(self) -> list[tuple[str, str]]:
         """The problems, now that all real keys are known for the unknown ones' hints."""
@@ -124,15 +125,11 @@ class _Checker:
         return [*self._problems, *unknown]
 
     def root(self, config: Mapping[str, Any]) -> dict[str, Any]:
-        result = {}
-        for key, value in config.items():
-            if key in ROOT:
-                result[key] = self._value(key, Parameter(ROOT[key], REQUIRED), value)
-            elif key in GROUPS:
-                result[key] = self._group(key, value)
-            else:
-                self._add_unknown(key, value)
-        return result
+        plain = {key: None if key in GROUPS else value for key, value in config.items()}
+        return {
+            key: self._group(key, config[key]) if key in GROUPS else value
+            for key, value in self._fitted("", ROOT, plain).items()
+        }
 
     def _group(self, key: str, node: Any) -> Any:
         if node is None:
@@ -158,50 +155,38 @@ class _Checker:
 
     def fill(self, key: str, target: Any, node: Mapping[str, Any]) -> dict[str, Any]:
         """A target's parameters, from its node or by default."""
-        found = signature(target)
         supplied = self._supplied_to(key)
-        parameters = {name: item for name, item in found.parameters.items() if name not in supplied}
-        self._known += [f"{key}.{name}" for name in parameters]
-        result: dict[str, Any] = {}
-        for name, parameter in parameters.items():
-            self._parameter(key, name, parameter, node, result)
-        for name in [name for name in node if name not in parameters and name != TARGET]:
-            if name in supplied:
-                self._problems.append((f"{key}.{name}", "is set by the program; remove it"))
-            elif found.open and not target.__module__.startswith("truesweep."):
-                result[name] = self._nested(f"{key}.{name}", node[name])
-            else:
-                self._add_unknown(f"{key}.{name}", node[name])
-        return result
+        for name in [name for name in node if name in supplied]:
+            self._problems.append((f"{key}.{name}", "is set by the program; remove it"))
+        schema = schema_of(target, frozenset(supplied))
+        self._known += [f"{key}.{name}" for name in schema.parameters]
+        given = {k: v for k, v in node.items() if k != TARGET and k not in supplied}
+        fitted = self._fitted(f"{key}.", schema, given)
+        defaults = {k: plain_default(p.default) for k, p in schema.parameters.items()}
+        written = {k: value for k, (writable, value) in defaults.items() if writable}
+        names = [name for name in schema.parameters if name in fitted or name in written]
+        return {name: fitted.get(name, written.get(name)) for name in names} | {
+            name: value for name, value in fitted.items() if name not in schema.parameters
+        }
 
-    def _parameter(
-        self,
-        key: str,
-        name: str,
-        parameter: Parameter,
-        node: Mapping[str, Any],
-        result: dict[str, Any],
-    ) -> None:
-        """Put a parameter's value, or its default, into a node's result."""
-        if name in node:
-            result[name] = self._value(f"{key}.{name}", parameter, node[name])
-        elif parameter.default is REQUIRED:
-            self._problems.append((f"{key}.{name}", f"is required; give it as {key}.{name}=VALUE"))
-        else:
-            writable, value = plain_default(parameter.default)
-            if writable:
-                result[name] = value
-
-    def _value(self, key: str, parameter: Parameter, value: Any) -> Any:
-        if holds_node(value):
-            return self._nested(key, value)
-        if is_reference(value) or _is_default(parameter, value):
-            return value
-        try:
-            return plain(parameter.annotation, value)
-        except Mismatch as error:
-            self._problems.append((key, str(error)))
-            return value
+    def _fitted(self, prefix: str, schema: Schema, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The given values, numbers converted, the nodes inside them checked."""
+        aside = {name: value for name, value in given.items() if _stands(schema, name, value)}
+        fit = schema.fit({name: value for name, value in given.items() if name not in aside})
+        for name in (*schema.parameters, *fit.unknown):
+            if name in fit.wrong:
+                self._problems.append((prefix + name, fit.wrong[name]))
+            elif name not in given and schema.parameters[name].default is REQUIRED:
+                way = f"is required; give it as {prefix}{name}=VALUE"
+                self._problems.append((prefix + name, way))
+            elif name in fit.unknown:
+                self._add_unknown(prefix + name, given[name])
+        return {
+            name: number
+            if type(number := fit.values.get(name)) in (int, float)
+            else self._nested(prefix + name, value)
+            for name, value in given.items()
+        }
 
     def _nested(self, key: str, value: Any) -> Any:
         """Check the nodes inside a value that is not one itself."""
@@ -225,9 +210,12 @@ class _Checker:
             self._unknown.append(key)
 
 
-def _is_default(parameter: Parameter, value: Any) -> bool:
-    writable, default = plain_default(parameter.default)
-    return writable and type(value) is type(default) and bool(value == default)
+def _stands(schema: Schema, name: str, value: Any) -> bool:
+    """Whether a value needs no check of its type: a default, a secret, a node to be built."""
+    parameter = schema.parameters.get(name)
+    if parameter is None:
+        return False
+    return holds_node(value) or is_reference(value) or is_default(parameter, value)
 
 
 def holds_node(value: Any) -> bool:

@@ -7,8 +7,8 @@ from typing import Any
 import yaml
 
 from truesweep.config.names import nearest_key
-from truesweep.config.signature import signature
 from truesweep.config.targets import resolve
+from truesweep.config.types import signature
 from truesweep.errors import ConfigError
 
 

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from truesweep.config import instantiate, resolve
-from truesweep.config.signature import signature
+from truesweep.config.types import signature
 from truesweep.data import Kind, Source
 from truesweep.data.module import DataModule
 from truesweep.data.prepare import Prepared, prepare

@@ -7,8 +7,11 @@ import pytest
 from annotated_types import Ge, Gt, Interval, Le, Lt, MinLen
 from torch import Tensor
 
-from truesweep.config.describe import describe
-from truesweep.config.values import Mismatch, convert, plain
+from truesweep.config.types import REQUIRED, Fit, Parameter, Schema, describe
+
+
+def fit(annotation: Any, value: Any) -> Fit:
+    return Schema({"key": Parameter(annotation, REQUIRED)}).fit({"key": value})
 
 
 class Color(Enum):
@@ -50,7 +53,7 @@ Length = Annotated[int, Ge(0)] | Annotated[float, Ge(0), Lt(1)]
     ],
 )
 def test_convert(annotation: Any, value: Any, expected: Any) -> None:
-    converted = convert(annotation, value)
+    converted = fit(annotation, value).values["key"]
     assert converted == expected
     assert type(converted) is type(expected)
 
@@ -90,18 +93,16 @@ def test_convert(annotation: Any, value: Any, expected: Any) -> None:
     ],
 )
 def test_mismatches_say_what_was_expected(annotation: Any, value: Any, message: str) -> None:
-    with pytest.raises(Mismatch) as caught:
-        convert(annotation, value)
-    assert message in str(caught.value)
+    assert message in fit(annotation, value).wrong["key"]
 
 
-def test_plain_keeps_what_yaml_can_write() -> None:
-    assert plain(tuple[float, float], [1, 2]) == [1, 2]
-    assert plain(Path, "a") == "a"
-    assert plain(Color, "red") == "red"
-    assert plain(float, "1e-4") == 1e-4
-    assert type(plain(float, 1)) is float
-    assert plain(bool, True) is True
+def test_names_are_those_of_the_parameters_whatever_pydantic_calls_its_own() -> None:
+    names = ("copy", "_private", "model_config", "self")
+    schema = Schema({name: Parameter(int, REQUIRED) for name in names})
+    assert schema.fit(dict.fromkeys(names, 3)).values == dict.fromkeys(names, 3)
+    misfit = schema.fit({"copy": "x", "copies": 1, "self": 1, "model_config": None})
+    assert misfit.unknown == ["copies"]
+    assert list(misfit.wrong) == ["copy", "model_config"]
 
 
 def test_describe_bounds_of_other_kinds() -> None:
