@@ -1,4 +1,5 @@
 import json
+import random
 import re
 from pathlib import Path
 from typing import Any
@@ -215,3 +216,23 @@ def test_a_rank_that_dies_ends_the_job(data: dict[str, list[str]], workplace: Pa
     # The killed rank, or the one that lost the connection to it: whoever was noticed first.
     assert re.search(r"rank [01].* \(see .*rank[01].log\)", RunDirectory(run).status["error"])
     assert psutil.wait_procs(ranks, timeout=10)[1] == []
+
+
+CHINESE = "我们 在海边看到了一只很大的狗他昨天买了两本新书今天都读完了"
+
+
+def test_bleu_follows_the_language_of_the_translations(workplace: Path) -> None:
+    rng = random.Random(0)
+    texts = ["".join(rng.choices(CHINESE, k=12)) for _ in range(200)]
+    for side in ("de", "zh"):
+        (workplace / f"pairs.{side}").write_text("\n".join(texts) + "\n")
+    asked = ["task=translation", "data=files", "data.train=pairs", "data.source=de"]
+    asked += ["data.target=zh", "tokenizer.vocab_size=300", "task.max_new_tokens=4", *SMALL]
+    done = truesweep("train", *asked, "trainer.max_steps=1", cwd=workplace)
+    assert "Warning: BLEU" not in done.out
+    (results,) = workplace.glob("outputs/*/*/results.json")
+    figures = json.loads(results.read_text())
+    assert "tok:zh" in figures["test/bleu_signature"]
+    assert figures["baseline/test/bleu"] == pytest.approx(100)
+    told = truesweep("train", *asked, "task.bleu_tokenize=13a", "--dry-run", cwd=workplace).out
+    assert "Warning: BLEU looks for words between spaces" in " ".join(told.split())

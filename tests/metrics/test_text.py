@@ -3,13 +3,21 @@ import pickle
 import random
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sacrebleu
+from sacrebleu.metrics.bleu import BLEU
 
-from truesweep.metrics.text import CorpusBleu, CorpusChrF
+from truesweep.errors import ConfigError
+from truesweep.metrics.text import (
+    CorpusBleu,
+    CorpusChrF,
+    bleu_tokenizer,
+    written_without_spaces,
+)
 
 TEXT = """der die ein Hund läuft, schnell. (alt) U.S. 3,5 % it's Zug – nicht "so" & weiß 你 好"""
 BLEU_SETTINGS: list[dict[str, Any]] = [
@@ -111,3 +119,37 @@ def test_states_survive_saving_copying_and_resetting() -> None:
     assert pickle.loads(pickle.dumps(metric)).compute().item() == value
     metric.reset()
     assert math.isnan(metric.compute().item())
+
+
+CHINESE = ["我们在海边看到了一只很大的狗。", "他昨天买了两本新书，今天都读完了。"]
+TRANSLATED = ["我们在海边看见了一只很大的狗。", "他昨天买了两本新书，今天读完了。"]
+
+
+@pytest.mark.parametrize("language", ["zh", "zh_TW", "zh-Hans", "ZH"])
+def test_chinese_is_scored_as_sacrebleu_scores_chinese(language: str) -> None:
+    metric = CorpusBleu(bleu_tokenizer(language))
+    metric.update(TRANSLATED, CHINESE)
+    theirs = BLEU(trg_lang="zh")
+    assert float(metric.compute()) == theirs.corpus_score(TRANSLATED, [CHINESE]).score > 50
+    assert metric.signature == str(theirs.get_signature())
+    words = CorpusBleu()
+    words.update(TRANSLATED, CHINESE)
+    assert float(words.compute()) < 1
+
+
+def test_languages_have_the_tokenizer_that_sacrebleu_gives_them() -> None:
+    assert {code: bleu_tokenizer(code) for code in BLEU._TOKENIZER_MAP} == BLEU._TOKENIZER_MAP
+    assert {bleu_tokenizer(code) for code in ("de", "en", "target", "", None)} == {"13a"}
+
+
+@pytest.mark.skipif(find_spec("MeCab") is not None, reason="MeCab is there")
+def test_a_tokenizer_that_is_not_there_is_asked_for_in_one_sentence() -> None:
+    with pytest.raises(ConfigError, match=r"pip install 'sacrebleu\[ja\]'.*bleu_tokenize=char"):
+        CorpusBleu("ja-mecab")
+
+
+def test_scripts_without_spaces_are_known() -> None:
+    for text in (CHINESE[0], "これは大きな犬です", "ฉันเห็นสุนัขตัวใหญ่", "ຂ້ອຍເຫັນໝາ", "ខ្ញុំឃើញឆ្កែធំ"):
+        assert written_without_spaces([text, "ok"])
+    assert not written_without_spaces(["한국어는 띄어쓰기를 한다", "Это собака", "a dog 狗"])
+    assert not written_without_spaces([])

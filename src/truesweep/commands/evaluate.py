@@ -7,7 +7,7 @@ from typing import Any, cast
 from pytorch_lightning import Trainer
 
 from truesweep.commands.resume import work_in
-from truesweep.commands.show import console, show_figures
+from truesweep.commands.show import console, show_figures, warn
 from truesweep.config import check, compose, redact_overrides
 from truesweep.config.update import update
 from truesweep.data import Source
@@ -137,6 +137,7 @@ def score(
     """The figures of one split, and their baselines; on one device."""
     settings: TrainerSettings = make(config, "trainer")
     task.test_split = split
+    warn(task.warnings(prepared.answers(split)))
     data = DataModule(prepared, source, seed=config["seed"])
     with quiet():
         trainer = Trainer(
@@ -152,7 +153,7 @@ def score(
     return {
         **task.evaluations[split],
         **standard_errors(task.sample_scores[split], split, prepared),
-        **baselines(prepared, split),
+        **baselines(prepared, split, task),
         **task.signatures(split),
         **left_out(prepared, split),
     }

@@ -11,7 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from truesweep.data.left_out import describe_left_out, left_out
+from truesweep.data.left_out import describe_left_out
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.plan import Plan
 
@@ -67,12 +67,11 @@ def show_plan(plan: Plan) -> None:
         f"({epochs:.3g} epochs) on {plan.world_size} device{'s' * (plan.world_size > 1)}",
     )
     console().print(table)
-    samples = {f"{name}/samples": of["rows"] for name, of in stats.items()}
-    found = samples | {k: v for name in stats for k, v in left_out(plan.prepared, name).items()}
-    _warn(describe_left_out(found, stats, config["data"]["max_length"]))
+    warn(plan.warnings)
 
 
-def _warn(sentences: Iterable[str]) -> None:
+def warn(sentences: Iterable[str]) -> None:
+    """Print what the user should know."""
     for sentence in sentences:
         console().print(Text.assemble(("Warning: ", "bold yellow"), f"{sentence}."))
 
@@ -91,7 +90,7 @@ def show_result(run: RunDirectory, exit_code: int) -> None:
         out.print(how_it_ended(run))
         return
     out.print(_figures(results))
-    _warn(describe_left_out(results, ("val", "test")))
+    warn(describe_left_out(results, ("val", "test")))
     _show_verdict(out, results.get("verdict"))
     _show_tables(out, run)
     _show_paths(out, run, here, results)
@@ -133,7 +132,7 @@ def show_figures(figures: dict[str, Any], split: str) -> None:
                 name, _number(value, digits=6), "" if baseline is None else f"{baseline:.4g}"
             )
     console().print(table)
-    _warn(describe_left_out(figures, [split]))
+    warn(describe_left_out(figures, [split]))
 
 
 def _show_tables(out: Console, run: RunDirectory) -> None:

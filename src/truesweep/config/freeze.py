@@ -26,10 +26,30 @@ def freeze(config: Mapping[str, Any]) -> str:
     return text
 
 
+ADDED_SINCE: dict[str, Any] = {"task.bleu_tokenize": None}
+"""Keys that came after version 0.1.0, with the value that asks for what there was before them.
+
+With that value, a configuration is the same question as it was without the key.
+"""
+
+
 def fingerprint(config: Mapping[str, Any]) -> str:
     """The SHA-256 of the configuration in hexadecimal, whatever the order of its keys."""
-    text = json.dumps(config, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    text = json.dumps(
+        _without_added(config), sort_keys=True, separators=(",", ":"), ensure_ascii=False
+    )
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _without_added(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration without keys of `ADDED_SINCE` that change nothing."""
+    kept = dict(config)
+    for key, neutral in ADDED_SINCE.items():
+        group, _, name = key.partition(".")
+        node = kept.get(group)
+        if isinstance(node, Mapping) and name in node and node[name] == neutral:
+            kept[group] = {k: v for k, v in node.items() if k != name}
+    return kept
 
 
 def thaw(path: Path) -> dict[str, Any]:

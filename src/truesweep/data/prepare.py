@@ -19,6 +19,7 @@ from truesweep.data.datasets import EncodedDataset
 from truesweep.data.encode import encode
 from truesweep.data.ragged import Ragged
 from truesweep.data.samples import Kind, Sample
+from truesweep.data.seq2seq import Seq2SeqDataset
 from truesweep.data.source import Source
 from truesweep.data.token_cache import FIELDS, SPLITS, encode_splits, field_texts
 from truesweep.data.tokenizers import TokenizerConfig
@@ -81,6 +82,11 @@ class Prepared:
             for split, dataset in self.datasets.items()
             if isinstance(dataset, CausalDataset) and self.lossless[split]
         }
+
+    def answers(self, split: str) -> list[str]:
+        """The texts that a model's own are compared with; none without pairs."""
+        dataset = self.datasets[split]
+        return [p.target for p in dataset.pairs] if isinstance(dataset, Seq2SeqDataset) else []
 
     @property
     def classes(self) -> int:

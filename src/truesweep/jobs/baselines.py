@@ -1,6 +1,7 @@
 """What a figure is worth: the same figure for a trivial model, measured on the same split."""
 
 import math
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -11,19 +12,22 @@ from truesweep.data.prepare import Prepared
 from truesweep.data.seq2seq import Seq2SeqDataset
 from truesweep.metrics.classification import ClassificationScores
 from truesweep.metrics.text import CorpusBleu, CorpusChrF
+from truesweep.tasks import Task
 
 _ALONE: dict[str, Any] = {"sync_on_compute": False}
 """Baselines are one rank's business; the others wait for nothing."""
 
 
-def baselines(prepared: Prepared, split: str) -> dict[str, Any]:
+def baselines(prepared: Prepared, split: str, task: Task) -> dict[str, Any]:
     """Baselines by the name of the figure they stand beside, such as `baseline/test/loss`.
+
+    They are computed as the task computes its own figures.
 
     Language models: the frequencies of tokens in the training split. Translation: the same for the
     loss, and the copied source for BLEU and chrF. Classification: the most frequent class.
     """
     by_kind = {"text": _unigram, "pairs": _copied_source, "labelled": _majority}
-    figures = by_kind[prepared.kind](prepared, split)
+    figures = by_kind[prepared.kind](prepared, split, task)
     return {f"baseline/{split}/{name}": value for name, value in figures.items()}
 
 
@@ -38,7 +42,7 @@ def unigram_loss(train: npt.NDArray[np.int64], scored: npt.NDArray[np.int64]) ->
     return float(-(scored * logs).sum() / scored.sum())
 
 
-def _unigram(prepared: Prepared, split: str) -> dict[str, float]:
+def _unigram(prepared: Prepared, split: str, task: Task) -> dict[str, float]:
     scored = prepared.datasets[split].target_counts(len(prepared.target_counts))
     loss = unigram_loss(prepared.target_counts, scored)
     figures = {"loss": loss, "perplexity": math.exp(loss)}
@@ -48,19 +52,24 @@ def _unigram(prepared: Prepared, split: str) -> dict[str, float]:
     return figures
 
 
-def _copied_source(prepared: Prepared, split: str) -> dict[str, float]:
+def _copied_source(prepared: Prepared, split: str, task: Task) -> dict[str, float]:
     dataset = prepared.datasets[split]
     assert isinstance(dataset, Seq2SeqDataset)
     pairs = dataset.pairs
     sources, targets = [p.source for p in pairs], [p.target for p in pairs]
-    figures = _unigram(prepared, split)
-    for name, metric in (("bleu", CorpusBleu(**_ALONE)), ("chrf", CorpusChrF(**_ALONE))):
+    figures = _unigram(prepared, split, task)
+    for name, of_task in task.metrics.items():
+        if not isinstance(of_task, CorpusBleu | CorpusChrF):
+            continue
+        metric = deepcopy(of_task)
+        metric.reset()
+        metric.sync_on_compute = False
         metric.update(sources, targets)
         figures[name] = float(metric.compute())
     return figures
 
 
-def _majority(prepared: Prepared, split: str) -> dict[str, float]:
+def _majority(prepared: Prepared, split: str, task: Task) -> dict[str, float]:
     counts = prepared.target_counts
     scored = prepared.datasets[split].target_counts(len(counts))
     gold = torch.repeat_interleave(torch.arange(len(counts)), torch.from_numpy(scored))

@@ -1,5 +1,6 @@
 """From a frozen configuration to the objects of a run: data, model, task."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from truesweep.tasks import Recipe, Task
 
 SUPPLIED = {
     "optimizer": {"params", "precision"},
-    "task": {"model", "tokenizer", "recipe", "labels", "bytes_per_target"},
+    "task": {"model", "tokenizer", "recipe", "labels", "bytes_per_target", "target_language"},
     "callbacks.checkpoint": {"directory", "tell"},
     "callbacks.progress": {"total_steps"},
     "logger": {"directory", "run_id", "run_name", "config", "job", "job_tags"},
@@ -147,8 +148,16 @@ def build_task(
         supplied["labels"] = prepared.labels
     if prepared.kind == "text":
         supplied["bytes_per_target"] = prepared.bytes_per_target
+    if prepared.kind == "pairs" and "target_language" in _parameters(config, "task"):
+        supplied["target_language"] = config["data"].get("target")
     task: Task = make(config, "task", **supplied)
     return task
+
+
+def _parameters(config: dict[str, Any], group: str) -> Collection[str]:
+    """What the target of a group takes."""
+    target = resolve(config[group]["_target_"], config["allowed_packages"])
+    return signature(target).parameters
 
 
 def _make_optimizer(config: dict[str, Any], model: nn.Module) -> Optimizer:
@@ -157,7 +166,7 @@ def _make_optimizer(config: dict[str, Any], model: nn.Module) -> Optimizer:
         "params": parameter_groups(model, node.get("weight_decay") or 0.0),
         "precision": config["trainer"]["precision"],
     }
-    known = signature(resolve(node["_target_"], config["allowed_packages"])).parameters
+    known = _parameters(config, "optimizer")
     optimizer: Optimizer = make(
         config, "optimizer", **{name: value for name, value in supplied.items() if name in known}
     )

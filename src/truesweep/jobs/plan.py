@@ -1,7 +1,7 @@
 """What a run will do, found out and checked before anything is spent."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from truesweep.config import (
 from truesweep.config.names import nearest
 from truesweep.config.update import update
 from truesweep.data import Source
+from truesweep.data.left_out import describe_left_out, left_out
 from truesweep.data.module import DataModule
 from truesweep.data.prepare import Prepared
 from truesweep.errors import ConfigError
@@ -51,6 +52,7 @@ class Plan:
         world_size: Ranks over all nodes.
         prepared: The data, tokenized.
         metrics: The names of what a validation reports, such as `val/loss`.
+        warnings: What the user should know before anything is spent; a sentence each.
     """
 
     config: dict[str, Any]
@@ -62,6 +64,7 @@ class Plan:
     world_size: int
     prepared: Prepared
     metrics: tuple[str, ...]
+    warnings: tuple[str, ...]
 
     @property
     def name(self) -> str:
@@ -150,6 +153,7 @@ class Planner:
             world_size=trainer.world_size,
             prepared=prepared,
             metrics=metrics,
+            warnings=(*_left_out(prepared, source), *task.warnings(prepared.answers("test"))),
         )
 
     def _prepare(self, config: dict[str, Any]) -> tuple[Source, Prepared]:
@@ -172,6 +176,14 @@ class Planner:
             flops = flops_per_token(model, source.max_length)
             self._models[key] = model, count_parameters(model), flops
         return self._models[key]
+
+
+def _left_out(prepared: Prepared, source: Source) -> Iterator[str]:
+    """What the model will not see of each split."""
+    figures: dict[str, float] = {}
+    for split, dataset in prepared.datasets.items():
+        figures |= {f"{split}/samples": len(dataset), **left_out(prepared, split)}
+    return describe_left_out(figures, prepared.datasets, source.max_length)
 
 
 def check_monitors(config: Mapping[str, Any], metrics: Sequence[str]) -> None:

@@ -170,12 +170,13 @@ class Job:
             self._mirror_end(results, tables, verdict)
 
     def _verdict(self) -> Verdict:
+        trivial = baselines(self.parts.prepared, "val", self.parts.task)
         return judge(
             read(self.run.metrics),
             steps_per_epoch=self.parts.data.steps_per_epoch,
             monitor=self.checkpoint.monitor,
             mode=self.checkpoint.mode,
-            baseline=baselines(self.parts.prepared, "val").get("baseline/val/loss"),
+            baseline=trivial.get("baseline/val/loss"),
         )
 
     def _diverged(self, error: DivergedError) -> Verdict:

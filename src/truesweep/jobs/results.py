@@ -45,7 +45,7 @@ def collect_results(
         **best,
         "best_step": checkpoint.best_step,
         **parts.task.evaluations.get("test", {}),
-        **baselines(parts.prepared, "test"),
+        **baselines(parts.prepared, "test", parts.task),
         **parts.task.signatures("test"),
         **{k: v for split in SPLITS for k, v in left_out(parts.prepared, split).items()},
         "parameters": count_parameters(parts.task.model).total,

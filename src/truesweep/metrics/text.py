@@ -1,7 +1,8 @@
 """BLEU and chrF of a corpus of detokenised text, as the `sacrebleu` command gives them."""
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from truesweep.compat import corpus_score, forget_value, sentence_counts
+from truesweep.errors import ConfigError
 from truesweep.metrics.sums import SumMetric
 
 
@@ -66,22 +68,59 @@ class _CorpusScore(SumMetric):
         return torch.tensor(score, dtype=torch.float64, device=self.device)
 
 
+BleuTokenizer = Literal["13a", "intl", "zh", "ja-mecab", "ko-mecab", "flores200", "char", "none"]
+BY_LANGUAGE: dict[str, BleuTokenizer] = {"zh": "zh", "ja": "ja-mecab", "ko": "ko-mecab"}
+"""SacreBLEU's own choice by the language of the translations; `13a` for all others."""
+BY_SPACES = ("13a", "intl", "none")
+"""Tokenizers that find words by the spaces between them."""
+_SPACELESS = re.compile(
+    r"[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
+)
+"""Thai, Lao, Khmer, kana, and Chinese characters."""
+
+
+def bleu_tokenizer(language: str | None) -> BleuTokenizer:
+    """The tokenizer that suits a language, given by its code: `zh`, `zh_TW`, `ja`, `de`."""
+    code = re.split(r"[-_]", language or "")[0].lower()
+    return BY_LANGUAGE.get(code, "13a")
+
+
+def written_without_spaces(texts: Iterable[str]) -> bool:
+    """Whether most letters are of a script that puts no spaces between words."""
+    letters = without = 0
+    for text in texts:
+        letters += sum(map(str.isalpha, text))
+        without += sum(map(str.isalpha, _SPACELESS.findall(text)))
+    return 2 * without > letters
+
+
 class CorpusBleu(_CorpusScore):
     """Corpus BLEU with one reference (Papineni et al. 2002; Post 2018), 0 to 100.
 
     Args:
-        tokenize: sacreBLEU's tokenizer; `zh` and `char` suit Chinese and Japanese.
+        tokenize: sacreBLEU's tokenizer; see `bleu_tokenizer`.
         lowercase: compare without case.
+
+    Raises:
+        ConfigError: The tokenizer needs a package or a file that is not there.
     """
 
     def __init__(
-        self,
-        tokenize: Literal["13a", "intl", "char", "zh", "none"] = "13a",
-        lowercase: bool = False,
-        **kwargs: Any,
+        self, tokenize: BleuTokenizer = "13a", lowercase: bool = False, **kwargs: Any
     ) -> None:
-        # Matches and totals of four orders, and two lengths; `force` only silences a hint.
-        super().__init__(BLEU(lowercase, force=True, tokenize=tokenize), 4 + 4 + 2, **kwargs)
+        try:  # `force` only silences a hint
+            metric = BLEU(lowercase, force=True, tokenize=tokenize)
+        except (ImportError, OSError, RuntimeError) as error:
+            language = tokenize.partition("-")[0]
+            remedy = "type pip install sentencepiece, with a network for its model"
+            if tokenize.endswith("mecab"):
+                remedy = f"type pip install 'sacrebleu[{language}]'"
+            raise ConfigError(
+                f"task.bleu_tokenize={tokenize}: sacreBLEU cannot load it "
+                f"({type(error).__name__}); {remedy}, or set task.bleu_tokenize=char"
+            ) from None
+        # Matches and totals of four orders, and two lengths.
+        super().__init__(metric, 4 + 4 + 2, **kwargs)
 
 
 class CorpusChrF(_CorpusScore):

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from truesweep.config.points import Space
 from truesweep.sweeps.ask import Asked
@@ -45,6 +46,8 @@ def show_plan(
     for note in plan.notes:
         table.add_row("note", note)
     out.print(table)
+    for sentence in dict.fromkeys(line for job in plan.jobs for line in job.warnings):
+        out.print(Text.assemble(("Warning: ", "bold yellow"), f"{sentence}."))
     if listed and asked.settings.method != "search":
         for job in plan.jobs[:LISTED]:
             out.print(f"  [dim]{job.id}[/]  {job.label}", soft_wrap=True)

@@ -34,6 +34,7 @@ class PlannedJob:
         nodes: Nodes.
         data: Where the data come from, for the job's provenance.
         metrics: The names of what its validations report.
+        warnings: What the user should know before it starts.
     """
 
     config: dict[str, Any]
@@ -47,6 +48,7 @@ class PlannedJob:
     nodes: int
     data: dict[str, Any]
     metrics: tuple[str, ...]
+    warnings: tuple[str, ...]
 
     @property
     def id(self) -> str:

@@ -170,6 +170,7 @@ def _plan(planner: Planner, checked: _Checked) -> PlannedJob:
         nodes=trainer.num_nodes,
         data=plan.prepared.origin,
         metrics=plan.metrics,
+        warnings=plan.warnings,
     )
 
 

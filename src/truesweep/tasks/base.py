@@ -7,7 +7,7 @@ by their number. No split of the batch changes it.
 import logging
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, cast
@@ -157,6 +157,14 @@ class Task(pl.LightningModule):
     @abstractmethod
     def evaluate(self, batch: Batch, split_name: str) -> None:
         """Add one batch to the metrics."""
+
+    def warnings(self, answers: Sequence[str]) -> Iterator[str]:
+        """What a user should know of the figures before they are made; a sentence each.
+
+        Args:
+            answers: The texts that the model's own are compared with, if there are any.
+        """
+        yield from ()
 
     def signatures(self, split_name: str) -> dict[str, str]:
         """How figures were computed, by the name they stand beside."""

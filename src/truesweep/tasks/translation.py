@@ -1,6 +1,7 @@
 """Translation with an encoder–decoder."""
 
 import math
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, ClassVar, cast
 
 import torch
@@ -10,7 +11,14 @@ from torchmetrics import Metric
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from truesweep.metrics.likelihood import NegativeLogLikelihood, Perplexity, nll_by_row
-from truesweep.metrics.text import CorpusBleu, CorpusChrF
+from truesweep.metrics.text import (
+    BY_SPACES,
+    BleuTokenizer,
+    CorpusBleu,
+    CorpusChrF,
+    bleu_tokenizer,
+    written_without_spaces,
+)
 from truesweep.tasks.base import Batch, Recipe, Task, losses
 from truesweep.tasks.generation import context_length, generate
 from truesweep.tasks.sharding import is_sharded
@@ -31,6 +39,9 @@ class Translation(Task):
         val_generated: Validation sentences that are translated for BLEU at each validation, the
             first ones of the split; None: all, 0: none. The test split is always translated whole.
         shown: Translations kept as examples.
+        bleu_tokenize: How BLEU finds words (sacreBLEU's names); None: as suits the language of
+            the translations, `data.target`.
+        target_language: That language's code, if it is known.
     """
 
     head: ClassVar[str] = "seq2seq"
@@ -48,7 +59,10 @@ class Translation(Task):
         max_new_tokens: Annotated[int, Gt(0)] = 128,
         val_generated: Annotated[int, Ge(0)] | None = 100,
         shown: Annotated[int, Ge(0)] = 10,
+        bleu_tokenize: BleuTokenizer | None = None,
+        target_language: str | None = None,
     ) -> None:
+        self.bleu_tokenize = bleu_tokenize or bleu_tokenizer(target_language)
         super().__init__(model=model, tokenizer=tokenizer, recipe=recipe)
         self.label_smoothing = label_smoothing
         self.beam_size = beam_size
@@ -78,9 +92,18 @@ class Translation(Task):
         return {
             "loss": NegativeLogLikelihood(),
             "perplexity": Perplexity(),
-            "bleu": CorpusBleu(),
+            "bleu": CorpusBleu(self.bleu_tokenize),
             "chrf": CorpusChrF(),
         }
+
+    def warnings(self, answers: Sequence[str]) -> Iterator[str]:
+        """Whether BLEU can find the words of the references."""
+        if self.bleu_tokenize in BY_SPACES and written_without_spaces(answers):
+            yield (
+                f"BLEU looks for words between spaces (task.bleu_tokenize={self.bleu_tokenize}), "
+                "and the references have few: it scores whole sentences as words. Set "
+                "task.bleu_tokenize=zh, ja-mecab, ko-mecab, flores200 or char"
+            )
 
     def reported(self, split_name: str) -> tuple[str, ...]:
         """Without BLEU and chrF where nothing is to be translated."""
