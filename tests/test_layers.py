@@ -1,4 +1,5 @@
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,10 @@ LAYERS = [
     {"tasks", "data", "callbacks"},
     {"models", "metrics", "optim", "record", "analysis"},
 ]
+GROUND = {p.stem for p in ROOT.glob("*.py")} - {"__init__", "__main__"}
+"""Modules that every layer may import, and that import none of them."""
+LIGHT = ("errors", "text", "dotted")
+"""Those of them that need nothing but Python itself."""
 HYDRA = {"hydra", "omegaconf"}
 
 
@@ -26,18 +31,19 @@ def imported(path: Path) -> set[str]:
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            names.add(node.module or "")
+            inside = node.module == "truesweep"
+            names |= {f"truesweep.{a.name}" for a in node.names} if inside else {node.module or ""}
     return names
 
 
 def package(module: str) -> str | None:
+    """Which package, or module beside the packages, of ours a full name belongs to, if to any."""
     parts = module.split(".")
-    return parts[1] if parts[0] == "truesweep" and len(parts) > 1 else None
+    ours = parts[0] == "truesweep" and len(parts) > 1 and not parts[1].startswith("_")
+    return parts[1] if ours else None
 
 
 FILES = sorted(p for p in ROOT.rglob("*.py") if p.parent != ROOT)
-GROUND = {p.stem for p in ROOT.glob("*.py")} - {"__init__", "__main__"}
-"""Modules that every package may import."""
 
 
 def test_every_package_has_its_layer() -> None:
@@ -49,13 +55,19 @@ def test_every_package_has_its_layer() -> None:
 def test_imports_go_one_way(path: Path) -> None:
     own = path.relative_to(ROOT).parts[0]
     depth = next(i for i, layer in enumerate(LAYERS) if own in layer)
-    allowed = {own, None}.union(GROUND, *LAYERS[depth + 1 :])
+    allowed = ({own, None} | GROUND).union(*LAYERS[depth + 1 :])
     assert {package(name) for name in imported(path)} <= allowed
 
 
 @pytest.mark.parametrize("name", sorted(GROUND))
-def test_the_ground_floor_knows_no_package(name: str) -> None:
-    assert {package(name) for name in imported(ROOT / f"{name}.py")} <= GROUND | {None}
+def test_the_ground_floor_needs_no_layer(name: str) -> None:
+    assert {package(n) for n in imported(ROOT / f"{name}.py")} <= GROUND | {None}
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_errors_and_texts_need_nothing_but_python(name: str) -> None:
+    others = {module.split(".")[0] for module in imported(ROOT / f"{name}.py")}
+    assert others <= sys.stdlib_module_names | {"truesweep"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -1,6 +1,6 @@
 import math
 
-from truesweep.analysis.differences import ABSENT, Difference, differences, flatten, varying
+from truesweep.analysis.differences import ABSENT, Difference, differences
 
 
 def test_rows_by_dotted_key() -> None:
@@ -25,11 +25,3 @@ def test_what_is_not() -> None:
     b = {"flag": 1, "list": [1, 2, 3], "kind": 5}
     keys = [row.key for row in differences(a, b)]
     assert keys == ["flag", "list", "gone", "kind.deep", "kind"]
-
-
-def test_what_varies_among_several() -> None:
-    runs = [{"m": {"depth": d, "width": 8}, "seed": 0} for d in (2, 4, 2)]
-    assert varying(runs) == {"m.depth": [2, 4, 2]}
-    assert varying([{"a": 1}, {}]) == {"a": [1, ABSENT]}
-    assert varying([]) == {}
-    assert flatten({"a": {"b": {"c": 1}}, "d": {}}) == {"a.b.c": 1, "d": {}}

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from truesweep.dotted import flatten
+
 
 class Absent(Enum):
     """Stands where one side has no such key."""
@@ -60,18 +62,6 @@ def varying(dicts: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
         for key, values in columns.items()
         if any(not _same(values[0], value) for value in values[1:])
     }
-
-
-def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The leaves of a nested dict by their dotted paths; an empty dict is a leaf."""
-    leaves: dict[str, Any] = {}
-    for name, value in nested.items():
-        key = f"{prefix}{name}"
-        if isinstance(value, Mapping) and value:
-            leaves |= flatten(value, f"{key}.")
-        else:
-            leaves[key] = value
-    return leaves
 
 
 def _same(a: Any, b: Any) -> bool:

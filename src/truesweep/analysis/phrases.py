@@ -1,8 +1,8 @@
 """A ranking in words."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from truesweep import text
 from truesweep.analysis.outcomes import Direction
 from truesweep.analysis.standings import Basis, Standing
 
@@ -21,7 +21,7 @@ def describe(
     if not standings:
         return f"No job has {objective}."
     best = standings[0]
-    first = f"Best {objective}: {best.mean:.4g} with {label(best.varies)}"
+    first = f"Best {objective}: {best.mean:.4g} with {_label(best)}"
     if len(standings) == 1:
         return f"{first}, the only point."
     if basis == "none":
@@ -52,7 +52,7 @@ def _on_split(
     """What a split tells of its runs, which is not what it tells of their configurations."""
     most, more = ("Lowest", "lower") if direction == "minimize" else ("Highest", "higher")
     best, tied = standings[0], _tied(standings)
-    first = f"{most} {objective}: {best.mean:.4g} with {label(best.varies)}"
+    first = f"{most} {objective}: {best.mean:.4g} with {_label(best)}"
     split = " ".join(["this", *filter(None, [SPLITS.get(objective.partition("/")[0])]), "split"])
     where = f"on {split} ({sure} its samples)"
     if not tied:
@@ -62,7 +62,7 @@ def _on_split(
 
 def _repeat(standings: Sequence[Standing]) -> str:
     leaders = [standings[0], *(_tied(standings) or standings[1:2])]
-    names = [label(one.varies) for one in leaders]
+    names = [_label(one) for one in leaders]
     which = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) <= LEADERS else "the leaders"
     return (
         "Seeds were not varied, and another seed may reorder them: "
@@ -80,15 +80,9 @@ def _others(standings: Sequence[Standing]) -> str:
 
 
 def _listed(tied: Sequence[Standing]) -> str:
-    named = "; ".join(label(one.varies) for one in tied[:NAMED])
+    named = "; ".join(_label(one) for one in tied[:NAMED])
     return f"{named} and {len(tied) - NAMED} more" if len(tied) > NAMED else named
 
 
-def label(varies: Mapping[str, Any]) -> str:
-    """Swept values in short, such as `lr=0.001 depth=4`."""
-    parts = (f"{k.rsplit('.', 1)[-1]}={_short(v)}" for k, v in varies.items())
-    return " ".join(parts) or "one configuration"
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _label(one: Standing) -> str:
+    return text.label(one.varies) or "one configuration"

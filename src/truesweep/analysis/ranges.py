@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from truesweep import text
 from truesweep.analysis.outcomes import Outcome
 from truesweep.analysis.standings import Ranking
 
@@ -150,16 +151,15 @@ def _allowed(beyond: list[float], tried: Sequence[float]) -> list[float]:
         whole = dict.fromkeys(round(v) for v in beyond)
         return [v for v in whole if v >= least and v not in tried]
     shares = min(tried) >= 0 and max(tried) < 1 and max(beyond) >= 1
-    rounded = [float(f"{v:.3g}") for v in beyond]
+    rounded = [text.rounded(v, 3) for v in beyond]
     return [v for v in rounded if (v > 0 or min(tried) < 0) and not (shares and v >= 1)]
 
 
 def _text(key: str, best: float, beyond: Sequence[float], conclusive: bool) -> str:
-    values = ",".join(map(_written, beyond))
+    values = ",".join(map(text.value, beyond))
     sure = "" if conclusive else ", though values inside cannot be told apart from it"
-    return (
-        f"The best {key}, {_written(best)}, is on the edge of its range{sure}. Try {key}={values}."
-    )
+    where = f"The best {key}, {text.value(best)}, is on the edge of its range{sure}."
+    return f"{where} Try {key}={values}."
 
 
 def _text_of_failed(
@@ -167,11 +167,6 @@ def _text_of_failed(
 ) -> str:
     which, nearest = ("highest", failed[0]) if side == "high" else ("lowest", failed[-1])
     return (
-        f"The best {key}, {_written(best)}, is the {which} that did not fail: "
-        f"{_written(nearest)} did."
+        f"The best {key}, {text.value(best)}, is the {which} that did not fail: "
+        f"{text.value(nearest)} did."
     )
-
-
-def _written(value: float) -> str:
-    """A value as it is typed; an integer with all its digits."""
-    return str(value) if isinstance(value, int) else f"{value:g}"

@@ -6,12 +6,12 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from truesweep import text
 from truesweep.analysis.differences import ABSENT, Difference
 from truesweep.commands.show import print_wide
 from truesweep.jobs.directory import RunDirectory
 from truesweep.record.files import dump_json
 from truesweep.report import read_run
-from truesweep.report.filters import written
 from truesweep.report.sides import sides
 
 
@@ -35,7 +35,7 @@ def diff(first: Path, second: Path, as_json: bool) -> int:
 
 
 def _shown(value: Any) -> str:
-    return "—" if value is ABSENT else written(value)
+    return "—" if value is ABSENT else text.value(value, digits=None)
 
 
 def _plain(found: list[Difference]) -> dict[str, dict[str, Any]]:

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from truesweep import text
 from truesweep.report import Comparison, Run, duration, short_number, si
-from truesweep.report.filters import written
 from truesweep.report.varying import setting
 
 STATES = {
@@ -74,7 +74,7 @@ def _columns(comparison: Comparison) -> list[Column]:
         Column("run", [run.id for run in runs], "left"),
         *(
             Column(
-                comparison.short[key], [written(setting(run, key)) for run in runs], "left", True
+                comparison.short[key], text.values(setting(run, key) for run in runs), "left", True
             )
             for key in comparison.keys
         ),

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from truesweep import dotted
 from truesweep.errors import ConfigError
 from truesweep.jobs.directory import RunDirectory
 from truesweep.sweeps.directory import SweepDirectory
@@ -31,7 +32,7 @@ def _sweep(sweep: SweepDirectory) -> int:
 
 def _run(run: RunDirectory) -> int:
     config = run.read_config()
-    checkpoint = config["callbacks"].get("checkpoint") or {}
+    checkpoint = dotted.get(config, "callbacks.checkpoint", {})
     job = Job(run, run.job.get("varies", {}))
     objective = checkpoint.get("monitor", "val/loss")
     _show(str(config["name"]), [job], objective, checkpoint.get("mode", "min"), 0)

@@ -5,7 +5,7 @@ The only place that knows sweep syntax: `a=1,2`, `choice()`, `range()`, `interva
 """
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from hydra.core.override_parser.types import (
 from truesweep.compat import parsed_value, plain_value
 from truesweep.config.overrides import as_text, parse
 from truesweep.config.roots import is_group, options
+from truesweep.dotted import flatten
 from truesweep.errors import ConfigError
 
 MOST_VALUES = 10_000
@@ -111,17 +112,8 @@ def _lines(space: Mapping[str, Any]) -> list[str]:
         f"{key}={','.join(map(as_text, given))}"
         if isinstance(given, list)
         else f"{key}={given if isinstance(given, str) else as_text(given)}"
-        for key, given in flat(space)
+        for key, given in flatten(space).items()
     ]
-
-
-def flat(space: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """A space with dotted keys, as `sweeps.space.optimizer.lr=[1,2]` nests them."""
-    for key, given in space.items():
-        if isinstance(given, Mapping):
-            yield from flat(given, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", given
 
 
 def _axis(override: Override, roots: Sequence[Path], seed: int) -> Axis:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from truesweep import dotted
 from truesweep.errors import ConfigError
 
 Config = Mapping[str, Any]
@@ -94,7 +95,7 @@ def length_fits(config: Config) -> list[str]:
 
 def checkpoints_are_kept(config: Config) -> list[str]:
     """A run goes on from its last checkpoint and is scored by its best."""
-    if (config.get("callbacks") or {}).get("checkpoint"):
+    if dotted.get(config, "callbacks.checkpoint"):
         return []
     return [
         "callbacks.checkpoint: cannot be left out, as a run is resumed from its last checkpoint "
@@ -115,11 +116,5 @@ RULES: tuple[Callable[[Config], list[str]], ...] = (
 
 def _integers(config: Config, *keys: str) -> list[int | None]:
     """The values of dotted keys; None for what is absent or no integer."""
-    return [value if type(value) is int else None for value in (_get(config, k) for k in keys)]
-
-
-def _get(config: Config, key: str) -> Any:
-    value: Any = config
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    return value
+    values = (dotted.get(config, key) for key in keys)
+    return [value if type(value) is int else None for value in values]

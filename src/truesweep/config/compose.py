@@ -10,6 +10,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from truesweep import dotted
 from truesweep.compat import config_loader
 from truesweep.config import secrets
 from truesweep.config.hydra_errors import as_config_errors
@@ -91,7 +92,7 @@ class Composer:
         raw, chosen = self._tree(asked)
         swept = values or {}
         for key, value in swept.items():
-            _set(raw, key, value)
+            dotted.put(raw, key, copy.deepcopy(value))
         origins = Origins(
             overrides, self.roots, lambda: _sources(self.loader, asked, self.roots), swept
         )
@@ -136,20 +137,9 @@ def _find(config: str, roots: Sequence[Path]) -> Path:
     return next((file for file in files if file.is_file()), files[-1])
 
 
-def _set(raw: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key as Hydra would, with the nodes on the way where there are none."""
-    *path, name = key.split(".")
-    node = raw
-    for part in path:
-        if not isinstance(node.get(part), dict):
-            node[part] = {}
-        node = node[part]
-    node[name] = copy.deepcopy(value)
-
-
 def _refuse_missing(raw: dict[str, Any], origins: Origins) -> None:
     missing: list[str] = []
-    secrets.map_leaves(raw, lambda key, value: missing.append(key) if value == "???" else None)
+    dotted.map_leaves(raw, lambda key, value: missing.append(key) if value == "???" else None)
     if missing:
         lines = [f"{key}: is required; give it as {key}=VALUE ({origins(key)})" for key in missing]
         raise ConfigError("\n".join(lines))

@@ -8,11 +8,10 @@ import yaml
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
-from truesweep.config.names import nearest
 from truesweep.config.origin import Origins
 from truesweep.config.redact import redact_override
 from truesweep.config.roots import shown
-from truesweep.errors import ConfigError, UserError
+from truesweep.errors import ConfigError, UserError, did_you_mean
 
 # How lines begin that would not help here.
 _NOISE = (
@@ -59,8 +58,7 @@ def explain(error: BaseException, origins: Origins | None = None) -> str:
 
 def _explain_missing(config: str, options: Sequence[str]) -> str:
     group, _, option = config.rpartition("/")
-    guess = nearest(option, options)
-    hint = f"; did you mean {guess}?" if guess else "."
+    hint = did_you_mean(option, options) or "."
     own = f" Those of your own are found by --config-dir DIR, for DIR/{group}/{option}.yaml."
     return f"{group}={option}: no such option{hint} Options: {', '.join(options) or 'none'}.{own}"
 

@@ -1,7 +1,7 @@
-"""Did you mean: the nearest real name to one that does not exist."""
+"""The key that somebody meant who wrote one that does not exist."""
 
 from collections.abc import Iterable
-from difflib import SequenceMatcher, get_close_matches
+from difflib import SequenceMatcher
 
 SYNONYMS = {
     "batch": "batch_size",
@@ -40,16 +40,8 @@ SYNONYMS = {
 _ALIKE = 0.65
 
 
-def nearest(name: str, choices: Iterable[object]) -> str | None:
-    """The choice that is spelt most like `name`, or those that begin with it, if any is near."""
-    words = [str(choice) for choice in choices]
-    longer = [word for word in words if name and word.startswith(name)]
-    found = longer if 1 < len(longer) < 4 else get_close_matches(name, words, n=1, cutoff=0.6)
-    return " or ".join(found) or None
-
-
-def nearest_key(key: str, known: Iterable[str]) -> str | None:
-    """The dotted key, anywhere in the tree, that an unknown dotted key most likely meant.
+def nearest_key(key: str, known: Iterable[str]) -> list[str]:
+    """The dotted key, anywhere in the tree, that an unknown dotted key most likely meant, if any.
 
     The last part decides and the parents only break ties, so that a long shared prefix makes
     nothing alike: `modle.depth` and `depth` lead to `model.depth`, `optimizer.foo` to nothing.
@@ -64,9 +56,8 @@ def nearest_key(key: str, known: Iterable[str]) -> str | None:
     candidates = (other for other in known if "." in other or not parent)
     scores = {candidate: likeness(candidate) for candidate in candidates}
     alike = [candidate for candidate, score in scores.items() if score[0] >= _ALIKE]
-    return max(
-        alike, key=lambda candidate: 3 * scores[candidate][0] + scores[candidate][1], default=None
-    )
+    alike.sort(key=lambda candidate: -3 * scores[candidate][0] - scores[candidate][1])
+    return alike[:1]
 
 
 def _leaf_ratio(leaf: str, other: str) -> float:

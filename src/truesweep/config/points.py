@@ -3,21 +3,18 @@
 import itertools
 import math
 import random
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from operator import ge, gt, le, lt
 from typing import Any
 
 from truesweep.config.axes import Axis
 from truesweep.config.names import nearest_key
-from truesweep.errors import ConfigError
+from truesweep.errors import ConfigError, did_you_mean
+from truesweep.text import ORDER, Condition
 
 Point = dict[str, Any]
 """A value for each swept key, by the axis's key, in the order of the axes."""
 
-_COMPARISON = re.compile(r"\s*(<=|>=|<|>)\s*(\S+)\s*")
-_OPERATORS: dict[str, Callable[[Any, Any], bool]] = {"<=": le, ">=": ge, "<": lt, ">": gt}
 MOST_POINTS = 10_000
 TRIES = 100
 """Draws for each wanted point before a space counts as used up."""
@@ -117,9 +114,9 @@ class Space:
             if axis.name == name:
                 return axis
         swept = [axis.name for axis in self.axes]
-        guess = nearest_key(name, swept)
-        hint = f"did you mean {guess}?" if guess else f"swept are {', '.join(swept) or 'no keys'}"
-        raise ConfigError(f"{where}: {name} is not swept; {hint}")
+        there = f"; swept are {', '.join(swept) or 'no keys'}"
+        hint = did_you_mean(name, swept, nearest_key) or there
+        raise ConfigError(f"{where}: {name} is not swept{hint}")
 
     def _check_pairing(self, names: Sequence[str]) -> None:
         axes = [self._axis(name, "sweeps.zip") for name in names]
@@ -174,7 +171,7 @@ def _meets(value: Any, wanted: Any) -> bool:
     if isinstance(wanted, list) and not isinstance(value, list):
         return any(_meets(value, item) for item in wanted)
     if isinstance(wanted, str) and type(value) in (int, float):
-        comparison = _COMPARISON.fullmatch(wanted)
-        if comparison is not None:
-            return _OPERATORS[comparison[1]](value, float(comparison[2]))
+        condition = Condition.read(wanted)
+        if condition is not None and condition.sign in ORDER:
+            return condition.accepts(value)
     return bool(value == wanted) and isinstance(value, bool) == isinstance(wanted, bool)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from truesweep.config.secret_names import is_secret
-from truesweep.config.secrets import REFERENCE, map_leaves
+from truesweep.config.secrets import REFERENCE
+from truesweep.dotted import map_leaves
 
 REDACTED = "<redacted>"
 

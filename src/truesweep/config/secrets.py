@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ from omegaconf.resolvers import oc
 
 from truesweep.compat import full_key
 from truesweep.config.secret_names import is_secret
+from truesweep.dotted import map_leaves
 from truesweep.errors import ConfigError
 
 PREFIX = "TRUESWEEP_SECRET_"
@@ -107,15 +108,3 @@ def _marking_secrets() -> Iterator[None]:
         yield
     finally:
         OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
-
-
-def map_leaves(value: Any, change: Callable[[str, Any], Any], key: str = "") -> Any:
-    """Apply `change(dotted key, leaf)` to every leaf of nested mappings and lists."""
-    if isinstance(value, dict):
-        return {
-            name: map_leaves(item, change, f"{key}.{name}" if key else str(name))
-            for name, item in value.items()
-        }
-    if isinstance(value, list):
-        return [map_leaves(item, change, f"{key}[{index}]") for index, item in enumerate(value)]
-    return change(key, value)

@@ -12,8 +12,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from truesweep.config.names import nearest
-from truesweep.errors import ConfigError
+from truesweep.errors import ConfigError, did_you_mean
 
 # By package, the modules whose classes do nothing but compute or record; none: all of them.
 MODULES = {
@@ -55,7 +54,8 @@ def resolve(target: object, allowed_packages: Collection[str] = ()) -> Callable[
     module_name, _, name = target.rpartition(".")
     module = _import(module_name)
     if not hasattr(module, name):
-        raise ConfigError(f"{module_name} has no {name}{_hint(name, _public(module))}")
+        hint = did_you_mean(name, sorted(_public(module)))
+        raise ConfigError(f"{module_name} has no {name}{hint}")
     found: Callable[..., Any] = getattr(module, name)
     _judge(found, target, allowed_packages)
     return found
@@ -116,14 +116,9 @@ def _no_module(name: str) -> str:
     parent = import_module(parent_name)
     if hasattr(parent, leaf):
         return f"{name} is not allowed: it is no module, so nothing inside it can be named"
-    return f"{parent_name} has no {leaf}{_hint(leaf, _public(parent))}"
+    return f"{parent_name} has no {leaf}{did_you_mean(leaf, sorted(_public(parent)))}"
 
 
 def _public(module: ModuleType) -> set[str]:
     inside = {item.name for item in pkgutil.iter_modules(getattr(module, "__path__", None) or [])}
     return {name for name in inside | set(dir(module)) if not name.startswith("_")}
-
-
-def _hint(name: str, choices: Collection[str]) -> str:
-    guess = nearest(name, sorted(choices))
-    return f"; did you mean {guess}?" if guess else ""

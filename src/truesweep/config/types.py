@@ -28,7 +28,7 @@ from pydantic import (
     create_model,
 )
 
-from truesweep.config.names import nearest
+from truesweep.errors import did_you_mean
 
 REQUIRED = inspect.Parameter.empty
 _KEYWORD = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -221,8 +221,7 @@ def is_default(parameter: Parameter, value: Any) -> bool:
 def mismatch(annotation: Any, value: Any) -> str:
     """What an annotation expects, where a value does not fit."""
     form = plain_form(annotation)
-    guess = nearest(value, choices(form)) if isinstance(value, str) else None
-    hint = f"; did you mean {guess}?" if guess else ""
+    hint = did_you_mean(value, choices(form)) if isinstance(value, str) else ""
     return f"expected {describe(form)}, found {value!r}{hint}"
 
 

@@ -9,7 +9,7 @@ import yaml
 from truesweep.config.names import nearest_key
 from truesweep.config.targets import resolve
 from truesweep.config.types import signature
-from truesweep.errors import ConfigError
+from truesweep.errors import ConfigError, did_you_mean
 
 
 def hint(
@@ -30,9 +30,9 @@ def hint(
     options = owners(key, roots, allowed_packages)
     if options:
         return f"no such key here; it belongs to {' or '.join(f'{group}={o}' for o in options)}"
-    guess = nearest_key(key, known)
+    guess = did_you_mean(key, known, nearest_key)
     if guess:
-        return f"no such key; did you mean {guess}?"
+        return f"no such key{guess}"
     parent = key.rpartition(".")[0]
     siblings = [leaf for stem, _, leaf in (k.rpartition(".") for k in known) if stem == parent]
     return f"no such key; {parent or 'the root'} has {', '.join(siblings) or 'no keys'}"

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
+from truesweep import dotted
 from truesweep.config.overrides import parse, refuse_sweeps
 from truesweep.errors import ConfigError
 
@@ -22,14 +23,13 @@ def update(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     changed = copy.deepcopy(config)
     for override in overrides:
         parsed = parse(override)
-        *path, name = parsed.key_or_group.split(".")
-        node: Any = changed
-        for part in path:
-            node = node.get(part) if isinstance(node, dict) else None
-        if parsed.is_delete() or not isinstance(node, dict) or "/" in parsed.key_or_group:
+        key = parsed.key_or_group
+        parent = key.rpartition(".")[0]
+        known = not parent or isinstance(dotted.get(changed, parent), dict)
+        if parsed.is_delete() or not known or "/" in key:
             raise ConfigError(
                 f"{override}: the configuration is frozen; only values can be changed, "
                 "as in data.test=other.txt"
             )
-        node[name] = parsed.value()
+        dotted.put(changed, key, parsed.value())
     return changed

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from truesweep.data.hub_columns import read_rows
-from truesweep.data.paths import nearest
+from truesweep.data.paths import nearest_first
 from truesweep.data.records import Columns, Located, to_samples
 from truesweep.data.samples import Kind, Labelled, Splits
 from truesweep.data.splitting import Parts, check_labels, complete, shares, split_off
@@ -102,7 +102,7 @@ class Hub(Columns):
             if not wanted <= set(names):
                 raise ConfigError(
                     f"data.{key}_split={name}: {self.name} has no such split. There are: "
-                    f"{', '.join(nearest(name, names))}."
+                    f"{', '.join(nearest_first(name, names))}."
                 )
             specs[key] = name
         return specs

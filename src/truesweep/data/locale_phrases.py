@@ -1,6 +1,5 @@
 """Dates, numbers and names as many languages write them, from the locale data of Babel (CLDR)."""
 
-import difflib
 from collections.abc import Callable
 from datetime import date, time, timedelta
 from functools import partial
@@ -9,7 +8,7 @@ from random import Random
 from babel import Locale, UnknownLocaleError, dates, lists, numbers, units
 from babel.localedata import locale_identifiers
 
-from truesweep.errors import ConfigError
+from truesweep.errors import ConfigError, nearest
 
 Phrase = Callable[[Locale], str | None]  # writes itself in a language; None: it has no word for it
 
@@ -34,7 +33,7 @@ def parse(language: str) -> Locale:
         return Locale.parse(language.replace("-", "_"))
     except (UnknownLocaleError, ValueError) as error:
         known = locale_identifiers()
-        close = difflib.get_close_matches(language, known) or ["de", "en", "fr"]
+        close = nearest(language, known, most=3) or ["de", "en", "fr"]
         raise ConfigError(
             f"Language {language!r} is none that Babel knows. Use a code such as "
             f"{', '.join(close)}."

@@ -1,11 +1,10 @@
 """Data files by path or glob; what to say when there is none."""
 
-import difflib
 import glob
 from collections.abc import Iterable
 from pathlib import Path
 
-from truesweep.errors import DataError
+from truesweep.errors import DataError, did_you_mean, nearest
 
 COMPRESSED = (".gz", ".zst")
 
@@ -57,10 +56,10 @@ def _find(pattern: str, key: str) -> list[Path]:
     return found or [Path(pattern).expanduser()]
 
 
-def nearest(name: str, names: Iterable[str]) -> list[str]:
+def nearest_first(name: str, names: Iterable[str]) -> list[str]:
     """`names`, those that look most like `name` first."""
     names = list(names)
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    close = nearest(name, names, most=3)
     return close + [other for other in names if other not in close]
 
 
@@ -68,7 +67,5 @@ def instead(path: Path) -> str:
     """The rest of the sentence about a missing file: what there is in its place."""
     if not path.parent.is_dir():
         return f", nor does the folder {path.parent}. Paths are relative to {Path.cwd()}."
-    close = difflib.get_close_matches(path.name, [other.name for other in path.parent.iterdir()])
-    if not close:
-        return f". Paths are relative to {Path.cwd()}."
-    return f". Did you mean {path.parent / close[0]}?"
+    hint = did_you_mean(path.name, [other.name for other in path.parent.iterdir()])
+    return hint or f". Paths are relative to {Path.cwd()}."

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from truesweep.data.paths import extension, nearest
+from truesweep.data.paths import extension, nearest_first
 from truesweep.data.readers import DataFile
 from truesweep.errors import DataError
 
@@ -83,8 +83,9 @@ def read_table(file: DataFile, columns: Sequence[str]) -> Iterator[Row]:
 
 def missing_column(where: str, column: str, present: Sequence[str]) -> DataError:
     """The error for a column that is not there; it names those that are, the nearest first."""
+    there = ", ".join(nearest_first(column, present))
     return DataError(
-        f"{where}: no column {column!r}. There are: {', '.join(nearest(column, present))}. Name it "
+        f"{where}: no column {column!r}. There are: {there}. Name it "
         "with data.text_column, data.label_column, data.source or data.target."
     )
 

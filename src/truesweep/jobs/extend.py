@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
 
+from truesweep import dotted
 from truesweep.config import check, check_across, freeze, redact_overrides
 from truesweep.config.overrides import parse
 from truesweep.config.update import update
@@ -97,8 +98,7 @@ def _what_is_left(run: RunDirectory, before: dict[str, Any], plan: Plan) -> list
 
 
 def _patience(config: dict[str, Any]) -> int | None:
-    node = (config["callbacks"] or {}).get("early_stopping") or {}
-    return cast(int | None, node.get("patience"))
+    return cast(int | None, dotted.get(config, "callbacks.early_stopping.patience"))
 
 
 def _more_patience(

@@ -12,6 +12,7 @@ from torch.compiler import config as compiler_config
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
+from truesweep import dotted
 from truesweep.config import instantiate, resolve
 from truesweep.config.types import signature
 from truesweep.data import Kind, Source
@@ -45,10 +46,7 @@ class Parts:
 
 def make(config: dict[str, Any], group: str, /, **supplied: Any) -> Any:
     """The object that a group describes; None where it is empty."""
-    node: Any = config
-    for part in group.split("."):
-        node = node[part]
-    return instantiate(node, group, config["allowed_packages"], **supplied)
+    return instantiate(dotted.get(config, group), group, config["allowed_packages"], **supplied)
 
 
 def task_class(config: dict[str, Any]) -> type[Task]:

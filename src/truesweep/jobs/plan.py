@@ -16,13 +16,12 @@ from truesweep.config import (
     fingerprint,
     redact_overrides,
 )
-from truesweep.config.names import nearest
 from truesweep.config.update import update
 from truesweep.data import Source
 from truesweep.data.left_out import describe_left_out, left_out
 from truesweep.data.module import DataModule
 from truesweep.data.prepare import Prepared
-from truesweep.errors import ConfigError
+from truesweep.errors import ConfigError, nearest
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.parts import (
     SUPPLIED,
@@ -196,7 +195,7 @@ def check_monitors(config: Mapping[str, Any], metrics: Sequence[str]) -> None:
         monitor = node.get("monitor") if node else None
         if isinstance(monitor, str) and monitor not in metrics:
             key = f"callbacks.{name}.monitor"
-            guess = nearest(monitor, metrics) or metrics[0]
+            guess = (*nearest(monitor, metrics), metrics[0])[0]
             raise ConfigError(
                 f"{key}={monitor} is no metric of a validation here. "
                 f"Set {key}={guess}; there are {', '.join(metrics)}."

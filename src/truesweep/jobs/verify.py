@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
+from truesweep import dotted
 from truesweep.config import freeze
 from truesweep.errors import UserError
 from truesweep.jobs.directory import RunDirectory
@@ -141,8 +142,7 @@ def _ways(config: dict[str, Any], steps: int) -> Iterator[Way]:
 def _changed(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     changed = copy.deepcopy(config)
     for key, value in changes.items():
-        group, name = key.split(".")
-        changed[group][name] = value
+        dotted.put(changed, key, value)
     return changed
 
 

@@ -2,11 +2,10 @@
 
 from collections.abc import Iterable
 from dataclasses import fields
-from difflib import get_close_matches
 
 from transformers import PreTrainedConfig
 
-from truesweep.errors import ConfigError
+from truesweep.errors import ConfigError, did_you_mean
 
 VOCABULARY = ("vocab_size", "decoder_vocab_size", "src_vocab_size", "tgt_vocab_size")
 TOKENS = (
@@ -34,6 +33,5 @@ def check_fields(config: type[PreTrainedConfig], names: Iterable[str]) -> None:
                 f"model.config.{name} follows from {_SET_ELSEWHERE[name]}. Remove it."
             )
         if name not in known:
-            close = get_close_matches(name, sorted(known), n=1, cutoff=0.6)
-            hint = f"; the nearest field is {close[0]}" if close else ""
+            hint = did_you_mean(name, sorted(known))
             raise ConfigError(f"model.config.{name}: {config.model_type} has no such field{hint}")

@@ -1,6 +1,6 @@
 """What a model is for: which transformers class each architecture has for a head."""
 
-from difflib import get_close_matches
+from functools import partial
 from typing import Any, Literal
 
 from transformers import (
@@ -16,7 +16,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
 )
 
-from truesweep.errors import ConfigError
+from truesweep.errors import ConfigError, did_you_mean, nearest
 
 Head = Literal["causal", "seq2seq", "classifier"]
 
@@ -47,10 +47,7 @@ def config_class(architecture: str) -> type[PreTrainedConfig]:
         ConfigError: transformers has no such architecture; names the nearest.
     """
     if architecture not in CONFIG_MAPPING:
-        close = get_close_matches(
-            architecture.lower(), list(CONFIG_MAPPING.keys()), n=3, cutoff=0.5
-        )
-        hint = f"; the nearest are {', '.join(close)}" if close else ""
+        hint = did_you_mean(architecture.lower(), CONFIG_MAPPING, partial(nearest, most=3))
         raise ConfigError(f"model.architecture: transformers has no '{architecture}'{hint}")
     found: type[PreTrainedConfig] = CONFIG_MAPPING[architecture]
     return found

@@ -10,13 +10,14 @@ from typing import Any
 from truesweep.analysis.outcomes import Outcome
 from truesweep.analysis.ranking import rank
 from truesweep.analysis.standings import Ranking, Standing
-from truesweep.report.filters import find_key, number, parse
+from truesweep.report.filters import find_key, parse
 from truesweep.report.locate import Found, find
 from truesweep.report.objective import Objective, choose, metrics
 from truesweep.report.outcomes import outcomes, unfinished
 from truesweep.report.run import POINTS, Run, read_run
 from truesweep.report.samples import paired
-from truesweep.report.varying import setting, short_names, varied_keys
+from truesweep.report.varying import setting, varied_keys
+from truesweep.text import number, short_names
 
 BUDGET = 120_000
 """Points of all loss curves together: what a browser draws without waiting."""
@@ -128,7 +129,11 @@ class Comparison:
             ConfigError: A condition cannot be read, or its key is unknown.
         """
         filters = [parse(text, self.known, self.short) for text in conditions]
-        kept = [run for run in self.runs if all(f.accepts(self.value(run, f.key)) for f in filters)]
+        kept = [
+            run
+            for run in self.runs
+            if all(condition.accepts(self.value(run, key)) for key, condition in filters)
+        ]
         return replace(self, runs=kept)
 
     def sorted(self, key: str) -> "Comparison":

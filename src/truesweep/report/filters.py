@@ -1,51 +1,17 @@
 """`model.depth=4`, `optimizer.lr<1e-3`, `state!=failed`: which runs are shown."""
 
-import operator
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping
 
-from truesweep.config.names import nearest, nearest_key
-from truesweep.errors import ConfigError
+from truesweep.config.names import nearest_key
+from truesweep.errors import ConfigError, did_you_mean
+from truesweep.text import Condition
 
-_PATTERN = re.compile(r"\s*([\w./-]+?)\s*(<=|>=|!=|==|=|<|>)\s*(.*?)\s*")
-_ORDER: dict[str, Callable[[float, float], bool]] = {
-    "<": operator.lt,
-    ">": operator.gt,
-    "<=": operator.le,
-    ">=": operator.ge,
-}
+_PATTERN = re.compile(r"\s*([\w./-]+?)\s*([<>=!].*)")
 
 
-@dataclass(frozen=True)
-class Filter:
-    """A condition on one value of a run.
-
-    Args:
-        key: Whose value.
-        sign: `=`, `!=`, `<`, `>`, `<=` or `>=`.
-        value: What it is compared to, as the user wrote it.
-    """
-
-    key: str
-    sign: str
-    value: str
-
-    def accepts(self, value: Any) -> bool:
-        """Whether a run with this value stays; numbers are compared as numbers."""
-        left, right = number(value), number(self.value)
-        if self.sign in _ORDER:
-            return left is not None and right is not None and _ORDER[self.sign](left, right)
-        same = left == right if left is not None and right is not None else self._reads(value)
-        return same if self.sign == "=" else not same
-
-    def _reads(self, value: Any) -> bool:
-        return written(value) == self.value
-
-
-def parse(text: str, known: Iterable[str], short: Mapping[str, str]) -> Filter:
-    """Read a condition.
+def parse(text: str, known: Iterable[str], short: Mapping[str, str]) -> tuple[str, Condition]:
+    """Read a condition, and whose value has to meet it.
 
     Args:
         text: Such as `model.depth=4`.
@@ -56,15 +22,13 @@ def parse(text: str, known: Iterable[str], short: Mapping[str, str]) -> Filter:
         ConfigError: It is none, its key is unknown, or `<` is given something else than a number.
     """
     match = _PATTERN.fullmatch(text)
-    if match is None:
+    condition = Condition.read(match[2]) if match is not None else None
+    if match is None or condition is None:
         raise ConfigError(
-            f"--filter {text!r}: expected KEY=VALUE, with = != < > <= or >=, "
-            "such as 'model.depth=4' or 'optimizer.lr<1e-3'"
+            f"--filter {text!r}: expected KEY=VALUE, with = or !=, or with < > <= or "
+            ">= and a number, such as 'model.depth=4' or 'optimizer.lr<1e-3'"
         )
-    key, sign, value = match.groups()
-    if sign in _ORDER and number(value) is None:
-        raise ConfigError(f"--filter {text!r}: {sign} compares numbers, and {value!r} is none")
-    return Filter(find_key(key, known, short, "--filter"), sign.replace("==", "="), value)
+    return find_key(match[1], known, short, "--filter"), condition
 
 
 def find_key(key: str, known: Iterable[str], short: Mapping[str, str], option: str) -> str:
@@ -82,27 +46,6 @@ def find_key(key: str, known: Iterable[str], short: Mapping[str, str], option: s
         return key if key in known else ends[0]
     if ends:
         raise ConfigError(f"{option} {key}: several keys end so: {', '.join(ends)}")
-    near = nearest_key(key, known) or nearest(key, known)
-    hint = f"did you mean {near}?" if near else f"there are {', '.join(known[:12])}, …"
-    raise ConfigError(f"{option} {key}: no run has such a key; {hint}")
-
-
-def number(value: Any) -> float | None:
-    """A value as a number, if it is one or reads as one."""
-    if isinstance(value, bool) or value is None:
-        return None
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        return None
-
-
-def written(value: Any) -> str:
-    """A value as it is written in a configuration."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return f"[{','.join(written(item) for item in value)}]"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    near = did_you_mean(key, known, nearest_key) or did_you_mean(key, known)
+    hint = near or f"; there are {', '.join(known[:12])}, …"
+    raise ConfigError(f"{option} {key}: no run has such a key{hint}")

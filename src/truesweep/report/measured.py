@@ -1,5 +1,8 @@
 """What a figure depends on besides the training: only where it is the same can runs be ranked."""
 
+from typing import cast
+
+from truesweep import dotted
 from truesweep.analysis.phrases import SPLITS
 from truesweep.report.run import Run
 
@@ -21,7 +24,7 @@ def measured_on(run: Run, figure: str) -> dict[str, str]:
     split, _, name = figure.partition("/")
     if split not in SPLITS:
         return {}
-    task = (run.config.get("task") or {}).get("_target_")
+    task = dotted.get(run.config, "task._target_")
     per_token = name in PER_TOKEN and f"{split}/perplexity" in run.results
     known = {
         "task": task,
@@ -33,13 +36,12 @@ def measured_on(run: Run, figure: str) -> dict[str, str]:
 
 def _fingerprint(run: Run, split: str) -> str | None:
     """Of the samples as they were loaded, before any tokenizer."""
-    fingerprints = (run.provenance.get("data") or {}).get("fingerprints") or {}
-    return fingerprints.get(split)
+    return cast("str | None", dotted.get(run.provenance, f"data.fingerprints.{split}"))
 
 
 def _tokenizer(run: Run) -> dict[str, str | None]:
     """Its settings, and what it learned from."""
-    node = run.config.get("tokenizer") or {}
+    node = dotted.get(run.config, "tokenizer", {})
     if not node:
         return {}
     learned = str(node.get("_target_")).rpartition(".")[2] not in UNTRAINED

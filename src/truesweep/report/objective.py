@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from truesweep import dotted
 from truesweep.analysis.outcomes import Direction
-from truesweep.config.names import nearest
-from truesweep.errors import ConfigError
+from truesweep.errors import ConfigError, did_you_mean
 from truesweep.report.run import Run
 
 Mode = Literal["min", "max"]
@@ -84,15 +84,15 @@ def _require(runs: Sequence[Run], name: str) -> None:
     known = metrics(runs)
     if name in known:
         return
-    hint = f"did you mean {nearest(name, known)}? " if nearest(name, known) else ""
+    hint = did_you_mean(name, known) or "."
     raise ConfigError(
-        f"--objective {name}: no run has such a figure; {hint}"
+        f"--objective {name}: no run has such a figure{hint} "
         f"There are {', '.join(known) or 'none yet'}"
     )
 
 
 def _monitor(run: Run) -> tuple[str, Mode]:
-    checkpoint = (run.config.get("callbacks") or {}).get("checkpoint") or {}
+    checkpoint = dotted.get(run.config, "callbacks.checkpoint", {})
     return checkpoint.get("monitor", "val/loss"), checkpoint.get("mode", "min")
 
 

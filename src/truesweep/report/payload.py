@@ -6,12 +6,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 import truesweep
-from truesweep.analysis.differences import ABSENT, flatten
+from truesweep import text
+from truesweep.analysis.differences import ABSENT
 from truesweep.analysis.importance import JOIN, importance
 from truesweep.analysis.ranges import spacing_of
+from truesweep.dotted import flatten
 from truesweep.report.comparison import Comparison
 from truesweep.report.excerpts import excerpts
-from truesweep.report.filters import written
 from truesweep.report.findings import TITLES, findings
 from truesweep.report.history import Curve
 from truesweep.report.run import Run
@@ -136,7 +137,7 @@ def label(comparison: Comparison, run: Run) -> str:
         return str(given)
     values = ((key, setting(run, key)) for key in comparison.keys)
     parts = [
-        f"{comparison.short[key]}={written(value)}" for key, value in values if value is not None
+        f"{comparison.short[key]}={text.value(value)}" for key, value in values if value is not None
     ]
     return " ".join(parts) or run.id
 

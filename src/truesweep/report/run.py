@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from truesweep.analysis.differences import flatten
+from truesweep import dotted
 from truesweep.config import scrub
 from truesweep.jobs.directory import RunDirectory
 from truesweep.report.history import History, read_history
@@ -52,7 +52,7 @@ class Run:
     @cached_property
     def flat(self) -> dict[str, Any]:
         """The configuration by dotted keys; a list is one value."""
-        return flatten(self.config)
+        return dotted.flatten(self.config)
 
     @cached_property
     def state(self) -> str:
@@ -92,7 +92,7 @@ class Run:
         if isinstance(devices, int):
             return devices * int(nodes)
         on_gpu = trainer.get("accelerator") != "cpu"
-        gpus = (self.provenance.get("hardware") or {}).get("gpus") or []
+        gpus = dotted.get(self.provenance, "hardware.gpus", [])
         return max(1, len(gpus) if on_gpu else 1) * int(nodes)
 
     @property

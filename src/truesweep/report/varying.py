@@ -1,6 +1,6 @@
 """In what runs differ, and the short names for it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,18 +63,3 @@ def setting(run: Run, key: str) -> Any:
     """
     value = run.varies[key] if key in run.varies else run.flat.get(key)
     return value.rsplit(".", 1)[-1] if key.endswith("_target_") and value else value
-
-
-def short_names(keys: Iterable[str]) -> dict[str, str]:
-    """For each key the shortest end of it that no other key has: `lr` for `optimizer.lr`."""
-    keys = list(keys)
-    parts = {key: key.removesuffix("._target_").split(".") for key in keys}
-
-    def short(key: str) -> str:
-        for length in range(1, len(parts[key])):
-            end = parts[key][-length:]
-            if sum(other[-length:] == end for other in parts.values()) == 1:
-                return ".".join(end)
-        return ".".join(parts[key])
-
-    return {key: short(key) for key in keys}

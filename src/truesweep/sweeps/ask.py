@@ -8,16 +8,17 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from truesweep.config import redact_overrides
-from truesweep.config.axes import Axis, flat, read_axes
+from truesweep.config.axes import Axis, read_axes
 from truesweep.config.multirun import Multirun, PointComposer, compose_multirun
 from truesweep.config.overrides import parse
 from truesweep.config.points import Space, exclusions, pairings
 from truesweep.config.roots import search_roots
 from truesweep.config.schema import check_settings
+from truesweep.dotted import flatten
 from truesweep.errors import ConfigError
 from truesweep.jobs.plan import NAME_LENGTH, default_name, one_limit
-from truesweep.sweeps.labels import short_names
 from truesweep.sweeps.settings import Sweep
+from truesweep.text import unique_end
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def ask(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Asked:
             pairings(settings.zip, given),
             exclusions(settings.exclude, given),
             settings.seed,
-            replaced=frozenset(typed & dict(flat(settings.space)).keys()),
+            replaced=frozenset(typed & flatten(settings.space).keys()),
         ),
         fixed=[*one_limit([*fixed, *names]), *fixed],
         overrides=redact_overrides(overrides),
@@ -102,13 +103,13 @@ def _name(multirun: Multirun, settings: Sweep, axes: Sequence[Axis], fixed: Sequ
     if name is not None:
         return _checked_name(str(name))
     common = [o for o in fixed if o.split("=")[0].split(".")[0] not in ("sweeps", "name")]
-    of_space = dict(flat(settings.space)).keys()
+    of_space = flatten(settings.space).keys()
     common = [o for o in common if o.split("=")[0] not in of_space]
     named = multirun.choices.get("sweeps") or ""
     parts = [default_name(multirun.choices, redact_overrides(common))]
     parts += [named] if named != parts[0] else []
-    names = short_names([axis.name for axis in axes])
-    parts += [name for key, name in names.items() if key not in of_space]
+    keys = [axis.name for axis in axes]
+    parts += [unique_end(key, keys) for key in keys if key not in of_space]
     text = re.sub(r"[^\w.=+-]+", "-", "_".join(filter(None, parts)))
     if len(text) <= NAME_LENGTH:
         return text

@@ -13,8 +13,8 @@ from truesweep.errors import ConfigError
 from truesweep.jobs.directory import RunDirectory
 from truesweep.record.files import dump_json, write_atomic
 from truesweep.sweeps.job import UNREADABLE, Job
-from truesweep.sweeps.labels import short_names
 from truesweep.sweeps.settings import Sweep
+from truesweep.text import short_names
 
 ROOT = Path("outputs/sweeps")
 """Where sweeps lie, relative to where a command is typed."""

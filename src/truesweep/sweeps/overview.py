@@ -10,9 +10,9 @@ from rich.text import Text
 from truesweep.config.points import Space
 from truesweep.sweeps.ask import Asked
 from truesweep.sweeps.directory import SweepDirectory
-from truesweep.sweeps.labels import label, short_names
 from truesweep.sweeps.planned import PlannedJob
 from truesweep.sweeps.planning import SweepPlan
+from truesweep.text import label, short_names
 
 LISTED = 40
 """Jobs that are listed by a dry run."""

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from truesweep.config.names import nearest
-from truesweep.errors import ConfigError
+from truesweep.errors import ConfigError, nearest
 from truesweep.sweeps.directory import SweepDirectory, job_id
 from truesweep.sweeps.job import Job
 from truesweep.sweeps.settings import Sweep
@@ -108,7 +107,7 @@ def _check_objective(name: str, job: PlannedJob, pruned: bool) -> None:
         )
     raise ConfigError(
         f"sweeps.objective={name}: {job.label or 'the job'} will not report it; "
-        f"set sweeps.objective={nearest(name, known) or known[0]}; there are {', '.join(known)}"
+        f"set sweeps.objective={(*nearest(name, known), known[0])[0]}; there are {', '.join(known)}"
     )
 
 

@@ -17,10 +17,10 @@ from truesweep.jobs.trainer import TrainerSettings
 from truesweep.sweeps.ask import Asked
 from truesweep.sweeps.directory import SweepDirectory, job_id
 from truesweep.sweeps.job import Job
-from truesweep.sweeps.labels import label, labels
 from truesweep.sweeps.planned import PlannedJob
 from truesweep.sweeps.points import choose_points, choose_seeds
 from truesweep.sweeps.problems import Problems, some
+from truesweep.text import label, labels
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from truesweep.errors import ConfigError, UserError
-from truesweep.sweeps.labels import label
+from truesweep.text import label
 
 NAMED = 3
 """How many jobs a problem names."""

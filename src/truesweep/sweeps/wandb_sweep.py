@@ -17,7 +17,7 @@ from truesweep.errors import ConfigError
 from truesweep.record.wandb import PROJECT
 from truesweep.sweeps.ask import Asked
 from truesweep.sweeps.directory import swept
-from truesweep.sweeps.labels import label
+from truesweep.text import label
 
 METHODS = {"grid": "grid", "random": "random", "search": "bayes"}
 
