@@ -17,7 +17,7 @@ import pytorch_lightning as pl
 import torch
 
 from benchmarks.sweep_kills import FIXED, figures
-from truesweep.config.update import update
+from truesweep.config.frozen import update
 from truesweep.jobs.plan import checked
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.driver import drive

@@ -24,7 +24,7 @@ from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 
-from truesweep.config.update import update
+from truesweep.config.frozen import update
 from truesweep.jobs.launch import launch
 from truesweep.jobs.plan import checked
 from truesweep.sweeps.directory import SweepDirectory

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from truesweep.config.axes import Axis, read_axes
 from truesweep.config.overrides import as_text, parse
 from truesweep.config.roots import search_roots
+from truesweep.config.space import Axis, read_axes
 from truesweep.errors import ConfigError
 
 

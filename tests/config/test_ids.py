@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from truesweep.config import check, fingerprint
-from truesweep.config.multirun import PointComposer
-from truesweep.config.points import Point
+from truesweep.config.compose import PointComposer
+from truesweep.config.space import Point
 from truesweep.jobs.parts import SUPPLIED
 from truesweep.jobs.plan import checked
 from truesweep.sweeps.ask import ask

@@ -4,11 +4,10 @@ from pathlib import Path
 import pytest
 
 from truesweep.config import compose
-from truesweep.config.axes import read_axes
-from truesweep.config.multirun import PointComposer, compose_multirun
+from truesweep.config.compose import PointComposer, compose_multirun
 from truesweep.config.overrides import split_hydras
-from truesweep.config.points import Space
 from truesweep.config.roots import search_roots
+from truesweep.config.space import Space, read_axes
 from truesweep.errors import ConfigError
 
 AddFiles = Callable[[Path, dict[str, str]], Path]

@@ -3,8 +3,7 @@ from typing import Any
 
 import pytest
 
-from truesweep.config.axes import Axis
-from truesweep.config.points import Space
+from truesweep.config.space import Axis, Space
 from truesweep.errors import ConfigError
 
 LR = Axis("optimizer.lr", values=(1e-3, 3e-3, 1e-2))

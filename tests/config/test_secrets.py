@@ -14,7 +14,7 @@ from truesweep.config import (
     reveal,
     scrub,
 )
-from truesweep.config.secret_names import is_secret
+from truesweep.config.secrets import is_secret
 from truesweep.errors import ConfigError
 
 CANARY = "sk-canary-0123456789"

@@ -5,8 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from truesweep.config.axes import Axis
-from truesweep.config.points import Point, Space
+from truesweep.config.space import Axis, Point, Space
 from truesweep.record.files import write_json
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.job import Job

@@ -10,7 +10,7 @@ import optuna
 import pytest
 
 from tests.sweeps.search_driver import DEPTH, LR, MODEL, complete, drive, loss, search
-from truesweep.config.axes import Axis
+from truesweep.config.space import Axis
 from truesweep.errors import ConfigError
 from truesweep.record.study import open_storage
 from truesweep.sweeps import sharing, study

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.commands.conftest import SMALL, write_data
-from truesweep.config.update import update
+from truesweep.config.frozen import update
 from truesweep.jobs.plan import checked
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.driver import drive

@@ -9,7 +9,7 @@ from pytorch_lightning import Trainer
 from truesweep.commands.resume import work_in
 from truesweep.commands.show import console, show_figures, warn
 from truesweep.config import check, compose, redact_overrides
-from truesweep.config.update import update
+from truesweep.config.frozen import update
 from truesweep.data import Source
 from truesweep.data.left_out import left_out
 from truesweep.data.module import DataModule

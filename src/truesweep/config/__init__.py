@@ -1,14 +1,13 @@
 """The configuration of a job: composed from files and overrides, checked, frozen, built."""
 
-from truesweep.config.build import instantiate, resolve
 from truesweep.config.checks import check_across, contradictions
 from truesweep.config.compose import Composed, compose
-from truesweep.config.freeze import fingerprint, freeze, thaw
+from truesweep.config.frozen import fingerprint, freeze, thaw
 from truesweep.config.overrides import normalize
-from truesweep.config.redact import redact_argv, redact_overrides, scrub
 from truesweep.config.roots import shipped
 from truesweep.config.schema import check
-from truesweep.config.secrets import reveal
+from truesweep.config.secrets import redact_argv, redact_overrides, reveal, scrub
+from truesweep.config.targets import instantiate, resolve
 from truesweep.errors import ConfigError
 
 __all__ = [

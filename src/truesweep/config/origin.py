@@ -8,8 +8,8 @@ from pathlib import Path
 import yaml
 
 from truesweep.config.overrides import parse
-from truesweep.config.redact import redact_override
 from truesweep.config.roots import shown
+from truesweep.config.secrets import redact_override
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType, Quote, QuotedString
 from hydra.errors import HydraException
 
-from truesweep.config.redact import redact_override
 from truesweep.config.roots import is_group, search_roots
+from truesweep.config.secrets import redact_override
 from truesweep.errors import ConfigError
 
 

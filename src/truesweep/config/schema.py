@@ -9,14 +9,13 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Lt
 
+from truesweep.config.messages import hint
 from truesweep.config.origin import Origins
 from truesweep.config.secrets import is_reference
-from truesweep.config.targets import resolve
+from truesweep.config.targets import TARGET, holds_node, resolve
 from truesweep.config.types import REQUIRED, Parameter, Schema, is_default, plain_default, schema_of
-from truesweep.config.unknown import hint
 from truesweep.errors import ConfigError
 
-TARGET = "_target_"
 GROUPS = (
     "data",
     "tokenizer",
@@ -216,10 +215,3 @@ def _stands(schema: Schema, name: str, value: Any) -> bool:
     if parameter is None:
         return False
     return holds_node(value) or is_reference(value) or is_default(parameter, value)
-
-
-def holds_node(value: Any) -> bool:
-    """Whether a value is, or contains, a node with a `_target_`."""
-    if isinstance(value, Mapping):
-        return TARGET in value or any(holds_node(item) for item in value.values())
-    return isinstance(value, list) and any(holds_node(item) for item in value)

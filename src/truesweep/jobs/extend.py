@@ -6,8 +6,8 @@ from typing import Any, cast
 
 from truesweep import dotted
 from truesweep.config import check, check_across, freeze, redact_overrides
+from truesweep.config.frozen import update
 from truesweep.config.overrides import parse
-from truesweep.config.update import update
 from truesweep.errors import ConfigError
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.parts import SUPPLIED, make

@@ -16,7 +16,7 @@ from truesweep.config import (
     fingerprint,
     redact_overrides,
 )
-from truesweep.config.update import update
+from truesweep.config.frozen import update
 from truesweep.data import Source
 from truesweep.data.left_out import describe_left_out, left_out
 from truesweep.data.module import DataModule

@@ -8,12 +8,11 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from truesweep.config import redact_overrides
-from truesweep.config.axes import Axis, read_axes
-from truesweep.config.multirun import Multirun, PointComposer, compose_multirun
+from truesweep.config.compose import Multirun, PointComposer, compose_multirun
 from truesweep.config.overrides import parse
-from truesweep.config.points import Space, exclusions, pairings
 from truesweep.config.roots import search_roots
 from truesweep.config.schema import check_settings
+from truesweep.config.space import Axis, Space, exclusions, pairings, read_axes
 from truesweep.dotted import flatten
 from truesweep.errors import ConfigError
 from truesweep.jobs.plan import NAME_LENGTH, default_name, one_limit

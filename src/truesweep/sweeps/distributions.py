@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from truesweep.compat import contains
-from truesweep.config.axes import Axis
 from truesweep.config.overrides import as_text
-from truesweep.config.points import Point, Space
+from truesweep.config.space import Axis, Point, Space
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

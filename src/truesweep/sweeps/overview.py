@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from truesweep.config.points import Space
+from truesweep.config.space import Space
 from truesweep.sweeps.ask import Asked
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.planned import PlannedJob

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from truesweep.config import check, check_across
-from truesweep.config.compose import Composed
-from truesweep.config.multirun import PointComposer
-from truesweep.config.points import Point
+from truesweep.config.compose import Composed, PointComposer
+from truesweep.config.space import Point
 from truesweep.jobs.parts import SUPPLIED, make
 from truesweep.jobs.plan import Planner, data_key
 from truesweep.jobs.trainer import TrainerSettings

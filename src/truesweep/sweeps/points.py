@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from truesweep.config.points import Point, Space
+from truesweep.config.space import Point, Space
 from truesweep.errors import ConfigError
 from truesweep.sweeps.ask import Asked
 

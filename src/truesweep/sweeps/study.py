@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
 
-from truesweep.config.points import Point, Space
+from truesweep.config.space import Point, Space
 from truesweep.errors import ConfigError, UserError
 from truesweep.record.files import write_json
 from truesweep.sweeps.directory import SweepDirectory

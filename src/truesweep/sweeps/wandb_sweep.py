@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from truesweep.config import redact_overrides
-from truesweep.config.axes import Axis
 from truesweep.config.overrides import as_text, parse
+from truesweep.config.space import Axis
 from truesweep.errors import ConfigError
 from truesweep.record.wandb import PROJECT
 from truesweep.sweeps.ask import Asked

@@ -1,13 +1,16 @@
-"""A checked configuration as text, as a fingerprint, and back."""
+"""A frozen configuration: as text, as a fingerprint, read back, changed in some values."""
 
+import copy
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from truesweep import dotted
+from truesweep.config.overrides import parse, refuse_sweeps
 from truesweep.errors import ConfigError
 
 
@@ -65,3 +68,29 @@ def thaw(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise ConfigError(f"{path}: expected a configuration, found {type(config).__name__}")
     return config
+
+
+def update(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """A copy of a configuration with some values set; groups cannot be chosen anew.
+
+    Args:
+        config: A frozen configuration.
+        overrides: `key=value` with dotted keys.
+
+    Raises:
+        ConfigError: An override is no assignment to a dotted key.
+    """
+    refuse_sweeps(overrides)
+    changed = copy.deepcopy(config)
+    for override in overrides:
+        parsed = parse(override)
+        key = parsed.key_or_group
+        parent = key.rpartition(".")[0]
+        known = not parent or isinstance(dotted.get(changed, parent), dict)
+        if parsed.is_delete() or not known or "/" in key:
+            raise ConfigError(
+                f"{override}: the configuration is frozen; only values can be changed, "
+                "as in data.test=other.txt"
+            )
+        dotted.put(changed, key, parsed.value())
+    return changed

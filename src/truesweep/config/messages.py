@@ -1,0 +1,209 @@
+"""What is said of a wrong configuration: which key was meant, where it belongs, what to do."""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from difflib import SequenceMatcher
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf.errors import OmegaConfBaseException
+
+from truesweep.config.origin import Origins
+from truesweep.config.roots import shown
+from truesweep.config.secrets import redact_override
+from truesweep.config.targets import resolve
+from truesweep.config.types import signature
+from truesweep.errors import ConfigError, UserError, did_you_mean
+
+SYNONYMS = {
+    "batch": "batch_size",
+    "context_length": "context",
+    "block_size": "max_length",
+    "seq_len": "max_length",
+    "sequence_length": "max_length",
+    "learning_rate": "lr",
+    "n_layer": "depth",
+    "n_layers": "depth",
+    "num_layers": "depth",
+    "num_hidden_layers": "depth",
+    "layers": "depth",
+    "d_model": "width",
+    "n_embd": "width",
+    "dim": "width",
+    "hidden_size": "width",
+    "n_head": "heads",
+    "n_heads": "heads",
+    "num_heads": "heads",
+    "num_attention_heads": "heads",
+    "epochs": "max_epochs",
+    "num_train_epochs": "max_epochs",
+    "steps": "max_steps",
+    "gpus": "devices",
+    "num_gpus": "devices",
+    "nodes": "num_nodes",
+    "warmup_steps": "warmup",
+    "clip_grad_norm": "gradient_clip_val",
+    "max_grad_norm": "gradient_clip_val",
+    "grad_clip": "gradient_clip_val",
+    "random_seed": "seed",
+}
+"""Names of other programs, and what they are called here (where a target has such a key)."""
+
+_ALIKE = 0.65
+
+
+def nearest_key(key: str, known: Iterable[str]) -> list[str]:
+    """The dotted key, anywhere in the tree, that an unknown dotted key most likely meant, if any.
+
+    The last part decides and the parents only break ties, so that a long shared prefix makes
+    nothing alike: `modle.depth` and `depth` lead to `model.depth`, `optimizer.foo` to nothing.
+    """
+    parent, _, leaf = key.rpartition(".")
+
+    def likeness(candidate: str) -> tuple[float, float]:
+        other_parent, _, other_leaf = candidate.rpartition(".")
+        return _leaf_ratio(leaf, other_leaf), _ratio(parent, other_parent)
+
+    # A whole group is no substitute for a key.
+    candidates = (other for other in known if "." in other or not parent)
+    scores = {candidate: likeness(candidate) for candidate in candidates}
+    alike = [candidate for candidate, score in scores.items() if score[0] >= _ALIKE]
+    alike.sort(key=lambda candidate: -3 * scores[candidate][0] - scores[candidate][1])
+    return alike[:1]
+
+
+def _leaf_ratio(leaf: str, other: str) -> float:
+    # A synonym is nearly as good as the name itself.
+    return 0.99 if SYNONYMS.get(leaf) == other else _ratio(leaf, other)
+
+
+def _ratio(left: str, right: str) -> float:
+    return SequenceMatcher(None, left, right).ratio()
+
+
+def hint(
+    key: str,
+    known: Collection[str],
+    roots: Sequence[Path] = (),
+    allowed_packages: Collection[str] = (),
+) -> str:
+    """Describe an unknown dotted key.
+
+    Args:
+        key: The key.
+        known: All dotted keys that exist.
+        roots: The folders in which groups are looked up.
+        allowed_packages: As in `targets.resolve`.
+    """
+    group = key.partition(".")[0]
+    options = owners(key, roots, allowed_packages)
+    if options:
+        return f"no such key here; it belongs to {' or '.join(f'{group}={o}' for o in options)}"
+    guess = did_you_mean(key, known, nearest_key)
+    if guess:
+        return f"no such key{guess}"
+    parent = key.rpartition(".")[0]
+    siblings = [leaf for stem, _, leaf in (k.rpartition(".") for k in known) if stem == parent]
+    return f"no such key; {parent or 'the root'} has {', '.join(siblings) or 'no keys'}"
+
+
+def owners(key: str, roots: Sequence[Path], allowed_packages: Collection[str] = ()) -> list[str]:
+    """The options whose targets have a dotted key, such as `files` for `data.train`."""
+    group, _, name = key.partition(".")
+    return sorted(
+        {
+            option
+            for option, target in _targets(group, roots)
+            if _has_key(target, name, allowed_packages)
+        }
+    )
+
+
+def _targets(group: str, roots: Sequence[Path]) -> Iterator[tuple[str, Any]]:
+    for root in roots:
+        for path in (root / group).glob("*.yaml"):
+            try:
+                node = yaml.safe_load(path.read_text(encoding="utf-8"))
+            except (yaml.YAMLError, OSError, UnicodeDecodeError):
+                continue  # Not chosen, so whatever is wrong with it does not matter now.
+            if isinstance(node, dict):
+                # Files of the global package hold the group's node under its name.
+                node = node.get(group, node)
+                yield path.stem, node.get("_target_") if isinstance(node, dict) else None
+
+
+def _has_key(target: Any, name: str, allowed_packages: Collection[str]) -> bool:
+    try:
+        return name in signature(resolve(target, allowed_packages)).parameters
+    except ConfigError:
+        return False
+
+
+# How lines begin that would not help here.
+_NOISE = (
+    *("See http", "To append to your", "Or add", "Config search path"),
+    *("full_key:", "object_type=", "reference_type=", "\t"),
+)
+
+
+@contextmanager
+def as_config_errors(overrides: Sequence[str], origins: Origins | None = None) -> Iterator[None]:
+    """Turn what composing or resolving raises into a `ConfigError` without secrets."""
+    try:
+        yield
+    except UserError:
+        raise
+    except (
+        HydraException,
+        OmegaConfBaseException,
+        yaml.YAMLError,
+        ValueError,
+        TypeError,
+        OSError,
+    ) as error:
+        message = explain(error, origins)
+        for override in overrides:
+            message = message.replace(override, redact_override(override))
+        raise ConfigError(message) from None
+
+
+def explain(error: BaseException, origins: Origins | None = None) -> str:
+    """What is wrong, where, and what to do about it, on one line."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        return _explain_missing(error.missing_cfg_file, error.options or ())
+    if isinstance(error, OmegaConfBaseException):
+        return _explain_omegaconf(error, origins)
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"{shown(Path(mark.name))}:{mark.line + 1}: not valid YAML: {error.problem}"
+    cause = error.__cause__ or error.__context__
+    if isinstance(cause, OmegaConfBaseException | yaml.YAMLError) and not str(error).strip():
+        return explain(cause, origins)
+    return _plain(str(error))
+
+
+def _explain_missing(config: str, options: Sequence[str]) -> str:
+    group, _, option = config.rpartition("/")
+    hint = did_you_mean(option, options) or "."
+    own = f" Those of your own are found by --config-dir DIR, for DIR/{group}/{option}.yaml."
+    return f"{group}={option}: no such option{hint} Options: {', '.join(options) or 'none'}.{own}"
+
+
+def _explain_omegaconf(error: OmegaConfBaseException, origins: Origins | None) -> str:
+    key = error.full_key or ""
+    where = origins(key) if origins and key else None
+    text = _plain(error.msg or str(error))
+    return (f"{key}: " if key else "") + text + (f" ({where})" if where else "")
+
+
+def _plain(message: str) -> str:
+    """The message's own lines, without what only Hydra's or OmegaConf's own users can act on."""
+    kept = [line for line in message.splitlines() if not line.lstrip(" ").startswith(_NOISE)]
+    text = " ".join(line.strip() for line in kept if line.strip())
+    if text.startswith(("Multiple values for", "force-add of config groups")):
+        text += " Write GROUP=OPTION without a leading +."
+    if text.startswith("Could not override") and text.endswith("."):
+        text += " There is no such group."
+    return text or "the configuration cannot be composed"
