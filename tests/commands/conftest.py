@@ -109,7 +109,8 @@ def start(asked: list[str], cwd: Path) -> subprocess.Popen[bytes]:
 
 def wait_for_rows(folder: Path, rows: int) -> Path:
     """The directory of the run in a folder, once it has written some rows of metrics."""
-    for _ in range(6000):
+    deadline = time.monotonic() + 300  # a busy machine takes a minute to import
+    while time.monotonic() < deadline:
         for path in folder.glob("*/metrics.jsonl"):
             if path.read_bytes().count(b"\n") >= rows:
                 return path.parent

@@ -12,27 +12,24 @@ import psutil
 import pytest
 
 from truesweep.callbacks import Stopped, stoppable
-from truesweep.jobs.agent import Agent
+from truesweep.jobs.agent import Agent, _abandon
 from truesweep.jobs.nodes import Node
 
 ALONE = Node()
 
 
-def rank(folder: Path, seconds: float, busy: bool = False) -> int:
+def rank(folder: Path, seconds: float) -> int:
     """A rank that takes some seconds to save after a signal.
 
     Args:
         folder: Where it says that it is ready.
         seconds: How long it takes.
-        busy: Whether it heeds no other signal meanwhile, as in a training.
     """
-    with stoppable():
+    with stoppable(last=True):
         try:
             (folder / os.environ["RANK"]).touch()
             time.sleep(60)
         except Stopped as stopped:
-            if busy:
-                signal.signal(stopped.signum, signal.SIG_IGN)
             time.sleep(seconds)
             return stopped.signum
     return 0
@@ -63,7 +60,7 @@ def test_ranks_are_told_once_and_waited_for(tmp_path: Path) -> None:
 
 
 def test_a_signal_to_every_process_of_a_job_is_no_failure(tmp_path: Path) -> None:
-    agent = Agent(rank, (tmp_path, 1.0, True), ranks=2, node=ALONE, run_id="all")
+    agent = Agent(rank, (tmp_path, 1.0), ranks=2, node=ALONE, run_id="all")
 
     def signal_all() -> None:
         children = psutil.Process().children(recursive=True)
@@ -78,14 +75,26 @@ def test_a_signal_to_every_process_of_a_job_is_no_failure(tmp_path: Path) -> Non
     assert result.return_values == {0: signal.SIGUSR1, 1: signal.SIGUSR1}
 
 
-def test_a_node_that_waits_for_another_can_be_stopped(tmp_path: Path) -> None:
+def test_a_node_that_waits_for_another_can_be_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
     node = Node(rank=0, count=2, address="localhost", port=port)
+    ended = []
+
+    def abandon() -> None:
+        for signum in (signal.SIGTERM, signal.SIGUSR1):  # by the cluster and by a parent process
+            signal.raise_signal(signum)
+        _abandon()
+        ended.append(True)
+
+    monkeypatch.setattr("truesweep.jobs.agent._abandon", abandon)
     agent = Agent(rank, (tmp_path, 0.0), ranks=1, node=node, run_id="other")
     began = time.monotonic()
     meanwhile(lambda: time.monotonic() > began + 1.0, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Stopped):
         agent.run()
+    assert ended
     assert time.monotonic() - began < 20

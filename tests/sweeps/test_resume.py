@@ -13,15 +13,17 @@ import pytest
 from tests.sweeps.test_pool import _clean_path as _clean_path  # a fixture
 from tests.sweeps.test_pool import results, starts
 from tests.sweeps.tiny import drive_here, make_sweep, start_driver, until
+from truesweep.callbacks.preemption import SAME_PRESS_SECONDS
 from truesweep.commands.resume import resume
 from truesweep.commands.status import status
 from truesweep.errors import ConfigError
 from truesweep.sweeps.job import Job
+from truesweep.sweeps.pool import SECONDS_TO_STOP
 
 pytestmark = pytest.mark.slow
 
-SLOW = {"callbacks.mishap.slow": 0.1, "callbacks.checkpoint.every_n_steps": 2}
-POINTS = [{**SLOW, "seed": seed} for seed in range(3)]
+WAITS = {"callbacks.mishap.how": "wait", "callbacks.checkpoint.every_n_steps": 2}
+POINTS = [{**WAITS, "seed": seed} for seed in range(3)]
 
 
 def completed_once(folder: Path, jobs: list[Job], twice: set[str]) -> None:
@@ -52,6 +54,7 @@ def running(jobs: list[Job], count: int) -> bool:
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_stopped_sweep_goes_on_where_it_was(workplace: Path, signum: int) -> None:
     sweep, jobs = make_sweep(workplace, POINTS)
+    (workplace / "wait").touch()  # in the third step, so that none of them ends before the signal
     driver = start_driver(sweep)
     until(lambda: running(jobs, 2))
     assert driver.pid is not None
@@ -63,6 +66,7 @@ def test_a_stopped_sweep_goes_on_where_it_was(workplace: Path, signum: int) -> N
     until(lambda: not trainers(workplace), 30)  # by themselves, if the driver is gone
     assert Counter(job.state for job in jobs) == {"preempted": 2, "queued": 1}
     stopped = {job.id for job in jobs if job.state == "preempted"}
+    (workplace / "wait").unlink()
     assert drive_here(sweep) == 0
     completed_once(workplace, jobs, twice=stopped)
     assert all(starts(workplace)[name][1]["step"] > 0 for name in stopped)
@@ -86,16 +90,18 @@ def test_a_second_interrupt_kills(workplace: Path) -> None:
     points: list[dict[str, Any]] = [{"callbacks.mishap.how": "hang"}]
     sweep, jobs = make_sweep(workplace, points)
     driver = start_driver(sweep)
-    until(lambda: (workplace / "starts.jsonl").exists())
+    until(lambda: (workplace / "hangs").exists())
     assert driver.pid is not None
-    time.sleep(1)
     os.kill(driver.pid, signal.SIGINT)
-    time.sleep(1)
+    time.sleep(0.2)
+    os.kill(driver.pid, signal.SIGINT)  # the same press: from the terminal, and handed on
+    time.sleep(SAME_PRESS_SECONDS + 1)
+    assert driver.exitcode is None
     began = time.monotonic()
     os.kill(driver.pid, signal.SIGINT)
-    driver.join(30)
+    driver.join(60)
     assert driver.exitcode == 130
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < SECONDS_TO_STOP - 10
     assert not trainers(workplace)
     assert jobs[0].state == "interrupted"
 

@@ -37,7 +37,7 @@ PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT", "SLURM_PROCID")
 class Mishap(pl.Callback):
     def __init__(
         self,
-        how: Literal["none", "fail", "memory", "kill", "hang"] = "none",
+        how: Literal["none", "fail", "memory", "kill", "hang", "wait"] = "none",
         at: int = 3,
         slow: float = 0.0,
         once: bool = False,
@@ -74,6 +74,11 @@ class Mishap(pl.Callback):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         if self.how == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.how == "wait":  # until it is told to stop, or may go on
+            while Path("wait").exists() and not module.stop_requested:
+                time.sleep(0.01)
+            return
+        Path("hangs").touch()
         time.sleep(1000)
 '''
 FIXED = ["+callbacks.mishap._target_=mishaps.Mishap", "allowed_packages=[mishaps]"]

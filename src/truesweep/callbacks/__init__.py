@@ -6,7 +6,7 @@ from truesweep.callbacks.display import ProgressDisplay
 from truesweep.callbacks.early_stopping import EarlyStopping
 from truesweep.callbacks.heartbeat import Heartbeat
 from truesweep.callbacks.length import LeaveAfter, StopAfter
-from truesweep.callbacks.preemption import SIGNALS, Preemption, Stopped, stoppable
+from truesweep.callbacks.preemption import SIGNALS, Preemption, Stopped, Told, stoppable, told
 from truesweep.callbacks.pruning import Pruned, Pruning
 from truesweep.callbacks.validation import Validation
 
@@ -24,6 +24,8 @@ __all__ = [
     "SaveFirst",
     "StopAfter",
     "Stopped",
+    "Told",
     "Validation",
     "stoppable",
+    "told",
 ]

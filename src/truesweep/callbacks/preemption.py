@@ -35,17 +35,63 @@ class Stopped(BaseException):
         return 130 if self.signum == signal.SIGINT else 143
 
 
+class Told:
+    """What signals have told a process: the first one counts, and a second press of Ctrl-C.
+
+    Clusters signal every process of a job, and those that watch others hand the signal on: one
+    request arrives two or three times, and must not strike where the first is being obeyed.
+    """
+
+    def __init__(self) -> None:
+        self.signum = 0
+        self._pressed_at = math.inf
+
+    def hear(self, signum: int) -> bool:
+        """Take note of a signal; whether it says anything new."""
+        now = time.monotonic()
+        pressed_again = signum == signal.SIGINT and now - self._pressed_at > SAME_PRESS_SECONDS
+        if signum == signal.SIGINT:
+            self._pressed_at = now
+        new = not self.signum or pressed_again
+        self.signum = self.signum or signum
+        return new
+
+
+_told: Told | None = None
+"""In a process that is `stoppable`: what it was told."""
+
+
+def told() -> Told:
+    """What this process was told since it has been `stoppable`; nothing, where it is not."""
+    return _told or Told()
+
+
 @contextmanager
-def stoppable() -> Iterator[None]:
-    """Let a signal raise `Stopped` wherever the program is."""
-    previous = {signum: signal.getsignal(signum) for signum in SIGNALS}
+def stoppable(last: bool = False) -> Iterator[None]:
+    """Let a signal raise `Stopped` wherever the program is.
+
+    While that is being obeyed, signals that say nothing new, see `Told`, are no interruption.
+
+    Args:
+        last: Whether this process then ends; it ignores signals on its way out.
+    """
+    global _told
+    outer, previous = _told, {signum: signal.getsignal(signum) for signum in SIGNALS}
+    _told = told()
     _stop_at_once()
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # ranks are started with them blocked
         yield
     finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)
+        try:
+            for signum, handler in previous.items():
+                signal.signal(signum, _ignore if last else handler)
+        finally:
+            _told = outer
+
+
+def _ignore(signum: int, frame: FrameType | None) -> None:
+    """Unlike SIG_IGN, this is not inherited by other programs."""
 
 
 def _stop_at_once() -> None:
@@ -54,7 +100,8 @@ def _stop_at_once() -> None:
 
 
 def _raise_stopped(signum: int, frame: FrameType | None) -> None:
-    raise Stopped(signum)
+    if told().hear(signum):
+        raise Stopped(signum)
 
 
 class Preemption(pl.Callback):
@@ -74,11 +121,13 @@ class Preemption(pl.Callback):
         self.checkpoint = checkpoint
         self.validation = validation
         self._module: Any = None
-        self._interrupted_at = -math.inf
+        self._told = Told()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put signals off until the end of a step; also takes them over from Lightning."""
-        self._module = pl_module
+        self._module, self._told = pl_module, told()
+        if self._told.signum:  # and what that raised was lost in code that catches everything
+            self._module.stop_requested = self._told.signum
         for signum in SIGNALS:
             signal.signal(signum, self._request)
         with self._saving(trainer):
@@ -97,13 +146,10 @@ class Preemption(pl.Callback):
         _stop_at_once()
 
     def _request(self, signum: int, frame: FrameType | None) -> None:
-        now = time.monotonic()
-        if signum == signal.SIGINT:
-            again = now - self._interrupted_at > SAME_PRESS_SECONDS
-            if self._module.stop_requested == signal.SIGINT and again:
-                raise Stopped(signum)
-            self._interrupted_at = now
-        self._module.stop_requested = signum
+        known = self._told.signum
+        if self._told.hear(signum) and known:
+            raise Stopped(signum)
+        self._module.stop_requested = self._told.signum
 
     def on_train_batch_end(
         self,

@@ -253,11 +253,21 @@ def sync(
     raise typer.Exit(work(directories))
 
 
+PREEMPTIONS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+def _leave(*_: object) -> None:
+    """Leave, and clean up without being interrupted by the same signal, sent on by others."""
+    for signum in PREEMPTIONS:
+        signal.signal(signum, lambda *_: None)
+    sys.exit(143)
+
+
 def main() -> None:
     """Run a command; what a user can mend ends it with one message and exit code 2."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its hints are not for our users
-    for signum in (signal.SIGTERM, signal.SIGUSR1):  # where nothing runs yet, or no longer
-        signal.signal(signum, lambda *_: sys.exit(143))
+    for signum in PREEMPTIONS:  # where nothing runs yet, or no longer
+        signal.signal(signum, _leave)
     try:
         app()
     except UserError as error:

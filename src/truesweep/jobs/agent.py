@@ -21,7 +21,7 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs
 from torch.distributed.elastic.rendezvous import RendezvousHandler, RendezvousParameters
 from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
 
-from truesweep.callbacks import SIGNALS, Stopped
+from truesweep.callbacks import SIGNALS, Stopped, told
 from truesweep.compat import fork_server_pid
 from truesweep.jobs.nodes import Node
 
@@ -55,7 +55,7 @@ class Agent:
         node: Node,
         run_id: str,
     ) -> None:
-        self.signum: int | None = None
+        self._told = told()
         self._deadline = math.inf
         self._agent: LocalElasticAgent | None = None
         self._meeting = _meeting(node, run_id)
@@ -68,6 +68,11 @@ class Agent:
             max_restarts=0,
             monitor_interval=0.2,
         )
+
+    @property
+    def signum(self) -> int:
+        """The first signal that came, or 0."""
+        return self._told.signum
 
     def run(self) -> RunResult:
         """Run to the end; what the ranks return, or how they failed.
@@ -108,7 +113,6 @@ class Agent:
             if self._seconds_left() < 0:
                 self._send(signal.SIGKILL)
             if self._seconds_left() < -SECONDS_TO_VANISH:
-                assert self.signum is not None
                 raise Stopped(self.signum)
         return done.result()
 
@@ -123,14 +127,12 @@ class Agent:
                 signal.signal(signum, handler)
 
     def _pass_on(self, signum: int, frame: FrameType | None) -> None:
-        first = self.signum is None
-        if first:
-            self.signum = signum
-            self._deadline = time.monotonic() + SECONDS_TO_SAVE
+        if not self._told.hear(signum):
+            return
+        self._deadline = min(self._deadline, time.monotonic() + SECONDS_TO_SAVE)
         if not self._pids():
             raise Stopped(signum)
-        if first or signum == signal.SIGINT:  # a second Ctrl-C means more than the first
-            self._send(signum)
+        self._send(signum)
 
     def _seconds_left(self) -> float:
         return self._deadline - time.monotonic()

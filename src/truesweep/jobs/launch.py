@@ -31,6 +31,14 @@ def launch(run: RunDirectory, resume: bool = False, node: Node | None = None) ->
     Raises:
         ConfigError: Another process works on this run.
     """
+    try:
+        with stoppable():  # to the end: a second signal must not come between a run and its status
+            return _launch(run, resume, node)
+    except Stopped as stopped:  # there was nothing to save yet, or nothing left to do
+        return stopped.exit_code
+
+
+def _launch(run: RunDirectory, resume: bool, node: Node | None) -> int:
     trainer: TrainerSettings = make(run.read_config(), "trainer")
     node = node or this_node(trainer.num_nodes)
     if node.first:
@@ -51,13 +59,12 @@ def _carry_out(
 ) -> tuple[State, int, str | None]:
     """Run this node's ranks; the state they end in, the exit code, and the error."""
     try:
-        with stoppable():
-            if node.first:
-                run.begin()
-            if trainer.world_size == 1:
-                run_rank(str(run.path), resume)
-            else:
-                _run_ranks(run, trainer.local_ranks(), resume, node)
+        if node.first:
+            run.begin()
+        if trainer.world_size == 1:
+            run_rank(str(run.path), resume)
+        else:
+            _run_ranks(run, trainer.local_ranks(), resume, node)
     except Stopped as stopped:
         return "preempted", stopped.exit_code, None
     except Pruned as pruned:

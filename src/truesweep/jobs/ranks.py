@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
-from truesweep.callbacks import Pruned, Stopped
+from truesweep.callbacks import Pruned, Stopped, stoppable
 from truesweep.jobs.agent import Agent
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.nodes import Node
@@ -58,7 +58,7 @@ def _rank(directory: str, resume: bool) -> int | Pruned:
     leave_with_parent()
     run = RunDirectory(Path(directory))
     try:
-        with run.join():
+        with stoppable(last=True), run.join():
             run_rank(directory, resume)
     except Stopped as stopped:
         return stopped.signum

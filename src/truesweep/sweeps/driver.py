@@ -10,6 +10,7 @@ from datetime import datetime
 from types import FrameType
 from typing import Any
 
+from truesweep.callbacks import Told
 from truesweep.errors import ConfigError
 from truesweep.sweeps.closing import Page, sum_up
 from truesweep.sweeps.directory import SweepDirectory
@@ -84,12 +85,17 @@ class Driver:
         self.given_up: set[str] = set()
         self.started: dict[str, tuple[float, int]] = {}  # when, and the kernel's kills by then
         self.stalled: set[str] = set()
-        self.signum = 0
+        self._told = Told()
         self._jobs: list[Job] = []
         self._summarized_at = 0.0
         self._changed = True
         self._warned = False
         self._page = Page(sweep)
+
+    @property
+    def signum(self) -> int:
+        """The first signal that the sweep was sent, or 0."""
+        return self._told.signum
 
     def run(self) -> int:
         """Drive the sweep to its end."""
@@ -101,18 +107,19 @@ class Driver:
                 self._give_up(job, job.error or "")
             else:
                 self.executor.check(job)
-        with self._listening(), self.display:
-            try:
-                while not self._over():
-                    self._fill()
-                    self._show()
-                    self._page.refresh()
-                    for job, code in self.executor.wait(SECONDS_PER_LOOK):
-                        self._settle(job, code)
-                    self._look_after()
-            finally:
-                self._stop()
-        return self._conclude()
+        with self._listening():
+            with self.display:
+                try:
+                    while not self._over():
+                        self._fill()
+                        self._show()
+                        self._page.refresh()
+                        for job, code in self.executor.wait(SECONDS_PER_LOOK):
+                            self._settle(job, code)
+                        self._look_after()
+                finally:
+                    self._stop()
+            return self._conclude()
 
     # -- starting jobs --------------------------------------------------------------------------
 
@@ -309,10 +316,12 @@ class Driver:
                 signal.signal(signum, handler)
 
     def _signalled(self, signum: int, frame: FrameType | None) -> None:
-        if self.signum and signum == signal.SIGINT:
+        known = self.signum
+        if self._told.hear(signum) and known:
+            if not self.executor.running:
+                raise KeyboardInterrupt
             for job in self.executor.running:
                 self.executor.kill(job)
-        self.signum = self.signum or signum
 
     def _stop(self) -> None:
         """Leave no job behind."""

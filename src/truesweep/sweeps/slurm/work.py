@@ -30,7 +30,7 @@ def work(directory: str) -> None:
         _log_into(run.log(0))
     serve_forks()
     try:
-        with stoppable():
+        with stoppable(last=True):
             sys.exit(0 if run.status.get("state") in ENDED else _launch(run, node))
     except Stopped as stopped:
         sys.exit(stopped.exit_code)

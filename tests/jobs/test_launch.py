@@ -1,0 +1,53 @@
+"""A job that is told to stop more than once."""
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from truesweep.callbacks import SIGNALS
+from truesweep.jobs import launch as module
+from truesweep.jobs.directory import RunDirectory
+from truesweep.jobs.launch import launch
+
+
+@pytest.fixture
+def run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> RunDirectory:
+    """One whose end is written while signals arrive, as those that a parent process hands on do."""
+    created = RunDirectory.create(
+        workplace / "run", config="trainer: {}\n", overrides=[], provenance={}
+    )
+    end = RunDirectory.end
+
+    def struck(run: RunDirectory, *how: Any) -> None:
+        for signum in SIGNALS:
+            signal.raise_signal(signum)
+        end(run, *how)
+
+    monkeypatch.setattr(RunDirectory, "end", struck)
+    monkeypatch.setattr(module, "make", lambda *_: OneDevice)
+    return created
+
+
+class OneDevice:
+    num_nodes = world_size = 1
+
+
+@pytest.mark.parametrize("signum", SIGNALS)
+def test_a_run_that_was_stopped_says_so_whatever_signals_follow(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch, signum: signal.Signals
+) -> None:
+    monkeypatch.setattr(module, "run_rank", lambda *_: signal.raise_signal(signum))
+    code = 130 if signum == signal.SIGINT else 143
+    assert launch(run) == code
+    assert (run.status["state"], run.status["exit_code"]) == ("preempted", code)
+
+
+def test_a_signal_that_finds_nothing_to_stop_is_an_exit_code(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "run_rank", lambda *_: None)
+    assert launch(run) == 143  # SIGTERM was the first of those that came at its end
+    assert not run.alive
+    assert run.status["state"] == "running"  # to be resumed: nothing was lost
