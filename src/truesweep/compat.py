@@ -73,6 +73,18 @@ def full_key(node: "Node") -> str:
     return str(node._get_full_key(None))  # omegaconf 2.3.0, 2.3.1, 2.4.1rc1
 
 
+def replace_resolver(name: str, resolver: Callable[..., Any]) -> None:
+    """Register what `${name:…}` calls, in place of what was registered.
+
+    The name that this has from OmegaConf 2.4 on meant something else until then.
+    """
+    from omegaconf import OmegaConf, __version__
+
+    before = __version__.startswith(("2.2.", "2.3."))
+    register = OmegaConf.register_new_resolver if before else OmegaConf.register_resolver
+    register(name, resolver, replace=True)  # type: ignore[call-arg]
+
+
 # Lightning and torchmetrics
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import Node, OmegaConf
 from omegaconf.resolvers import oc
 
-from truesweep.compat import full_key
+from truesweep.compat import full_key, replace_resolver
 from truesweep.dotted import map_leaves
 from truesweep.errors import ConfigError
 
@@ -135,11 +135,11 @@ def _marking_secrets() -> Iterator[None]:
             return f"\0{name}\0"
         return REFERENCE.sub("\0\\1\0", _stash(name, str(default))) if default else default
 
-    OmegaConf.register_new_resolver("oc.env", env, replace=True)
+    replace_resolver("oc.env", env)
     try:
         yield
     finally:
-        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
+        replace_resolver("oc.env", oc.env)
 
 
 REDACTED = "<redacted>"
