@@ -69,7 +69,7 @@ def _forward_flops(model: PreTrainedModel, length: int) -> int:
     config = copy.deepcopy(model.config)
     set_attention(config, "eager")  # the fused kernels are not all known to the counter
     with shapes_only(), no_init_weights():
-        empty = type(model)(config)
+        empty = type(model)(config).eval()  # in training some draw what layers to leave out
         tokens = torch.ones(1, length, dtype=torch.long)
         inputs = {"input_ids": tokens}
         if empty.config.is_encoder_decoder:
