@@ -13,10 +13,10 @@ from tests.commands.conftest import data as data  # a fixture
 from tests.commands.conftest import truesweep
 from tests.conftest import THREADS
 from truesweep.callbacks import Pruned, Pruning
-from truesweep.config import freeze
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.launch import launch
 from truesweep.jobs.plan import plan
+from truesweep.record.frozen import freeze
 from truesweep.record.rows import read
 from truesweep.record.study import Reports, open_storage
 from truesweep.sweeps.directory import SweepDirectory

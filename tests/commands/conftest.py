@@ -3,6 +3,7 @@
 import random
 import subprocess
 import sys
+import tarfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,9 @@ WORDS = [
     "soft",
     "loud",
 ]
+
+ARCHIVE = Path(__file__).parents[1] / "fixtures" / "runs-0.1.0.tar.xz"
+MADE_IN = "/home/user/project"
 
 TIMES = ("time", "tokens_per_second")
 
@@ -141,3 +145,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory, _own_cache: None) -> dict[
         assert done.code == 0, done.out + done.err
         (runs[task],) = (folder / "outputs" / task).iterdir()
     return runs
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs and sweeps of version 0.1.0, in the folder that they were made in; only to be read."""
+    folder = tmp_path_factory.mktemp("old")
+    with tarfile.open(ARCHIVE) as tar:
+        tar.extractall(folder, filter="data")
+    for file in (*folder.rglob("*.json"), *folder.rglob("sweep.yaml")):
+        file.write_text(file.read_text().replace(MADE_IN, str(folder)))
+    return folder

@@ -7,7 +7,7 @@ import pytest
 
 from tests.commands.conftest import write_data
 from truesweep.commands.train import train
-from truesweep.config import shipped
+from truesweep.config.roots import shipped
 
 TINY = ["logger=none", "trainer.threads=1", "trainer.accelerator=cpu", "data.batch_size=4"]
 TINY += ["model.width=32", "model.heads=2", "model.feed_forward=64"]

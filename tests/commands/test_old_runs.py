@@ -7,7 +7,6 @@ stopped half-way, a finished grid, a finished search, and a sweep stopped during
 
 import json
 import shutil
-import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from tests.commands.conftest import SMALL, Finished, truesweep
 from truesweep.record.rows import read
 
-ARCHIVE = Path(__file__).parents[1] / "fixtures" / "runs-0.1.0.tar.xz"
-MADE_IN = "/home/user/project"
 TASKS = ["lm", "translation", "classification"]
-
-
-@pytest.fixture(scope="module")
-def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that the runs were made in, as if it had always been here."""
-    folder = tmp_path_factory.mktemp("old")
-    with tarfile.open(ARCHIVE) as tar:
-        tar.extractall(folder, filter="data")
-    for file in (*folder.rglob("*.json"), *folder.rglob("sweep.yaml")):
-        file.write_text(file.read_text().replace(MADE_IN, str(folder)))
-    return folder
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from truesweep.commands.resume import resume
 from truesweep.commands.status import status
 from truesweep.commands.sweep import sweep
 from truesweep.commands.train import train
-from truesweep.config import shipped
+from truesweep.config.roots import shipped
 from truesweep.errors import ConfigError
 from truesweep.jobs.directory import RunDirectory
 from truesweep.sweeps import foreign as foreign_jobs

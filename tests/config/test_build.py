@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from truesweep.config import instantiate
+from truesweep.config.targets import instantiate
 from truesweep.errors import ConfigError, DataError
 
 ALLOWED = ["toy_targets"]

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from truesweep.config import check_across, contradictions
+from truesweep.config.checks import check_across, contradictions
 from truesweep.errors import ConfigError
 
 

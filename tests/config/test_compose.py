@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from truesweep.config import compose
+from truesweep.config.compose import compose
 from truesweep.config.roots import shipped
 from truesweep.errors import ConfigError
 

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from truesweep.config import check, fingerprint
 from truesweep.config.compose import PointComposer
+from truesweep.config.schema import check
 from truesweep.config.space import Point
 from truesweep.jobs.parts import SUPPLIED
 from truesweep.jobs.plan import checked
+from truesweep.record.frozen import fingerprint
 from truesweep.sweeps.ask import ask
 from truesweep.sweeps.points import choose_points, choose_seeds
 

@@ -1,6 +1,6 @@
 import pytest
 
-from truesweep.config.messages import nearest_key
+from truesweep.dotted import nearest_key
 
 KNOWN = [
     *("seed", "name", "model", "optimizer", "optimizer.lr", "optimizer.weight_decay"),

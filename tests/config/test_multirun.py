@@ -3,8 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from truesweep.config import compose
-from truesweep.config.compose import PointComposer, compose_multirun
+from truesweep.config.compose import PointComposer, compose, compose_multirun
 from truesweep.config.overrides import split_hydras
 from truesweep.config.roots import search_roots
 from truesweep.config.space import Space, read_axes

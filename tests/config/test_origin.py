@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from truesweep.config import compose
+from truesweep.config.compose import compose
 from truesweep.config.origin import Source, find_line
 
 

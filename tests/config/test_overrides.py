@@ -2,8 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from truesweep.config import normalize
-from truesweep.config.overrides import refuse_sweeps
+from truesweep.config.overrides import normalize, refuse_sweeps
 from truesweep.errors import ConfigError
 
 

@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 
-from truesweep.config import check, compose, fingerprint, freeze
+from truesweep.config.compose import compose
+from truesweep.config.schema import check
 from truesweep.errors import ConfigError
+from truesweep.record.frozen import fingerprint, freeze
 
 SUPPLIED = {"optimizer": {"params"}}
 

@@ -4,18 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from truesweep.config import (
-    check,
-    compose,
-    fingerprint,
-    freeze,
-    redact_argv,
-    redact_overrides,
-    reveal,
-    scrub,
-)
-from truesweep.config.secrets import is_secret
+from truesweep.config.compose import compose
+from truesweep.config.schema import check
 from truesweep.errors import ConfigError
+from truesweep.record.frozen import fingerprint, freeze
+from truesweep.secrets import is_secret, redact_argv, redact_overrides, reveal, scrub
 
 CANARY = "sk-canary-0123456789"
 STASHED = "TRUESWEEP_SECRET_OPTIMIZER_API_KEY"

@@ -6,8 +6,11 @@ from typing import Any
 import pytest
 import yaml
 
-from truesweep.config import check, check_across, compose, resolve, shipped
-from truesweep.config.schema import GROUPS
+from truesweep.config.checks import check_across
+from truesweep.config.compose import compose
+from truesweep.config.roots import shipped
+from truesweep.config.schema import GROUPS, check
+from truesweep.config.targets import resolve
 from truesweep.config.types import signature
 from truesweep.jobs.parts import SUPPLIED
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from truesweep.config import resolve
+from truesweep.config.targets import resolve
 from truesweep.errors import ConfigError
 
 

@@ -7,11 +7,11 @@ import pytest
 
 from tests.commands.conftest import SMALL, WORDS, write_data
 from tests.record.test_wandb import contents_of, summary_of
-from truesweep.config import freeze
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.launch import launch
 from truesweep.jobs.mirrors import wandb_id
 from truesweep.jobs.plan import plan
+from truesweep.record.frozen import freeze
 
 SMALLEST = [*SMALL, "model.depth=1", "logger=wandb", "optimizer=adamw", "scheduler=constant"]
 

@@ -1,6 +1,6 @@
 import inspect
 
-from truesweep.config import compose
+from truesweep.config.compose import compose
 from truesweep.record.wandb import WandbLogger
 
 

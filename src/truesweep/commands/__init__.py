@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+import truesweep
 from truesweep.errors import UserError
 
 app = typer.Typer(
@@ -15,10 +16,28 @@ app = typer.Typer(
     help="Train transformer language models and sweep their hyperparameters, with numbers that can "
     "be trusted.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"truesweep {truesweep.__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _of_all_commands(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """What can be asked without a command."""
+
 
 Overrides = Annotated[
     list[str] | None,

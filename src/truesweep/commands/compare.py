@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from truesweep.commands.ranking_table import print_ranking
-from truesweep.commands.show import console
+from truesweep.commands.terminal import console
 from truesweep.record.files import dump_json
 from truesweep.report import Comparison, Run, compare, write_report
 from truesweep.report.findings import findings

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from truesweep.commands.show import console
+from truesweep.commands.terminal import console
 from truesweep.data.advice import Advice, advise
 from truesweep.data.describe import QUANTILES, Description, describe
 from truesweep.data.leakage import Leak

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from truesweep import text
 from truesweep.analysis.differences import ABSENT, Difference
-from truesweep.commands.show import print_wide
+from truesweep.commands.terminal import print_wide
 from truesweep.jobs.directory import RunDirectory
 from truesweep.record.files import dump_json
 from truesweep.report import read_run

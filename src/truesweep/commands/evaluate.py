@@ -7,9 +7,11 @@ from typing import Any, cast
 from pytorch_lightning import Trainer
 
 from truesweep.commands.resume import work_in
-from truesweep.commands.show import console, show_figures, warn
-from truesweep.config import check, compose, redact_overrides
+from truesweep.commands.show import show_figures
+from truesweep.commands.terminal import console, warn
+from truesweep.config.compose import compose
 from truesweep.config.frozen import update
+from truesweep.config.schema import check
 from truesweep.data import Source
 from truesweep.data.left_out import left_out
 from truesweep.data.module import DataModule
@@ -33,6 +35,7 @@ from truesweep.jobs.plan import checked
 from truesweep.jobs.results import standard_errors
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.models import Head, Pretrained
+from truesweep.secrets import redact_overrides
 from truesweep.tasks import Task
 
 SPLITS = ("train", "val", "test")

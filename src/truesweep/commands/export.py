@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, cast
 
-from truesweep.commands.show import console
+from truesweep.commands.terminal import console
 from truesweep.errors import ConfigError
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.load import Loaded, load_run

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from contextlib import chdir
 from pathlib import Path
 
-from truesweep.commands.show import console, show_result
+from truesweep.commands.show import show_result
 from truesweep.commands.sweep_resume import resume_sweep
+from truesweep.commands.terminal import console
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.extend import change
 from truesweep.jobs.launch import launch

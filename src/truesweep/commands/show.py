@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -11,6 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from truesweep.commands.terminal import console, warn
 from truesweep.data.left_out import describe_left_out
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.plan import Plan
@@ -30,18 +31,6 @@ ORDER = (
 
 SHOWN = 3
 """How many samples of text are printed."""
-
-
-def console() -> Console:
-    """Where results go."""
-    return Console(highlight=False)
-
-
-def print_wide(table: Table) -> None:
-    """Print a table; into a pipe, which has no width that it would have to fit, in full."""
-    out = console()
-    wide = out if out.is_terminal else Console(highlight=False, width=10_000)
-    wide.print(table)
 
 
 def show_plan(plan: Plan) -> None:
@@ -68,12 +57,6 @@ def show_plan(plan: Plan) -> None:
     )
     console().print(table)
     warn(plan.warnings)
-
-
-def warn(sentences: Iterable[str]) -> None:
-    """Print what the user should know."""
-    for sentence in sentences:
-        console().print(Text.assemble(("Warning: ", "bold yellow"), f"{sentence}."))
 
 
 def show_result(run: RunDirectory, exit_code: int) -> None:

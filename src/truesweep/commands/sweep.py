@@ -11,9 +11,10 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from truesweep.compat import no_callbacks
-from truesweep.config import normalize, redact_argv
+from truesweep.config.overrides import normalize
 from truesweep.errors import ConfigError
 from truesweep.record.provenance import collect
+from truesweep.secrets import redact_argv
 from truesweep.sweeps import start
 from truesweep.sweeps.ask import Asked, ask
 from truesweep.sweeps.closing import Page, sum_up

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from contextlib import chdir
 from pathlib import Path
 
-from truesweep.commands.show import console, show_plan, show_result
-from truesweep.config import freeze, redact_argv
+from truesweep.commands.show import show_plan, show_result
+from truesweep.commands.terminal import console
 from truesweep.jobs.agent import SECONDS_TO_MEET
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.extend import made_longer
@@ -17,7 +17,9 @@ from truesweep.jobs.parts import make
 from truesweep.jobs.plan import Plan, plan, plan_again
 from truesweep.jobs.same_data import changed_data
 from truesweep.jobs.trainer import TrainerSettings
+from truesweep.record.frozen import freeze
 from truesweep.record.provenance import collect
+from truesweep.secrets import redact_argv
 from truesweep.sweeps.wandb_sweep import agents_job
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.table import Table
 
 from truesweep.commands.resume import work_in
-from truesweep.commands.show import console
+from truesweep.commands.terminal import console
 from truesweep.errors import ConfigError
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.logs import quiet

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from truesweep.commands.show import console
+from truesweep.commands.terminal import console
 from truesweep.errors import ConfigError
 from truesweep.record.files import write_atomic
 from truesweep.sweeps.ask import ask

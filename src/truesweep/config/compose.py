@@ -12,14 +12,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from truesweep import dotted
 from truesweep.compat import config_loader
-from truesweep.config import secrets
 from truesweep.config.messages import as_config_errors
 from truesweep.config.origin import Origins, Source
 from truesweep.config.overrides import as_text, normalize, parse, refuse_sweeps, split_hydras
 from truesweep.config.roots import search_roots
-from truesweep.config.secrets import redact_overrides
+from truesweep.config.secrets import resolve_keeping_secrets
 from truesweep.config.space import Axis
 from truesweep.errors import ConfigError
+from truesweep.secrets import redact_overrides
 
 PRIMARY = "train"
 SWEEPS = "sweeps"
@@ -99,7 +99,7 @@ class Composer:
         )
         _refuse_missing(raw, origins)
         with as_config_errors(asked, origins):
-            config = secrets.resolve_keeping_secrets(raw)
+            config = resolve_keeping_secrets(raw)
         given = [*overrides, *(f"{key}={as_text(value)}" for key, value in swept.items())]
         return Composed(config, redact_overrides(given), chosen, self.roots, origins)
 
@@ -182,7 +182,7 @@ def compose_multirun(overrides: Sequence[str], config_dirs: Sequence[Path | str]
     with as_config_errors(asked):
         tree = loader.load_configuration(PRIMARY, asked, RunMode.MULTIRUN, from_shell=False)
         raw = cast(dict[str, Any], OmegaConf.to_container(tree))
-        node = secrets.resolve_keeping_secrets({SWEEPS: raw.get(SWEEPS)})[SWEEPS]
+        node = resolve_keeping_secrets({SWEEPS: raw.get(SWEEPS)})[SWEEPS]
     master = OmegaConf.masked_copy(tree, "hydra")
     master.hydra.overrides.task = redact_overrides(own)  # some sweepers write them to a file
     return Multirun(own, node or {}, choices(tree), master, loader)

@@ -9,7 +9,7 @@ import yaml
 
 from truesweep.config.overrides import parse
 from truesweep.config.roots import shown
-from truesweep.config.secrets import redact_override
+from truesweep.secrets import redact_override
 
 
 @dataclass(frozen=True)

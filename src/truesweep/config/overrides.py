@@ -11,8 +11,8 @@ from hydra.core.override_parser.types import Override, OverrideType, Quote, Quot
 from hydra.errors import HydraException
 
 from truesweep.config.roots import is_group, search_roots
-from truesweep.config.secrets import redact_override
 from truesweep.errors import ConfigError
+from truesweep.secrets import redact_override
 
 
 def parse(override: str) -> Override:

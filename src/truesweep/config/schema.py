@@ -11,10 +11,10 @@ from annotated_types import Ge, Lt
 
 from truesweep.config.messages import hint
 from truesweep.config.origin import Origins
-from truesweep.config.secrets import is_reference
 from truesweep.config.targets import TARGET, holds_node, resolve
 from truesweep.config.types import REQUIRED, Parameter, Schema, is_default, plain_default, schema_of
 from truesweep.errors import ConfigError
+from truesweep.secrets import is_reference
 
 GROUPS = (
     "data",

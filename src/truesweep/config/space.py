@@ -21,10 +21,9 @@ from hydra.core.override_parser.types import (
 )
 
 from truesweep.compat import parsed_value, plain_value
-from truesweep.config.messages import nearest_key
 from truesweep.config.overrides import as_text, parse
 from truesweep.config.roots import is_group, options
-from truesweep.dotted import flatten
+from truesweep.dotted import flatten, nearest_key
 from truesweep.errors import ConfigError, did_you_mean
 from truesweep.text import ORDER, Condition
 

@@ -12,9 +12,9 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from truesweep.config.secrets import is_reference, reveal, scrub
 from truesweep.config.types import schema_of
 from truesweep.errors import ConfigError, UserError, did_you_mean
+from truesweep.secrets import is_reference, reveal, scrub
 
 TARGET = "_target_"
 

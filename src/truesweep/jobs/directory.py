@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from truesweep.config import fingerprint, thaw
 from truesweep.errors import ConfigError, DataError
 from truesweep.record.files import dump_json, replacing, write_atomic, write_json
+from truesweep.record.frozen import fingerprint, thaw
 
 _REMEDY = "Restore it, or delete the run's directory and repeat its command"
 State = Literal["running", "completed", "failed", "preempted", "pruned"]

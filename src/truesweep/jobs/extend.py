@@ -5,9 +5,10 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 from truesweep import dotted
-from truesweep.config import check, check_across, freeze, redact_overrides
+from truesweep.config.checks import check_across
 from truesweep.config.frozen import update
 from truesweep.config.overrides import parse
+from truesweep.config.schema import check
 from truesweep.errors import ConfigError
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.parts import SUPPLIED, make
@@ -15,6 +16,8 @@ from truesweep.jobs.plan import Plan, one_limit, plan_config
 from truesweep.jobs.same_data import check_same_data
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.record.files import write_atomic, write_json
+from truesweep.record.frozen import freeze
+from truesweep.secrets import redact_overrides
 
 LENGTH = ("trainer.max_steps", "trainer.max_epochs")
 CARRIED_OUT = (

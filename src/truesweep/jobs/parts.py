@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from truesweep import dotted
-from truesweep.config import instantiate, resolve
+from truesweep.config.targets import instantiate, resolve
 from truesweep.config.types import signature
 from truesweep.data import Kind, Source
 from truesweep.data.module import DataModule

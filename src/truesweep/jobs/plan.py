@@ -9,14 +9,10 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from truesweep.config import (
-    check,
-    check_across,
-    compose,
-    fingerprint,
-    redact_overrides,
-)
+from truesweep.config.checks import check_across
+from truesweep.config.compose import compose
 from truesweep.config.frozen import update
+from truesweep.config.schema import check
 from truesweep.data import Source
 from truesweep.data.left_out import describe_left_out, left_out
 from truesweep.data.module import DataModule
@@ -33,6 +29,8 @@ from truesweep.jobs.parts import (
 )
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.models import Flops, ParameterCount, count_parameters, flops_per_token
+from truesweep.record.frozen import fingerprint
+from truesweep.secrets import redact_overrides
 
 NAME_LENGTH = 60
 

@@ -21,7 +21,7 @@ from truesweep.callbacks import (
     stoppable,
 )
 from truesweep.compat import steps_done
-from truesweep.config import ConfigError, fingerprint, reveal
+from truesweep.errors import ConfigError
 from truesweep.jobs.baselines import baselines
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.load import save_layout
@@ -32,9 +32,11 @@ from truesweep.jobs.results import collect_results, standard_errors
 from truesweep.jobs.same_data import check_same_data
 from truesweep.record.checkpoints import CheckpointFiles
 from truesweep.record.files import verify_checksum, write_json
+from truesweep.record.frozen import fingerprint
 from truesweep.record.metrics import MetricsFile
 from truesweep.record.rows import read
 from truesweep.record.study import Reports
+from truesweep.secrets import reveal
 from truesweep.tasks import DivergedError, OutOfMemory
 
 Tables = dict[str, tuple[list[str], list[list[Any]]]]

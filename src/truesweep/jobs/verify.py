@@ -17,7 +17,6 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from truesweep import dotted
-from truesweep.config import freeze
 from truesweep.errors import UserError
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.launch import launch
@@ -25,6 +24,7 @@ from truesweep.jobs.parts import make
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.record.checkpoints import CheckpointFiles
 from truesweep.record.files import write_atomic
+from truesweep.record.frozen import freeze
 from truesweep.record.rows import read
 
 Verdict = Literal["identical", "equal to rounding", "differs", "not tried"]

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from truesweep.config import scrub
 from truesweep.report.run import Run
+from truesweep.secrets import scrub
 
 TRACEBACK = "Traceback (most recent call last)"
 TAIL = 20_000

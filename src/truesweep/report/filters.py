@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping
 
-from truesweep.config.messages import nearest_key
+from truesweep.dotted import nearest_key
 from truesweep.errors import ConfigError, did_you_mean
 from truesweep.text import Condition
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import yaml
 
-from truesweep.config import thaw
 from truesweep.errors import ConfigError
 from truesweep.jobs.directory import RunDirectory
+from truesweep.record.frozen import thaw
 
 DEPTH = 4
 """Levels below a named folder that are looked through: `outputs/sweeps/NAME/ID` is the deepest."""

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from truesweep import dotted
-from truesweep.config import scrub
 from truesweep.jobs.directory import RunDirectory
 from truesweep.report.history import History, read_history
 from truesweep.report.locate import read_mapping
+from truesweep.secrets import scrub
 
 POINTS = 600
 """Points of a loss curve where runs are few."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from truesweep.config import redact_overrides
 from truesweep.config.compose import Multirun, PointComposer, compose_multirun
 from truesweep.config.overrides import parse
 from truesweep.config.roots import search_roots
@@ -16,6 +15,7 @@ from truesweep.config.space import Axis, Space, exclusions, pairings, read_axes
 from truesweep.dotted import flatten
 from truesweep.errors import ConfigError
 from truesweep.jobs.plan import NAME_LENGTH, default_name, one_limit
+from truesweep.secrets import redact_overrides
 from truesweep.sweeps.settings import Sweep
 from truesweep.text import unique_end
 

@@ -8,10 +8,10 @@ from typing import Any, cast
 
 import yaml
 
-from truesweep.config import fingerprint, freeze, thaw
 from truesweep.errors import ConfigError
 from truesweep.jobs.directory import RunDirectory
 from truesweep.record.files import dump_json, write_atomic
+from truesweep.record.frozen import fingerprint, freeze, thaw
 from truesweep.sweeps.job import UNREADABLE, Job
 from truesweep.sweeps.settings import Sweep
 from truesweep.text import short_names

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 from annotated_types import Gt
 
-from truesweep.config import freeze
 from truesweep.config.schema import check_settings
 from truesweep.errors import ConfigError
 from truesweep.jobs.directory import RunDirectory
 from truesweep.record.files import write_json
+from truesweep.record.frozen import freeze
 from truesweep.sweeps.executor import Executor
 from truesweep.sweeps.job import Job
 from truesweep.sweeps.planned import PlannedJob

@@ -7,8 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from truesweep.config import check, check_across
+from truesweep.config.checks import check_across
 from truesweep.config.compose import Composed, PointComposer
+from truesweep.config.schema import check
 from truesweep.config.space import Point
 from truesweep.jobs.parts import SUPPLIED, make
 from truesweep.jobs.plan import Planner, data_key

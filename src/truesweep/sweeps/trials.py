@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from truesweep.compat import storage_id, suggest
-from truesweep.config import reveal
 from truesweep.record.study import open_storage, trial_id
+from truesweep.secrets import reveal
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.distributions import Dimensions, Params
 from truesweep.sweeps.samplers import make_sampler

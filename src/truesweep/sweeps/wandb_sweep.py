@@ -10,11 +10,11 @@ from typing import Any
 
 import yaml
 
-from truesweep.config import redact_overrides
 from truesweep.config.overrides import as_text, parse
 from truesweep.config.space import Axis
 from truesweep.errors import ConfigError
 from truesweep.record.wandb import PROJECT
+from truesweep.secrets import redact_overrides
 from truesweep.sweeps.ask import Asked
 from truesweep.sweeps.directory import swept
 from truesweep.text import label

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from truesweep.config import fingerprint, freeze, thaw
 from truesweep.errors import ConfigError
+from truesweep.record.frozen import fingerprint, freeze, thaw
 
 CONFIG = {
     "seed": 0,
@@ -49,7 +49,7 @@ def test_the_fingerprint_ignores_the_order_of_keys_and_nothing_else() -> None:
 def test_the_fingerprint_is_the_same_in_every_process() -> None:
     code = f"""
 import sys; sys.path[:0] = {sys.path!r}
-from truesweep.config.frozen import fingerprint
+from truesweep.record.frozen import fingerprint
 print(fingerprint({{'b': {{1: 2}}, 'a': 'ä'}}))
 """
     outputs = {

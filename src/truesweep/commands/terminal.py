@@ -1,0 +1,25 @@
+"""What commands print with."""
+
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+
+def console() -> Console:
+    """Where results go."""
+    return Console(highlight=False)
+
+
+def print_wide(table: Table) -> None:
+    """Print a table; into a pipe, which has no width that it would have to fit, in full."""
+    out = console()
+    wide = out if out.is_terminal else Console(highlight=False, width=10_000)
+    wide.print(table)
+
+
+def warn(sentences: Iterable[str]) -> None:
+    """Print what the user should know."""
+    for sentence in sentences:
+        console().print(Text.assemble(("Warning: ", "bold yellow"), f"{sentence}."))
