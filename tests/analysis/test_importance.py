@@ -9,6 +9,8 @@ from tests.analysis.outcomes import outcome
 from truesweep.analysis.importance import Importance, importance
 from truesweep.analysis.outcomes import Outcome
 
+pytestmark = pytest.mark.numbers
+
 
 def grid(function: Any, **axes: list[Any]) -> list[Outcome]:
     points = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]

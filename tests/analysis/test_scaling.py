@@ -7,6 +7,8 @@ import pytest
 from truesweep.analysis.least_squares import robust_fit
 from truesweep.analysis.scaling import Interval, ScalingFit, fit_scaling, frontier
 
+pytestmark = pytest.mark.numbers
+
 SIZES = np.geomspace(1e5, 1e7, 7)
 E, A, ALPHA = 1.7, 90.0, 0.35
 

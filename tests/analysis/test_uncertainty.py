@@ -18,6 +18,8 @@ from truesweep.analysis.uncertainty import (
 )
 from truesweep.errors import DataError
 
+pytestmark = pytest.mark.numbers
+
 
 def split(draw: np.random.Generator, samples: int) -> tuple[np.ndarray, np.ndarray]:
     """Sums and counts of samples whose loss a token depends on their length; true mean known."""

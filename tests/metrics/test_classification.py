@@ -7,6 +7,8 @@ from torch import Tensor
 
 from truesweep.metrics.classification import TABLE_COLUMNS, ClassificationScores, table
 
+pytestmark = pytest.mark.numbers
+
 CASES = {
     "all classes": ([0, 1, 2, 3, 2, 1, 0, 0], [0, 2, 2, 3, 1, 1, 0, 3]),
     "one never predicted": ([0, 1, 2, 3, 2], [0, 1, 2, 2, 2]),

@@ -12,6 +12,8 @@ import torch
 from sklearn.metrics import f1_score
 from torch.nn.functional import cross_entropy
 
+pytestmark = pytest.mark.numbers
+
 SIZES = (1, 3, 5, 8, 17)  # with 1, the second rank has nothing
 
 

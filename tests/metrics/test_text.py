@@ -19,6 +19,8 @@ from truesweep.metrics.text import (
     written_without_spaces,
 )
 
+pytestmark = pytest.mark.numbers
+
 TEXT = """der die ein Hund läuft, schnell. (alt) U.S. 3,5 % it's Zug – nicht "so" & weiß 你 好"""
 BLEU_SETTINGS: list[dict[str, Any]] = [
     {},

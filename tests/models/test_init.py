@@ -9,6 +9,8 @@ from torch import nn
 from truesweep.models import Head
 from truesweep.models.residual import residual_writers
 
+pytestmark = pytest.mark.numbers
+
 WRITERS: list[tuple[str, Head, int]] = [
     ("gpt2", "causal", 2),
     ("llama", "causal", 2),

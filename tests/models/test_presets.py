@@ -13,6 +13,8 @@ from truesweep.errors import ConfigError
 from truesweep.models import PRESETS, Head, Scratch
 from truesweep.models.heads import check_head
 
+pytestmark = pytest.mark.numbers
+
 CONF = Path(__file__).parents[2] / "conf" / "model"
 LABELS = ("a", "b", "c")
 LENGTH = 12

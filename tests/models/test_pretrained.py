@@ -10,6 +10,8 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 from truesweep.errors import ConfigError
 from truesweep.models import Head, Pretrained
 
+pytestmark = pytest.mark.numbers
+
 LABELS = ("a", "b", "c")
 IDS = torch.tensor([[5, 9, 7, 30, 8, 2]])
 

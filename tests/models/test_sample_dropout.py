@@ -13,6 +13,8 @@ from truesweep.errors import ConfigError
 from truesweep.jobs.parts import keep_code_by_vectors
 from truesweep.models import Head, SampleDropout
 
+pytestmark = pytest.mark.numbers
+
 CPU = torch.device("cpu")
 SAMPLES = [17, 3, 40, 8, 5, 2**30]
 LENGTHS = [10, 10, 9, 6, 6, 4]
@@ -206,12 +208,14 @@ def compiled_equals_eager(function: Callable[[Tensor], Tensor], x: Tensor, **how
         torch.testing.assert_close(other, plain, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_compiled_model_drops_the_same(build: Build) -> None:
     model = build("qwen3", "causal", depth=1, dropout=0.3, max_length=10)
     ids = torch.arange(40).view(4, 10) + 4
     compiled_equals_eager(lambda x: model(input_ids=x).logits, ids, backend="aot_eager")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 def test_compiled_code_drops_the_same() -> None:
     """The hash relies on int32 that wraps, in generated code too."""

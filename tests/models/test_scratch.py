@@ -8,6 +8,8 @@ from transformers import PreTrainedTokenizerFast
 from truesweep.errors import ConfigError
 from truesweep.models import Head, Scratch
 
+pytestmark = pytest.mark.numbers
+
 Build = Callable[..., Any]
 
 

@@ -11,6 +11,8 @@ from truesweep.errors import ConfigError
 from truesweep.optim import MuonAdamW, muon, parameter_groups
 from truesweep.optim.muon_adamw import BatchedMuon, orthogonalize
 
+pytestmark = pytest.mark.numbers
+
 SHAPES = [(24, 8), (8, 24), (16, 16), (24, 8), (5, 3)]
 JORDAN = (3.4445, -4.7750, 2.0315)
 

@@ -7,6 +7,8 @@ from torch import nn
 
 from truesweep import optim
 
+pytestmark = pytest.mark.numbers
+
 CONF = Path(__file__).parents[2] / "conf"
 
 

@@ -8,6 +8,8 @@ from truesweep import optim
 from truesweep.errors import ConfigError
 from truesweep.optim import Constant, Cosine, Linear, Schedule, WarmupStableDecay
 
+pytestmark = pytest.mark.numbers
+
 CONF = Path(__file__).parents[2] / "conf" / "scheduler"
 ALL = [Constant, Cosine, Linear, WarmupStableDecay]
 

@@ -13,6 +13,7 @@ import torch
 
 from tests.commands.conftest import SMALL, write_data
 from tests.conftest import THREADS
+from tests.rounding import FP64
 from truesweep.callbacks import StopAfter
 from truesweep.jobs.logs import quiet
 from truesweep.jobs.parts import build
@@ -53,7 +54,7 @@ def train(task: str, optimizer: str, *overrides: str) -> Trained:
     with quiet():
         trainer.fit(parts.task, datamodule=parts.data)
     weights = {name: weight.detach().clone() for name, weight in parts.task.named_parameters()}
-    return {**weights, "losses": torch.tensor(losses)}
+    return {**weights, "losses": torch.tensor(losses, dtype=torch.float64)}
 
 
 def main(folder: Path) -> None:
@@ -62,7 +63,7 @@ def main(folder: Path) -> None:
     os.chdir(folder)
     ranks = f"trainer.devices={os.environ['WORLD_SIZE']}"
     for case in CASES:
-        trained = train(*case, ranks, "data.micro_batch_size=8")
+        trained = train(*case, FP64, ranks, "data.micro_batch_size=8")
         torch.save(trained, f"{'-'.join(case)}-{os.environ['RANK']}.pt")
     torch.distributed.destroy_process_group()
 

@@ -10,6 +10,8 @@ from torch.nn.functional import cross_entropy
 
 from tests.tasks.on_ranks import SIZES, TASKS, Figures, figures, parts_of, validate, write_samples
 
+pytestmark = pytest.mark.numbers
+
 Found = dict[int, list[dict[str, Any]]]
 EXPECTED = {
     "lm": {"loss", "perplexity", "samples"},

@@ -8,6 +8,8 @@ import pytest
 from tests.tasks.on_ranks import RATES, parts_of, rates, trainer_of, write_samples
 from truesweep.jobs.logs import quiet
 
+pytestmark = pytest.mark.numbers
+
 
 def closed_form(steps: int = 12) -> list[float]:
     """Linear in 4 steps to 0.2, then linearly to a tenth of it, which the step after has."""

@@ -5,8 +5,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
-import torch
 
+from tests.rounding import FP64, assert_same_training
 from tests.tasks.on_ranks import start
 from tests.tasks.splits import Trained, train
 
@@ -17,16 +17,14 @@ BATCH = {3: 2, 4: 8}
 def train_shared(ranks: int) -> Trained:
     """Train as one of several ranks, with dropout, in a folder of its own."""
     os.chdir(tempfile.mkdtemp(dir=Path()))
-    return train("lm", "muon", f"trainer.devices={ranks}", f"data.batch_size={BATCH[ranks]}")
+    return train("lm", "muon", FP64, f"trainer.devices={ranks}", f"data.batch_size={BATCH[ranks]}")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ranks", BATCH)
 def test_ranks_train_as_one(ranks: int, workplace: Path) -> None:
     found = start(workplace, ranks, train_shared)
-    alone = train("lm", "muon", f"data.batch_size={BATCH[ranks]}")
+    alone = train("lm", "muon", FP64, f"data.batch_size={BATCH[ranks]}")
     assert len(alone["losses"]) == 5
     for trained in found:
-        assert trained.keys() == alone.keys()
-        for name, weight in alone.items():
-            torch.testing.assert_close(trained[name], weight, rtol=0, atol=1e-5, msg=name)
+        assert_same_training(trained, alone)

@@ -12,8 +12,12 @@ import pytest
 import torch
 
 from tests.commands.conftest import write_data
+from tests.rounding import FP64, assert_same_training
 from tests.tasks.splits import CASES, Trained, train
 
+pytestmark = pytest.mark.numbers
+
+EPS32 = torch.finfo(torch.float32).eps
 ROOT = Path(__file__).parents[2]
 
 
@@ -63,13 +67,11 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
 def test_no_split_changes_losses_or_weights(
     case: tuple[str, str], ranks: Ranks, workplace: Path
 ) -> None:
-    whole = train(*case, "data.micro_batch_size=64")
+    whole = train(*case, FP64, "data.micro_batch_size=64")
     assert len(whole["losses"]) == 5
-    micro_batches = train(*case, "data.micro_batch_size=16")
+    micro_batches = train(*case, FP64, "data.micro_batch_size=16")
     for found in (micro_batches, ranks.trained(case, 0), ranks.trained(case, 1)):
-        assert found.keys() == whole.keys()
-        for name, weight in whole.items():
-            torch.testing.assert_close(found[name], weight, rtol=0, atol=1e-5, msg=name)
+        assert_same_training(found, whole)
 
 
 def test_dropout_counts(workplace: Path) -> None:
@@ -84,5 +86,6 @@ def test_dropped_tokens_do_not_depend_on_the_split(workplace: Path) -> None:
         train("classification", "adamw", *overrides, *more)
         for more in (["data.micro_batch_size=64"], ["data.micro_batch_size=7"], ["seed=1"])
     )
-    torch.testing.assert_close(split["losses"], whole["losses"], rtol=0, atol=1e-6)
+    # Of about 1, in fp32: sums of 64 samples' terms, after one step that differs by as much.
+    torch.testing.assert_close(split["losses"], whole["losses"], rtol=0, atol=64 * EPS32 / 2)
     assert not torch.allclose(other["losses"], whole["losses"], rtol=0, atol=1e-4)

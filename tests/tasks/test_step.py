@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.commands.conftest import SMALL, write_data
+from tests.rounding import FP64, assert_same_training
 from truesweep.callbacks import StopAfter
 from truesweep.jobs.logs import quiet
 from truesweep.jobs.parts import Parts, build
@@ -16,8 +17,10 @@ from truesweep.jobs.plan import checked
 from truesweep.record.checkpoints import CheckpointFiles
 from truesweep.tasks import DivergedError
 
-FP32 = ["optimizer=sgd", "optimizer.lr=0.3", "scheduler=constant", "scheduler.warmup=0"]
-FP32 += ["trainer.max_steps=5", "trainer.val_check_interval=100", "data.batch_size=64"]
+pytestmark = pytest.mark.numbers
+
+SGD = ["optimizer=sgd", "optimizer.lr=0.3", "scheduler=constant", "scheduler.warmup=0"]
+SGD += ["trainer.max_steps=5", "trainer.val_check_interval=100", "data.batch_size=64"]
 
 
 def fit(parts: Parts, folder: Path) -> dict[str, torch.Tensor]:
@@ -35,19 +38,18 @@ def fit(parts: Parts, folder: Path) -> dict[str, torch.Tensor]:
 
 def parts_of(task: str, folder: Path, *overrides: str) -> Parts:
     named = write_data(folder)[task]
-    config, _ = checked([*named, *SMALL, *FP32, *overrides])
+    config, _ = checked([*named, *SMALL, *SGD, *overrides])
     return build(config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["lm", "translation", "classification"])
 def test_micro_batches_do_not_change_the_result(task: str, workplace: Path) -> None:
-    packing = "data.packing=false"  # lengths differ
-    whole = fit(parts_of(task, workplace, packing, "data.micro_batch_size=64"), workplace)
+    asked = [FP64, "data.packing=false"]  # lengths differ
+    whole = fit(parts_of(task, workplace, *asked, "data.micro_batch_size=64"), workplace)
     for size in (16, 7, 1):
-        parts = parts_of(task, workplace, packing, f"data.micro_batch_size={size}")
-        split = fit(parts, workplace)
-        for name, weight in whole.items():
-            torch.testing.assert_close(split[name], weight, rtol=0, atol=1e-5, msg=name)
+        parts = parts_of(task, workplace, *asked, f"data.micro_batch_size={size}")
+        assert_same_training(fit(parts, workplace), whole)
 
 
 def test_the_loss_of_a_step_is_the_mean_over_all_its_targets(workplace: Path) -> None:
