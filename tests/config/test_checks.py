@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from truesweep.config.checks import check_across, contradictions
+from truesweep.config.checks import check_across, contradictions, name_is_a_folder
 from truesweep.errors import ConfigError
 
 
@@ -80,3 +80,17 @@ def test_missing_groups_and_all_problems_at_once() -> None:
         "task: is required. Choose one with task=NAME.",
     ]
     assert len(lines) == 4
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "/abs", "a/../../b", "sweeps", "sweeps/x", "", ".", "a\nb", "x" * 300]
+)
+def test_a_name_stays_in_outputs(name: str) -> None:
+    (problem,) = name_is_a_folder({"name": name})
+    assert problem.startswith("name=")
+    assert len(problem) < 120
+
+
+@pytest.mark.parametrize("name", [None, "first", "a/b", "lm_lr=1e-3", "Ü", "x" * 200])
+def test_other_names_are_folders(name: str | None) -> None:
+    assert name_is_a_folder({"name": name}) == []

@@ -1,14 +1,18 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from truesweep.config.compose import PointComposer, compose, compose_multirun
-from truesweep.config.overrides import split_hydras
+from truesweep.config.overrides import parse, split_hydras
 from truesweep.config.roots import search_roots
 from truesweep.config.space import Space, read_axes
 from truesweep.errors import ConfigError
+from truesweep.jobs.plan import checked
+from truesweep.sweeps.ask import ask
 
+PLUGINS = "hydra_plugins.truesweep"
 AddFiles = Callable[[Path, dict[str, str]], Path]
 NAMED = {
     "train.yaml": """
@@ -110,3 +114,168 @@ def test_hydras_other_settings_are_refused(override: str) -> None:
 def test_a_single_run_is_told_of_m(override: str) -> None:
     with pytest.raises(ConfigError, match="add -m"):
         compose([override])
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["model=large", "model={width:32}", "seed=1,2"],
+        ["seed=1,2", "model={width:64}", "model={kind:llama}"],
+        ["model={width:8},{width:16}", "model.width=32", "seed=3"],
+        ["model.width=8,16", "model={tied:true}"],
+        ["model.options={a:1}", "model.options={b:2}", "seed=1,2"],
+        ["model.options={a:1},{a:2}", "model.options.a=3", "model=small,large"],
+        ["seed=1,2", "model.width=8", "model={width:16}", "model.width=24"],
+        ["model.width=8,16", "~model.depth", "+model.depth=3"],
+        ["model.tags=[a],[b]", "model.tags=[c]", "seed=1,2"],
+    ],
+)
+def test_a_sweep_composes_what_its_single_runs_do(tree: Path, lines: list[str]) -> None:
+    axes, fixed = read_axes({}, lines, search_roots([tree]))
+    composer = PointComposer(fixed, axes, [tree])
+    points = Space(axes).grid()
+    assert len(points) > 1
+    for point in points:
+        # Each word in its place, what is swept with one of its values.
+        words = []
+        for line in lines:
+            parsed = parse(line)
+            if parsed.is_sweep_override():
+                axis = next((a for a in axes if a.text == line), None)
+                words += [axis.override(point[axis.key])] if axis else []
+            else:
+                words.append(line)
+        assert composer.compose(point).config == compose(words, [tree]).config
+
+
+def test_an_axis_of_which_nothing_is_left_is_none(tree: Path) -> None:
+    lines = ["model.width=8,16", "seed=1,2", "model={width:32}"]
+    axes, fixed = read_axes({}, lines, search_roots([tree]))
+    assert [axis.key for axis in axes] == ["seed"]
+    assert fixed == ["model={width:32}"]
+    axes, fixed = read_axes({"model.width": [8, 16]}, lines[1:], search_roots([tree]))
+    assert [axis.key for axis in axes] == ["seed"]
+
+
+OWN = {
+    "experiment/varied.yaml": """
+        # @package _global_
+        sweeps: {space: {optimizer.lr: [0.1, 0.2]}}
+        """,
+    "experiment/named.yaml": """
+        # @package _global_
+        name: w${model.width}
+        """,
+    "experiment/cluster.yaml": """
+        # @package _global_
+        defaults:
+          - override /hydra/launcher: slurm
+        hydra: {launcher: {partition: gpu}}
+        """,
+    "experiment/foreign.yaml": """
+        # @package _global_
+        defaults:
+          - override /hydra/sweeper: basic
+        """,
+    "experiment/slots.yaml": """
+        # @package _global_
+        hydra: {launcher: {slots: 3}}
+        """,
+    "experiment/folder.yaml": """
+        # @package _global_
+        hydra:
+          run: {dir: elsewhere}
+        """,
+}
+
+
+def test_an_experiment_that_is_swept_loses_no_space(tree: Path, add_files: AddFiles) -> None:
+    own = add_files(tree.parent / "own", OWN)
+    asked = ask(["experiment=varied,lm_char"], [own])
+    with pytest.raises(ConfigError, match="experiment=varied: has a `sweeps` node of its own"):
+        asked.composer().compose({"experiment": "varied"})
+    assert ask(["experiment=varied"], [own]).space.axes[0].values == (0.1, 0.2)
+
+
+def test_an_experiment_with_a_space_is_not_trained_once(tree: Path, add_files: AddFiles) -> None:
+    own = add_files(tree.parent / "own", OWN)
+    with pytest.raises(ConfigError, match=r"varies optimizer\.lr \(.*varied.yaml:2\).* Add -m"):
+        checked(["experiment=varied"], [own])
+    checked(["experiment=varied", "sweeps=null"], [own])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        (["experiment=named"], "w128"),
+        (["experiment=named", "model.width=64"], "w64"),
+        (["name=x${model.width}"], "x128"),
+        (["experiment=named", "name=mine"], "mine"),
+    ],
+)
+def test_a_sweeps_name_is_resolved_and_may_stand_in_a_file(
+    tree: Path, add_files: AddFiles, overrides: list[str], name: str
+) -> None:
+    own = add_files(tree.parent / "own", OWN)
+    assert ask([*overrides, "seed=1,2"], [own]).name == name
+
+
+def test_a_sweeps_name_does_not_vary(tree: Path, add_files: AddFiles) -> None:
+    own = add_files(tree.parent / "own", OWN)
+    with pytest.raises(ConfigError, match=r"whole sweep's, and model\.width varies in it"):
+        ask(["experiment=named", "model.width=64,128"], [own])
+    with pytest.raises(ConfigError, match="is no folder inside outputs/"):
+        ask(["name=../x", "seed=1,2"])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "launcher", "sweeper"),
+    [
+        ([], {"_target_": f"{PLUGINS}.LocalLauncher"}, f"{PLUGINS}.Sweeper"),
+        (
+            ["experiment=cluster"],
+            {"_target_": f"{PLUGINS}.SlurmLauncher", "partition": "gpu"},
+            f"{PLUGINS}.Sweeper",
+        ),
+        (
+            ["experiment=slots"],
+            {"_target_": f"{PLUGINS}.LocalLauncher", "slots": 3},
+            f"{PLUGINS}.Sweeper",
+        ),
+        (
+            ["experiment=foreign"],
+            {"_target_": f"{PLUGINS}.LocalLauncher"},
+            "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
+        ),
+        (
+            ["hydra/sweeper=basic"],
+            {"_target_": f"{PLUGINS}.LocalLauncher"},
+            "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
+        ),
+        (
+            ["experiment=slots", "hydra/launcher=slurm", "hydra.launcher.slots=null"],
+            {"_target_": f"{PLUGINS}.SlurmLauncher", "slots": None},
+            f"{PLUGINS}.Sweeper",
+        ),
+    ],
+)
+def test_a_file_chooses_where_a_sweep_runs(
+    tree: Path,
+    add_files: AddFiles,
+    overrides: list[str],
+    launcher: dict[str, Any],
+    sweeper: str,
+) -> None:
+    own = add_files(tree.parent / "own", OWN)
+    master = compose_multirun([*overrides, "seed=1,2"], [own]).master
+    assert master.hydra.launcher == launcher
+    assert master.hydra.sweeper["_target_"] == sweeper
+
+
+def test_hydras_other_settings_are_refused_in_files(tree: Path, add_files: AddFiles) -> None:
+    own = add_files(tree.parent / "own", OWN)
+    for compose_one in (compose, compose_multirun):
+        with pytest.raises(ConfigError, match=r"^hydra\.run\.dir: .*folder\.yaml:3\)"):
+            compose_one(["experiment=folder"], [own])
+    with pytest.raises(ConfigError, match="no such option; did you mean"):
+        compose_multirun(["hydra/launcher=slum"], [own])

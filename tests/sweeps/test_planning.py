@@ -333,7 +333,7 @@ def test_a_name_is_a_folder_of_its_own(asked: AskFor, name: str, expected: str |
     if expected is not None:
         assert asked("model.depth=1,2", f"name={name}").name == expected
         return
-    with pytest.raises(ConfigError, match="is no folder in outputs/sweeps"):
+    with pytest.raises(ConfigError, match="is no folder inside outputs/"):
         asked("model.depth=1,2", f"name={name}")
 
 

@@ -1,12 +1,15 @@
 """Contradictions between keys that can be found without building anything."""
 
 from collections.abc import Callable, Mapping
+from pathlib import PurePath
 from typing import Any
 
 from truesweep import dotted
 from truesweep.errors import ConfigError
 
 Config = Mapping[str, Any]
+LONGEST_NAME = 200
+"""Bytes; file systems take 255, and a sweep's reports lie beside it under longer names."""
 REQUIRED_GROUPS = ("data", "model", "optimizer", "scheduler", "trainer", "task")
 
 
@@ -103,6 +106,20 @@ def checkpoints_are_kept(config: Config) -> list[str]:
     ]
 
 
+def name_is_a_folder(config: Config) -> list[str]:
+    """A run's or a sweep's name is a folder inside `outputs/`, and not the sweeps' own there."""
+    name = config.get("name")
+    if name is None:
+        return []
+    path = PurePath(name)
+    if any(len(part.encode(errors="replace")) > LONGEST_NAME for part in path.parts):
+        return [f"name={name[:40]}…: is too long for a folder. Give it as in name=first."]
+    inside = path.parts and not path.is_absolute() and ".." not in path.parts
+    if inside and path.parts[0] != "sweeps" and name.isprintable():
+        return []
+    return [f"name={name}: is no folder inside outputs/. Give it as in name=first."]
+
+
 RULES: tuple[Callable[[Config], list[str]], ...] = (
     groups_are_chosen,
     heads_divide_width,
@@ -111,6 +128,7 @@ RULES: tuple[Callable[[Config], list[str]], ...] = (
     micro_batch_fits,
     length_fits,
     checkpoints_are_kept,
+    name_is_a_folder,
 )
 
 

@@ -12,16 +12,29 @@ from omegaconf import DictConfig, OmegaConf
 
 from truesweep import dotted
 from truesweep.compat import config_loader
+from truesweep.config.interpolation import resolve_all
 from truesweep.config.messages import as_config_errors
-from truesweep.config.origin import Origins, Source
-from truesweep.config.overrides import as_text, normalize, parse, refuse_sweeps, split_hydras
-from truesweep.config.roots import search_roots
+from truesweep.config.origin import Origins, Source, find_line
+from truesweep.config.overrides import (
+    as_text,
+    chooses,
+    named,
+    normalize,
+    overlap,
+    parse,
+    refuse_sweeps,
+    split_hydras,
+)
+from truesweep.config.precedence import settle
+from truesweep.config.roots import search_roots, shown
 from truesweep.config.secrets import resolve_keeping_secrets
-from truesweep.config.space import Axis
+from truesweep.config.space import Axis, in_order
 from truesweep.errors import ConfigError
 from truesweep.secrets import redact_overrides
 
 PRIMARY = "train"
+OURS = {"hydra/launcher": "local", "hydra/sweeper": "truesweep"}
+"""What takes the place of Hydra's own plugins where nothing is chosen."""
 SWEEPS = "sweeps"
 """The node that says what a sweep varies; no part of any job."""
 
@@ -36,6 +49,7 @@ class Composed:
         choices: The option chosen from each group; None where a group is empty.
         roots: The folders in which the groups were looked up.
         origins: Tells where a key came from.
+        sweeps: The `sweeps` node, which is no part of the configuration; unresolved.
     """
 
     config: dict[str, Any]
@@ -43,6 +57,16 @@ class Composed:
     choices: dict[str, str | None]
     roots: tuple[Path, ...]
     origins: Origins = field(repr=False, compare=False)
+    sweeps: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class _Tree:
+    """What files and overrides say, unresolved, the options chosen, and the files."""
+
+    raw: dict[str, Any]
+    choices: dict[str, str | None]
+    sources: list[Source]
 
 
 def compose(overrides: Sequence[str] = (), config_dirs: Sequence[Path | str] = ()) -> Composed:
@@ -75,7 +99,7 @@ class Composer:
         self.roots = search_roots(config_dirs)
         self.loader = config_loader(self.roots)
         self._config_dirs = config_dirs
-        self._trees: dict[tuple[str, ...], tuple[dict[str, Any], dict[str, str | None]]] = {}
+        self._trees: dict[tuple[str, ...], _Tree] = {}
 
     def compose(
         self, overrides: Sequence[str], values: Mapping[str, Any] | None = None
@@ -90,32 +114,46 @@ class Composer:
             ConfigError: As `compose`.
         """
         asked = normalize(overrides, self._config_dirs)
-        raw, chosen = self._tree(asked)
-        swept = values or {}
+        tree, swept = self._tree(asked), values or {}
+        raw = copy.deepcopy(tree.raw)
         for key, value in swept.items():
             dotted.put(raw, key, copy.deepcopy(value))
-        origins = Origins(
-            overrides, self.roots, lambda: _sources(self.loader, asked, self.roots), swept
-        )
+        said = {**named(overrides), **swept}
+        settle(raw, tree.sources, said)
+        node = raw.pop(SWEEPS, None)
+        origins = Origins(overrides, self.roots, tree.sources, swept)
         _refuse_missing(raw, origins)
         with as_config_errors(asked, origins):
-            config = resolve_keeping_secrets(raw)
+            config = resolve_all(raw)
         given = [*overrides, *(f"{key}={as_text(value)}" for key, value in swept.items())]
-        return Composed(config, redact_overrides(given), chosen, self.roots, origins)
+        sweeps = {} if said.get(SWEEPS, "") is None else node or {}
+        return Composed(config, redact_overrides(given), tree.choices, self.roots, origins, sweeps)
 
-    def _tree(self, asked: list[str]) -> tuple[dict[str, Any], dict[str, str | None]]:
-        """What the files and overrides say, unresolved, and the options chosen."""
+    def load(self, asked: Sequence[str]) -> tuple[DictConfig, list[Source]]:
+        """Hydra's own composition of normalized overrides, and the files that took part.
+
+        Raises:
+            ConfigError: A file sets what has no effect.
+        """
+        found = self.loader.compute_defaults_list(PRIMARY, list(asked), RunMode.MULTIRUN)
+        chosen = found.overrides.override_choices
+        # Not in our files, where it would win over what an experiment or a sweep chooses.
+        ours = [f"{group}={name}" for group, name in OURS.items() if group not in chosen]
+        sources = _sources(found.defaults, self.roots)
+        refuse_hydras(sources)
+        tree = self.loader.load_configuration(
+            PRIMARY, [*asked, *ours], run_mode=RunMode.MULTIRUN, from_shell=False
+        )
+        return tree, sources
+
+    def _tree(self, asked: list[str]) -> _Tree:
         if tuple(asked) not in self._trees:
             with as_config_errors(asked):
-                tree = self.loader.load_configuration(
-                    PRIMARY, asked, run_mode=RunMode.RUN, from_shell=False
-                )
+                tree, sources = self.load(asked)
             raw = cast(dict[str, Any], OmegaConf.to_container(tree))
             del raw["hydra"]
-            raw.pop(SWEEPS, None)
-            self._trees[tuple(asked)] = raw, choices(tree)
-        raw, chosen = self._trees[tuple(asked)]
-        return copy.deepcopy(raw), chosen
+            self._trees[tuple(asked)] = _Tree(raw, choices(tree), sources)
+        return self._trees[tuple(asked)]
 
 
 def choices(tree: DictConfig) -> dict[str, str | None]:
@@ -124,13 +162,33 @@ def choices(tree: DictConfig) -> dict[str, str | None]:
     return {group: chosen[group] for group in sorted(chosen) if not group.startswith("hydra/")}
 
 
-def _sources(loader: ConfigLoader, overrides: list[str], roots: Sequence[Path]) -> list[Source]:
-    defaults = loader.compute_defaults_list(PRIMARY, overrides, RunMode.RUN).defaults
+def _sources(defaults: Sequence[Any], roots: Sequence[Path]) -> list[Source]:
     return [
-        Source(_find(str(item.config_path), roots), item.package or "")
+        Source(
+            _find(str(item.config_path), roots),
+            item.package or "",
+            str(item.config_path).rpartition("/")[0],
+        )
         for item in defaults
         if not str(item.config_path).startswith("hydra/")
     ]
+
+
+def refuse_hydras(sources: Sequence[Source]) -> None:
+    """Refuse Hydra's own settings in files, but for those that a sweep uses.
+
+    Raises:
+        ConfigError: There are some.
+    """
+    for source in sources:
+        for key in source.values:
+            if key.startswith("hydra.") and key.split(".")[1] not in ("launcher", "sweeper"):
+                line = find_line(source, key)
+                raise ConfigError(
+                    f"{key}: Hydra's own runtime is not used; of its settings only hydra.launcher "
+                    "and hydra.sweeper can be set. A run lies in outputs/NAME/ID, and name=NAME "
+                    f"sets the name ({shown(source.path)}:{line})"
+                )
 
 
 def _find(config: str, roots: Sequence[Path]) -> Path:
@@ -153,14 +211,20 @@ class Multirun:
     Args:
         overrides: The command line without Hydra's own settings.
         node: The `sweeps` node, plain and resolved; empty where none is chosen.
+        raw_node: The same, unresolved.
         choices: The option chosen from each group, `sweeps` included.
+        name: What the command line or a file names the sweep, resolved.
+        raw_name: The same, unresolved.
         master: Hydra's own node, from which its plugins compose jobs.
         loader: What composes for Hydra's plugins.
     """
 
     overrides: list[str]
     node: dict[str, Any]
+    raw_node: dict[str, Any]
     choices: dict[str, str | None]
+    name: Any
+    raw_name: Any
     master: DictConfig
     loader: ConfigLoader
 
@@ -177,15 +241,27 @@ def compose_multirun(overrides: Sequence[str], config_dirs: Sequence[Path | str]
     """
     hydras, own = split_hydras(overrides)
     single = [override for override in own if not parse(override).is_sweep_override()]
+    composer = Composer(config_dirs)
     asked = [*hydras, *normalize(single, config_dirs)]
-    loader = Composer(config_dirs).loader
     with as_config_errors(asked):
-        tree = loader.load_configuration(PRIMARY, asked, RunMode.MULTIRUN, from_shell=False)
+        tree, _ = composer.load(asked)
         raw = cast(dict[str, Any], OmegaConf.to_container(tree))
         node = resolve_keeping_secrets({SWEEPS: raw.get(SWEEPS)})[SWEEPS]
+    name = raw.get("name")
+    if isinstance(name, str) and "${" in name:
+        name = composer.compose(single).config["name"]
     master = OmegaConf.masked_copy(tree, "hydra")
     master.hydra.overrides.task = redact_overrides(own)  # some sweepers write them to a file
-    return Multirun(own, node or {}, choices(tree), master, loader)
+    return Multirun(
+        own,
+        node or {},
+        raw.get(SWEEPS) or {},
+        choices(tree),
+        name,
+        raw.get("name"),
+        master,
+        composer.loader,
+    )
 
 
 class PointComposer:
@@ -195,27 +271,71 @@ class PointComposer:
         fixed: The overrides that all points have in common.
         axes: What varies.
         config_dirs: As in `compose`.
+        sweeps: The `sweeps` node by which they are planned, unresolved; None: it does not matter.
     """
 
     def __init__(
-        self, fixed: Sequence[str], axes: Sequence[Axis], config_dirs: Sequence[Path | str] = ()
+        self,
+        fixed: Sequence[str],
+        axes: Sequence[Axis],
+        config_dirs: Sequence[Path | str] = (),
+        sweeps: Mapping[str, Any] | None = None,
     ) -> None:
-        self._fixed = list(fixed)
-        self._axes = {axis.key: axis for axis in axes}
         self._composer = Composer(config_dirs)
+        self._entries = in_order(fixed, axes)
+        self._sweeps = sweeps
+        self._values = {axis.key for axis in axes if self._is_plain(axis)}
 
     def compose(self, point: Mapping[str, Any]) -> Composed:
         """The configuration of a point.
 
         Raises:
-            ConfigError: As `compose`.
+            ConfigError: As `compose`, or an option that is swept has a `sweeps` node of its own.
         """
-        values = {key: value for key, value in point.items() if self._is_value(key, value)}
-        chosen = [f"{key}={as_text(point[key])}" for key in point if key not in values]
-        return self._composer.compose([*self._fixed, *chosen], values)
+        swept = {axis.key for axis in self._entries if isinstance(axis, Axis)}
+        values = {
+            key: value
+            for key, value in point.items()
+            if _is_scalar(value) and (key in self._values or key not in swept)
+        }
+        lines = []
+        for entry in self._entries:
+            if isinstance(entry, str):
+                lines.append(entry)
+            elif entry.key in point and entry.key not in values:
+                lines.append(entry.override(point[entry.key]))
+        composed = self._composer.compose(lines, values)
+        if self._sweeps is not None and composed.sweeps != self._sweeps:
+            self._refuse(point)
+        return composed
 
-    def _is_value(self, key: str, value: Any) -> bool:
-        """Whether setting it needs none of Hydra: a scalar under a plain dotted key."""
-        group = key in self._axes and self._axes[key].group
-        plain = not isinstance(value, dict | list) and not (isinstance(value, str) and "$" in value)
-        return plain and not group and key.replace(".", "").replace("_", "").isalnum()
+    def _is_plain(self, axis: Axis) -> bool:
+        """Whether setting it needs none of Hydra: a dotted key that nothing later touches."""
+        later = self._entries[self._entries.index(axis) + 1 :]
+        touched = (_key(entry, self._composer.roots) for entry in later)
+        name = axis.key.replace(".", "").replace("_", "")
+        return (
+            name.isalnum()
+            and not axis.group
+            and not any(overlap(axis.key, key) for key in touched if key is not None)
+        )
+
+    def _refuse(self, point: Mapping[str, Any]) -> None:
+        axes = [entry for entry in self._entries if isinstance(entry, Axis) and entry.group]
+        chosen = ", ".join(f"{axis.name}={point[axis.key]}" for axis in axes if axis.key in point)
+        raise ConfigError(
+            f"{chosen}: has a `sweeps` node of its own, which is not read where it is swept. "
+            "Give it a sweep of its own, or move the node to a file that sweeps=NAME chooses"
+        )
+
+
+def _is_scalar(value: Any) -> bool:
+    return not isinstance(value, dict | list) and not (isinstance(value, str) and "$" in value)
+
+
+def _key(entry: str | Axis, roots: Sequence[Path]) -> str | None:
+    """The dotted key that an override or an axis sets; None where it chooses an option."""
+    if isinstance(entry, Axis):
+        return None if entry.group else entry.name
+    parsed = parse(entry)
+    return None if chooses(parsed, roots) else parsed.key_or_group

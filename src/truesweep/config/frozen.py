@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from truesweep import dotted
-from truesweep.config.overrides import parse, refuse_sweeps
+from truesweep.config.overrides import named, parse, refuse_sweeps
+from truesweep.config.precedence import LIMITS, one_limit
+from truesweep.dotted import flatten
 from truesweep.errors import ConfigError
 
 
@@ -31,5 +33,10 @@ def update(config: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
                 f"{override}: the configuration is frozen; only values can be changed, "
                 "as in data.test=other.txt"
             )
-        dotted.put(changed, key, parsed.value())
+        for name, value in named([override]).items():
+            dotted.put(changed, name, value)
+    said = named(overrides)
+    for key, limit in one_limit([flatten(config), said]).items():
+        if said.keys() & set(LIMITS):
+            dotted.put(changed, key, limit)
     return changed

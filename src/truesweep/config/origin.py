@@ -1,14 +1,17 @@
 """Where a value came from: an override on the command line, or a line of a YAML file."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import yaml
+from omegaconf import OmegaConf
 
 from truesweep.config.overrides import parse
 from truesweep.config.roots import shown
+from truesweep.dotted import flatten
 from truesweep.secrets import redact_override
 
 
@@ -19,10 +22,21 @@ class Source:
     Args:
         path: The file.
         package: The dotted key under which its contents were put; empty for the root.
+        group: The group of which it is an option; empty for the primary one.
     """
 
     path: Path
     package: str
+    group: str = ""
+
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """What the file sets, unresolved, by dotted key of the whole configuration."""
+        content = OmegaConf.to_container(OmegaConf.load(self.path)) if self.path.is_file() else {}
+        if not isinstance(content, dict):
+            return {}
+        own = {str(name): value for name, value in content.items() if name != "defaults"}
+        return flatten(own, f"{self.package}." if self.package else "")
 
 
 class Origins:
@@ -31,7 +45,7 @@ class Origins:
     Args:
         overrides: The command line's overrides.
         roots: The folders in which groups were looked up.
-        find_sources: Lists the files in the order in which they were merged.
+        sources: The files in the order in which they were merged.
         swept: The keys that a sweep has set.
     """
 
@@ -39,12 +53,12 @@ class Origins:
         self,
         overrides: Sequence[str],
         roots: Sequence[Path],
-        find_sources: Callable[[], Sequence[Source]],
+        sources: Sequence[Source],
         swept: Collection[str] = (),
     ) -> None:
         self.roots = roots
         self._overrides = overrides
-        self._find_sources = find_sources
+        self.sources = sources
         self._swept = swept
 
     def __call__(self, key: str) -> str | None:
@@ -63,15 +77,11 @@ class Origins:
         return None
 
     def _file(self, key: str) -> str | None:
-        for source in reversed(self._sources):
+        for source in reversed(self.sources):
             line = find_line(source, key)
             if line is not None:
                 return f"{shown(source.path)}:{line}"
         return None
-
-    @cached_property
-    def _sources(self) -> Sequence[Source]:
-        return self._find_sources()
 
 
 def find_line(source: Source, key: str) -> int | None:

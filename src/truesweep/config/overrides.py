@@ -7,10 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType, Quote, QuotedString
+from hydra.core.override_parser.types import (
+    ChoiceSweep,
+    Override,
+    OverrideType,
+    Quote,
+    QuotedString,
+)
 from hydra.errors import HydraException
 
 from truesweep.config.roots import is_group, search_roots
+from truesweep.dotted import flatten
 from truesweep.errors import ConfigError
 from truesweep.secrets import redact_override
 
@@ -48,6 +55,41 @@ def normalize(overrides: Sequence[str], config_dirs: Sequence[Path | str] = ()) 
     return [_normalize(parse(override), roots) for override in overrides]
 
 
+def named(overrides: Sequence[str]) -> dict[str, Any]:
+    """What overrides set, by dotted key, however it is said; `model={depth:2}` sets model.depth."""
+    found: dict[str, Any] = {}
+    for parsed in map(parse, overrides):
+        if not (parsed.is_delete() or parsed.is_sweep_override()):
+            found |= flatten({parsed.key_or_group: parsed.value()})
+    return found
+
+
+def covers(later: Override, earlier: Override, roots: Sequence[Path]) -> bool:
+    """Whether nothing is left of what an override sets after a later one."""
+    if later.package != earlier.package:
+        return False
+    key, before = later.key_or_group, earlier.key_or_group
+    if chooses(later, roots) or chooses(earlier, roots):
+        return key == before and chooses(later, roots) and chooses(earlier, roots)
+    if isinstance(later.value(), dict):
+        return before in flatten({key: later.value()})
+    return f"{before}.".startswith(f"{key}.")
+
+
+def overlap(key: str, other: str) -> bool:
+    """Whether one of two dotted keys is the other, or stands inside it."""
+    return f"{key}.".startswith(f"{other}.") or f"{other}.".startswith(f"{key}.")
+
+
+def chooses(override: Override, roots: Sequence[Path]) -> bool:
+    """Whether it chooses among the options of a group, and does not merge into its node."""
+    if not is_group(override.key_or_group, roots):
+        return False
+    value = override.value()
+    sides = value.list if isinstance(value, ChoiceSweep) else [value]
+    return not all(isinstance(side, dict) for side in sides)
+
+
 def refuse_sweeps(overrides: Sequence[str]) -> None:
     """Refuse overrides that ask for several values.
 
@@ -56,6 +98,8 @@ def refuse_sweeps(overrides: Sequence[str]) -> None:
     """
     for override in overrides:
         parsed = parse(override)
+        if parsed.key_or_group == "sweeps" and parsed.value() is None:
+            continue  # leaves out what an experiment has of its own
         if parsed.key_or_group.partition(".")[0] == "sweeps":
             raise ConfigError(f"{redact_override(override)}: is for a sweep; add -m")
         if parsed.is_sweep_override():

@@ -21,8 +21,8 @@ from hydra.core.override_parser.types import (
 )
 
 from truesweep.compat import parsed_value, plain_value
-from truesweep.config.overrides import as_text, parse
-from truesweep.config.roots import is_group, options
+from truesweep.config.overrides import as_text, chooses, covers, overlap, parse
+from truesweep.config.roots import options
 from truesweep.dotted import flatten, nearest_key
 from truesweep.errors import ConfigError, did_you_mean
 from truesweep.text import ORDER, Condition
@@ -48,6 +48,7 @@ class Axis:
         log: Whether the numbers are spread evenly on a logarithmic scale.
         group: Whether it chooses among the options of a group.
         text: The override as it was written.
+        place: How many of the sweep's fixed overrides, and of its axes, were written before it.
     """
 
     key: str
@@ -59,6 +60,7 @@ class Axis:
     log: bool = False
     group: bool = False
     text: str = ""
+    place: tuple[int, int] = (0, 0)
 
     @property
     def name(self) -> str:
@@ -96,17 +98,46 @@ def read_axes(
     Raises:
         ConfigError: One of them cannot be read, or varies nothing.
     """
-    asked: dict[str, Override] = {}
-    for line in [*_lines(space), *overrides]:
-        parsed = parse(line)
-        asked[parsed.get_key_element().lstrip("+")] = parsed
-    axes = [
-        replace(_axis(o, roots, seed), text=str(o.input_line))
-        for o in asked.values()
-        if o.is_sweep_override()
-    ]
-    fixed = [str(o.input_line) for o in asked.values() if not o.is_sweep_override()]
+    said: list[Override] = []
+    for later in map(parse, [*_lines(space), *overrides]):
+        said = _added(said, later, roots)
+    axes: list[Axis] = []
+    fixed: list[str] = []
+    for one in said:
+        if one.is_sweep_override():
+            place = len(fixed), len(axes)
+            axes.append(replace(_axis(one, roots, seed), text=str(one.input_line), place=place))
+        else:
+            fixed.append(str(one.input_line))
     return axes, fixed
+
+
+def _added(said: list[Override], later: Override, roots: Sequence[Path]) -> list[Override]:
+    """Overrides with a later one in the place of what it leaves nothing of, or at the end."""
+    idle = [index for index, earlier in enumerate(said) if _is_idle(earlier, later, roots)]
+    kept = [earlier for index, earlier in enumerate(said) if index not in idle]
+    at = idle[0] if idle else len(kept)
+    # Which option is chosen does not depend on the order, what is set in it does.
+    setting = [o.key_or_group for o in kept[at:] if not chooses(o, roots)]
+    if not chooses(later, roots) and any(overlap(later.key_or_group, key) for key in setting):
+        at = len(kept)
+    return [*kept[:at], later, *kept[at:]]
+
+
+def _is_idle(earlier: Override, later: Override, roots: Sequence[Path]) -> bool:
+    """Whether an override may be left out as another comes later."""
+    again = earlier.get_key_element().lstrip("+") == later.get_key_element().lstrip("+")
+    return (again or earlier.is_sweep_override()) and covers(later, earlier, roots)
+
+
+def in_order(fixed: Sequence[str], axes: Sequence[Axis]) -> list[str | Axis]:
+    """Overrides and axes as they were written: a later one may change what an earlier one sets."""
+    ordered: list[str | Axis] = []
+    in_place = sorted(axes, key=lambda axis: axis.place)
+    for index in range(len(fixed) + 1):
+        ordered += [axis for axis in in_place if axis.place[0] == index]
+        ordered += fixed[index : index + 1]
+    return ordered
 
 
 def _lines(space: Mapping[str, Any]) -> list[str]:
@@ -121,11 +152,11 @@ def _lines(space: Mapping[str, Any]) -> list[str]:
 
 def _axis(override: Override, roots: Sequence[Path], seed: int) -> Axis:
     key = override.get_key_element()
-    group = is_group(override.key_or_group, roots)
     sweep: Any = parsed_value(override)
     if isinstance(sweep, Glob):
-        return Axis(key, values=_options(override, sweep, roots), group=group)
+        return Axis(key, values=_options(override, sweep, roots), group=True)
     if isinstance(sweep, ChoiceSweep):
+        group = chooses(override, roots)
         axis = Axis(key, values=tuple(map(plain_value, sweep.list)), group=group)
     elif isinstance(sweep, RangeSweep):
         axis = _range(key, sweep)

@@ -12,7 +12,7 @@ from truesweep.config.schema import check
 from truesweep.errors import ConfigError
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.parts import SUPPLIED, make
-from truesweep.jobs.plan import Plan, one_limit, plan_config
+from truesweep.jobs.plan import Plan, plan_config
 from truesweep.jobs.same_data import check_same_data
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.record.files import write_atomic, write_json
@@ -51,7 +51,7 @@ def change(run: RunDirectory, overrides: Sequence[str]) -> list[str]:
             data are not those that it began with.
     """
     before = run.read_config()
-    after = check(update(before, [*one_limit(overrides), *overrides]), supplied=SUPPLIED)
+    after = check(update(before, overrides), supplied=SUPPLIED)
     _refuse_others(overrides)
     check_across(after)
     if after == before:

@@ -10,13 +10,14 @@ import torch
 from transformers import PreTrainedModel
 
 from truesweep.config.checks import check_across
-from truesweep.config.compose import compose
+from truesweep.config.compose import Composed, compose
 from truesweep.config.frozen import update
 from truesweep.config.schema import check
 from truesweep.data import Source
 from truesweep.data.left_out import describe_left_out, left_out
 from truesweep.data.module import DataModule
 from truesweep.data.prepare import Prepared
+from truesweep.dotted import flatten
 from truesweep.errors import ConfigError, nearest
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.parts import (
@@ -88,12 +89,29 @@ def checked(
     overrides: Sequence[str], config_dirs: Sequence[Path] = ()
 ) -> tuple[dict[str, Any], list[str]]:
     """A composed, checked and named configuration, and the overrides, redacted."""
-    composed = compose([*one_limit(overrides), *overrides], config_dirs)
+    composed = compose(overrides, config_dirs)
     config = check(composed.config, supplied=SUPPLIED, origin=composed.origins)
     check_across(config)
+    _refuse_sweep(composed)
     if config["name"] is None:
         config["name"] = default_name(composed.choices, redact_overrides(overrides))
     return config, redact_overrides(overrides)
+
+
+def _refuse_sweep(composed: Composed) -> None:
+    """Refuse to train once what a file wants swept.
+
+    Raises:
+        ConfigError: A file does.
+    """
+    space = composed.sweeps.get("space") or {}
+    if space or composed.sweeps.get("seeds", 1) != 1:
+        where = composed.origins("sweeps.space" if space else "sweeps.seeds")
+        what = f"varies {', '.join(flatten(space))}" if space else "has several seeds"
+        raise ConfigError(
+            f"sweeps: {what} ({where}), and this trains once. "
+            "Add -m, or sweeps=null to leave it out"
+        )
 
 
 def plan_again(directory: Path, overrides: Sequence[str]) -> Plan:
@@ -103,7 +121,7 @@ def plan_again(directory: Path, overrides: Sequence[str]) -> Plan:
         ConfigError: There is no such configuration, or a change does not fit it.
     """
     frozen = RunDirectory.open(directory).read_config()
-    changed = update(frozen, [*one_limit(overrides), *overrides])
+    changed = update(frozen, overrides)
     config = check(changed, supplied=SUPPLIED)
     check_across(config)
     return plan_config(config, redact_overrides(overrides))
@@ -206,15 +224,6 @@ def data_key(config: Mapping[str, Any]) -> str:
     return fingerprint(
         {**{name: config[name] for name in nodes}, "task": config["task"]["_target_"]}
     )
-
-
-def one_limit(overrides: Sequence[str]) -> list[str]:
-    """A length given on the command line replaces the other kind of length in a preset."""
-    given = {o.lstrip("+").split("=")[0] for o in overrides}
-    limits = {"trainer.max_steps", "trainer.max_epochs"}
-    if len(given & limits) != 1:
-        return []
-    return [f"{key}=null" for key in limits - given]
 
 
 def default_name(choices: Mapping[str, str | None], overrides: Sequence[str]) -> str:

@@ -4,17 +4,17 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
-from typing import Any
+from pathlib import Path
 
+from truesweep.config.checks import name_is_a_folder
 from truesweep.config.compose import Multirun, PointComposer, compose_multirun
-from truesweep.config.overrides import parse
+from truesweep.config.overrides import named, parse
 from truesweep.config.roots import search_roots
 from truesweep.config.schema import check_settings
-from truesweep.config.space import Axis, Space, exclusions, pairings, read_axes
+from truesweep.config.space import Axis, Space, exclusions, in_order, pairings, read_axes
 from truesweep.dotted import flatten
 from truesweep.errors import ConfigError
-from truesweep.jobs.plan import NAME_LENGTH, default_name, one_limit
+from truesweep.jobs.plan import NAME_LENGTH, default_name
 from truesweep.secrets import redact_overrides
 from truesweep.sweeps.settings import Sweep
 from truesweep.text import unique_end
@@ -45,11 +45,12 @@ class Asked:
     @property
     def lines(self) -> list[str]:
         """All that was asked, a named sweep's space included, in Hydra's grammar."""
-        return [*self.fixed, *(axis.text for axis in self.space.axes)]
+        ordered = in_order(self.fixed, self.space.axes)
+        return [entry if isinstance(entry, str) else entry.text for entry in ordered]
 
     def composer(self) -> PointComposer:
         """Composes the sweep's points."""
-        return PointComposer(self.fixed, self.space.axes, self.config_dirs)
+        return PointComposer(self.fixed, self.space.axes, self.config_dirs, self.multirun.raw_node)
 
 
 def ask(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Asked:
@@ -63,9 +64,10 @@ def ask(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Asked:
     roots = search_roots(config_dirs)
     axes, fixed = read_axes(settings.space, multirun.overrides, roots, settings.seed)
     _refuse(axes, settings)
-    names = [f"{axis.name}=" for axis in axes]
-    given = _values(fixed)
-    typed = {parse(line).key_or_group for line in multirun.overrides}
+    given = named(fixed)
+    typed = {parse(line).key_or_group for line in multirun.overrides} | named(
+        [line for line in multirun.overrides if not parse(line).is_sweep_override()]
+    ).keys()
     return Asked(
         name=_name(multirun, settings, axes, fixed),
         settings=settings,
@@ -76,7 +78,7 @@ def ask(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Asked:
             settings.seed,
             replaced=frozenset(typed & flatten(settings.space).keys()),
         ),
-        fixed=[*one_limit([*fixed, *names]), *fixed],
+        fixed=fixed,
         overrides=redact_overrides(overrides),
         config_dirs=list(config_dirs),
         multirun=multirun,
@@ -98,9 +100,8 @@ def _refuse(axes: Sequence[Axis], settings: Sweep) -> None:
 
 def _name(multirun: Multirun, settings: Sweep, axes: Sequence[Axis], fixed: Sequence[str]) -> str:
     """What was given, or task, named sweep, fixed values and swept keys, but not their values."""
-    name = _values(fixed).get("name")
-    if name is not None:
-        return _checked_name(str(name))
+    if multirun.name is not None:
+        return _given_name(multirun, axes)
     common = [o for o in fixed if o.split("=")[0].split(".")[0] not in ("sweeps", "name")]
     of_space = flatten(settings.space).keys()
     common = [o for o in common if o.split("=")[0] not in of_space]
@@ -115,18 +116,17 @@ def _name(multirun: Multirun, settings: Sweep, axes: Sequence[Axis], fixed: Sequ
     return f"{text[: NAME_LENGTH - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def _values(fixed: Sequence[str]) -> dict[str, Any]:
-    """What overrides set, by key."""
-    return {o.key_or_group: o.value() for o in map(parse, fixed) if not o.is_delete()}
-
-
-def _checked_name(name: str) -> str:
-    """A name that stays a folder in `outputs/sweeps/`.
+def _given_name(multirun: Multirun, axes: Sequence[Axis]) -> str:
+    """The name that the command line or a file gives.
 
     Raises:
-        ConfigError: It leads elsewhere.
+        ConfigError: It is no folder, or differs from job to job.
     """
-    path = PurePath(name)
-    if path.is_absolute() or ".." in path.parts or not path.parts:
-        raise ConfigError(f"name={name}: is no folder in outputs/sweeps; give it as in name=first")
+    name, written = str(multirun.name), str(multirun.raw_name)
+    for axis in axes:
+        if re.search(rf"\$\{{{re.escape(axis.name)}\b", written):
+            raise ConfigError(f"name={written}: is the whole sweep's, and {axis.name} varies in it")
+    problems = name_is_a_folder({"name": name})
+    if problems:
+        raise ConfigError(problems[0])
     return name

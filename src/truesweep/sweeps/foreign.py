@@ -10,7 +10,6 @@ from truesweep.config.compose import Composer
 from truesweep.config.overrides import as_text, parse
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.launch import launch
-from truesweep.jobs.plan import one_limit
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.job import Job
 from truesweep.sweeps.planning import Candidate, plan_candidates
@@ -113,9 +112,7 @@ def candidates(
     composer = Composer(config_dirs)
     common = {o.lstrip("+") for o in fixed}
     return [
-        Candidate(
-            partial(composer.compose, [*one_limit(request), *request]), _varies(request, common)
-        )
+        Candidate(partial(composer.compose, list(request)), _varies(request, common))
         for request in requests
     ]
 

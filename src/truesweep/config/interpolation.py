@@ -1,0 +1,138 @@
+"""What `${…}` may refer to: every key, defaults included, helper values under `vars`, resolvers."""
+
+import ast
+import copy
+import operator
+from collections.abc import Callable, Collection, Mapping
+from datetime import datetime
+from typing import Any
+
+from truesweep.compat import replace_resolver
+from truesweep.config.secrets import resolve_keeping_secrets
+from truesweep.config.targets import TARGET, resolve
+from truesweep.config.types import plain_default, signature
+from truesweep.dotted import flatten, map_leaves
+from truesweep.errors import ConfigError, did_you_mean
+
+VARS = "vars"
+"""The node of helper values; they exist for interpolations alone, and are no part of any job."""
+RESOLVERS = ("eval", "now", "oc.env", "oc.select", "oc.decode", "oc.dict.keys", "oc.dict.values")
+
+_STARTED = datetime.now()
+_MOST_BITS = 4096
+_OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.Pow: operator.pow,
+    ast.UAdd: operator.pos,
+    ast.USub: operator.neg,
+}
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    function.__name__: function for function in (min, max, round, int, float, abs)
+}
+
+
+def resolve_all(raw: dict[str, Any]) -> dict[str, Any]:
+    """A configuration with its interpolations resolved and its secrets kept out of it.
+
+    Args:
+        raw: As the files and the command line have it.
+
+    Raises:
+        ConfigError: Nothing refers to one of the helper values.
+    """
+    _refuse_idle_variables(raw)
+    refers = any(isinstance(leaf, str) and "${" in leaf for leaf in _leaves(raw))
+    seen = _with_defaults(raw, raw.get("allowed_packages") or ()) if refers else raw
+    replace_resolver("eval", evaluate)
+    replace_resolver("now", _STARTED.strftime)
+    config = _only(resolve_keeping_secrets(seen), raw)
+    config.pop(VARS, None)
+    return config  # type: ignore[no-any-return]
+
+
+def evaluate(text: object) -> Any:
+    """The value of arithmetic such as `2 * (64 + 1)` or `max(1, 3 // 2)`; runs no code.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    try:
+        return _value(ast.parse(str(text).strip(), mode="eval").body)
+    except (SyntaxError, ArithmeticError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError(
+            f"eval: {text!r} is no arithmetic: numbers, + - * / // % ** ( ) and "
+            f"{', '.join(_FUNCTIONS)} ({error})"
+        ) from None
+
+
+def _value(node: ast.AST) -> Any:
+    match node:
+        case ast.Constant(value=int() | float() as number):
+            return number
+        case ast.BinOp(left=left, op=op, right=right):
+            return _operate(op, _value(left), _value(right))
+        case ast.UnaryOp(op=op, operand=operand):
+            return _OPERATORS[type(op)](_value(operand))
+        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
+            return _FUNCTIONS[name](*map(_value, arguments))
+    raise TypeError(f"{ast.unparse(node)} is not allowed")
+
+
+def _operate(op: ast.operator, left: Any, right: Any) -> Any:
+    if isinstance(op, ast.Pow) and abs(right) * max(1, int(abs(left)).bit_length()) > _MOST_BITS:
+        raise TypeError("the power is too large")
+    return _OPERATORS[type(op)](left, right)
+
+
+def _refuse_idle_variables(raw: Mapping[str, Any]) -> None:
+    """A misspelt helper value would leave all as it was."""
+    given = raw.get(VARS) or {}
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{VARS}: expected a mapping of names to values, found {given!r}")
+    text = "\n".join(str(leaf) for leaf in _leaves(raw))
+    idle = [key for key in flatten(given) if f"{VARS}.{key.partition('.')[0]}" not in text]
+    if idle:
+        used = [key for key in flatten(given) if key not in idle]
+        hint = did_you_mean(idle[0], used)
+        raise ConfigError(
+            f"{VARS}.{idle[0]}: nothing refers to it, as ${{{VARS}.{idle[0]}}} would{hint}"
+        )
+
+
+def _leaves(value: Any) -> list[Any]:
+    leaves: list[Any] = []
+    map_leaves(value, lambda _key, leaf: leaves.append(leaf))
+    return leaves
+
+
+def _with_defaults(value: Any, allowed: Collection[str]) -> Any:
+    """The same with the defaults of its targets, where they can be written."""
+    if isinstance(value, list):
+        return [_with_defaults(item, allowed) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    filled = {name: _with_defaults(item, allowed) for name, item in value.items()}
+    return {**_defaults(value.get(TARGET), allowed), **filled}
+
+
+def _defaults(target: Any, allowed: Collection[str]) -> dict[str, Any]:
+    try:
+        parameters = signature(resolve(target, allowed)).parameters if target else {}
+    except ConfigError:  # said when the configuration is checked
+        return {}
+    plain = {name: plain_default(item.default) for name, item in parameters.items()}
+    return {name: copy.deepcopy(value) for name, (writable, value) in plain.items() if writable}
+
+
+def _only(value: Any, wanted: Any) -> Any:
+    """What was there before the defaults were."""
+    if isinstance(value, dict) and isinstance(wanted, dict):
+        return {name: _only(value[name], wanted[name]) for name in wanted if name in value}
+    if isinstance(value, list) and isinstance(wanted, list):
+        return [_only(*pair) for pair in zip(value, wanted, strict=True)]
+    return value

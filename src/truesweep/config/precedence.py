@@ -1,0 +1,65 @@
+"""Where the order in which files are merged is not what was meant by them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from truesweep.config.origin import Source
+
+LIMITS = ("trainer.max_epochs", "trainer.max_steps")
+_NODES = ("data", "tokenizer", "model", "optimizer", "scheduler", "trainer", "logger", "task")
+
+
+def settle(raw: dict[str, Any], sources: Sequence[Source], said: Mapping[str, Any]) -> None:
+    """Change a merged configuration to what its files and the command line mean.
+
+    Args:
+        raw: Unresolved; is changed.
+        sources: The files, in the order in which they were merged.
+        said: What the command line or a sweep sets, by dotted key.
+    """
+    trainer = raw.get("trainer")
+    if isinstance(trainer, dict):
+        # A task's length is the weakest: it is there for those who have named none.
+        by_strength = sorted(sources, key=lambda source: source.group != "task")
+        layers = [*(source.values for source in by_strength), said]
+        for key, limit in one_limit(layers).items():
+            trainer[key.removeprefix("trainer.")] = limit
+    _leave_out(raw, _NODES, sources, said, "")
+    if isinstance(callbacks := raw.get("callbacks"), dict):
+        _leave_out(callbacks, list(callbacks), sources, said, "callbacks.")
+
+
+def one_limit(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The length of training: who names one limit and not the other means that one alone.
+
+    Args:
+        layers: Values by dotted key, the strongest last.
+    """
+    settled: dict[str, Any] = {}
+    for layer in reversed(layers):
+        named = {key: layer[key] for key in LIMITS if key in layer}
+        settled = {**named, **settled}
+        if any(limit is not None for limit in named.values()):
+            return {key: settled.get(key) for key in LIMITS}
+    return settled
+
+
+def _leave_out(
+    parent: dict[str, Any],
+    names: Sequence[str],
+    sources: Sequence[Source],
+    said: Mapping[str, Any],
+    prefix: str,
+) -> None:
+    """Nodes that were left out stay so, though a file may set a key of what would be there."""
+    for name in names:
+        node, key = parent.get(name), prefix + name
+        part = isinstance(node, dict) and node and "_target_" not in node
+        wanted = any(k.startswith(f"{key}.") for k in said)
+        if part and not wanted and _is_null(key, sources, said):
+            parent[name] = None
+
+
+def _is_null(key: str, sources: Sequence[Source], said: Mapping[str, Any]) -> bool:
+    layers = [*(source.values for source in sources), said]
+    return any(key in layer and layer[key] is None for layer in layers)
