@@ -2,19 +2,20 @@
 
 They are thin. What is asked for is read by `truesweep.sweeps.ask`, checked by
 `truesweep.sweeps.planning` and run by `truesweep.sweeps.driver`; other sweepers and launchers of
-Hydra's may take the place of these.
+Hydra's may take the place of these. Hydra imports this whenever it composes anything, so nothing of
+a sweep is imported before there is one.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins import launcher, sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from truesweep.commands.sweep import SweepTask
-from truesweep.sweeps.foreign import Outcome
+if TYPE_CHECKING:
+    from truesweep.sweeps.foreign import Outcome
 
 
 class Sweeper(sweeper.Sweeper):
@@ -25,6 +26,8 @@ class Sweeper(sweeper.Sweeper):
     ) -> None:
         """Take what is to be swept from the task."""
         from hydra.core.plugins import Plugins
+
+        from truesweep.commands.sweep import SweepTask
 
         assert isinstance(task_function, SweepTask)
         self.task = task_function
@@ -54,6 +57,8 @@ class _Launcher(launcher.Launcher):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         """Take the sweep from the task."""
+        from truesweep.commands.sweep import SweepTask
+
         assert isinstance(task_function, SweepTask)
         self.task = task_function
 
@@ -73,7 +78,7 @@ class SlurmLauncher(_Launcher):
     """Runs jobs on a Slurm cluster."""
 
 
-def _returned(overrides: Sequence[str], outcome: Outcome) -> JobReturn:
+def _returned(overrides: Sequence[str], outcome: "Outcome") -> JobReturn:
     status = JobStatus.COMPLETED if outcome.error is None else JobStatus.FAILED
     value = outcome.value if outcome.error is None else outcome.error
     return JobReturn(overrides=overrides, status=status, _return_value=value)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands.conftest import SMALL
+
 HEAVY = {
     "torch",
     "torchmetrics",
@@ -93,6 +95,22 @@ def test_reading_imports_nothing_heavy(recorded: Path, arguments: list[str]) -> 
 @pytest.mark.parametrize("arguments", MISTAKEN.values(), ids=MISTAKEN)
 def test_a_mistake_is_told_without_anything_heavy(recorded: Path, arguments: list[str]) -> None:
     assert not imports(arguments, recorded, 2) & HEAVY
+
+
+@pytest.mark.parametrize("more", [["--dry-run"], []], ids=["plan", "training"])
+def test_training_imports_nothing_of_sweeps_or_reports(tmp_path: Path, more: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", REPORTING, "train", *SMALL, "trainer.max_steps=2", *more],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    ended, modules = json.loads(done.stderr.splitlines()[-1])
+    assert ended == 0, done.stderr[:2000]
+    ours = [name for name in modules if name.startswith(("truesweep.sweeps", "truesweep.report"))]
+    assert not ours
+    assert not {name.partition(".")[0] for name in modules} & {"wandb", "optuna", "datasets"}
 
 
 def test_a_shell_completes_commands_without_anything_heavy(tmp_path: Path) -> None:

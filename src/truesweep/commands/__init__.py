@@ -27,6 +27,11 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit()
 
 
+def _load_libraries() -> None:
+    """Import what training needs, before anything else imports a part of it more slowly."""
+    import truesweep.libraries  # noqa: F401
+
+
 @app.callback()
 def _of_all_commands(
     version: Annotated[
@@ -86,6 +91,7 @@ def train(
     ] = None,
 ) -> None:
     """Train a model: compose, check, freeze, train, choose the best, score the test split once."""
+    _load_libraries()
     if multirun:
         from truesweep.commands.sweep import sweep
 
@@ -108,6 +114,7 @@ def resume(directory: Run, overrides: Overrides = None) -> None:
     Overrides may make it longer (trainer.max_steps=…) or change how it is carried out
     (trainer.devices=…, data.micro_batch_size=…), never what is learned from what.
     """
+    _load_libraries()
     from truesweep.commands.resume import resume as work
 
     raise typer.Exit(work(directory, overrides or []))
@@ -141,6 +148,7 @@ def evaluate(
     config_dir: ConfigDirs = None,
 ) -> None:
     """Score a run's best checkpoint, or a pretrained model, on a split."""
+    _load_libraries()
     from truesweep.commands.evaluate import evaluate as work
 
     raise typer.Exit(work(arguments or [], split, checkpoint, config_dir or []))
@@ -214,6 +222,7 @@ def generate(
     seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
 ) -> None:
     """Text from a language model, a translation, or a class."""
+    _load_libraries()
     from truesweep.commands.generate import Options
     from truesweep.commands.generate import generate as work
 
@@ -228,6 +237,7 @@ def export(
     checkpoint: Annotated[str, typer.Option(help="Which checkpoint: best or last.")] = "best",
 ) -> None:
     """Write a Hugging Face folder that `from_pretrained` loads."""
+    _load_libraries()
     from truesweep.commands.export import export as work
 
     raise typer.Exit(work(directory, output, checkpoint))
@@ -242,6 +252,7 @@ def verify(
 
     Trains a few of its steps again in other ways, and says what is identical and what is not.
     """
+    _load_libraries()
     from truesweep.commands.verify import verify_run as work
 
     raise typer.Exit(work(directory, steps))
@@ -255,6 +266,7 @@ def data(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Prepare and describe the data: counts, lengths, labels, duplicates, leaks between splits."""
+    _load_libraries()
     from truesweep.commands.data import data as work
 
     raise typer.Exit(work(overrides or [], config_dir or [], show, json))

@@ -1,10 +1,12 @@
 """`truesweep train`."""
 
+import os
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import chdir
 from pathlib import Path
+from typing import Any
 
 from truesweep.commands.show import show_plan, show_result
 from truesweep.commands.terminal import console
@@ -20,7 +22,6 @@ from truesweep.jobs.trainer import TrainerSettings
 from truesweep.record.frozen import freeze
 from truesweep.record.provenance import collect
 from truesweep.secrets import redact_argv
-from truesweep.sweeps.wandb_sweep import agents_job
 
 
 def train(
@@ -71,8 +72,17 @@ def create_run(job: Plan, folder: Path) -> RunDirectory:
         config=freeze(job.config),
         overrides=job.overrides,
         provenance=collect(redact_argv(sys.argv), job.prepared.origin),
-        job=agents_job(job.name, job.overrides),
+        job=place_in_a_sweep(job),
     )
+
+
+def place_in_a_sweep(job: Plan) -> dict[str, Any] | None:
+    """The place of a run that W&B's agent has started; no other run has one."""
+    if "WANDB_SWEEP_ID" not in os.environ:
+        return None
+    from truesweep.sweeps.wandb_sweep import agents_job  # no other training needs a sweep's parts
+
+    return agents_job(job.name, job.overrides)
 
 
 def made_by_first_node(folder: Path) -> RunDirectory:

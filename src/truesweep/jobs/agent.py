@@ -173,7 +173,7 @@ def _warm_up() -> str:
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return "spawn"
-    multiprocessing.set_forkserver_preload(["truesweep.jobs.rank"])
+    multiprocessing.set_forkserver_preload(["truesweep.libraries", "truesweep.jobs.rank"])
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         resource_tracker.ensure_running()  # which unblocks some

@@ -21,7 +21,7 @@ from truesweep.sweeps.forks import serve_forks, unblock, warm_up
 from truesweep.sweeps.job import Job
 from truesweep.sweeps.slots import Slot
 
-PRELOADED = (__name__, "typer", "rich.progress", "transformers.modeling_utils")
+PRELOADED = ("truesweep.libraries", __name__, "typer", "rich.progress")
 """Modules that the server imports once, for all jobs."""
 PLACE = (
     *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "GROUP_WORLD_SIZE"),
