@@ -6,7 +6,7 @@ import pytest
 
 from truesweep.config.overrides import as_text, parse
 from truesweep.config.roots import search_roots
-from truesweep.config.space import Axis, read_axes
+from truesweep.config.space import Axis, Space, read_axes
 from truesweep.errors import ConfigError
 
 
@@ -138,3 +138,32 @@ def test_learning_rates_are_spread_over_decades(line: str, logarithmic: bool) ->
     rng = random.Random(0)
     below = sum(axis.draw(rng) < (axis.low * axis.high) ** 0.5 for _ in range(1000))
     assert (450 < below < 550) is logarithmic
+
+
+def test_a_logarithmic_range_is_drawn_by_decades(tree: Path) -> None:
+    rng = random.Random(0)
+    found = axis("a=tag(log,range(1,1001))", tree)
+    drawn = [found.draw(rng) for _ in range(3000)]
+    assert set(drawn) <= set(range(1, 1001))
+    assert all(type(value) is int for value in drawn)
+    below = sum(value <= 31 for value in drawn) / len(drawn)  # log(31.5 / 0.5) / log(1000.5 / 0.5)
+    assert abs(below - 0.545) < 0.03
+    points = Space([found]).sample(20)
+    assert sum(point["a"] <= 31 for point in points) > 5
+
+
+def test_a_narrow_interval_has_many_values(tree: Path) -> None:
+    rng = random.Random(0)
+    found = axis("a=interval(0.999,0.99999)", tree)
+    drawn = {found.draw(rng) for _ in range(400)}
+    assert len(drawn) > 250
+    assert min(drawn) >= 0.999
+    assert max(drawn) <= 0.99999
+
+
+@pytest.mark.parametrize("line", ["a=tag(lgo,interval(1,2))", "a=tag(log,fast,range(1,9))"])
+def test_a_misspelt_tag(tree: Path, line: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"there is no tag (lgo; did you mean log|fast; there is)"
+    ):
+        axis(line, tree)

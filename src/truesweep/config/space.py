@@ -29,6 +29,9 @@ from truesweep.text import ORDER, Condition
 
 MOST_VALUES = 10_000
 """More values than any sweep lists; a longer range is an interval."""
+FEWEST_VALUES = 500
+"""An interval has at least as many, however narrow it is."""
+TAGS = ("log",)
 LOGARITHMIC = ("lr", "learning_rate")
 """Last parts of keys whose intervals lie on a logarithmic scale, tagged or not: nobody means nine
 tenths of the draws to go to the upper decade of a learning rate."""
@@ -72,16 +75,33 @@ class Axis:
         return f"{self.key}={as_text(value)}"
 
     def draw(self, rng: random.Random) -> Any:
-        """A value by chance, numbers to four digits."""
-        if self.values:
+        """A value by chance, as `rounded`."""
+        if self.values and not self.log:
             return rng.choice(self.values)
         assert self.low is not None
         assert self.high is not None
-        if self.log:
-            number = self.low * (self.high / self.low) ** rng.random()
-        else:
-            number = rng.uniform(self.low, self.high)
-        return round(number) if self.kind == "int" else float(f"{number:.4g}")
+        # Each value of a range has the room up to the middle between it and its neighbours.
+        half = (self.step or 0) / 2
+        low = max(self.low - half, self.low / 2) if self.log else self.low - half
+        high = self.high + half
+        number = low * (high / low) ** rng.random() if self.log else rng.uniform(low, high)
+        return self.rounded(number)
+
+    def rounded(self, number: float) -> Any:
+        """The value of a range next to a number, or an interval's number to four digits.
+
+        More digits where the interval is so narrow that four would leave it few values.
+        """
+        assert self.low is not None
+        assert self.high is not None
+        if self.values:
+            return min(self.values, key=lambda value: abs(value - number))
+        if self.kind == "int":
+            return round(number)
+        wanted = (self.high - self.low) / FEWEST_VALUES
+        exponent = math.floor(math.log10(abs(number) or 1.0))
+        digits = max(4, min(17, math.ceil(exponent - math.log10(wanted)) + 1))
+        return min(max(float(f"{number:.{digits}g}"), self.low), self.high)
 
 
 def read_axes(
@@ -155,6 +175,10 @@ def _axis(override: Override, roots: Sequence[Path], seed: int) -> Axis:
     sweep: Any = parsed_value(override)
     if isinstance(sweep, Glob):
         return Axis(key, values=_options(override, sweep, roots), group=True)
+    for tag in sweep.tags:
+        if tag not in TAGS:
+            hint = did_you_mean(tag, TAGS) or f"; there is {', '.join(TAGS)}"
+            raise ConfigError(f"{override.input_line}: there is no tag {tag}{hint}")
     if isinstance(sweep, ChoiceSweep):
         group = chooses(override, roots)
         axis = Axis(key, values=tuple(map(plain_value, sweep.list)), group=group)
@@ -292,7 +316,7 @@ class Space:
         points: list[Point] = []
         for _ in range(count * TRIES):
             parts = [
-                rng.choice(_side(axes)) if axes[0].values else {axes[0].key: axes[0].draw(rng)}
+                rng.choice(_side(axes)) if _is_listed(axes) else {axes[0].key: axes[0].draw(rng)}
                 for axes in self.dimensions
             ]
             point = self._joined(parts)
@@ -355,6 +379,11 @@ def exclusions(
         for rule in given
         if all(_meets(fixed[name], wanted) for name, wanted in rule.items() if name in fixed)
     ]
+
+
+def _is_listed(axes: Sequence[Axis]) -> bool:
+    """Whether each value of a dimension is as likely as any other."""
+    return len(axes) > 1 or bool(axes[0].values and not axes[0].log)
 
 
 def _side(axes: Sequence[Axis]) -> list[Point]:

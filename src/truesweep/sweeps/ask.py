@@ -89,6 +89,11 @@ def _refuse(axes: Sequence[Axis], settings: Sweep) -> None:
     for axis in axes:
         if axis.name == "name" or axis.name.partition(".")[0] == "sweeps":
             raise ConfigError(f"{axis.name}: belongs to the whole sweep and cannot vary in it")
+        if settings.method == "search" and axis.log and axis.values and axis.step != 1:
+            raise ConfigError(
+                f"{axis.text}: a search takes no steps on a logarithmic scale; leave out the step, "
+                "or write tag(log, interval(…))"
+            )
         if axis.name == "seed" and settings.seeds != 1:
             raise ConfigError("seed is swept and sweeps.seeds is given; leave one of them out")
     if not axes and settings.seeds == 1:

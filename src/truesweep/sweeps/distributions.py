@@ -127,12 +127,4 @@ def _values(axes: Sequence[Axis], suggested: Any) -> Point:
         index = _plain_values(axes).index(suggested)
         return {axis.key: axis.values[index] for axis in axes}
     (axis,) = axes
-    if axis.values:  # what Optuna computes from a step may differ in the last digit
-        return {axis.key: min(axis.values, key=lambda value: abs(value - suggested))}
-    return {axis.key: suggested if axis.kind == "int" else _four_digits(axis, suggested)}
-
-
-def _four_digits(axis: Axis, number: float) -> float:
-    assert axis.low is not None
-    assert axis.high is not None
-    return min(max(float(f"{number:.4g}"), axis.low), axis.high)
+    return {axis.key: axis.rounded(suggested)}  # a step's last digit may differ
