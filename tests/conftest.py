@@ -1,7 +1,11 @@
-"""What all tests share: no network, a cache of their own, a fixed number of threads."""
+"""What all tests share: no network, a cache of their own, a fixed number of threads.
+
+A test that needs what a machine may lack is skipped there, with a reason `needs WHAT (REMEDY)`.
+"""
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,12 +17,35 @@ os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 
 THREADS = int(os.environ.get("TEST_THREADS", "1"))
 """CPU threads of the tests, and of each rank that they start; no figure may depend on it."""
+MUST_HAVE = tuple(f"needs {what}" for what in os.environ.get("TEST_WITH", "").split(",") if what)
+"""What may not be lacking here, as in `TEST_WITH=Chromium,Slurm`; else it is a failure."""
 
 
 def pytest_report_header() -> str:
     return (
         f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, threads: {THREADS}"
     )
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # below the line that counts the tests
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None, None, None]:
+    """Say in one sentence what was left out, and how to have it."""
+    yield
+    terminal = session.config.pluginmanager.get_plugin("terminalreporter")
+    if terminal is None:  # in a process of several, of which another one reports
+        return
+    skipped = terminal.stats.get("skipped", [])
+    reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in skipped)
+    if not reasons:
+        return
+    parts = [
+        f"{count} for want of {reason.removeprefix('needs ').splitlines()[0]}"
+        for reason, count in reasons.most_common()
+    ]
+    terminal.write_line(f"Tests left out: {', '.join(parts)}.", yellow=True)
+    if any(reason.startswith(MUST_HAVE) for reason in reasons):
+        terminal.write_line(f"That is a failure, by TEST_WITH={os.environ['TEST_WITH']}.", red=True)
+        session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(scope="session", autouse=True)

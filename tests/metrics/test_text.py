@@ -144,7 +144,7 @@ def test_languages_have_the_tokenizer_that_sacrebleu_gives_them() -> None:
     assert {bleu_tokenizer(code) for code in ("de", "en", "target", "", None)} == {"13a"}
 
 
-@pytest.mark.skipif(find_spec("MeCab") is not None, reason="MeCab is there")
+@pytest.mark.skipif(find_spec("MeCab") is not None, reason="needs MeCab not to be there")
 def test_a_tokenizer_that_is_not_there_is_asked_for_in_one_sentence() -> None:
     with pytest.raises(ConfigError, match=r"pip install 'sacrebleu\[ja\]'.*bleu_tokenize=char"):
         CorpusBleu("ja-mecab")

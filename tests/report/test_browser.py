@@ -11,7 +11,9 @@ from tests.report.browser import Page, browser, chromium
 from tests.report.conftest import MakeRun, configuration
 from truesweep.report import compare, write_report
 
-pytestmark = pytest.mark.skipif(chromium() is None, reason="no Chromium")
+pytestmark = pytest.mark.skipif(
+    chromium() is None, reason="needs Chromium (apt-get install chromium)"
+)
 LABEL = "lr=0.001 </script><script>window.hacked = 1</script><b>bold</b>"
 
 

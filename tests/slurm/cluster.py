@@ -32,7 +32,7 @@ def cluster(folder: Path) -> Iterator[Path]:
     """
     missing = [name for name in PROGRAMS if not _program(name)]
     if missing:
-        raise NotStartable(f"not installed: {', '.join(missing)} (Debian: slurm-wlm and munge)")
+        raise NotStartable(f"{', '.join(missing)}: not found; apt-get install slurm-wlm munge")
     with ExitStack() as stack:
         socket_path = stack.enter_context(_munge(folder))
         conf = _write_configuration(folder, socket_path)

@@ -19,7 +19,7 @@ def slurm() -> Iterator[None]:
             running = cluster(Path(folder))
             conf = running.__enter__()
         except NotStartable as reason:
-            pytest.skip(str(reason))
+            pytest.skip(f"needs Slurm ({reason})")
         os.environ["SLURM_CONF"] = str(conf)
         yield
         running.__exit__(None, None, None)
