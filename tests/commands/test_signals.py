@@ -21,14 +21,23 @@ def started(asked: list[str], cwd: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, cwd=cwd, stdout=pipe, stderr=subprocess.STDOUT, text=True)
 
 
+def catches(process: subprocess.Popen[str], signum: signal.Signals) -> bool:
+    """Whether a process, which must not have ended, has a handler for a signal."""
+    assert process.poll() is None
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    (caught,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught, 16) >> (signum - 1) & 1)
+
+
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_while_a_run_is_planned_leaves_nothing(
     data: dict[str, list[str]], workplace: Path, signum: signal.Signals
 ) -> None:
     process = started([*data["lm"], *SMALL, "name=early"], workplace)
-    time.sleep(1.5)  # the imports take longer
+    while not catches(process, signum):  # from then on; the imports and the plan take longer
+        time.sleep(0.01)
     process.send_signal(signum)
-    assert process.communicate(timeout=30)[0] == ""
+    assert process.communicate(timeout=60)[0] == ""
     assert process.returncode == 143
     assert not (workplace / "outputs").exists()
 

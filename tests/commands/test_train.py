@@ -215,7 +215,7 @@ def test_a_rank_that_dies_ends_the_job(data: dict[str, list[str]], workplace: Pa
     assert RunDirectory(run).status["state"] == "failed"
     # The killed rank, or the one that lost the connection to it: whoever was noticed first.
     assert re.search(r"rank [01].* \(see .*rank[01].log\)", RunDirectory(run).status["error"])
-    assert psutil.wait_procs(ranks, timeout=10)[1] == []
+    assert psutil.wait_procs(ranks, timeout=30)[1] == []
 
 
 CHINESE = "我们 在海边看到了一只很大的狗他昨天买了两本新书今天都读完了"

@@ -357,7 +357,7 @@ def test_a_hanging_wandb_holds_nobody_up(
     for step in range(1, 2000):  # more than a pipe holds
         logger.log_metrics(values_at(step), step)
     logger.finish()
-    assert time.monotonic() - began < 5.0
+    assert time.monotonic() - began < 30.0  # of 60 that it would have hung
     assert "left behind" in caplog.text
     assert logger._process is not None
     assert logger._process.wait(5.0) == -signal.SIGKILL

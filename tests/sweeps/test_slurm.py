@@ -116,7 +116,7 @@ def test_a_slurm_that_is_away_for_a_while_ends_nothing(command: Commands, job: J
     command("squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
     began = time.monotonic()
     assert executor.wait(0.5) == []
-    assert 0.5 <= time.monotonic() - began < 3
+    assert 0.5 <= time.monotonic() - began < 30  # and not for ever
     assert executor.running == [job]
 
 

@@ -138,7 +138,7 @@ def _drive(sweep: SweepDirectory) -> None:
     sys.exit(drive_here(sweep))
 
 
-def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 180.0) -> None:
     """Wait for something to come true."""
     deadline = time.monotonic() + seconds
     while not condition():
