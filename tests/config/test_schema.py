@@ -244,3 +244,11 @@ def test_quick() -> None:
     start = time.perf_counter()
     check(config, supplied=SUPPLIED)
     assert time.perf_counter() - start < 0.2
+
+
+@pytest.mark.parametrize("first", ["", "\ufeff# @package _global_\n"])
+def test_a_file_without_its_package_is_told_so(tree: Path, first: str) -> None:
+    (tree / "experiment/plain.yaml").write_text(f"{first}model:\n  depth: 4\n", encoding="utf-8")
+    composed = compose(["experiment=plain"], [tree])
+    text = problems(composed.config, origin=composed.origins)
+    assert "experiment.model.depth: no such key; the experiment's file lacks `# @package" in text

@@ -9,6 +9,7 @@ import yaml
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
+from truesweep.config.interpolation import RESOLVERS
 from truesweep.config.origin import Origins
 from truesweep.config.roots import shown
 from truesweep.config.targets import resolve
@@ -33,6 +34,11 @@ def hint(
         allowed_packages: As in `targets.resolve`.
     """
     group = key.partition(".")[0]
+    if group in ("experiment", "debug", "sweeps"):
+        return (
+            f"no such key; the {group}'s file lacks `# @package _global_` in its very first line, "
+            "without a byte-order mark before it"
+        )
     options = owners(key, roots, allowed_packages)
     if options:
         return f"no such key here; it belongs to {' or '.join(f'{group}={o}' for o in options)}"
@@ -130,6 +136,8 @@ def _explain_omegaconf(error: OmegaConfBaseException, origins: Origins | None) -
     key = error.full_key or ""
     where = origins(key) if origins and key else None
     text = _plain(error.msg or str(error))
+    if "Unsupported interpolation type" in text:
+        text += f"; there are {', '.join(RESOLVERS)}, and ${{eval:'2 * ${{model.width}}'}} computes"
     return (f"{key}: " if key else "") + text + (f" ({where})" if where else "")
 
 
