@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.conftest import SMALL
+from tests.commands.conftest import SMALL, truesweep
 
 HEAVY = {
     "torch",
@@ -95,6 +95,30 @@ def test_reading_imports_nothing_heavy(recorded: Path, arguments: list[str]) -> 
 @pytest.mark.parametrize("arguments", MISTAKEN.values(), ids=MISTAKEN)
 def test_a_mistake_is_told_without_anything_heavy(recorded: Path, arguments: list[str]) -> None:
     assert not imports(arguments, recorded, 2) & HEAVY
+
+
+def test_status_is_told_as_json(recorded: Path) -> None:
+    done = truesweep("status", SWEEPS[0], "--json", cwd=recorded)
+    told = json.loads(done.out)
+    assert (told["objective"], told["mode"], told["planned"]) == ("val/loss", "min", 4)
+    assert {job["state"] for job in told["jobs"]} == {"completed"}
+    assert told["best"] == min(told["jobs"], key=lambda job: job["best"])["id"]
+
+
+def test_scores_are_told_as_json(archive: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(archive, tmp_path / "here")
+    done = truesweep("evaluate", RUNS[0], "--json", cwd=folder)
+    kept = json.loads((folder / RUNS[0] / "results.json").read_text())
+    assert json.loads(done.out)["test/loss"] == pytest.approx(kept["test/loss"], rel=1e-5)
+
+
+def test_a_proof_is_told_as_json(archive: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(archive, tmp_path / "here")
+    done = truesweep("verify", RUNS[0], "--steps", "2", "--json", cwd=folder)
+    told = json.loads(done.out)
+    assert done.code == 0
+    assert told["steps"] == 2
+    assert told["checks"][0]["verdict"] == "identical"
 
 
 @pytest.mark.parametrize("more", [["--dry-run"], []], ids=["plan", "training"])

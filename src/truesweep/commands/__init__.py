@@ -56,6 +56,7 @@ ConfigDirs = Annotated[
     list[Path] | None,
     typer.Option("--config-dir", help="A folder with configuration groups of your own."),
 ]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Run = Annotated[Path, typer.Argument(metavar="DIR", help="A run's directory.")]
 
 
@@ -125,11 +126,12 @@ def status(
     directory: Annotated[
         Path, typer.Argument(metavar="DIR", help="A sweep's or a run's directory.")
     ],
+    json: Json = False,
 ) -> None:
     """Show the jobs of a sweep: state, progress, best value, time left."""
     from truesweep.commands.status import status as work
 
-    raise typer.Exit(work(directory))
+    raise typer.Exit(work(directory, json))
 
 
 @app.command()
@@ -146,12 +148,13 @@ def evaluate(
     split: Annotated[str, typer.Option(help="The split: train, val or test.")] = "test",
     checkpoint: Annotated[str, typer.Option(help="Which checkpoint: best or last.")] = "best",
     config_dir: ConfigDirs = None,
+    json: Json = False,
 ) -> None:
     """Score a run's best checkpoint, or a pretrained model, on a split."""
     _load_libraries()
     from truesweep.commands.evaluate import evaluate as work
 
-    raise typer.Exit(work(arguments or [], split, checkpoint, config_dir or []))
+    raise typer.Exit(work(arguments or [], split, checkpoint, config_dir or [], json))
 
 
 @app.command()
@@ -172,7 +175,7 @@ def compare(
             "--filter", help="Only runs with, say, 'model.depth=4' or 'optimizer.lr<1e-3'."
         ),
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: Json = False,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     html: Annotated[
         Path | None,
@@ -193,7 +196,7 @@ def compare(
 def diff(
     first: Annotated[Path, typer.Argument(metavar="A", help="A run's directory.")],
     second: Annotated[Path, typer.Argument(metavar="B", help="Another's.")],
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """Show in what two runs differ: configuration, versions, data, results."""
     from truesweep.commands.diff import diff as work
@@ -247,6 +250,7 @@ def export(
 def verify(
     directory: Run,
     steps: Annotated[int, typer.Option(help="Optimizer steps to train, each time.")] = 6,
+    json: Json = False,
 ) -> None:
     """Prove that a run's numbers depend on its configuration alone: repeat, resume, split, share.
 
@@ -255,7 +259,7 @@ def verify(
     _load_libraries()
     from truesweep.commands.verify import verify_run as work
 
-    raise typer.Exit(work(directory, steps))
+    raise typer.Exit(work(directory, steps, json))
 
 
 @app.command()
@@ -263,7 +267,7 @@ def data(
     overrides: Overrides = None,
     config_dir: ConfigDirs = None,
     show: Annotated[int, typer.Option(help="Examples of leaked samples, for each two splits.")] = 3,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: Json = False,
 ) -> None:
     """Prepare and describe the data: counts, lengths, labels, duplicates, leaks between splits."""
     _load_libraries()

@@ -35,6 +35,7 @@ from truesweep.jobs.plan import checked
 from truesweep.jobs.results import standard_errors
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.models import Head, Pretrained
+from truesweep.record.files import dump_json
 from truesweep.secrets import redact_overrides
 from truesweep.tasks import Task
 
@@ -44,18 +45,28 @@ LONGEST_WINDOW = 2048
 
 
 def evaluate(
-    arguments: Sequence[str], split: str, checkpoint: str, config_dirs: Sequence[Path]
+    arguments: Sequence[str],
+    split: str,
+    checkpoint: str,
+    config_dirs: Sequence[Path],
+    as_json: bool = False,
 ) -> int:
     """Score a run or a pretrained model, print the figures, and keep a run's with the run."""
     _one_of("--split", split, SPLITS)
     _one_of("--checkpoint", checkpoint, ("best", "last"))
+    run: RunDirectory | None
     if arguments and "=" not in arguments[0]:
         run = RunDirectory.open(Path(arguments[0]))
         figures = _score_run(run, arguments[1:], split, checkpoint)
-        show_figures(figures, split)
-        _show_count(run)
     else:
-        show_figures(_score_pretrained(arguments, split, config_dirs), split)
+        run = None
+        figures = _score_pretrained(arguments, split, config_dirs)
+    if as_json:
+        print(dump_json(figures, indent=2))
+        return 0
+    show_figures(figures, split)
+    if run is not None:
+        _show_count(run)
     return 0
 
 

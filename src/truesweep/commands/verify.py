@@ -1,7 +1,9 @@
 """`truesweep verify`."""
 
+from dataclasses import asdict
 from pathlib import Path
 
+from rich.console import Console
 from rich.table import Table
 
 from truesweep.commands.resume import work_in
@@ -10,11 +12,12 @@ from truesweep.errors import ConfigError
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.logs import quiet
 from truesweep.jobs.verify import Check, tolerance, verify
+from truesweep.record.files import dump_json
 
 COLOURS = {"identical": "green", "equal to rounding": "green", "differs": "bold red"}
 
 
-def verify_run(directory: Path, steps: int) -> int:
+def verify_run(directory: Path, steps: int, as_json: bool = False) -> int:
     """Show what is the same however a run is carried out; 1 if anything is not."""
     if steps < 2:
         raise ConfigError(f"--steps {steps}: at least 2 are needed, to stop between them")
@@ -23,16 +26,21 @@ def verify_run(directory: Path, steps: int) -> int:
     precision = str(run.read_config()["trainer"]["precision"])
     limit = tolerance(precision)
     checks = []
-    with quiet(), console().status("Training the first steps…") as status:
+    with quiet(), Console(stderr=as_json).status("Training the first steps…") as status:
         for check in verify(run, steps):
             checks.append(check)
             status.update(f"{check.name}: {check.verdict} …")
+    failed = int(any(check.verdict == "differs" for check in checks))
+    if as_json:
+        shown = {"steps": steps, "precision": precision, "tolerance": limit._asdict()}
+        print(dump_json({**shown, "checks": [asdict(check) for check in checks]}, indent=2))
+        return failed
     console().print(_table(checks, steps))
     console().print(
         f"[dim]Differences relative to the largest loss and to the whole update of the weights; at "
         f"precision {precision}, up to {limit.losses:g} and {limit.weights:g} are rounding.[/]"
     )
-    return int(any(check.verdict == "differs" for check in checks))
+    return failed
 
 
 def _table(checks: list[Check], steps: int) -> Table:
