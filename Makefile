@@ -3,7 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 NUMBERS = $(BIN)/pytest -q -n 2 --dist loadscope -m "numbers and not slow"
 
-.PHONY: train test test-isa check format
+# Tests that lean on other packages, and start no processes: for other versions of these.
+LEAN := tests/config tests/metrics tests/models tests/optim tests/callbacks/test_validation.py \
+	tests/data/test_module.py tests/tasks/test_step.py tests/sweeps/test_planning.py \
+	tests/sweeps/test_study.py tests/sweeps/test_foreign.py tests/record/test_provenance.py
+
+.PHONY: train test test-isa test-lowest test-newest test-prerelease check format
 
 train: .venv/installed
 	$(BIN)/truesweep train
@@ -15,6 +20,12 @@ test: .venv/installed
 test-isa: .venv/installed
 	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_ENABLE_INSTRUCTIONS=SSE4_2 $(NUMBERS)
 	ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 $(NUMBERS)
+
+# With the lowest versions that pyproject.toml admits, the newest, or Hydra's release candidates,
+# laid over those of .venv; torch stays.
+test-lowest test-newest test-prerelease: test-%: .venv/installed
+	$(BIN)/python .ci/overlay.py $* .venv-$*
+	.venv-$*/bin/python -m pytest -m "not slow" $(LEAN)
 
 check: .venv/installed
 	$(BIN)/ruff check .

@@ -5,10 +5,14 @@ import pkgutil
 import subprocess
 import sys
 import textwrap
+import tomllib
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 import truesweep
 from truesweep import compat
@@ -148,3 +152,53 @@ def test_importing_it_imports_no_other_package() -> None:
     heavy = {"torch", "hydra", "omegaconf", "transformers", "optuna", "numpy", "multiprocessing"}
     assert "truesweep" in loaded
     assert not heavy & set(loaded)
+
+
+def admitted() -> dict[str, Version]:
+    """The lowest version of each package that pyproject.toml admits."""
+    project = tomllib.loads((SRC.parent / "pyproject.toml").read_text())["project"]
+    found = {}
+    for line in project["dependencies"]:
+        requirement = Requirement(line)
+        (bound,) = requirement.specifier
+        assert bound.operator == ">="
+        found[requirement.name] = Version(bound.version)
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(compat.TRIED.keys() - {"torch"}))
+def test_what_is_admitted_begins_with_what_was_tried(name: str) -> None:
+    assert Version(compat.TRIED[name][0]) == admitted()[name]
+
+
+def test_what_is_installed_was_tried() -> None:
+    assert compat.untried() == []
+    assert compat.untried_sentence() == []
+
+
+@pytest.mark.parametrize(
+    ("version", "is_tried"),
+    [
+        ("2.12.1", False),
+        ("2.13.0", True),
+        ("2.13.0+cu130", True),
+        ("2.13.1", False),
+        ("2.14.0.dev20261101", False),
+    ],
+)
+def test_a_version_outside_is_named(
+    version: str, is_tried: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda n: version if n == "torch" else real(n))
+    said = [] if is_tried else [f"torch {version} (tried: 2.13.0)"]
+    assert compat.untried() == said
+    assert len(compat.untried_sentence()) == len(said)
+
+
+def test_one_sentence_names_all_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(compat.TRIED, "torch", ("1.0", "1.1"))
+    monkeypatch.setitem(compat.TRIED, "optuna", ("99.0", "99.0"))
+    (sentence,) = compat.untried_sentence()
+    assert "(tried: 1.0 to 1.1), optuna" in sentence
+    assert "such packages" in sentence

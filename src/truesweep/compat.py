@@ -1,4 +1,4 @@
-"""What is taken from the insides of other packages, and nowhere else in this project.
+"""What is taken from the insides of other packages, and the versions that this was tried with.
 
 A name with an underscore may change with any release. Each function here hides one or a few of
 them, and says in which versions they were seen; `tests/test_compat.py` holds the rest of the
@@ -7,6 +7,7 @@ project to public names. Importing this module imports none of the packages.
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -26,6 +27,45 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
     Metrics = TypeVar("Metrics", bound=type[Metric])
+
+TRIED = {
+    "torch": ("2.13.0", "2.13.0"),
+    "pytorch-lightning": ("2.6.6", "2.6.6"),
+    "torchmetrics": ("1.8.0", "1.9.0"),
+    "transformers": ("5.18.0", "5.24.0"),
+    "sacrebleu": ("2.4.0", "2.6.0"),
+    "hydra-core": ("1.3.8", "1.4.0rc3"),
+    "omegaconf": ("2.3.0", "2.4.1rc1"),
+    "optuna": ("4.0.0", "5.0.0"),
+}
+"""The lowest and the highest version that the tests ran with, of each package whose insides numbers
+or searches rest on: dropout by sample stands in for torch's in transformers' models, resumes count
+by Lightning's loops, and so on. `make test-lowest`, `test-newest` and `test-prerelease` run them.
+"""
+
+
+def untried() -> list[str]:
+    """Installed packages outside of `TRIED`, each with its version and those that were tried."""
+    from packaging.version import Version
+
+    found = []
+    for name, (low, high) in TRIED.items():
+        version = metadata.version(name)
+        public = Version(Version(version).public)  # 2.13.0+cpu is 2.13.0
+        if not Version(low) <= public <= Version(high):
+            found.append(f"{name} {version} (tried: {low if low == high else f'{low} to {high}'})")
+    return found
+
+
+def untried_sentence() -> list[str]:
+    """One sentence for the user if any package is outside of `TRIED`, and none otherwise."""
+    if not (found := untried()):
+        return []
+    insides = "insides of such packages" if len(found) > 1 else "insides of that package"
+    return [
+        f"truesweep was not tried with {', '.join(found)}, and exact numbers rest on the "
+        f"{insides}; after training, truesweep verify shows whether they hold"
+    ]
 
 
 # Hydra and OmegaConf

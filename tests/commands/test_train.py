@@ -1,6 +1,7 @@
 import json
 import random
 import re
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import torch
 import yaml
 
 from tests.commands.conftest import SMALL, start, truesweep, values, wait_for_rows
+from truesweep import compat
 from truesweep.commands.compare import row as compared_row
+from truesweep.commands.sweep import sweep
 from truesweep.commands.train import train
 from truesweep.errors import ConfigError, DataError
 from truesweep.jobs.directory import RunDirectory
@@ -236,3 +239,22 @@ def test_bleu_follows_the_language_of_the_translations(workplace: Path) -> None:
     assert figures["baseline/test/bleu"] == pytest.approx(100)
     told = truesweep("train", *asked, "task.bleu_tokenize=13a", "--dry-run", cwd=workplace).out
     assert "Warning: BLEU looks for words between spaces" in " ".join(told.split())
+
+
+@pytest.mark.parametrize("sweeps", [False, True])
+def test_a_version_that_was_not_tried_is_told_once(
+    sweeps: bool,
+    data: dict[str, list[str]],
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(compat.TRIED, "optuna", ("99.0", "99.1"))
+    asked = [*data["lm"], *SMALL]
+    if sweeps:
+        assert sweep([*asked, "seed=1,2"], [], True) == 0
+    else:
+        assert train(asked, [], None, True) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    optuna = metadata.version("optuna")
+    assert told.count(f"not tried with optuna {optuna} (tried: 99.0 to 99.1), and") == 1

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from truesweep import compat
 from truesweep.record.provenance import collect, git
 
 
@@ -58,3 +59,9 @@ def test_everything_is_plain_and_said(tmp_path: Path, monkeypatch: pytest.Monkey
     assert found["hardware"]["cores"] >= 1
     assert found["hardware"]["memory"] > 2**28
     assert found["hardware"]["cpu"]
+
+
+def test_versions_that_were_not_tried_stand_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert collect([], {})["untried"] == []
+    monkeypatch.setitem(compat.TRIED, "optuna", ("99.0", "99.0"))
+    assert collect([], {})["untried"] == [f"optuna {version('optuna')} (tried: 99.0)"]

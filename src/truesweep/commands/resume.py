@@ -7,7 +7,8 @@ from pathlib import Path
 
 from truesweep.commands.show import show_result
 from truesweep.commands.sweep_resume import resume_sweep
-from truesweep.commands.terminal import console
+from truesweep.commands.terminal import console, warn
+from truesweep.compat import untried_sentence
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.extend import change
 from truesweep.jobs.launch import launch
@@ -20,6 +21,7 @@ from truesweep.sweeps.directory import SweepDirectory
 def resume(directory: Path, overrides: Sequence[str] = ()) -> int:
     """Go on where a run stopped; a finished one is left as it is, unless it is made longer."""
     if SweepDirectory.is_sweep(directory):
+        warn(untried_sentence())
         return resume_sweep(directory, overrides)
     run = RunDirectory.open(directory)
     if run.status.get("state") == "pruned":
@@ -42,6 +44,7 @@ def go_on(run: RunDirectory, overrides: Sequence[str], name: str) -> int:
         unchanged = f", and {' '.join(overrides)} would train no further" if overrides else ""
         out.print(f"{name} is complete{unchanged}; nothing to do.", markup=False)
         return 0
+    warn(untried_sentence())
     check_same_data(run, prepare_data(run.read_config())[1])
     if checkpoint is None:
         out.print("It was stopped before its first checkpoint: starting from the beginning")

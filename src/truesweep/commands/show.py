@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from truesweep.commands.terminal import console, warn
+from truesweep.compat import untried_sentence
 from truesweep.data.left_out import describe_left_out
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.plan import Plan
@@ -56,7 +57,7 @@ def show_plan(plan: Plan) -> None:
         f"({epochs:.3g} epochs) on {plan.world_size} device{'s' * (plan.world_size > 1)}",
     )
     console().print(table)
-    warn(plan.warnings)
+    warn((*untried_sentence(), *plan.warnings))
 
 
 def show_result(run: RunDirectory, exit_code: int) -> None:

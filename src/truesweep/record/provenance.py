@@ -11,6 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from truesweep.compat import untried
+
 # Packages that can change a number.
 PACKAGES = (
     "truesweep",
@@ -43,6 +45,7 @@ def collect(command: Sequence[str], data: Mapping[str, Any]) -> dict[str, Any]:
         "git": git(),
         "python": platform.python_version(),
         "packages": packages(),
+        "untried": untried(),
         "platform": platform.platform(),
         "hardware": hardware(),
         "data": dict(data),

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from truesweep.compat import untried_sentence
 from truesweep.config.space import Space
 from truesweep.sweeps.ask import Asked
 from truesweep.sweeps.directory import SweepDirectory
@@ -46,7 +47,8 @@ def show_plan(
     for note in plan.notes:
         table.add_row("note", note)
     out.print(table)
-    for sentence in dict.fromkeys(line for job in plan.jobs for line in job.warnings):
+    warnings = (line for job in plan.jobs for line in job.warnings)
+    for sentence in dict.fromkeys((*untried_sentence(), *warnings)):
         out.print(Text.assemble(("Warning: ", "bold yellow"), f"{sentence}."))
     if listed and asked.settings.method != "search":
         for job in plan.jobs[:LISTED]:
