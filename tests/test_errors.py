@@ -1,4 +1,103 @@
-from truesweep.errors import did_you_mean, nearest
+"""What is shown of an error, and kept in `status.json`."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.commands.conftest import SMALL, data
+from truesweep.commands.train import train
+from truesweep.errors import (
+    LONGEST,
+    ConfigError,
+    did_you_mean,
+    in_short,
+    nearest,
+    shorten,
+    telling_line,
+)
+from truesweep.jobs import rank
+from truesweep.jobs.directory import RunDirectory
+
+__all__ = ["data"]
+
+GXX = "\n".join(
+    [
+        "C++ compile error",
+        "Command:",
+        "g++ " + "-Wsomething " * 400,
+        "Output:",
+        "/a/vec512_int.h:1926:7: warning: overflow in conversion [-Woverflow]",
+        *[f" {i} |       0x80," for i in range(2000)],
+        "/a/kernel.cpp:3:10: fatal error: Python.h: No such file or directory",
+        "compilation terminated.",
+        "Set TORCHDYNAMO_VERBOSE=1 for the internal stack trace",
+    ]
+)
+
+
+def test_what_a_person_reads_is_kept_as_it_is() -> None:
+    assert in_short(ConfigError("a=1 is no b.\nSet a=2.")) == "a=1 is no b.\nSet a=2."
+    assert in_short(RuntimeError("it broke")) == "it broke"
+    assert in_short(KeyError("a")) == "KeyError: 'a'"
+    assert shorten("x" * LONGEST) == "x" * LONGEST
+    assert shorten("\n" * 2 * LONGEST) == ""
+
+
+def test_of_a_long_error_what_tells_most_stands_first() -> None:
+    short = in_short(RuntimeError(GXX))
+    assert len(short) == LONGEST
+    assert short.splitlines()[0] == (
+        "C++ compile error: /a/kernel.cpp:3:10: fatal error: Python.h: No such file or directory"
+    )
+    assert short.endswith(f"… (cut: {len(GXX):,} characters in all)")
+
+
+@pytest.mark.parametrize("text", ["x" * 5000, "\n \n" * 2000 + "a" * 5000])
+def test_a_long_error_that_names_nothing_is_cut(text: str) -> None:
+    assert len(shorten(text)) == LONGEST
+    assert shorten(text).startswith(text.strip()[:500])
+
+
+@pytest.mark.parametrize(
+    ("output", "line"),
+    [
+        (GXX, "/a/kernel.cpp:3:10: fatal error: Python.h: No such file or directory"),
+        ("a.cpp:1: error: no x\na.cpp:9: error: no y\n", "a.cpp:1: error: no x"),
+        ("Traceback:\n  File a\nValueError: no\nbye\n", "ValueError: no"),
+        ("KeyError: 1\nValueError: no\na.cpp:1: error: no x\n", "a.cpp:1: error: no x"),
+        ("KeyError: 1\nDuring handling\nValueError: no\n", "ValueError: no"),
+        ("first\n\nlast\n\n", "last"),
+        ("", ""),
+    ],
+)
+def test_the_line_that_says_why(output: str, line: str) -> None:
+    assert telling_line(output) == line
+
+
+def test_a_status_holds_no_more_than_a_person_reads(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    run.end("failed", 1, GXX)
+    assert run.status["error"] == shorten(GXX)
+
+
+def test_a_long_error_is_whole_in_the_log_only(
+    data: dict[str, list[str]],
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError(GXX)
+
+    monkeypatch.setattr(rank, "use_processor", fail)
+    assert train([*data["lm"], *SMALL, "name=x"], [], None, False) == 1
+    (run,) = (workplace / "outputs/x").iterdir()
+    status = json.loads((run / "status.json").read_text())
+    assert status["state"] == "failed"
+    assert status["error"] == shorten(GXX)
+    assert GXX in (run / "logs/rank0.log").read_text()
+    assert len(capsys.readouterr().err) < 2 * LONGEST
 
 
 def test_nearest() -> None:

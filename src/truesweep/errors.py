@@ -1,7 +1,11 @@
 """Errors that a user can cause and can mend; every command turns them into one message."""
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
+
+LONGEST = 1_000
+"""Characters of an error that are shown and kept in `status.json`; the whole stands in a log."""
 
 
 class UserError(ValueError):
@@ -47,3 +51,39 @@ def did_you_mean(
     """
     found = near(name, [str(choice) for choice in choices])
     return f"; did you mean {' or '.join(found)}?" if found else ""
+
+
+def in_short(error: BaseException) -> str:
+    """What a person reads of an error.
+
+    What other packages raise may hold the output of whole programs.
+    """
+    text = str(error)
+    if not isinstance(error, UserError | RuntimeError):
+        text = f"{type(error).__name__}: {text}"
+    return shorten(text)
+
+
+def shorten(text: str) -> str:
+    """A text of at most `LONGEST` characters; of a longer one, what tells most stands first."""
+    text = text.strip()
+    if len(text) <= LONGEST:
+        return text
+    first, *rest = (line.strip() for line in text.splitlines() if line.strip())
+    cut = f"\n… (cut: {len(text):,} characters in all)"
+    telling = _names_error(rest)
+    told = "\n".join([f"{first}: {telling}" if telling else first, *rest])
+    return told[: LONGEST - len(cut)] + cut
+
+
+def telling_line(text: str) -> str:
+    """The line of a program's output that says why it failed; empty if there is none."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return _names_error(lines) or (lines[-1] if lines else "")
+
+
+def _names_error(lines: Sequence[str]) -> str | None:
+    """The line of a compiler's first error, from which others follow, or of Python's last."""
+    compilers = (line for line in lines if re.search(r"\berror:", line))
+    pythons = (line for line in reversed(lines) if re.search(r"\w(Error|Exception): ", line))
+    return next(compilers, None) or next(pythons, None)

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from truesweep.errors import ConfigError, DataError
+from truesweep.errors import ConfigError, DataError, shorten
 from truesweep.record.files import dump_json, replacing, write_atomic, write_json
 from truesweep.record.frozen import fingerprint, thaw
 
@@ -289,8 +289,9 @@ class RunDirectory:
         )
 
     def end(self, state: State, exit_code: int, error: str | None = None) -> None:
-        """A job has ended."""
-        self.update_status(state=state, exit_code=exit_code, error=error, finished=_now())
+        """A job has ended; an error that is longer than a person reads is whole in the log only."""
+        short = None if error is None else shorten(error)
+        self.update_status(state=state, exit_code=exit_code, error=short, finished=_now())
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from truesweep.callbacks import Pruned, Stopped, stoppable
-from truesweep.errors import UserError
+from truesweep.errors import in_short
 from truesweep.jobs.directory import RunDirectory, State
 from truesweep.jobs.nodes import Node, this_node
 from truesweep.jobs.parts import make
@@ -94,16 +94,10 @@ def _record(run: RunDirectory, error: Exception, rank: int) -> str:
     """Put an error into the log of a node's first rank; gives it in short."""
     with run.log(rank).open("a", encoding="utf-8") as file:
         traceback.print_exception(error, file=file)
-    return _describe(error)
+    return in_short(error)
 
 
 def _tell(run: RunDirectory, error: str) -> None:
     console = Console(stderr=True)
     console.print(f"[bold red]The run failed:[/] {escape(error)}", highlight=False)
     console.print(f"Its log: {run.path / 'logs'}", highlight=False)
-
-
-def _describe(error: Exception) -> str:
-    if isinstance(error, UserError | RuntimeError):
-        return str(error)
-    return f"{type(error).__name__}: {error}"

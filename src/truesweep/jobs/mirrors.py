@@ -6,6 +6,7 @@ from typing import Any
 
 from truesweep.analysis.verdict import Verdict
 from truesweep.callbacks import Pruned, Stopped
+from truesweep.errors import in_short
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.parts import make, task_class
 from truesweep.record.wandb import WandbLogger
@@ -68,9 +69,9 @@ def conclude(mirror: Any, error: BaseException) -> None:
         summary = error.summary
     else:
         diverged = isinstance(error, DivergedError)
-        summary = {"state": "diverged" if diverged else "failed", "error": str(error)}
+        summary = {"state": "diverged" if diverged else "failed", "error": in_short(error)}
         if isinstance(mirror, WandbLogger):
-            mirror.alert("Diverged" if diverged else "Failed", str(error), "ERROR")
+            mirror.alert("Diverged" if diverged else "Failed", in_short(error), "ERROR")
     mirror.finish(summary, exit_code=getattr(error, "exit_code", 1))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from truesweep.callbacks import Pruned, Stopped, stoppable
+from truesweep.errors import shorten
 from truesweep.jobs.agent import Agent
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.nodes import Node
@@ -67,7 +68,7 @@ def _rank(directory: str, resume: bool) -> int | Pruned:
     except BaseException as error:
         with run.log(int(os.environ["RANK"])).open("a", encoding="utf-8") as file:
             traceback.print_exception(error, file=file)
-            file.write(f"{_MARK}{type(error).__name__}: {error}\n")
+            file.write(f"{_MARK}{shorten(f'{type(error).__name__}: {error}')}\n")
         raise
     return 0
 
