@@ -78,3 +78,12 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder that commands are typed in."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def compiler() -> None:
+    """Leaves a test out that compiles where nothing can be compiled."""
+    from truesweep.jobs.compiling import no_cpu_compiler
+
+    if problem := no_cpu_compiler():
+        pytest.skip(f"compiles: {problem}")

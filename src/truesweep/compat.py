@@ -5,6 +5,7 @@ them, and says in which versions they were seen; `tests/test_compat.py` holds th
 project to public names. Importing this module imports none of the packages.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from importlib import metadata
@@ -223,6 +224,85 @@ def muon_rate(group: dict[str, Any], param: "Tensor") -> float:
     from torch.optim._muon import _adjust_lr  # torch 2.13.0
 
     return _adjust_lr(group["lr"], group["adjust_lr_fn"], param.shape)
+
+
+def watch_compiler(started: Callable[[], None], ended: Callable[[], None]) -> Callable[[], None]:
+    """Have functions called whenever torch begins and ends to compile, on whatever thread.
+
+    What the first one raises keeps the compilation from beginning.
+
+    Returns:
+        Undoes it.
+    """
+    from torch._dynamo.callback import callback_handler  # torch 2.13.0
+
+    start = callback_handler.register_start_callback(lambda _: started())
+    end = callback_handler.register_end_callback(lambda _: ended())
+
+    def stop() -> None:
+        callback_handler.remove_start_callback(start)
+        callback_handler.remove_end_callback(end)
+
+    return stop
+
+
+def drop_compilations() -> None:
+    """Forget what torch's threads have still to compile: the end of this process waits for them."""
+    compiler: Any = sys.modules.get("torch._inductor.async_compile")  # torch 2.13.0
+    if compiler is None or not compiler.AsyncCompile.pool.cache_info().currsize:
+        return
+    compiler.AsyncCompile.pool().shutdown(wait=False, cancel_futures=True)
+    compiler.AsyncCompile.pool.cache_clear()
+
+
+def is_of_compiler(error: BaseException) -> bool:
+    """Whether an error is one of torch's compiler's."""
+    module = type(error).__module__
+    return module.startswith(("torch._dynamo.", "torch._inductor.", "triton."))  # torch 2.13.0
+
+
+def cpp_compilers() -> list[str]:
+    """The names of the C++ compilers that torch looks for when it compiles for a CPU."""
+    from torch._inductor import config  # torch 2.13.0
+
+    asked = config.cpp.cxx
+    names = asked if isinstance(asked, list | tuple) else [asked]
+    return [name for name in names if name is not None]  # None: installed by conda, if allowed
+
+
+def build_cpp(source: Path) -> Path:
+    """Compile a file of C++ as torch compiles the code it generates for a CPU.
+
+    Returns:
+        The library, beside it.
+
+    Raises:
+        RuntimeError: With what the compiler says, or that there is none.
+    """
+    from torch._inductor.cpp_builder import CppBuilder, CppTorchOptions  # torch 2.13.0
+    from torch._inductor.cpu_vec_isa import invalid_vec_isa  # torch 2.13.0
+    from torch._inductor.exc import CppCompileError, InvalidCxxCompiler  # torch 2.13.0
+
+    try:
+        builder = CppBuilder(
+            name=source.stem,
+            sources=str(source),
+            BuildOption=CppTorchOptions(vec_isa=invalid_vec_isa),  # others are tried one by one
+            output_dir=str(source.parent),
+        )
+        builder.build()
+    except InvalidCxxCompiler:
+        raise RuntimeError("it does not say its version") from None
+    except CppCompileError as error:
+        raise RuntimeError(error.output) from None
+    return Path(builder.get_target_file_path())
+
+
+def compiled_code() -> Path:
+    """The folder in which torch keeps the code it has compiled."""
+    from torch._inductor.runtime.cache_dir_utils import cache_dir  # torch 2.13.0
+
+    return Path(cache_dir())
 
 
 # transformers

@@ -77,6 +77,7 @@ def test_a_run_needs_neither_wandb_nor_datasets(
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize("how", ["true", "layers"])
 def test_a_compiled_run_has_the_keys_of_an_uncompiled_one(
     data: dict[str, list[str]], workplace: Path, how: str

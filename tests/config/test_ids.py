@@ -36,6 +36,13 @@ def _checked(composer: PointComposer, point: Point, seed: int | None) -> dict[st
     return check(composed.config, supplied=SUPPLIED)
 
 
+def test_compiling_by_default_is_the_question_that_it_was() -> None:
+    asked = [[], *([f"trainer.compile={how}"] for how in ("auto", "false", "true", "layers"))]
+    plain, auto, none, whole, layers = (ids_of(["name=lm", *given]) for given in asked)
+    assert plain == auto == none == ["4aad85a9"]  # of version 0.1.0
+    assert len({*plain, *whole, *layers}) == 3
+
+
 @pytest.mark.parametrize("line", TABLE)
 def test_a_question_keeps_its_id(line: str) -> None:
     assert ids_of(line.split(" ")) == TABLE[line]

@@ -21,7 +21,7 @@ __all__ = ["data"]
 
 OTHERWISE = {
     "trainer.accelerator": "auto",
-    "trainer.compile": "true",
+    "trainer.compile": "false",
     "trainer.devices": "2",
     "trainer.num_nodes": "2",
     "trainer.profiler": "simple",

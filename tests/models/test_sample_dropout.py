@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from tests.models.test_dropout import ALL
 from truesweep.errors import ConfigError
-from truesweep.jobs.parts import keep_code_by_vectors
+from truesweep.jobs.compiling import keep_code_by_vectors
 from truesweep.models import Head, SampleDropout
 
 pytestmark = pytest.mark.numbers
@@ -216,6 +216,7 @@ def test_a_compiled_model_drops_the_same(build: Build) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("compiler")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 def test_compiled_code_drops_the_same() -> None:
     """The hash relies on int32 that wraps, in generated code too."""

@@ -9,10 +9,11 @@ from truesweep.commands.show import show_result
 from truesweep.commands.sweep_resume import resume_sweep
 from truesweep.commands.terminal import console, warn
 from truesweep.compat import untried_sentence
+from truesweep.jobs.compiling import choose
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.extend import change
 from truesweep.jobs.launch import launch
-from truesweep.jobs.parts import prepare_data
+from truesweep.jobs.parts import make, prepare_data
 from truesweep.jobs.rank import newest_checkpoint
 from truesweep.jobs.same_data import check_same_data
 from truesweep.sweeps.directory import SweepDirectory
@@ -44,8 +45,10 @@ def go_on(run: RunDirectory, overrides: Sequence[str], name: str) -> int:
         unchanged = f", and {' '.join(overrides)} would train no further" if overrides else ""
         out.print(f"{name} is complete{unchanged}; nothing to do.", markup=False)
         return 0
+    config = run.read_config()
     warn(untried_sentence())
-    check_same_data(run, prepare_data(run.read_config())[1])
+    check_same_data(run, prepare_data(config)[1])
+    warn(filter(None, [choose(make(config, "trainer")).note]))
     if checkpoint is None:
         out.print("It was stopped before its first checkpoint: starting from the beginning")
     else:

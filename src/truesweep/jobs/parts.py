@@ -1,5 +1,6 @@
 """From a frozen configuration to the objects of a run: data, model, task."""
 
+import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
@@ -8,7 +9,6 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from torch.compiler import config as compiler_config
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
@@ -18,9 +18,12 @@ from truesweep.config.types import signature
 from truesweep.data import Kind, Source
 from truesweep.data.module import DataModule
 from truesweep.data.prepare import Prepared, prepare
-from truesweep.jobs.trainer import TrainerSettings
+from truesweep.jobs.compiling import choose, compile_model
+from truesweep.jobs.trainer import Compile, TrainerSettings
 from truesweep.optim import parameter_groups
 from truesweep.tasks import Recipe, Task
+
+log = logging.getLogger(__name__)
 
 SUPPLIED = {
     "optimizer": {"params", "precision"},
@@ -42,6 +45,7 @@ class Parts:
     data: DataModule
     trainer: TrainerSettings
     recipe: Recipe
+    compiled: Compile
 
 
 def make(config: dict[str, Any], group: str, /, **supplied: Any) -> Any:
@@ -125,9 +129,12 @@ def build(config: dict[str, Any], largest_micro_batch: int | None = None) -> Par
     recipe = build_recipe(config, trainer, data.steps_per_epoch)
     if trainer.precision == "64-true":
         model.double()  # Lightning would only after a checkpoint was loaded into fp32 weights
-    compile_model(model, trainer.compile)
+    choice = choose(trainer, in_rank=True)
+    if choice.note:
+        log.warning("%s", choice.note)
+    compile_model(model, choice.how)
     task = build_task(config, model, prepared, recipe)
-    return Parts(source, prepared, task, data, trainer, recipe)
+    return Parts(source, prepared, task, data, trainer, recipe, choice.how)
 
 
 def build_task(
@@ -169,26 +176,3 @@ def _make_optimizer(config: dict[str, Any], model: nn.Module) -> Optimizer:
         config, "optimizer", **{name: value for name, value in supplied.items() if name in known}
     )
     return optimizer
-
-
-def compile_model(model: nn.Module, how: bool | str) -> None:
-    """Compile in place, so that checkpoints have the same keys as without."""
-    if how:
-        keep_code_by_vectors()
-    if how is True:
-        model.compile()
-    elif how == "layers":
-        for layers in (m for m in model.modules() if isinstance(m, nn.ModuleList)):
-            for layer in layers:
-                layer.compile()
-
-
-def keep_code_by_vectors() -> None:
-    """Have torch find the code it has compiled before only where vectors are as long as then.
-
-    By itself, torch 2.13 finds it by what it computes: code of a processor with AVX-512 is taken
-    by one without, and computes half of each vector, silently.
-    """
-    vectors = torch.backends.cpu.get_cpu_capability()
-    tags = compiler_config.cache_key_tag.split()  # the user's own are kept
-    compiler_config.cache_key_tag = " ".join([*(t for t in tags if t != vectors), vectors])

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from truesweep.data.module import DataModule
 from truesweep.data.prepare import Prepared
 from truesweep.dotted import flatten
 from truesweep.errors import ConfigError, nearest
+from truesweep.jobs.compiling import choose
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.parts import (
     SUPPLIED,
@@ -128,8 +129,10 @@ def plan_again(directory: Path, overrides: Sequence[str]) -> Plan:
 
 
 def plan_config(config: dict[str, Any], overrides: list[str]) -> Plan:
-    """Check a configuration against its data and its model."""
-    return Planner().plan(config, overrides)
+    """Check a configuration against its data, its model, and the compiler of this machine."""
+    planned = Planner().plan(config, overrides)
+    note = choose(make(config, "trainer")).note
+    return replace(planned, warnings=(*planned.warnings, note)) if note else planned
 
 
 class Planner:

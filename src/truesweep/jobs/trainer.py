@@ -17,6 +17,7 @@ from truesweep.errors import ConfigError
 Precision = Literal[
     "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true", "transformer-engine"
 ]
+Compile = bool | Literal["auto", "layers"]
 VALIDATIONS_PER_RUN = 10
 
 
@@ -39,7 +40,7 @@ class TrainerSettings:
             of Lightning's names.
         precision: Lightning's names; `bf16-mixed` keeps weights in fp32.
         compile: `torch.compile` the whole model (True) or each of its layers (`layers`), which
-            starts sooner.
+            starts sooner; `auto`: the whole one on a GPU, if there is a compiler, and none else.
         deterministic: Refuse operations that have no deterministic form.
         detect_anomaly: Find the operation that made a NaN; slow.
         profiler: `simple`, `advanced` or `pytorch`.
@@ -57,7 +58,7 @@ class TrainerSettings:
     num_nodes: Annotated[int, Gt(0)] = 1
     strategy: str = "auto"
     precision: Precision = "32-true"
-    compile: bool | Literal["layers"] = False
+    compile: Compile = "auto"
     deterministic: bool = False
     detect_anomaly: bool = False
     profiler: Literal["simple", "advanced", "pytorch"] | None = None
@@ -99,6 +100,12 @@ class TrainerSettings:
         from pytorch_lightning.accelerators import CPUAccelerator
 
         return self._accelerator() is CPUAccelerator
+
+    def is_gpu(self) -> bool:
+        """Whether training runs on GPUs of NVIDIA's or AMD's."""
+        from pytorch_lightning.accelerators import CUDAAccelerator
+
+        return self._accelerator() is CUDAAccelerator
 
     def _accelerator(self) -> Any:
         from pytorch_lightning.accelerators import (

@@ -31,25 +31,36 @@ ADDED_SINCE: dict[str, Any] = {"task.bleu_tokenize": None}
 
 With that value, a configuration is the same question as it was without the key.
 """
+DEFAULTS_SINCE: dict[str, tuple[Any, Any]] = {"trainer.compile": ("auto", False)}
+"""Defaults that changed after version 0.1.0: the new one, and the old one.
+
+Both are the same question, so that it keeps its id.
+"""
 
 
 def fingerprint(config: Mapping[str, Any]) -> str:
     """The SHA-256 of the configuration in hexadecimal, whatever the order of its keys."""
-    text = json.dumps(
-        _without_added(config), sort_keys=True, separators=(",", ":"), ensure_ascii=False
-    )
+    text = json.dumps(_as_before(config), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _without_added(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration without keys of `ADDED_SINCE` that change nothing."""
+def _as_before(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration as version 0.1.0 would have had it, if it asks for nothing newer."""
     kept = dict(config)
     for key, neutral in ADDED_SINCE.items():
         group, _, name = key.partition(".")
-        node = kept.get(group)
-        if isinstance(node, Mapping) and name in node and node[name] == neutral:
-            kept[group] = {k: v for k, v in node.items() if k != name}
+        if _has(kept, group, name, neutral):
+            kept[group] = {k: v for k, v in kept[group].items() if k != name}
+    for key, (new, old) in DEFAULTS_SINCE.items():
+        group, _, name = key.partition(".")
+        if _has(kept, group, name, new):
+            kept[group] = {**kept[group], name: old}
     return kept
+
+
+def _has(config: Mapping[str, Any], group: str, name: str, value: Any) -> bool:
+    node = config.get(group)
+    return isinstance(node, Mapping) and name in node and bool(node[name] == value)
 
 
 def thaw(path: Path) -> dict[str, Any]:

@@ -7,7 +7,10 @@ from typing import Any
 from truesweep.analysis import differences
 from truesweep.report.run import Run
 
-BESIDE = ("name", "logger", "callbacks.progress", "allowed_packages", "trainer.threads")
+BESIDE = (
+    *("name", "logger", "callbacks.progress", "allowed_packages"),
+    *("trainer.compile", "trainer.threads"),
+)
 """What changes no number, and so is no difference worth a column."""
 
 

@@ -10,7 +10,9 @@ from annotated_types import Gt
 
 from truesweep.config.schema import check_settings
 from truesweep.errors import ConfigError
+from truesweep.jobs.compiling import choose
 from truesweep.jobs.directory import RunDirectory
+from truesweep.jobs.parts import make
 from truesweep.record.files import write_json
 from truesweep.record.frozen import freeze
 from truesweep.sweeps.executor import Executor
@@ -105,3 +107,21 @@ def check_room(executor: Executor, jobs: Sequence[PlannedJob]) -> None:
             run.config.write_text(freeze(job.config), encoding="utf-8")
             write_json(run.path / "job.json", {"label": job.label})
             executor.check(Job(run, job.varies, job.devices, job.nodes))
+
+
+def check_compiler(executor: Executor | None, jobs: Sequence[PlannedJob]) -> list[str]:
+    """Make sure that jobs of this machine that are to be compiled can be.
+
+    What other machines have is not known here: jobs there say it themselves.
+
+    Returns:
+        What the user may want to know.
+
+    Raises:
+        ConfigError: One of them cannot be compiled.
+    """
+    if not isinstance(executor, LocalPool):
+        return []
+    kinds = {str(job.config["trainer"]): job for job in jobs}
+    notes = [choose(make(job.config, "trainer")).note for job in kinds.values()]
+    return list(dict.fromkeys(filter(None, notes)))

@@ -45,7 +45,7 @@ def show_plan(
     table.add_row("training", _training(asked, plan.jobs))
     table.add_row("runs on", place)
     for note in plan.notes:
-        table.add_row("note", note)
+        table.add_row("note", Text(note))
     out.print(table)
     warnings = (line for job in plan.jobs for line in job.warnings)
     for sentence in dict.fromkeys((*untried_sentence(), *warnings)):

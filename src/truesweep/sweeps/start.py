@@ -1,13 +1,14 @@
 """Start a sweep that was asked for: check it as a whole, then make its jobs, then run them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from truesweep.sweeps.ask import Asked
 from truesweep.sweeps.directory import ROOT, SweepDirectory
 from truesweep.sweeps.executor import Executor
 from truesweep.sweeps.job import Job
-from truesweep.sweeps.launchers import check_room, describe, points_at_once
+from truesweep.sweeps.launchers import check_compiler, check_room, describe, points_at_once
 from truesweep.sweeps.overview import show_plan
 from truesweep.sweeps.planned import PlannedJob, check_disk, check_objectives
 from truesweep.sweeps.planning import JobMaker, SweepPlan, plan_sweep
@@ -32,6 +33,7 @@ def prepare(asked: Asked, executor: Executor | None, dry_run: bool = False) -> S
     check_disk(_new(asked, plan, sweep), sweep.path)
     if executor is not None:
         check_room(executor, plan.jobs)
+    plan = replace(plan, notes=[*plan.notes, *check_compiler(executor, plan.jobs)])
     show_plan(asked, plan, sweep, describe(executor), listed=dry_run)
     return plan
 
