@@ -3,7 +3,7 @@
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -13,6 +13,7 @@ from pytorch_lightning.utilities.types import STEP_OUTPUT
 
 from truesweep.callbacks.checkpoint import Checkpoint
 from truesweep.callbacks.validation import Validation, ValidationInterrupted
+from truesweep.compat import is_of_compiler, steps_done, watch_compiler
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 SAME_PRESS_SECONDS = 1.0
@@ -112,22 +113,38 @@ class Preemption(pl.Callback):
     run. A second SIGINT stops at once. Outside training, where there is nothing to save, so does
     the first signal.
 
+    Nor is torch's compiler waited for, which may take minutes, and fails if the signal strikes its
+    processes as well: a rank that is alone saves the steps before, one among others stays if there
+    are any to be saved.
+
     Args:
         checkpoint: Writes `last.ckpt`.
         validation: Runs the validations.
+        compiled: Whether the model is compiled.
     """
 
-    def __init__(self, checkpoint: Checkpoint, validation: Validation) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, validation: Validation, compiled: bool = False
+    ) -> None:
         self.checkpoint = checkpoint
         self.validation = validation
+        self.compiled = compiled
+        self._trainer: Any = None
         self._module: Any = None
         self._told = Told()
+        self._began_at = 0
+        self._compiling = False
+        self._left_compiler = False
+        self._stop_watching: Callable[[], None] = lambda: None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Put signals off until the end of a step; also takes them over from Lightning."""
-        self._module, self._told = pl_module, told()
+        self._trainer, self._module, self._told = trainer, pl_module, told()
+        self._began_at = steps_done(trainer)
         if self._told.signum:  # and what that raised was lost in code that catches everything
             self._module.stop_requested = self._told.signum
+        if self.compiled:
+            self._stop_watching = watch_compiler(self._on_compiler, self._after_compiler)
         for signum in SIGNALS:
             signal.signal(signum, self._request)
         with self._saving(trainer):
@@ -135,6 +152,7 @@ class Preemption(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Act on signals at once again, and on one that came too late for a step."""
+        self._stop_watching()
         _stop_at_once()
         if self._module.stop_requested:
             raise Stopped(self._module.stop_requested)
@@ -142,7 +160,11 @@ class Preemption(pl.Callback):
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
     ) -> None:
-        """Act on signals at once again."""
+        """Save what was trained before the compiler was left; act on signals at once again."""
+        self._stop_watching()
+        left = self._left_compiler or (pl_module.stop_requested and is_of_compiler(exception))
+        if left and self._alone and self._is_ahead:
+            self.checkpoint.save_last(trainer)
         _stop_at_once()
 
     def _request(self, signum: int, frame: FrameType | None) -> None:
@@ -150,6 +172,33 @@ class Preemption(pl.Callback):
         if self._told.hear(signum) and known:
             raise Stopped(signum)
         self._module.stop_requested = self._told.signum
+        if self._compiling:
+            self._leave_compiler()
+
+    def _on_compiler(self) -> None:
+        self._compiling = True
+        self._left_compiler = False  # or what `_leave_compiler` raised was lost on its way
+        if self._module.stop_requested:
+            self._leave_compiler()
+
+    def _after_compiler(self) -> None:
+        self._compiling = False
+
+    def _leave_compiler(self) -> None:
+        """Stop at once, if nothing is lost by it; only the first signal disturbs the way out."""
+        if not self._left_compiler and (self._alone or not self._is_ahead):
+            self._left_compiler = True
+            raise Stopped(self._module.stop_requested)
+
+    @property
+    def _alone(self) -> bool:
+        """Whether this rank can save without the others."""
+        return bool(self._trainer.world_size == 1)
+
+    @property
+    def _is_ahead(self) -> bool:
+        """Whether steps were done since the last checkpoint."""
+        return steps_done(self._trainer) not in (self._began_at, self.checkpoint.saved_step)
 
     def on_train_batch_end(
         self,

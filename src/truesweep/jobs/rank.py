@@ -17,10 +17,12 @@ from truesweep.callbacks import (
     Pruning,
     SameConfiguration,
     StopAfter,
+    Stopped,
     Validation,
     stoppable,
+    told,
 )
-from truesweep.compat import steps_done
+from truesweep.compat import drop_compilations, is_of_compiler, steps_done
 from truesweep.errors import ConfigError
 from truesweep.jobs.baselines import baselines
 from truesweep.jobs.directory import RunDirectory
@@ -69,6 +71,8 @@ def run_rank(directory: str, resume: bool = False) -> None:
         except BaseException as error:
             if isinstance(error, OutOfMemory):
                 write_json(run.memory, {"micro_batch_size": error.micro_batch_size})
+            if isinstance(error, Stopped):
+                drop_compilations()
             if mirror is not None and rank == 0:
                 conclude(mirror, error)
             raise
@@ -120,6 +124,10 @@ class Job:
         except DivergedError as error:
             if self.trainer.is_global_zero:
                 self.run.update_status(verdict=self._diverged(error).to_dict())
+            raise
+        except Exception as error:
+            if (signum := told().signum) and is_of_compiler(error):  # whose processes it struck
+                raise Stopped(signum) from error
             raise
 
     def fit(self, resume: bool) -> None:
@@ -212,7 +220,7 @@ class Job:
             SameConfiguration(self._fingerprint()),
             TakeUp(self.metrics),
             StopAfter(steps),
-            Preemption(self.checkpoint, validation),
+            Preemption(self.checkpoint, validation, bool(self.parts.compiled)),
             validation,
             *chosen,
             *self._pruning(),
