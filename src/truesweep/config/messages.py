@@ -34,7 +34,7 @@ def hint(
         allowed_packages: As in `targets.resolve`.
     """
     group = key.partition(".")[0]
-    if group in ("experiment", "debug", "sweeps"):
+    if group in ("experiment", "debug"):  # a file of `sweeps` may be the node itself
         return (
             f"no such key; the {group}'s file lacks `# @package _global_` in its very first line, "
             "without a byte-order mark before it"
