@@ -49,10 +49,15 @@ def resolve_all(raw: dict[str, Any]) -> dict[str, Any]:
     refers = any(isinstance(leaf, str) and "${" in leaf for leaf in _leaves(raw))
     seen = _with_defaults(raw, raw.get("allowed_packages") or ()) if refers else raw
     replace_resolver("eval", evaluate)
-    replace_resolver("now", _STARTED.strftime)
+    replace_resolver("now", started)
     config = _only(resolve_keeping_secrets(seen), raw)
     config.pop(VARS, None)
     return config  # type: ignore[no-any-return]
+
+
+def started(form: str) -> str:
+    """When this process began, in a form such as `%Y-%m-%d`."""
+    return _STARTED.strftime(form)
 
 
 def evaluate(text: object) -> Any:
