@@ -45,10 +45,10 @@ def values(asked: Asked) -> list[tuple[Any, ...]]:
 def test_a_grid_is_planned_whole(asked: AskFor) -> None:
     plan = plan_sweep(asked("optimizer.lr=1e-3,3e-3", "model.depth=1,2", "name=s"))
     assert [job.label for job in plan.jobs] == [
-        "lr=1e-3 depth=1",
-        "lr=1e-3 depth=2",
-        "lr=3e-3 depth=1",
-        "lr=3e-3 depth=2",
+        "lr=0.001 depth=1",
+        "lr=0.001 depth=2",
+        "lr=0.003 depth=1",
+        "lr=0.003 depth=2",
     ]
     first, second = plan.jobs[:2]
     assert first.config["name"] == "s"
