@@ -37,6 +37,8 @@ from truesweep.text import Condition
         ("data/small/train.txt", "train.txt"),
         ("data/small/", "small"),
         ("/", "/"),
+        ("true and/or false", "true and/or false"),
+        ("[b]x[/b]", "[b]x[/b]"),
         ([0.9, 0.95], "[0.9,0.95]"),
         ({"a": 1e-5}, "{a:1e-5}"),
     ],

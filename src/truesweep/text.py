@@ -19,6 +19,7 @@ EXACT = 10_000
 """Counts below it are written in full."""
 NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 """What is no number, as JSON has it."""
+_PATH = re.compile(r"[\w.~@:+/-]+")
 
 
 def rounded(number: float, digits: int) -> float:
@@ -55,7 +56,8 @@ def value(chosen: Any, digits: int | None = 4) -> str:
     if isinstance(chosen, Mapping):
         return f"{{{','.join(f'{key}:{value(item, digits)}' for key, item in chosen.items())}}}"
     text = str(chosen)
-    return text if digits is None else text.rstrip("/").rpartition("/")[2] or text
+    short = text.rstrip("/").rpartition("/")[2] or text
+    return text if digits is None or not _PATH.fullmatch(text) else short
 
 
 def _typed(chosen: float, digits: int | None) -> str:

@@ -56,7 +56,7 @@ def test_a_grid_end_to_end(data: dict[str, list[str]], workplace: Path) -> None:
     assert {job["state"] for job in jobs} == {"completed"}
     assert len({job["objective"] for job in jobs}) == 4
     assert "4 completed" in done.out
-    assert "lr=1e-3 depth=2" in done.out
+    assert "lr=0.001 depth=2" in done.out
     # A job is the run that its values ask for, and nothing but its name differs.
     alone = small(data["lm"], "optimizer.lr=3e-3", "model.depth=2", "name=alone")
     assert train(alone, [], None, False) == 0
@@ -197,7 +197,7 @@ def test_a_dry_run_writes_nothing(
     before = set(workplace.iterdir())
     assert sweep(small(data["lm"], *GRID, "hydra.launcher.slots=3"), [], True) == 0
     out = capsys.readouterr().out
-    assert "lr=3e-3 depth=2" in out
+    assert "lr=0.003 depth=2" in out
     assert "3 slots on the CPU" in out
     assert set(workplace.iterdir()) == before
 
@@ -205,7 +205,7 @@ def test_a_dry_run_writes_nothing(
 def test_one_bad_point_starts_nothing(data: dict[str, list[str]], workplace: Path) -> None:
     before = set(workplace.iterdir())
     asked = small(data["lm"], "optimizer.lr=1e-3,3e-3", "model.heads=1,2,4,5", "name=s")
-    with pytest.raises(ConfigError, match="in 2 of 8 jobs: lr=1e-3 heads=5; lr=3e-3 heads=5"):
+    with pytest.raises(ConfigError, match="in 2 of 8 jobs: lr=0.001 heads=5; lr=0.003 heads=5"):
         sweep(asked, [], False)
     assert set(workplace.iterdir()) == before
 

@@ -62,5 +62,5 @@ def test_an_agents_run_is_shown_by_what_the_agent_chose(
     assert train([*asked, "optimizer.lr=0.003"], [], None, False) == 0
     (path,) = (workplace / "outputs/s").iterdir()
     (run, *_) = contents_of(path, "run")
-    assert (run["display_name"], run["run_group"], run["run_id"]) == ("lr=3e-3", "s", "given")
+    assert (run["display_name"], run["run_group"], run["run_id"]) == ("lr=0.003", "s", "given")
     assert run["config"]["update"]["swept"] == {"lr": 0.003}

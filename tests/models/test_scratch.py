@@ -82,12 +82,12 @@ def test_attention_is_what_was_asked(build: Build) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"architecture": "lama"}, "nearest are llama"),
+        ({"architecture": "lama"}, "did you mean llama"),
         ({"architecture": "t5"}, "t5 for language modelling; set model to one of gpt2, llama"),
         ({"heads": 3}, "does not divide model.width=32. Set model.heads=2 or 4"),
         ({"width": 6, "heads": 2}, "3 features a head; rotary.*Set model.heads=1 or 3"),
         ({"context": 7}, "model.context=7 is shorter than data.max_length=8"),
-        ({"config": {"rms_norm_epsilon": 1.0}}, "nearest field is rms_norm_eps"),
+        ({"config": {"rms_norm_epsilon": 1.0}}, "did you mean rms_norm_eps"),
         ({"config": {"vocab_size": 7}}, "vocab_size follows from the tokenizer"),
         ({"config": {"tie_word_embeddings": True}}, "follows from model.tie_embeddings"),
     ],

@@ -45,10 +45,10 @@ def values(asked: Asked) -> list[tuple[Any, ...]]:
 def test_a_grid_is_planned_whole(asked: AskFor) -> None:
     plan = plan_sweep(asked("optimizer.lr=1e-3,3e-3", "model.depth=1,2", "name=s"))
     assert [job.label for job in plan.jobs] == [
-        "lr=1e-3 depth=1",
-        "lr=1e-3 depth=2",
-        "lr=3e-3 depth=1",
-        "lr=3e-3 depth=2",
+        "lr=0.001 depth=1",
+        "lr=0.001 depth=2",
+        "lr=0.003 depth=1",
+        "lr=0.003 depth=2",
     ]
     first, second = plan.jobs[:2]
     assert first.config["name"] == "s"
@@ -95,9 +95,9 @@ def test_problems_with_the_data_name_their_jobs(asked: AskFor) -> None:
 
 def test_duplicates_are_dropped_with_a_note(asked: AskFor) -> None:
     plan = plan_sweep(asked("optimizer.lr=1e-3,0.001,2e-3", "name=s"))
-    assert [job.label for job in plan.jobs] == ["lr=1e-3", "lr=2e-3"]
+    assert [job.label for job in plan.jobs] == ["lr=0.001", "lr=0.002"]
     assert plan.ids == [plan.jobs[0].id, plan.jobs[0].id, plan.jobs[1].id]
-    assert "lr=1e-3 is lr=1e-3" in plan.notes[0]
+    assert "lr=0.001 is lr=0.001" in plan.notes[0]
 
 
 def test_every_point_has_its_seeds(asked: AskFor) -> None:
