@@ -1,8 +1,6 @@
 """Small data and small runs of each task, made by the real commands."""
 
 import random
-import subprocess
-import sys
 import tarfile
 import time
 from dataclasses import dataclass
@@ -11,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests import processes
 from tests.conftest import THREADS
 from truesweep.record.rows import read
 
@@ -91,24 +90,12 @@ class Finished:
 
 def truesweep(*arguments: str, cwd: Path) -> Finished:
     """Run a command as a user does, in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "truesweep", *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    done = processes.run(["-m", "truesweep", *arguments], cwd=cwd)
     return Finished(done.returncode, done.stdout, done.stderr)
 
 
-def start(asked: list[str], cwd: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "truesweep", "train", *asked],
-        cwd=cwd,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+def start(asked: list[str], cwd: Path, command: str = "train") -> processes.Process:
+    return processes.Process(["-m", "truesweep", command, *asked], cwd=cwd)
 
 
 def wait_for_rows(folder: Path, rows: int) -> Path:

@@ -2,15 +2,13 @@
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.commands.conftest import SMALL, truesweep, values, wait_for_rows, write_data
+from tests.commands.conftest import SMALL, start, truesweep, values, wait_for_rows, write_data
 from truesweep.commands.resume import resume
 from truesweep.commands.status import status
 from truesweep.commands.sweep import sweep
@@ -257,12 +255,7 @@ def test_a_stopped_sweep_goes_on(
         "callbacks.checkpoint.every_n_steps=5",
         "hydra.launcher.slots=1",
     ]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "truesweep", "train", "-m", *asked],
-        cwd=workplace,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = start(["-m", *asked], workplace)
     wait_for_rows(workplace / "outputs/sweeps/s", rows=8)
     process.send_signal(how)
     assert process.wait(60) == code
