@@ -25,7 +25,19 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 ROOT = Path(__file__).parents[1]
-AT_IMPORT = ("ATEN_", "CUDA_", "HF_", "KMP_", "LD_", "MKL_", "OMP_", "ONEDNN_", "PYTHON", "TORCH")
+AT_IMPORT = (
+    "ATEN_",
+    "CUDA_",
+    "HF_",
+    "KMP_",
+    "LD_",
+    "MKL_",
+    "OMP_",
+    "ONEDNN_",
+    "PYTHON",
+    "TORCH",
+    "TRANSFORMERS_",
+)
 """Beginnings of variables that are read when Python starts or a package is imported."""
 ARCHITECTURES = ("bert", "gpt2", "lfm2", "llama", "mbart")
 Environment = Mapping[str, str]
@@ -196,9 +208,15 @@ def _import() -> None:
         import_module(f"transformers.models.{architecture}.modeling_{architecture}")
 
 
-def _serve(requests: socket.socket) -> dict[str, Any]:
-    """Fork a process for each request; returns in those processes only, with the request."""
-    at_import = _at_import(os.environ)
+def _serve(requests: socket.socket, before: Environment) -> dict[str, Any]:
+    """Fork a process for each request; returns in those processes only, with the request.
+
+    Args:
+        requests: Where they come from.
+        before: The environment that the imports found.
+    """
+    at_import = _at_import(before)
+    by_imports = {k: v for k, v in os.environ.items() if before.get(k) != v}
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for minders
     requests.sendall((0).to_bytes(8, "big"))
     while True:
@@ -209,7 +227,8 @@ def _serve(requests: socket.socket) -> dict[str, Any]:
         if os.fork() == 0:
             requests.close()
             _mind(*descriptors)
-            return {**request, "as here": _at_import(request["env"]) == at_import}
+            as_here = _at_import(request["env"]) == at_import
+            return {**request, "env": by_imports | request["env"], "as here": as_here}
         for descriptor in descriptors:
             os.close(descriptor)
 
@@ -300,7 +319,8 @@ def _end(request: dict[str, Any]) -> NoReturn:
 
 
 if __name__ == "__main__":
+    before = dict(os.environ)
     _import()
     gc.collect()
     gc.freeze()  # forks share this memory as long as nobody writes into it
-    _end(_serve(socket.socket(fileno=int(sys.argv[1]))))
+    _end(_serve(socket.socket(fileno=int(sys.argv[1])), before))

@@ -1,6 +1,8 @@
 """Small data and small runs of each task, made by the real commands."""
 
 import random
+import subprocess
+import sys
 import tarfile
 import time
 from dataclasses import dataclass
@@ -89,8 +91,21 @@ class Finished:
 
 
 def truesweep(*arguments: str, cwd: Path) -> Finished:
-    """Run a command as a user does, in a process of its own."""
+    """Run a command in a process of its own."""
     done = processes.run(["-m", "truesweep", *arguments], cwd=cwd)
+    return Finished(done.returncode, done.stdout, done.stderr)
+
+
+def typed(*arguments: str, cwd: Path) -> Finished:
+    """Run a command as a user does, by an interpreter that imports for seconds.
+
+    Each command is so in one test, which sees what it forgets to import, and what depends on the
+    order of sets, which is another one in each interpreter.
+    """
+    command = [sys.executable, "-m", "truesweep", *arguments]
+    done = subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False
+    )
     return Finished(done.returncode, done.stdout, done.stderr)
 
 

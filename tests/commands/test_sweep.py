@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.commands.conftest import SMALL, start, truesweep, values, wait_for_rows, write_data
+from tests.commands.conftest import (
+    SMALL,
+    start,
+    truesweep,
+    typed,
+    values,
+    wait_for_rows,
+    write_data,
+)
 from truesweep.commands.resume import resume
 from truesweep.commands.status import status
 from truesweep.commands.sweep import sweep
@@ -44,7 +52,7 @@ def rows(sweep: Path) -> list[dict[str, Any]]:
 
 def test_a_grid_end_to_end(data: dict[str, list[str]], workplace: Path) -> None:
     asked = small(data["lm"], *GRID)
-    done = truesweep("train", "-m", *asked, cwd=workplace)
+    done = typed("train", "-m", *asked, cwd=workplace)
     assert done.code == 0, done.out + done.err
     directory = workplace / "outputs/sweeps/s"
     jobs = rows(directory)
