@@ -1,8 +1,9 @@
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests import processes
 
 # One of two ranks: the store's file, its rank, its hash.
 RANK = """
@@ -22,10 +23,8 @@ def test_ranks_with_different_configurations_refuse(
     tmp_path: Path, other: str, codes: list[int]
 ) -> None:
     ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", RANK, str(tmp_path / "store"), str(rank), fingerprint],
-            stderr=subprocess.PIPE,
-            text=True,
+        processes.Process(
+            ["-c", RANK, str(tmp_path / "store"), str(rank), fingerprint], stderr=subprocess.PIPE
         )
         for rank, fingerprint in enumerate(["a" * 64, other])
     ]

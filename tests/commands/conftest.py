@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests import processes
 from tests.conftest import THREADS
 from truesweep.record.rows import read
 
@@ -90,25 +91,26 @@ class Finished:
 
 
 def truesweep(*arguments: str, cwd: Path) -> Finished:
-    """Run a command as a user does, in a process of its own."""
+    """Run a command in a process of its own."""
+    done = processes.run(["-m", "truesweep", *arguments], cwd=cwd)
+    return Finished(done.returncode, done.stdout, done.stderr)
+
+
+def typed(*arguments: str, cwd: Path) -> Finished:
+    """Run a command as a user does, by an interpreter that imports for seconds.
+
+    Each command is so in one test, which sees what it forgets to import, and what depends on the
+    order of sets, which is another one in each interpreter.
+    """
+    command = [sys.executable, "-m", "truesweep", *arguments]
     done = subprocess.run(
-        [sys.executable, "-m", "truesweep", *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
+        command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False
     )
     return Finished(done.returncode, done.stdout, done.stderr)
 
 
-def start(asked: list[str], cwd: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "truesweep", "train", *asked],
-        cwd=cwd,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+def start(asked: list[str], cwd: Path, command: str = "train") -> processes.Process:
+    return processes.Process(["-m", "truesweep", command, *asked], cwd=cwd)
 
 
 def wait_for_rows(folder: Path, rows: int) -> Path:

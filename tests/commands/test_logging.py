@@ -41,9 +41,7 @@ def test_three_kills_leave_one_wandb_run_with_every_step_once(
     for rows in (80, 130, 180):
         process.kill()
         process.wait()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "truesweep", "resume", str(run)], cwd=workplace
-        )
+        process = start([str(run)], workplace, "resume")
         wait_for_rows(workplace / "outputs/x", rows)
     process.terminate()
     assert process.wait(60) == 143

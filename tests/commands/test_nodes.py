@@ -2,12 +2,11 @@
 
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests import processes
 from tests.commands.conftest import SMALL, truesweep
 
 pytestmark = pytest.mark.slow
@@ -21,10 +20,10 @@ def test_the_same_command_on_each_node_makes_one_run(
         free.bind(("localhost", 0))
         place = {"NNODES": "2", "MASTER_ADDR": "localhost"}
         place["MASTER_PORT"] = str(free.getsockname()[1])
-    command = [sys.executable, "-m", "truesweep", "train", *asked]
+    command = ["-m", "truesweep", "train", *asked]
     command += ["trainer.num_nodes=2", "trainer.devices=1"]
     nodes = [
-        subprocess.Popen(command, cwd=workplace, env={**os.environ, **place, "NODE_RANK": rank})
+        processes.Process(command, cwd=workplace, env={**os.environ, **place, "NODE_RANK": rank})
         for rank in ("1", "0")
     ]
     assert [node.wait(300) for node in nodes] == [0, 0]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.commands.conftest import SMALL, start, truesweep, values, wait_for_rows
+from tests.commands.conftest import SMALL, start, truesweep, typed, values, wait_for_rows
 from tests.commands.strike import samples
 from truesweep.commands.resume import resume
 from truesweep.commands.show import show_result
@@ -120,7 +120,7 @@ def test_the_commands_stop_and_resume(data: dict[str, list[str]], workplace: Pat
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
     assert RunDirectory(run).status["state"] == "preempted"
-    resumed = truesweep("resume", str(run), cwd=workplace)
+    resumed = typed("resume", str(run), cwd=workplace)
     assert resumed.code == 0, resumed.out + resumed.err
     assert train([*asked, "name=whole"], [], None, False) == 0
     (whole,) = (workplace / "outputs/whole").iterdir()

@@ -2,15 +2,21 @@
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.commands.conftest import SMALL, truesweep, values, wait_for_rows, write_data
+from tests.commands.conftest import (
+    SMALL,
+    start,
+    truesweep,
+    typed,
+    values,
+    wait_for_rows,
+    write_data,
+)
 from truesweep.commands.resume import resume
 from truesweep.commands.status import status
 from truesweep.commands.sweep import sweep
@@ -46,7 +52,7 @@ def rows(sweep: Path) -> list[dict[str, Any]]:
 
 def test_a_grid_end_to_end(data: dict[str, list[str]], workplace: Path) -> None:
     asked = small(data["lm"], *GRID)
-    done = truesweep("train", "-m", *asked, cwd=workplace)
+    done = typed("train", "-m", *asked, cwd=workplace)
     assert done.code == 0, done.out + done.err
     directory = workplace / "outputs/sweeps/s"
     jobs = rows(directory)
@@ -257,12 +263,7 @@ def test_a_stopped_sweep_goes_on(
         "callbacks.checkpoint.every_n_steps=5",
         "hydra.launcher.slots=1",
     ]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "truesweep", "train", "-m", *asked],
-        cwd=workplace,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = start(["-m", *asked], workplace)
     wait_for_rows(workplace / "outputs/sweeps/s", rows=8)
     process.send_signal(how)
     assert process.wait(60) == code

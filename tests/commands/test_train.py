@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from tests.commands.conftest import SMALL, start, truesweep, values, wait_for_rows
+from tests.commands.conftest import SMALL, start, truesweep, typed, values, wait_for_rows
 from truesweep import compat
 from truesweep.commands.compare import row as compared_row
 from truesweep.commands.sweep import sweep
@@ -189,7 +189,7 @@ def test_a_run_that_is_given_up_as_diverged_keeps_its_verdict(
 def test_two_ranks_make_one_run(data: dict[str, list[str]], workplace: Path) -> None:
     # Muon's products in bf16 would blow up differences in rounding.
     asked = [*data["translation"], *SMALL, "model.dropout=0", "logger=wandb", "optimizer=adamw"]
-    done = truesweep("train", *asked, "trainer.devices=2", "name=two", cwd=workplace)
+    done = typed("train", *asked, "trainer.devices=2", "name=two", cwd=workplace)
     assert done.code == 0, done.out + done.err
     done = truesweep("train", *asked, "name=one", cwd=workplace)
     assert done.code == 0, done.out + done.err

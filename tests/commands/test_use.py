@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from tests.commands.conftest import SMALL, truesweep
+from tests.commands.conftest import SMALL, Finished, truesweep, typed
 from truesweep.commands.evaluate import evaluate
 from truesweep.commands.export import export
 from truesweep.commands.generate import Options, generate
@@ -179,7 +180,7 @@ def test_a_classifier_names_a_class_for_each_line(
 
 
 def test_translation_reads_standard_input(trained: dict[str, Path]) -> None:
-    done = truesweep(
+    done = typed(
         "generate", str(trained["translation"]), "--prompt", "red blue", cwd=trained["translation"]
     )
     assert done.code == 0, done.err
@@ -214,7 +215,7 @@ def long_reader(tmp_path: Path) -> Path:
     return folder
 
 
-def score_loaded(model: Path, *overrides: str) -> str:
+def score_loaded(model: Path, *overrides: str, run: Callable[..., Finished] = truesweep) -> str:
     asked = [
         "model=pretrained",
         f"model.name_or_path={model}",
@@ -224,7 +225,7 @@ def score_loaded(model: Path, *overrides: str) -> str:
         "data.test=stories.jsonl",
         "trainer.accelerator=cpu",
     ]
-    return truesweep("evaluate", *asked, *overrides, cwd=model.parent).out
+    return run("evaluate", *asked, *overrides, cwd=model.parent).out
 
 
 def test_a_loaded_model_reads_as_much_as_it_can(long_reader: Path) -> None:
@@ -235,7 +236,9 @@ def test_a_loaded_model_reads_as_much_as_it_can(long_reader: Path) -> None:
     assert whole == score_loaded(long_reader, "data.packing=false", "data.max_length=300")
     cut = score_loaded(long_reader, "data.packing=false", "data.max_length=200")
     assert "3 of 3 test samples are longer" in " ".join(cut.split())
-    windows = score_loaded(long_reader)  # 720 bytes, of which two ends of text stand between
+    windows = score_loaded(
+        long_reader, run=typed
+    )  # 720 bytes, of which two ends of text stand between
     assert windows == score_loaded(long_reader, "data.max_length=300")
 
 

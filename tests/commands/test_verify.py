@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.commands.conftest import SMALL, truesweep
+from tests.commands.conftest import SMALL, truesweep, typed
 from truesweep.commands.train import create_run
 from truesweep.jobs import verify
 from truesweep.jobs.directory import RunDirectory
@@ -48,7 +48,7 @@ def test_a_run_is_proved_to_depend_on_its_configuration_alone(
 ) -> None:
     run = trained(data, workplace, "model.dropout=0")
     before = sorted(path.relative_to(run) for path in run.rglob("*"))
-    done = truesweep("verify", str(run), "--steps", "4", cwd=workplace)
+    done = typed("verify", str(run), "--steps", "4", cwd=workplace)
     assert done.code == 0, done.out + done.err
     verdicts = [line for line in done.out.splitlines() if "identical" in line or "equal" in line]
     assert [line.split("│")[1].strip() for line in verdicts] == [

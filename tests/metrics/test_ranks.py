@@ -1,8 +1,6 @@
 """Two real processes give the figures of one, whatever their shares."""
 
 import random
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,8 @@ import sacrebleu
 import torch
 from sklearn.metrics import f1_score
 from torch.nn.functional import cross_entropy
+
+from tests import processes
 
 pytestmark = pytest.mark.numbers
 
@@ -38,8 +38,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[int, dict[str
     torch.save({size: make_case(size) for size in SIZES}, directory / "cases.pt")
     script = str(Path(__file__).with_name("two_ranks.py"))
     ranks = [
-        subprocess.Popen([sys.executable, "-W", "error", script, str(rank), str(directory)])
-        for rank in range(2)
+        processes.Process(["-W", "error", script, str(rank), str(directory)]) for rank in range(2)
     ]
     assert [rank.wait(120) for rank in ranks] == [0, 0]
     return [torch.load(directory / f"rank{rank}.pt") for rank in range(2)]

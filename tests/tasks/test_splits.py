@@ -2,8 +2,6 @@
 
 import os
 import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests import processes
 from tests.commands.conftest import write_data
 from tests.rounding import FP64, assert_same_training
 from tests.tasks.splits import CASES, Trained, train
@@ -27,15 +26,14 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def start_rank(rank: int, folder: Path, port: int) -> subprocess.Popen[bytes]:
+def start_rank(rank: int, folder: Path, port: int) -> processes.Process:
     places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
     rendezvous = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "GROUP_RANK": 0}
     environment = {k: str(v) for k, v in (places | rendezvous).items()}
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.tasks.splits", str(folder)],
+    return processes.Process(
+        ["-m", "tests.tasks.splits", str(folder)],
         cwd=ROOT,
         env=os.environ | environment,
-        stdout=subprocess.DEVNULL,
     )
 
 
@@ -43,7 +41,7 @@ def start_rank(rank: int, folder: Path, port: int) -> subprocess.Popen[bytes]:
 class Ranks:
     """Two ranks that train every case, beside this process."""
 
-    processes: list[subprocess.Popen[bytes]]
+    processes: list[processes.Process]
     folder: Path
 
     def trained(self, case: tuple[str, str], rank: int) -> Trained:

@@ -1,0 +1,326 @@
+"""Processes of tests that need not import everything anew: forked from one that has done it.
+
+A server has done the imports and nothing else. It forks a process for each command, which is then
+what `python -m truesweep …` would be: its own session, folder, environment, streams, module run as
+`__main__`, signals and exit code. Tests of the start itself start an interpreter: `subprocess`.
+"""
+
+import atexit
+import gc
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, NoReturn
+
+ROOT = Path(__file__).parents[1]
+AT_IMPORT = (
+    "ATEN_",
+    "CUDA_",
+    "HF_",
+    "KMP_",
+    "LD_",
+    "MKL_",
+    "OMP_",
+    "ONEDNN_",
+    "PYTHON",
+    "TORCH",
+    "TRANSFORMERS_",
+)
+"""Beginnings of variables that are read when Python starts or a package is imported."""
+ARCHITECTURES = ("bert", "gpt2", "lfm2", "llama", "mbart")
+Environment = Mapping[str, str]
+
+
+class Process:
+    """A process that the server has forked; as much of `subprocess.Popen` as tests need.
+
+    Args:
+        arguments: What would stand behind `python`: `-m MODULE …`, `-c CODE …` or `FILE …`.
+        cwd: The folder that it starts in.
+        env: Its environment; None: as here.
+        stdout: `subprocess.PIPE`, or None for nowhere.
+        stderr: The same, or `subprocess.STDOUT`.
+    """
+
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        *,
+        cwd: Path | str = ".",
+        env: Environment | None = None,
+        stdout: int | None = None,
+        stderr: int | None = None,
+    ) -> None:
+        self.returncode: int | None = None
+        self._readers: list[_Reader] = []
+        out = self._stream(stdout)
+        err = os.dup(out) if stderr == subprocess.STDOUT else self._stream(stderr)
+        request = {
+            "arguments": list(arguments),
+            "cwd": str(Path(cwd).absolute()),
+            "env": dict(os.environ if env is None else env),
+        }
+        self._minder, minders = socket.socketpair()
+        with minders:
+            _send(_server(), request, [out, err, minders.fileno()])
+        os.close(out)
+        os.close(err)
+        self.pid = self._number()
+
+    def _stream(self, how: int | None) -> int:
+        """A descriptor to write to."""
+        if how is None:
+            return os.open(os.devnull, os.O_WRONLY)
+        read, write = os.pipe()
+        self._readers.append(_Reader(read))
+        return write
+
+    def _number(self) -> int:
+        said = self._minder.recv(8)
+        assert said, "the server of processes has died"
+        return int.from_bytes(said, "big", signed=True)
+
+    def poll(self) -> int | None:
+        """The exit code, once it has ended; minus the signal that ended it."""
+        with suppress(subprocess.TimeoutExpired):
+            return self.wait(0)
+        return None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end; gives the exit code."""
+        if self.returncode is None:
+            if not select.select([self._minder], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
+            self.returncode = self._number()
+            self._minder.close()
+        return self.returncode
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """What it and all its own processes have written, when the last of them is gone."""
+        self.wait(timeout)
+        for reader in self._readers:
+            reader.join(timeout)
+            if reader.is_alive():
+                raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
+        out, err, *_ = [*(reader.said.decode() for reader in self._readers), "", ""]
+        return out, err
+
+    def send_signal(self, signum: int) -> None:
+        """Send a signal to it alone."""
+        if self.poll() is None:
+            os.kill(self.pid, signum)
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+
+class _Reader(threading.Thread):
+    """Reads a pipe to its end."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__(daemon=True)
+        self.said = b""
+        self._pipe = os.fdopen(descriptor, "rb")
+        self.start()
+
+    def run(self) -> None:
+        with self._pipe:
+            self.said = self._pipe.read()
+
+
+def run(
+    arguments: Sequence[str],
+    *,
+    cwd: Path | str = ".",
+    env: Environment | None = None,
+    timeout: float = 300,
+) -> "subprocess.CompletedProcess[str]":
+    """Run a process to its end and keep what it writes, as `subprocess.run` does."""
+    pipe = subprocess.PIPE
+    process = Process(arguments, cwd=cwd, env=env, stdout=pipe, stderr=pipe)
+    try:
+        out, err = process.communicate(timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return subprocess.CompletedProcess(list(arguments), process.wait(), out, err)
+
+
+@cache
+def _server() -> socket.socket:
+    """Start the server of this process, which ends with it; requests are sent to it here."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        server = subprocess.Popen(
+            [sys.executable, __file__, str(theirs.fileno())],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,  # so that what is printed is buffered as in a pipe
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+        )
+    assert ours.recv(8), "the server of processes could not start"
+
+    def end() -> None:
+        ours.close()
+        server.wait()
+
+    atexit.register(end)
+    return ours
+
+
+def _send(to: socket.socket, request: dict[str, Any], descriptors: list[int]) -> None:
+    text = json.dumps(request).encode()
+    socket.send_fds(to, [len(text).to_bytes(8, "big")], descriptors)
+    to.sendall(text)
+
+
+# The server.
+
+
+def _import() -> None:
+    """Import what commands do, which starts no thread."""
+    from importlib import import_module
+    from pkgutil import walk_packages
+
+    import truesweep
+
+    for module in walk_packages(truesweep.__path__, "truesweep."):
+        if not module.name.endswith("__main__"):
+            import_module(module.name)
+    for architecture in ARCHITECTURES:
+        import_module(f"transformers.models.{architecture}.modeling_{architecture}")
+
+
+def _serve(requests: socket.socket, before: Environment) -> dict[str, Any]:
+    """Fork a process for each request; returns in those processes only, with the request.
+
+    Args:
+        requests: Where they come from.
+        before: The environment that the imports found.
+    """
+    at_import = _at_import(before)
+    by_imports = {k: v for k, v in os.environ.items() if before.get(k) != v}
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for minders
+    requests.sendall((0).to_bytes(8, "big"))
+    while True:
+        size, descriptors, _, _ = socket.recv_fds(requests, 8, 3)
+        if not size:  # whoever asks has ended
+            os._exit(0)
+        request = _read(requests, int.from_bytes(size, "big"))
+        if os.fork() == 0:
+            requests.close()
+            _mind(*descriptors)
+            as_here = _at_import(request["env"]) == at_import
+            return {**request, "env": by_imports | request["env"], "as here": as_here}
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _at_import(env: Environment) -> dict[str, str]:
+    return {k: v for k, v in env.items() if k.startswith(AT_IMPORT) and k != "PYTHONPATH"}
+
+
+def _read(requests: socket.socket, size: int) -> dict[str, Any]:
+    text = b""
+    while len(text) < size:
+        text += requests.recv(size - len(text))
+    request: dict[str, Any] = json.loads(text)
+    return request
+
+
+def _mind(out: int, err: int, told: int) -> None:
+    """Fork the process itself, and tell its number and how it ends; returns in it only."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    pid = os.fork()
+    if pid == 0:
+        os.setsid()
+        os.dup2(out, 1)
+        os.dup2(err, 2)
+    for descriptor in (out, err):
+        os.close(descriptor)
+    if pid == 0:
+        os.close(told)
+        return
+    with suppress(BrokenPipeError), socket.socket(fileno=told) as asking:
+        asking.sendall(pid.to_bytes(8, "big", signed=True))
+        _, status = os.waitpid(pid, 0)
+        asking.sendall(os.waitstatus_to_exitcode(status).to_bytes(8, "big", signed=True))
+    os._exit(0)
+
+
+def _become(request: dict[str, Any]) -> None:
+    """Be what `python ARGUMENTS` would be."""
+    arguments, env = request["arguments"], request["env"]
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(env)
+    if not request["as here"]:
+        os.execv(sys.executable, [sys.executable, *arguments])
+    path = [p for p in env.get("PYTHONPATH", "").split(os.pathsep) if p and p not in sys.path]
+    sys.path[:1] = [request["cwd"], *path]
+    while arguments[0] == "-W":
+        warnings.simplefilter(arguments[1])
+        arguments = arguments[2:]
+    how, *sys.argv = arguments
+    if how == "-m":
+        if sys.argv[0] == "truesweep":
+            from truesweep.sweeps.forks import serve_forks
+
+            serve_forks()  # its ranks need not import anew either
+        runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    elif how == "-c":
+        code, sys.argv[0] = sys.argv[0], "-c"
+        exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})
+    else:
+        sys.argv = arguments
+        sys.path[0] = str(Path(how).parent)
+        runpy.run_path(how, run_name="__main__")
+
+
+def _end(request: dict[str, Any]) -> NoReturn:
+    """Do the work and end as an interpreter does, but for clearing thousands of modules away."""
+    code: Any = 0
+    try:
+        _become(request)
+    except SystemExit as end:
+        code = end.code
+    except BaseException as error:
+        traceback.print_exception(error)
+        code = -signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
+    if not isinstance(code, int | None):
+        print(code, file=sys.stderr)
+        code = 1
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    if code == -signal.SIGINT:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    os._exit((code or 0) & 0xFF)
+
+
+if __name__ == "__main__":
+    before = dict(os.environ)
+    _import()
+    gc.collect()
+    gc.freeze()  # forks share this memory as long as nobody writes into it
+    _end(_serve(socket.socket(fileno=int(sys.argv[1])), before))
