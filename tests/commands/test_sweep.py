@@ -211,7 +211,7 @@ def test_a_dry_run_writes_nothing(
 def test_one_bad_point_starts_nothing(data: dict[str, list[str]], workplace: Path) -> None:
     before = set(workplace.iterdir())
     asked = small(data["lm"], "optimizer.lr=1e-3,3e-3", "model.heads=1,2,4,5", "name=s")
-    with pytest.raises(ConfigError, match="in 2 of 8 jobs: lr=0.001 heads=5; lr=0.003 heads=5"):
+    with pytest.raises(ConfigError, match=r"in 2 of 8 jobs: lr=0\.001 heads=5; lr=0\.003 heads=5"):
         sweep(asked, [], False)
     assert set(workplace.iterdir()) == before
 
