@@ -40,7 +40,7 @@ def parquet() -> bytes:
 
 def test_a_missing_file_names_the_nearest_one() -> None:
     Path("train.txt").write_text("x")
-    refuse("text", "trian.txt does not exist", "Did you mean train.txt?", train="trian.txt")
+    refuse("text", "trian.txt does not exist", "did you mean train.txt?", train="trian.txt")
 
 
 def test_a_missing_file_without_a_near_one_tells_where_paths_start(tmp_path: Path) -> None:
