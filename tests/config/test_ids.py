@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from truesweep.config.compose import PointComposer
-from truesweep.config.schema import check
 from truesweep.config.space import Point
-from truesweep.jobs.parts import SUPPLIED
+from truesweep.jobs.parts import complete
 from truesweep.jobs.plan import checked
 from truesweep.record.frozen import fingerprint
 from truesweep.sweeps.ask import ask
@@ -33,7 +32,7 @@ def ids_of(words: list[str]) -> list[str]:
 
 def _checked(composer: PointComposer, point: Point, seed: int | None) -> dict[str, Any]:
     composed = composer.compose(point if seed is None else {**point, "seed": seed})
-    return check(composed.config, supplied=SUPPLIED)
+    return complete(composed.config)
 
 
 def test_compiling_by_default_is_the_question_that_it_was() -> None:

@@ -61,7 +61,7 @@ def test_what_was_asked_is_kept_once(sweep: SweepDirectory) -> None:
     record = SweepDirectory.open(sweep.path).read()
     assert [entry["overrides"] for entry in record["asked"]] == [["a=1,2"], ["a=1,2,3"]]
     assert record["asked"][0]["config_dirs"] == [str(Path("mine").absolute())]
-    assert sweep.settings == Sweep(retries=2)
+    assert sweep.settings == Sweep(retries=2, direction=["minimize"])
     assert sweep.launcher == {"slots": 1}
 
 

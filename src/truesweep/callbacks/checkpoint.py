@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import Checkpoint as LightningCheckpoint
 from pytorch_lightning.utilities.types import STEP_OUTPUT
 
 from truesweep.compat import steps_done
+from truesweep.figures import BUILT_IN, Mode, require_mode
 
 
 class Checkpoint(LightningCheckpoint):
@@ -20,7 +21,7 @@ class Checkpoint(LightningCheckpoint):
         directory: Where both files go.
         tell: Called on rank 0 with the name and the step of every checkpoint that was written.
         monitor: The metric that chooses the best.
-        mode: Whether less or more of it is better.
+        mode: Whether less (`min`) or more (`max`) of it is better; None: as the metric declares.
         every_n_steps: Optimizer steps between two writes of `last.ckpt`, besides the one at every
             validation; None: at validations only.
     """
@@ -31,7 +32,7 @@ class Checkpoint(LightningCheckpoint):
         directory: Path,
         tell: Callable[[Literal["best", "last"], int], None] | None = None,
         monitor: str = "val/loss",
-        mode: Literal["min", "max"] = "min",
+        mode: Mode | None = None,
         every_n_steps: Annotated[int, Gt(0)] | None = None,
     ) -> None:
         super().__init__()
@@ -39,7 +40,7 @@ class Checkpoint(LightningCheckpoint):
         self.tell = tell
         self.saved_step: int | None = None
         self.monitor = monitor
-        self.mode = mode
+        self.mode = mode or declared_mode("checkpoint", monitor)
         self.every_n_steps = every_n_steps
         self.best_score: float | None = None
         self.best_step: int | None = None
@@ -116,6 +117,17 @@ class Checkpoint(LightningCheckpoint):
         self.best_score = state_dict["best_score"]
         self.best_step = state_dict["best_step"]
         self.best_values = state_dict["best_values"]
+
+
+def declared_mode(callback: str, monitor: str) -> Mode:
+    """Which value of a metric is the best, for a callback that is not told.
+
+    Raises:
+        ConfigError: Nothing declares it.
+    """
+    key = f"callbacks.{callback}"
+    remedy = f"Set {key}.mode=min or {key}.mode=max"
+    return require_mode(monitor, BUILT_IN, f"{key}.monitor", remedy)
 
 
 class SaveFirst(pl.Callback):

@@ -1,10 +1,13 @@
 """Stop when validation no longer improves."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import pytorch_lightning as pl
 from annotated_types import Ge, Gt
 from pytorch_lightning import callbacks
+
+from truesweep.callbacks.checkpoint import declared_mode
+from truesweep.figures import Mode
 
 
 class EarlyStopping(callbacks.EarlyStopping):
@@ -13,7 +16,7 @@ class EarlyStopping(callbacks.EarlyStopping):
     Args:
         patience: Validations without improvement after which training ends; None: never.
         monitor: The metric that has to improve.
-        mode: Whether less or more of it is better.
+        mode: Whether less (`min`) or more (`max`) of it is better; None: as the metric declares.
         min_delta: The least change that counts as improvement.
     """
 
@@ -22,12 +25,12 @@ class EarlyStopping(callbacks.EarlyStopping):
         *,
         patience: Annotated[int, Gt(0)] | None = None,
         monitor: str = "val/loss",
-        mode: Literal["min", "max"] = "min",
+        mode: Mode | None = None,
         min_delta: Annotated[float, Ge(0)] = 0.0,
     ) -> None:
         super().__init__(
             *(monitor, min_delta, patience or 0),
-            mode=mode,
+            mode=mode or declared_mode("early_stopping", monitor),
             check_finite=False,
             check_on_train_epoch_end=False,  # at validations, which count in optimizer steps
         )

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from pytorch_lightning import Trainer
 
+from truesweep.analysis.uncertainty import standard_errors
 from truesweep.commands.resume import work_in
 from truesweep.commands.show import show_figures
 from truesweep.commands.terminal import console, warn
@@ -17,6 +18,7 @@ from truesweep.data.left_out import left_out
 from truesweep.data.module import DataModule
 from truesweep.data.prepare import Prepared, prepare
 from truesweep.errors import ConfigError
+from truesweep.figures import Declared
 from truesweep.jobs.baselines import baselines
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.load import load_run
@@ -32,7 +34,6 @@ from truesweep.jobs.parts import (
     task_kind,
 )
 from truesweep.jobs.plan import checked
-from truesweep.jobs.results import standard_errors
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.models import Head, Pretrained
 from truesweep.record.files import dump_json
@@ -57,14 +58,14 @@ def evaluate(
     run: RunDirectory | None
     if arguments and "=" not in arguments[0]:
         run = RunDirectory.open(Path(arguments[0]))
-        figures = _score_run(run, arguments[1:], split, checkpoint)
+        figures, declared = _score_run(run, arguments[1:], split, checkpoint)
     else:
         run = None
-        figures = _score_pretrained(arguments, split, config_dirs)
+        figures, declared = _score_pretrained(arguments, split, config_dirs)
     if as_json:
         print(dump_json(figures, indent=2))
         return 0
-    show_figures(figures, split)
+    show_figures(figures, split, declared)
     if run is not None:
         _show_count(run)
     return 0
@@ -87,7 +88,7 @@ def _one_of(option: str, value: str, known: Sequence[str]) -> None:
 
 def _score_run(
     run: RunDirectory, overrides: Sequence[str], split: str, checkpoint: str
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Declared]:
     frozen = run.read_config()
     config = check(update(frozen, overrides), supplied=SUPPLIED)
     head = cast(Head, task_class(config).head)
@@ -109,12 +110,12 @@ def _score_run(
         },
         figures,
     )
-    return figures
+    return figures, task.declared
 
 
 def _score_pretrained(
     overrides: Sequence[str], split: str, config_dirs: Sequence[Path]
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Declared]:
     given = {o.partition("=")[0]: o.partition("=")[2] for o in overrides}
     if f"data.{split}" in given and "data.train" not in given:
         # Nothing is trained: the one split that is scored stands for the others.
@@ -124,7 +125,7 @@ def _score_pretrained(
     config, _ = checked([*overrides, *_own_length(overrides, config_dirs)], config_dirs)
     source, prepared = prepare_data(config)
     task = build_task(config, build_model(config, prepared, source), prepared)
-    return score(config, task, prepared, source, split)
+    return score(config, task, prepared, source, split), task.declared
 
 
 def _own_length(overrides: Sequence[str], config_dirs: Sequence[Path]) -> list[str]:
@@ -166,7 +167,7 @@ def score(
         trainer.test(task, dataloaders=data.evaluation_loader(split), verbose=False)
     return {
         **task.evaluations[split],
-        **standard_errors(task.sample_scores[split], split, prepared),
+        **standard_errors(task.sample_scores[split], split, task.declared.values()),
         **baselines(prepared, split, task),
         **task.signatures(split),
         **left_out(prepared, split),

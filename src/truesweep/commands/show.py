@@ -14,21 +14,9 @@ from rich.text import Text
 from truesweep.commands.terminal import console, warn
 from truesweep.compat import untried_sentence
 from truesweep.data.left_out import describe_left_out
+from truesweep.figures import SAMPLES, Declared, Figure
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.plan import Plan
-
-ORDER = (
-    "loss",
-    "perplexity",
-    "bits_per_byte",
-    "bleu",
-    "chrf",
-    "f1_macro",
-    "f1_weighted",
-    "accuracy",
-    "samples",
-)
-"""The figures of a split, in the order they are shown."""
 
 SHOWN = 3
 """How many samples of text are printed."""
@@ -73,7 +61,7 @@ def show_result(run: RunDirectory, exit_code: int) -> None:
     if not results:
         out.print(how_it_ended(run))
         return
-    out.print(_figures(results))
+    out.print(_figures(results, run.figures))
     warn(describe_left_out(results, ("val", "test")))
     _show_verdict(out, results.get("verdict"))
     _show_tables(out, run)
@@ -92,29 +80,36 @@ def how_it_ended(run: RunDirectory) -> str:
     return f"{os.path.relpath(run.results)} is missing"
 
 
-def _figures(results: dict[str, Any]) -> Table:
+def _figures(results: dict[str, Any], declared: Declared) -> Table:
     table = Table(title="Results", title_justify="left", title_style="bold")
     for name in ("", "validation", "test", "baseline"):
         table.add_column(name, justify="left" if not name else "right")
-    for name in ORDER:
-        row = [results.get(f"{prefix}/{name}") for prefix in ("val", "test", "baseline/test")]
+    for figure in _shown(declared):
+        row = [
+            results.get(f"{prefix}/{figure.name}") for prefix in ("val", "test", "baseline/test")
+        ]
         if any(value is not None for value in row):
-            table.add_row(name, *("" if value is None else _number(value) for value in row))
+            cells = ("" if value is None else _number(value, figure.digits) for value in row)
+            table.add_row(figure.name, *cells)
     return table
 
 
-def show_figures(figures: dict[str, Any], split: str) -> None:
-    """The figures of one split beside their baselines."""
+def _shown(declared: Declared) -> list[Figure]:
+    """A split's figures in the order they are shown, the number of its samples last."""
+    return [*(f for name, f in declared.items() if name != SAMPLES.name), SAMPLES]
+
+
+def show_figures(figures: dict[str, Any], split: str, declared: Declared) -> None:
+    """The figures of one split beside their baselines, with two digits more than in a summary."""
     table = Table(title=f"Scores on {split}", title_justify="left", title_style="bold")
     for name in ("", split, "baseline"):
         table.add_column(name, justify="left" if not name else "right")
-    for name in ORDER:
-        value = figures.get(f"{split}/{name}")
+    for figure in _shown(declared):
+        value = figures.get(f"{split}/{figure.name}")
         if value is not None:
-            baseline = figures.get(f"baseline/{split}/{name}")
-            table.add_row(
-                name, _number(value, digits=6), "" if baseline is None else f"{baseline:.4g}"
-            )
+            baseline = figures.get(f"baseline/{split}/{figure.name}")
+            beside = "" if baseline is None else _number(baseline, figure.digits)
+            table.add_row(figure.name, _number(value, figure.digits + 2), beside)
     console().print(table)
     warn(describe_left_out(figures, [split]))
 

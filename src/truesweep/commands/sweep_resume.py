@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,8 @@ def _search(sweep: SweepDirectory) -> JobSource:
 
     latest = sweep.read()["asked"][-1]
     with _where_typed(latest):
-        return make_source(_ask(latest), sweep, _provenance(sweep), None)
+        asked = replace(_ask(latest), settings=sweep.settings)
+        return make_source(asked, sweep, _provenance(sweep), None)
 
 
 def _ask(command: Mapping[str, Any]) -> Any:

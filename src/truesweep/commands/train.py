@@ -71,7 +71,7 @@ def create_run(job: Plan, folder: Path) -> RunDirectory:
         folder,
         config=freeze(job.config),
         overrides=job.overrides,
-        provenance=collect(redact_argv(sys.argv), job.prepared.origin),
+        provenance={**collect(redact_argv(sys.argv), {}), **job.origin},
         job=place_in_a_sweep(job),
     )
 

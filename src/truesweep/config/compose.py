@@ -215,6 +215,7 @@ class Multirun:
         choices: The option chosen from each group, `sweeps` included.
         name: What the command line or a file names the sweep, resolved.
         raw_name: The same, unresolved.
+        fixed: The configuration without what is swept, unresolved.
         master: Hydra's own node, from which its plugins compose jobs.
         loader: What composes for Hydra's plugins.
     """
@@ -225,6 +226,7 @@ class Multirun:
     choices: dict[str, str | None]
     name: Any
     raw_name: Any
+    fixed: dict[str, Any]
     master: DictConfig
     loader: ConfigLoader
 
@@ -259,6 +261,7 @@ def compose_multirun(overrides: Sequence[str], config_dirs: Sequence[Path | str]
         choices(tree),
         name,
         raw.get("name"),
+        raw,
         master,
         composer.loader,
     )

@@ -10,6 +10,7 @@ import torch
 
 from truesweep.data.prepare import Prepared
 from truesweep.data.seq2seq import Seq2SeqDataset
+from truesweep.figures import compute
 from truesweep.metrics.classification import ClassificationScores
 from truesweep.metrics.text import CorpusBleu, CorpusChrF
 from truesweep.tasks import Task
@@ -59,13 +60,13 @@ def _copied_source(prepared: Prepared, split: str, task: Task) -> dict[str, floa
     sources, targets = [p.source for p in pairs], [p.target for p in pairs]
     figures = _unigram(prepared, split, task)
     for name, of_task in task.metrics.items():
-        if not isinstance(of_task, CorpusBleu | CorpusChrF):
+        if name not in task.added and not isinstance(of_task, CorpusBleu | CorpusChrF):
             continue
-        metric = deepcopy(of_task)
+        metric: Any = deepcopy(of_task)
         metric.reset()
         metric.sync_on_compute = False
         metric.update(sources, targets)
-        figures[name] = float(metric.compute())
+        figures |= compute(name, metric)
     return figures
 
 
@@ -76,6 +77,5 @@ def _majority(prepared: Prepared, split: str, task: Task) -> dict[str, float]:
     metric = ClassificationScores(len(counts), **_ALONE)
     metric.update(torch.full_like(gold, int(counts.argmax())), gold)
     computed = metric.compute()
-    names = ("f1_macro", "f1_weighted", "accuracy")
-    figures = {name: float(computed[name]) for name in names}
+    figures = {figure.name: float(computed[figure.name]) for figure in metric.figures}
     return {"loss": unigram_loss(counts, scored), **figures}

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import yaml
 
 from truesweep.errors import ConfigError, DataError, shorten
+from truesweep.figures import Figure, read
 from truesweep.record.files import dump_json, replacing, write_atomic, write_json
 from truesweep.record.frozen import fingerprint, thaw
 
@@ -150,6 +151,11 @@ class RunDirectory:
         """Code, versions, hardware, data and command of the run."""
         provenance: dict[str, Any] = _read_json(self.path / "provenance.json")
         return provenance
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """What its task declared of its figures, by their names."""
+        return read(self.read_provenance().get("figures"), self.read_results())
 
     @property
     def started_in(self) -> Path:

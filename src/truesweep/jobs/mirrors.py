@@ -28,6 +28,7 @@ def make_mirror(run: RunDirectory, config: dict[str, Any]) -> Any:
         config=config,
         job=run.job,
         job_tags=tags(run, config),
+        best={name: figure.mode for name, figure in run.figures.items() if figure.mode},
     )
 
 

@@ -13,11 +13,15 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from truesweep import dotted
+from truesweep.config.checks import check_across
+from truesweep.config.origin import Origins
+from truesweep.config.schema import check
 from truesweep.config.targets import instantiate, resolve
 from truesweep.config.types import signature
 from truesweep.data import Kind, Source
 from truesweep.data.module import DataModule
 from truesweep.data.prepare import Prepared, prepare
+from truesweep.figures import Figure, by_name, mode, of_metric
 from truesweep.jobs.compiling import choose, compile_model
 from truesweep.jobs.trainer import Compile, TrainerSettings
 from truesweep.optim import parameter_groups
@@ -30,7 +34,7 @@ SUPPLIED = {
     "task": {"model", "tokenizer", "recipe", "labels", "bytes_per_target", "target_language"},
     "callbacks.checkpoint": {"directory", "tell"},
     "callbacks.progress": {"total_steps"},
-    "logger": {"directory", "run_id", "run_name", "config", "job", "job_tags"},
+    "logger": {"directory", "run_id", "run_name", "config", "job", "job_tags", "best"},
 }
 """By group, the parameters of a target that the program gives itself; no keys of the user."""
 
@@ -59,6 +63,49 @@ def task_class(config: dict[str, Any]) -> type[Task]:
     assert isinstance(target, type)
     assert issubclass(target, Task)
     return target
+
+
+def complete(config: dict[str, Any], origin: Origins | None = None) -> dict[str, Any]:
+    """Check a composed configuration for training, and fill in its defaults.
+
+    Args:
+        config: The configuration, plain and resolved.
+        origin: Tells where a key came from, for the messages.
+
+    Raises:
+        ConfigError: With one line for each problem.
+    """
+    checked = check(config, supplied=SUPPLIED, origin=origin)
+    check_across(checked)
+    choose_modes(checked)
+    return checked
+
+
+def choose_modes(config: dict[str, Any]) -> None:
+    """Have callbacks that monitor a figure know which value is the best, where that is declared."""
+    unsure = [
+        node
+        for node in (config["callbacks"] or {}).values()
+        if node and node.get("monitor") and "mode" in node and node["mode"] is None
+    ]
+    declared = declared_figures(config) if unsure else {}
+    for node in unsure:
+        node["mode"] = mode(node["monitor"], declared)
+
+
+def declared_figures(config: dict[str, Any]) -> dict[str, Figure]:
+    """What the task and the metrics that are added to it declare, before there is a model.
+
+    Raises:
+        ConfigError: They cannot be had.
+    """
+    added = make(config, "task.metrics") or {}
+    return by_name(
+        [
+            *task_class(config).declares,
+            *(figure for one in added.items() for figure in of_metric(*one)),
+        ]
+    )
 
 
 def pretrained_tokenizer(folder: Path) -> dict[str, Any]:

@@ -9,23 +9,23 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from truesweep.config.checks import check_across
+from truesweep.callbacks.checkpoint import declared_mode
 from truesweep.config.compose import Composed, compose
 from truesweep.config.frozen import update
-from truesweep.config.schema import check
 from truesweep.data import Source
 from truesweep.data.left_out import describe_left_out, left_out
 from truesweep.data.module import DataModule
 from truesweep.data.prepare import Prepared
 from truesweep.dotted import flatten
 from truesweep.errors import ConfigError, nearest
+from truesweep.figures import Figure, keep
 from truesweep.jobs.compiling import choose
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.parts import (
-    SUPPLIED,
     build_model,
     build_recipe,
     build_task,
+    complete,
     make,
     prepare_data,
 )
@@ -51,6 +51,7 @@ class Plan:
         world_size: Ranks over all nodes.
         prepared: The data, tokenized.
         metrics: The names of what a validation reports, such as `val/loss`.
+        figures: What is declared of them.
         warnings: What the user should know before anything is spent; a sentence each.
     """
 
@@ -63,12 +64,18 @@ class Plan:
     world_size: int
     prepared: Prepared
     metrics: tuple[str, ...]
+    figures: dict[str, Figure]
     warnings: tuple[str, ...]
 
     @property
     def name(self) -> str:
         """The folder of runs that belong together."""
         return str(self.config["name"])
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Where its numbers come from and what they are, for its provenance."""
+        return {"data": self.prepared.origin, "figures": keep(self.figures)}
 
     @property
     def id(self) -> str:
@@ -91,8 +98,7 @@ def checked(
 ) -> tuple[dict[str, Any], list[str]]:
     """A composed, checked and named configuration, and the overrides, redacted."""
     composed = compose(overrides, config_dirs)
-    config = check(composed.config, supplied=SUPPLIED, origin=composed.origins)
-    check_across(config)
+    config = complete(composed.config, composed.origins)
     _refuse_sweep(composed)
     if config["name"] is None:
         config["name"] = default_name(composed.choices, redact_overrides(overrides))
@@ -122,10 +128,7 @@ def plan_again(directory: Path, overrides: Sequence[str]) -> Plan:
         ConfigError: There is no such configuration, or a change does not fit it.
     """
     frozen = RunDirectory.open(directory).read_config()
-    changed = update(frozen, overrides)
-    config = check(changed, supplied=SUPPLIED)
-    check_across(config)
-    return plan_config(config, redact_overrides(overrides))
+    return plan_config(complete(update(frozen, overrides)), redact_overrides(overrides))
 
 
 def plan_config(config: dict[str, Any], overrides: list[str]) -> Plan:
@@ -171,6 +174,7 @@ class Planner:
             world_size=trainer.world_size,
             prepared=prepared,
             metrics=metrics,
+            figures=task.declared,
             warnings=(*_left_out(prepared, source), *task.warnings(prepared.answers("test"))),
         )
 
@@ -205,7 +209,7 @@ def _left_out(prepared: Prepared, source: Source) -> Iterator[str]:
 
 
 def check_monitors(config: Mapping[str, Any], metrics: Sequence[str]) -> None:
-    """Refuse a callback that waits for a metric which no validation reports.
+    """Refuse a callback that waits for a metric which no validation reports, or not for the best.
 
     Raises:
         ConfigError: There is such a callback.
@@ -219,6 +223,8 @@ def check_monitors(config: Mapping[str, Any], metrics: Sequence[str]) -> None:
                 f"{key}={monitor} is no metric of a validation here. "
                 f"Set {key}={guess}; there are {', '.join(metrics)}."
             )
+        if isinstance(monitor, str) and node.get("mode", "min") is None:
+            declared_mode(name, monitor)
 
 
 def data_key(config: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 from rich.console import Console
 
+from truesweep.analysis.uncertainty import standard_errors
 from truesweep.analysis.verdict import Verdict, judge
 from truesweep.callbacks import (
     Checkpoint,
@@ -30,7 +31,7 @@ from truesweep.jobs.load import save_layout
 from truesweep.jobs.logs import logs
 from truesweep.jobs.mirrors import conclude, make_mirror, warn
 from truesweep.jobs.parts import Parts, build, make
-from truesweep.jobs.results import collect_results, standard_errors
+from truesweep.jobs.results import collect_results
 from truesweep.jobs.same_data import check_same_data
 from truesweep.record.checkpoints import CheckpointFiles
 from truesweep.record.files import verify_checksum, write_json
@@ -165,11 +166,11 @@ class Job:
         if not self.trainer.is_global_zero:
             return
         self.run.write_scores("test", self.parts.task.sample_scores["test"])
-        verdict = self._verdict()
+        verdict, declared = self._verdict(), self.parts.task.declared.values()
         results = {
             **collect_results(self.parts, self.checkpoint, read(self.run.metrics), verdict),
-            **standard_errors(self.run.read_scores("val"), "val", self.parts.prepared),
-            **standard_errors(self.run.read_scores("test"), "test", self.parts.prepared),
+            **standard_errors(self.run.read_scores("val"), "val", declared),
+            **standard_errors(self.run.read_scores("test"), "test", declared),
         }
         tables = self.parts.task.tables()
         write_json(self.run.tables, tables)

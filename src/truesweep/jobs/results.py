@@ -2,27 +2,13 @@
 
 from typing import Any
 
-import numpy.typing as npt
-
-from truesweep.analysis.uncertainty import (
-    accuracy,
-    bleu,
-    bootstrap,
-    f1_macro,
-    f1_statistics,
-    f1_weighted,
-    mean_loss,
-)
 from truesweep.analysis.verdict import Verdict
 from truesweep.callbacks import Checkpoint
 from truesweep.data.left_out import left_out
-from truesweep.data.prepare import Prepared
 from truesweep.data.token_cache import SPLITS
 from truesweep.jobs.baselines import baselines
 from truesweep.jobs.parts import Parts
 from truesweep.models import count_parameters, flops_per_token
-
-Arrays = dict[str, npt.NDArray[Any]]
 
 
 def collect_results(
@@ -66,27 +52,3 @@ def training_flops(parts: Parts, targets: int) -> int:
     """
     per_token = flops_per_token(parts.task.model, parts.source.max_length).per_token
     return round(per_token * parts.prepared.train.tokens_per_target * targets)
-
-
-def standard_errors(scores: Arrays, split: str, prepared: Prepared) -> dict[str, float]:
-    """How much figures would vary with another split of the same size, by the figure's name.
-
-    Loss and accuracy by their formulas, BLEU and F1 by the bootstrap.
-
-    Args:
-        scores: What was found for each sample.
-        split: The name of the split.
-        prepared: Knows the classes.
-    """
-    errors = {}
-    if "nll" in scores:
-        errors["loss"] = mean_loss(scores["nll"], scores["count"])
-    if "bleu" in scores:
-        errors["bleu"] = bootstrap(scores["bleu"], bleu)
-    if "gold" in scores:
-        gold, predicted = scores["gold"].tolist(), scores["predicted"].tolist()
-        statistics = f1_statistics(gold, predicted, len(prepared.labels or ()))
-        errors["accuracy"] = accuracy(scores["gold"] == scores["predicted"])
-        errors["f1_macro"] = bootstrap(statistics, f1_macro)
-        errors["f1_weighted"] = bootstrap(statistics, f1_weighted)
-    return {f"{split}/{name}_standard_error": e.standard_error for name, e in errors.items()}

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from truesweep.figures import ACCURACY, F1_MACRO, F1_WEIGHTED
 from truesweep.metrics.sums import SumMetric
 
 
@@ -17,6 +18,7 @@ class ClassificationScores(SumMetric):
         num_classes: classes that the model tells apart.
     """
 
+    figures = (F1_MACRO, F1_WEIGHTED, ACCURACY)
     confusion: Tensor  # [gold, predicted], int64
 
     def __init__(self, num_classes: int, **kwargs: Any) -> None:

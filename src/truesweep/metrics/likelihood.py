@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 from typing_extensions import override
 
 from truesweep.compat import forget_value
+from truesweep.figures import BITS_PER_BYTE, LOSS, PERPLEXITY
 from truesweep.metrics.sums import SumMetric
 
 IGNORED = -100
@@ -134,6 +135,7 @@ class NegativeLogLikelihood(SumMetric):
     The mean is over all labels of all batches and ranks, from sums in float64.
     """
 
+    figures = (LOSS,)
     nll_sum: Tensor
     count: Tensor
 
@@ -166,6 +168,8 @@ class Perplexity(NegativeLogLikelihood):
     it depends on no batching and is finite up to 709 nats.
     """
 
+    figures = (PERPLEXITY,)
+
     @override
     def compute(self) -> Tensor:
         return super().compute().exp()
@@ -177,6 +181,8 @@ class BitsPerByte(NegativeLogLikelihood):
     Args:
         bytes_per_target: bytes of UTF-8 text per label, over the whole split.
     """
+
+    figures = (BITS_PER_BYTE,)
 
     def __init__(self, bytes_per_target: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)

@@ -1,12 +1,13 @@
 """The base of this package's metrics."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from truesweep.compat import keep_types
+from truesweep.figures import Figure
 
 
 @keep_types
@@ -20,6 +21,14 @@ class SumMetric(Metric):
 
     is_differentiable = False
     full_state_update = False
+    figures: ClassVar[tuple[Figure, ...]]
+    """What it computes: a number if there is one, a mapping by their names if there are several."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Say in torchmetrics' own way, too, which way is better."""
+        super().__init_subclass__(**kwargs)
+        if "figures" in vars(cls):
+            cls.higher_is_better = cls.figures[0].higher_is_better
 
     @property
     def update_called(self) -> bool:

@@ -13,6 +13,8 @@ from typing_extensions import override
 
 from truesweep.compat import corpus_score, forget_value, sentence_counts
 from truesweep.errors import ConfigError
+from truesweep.figures import BLEU as BLEU_FIGURE
+from truesweep.figures import CHRF as CHRF_FIGURE
 from truesweep.metrics.sums import SumMetric
 
 
@@ -105,6 +107,8 @@ class CorpusBleu(_CorpusScore):
         ConfigError: The tokenizer needs a package or a file that is not there.
     """
 
+    figures = (BLEU_FIGURE,)
+
     def __init__(
         self, tokenize: BleuTokenizer = "13a", lowercase: bool = False, **kwargs: Any
     ) -> None:
@@ -130,6 +134,8 @@ class CorpusChrF(_CorpusScore):
         word_order: 0 for chrF, 2 for chrF++.
         lowercase: compare without case.
     """
+
+    figures = (CHRF_FIGURE,)
 
     def __init__(self, word_order: int = 0, lowercase: bool = False, **kwargs: Any) -> None:
         chrf = CHRF(word_order=word_order, lowercase=lowercase)

@@ -26,7 +26,7 @@ def freeze(config: Mapping[str, Any]) -> str:
     return text
 
 
-ADDED_SINCE: dict[str, Any] = {"task.bleu_tokenize": None}
+ADDED_SINCE: dict[str, Any] = {"task.bleu_tokenize": None, "task.metrics": None}
 """Keys that came after version 0.1.0, with the value that asks for what there was before them.
 
 With that value, a configuration is the same question as it was without the key.

@@ -1,6 +1,7 @@
 """The process behind `WandbLogger`: reads messages from standard input, one JSON list a line.
 
-    ["start", {directory, limits, mode, project, entity, id, name, group, job_type, tags, config}]
+    ["start", {directory, limits, mode, project, entity, id, name, group, job_type, tags, config,
+               best}]
     ["row", {values: {step, name: value, …}}] · ["table", {name, columns, rows, step}]
     ["alert", {title, text, level}] · ["artifact", {files}]
     ["finish", {summary, exit_code}]
@@ -47,9 +48,6 @@ KILLED: list[tuple[str, dict[str, Any]]] = [
 ]
 """What a training that was killed could not send."""
 
-# How the names of figures end of which less is better; of other validation figures more is.
-LESS_IS_BETTER = ("loss", "perplexity", "bits_per_byte")
-
 
 def main() -> int:
     """Mirror one run; gives 0, or 1 after saying what went wrong."""
@@ -90,10 +88,16 @@ def take_over(directory: str) -> None:
 
 
 class Mirror:
-    """One W&B run; see `begin`."""
+    """One W&B run.
 
-    def __init__(self, **start: Any) -> None:
+    Args:
+        best: `min` or `max` by a figure's name without the split: which validation stands for it.
+        start: See `begin`.
+    """
+
+    def __init__(self, best: dict[str, Any], **start: Any) -> None:
         self.run = begin(**start)
+        self.best = best
         self.declared: set[str] = set()  # names whose summary is decided
         self.failed = False
 
@@ -113,9 +117,9 @@ class Mirror:
     def row(self, values: dict[str, Any]) -> None:
         """Log the values of one step; earlier steps are with the server, from before a resume."""
         for name in sorted(values.keys() - self.declared):
-            if name.startswith("val/"):
-                best = "min" if name.endswith(LESS_IS_BETTER) else "max"
-                self.run.define_metric(name, step_metric="step", summary=best)
+            split, _, figure = name.partition("/")
+            if split == "val" and figure in self.best:
+                self.run.define_metric(name, step_metric="step", summary=self.best[figure])
         self.declared |= values.keys()
         if values["step"] >= self.run.step:
             self.run.log(values, step=values["step"])

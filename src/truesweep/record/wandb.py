@@ -21,12 +21,14 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 from typing_extensions import override
 
+from truesweep.figures import BUILT_IN
 from truesweep.record.rows import read, scalars
 
 log = logging.getLogger(__name__)
 
 PROJECT = "truesweep"
 """W&B's project where none is named."""
+BEST = {name: figure.mode for name, figure in BUILT_IN.items() if figure.mode}
 TAG_LENGTH = 64
 """Characters that W&B takes."""
 
@@ -59,6 +61,9 @@ class WandbLogger(Logger):
             the name shown; `type`, W&B's job type; `swept`, the varying keys in short with their
             values, kept as a block of their own in the configuration.
         job_tags: labels that follow from the run, such as its task.
+        best: `min` or `max` by a figure's name without the split, such as `loss`: which of its
+            validations is shown of the run; of other figures the last is. None: of those that
+            `truesweep.figures` knows.
     """
 
     def __init__(
@@ -77,6 +82,7 @@ class WandbLogger(Logger):
         artifacts: bool = False,
         job: Mapping[str, Any] | None = None,
         job_tags: Sequence[str] = (),
+        best: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
         job = job or {}
@@ -93,6 +99,7 @@ class WandbLogger(Logger):
             "job_type": job.get("type") or ("sweep" if job.get("sweep") else "train"),
             "tags": [tag[:TAG_LENGTH] for tag in dict.fromkeys([*(tags or []), *job_tags])],
             "config": {**config, **swept},
+            "best": dict(BEST if best is None else best),
         }
         self.artifacts = artifacts
         self._began = time.monotonic()  # less what earlier processes of a resumed run took

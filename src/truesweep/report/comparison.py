@@ -13,9 +13,8 @@ from truesweep.analysis.standings import Ranking, Standing
 from truesweep.report.filters import find_key, parse
 from truesweep.report.locate import Found, find
 from truesweep.report.objective import Objective, choose, metrics
-from truesweep.report.outcomes import outcomes, unfinished
+from truesweep.report.outcomes import outcomes, paired, unfinished
 from truesweep.report.run import POINTS, Run, read_run
-from truesweep.report.samples import paired
 from truesweep.report.varying import setting, varied_keys
 from truesweep.text import number, short_names
 
@@ -165,7 +164,7 @@ def compare(folders: Sequence[Path], objective: str | None = None) -> Comparison
     keys = varied_keys(runs)
     finished = outcomes(runs, keys, objectives)
     first = objectives[0]
-    ranking = rank(finished, first.name, first.direction, paired=paired(first.name))
+    ranking = rank(finished, first.name, first.direction, paired=paired(runs, first.name))
     others = unfinished(runs, keys, objectives)
     made = Comparison(found, runs, keys, objectives, finished, others, ranking)
     return made.sorted("objective")

@@ -8,9 +8,10 @@ from typing import Literal
 from truesweep.analysis.fairness import unfairness
 from truesweep.analysis.pareto import pareto_points
 from truesweep.analysis.ranges import edges
+from truesweep.figures import by_name
 from truesweep.report.comparison import Comparison
 from truesweep.report.excerpts import later_scorings
-from truesweep.report.measured import TOKENS
+from truesweep.report.outcomes import TOKENS
 from truesweep.report.run import Run
 
 Kind = Literal["good", "warn", "bad", ""]
@@ -54,7 +55,8 @@ def _best(comparison: Comparison) -> list[Finding]:
 def _comparable(comparison: Comparison) -> str:
     """What to rank by instead, where only the tokens differ."""
     split = comparison.objective.name.partition("/")[0]
-    names = [f"{split}/{figure}" for figure in ("bits_per_byte", "bleu")]
+    declared = by_name(figure for run in comparison.runs for figure in run.figures.values())
+    names = [f"{split}/{f.name}" for f in declared.values() if f.mode and not f.per_token]
     known = [name for name in names if any(name in run.results for run in comparison.runs)]
     if not known or not set(comparison.ranking.unlike) <= set(TOKENS):
         return ""

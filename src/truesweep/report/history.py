@@ -1,18 +1,20 @@
 """What a run's `metrics.jsonl` says, small enough to keep for hundreds of runs."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from truesweep.errors import DataError
+from truesweep.figures import BUILT_IN
 from truesweep.record.rows import read
 from truesweep.report.downsample import lttb
 
 AXES = ("step", "tokens", "time")
 MAIN_SHARE = 4
 """A loss is drawn with so many times the points of a learning rate or a norm."""
+LONG = frozenset(figure.name for figure in BUILT_IN.values() if figure.curve)
 KNOTS = 48
 """Rows from which tokens and seconds are interpolated at any step."""
 
@@ -53,12 +55,13 @@ class History:
     problem: str | None = None
 
 
-def read_history(path: Path, points: int) -> History:
+def read_history(path: Path, points: int, long: Collection[str] = LONG) -> History:
     """Read a `metrics.jsonl`; one that was read before and has not grown is not read again.
 
     Args:
         path: The file; without one there are no curves.
-        points: The most that are kept of a loss.
+        points: The most that are kept of a long curve.
+        long: The figures whose curves are long, in training and in validation.
     """
     try:
         stat = path.stat()
@@ -67,7 +70,7 @@ def read_history(path: Path, points: int) -> History:
     stamp = stat.st_size, stat.st_mtime_ns, points
     known, history = _last_read.get(path, (None, History()))
     if known != stamp:
-        history = _read(path, points)
+        history = _read(path, points, long)
         _last_read[path] = stamp, history
     return history
 
@@ -76,7 +79,7 @@ _last_read: dict[Path, tuple[tuple[int, int, int], History]] = {}
 """Of each file its size, its time and the points asked for, and what was made of it."""
 
 
-def _read(path: Path, points: int) -> History:
+def _read(path: Path, points: int, long: Collection[str]) -> History:
     try:
         rows = read(path)
     except (OSError, DataError) as error:
@@ -84,7 +87,11 @@ def _read(path: Path, points: int) -> History:
     if not rows:
         return History()
     columns = _columns(rows)
-    curves = {name: _curve(*column, _share(name, points)) for name, column in columns.items()}
+    few = max(points // MAIN_SHARE, 24)
+    curves = {
+        name: _curve(*column, points if name.rpartition("/")[2] in long else few)
+        for name, column in columns.items()
+    }
     return History(curves, _clock(rows), rows[-1])
 
 
@@ -100,10 +107,6 @@ def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[list[int], li
             steps.append(step)
             values.append(value)
     return columns
-
-
-def _share(name: str, points: int) -> int:
-    return points if name.endswith("/loss") else max(points // MAIN_SHARE, 24)
 
 
 def _curve(steps: list[int], values: list[float], points: int) -> Curve:

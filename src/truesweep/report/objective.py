@@ -4,17 +4,21 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from truesweep import dotted
-from truesweep.analysis.outcomes import Direction
 from truesweep.errors import ConfigError, did_you_mean
+from truesweep.figures import (
+    Direction,
+    Mode,
+    as_direction,
+    as_mode,
+    by_name,
+    find,
+    recorded_mode,
+    require_mode,
+)
 from truesweep.report.run import Run
-
-Mode = Literal["min", "max"]
-
-MORE_IS_BETTER = ("bleu", "chrf", "f1_macro", "f1_weighted", "accuracy", "tokens_per_second")
-_MODES: dict[str, Mode] = {"minimize": "min", "maximize": "max"}
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Objective:
     @property
     def direction(self) -> Direction:
         """The mode, as studies and statistics call it."""
-        return "minimize" if self.mode == "min" else "maximize"
+        return as_direction(self.mode)
 
     def key(self, value: float | None) -> tuple[bool, float]:
         """Sorts the best first and what is missing last."""
@@ -57,14 +61,14 @@ def choose(runs: Sequence[Run], asked: str | None, settings: Mapping[str, Any]) 
         settings: The `sweeps` node of a sweep, empty without one.
 
     Raises:
-        ConfigError: No run has the metric asked for.
+        ConfigError: No run has the metric asked for, or nothing declares which end is the better.
     """
     swept = _modes(settings)
     usual = Counter(_monitor(run) for run in runs).most_common(1)
     known = swept | ({} if swept else dict(monitor for monitor, _ in usual))
     if asked is not None:
         _require(runs, asked)
-        return [Objective(asked, known.get(asked) or _guess(asked))]
+        return [Objective(asked, known.get(asked) or _declared(runs, asked))]
     known = known or {"val/loss": "min"}
     return [Objective(name, mode) for name, mode in known.items()]
 
@@ -91,22 +95,25 @@ def _require(runs: Sequence[Run], name: str) -> None:
     )
 
 
+def _declared(runs: Sequence[Run], name: str) -> Mode:
+    declared = by_name(figure for run in runs for figure in run.figures.values())
+    ranked = [one for one in metrics(runs) if (figure := find(one, declared)) and figure.mode]
+    remedy = f"Rank by one of {', '.join(ranked) or 'val/loss'}"
+    return require_mode(name, declared, "--objective", remedy)
+
+
 def _monitor(run: Run) -> tuple[str, Mode]:
     checkpoint = dotted.get(run.config, "callbacks.checkpoint", {})
-    return checkpoint.get("monitor", "val/loss"), checkpoint.get("mode", "min")
+    return checkpoint.get("monitor", "val/loss"), checkpoint.get("mode") or "min"
 
 
-def _listed(value: Any) -> list[str]:
-    return [] if value is None else [str(v) for v in value] if isinstance(value, list) else [value]
+def _listed(value: Any) -> list[Any]:
+    return [] if value is None else value if isinstance(value, list) else [value]
 
 
 def _modes(settings: Mapping[str, Any]) -> dict[str, Mode]:
     """The sweep's objectives, each with its direction; one direction holds for all."""
     names, given = _listed(settings.get("objective")), _listed(settings.get("direction"))
     given = given * len(names) if len(given) == 1 else given
-    modes = [_MODES.get(direction) for direction in given] or [None] * len(names)
-    return {name: mode or _guess(name) for name, mode in zip(names, modes, strict=False)}
-
-
-def _guess(name: str) -> Mode:
-    return "max" if name.rsplit("/", 1)[-1] in MORE_IS_BETTER else "min"
+    modes = [as_mode(direction) for direction in given] or map(recorded_mode, names)
+    return dict(zip(names, modes, strict=False))

@@ -2,16 +2,31 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import cast
 
-from truesweep.analysis.outcomes import Outcome
-from truesweep.report.measured import measured_on
+import numpy as np
+
+from truesweep import dotted
+from truesweep.analysis.noise import Paired
+from truesweep.analysis.outcomes import Outcome, Samples
+from truesweep.analysis.phrases import SPLITS
+from truesweep.analysis.uncertainty import (
+    SCORES,
+    paired_mean,
+    samples_of,
+    standard_error_that_follows,
+)
+from truesweep.figures import Figure
 from truesweep.report.objective import Objective
 from truesweep.report.run import Run
-from truesweep.report.samples import read_samples
 from truesweep.report.varying import counts, setting
 
 FINISHED = ("completed",)
 """States of runs whose figures are final; a pruned run's are those of a shorter training."""
+TOKENS = ("tokenizer", "tokenizer's training text")
+"""What only figures per token depend on."""
+UNTRAINED = ("Byte", "Pretrained")
+"""Tokenizers that learn nothing from the training split."""
 
 
 def outcomes(
@@ -62,13 +77,97 @@ def _point(run: Run, keys: Sequence[str]) -> str:
     return repr([(k, v) for k, v in sorted((shared | swept).items()) if k not in ("seed", "name")])
 
 
-def _standard_error(run: Run, figure: str) -> float | None:
-    """Of what follows from the loss, to the first order, where it has none of its own."""
-    known: float | None = run.results.get(f"{figure}_standard_error")
-    split, _, name = figure.partition("/")
-    loss, error = (run.results.get(f"{split}/loss{end}") for end in ("", "_standard_error"))
-    value = run.results.get(figure)
-    if known is not None or not loss or error is None or value is None:
+def _standard_error(run: Run, name: str) -> float | None:
+    """Its own, or what that of another figure makes of it."""
+    known: float | None = run.results.get(f"{name}_standard_error")
+    figure, value = run.figure(name), run.results.get(name)
+    if known is not None or value is None or figure is None or figure.follows is None:
         return known
-    slopes = {"perplexity": value, "bits_per_byte": value / loss}
-    return error * slopes[name] if name in slopes else None
+    base_name = f"{name.rpartition('/')[0]}/{figure.follows}"
+    base, error = (run.results.get(f"{base_name}{end}") for end in ("", "_standard_error"))
+    if not base or error is None:
+        return None
+    return standard_error_that_follows(figure, value, base, error)
+
+
+# -- sample by sample -------------------------------------------------------------------------
+
+
+def read_samples(runs: Sequence[Run], name: str) -> list[Samples] | None:
+    """Each run's samples; None where it keeps none, or they are not the same ones.
+
+    Args:
+        runs: The runs.
+        name: Such as `val/loss`.
+    """
+    tables: list[Samples] = []
+    for run in runs:
+        figure = _made_from_samples(run, name)
+        try:
+            scores = {} if figure is None else run.directory.read_scores(name.partition("/")[0])
+        except (OSError, ValueError, KeyError):
+            return None
+        table = None if figure is None else samples_of(figure, scores)
+        if table is None or (tables and not _same(table, tables[0])):
+            return None
+        tables.append(table)
+    return tables
+
+
+def _same(first: Samples, second: Samples) -> bool:
+    """Whether two tables are of the same samples, as far as what is given of each tells."""
+    return np.array_equal(first[:, 1], second[:, 1])
+
+
+def _made_from_samples(run: Run, name: str) -> Figure | None:
+    """The figure's declaration, or that of the one it follows, as they are told apart alike."""
+    figure = run.figure(name)
+    if figure is not None and figure.follows is not None:
+        figure = run.figure(figure.follows)
+    return figure
+
+
+def paired(runs: Sequence[Run], name: str) -> Paired:
+    """What compares two runs by a figure, given the samples of both."""
+    figure = _made_from_samples(runs[0], name) if runs else None
+    kind = SCORES.get(figure.score) if figure is not None else None
+    return paired_mean if kind is None else kind.difference
+
+
+# -- what can be compared at all --------------------------------------------------------------
+
+
+def measured_on(run: Run, name: str) -> dict[str, str]:
+    """The task, the split's content and the tokenizer, as far as they are known and matter.
+
+    Only where they are the same can runs be ranked.
+
+    Args:
+        run: The run.
+        name: Such as `val/loss`; a figure of no split depends on nothing.
+    """
+    split = name.partition("/")[0]
+    if split not in SPLITS:
+        return {}
+    figure = run.figure(name)
+    known = {
+        "task": dotted.get(run.config, "task._target_"),
+        f"{SPLITS[split]} data": _fingerprint(run, split),
+        **(_tokenizer(run) if figure is not None and figure.per_token else {}),
+    }
+    return {what: str(value) for what, value in known.items() if value is not None}
+
+
+def _fingerprint(run: Run, split: str) -> str | None:
+    """Of the samples as they were loaded, before any tokenizer."""
+    return cast("str | None", dotted.get(run.provenance, f"data.fingerprints.{split}"))
+
+
+def _tokenizer(run: Run) -> dict[str, str | None]:
+    """Its settings, and what it learned from."""
+    node = dotted.get(run.config, "tokenizer", {})
+    if not node:
+        return {}
+    learned = str(node.get("_target_")).rpartition(".")[2] not in UNTRAINED
+    text = _fingerprint(run, "train") if learned else None
+    return {TOKENS[0]: repr(sorted(node.items())), TOKENS[1]: text}

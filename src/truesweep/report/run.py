@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from truesweep import dotted
+from truesweep.figures import Figure, find, read
 from truesweep.jobs.directory import RunDirectory
 from truesweep.report.history import History, read_history
 from truesweep.report.locate import read_mapping
@@ -48,6 +49,15 @@ class Run:
         """The swept keys and their values; empty for a single run."""
         varies = self.job.get("varies")
         return varies if isinstance(varies, dict) else {}
+
+    @cached_property
+    def figures(self) -> dict[str, Figure]:
+        """What its task declared of its figures, by their names."""
+        return read(self.provenance.get("figures"), self.results)
+
+    def figure(self, name: str) -> Figure | None:
+        """What is declared of a figure, such as `val/loss`, if anything is."""
+        return find(name, self.figures)
 
     @cached_property
     def flat(self) -> dict[str, Any]:
@@ -137,17 +147,20 @@ def read_run(directory: RunDirectory, points: int = POINTS) -> Run:
 
     Args:
         directory: The run's directory.
-        points: The most points that are kept of a loss curve.
+        points: The most points that are kept of a curve that goes on from training to validation.
     """
     path = directory.path
+    provenance = _read_json(path / "provenance.json")
+    declared = read(provenance.get("figures"))
+    long = {name for name, figure in declared.items() if figure.curve}
     return Run(
         directory,
         config=read_mapping(directory.config),
         status=_read_json(path / "status.json"),
         results=_numbers(_read_json(directory.results)),
         job=_read_json(path / "job.json"),
-        provenance=_read_json(path / "provenance.json"),
-        history=read_history(directory.metrics, points),
+        provenance=provenance,
+        history=read_history(directory.metrics, points, long),
     )
 
 

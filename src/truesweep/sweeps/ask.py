@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from truesweep.config.schema import check_settings
 from truesweep.config.space import Axis, Space, exclusions, in_order, pairings, read_axes
 from truesweep.dotted import flatten
 from truesweep.errors import ConfigError
+from truesweep.figures import Declared
+from truesweep.jobs.parts import declared_figures
 from truesweep.jobs.plan import NAME_LENGTH, default_name
 from truesweep.secrets import redact_overrides
 from truesweep.sweeps.settings import Sweep
@@ -64,6 +67,7 @@ def ask(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Asked:
     roots = search_roots(config_dirs)
     axes, fixed = read_axes(settings.space, multirun.overrides, roots, settings.seed)
     _refuse(axes, settings)
+    settings = settings.settled(_declared(multirun))
     given = named(fixed)
     typed = {parse(line).key_or_group for line in multirun.overrides} | named(
         [line for line in multirun.overrides if not parse(line).is_sweep_override()]
@@ -83,6 +87,13 @@ def ask(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Asked:
         config_dirs=list(config_dirs),
         multirun=multirun,
     )
+
+
+def _declared(multirun: Multirun) -> Declared:
+    """What the task that all jobs have declares; what its check will refuse declares nothing."""
+    with suppress(ConfigError):
+        return declared_figures(multirun.fixed)
+    return {}
 
 
 def _refuse(axes: Sequence[Axis], settings: Sweep) -> None:

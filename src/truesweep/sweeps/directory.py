@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
 
 from truesweep.errors import ConfigError
+from truesweep.figures import as_direction, recorded_mode
 from truesweep.jobs.directory import RunDirectory
 from truesweep.record.files import dump_json, write_atomic
 from truesweep.record.frozen import fingerprint, freeze, thaw
@@ -134,7 +135,11 @@ class SweepDirectory:
     @property
     def settings(self) -> Sweep:
         """The settings of the latest command."""
-        return Sweep(**self.read()["sweeps"])
+        settings = Sweep(**self.read()["sweeps"])
+        if settings.direction is not None:
+            return settings
+        modes = [recorded_mode(name) for name in settings.objectives]
+        return replace(settings, direction=[as_direction(mode) for mode in modes])
 
     @property
     def launcher(self) -> dict[str, Any]:

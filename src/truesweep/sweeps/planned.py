@@ -31,7 +31,7 @@ class PlannedJob:
         tokens: Training tokens.
         devices: Devices on each node.
         nodes: Nodes.
-        data: Where the data come from, for the job's provenance.
+        origin: Where its numbers come from and what they are, for its provenance.
         metrics: The names of what its validations report.
         warnings: What the user should know before it starts.
     """
@@ -45,7 +45,7 @@ class PlannedJob:
     tokens: int
     devices: int
     nodes: int
-    data: dict[str, Any]
+    origin: dict[str, Any]
     metrics: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -73,7 +73,7 @@ class PlannedJob:
             self.varies,
             label=self.label,
             number=number,
-            provenance={**provenance, "data": self.data},
+            provenance={**provenance, **self.origin},
             devices=self.devices,
             nodes=self.nodes,
             trial=trial,
@@ -84,7 +84,8 @@ def check_objectives(jobs: Sequence[PlannedJob], settings: Sweep) -> None:
     """Make sure that every job will have what jobs are compared by.
 
     Raises:
-        ConfigError: An objective is missing from a job, or is found on the test split.
+        ConfigError: An objective is missing from a job, or is found on the test split, or nothing
+            tells its direction.
     """
     for name in settings.objectives:
         if name.startswith("test/"):
@@ -94,6 +95,7 @@ def check_objectives(jobs: Sequence[PlannedJob], settings: Sweep) -> None:
             )
         for job in jobs:
             _check_objective(name, job, pruned=settings.pruner is not None)
+    _ = settings.directions
 
 
 def _check_objective(name: str, job: PlannedJob, pruned: bool) -> None:

@@ -7,11 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from truesweep.config.checks import check_across
 from truesweep.config.compose import Composed, PointComposer
-from truesweep.config.schema import check
 from truesweep.config.space import Point
-from truesweep.jobs.parts import SUPPLIED, make
+from truesweep.jobs.parts import complete, make
 from truesweep.jobs.plan import Planner, data_key
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.sweeps.ask import Asked
@@ -139,8 +137,7 @@ def _candidate(composer: PointComposer, point: Point, seed: int | None) -> Candi
 
 def _check(candidate: Candidate, name: str) -> _Checked:
     composed = candidate.compose()
-    config = check(composed.config, supplied=SUPPLIED, origin=composed.origins)
-    check_across(config)
+    config = complete(composed.config, composed.origins)
     return _Checked({**config, "name": name}, composed.overrides, candidate.varies)
 
 
@@ -168,7 +165,7 @@ def _plan(planner: Planner, checked: _Checked) -> PlannedJob:
         tokens=round(epochs * plan.prepared.stats["train"]["tokens"]),
         devices=trainer.local_ranks(),
         nodes=trainer.num_nodes,
-        data=plan.prepared.origin,
+        origin=plan.origin,
         metrics=plan.metrics,
         warnings=plan.warnings,
     )

@@ -1,18 +1,26 @@
 """The `sweeps` node: what is varied, how points are chosen, how much may be spent."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Len
 
 from truesweep.errors import ConfigError
-from truesweep.report.objective import MORE_IS_BETTER
+from truesweep.figures import (
+    BUILT_IN,
+    Declared,
+    Direction,
+    Mode,
+    as_direction,
+    as_mode,
+    mode,
+    require_mode,
+)
 
 Method = Literal["grid", "random", "search"]
 Sampler = Literal["tpe", "cmaes", "gp", "nsga2", "qmc", "random", "grid"]
 Pruner = Literal["median", "halving", "hyperband"]
-Direction = Literal["minimize", "maximize"]
 
 _PASSWORD = re.compile(r"://[^/@:]*:(?!\$\{)[^/@]+@")
 
@@ -32,8 +40,7 @@ class Sweep:
             points that Optuna chooses by the results so far.
         sampler: How a search chooses.
         objective: Metrics by which jobs are compared; several make a search multi-objective.
-        direction: One for each objective; None: higher for BLEU, chrF, F1, accuracy and
-            throughput, lower for all others.
+        direction: One for each objective; None: as their metrics declare.
         pruner: Stops jobs of a search that are not promising; None: none is stopped.
         pruner_startup: Jobs that end before the median pruner stops any.
         pruner_warmup: Optimizer steps that every job gets.
@@ -107,18 +114,30 @@ class Sweep:
 
     @property
     def directions(self) -> list[Direction]:
-        """A direction for each of the objectives."""
+        """A direction for each of the objectives.
+
+        Raises:
+            ConfigError: None is given, and nothing declares it.
+        """
         if isinstance(self.direction, list):
             return list(self.direction)
         return [self.direction or natural_direction(name) for name in self.objectives]
 
     @property
-    def modes(self) -> dict[str, Literal["min", "max"]]:
+    def modes(self) -> dict[str, Mode]:
         """`min` or `max` by objective, as callbacks and `Job.objective` have it."""
-        return {
-            name: "min" if direction == "minimize" else "max"
-            for name, direction in zip(self.objectives, self.directions, strict=True)
-        }
+        return dict(zip(self.objectives, map(as_mode, self.directions), strict=True))
+
+    def settled(self, declared: Declared) -> "Sweep":
+        """The same with every direction that a task declares written out.
+
+        Args:
+            declared: The task's declarations.
+        """
+        found = [mode(name, declared) for name in self.objectives]
+        if self.direction is not None or None in found:
+            return self
+        return replace(self, direction=[as_direction(one) for one in found if one])
 
     def seed_list(self, first: int) -> list[int]:
         """The seeds of each point, given the configuration's own."""
@@ -127,6 +146,15 @@ class Sweep:
         return list(self.seeds)
 
 
-def natural_direction(metric: str) -> Direction:
-    """Whether more of a metric is better."""
-    return "maximize" if metric.rpartition("/")[2] in MORE_IS_BETTER else "minimize"
+def natural_direction(metric: str, declared: Declared = BUILT_IN) -> Direction:
+    """The better direction of a metric, as it is declared.
+
+    Args:
+        metric: Such as `val/loss`.
+        declared: What the task declares.
+
+    Raises:
+        ConfigError: Nothing declares it.
+    """
+    remedy = "Say it: sweeps.direction=minimize or sweeps.direction=maximize"
+    return as_direction(require_mode(metric, declared, "sweeps.objective", remedy))

@@ -72,11 +72,15 @@ def record(asked: Asked, launcher: Mapping[str, Any], plan: SweepPlan | None) ->
         asked: The sweep.
         launcher: Hydra's launcher node, resolved.
         plan: Its jobs; None where another sweeper chooses them.
+
+    Raises:
+        ConfigError: Nothing declares the direction of its objective.
     """
     sweep = directory(asked)
+    settings = replace(asked.settings, direction=asked.settings.directions)
     listed = plan is not None and asked.settings.method != "search"
     ids = [job.id for job in plan.jobs] if plan is not None and listed else []
-    sweep.ask(asked.overrides, asked.config_dirs, asked.settings, launcher, ids)
+    sweep.ask(asked.overrides, asked.config_dirs, settings, launcher, ids)
     return sweep
 
 

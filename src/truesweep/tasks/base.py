@@ -7,7 +7,7 @@ by their number. No split of the batch changes it.
 import logging
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, cast
@@ -23,6 +23,8 @@ from torchmetrics import Metric
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from truesweep.compat import steps_done
+from truesweep.errors import ConfigError
+from truesweep.figures import Figure, by_name, compute, of_metric
 from truesweep.metrics.likelihood import IGNORED, token_nll
 from truesweep.metrics.sums import Count
 from truesweep.models import SampleDropout
@@ -93,8 +95,17 @@ class Task(pl.LightningModule):
         model: The transformer; its `forward` returns `logits`.
         tokenizer: Turns text into the ids the model knows.
         recipe: How to train; None for a task that only evaluates or generates.
+        metrics: Further torchmetrics metrics of its evaluations, by name; see `add_to_metrics`.
+
+    Raises:
+        ConfigError: One of them is no metric, or reports what the task reports itself.
     """
 
+    declares: ClassVar[tuple[Figure, ...]] = ()
+    """The figures that its own metrics report, for those who ask before there is a model.
+
+    Needed for those that `truesweep.figures` does not know, or not so.
+    """
     head: ClassVar[str]
     """Which kind of model the task needs: `causal`, `seq2seq` or `classifier`."""
     kind: ClassVar[str]
@@ -106,6 +117,7 @@ class Task(pl.LightningModule):
         model: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
         recipe: Recipe | None = None,
+        metrics: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -113,6 +125,7 @@ class Task(pl.LightningModule):
         self.tokenizer = tokenizer
         self.recipe = recipe
         self.metrics = nn.ModuleDict(self.make_metrics())
+        self._add(metrics or {})
         self.samples = Count()
         self.scores = SampleScores()
         self.sample_scores: dict[str, Arrays] = {}
@@ -143,16 +156,56 @@ class Task(pl.LightningModule):
     def make_metrics(self) -> dict[str, Metric]:
         """The metrics of an evaluation, by the name they are reported under."""
 
+    @property
+    def declared(self) -> dict[str, Figure]:
+        """What is declared of the figures of an evaluation, by their names."""
+        of_metrics = (f for one in self._metrics().items() for f in of_metric(*one))
+        return by_name([*self.declares, *of_metrics])
+
     def reported(self, split_name: str) -> tuple[str, ...]:
         """The names of the figures that an evaluation of a split has, without the split's."""
-        return tuple(self.metrics)
+        return tuple(f.name for one in self._metrics().items() for f in of_metric(*one))
 
     def figures(self) -> dict[str, float]:
         """The figures of an evaluation, reduced over ranks."""
-        return {name: float(metric.compute()) for name, metric in self._metrics().items()}
+        return {k: v for one in self._metrics().items() for k, v in compute(*one).items()}
 
     def _metrics(self) -> dict[str, Metric]:
         return cast(dict[str, Metric], dict(self.metrics.items()))
+
+    def _add(self, metrics: Mapping[str, Any]) -> None:
+        """Take metrics that the configuration adds to the task's own."""
+        self.added = tuple(metrics)
+        for name, metric in metrics.items():
+            if not isinstance(metric, Metric):
+                raise ConfigError(f"metrics.{name}: is no torchmetrics metric, but {metric!r}")
+            twice = {figure.name for figure in of_metric(name, metric)} & self.declared.keys()
+            if twice or name in self.metrics:
+                raise ConfigError(
+                    f"metrics.{name}: {', '.join(twice) or name} is reported already; name another"
+                )
+            self.metrics[name] = metric
+
+    def add_to_metrics(self, index: Sequence[int], predictions: Any, targets: Any) -> None:
+        """Add a batch to the metrics that the configuration adds.
+
+        Whoever implements `evaluate` calls it, with what torchmetrics' metrics of the kind take:
+        logits [batch, length, vocabulary] and labels [batch, length] (`IGNORED` where there is
+        none) of a language model, logits [batch, classes] and labels [batch] of a classifier,
+        texts of an encoder–decoder.
+
+        Args:
+            index: The samples' places in the split.
+            predictions: What the model gives.
+            targets: What is right.
+        """
+        for name in self.added:
+            metric: Any = self.metrics[name]
+            metric.update(predictions, targets)
+            for figure in of_metric(name, metric):
+                if figure.samples and hasattr(metric, "statistics"):
+                    rows = metric.statistics(predictions, targets)
+                    self.scores.add(index, **{figure.samples[0]: rows})
 
     @abstractmethod
     def evaluate(self, batch: Batch, split_name: str) -> None:
@@ -377,6 +430,10 @@ class Task(pl.LightningModule):
 
     def _report(self, split_name: str, loader: Any) -> None:
         figures = self.figures()
+        if undeclared := ", ".join(figures.keys() - self.declared.keys()):
+            raise TypeError(
+                f"{type(self).__name__}.figures() gives {undeclared}: name them in `declares`"
+            )
         figures["samples"] = counted = int(self.samples.compute())
         if counted != loader.samples:
             raise RuntimeError(

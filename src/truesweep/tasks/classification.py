@@ -1,5 +1,6 @@
 """Text classification."""
 
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, cast
 
 import torch
@@ -9,11 +10,10 @@ from torch.nn import functional
 from torchmetrics import Metric
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from truesweep.figures import LOSS
 from truesweep.metrics.classification import TABLE_COLUMNS, ClassificationScores, table
 from truesweep.metrics.likelihood import IGNORED, NegativeLogLikelihood, nll_by_row
 from truesweep.tasks.base import Batch, Recipe, Task, losses
-
-FIGURES = ("f1_macro", "f1_weighted", "accuracy")
 
 
 class Classification(Task):
@@ -26,7 +26,11 @@ class Classification(Task):
         labels: The classes' names, by id.
         label_smoothing: Share of the target's probability spread over all classes.
         token_dropout: Share of input tokens replaced by the unknown token while training.
+        metrics: Further torchmetrics metrics of its evaluations, by name; they take logits
+            [batch, classes] and labels [batch].
     """
+
+    declares = (replace(LOSS, per_token=False),)
 
     head: ClassVar[str] = "classifier"
     kind: ClassVar[str] = "labelled"
@@ -40,9 +44,10 @@ class Classification(Task):
         recipe: Recipe | None = None,
         label_smoothing: Annotated[float, Ge(0), Lt(1)] = 0.0,
         token_dropout: Annotated[float, Ge(0), Lt(1)] = 0.0,
+        metrics: dict[str, Any] | None = None,
     ) -> None:
         self.labels = labels
-        super().__init__(model=model, tokenizer=tokenizer, recipe=recipe)
+        super().__init__(model=model, tokenizer=tokenizer, recipe=recipe, metrics=metrics)
         self.label_smoothing = label_smoothing
         self.token_dropout = token_dropout
         self._per_class: list[list[Any]] = []
@@ -84,17 +89,13 @@ class Classification(Task):
         cast(NegativeLogLikelihood, self.metrics["loss"]).update_sums(nll.sum(), count.sum())
         real = labels != IGNORED
         cast(ClassificationScores, self.metrics["scores"]).update(logits[real], labels[real])
-
-    def reported(self, split_name: str) -> tuple[str, ...]:
-        """Loss, F1 and accuracy."""
-        return ("loss", *FIGURES)
+        self.add_to_metrics(batch["index"], logits[real], labels[real])
 
     def figures(self) -> dict[str, float]:
         """Loss, F1 and accuracy; the per-class figures go to a table."""
-        computed = cast(ClassificationScores, self.metrics["scores"]).compute()
-        self._per_class = table(computed, self.labels)
-        loss = float(cast(NegativeLogLikelihood, self.metrics["loss"]).compute())
-        return {"loss": loss, **{name: float(computed[name]) for name in FIGURES}}
+        scores = cast(ClassificationScores, self.metrics["scores"])
+        self._per_class = table(scores.compute(), self.labels)  # which the metric keeps
+        return super().figures()
 
     def tables(self) -> dict[str, tuple[list[str], list[list[Any]]]]:
         """Precision, recall, F1 and support of each class in the last evaluation."""

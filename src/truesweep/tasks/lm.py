@@ -38,6 +38,8 @@ class LanguageModeling(Task):
         sample_tokens: Length of the text sampled at the end of a training.
         sample_temperature: 0 takes the likeliest token; 1 samples from the model as it is.
         sample_top_k: Sample among so many likeliest tokens; None: among all.
+        metrics: Further torchmetrics metrics of its evaluations, by name; they take logits
+            [batch, length, vocabulary] and labels [batch, length], -100 where there is none.
     """
 
     head: ClassVar[str] = "causal"
@@ -54,8 +56,9 @@ class LanguageModeling(Task):
         sample_tokens: Annotated[int, Ge(0)] = 200,
         sample_temperature: Annotated[float, Ge(0)] = 0.8,
         sample_top_k: Annotated[int, Gt(0)] | None = 50,
+        metrics: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(model=model, tokenizer=tokenizer, recipe=recipe)
+        super().__init__(model=model, tokenizer=tokenizer, recipe=recipe, metrics=metrics)
         self.bytes_per_target = bytes_per_target or {}
         self.label_smoothing = label_smoothing
         self.prompt: list[int] = []
@@ -93,7 +96,7 @@ class LanguageModeling(Task):
     def reported(self, split_name: str) -> tuple[str, ...]:
         """Without bits per byte where the tokens do not hold the whole text."""
         known = split_name in self.bytes_per_target
-        return tuple(name for name in self.metrics if known or name != "bits_per_byte")
+        return tuple(n for n in super().reported(split_name) if known or n != "bits_per_byte")
 
     def figures(self) -> dict[str, float]:
         """Without bits per byte where the tokens do not hold the whole text."""
@@ -105,12 +108,14 @@ class LanguageModeling(Task):
         """Add one batch of windows or texts."""
         if not self.prompt and batch["lengths"][0]:
             self.prompt = batch["input_ids"][0, :PROMPT_TOKENS].tolist()
-        nll, count = nll_by_row(self.logits(batch), batch["labels"])
+        logits, labels = self.logits(batch), batch["labels"]
+        nll, count = nll_by_row(logits, labels)
         self.scores.add(batch["index"], nll=nll, count=count)
+        self.add_to_metrics(batch["index"], logits, labels)
         bits_per_byte = cast(BitsPerByte, self.metrics["bits_per_byte"])
         bits_per_byte.bytes_per_target = self.bytes_per_target.get(split_name, math.nan)
-        for metric in self.metrics.values():
-            cast(NegativeLogLikelihood, metric).update_sums(nll.sum(), count.sum())
+        for name in ("loss", "perplexity", "bits_per_byte"):
+            cast(NegativeLogLikelihood, self.metrics[name]).update_sums(nll.sum(), count.sum())
 
     def tables(self) -> dict[str, tuple[list[str], list[list[Any]]]]:
         """A text that the model makes up behind the first words it was scored on."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from truesweep.figures import compute
 from truesweep.metrics.likelihood import NegativeLogLikelihood, Perplexity, nll_by_row
 from truesweep.metrics.text import (
     BY_SPACES,
@@ -22,6 +23,9 @@ from truesweep.metrics.text import (
 from truesweep.tasks.base import Batch, Recipe, Task, losses
 from truesweep.tasks.generation import context_length, generate
 from truesweep.tasks.sharding import is_sharded
+
+OF_LOSS = ("loss", "perplexity")
+"""The metrics for which nothing is translated."""
 
 
 class Translation(Task):
@@ -42,6 +46,8 @@ class Translation(Task):
         bleu_tokenize: How BLEU finds words (sacreBLEU's names); None: as suits the language of
             the translations, `data.target`.
         target_language: That language's code, if it is known.
+        metrics: Further torchmetrics metrics of its evaluations, by name; they take translations
+            and references, as lists of texts.
     """
 
     head: ClassVar[str] = "seq2seq"
@@ -61,9 +67,10 @@ class Translation(Task):
         shown: Annotated[int, Ge(0)] = 10,
         bleu_tokenize: BleuTokenizer | None = None,
         target_language: str | None = None,
+        metrics: dict[str, Any] | None = None,
     ) -> None:
         self.bleu_tokenize = bleu_tokenize or bleu_tokenizer(target_language)
-        super().__init__(model=model, tokenizer=tokenizer, recipe=recipe)
+        super().__init__(model=model, tokenizer=tokenizer, recipe=recipe, metrics=metrics)
         self.label_smoothing = label_smoothing
         self.beam_size = beam_size
         self.length_penalty = length_penalty
@@ -106,15 +113,15 @@ class Translation(Task):
             )
 
     def reported(self, split_name: str) -> tuple[str, ...]:
-        """Without BLEU and chrF where nothing is to be translated."""
+        """Without BLEU and the like where nothing is to be translated."""
         untranslated = split_name == "val" and self.val_generated == 0
-        return ("loss", "perplexity") if untranslated else tuple(self.metrics)
+        return OF_LOSS if untranslated else super().reported(split_name)
 
     def figures(self) -> dict[str, float]:
-        """Without BLEU and chrF where nothing was translated, on any rank."""
-        figures = super().figures()
-        untranslated = math.isnan(figures["bleu"])
-        return {k: v for k, v in figures.items() if not (untranslated and k in ("bleu", "chrf"))}
+        """Without BLEU and the like where nothing was translated, on any rank."""
+        if math.isnan(float(cast(CorpusBleu, self.metrics["bleu"]).compute())):
+            return {k: v for n in OF_LOSS for k, v in compute(n, self.metrics[n]).items()}
+        return super().figures()
 
     def signatures(self, split_name: str) -> dict[str, str]:
         """SacreBLEU's signatures."""
@@ -134,7 +141,7 @@ class Translation(Task):
         """Add one batch: its loss, and what is translated of it."""
         nll, count = nll_by_row(self.logits(batch), batch["labels"])
         self.scores.add(batch["index"], nll=nll, count=count)
-        for name in ("loss", "perplexity"):
+        for name in OF_LOSS:
             cast(NegativeLogLikelihood, self.metrics[name]).update_sums(nll.sum(), count.sum())
         limit = self.val_generated if split_name == "val" else None
         rows = [r for r, i in enumerate(batch["index"]) if limit is None or i < limit]
@@ -151,6 +158,7 @@ class Translation(Task):
             counts = metric.statistics(hypotheses, references)
             metric.update_counts(counts)
             self.scores.add(index, **{name: counts})
+        self.add_to_metrics(index, hypotheses, references)
         for row, hypothesis in zip(rows, hypotheses, strict=True):
             if batch["index"][row] < self.shown:
                 example = (batch["source"][row], batch["reference"][row], hypothesis)

@@ -1,0 +1,202 @@
+"""Figures: what must be known of one to show it, to rank by it and to say how sure it is.
+
+A metric declares its figures beside its computation, as `figures = (Figure("rouge_l", …),)`; of
+one that does not, torchmetrics' `higher_is_better` is taken. A run keeps what its task declared in
+`provenance.json`, so that those who only read it need none of the code that trained it.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import KW_ONLY, asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+from truesweep.errors import ConfigError
+
+Mode = Literal["min", "max"]
+"""Which value of a figure is the best, as callbacks and W&B's summaries call it."""
+Direction = Literal["minimize", "maximize"]
+"""The same, as searches and W&B's sweeps call it."""
+Growth = Literal["linear", "exponential"]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What is to be known of a figure besides its value.
+
+    Args:
+        name: Without the split: `loss` of `val/loss`.
+        higher_is_better: As torchmetrics has it; None: nobody has said.
+        digits: Significant digits that are shown.
+        samples: What an evaluation keeps of each sample and the figure is made from; together the
+            columns of a table. The second column must be alike in all runs that are compared sample
+            by sample, as the length of a reference is. None: there is no standard error.
+        score: How it is made from them: `ratio`, the sum of the first column over that of the
+            second, or one of `truesweep.analysis.uncertainty.SCORES`.
+        follows: The figure that it is a growing function of; it is as sure as that.
+        growth: Which function.
+        per_token: Whether it depends on what a token is.
+        curve: The figure of a training's rows that it goes on from: `loss` of `train/loss`. Both
+            are drawn in one chart, with all the points there is room for.
+    """
+
+    name: str
+    higher_is_better: bool | None = None
+    _: KW_ONLY
+    digits: int = 4
+    samples: tuple[str, ...] = ()
+    score: str = "ratio"
+    follows: str | None = None
+    growth: Growth = "linear"
+    per_token: bool = False
+    curve: str | None = None
+
+    @property
+    def mode(self) -> Mode | None:
+        """Which value is the best, if that is declared."""
+        return None if self.higher_is_better is None else ("min", "max")[self.higher_is_better]
+
+
+LOSS = Figure(
+    "loss", higher_is_better=False, samples=("nll", "count"), per_token=True, curve="loss"
+)
+PERPLEXITY = Figure(
+    "perplexity", higher_is_better=False, follows="loss", growth="exponential", per_token=True
+)
+BITS_PER_BYTE = Figure("bits_per_byte", higher_is_better=False, follows="loss")
+BLEU = Figure("bleu", higher_is_better=True, samples=("bleu",), score="bleu")
+CHRF = Figure("chrf", higher_is_better=True)
+F1_MACRO, F1_WEIGHTED, ACCURACY = (
+    Figure(name, higher_is_better=True, samples=("predicted", "gold"), score=name)
+    for name in ("f1_macro", "f1_weighted", "accuracy")
+)
+SAMPLES = Figure("samples")
+_COSTS = ("parameters", "seconds", "steps", "tokens", "flops", "skipped_steps")
+
+Declared = Mapping[str, Figure]
+"""Figures by their names, in the order in which they are shown."""
+
+
+def by_name(declared: Iterable[Figure]) -> dict[str, Figure]:
+    """Figures by their names; the first of those with one name."""
+    found: dict[str, Figure] = {}
+    for figure in declared:
+        found.setdefault(figure.name, figure)
+    return found
+
+
+BUILT_IN: Declared = by_name(
+    [
+        *(LOSS, PERPLEXITY, BITS_PER_BYTE, BLEU, CHRF, F1_MACRO, F1_WEIGHTED, ACCURACY),
+        SAMPLES,
+        Figure("tokens_per_second", higher_is_better=True),
+        *(Figure(name, higher_is_better=False) for name in _COSTS),
+    ]
+)
+"""What every run has, and what the metrics of version 0.1.0 report.
+
+Its runs keep no declarations and are to be read without torch, which metrics need: so these stand
+here. A newer metric's stand with the metric.
+"""
+
+
+def of_metric(name: str, metric: Any) -> tuple[Figure, ...]:
+    """What a metric, or its class, declares.
+
+    Args:
+        name: By which a metric without `figures` is reported.
+        metric: A torchmetrics metric.
+    """
+    own = getattr(metric, "figures", None)
+    if own is not None:
+        return tuple(own)
+    return (Figure(name, getattr(metric, "higher_is_better", None)),)
+
+
+def compute(name: str, metric: Any) -> dict[str, float]:
+    """What a metric reports, by the names of its figures.
+
+    Args:
+        name: As in `of_metric`.
+        metric: A torchmetrics metric, which computes a mapping if it has several.
+    """
+    value = metric.compute()
+    several = isinstance(value, Mapping)
+    declared = of_metric(name, metric)
+    return {one.name: float(value[one.name] if several else value) for one in declared}
+
+
+def find(name: str, declared: Declared = BUILT_IN) -> Figure | None:
+    """The declaration of a figure by its full name, such as `val/loss`; None without one."""
+    last = name.rpartition("/")[2]
+    return declared.get(last) or BUILT_IN.get(last)
+
+
+def mode(name: str, declared: Declared = BUILT_IN) -> Mode | None:
+    """Which value of a figure is the best; None where nobody has declared it."""
+    figure = find(name, declared)
+    return None if figure is None else figure.mode
+
+
+def require_mode(name: str, declared: Declared, what: str, remedy: str) -> Mode:
+    """Which value of a figure is the best.
+
+    Args:
+        name: Such as `val/loss`.
+        declared: The task's declarations.
+        what: Who asks, such as `sweeps.objective`, for the message.
+        remedy: What to do, for the message.
+
+    Raises:
+        ConfigError: Nobody has declared it.
+    """
+    found = mode(name, declared)
+    if found is None:
+        raise ConfigError(f"{what}={name}: nothing declares whether more of it is better. {remedy}")
+    return found
+
+
+def recorded_mode(name: str) -> Mode:
+    """The direction of a recorded sweep's objective, where the record has none.
+
+    Version 0.1.0 left it out where it was not asked for, and minimised what it did not know.
+    """
+    return mode(name) or "min"
+
+
+def as_direction(mode: Mode) -> Direction:
+    """`minimize` for `min`."""
+    return "minimize" if mode == "min" else "maximize"
+
+
+def as_mode(direction: Direction) -> Mode:
+    """`min` for `minimize`."""
+    return "min" if direction == "minimize" else "max"
+
+
+def keep(declared: Declared) -> dict[str, dict[str, Any]]:
+    """Declarations as a run keeps them: plain values, without those that are the default."""
+    return {name: _plain(figure) for name, figure in declared.items()}
+
+
+def _plain(figure: Figure) -> dict[str, Any]:
+    default = asdict(Figure(figure.name))
+    values = {k: v for k, v in asdict(figure).items() if k != "name" and v != default[k]}
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+
+def read(kept: Any, results: Iterable[str] = ()) -> dict[str, Figure]:
+    """The declarations that a run has kept, as `keep` made them; what nobody knows is passed over.
+
+    Args:
+        kept: The entry of its `provenance.json`; a run of version 0.1.0 has none.
+        results: The names of its figures.
+    """
+    if not isinstance(kept, Mapping):
+        # There only tasks of tokens had a perplexity; the loss of the others is one of samples.
+        per_token = any(name.endswith("/perplexity") for name in results)
+        return {**BUILT_IN, "loss": replace(LOSS, per_token=per_token)}
+    known = {field.name for field in fields(Figure)}
+    found = {}
+    for name, values in kept.items():
+        given = {k: v for k, v in values.items() if k in known and k != "name"}
+        found[name] = Figure(name, **given | {"samples": tuple(given.get("samples", ()))})
+    return found
