@@ -64,10 +64,15 @@ def _copied_source(prepared: Prepared, split: str, task: Task) -> dict[str, floa
             continue
         metric: Any = deepcopy(of_task)
         metric.reset()
-        metric.sync_on_compute = False
+        metric.distributed_available_fn = _nowhere
         metric.update(sources, targets)
         figures |= compute(name, metric)
     return figures
+
+
+def _nowhere() -> bool:
+    """Whether there are other ranks to wait for."""
+    return False
 
 
 def _majority(prepared: Prepared, split: str, task: Task) -> dict[str, float]:
