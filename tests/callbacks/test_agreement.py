@@ -1,9 +1,8 @@
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-
-from tests import processes
 
 # One of two ranks: the store's file, its rank, its hash.
 RANK = """
@@ -23,8 +22,10 @@ def test_ranks_with_different_configurations_refuse(
     tmp_path: Path, other: str, codes: list[int]
 ) -> None:
     ranks = [
-        processes.Process(
-            ["-c", RANK, str(tmp_path / "store"), str(rank), fingerprint], stderr=subprocess.PIPE
+        subprocess.Popen(  # a fork would be gone, and its sockets, before the other rank has read
+            [sys.executable, "-c", RANK, str(tmp_path / "store"), str(rank), fingerprint],
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for rank, fingerprint in enumerate(["a" * 64, other])
     ]

@@ -31,18 +31,20 @@ KILLS = 20
 
 
 def kills(work: Callable[[int], None]) -> Iterator[None]:
-    """Kill processes that do `work(1)`, `work(2)`, … at random moments of the first few."""
+    """Kill processes that do `work(1)`, `work(2)`, … at random moments behind one of the first."""
     durations = []
     for _ in range(3):  # the disk is now fast and now slow
         started = time.monotonic()
         work(0)
         durations.append(time.monotonic() - started)
     for seed in range(KILLS):
-        kill_while(work, 6 * max(durations) * random.Random(seed).random())
+        kill_while(work, seed % 3, 2 * max(durations) * random.Random(seed).random())
         yield
 
 
-def kill_while(work: Callable[[int], None], seconds: float) -> None:
+def kill_while(work: Callable[[int], None], done: int, seconds: float) -> None:
+    """Kill a process so many seconds after it has worked so many times."""
+    told, tell = os.pipe()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # a fork beside torch's threads
         child = os.fork()
@@ -51,12 +53,17 @@ def kill_while(work: Callable[[int], None], seconds: float) -> None:
         try:
             for number in count(1):
                 work(number)
+                os.write(tell, b".")
         finally:
             os._exit(1)
+    for _ in range(done):
+        assert os.read(told, 1)
     time.sleep(seconds)
     os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     assert os.WIFSIGNALED(status)
+    os.close(told)
+    os.close(tell)
 
 
 def checkpoint(step: int) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def verify_run(directory: Path, steps: int, as_json: bool = False) -> int:
             status.update(f"{check.name}: {check.verdict} …")
     failed = int(any(check.verdict == "differs" for check in checks))
     if as_json:
-        shown = {"steps": steps, "precision": precision, "tolerance": limit._asdict()}
+        shown = {"steps": steps, "precision": precision, "tolerance": asdict(limit)}
         print(dump_json({**shown, "checks": [asdict(check) for check in checks]}, indent=2))
         return failed
     console().print(_table(checks, steps))
