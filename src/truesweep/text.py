@@ -2,7 +2,7 @@
 
 A *value* is what somebody chose (a rate, a depth, a path) and is written as it would be typed. A
 *figure* was measured, and keeps its digits. A *count* (tokens, parameters, operations) has three of
-them and a prefix. `report/page/text.js` writes the same in a browser.
+them and a prefix.
 """
 
 import math

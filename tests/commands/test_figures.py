@@ -1,0 +1,98 @@
+"""A metric of somebody else's package: one file, and it is shown and ranked like our own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import processes
+from tests.commands.conftest import SMALL, truesweep
+
+METRIC = """
+import torch
+from truesweep.figures import Figure
+from truesweep.metrics.sums import SumMetric
+
+
+class Sureness(SumMetric):
+    figures = (Figure("sureness", higher_is_better=True),)
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        for name in ("sum", "all"):
+            self.add_state(name, torch.zeros(()), dist_reduce_fx="sum")
+
+    def update(self, logits, labels):
+        self.sum += logits.softmax(-1).amax(-1).sum()
+        self.all += len(labels)
+
+    def compute(self):
+        return self.sum / self.all
+"""
+TAKEN = ["allowed_packages=[elsewhere]", "task.metrics.sureness._target_=elsewhere.Sureness"]
+
+
+@pytest.fixture
+def asked(
+    data: dict[str, list[str]], workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> list[str]:
+    """A classification that is judged by a metric of a package called `elsewhere`."""
+    package = workplace / "packages" / "elsewhere"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(METRIC)
+    monkeypatch.setenv("PYTHONPATH", str(package.parent))
+    return [*data["classification"], *SMALL, *TAKEN]
+
+
+def load(file: Path) -> Any:
+    return json.loads(file.read_text())
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_foreign_metric_is_shown_and_summed_up(asked: list[str], workplace: Path) -> None:
+    done = truesweep("train", *asked, "logger=wandb", "name=x", cwd=workplace)
+    assert done.code == 0, done.out + done.err
+    (run,) = (workplace / "outputs/x").iterdir()
+    results = load(run / "results.json")
+    validations = [row["val/sureness"] for row in rows(run) if "val/sureness" in row]
+    assert results["val/sureness"] in validations
+    assert 0.5 <= results["test/sureness"] <= 1
+    assert any(line.startswith("│ sureness") for line in done.out.splitlines())
+    leet = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", "--summary"]
+    shown = subprocess.run([*leet, run / "wandb"], capture_output=True, text=True, check=True)
+    assert json.loads(shown.stdout)["summary"]["val/sureness"] == results["val/sureness"]
+    again = truesweep("evaluate", str(run), "--json", cwd=workplace)
+    assert json.loads(again.out)["test/sureness"] == pytest.approx(results["test/sureness"])
+
+
+def test_a_sweep_looks_for_the_most_of_a_foreign_figure(asked: list[str], workplace: Path) -> None:
+    sweep = ["optimizer.lr=1e-6,2e-2", "trainer.max_steps=30", "sweeps.objective=val/sureness"]
+    done = truesweep("train", "-m", *asked, *sweep, "name=s", cwd=workplace)
+    assert done.code == 0, done.out + done.err
+    folder = workplace / "outputs/sweeps/s"
+    ranking = json.loads(truesweep("compare", str(folder), "--json", cwd=workplace).out)
+    figures = [row["val/sureness"] for row in ranking]
+    assert figures == sorted(figures, reverse=True)
+    assert figures[0] > figures[1]
+    assert "val/sureness" in (folder / "report.html").read_text()
+
+
+def test_a_figure_without_a_direction_asks_for_one(asked: list[str], workplace: Path) -> None:
+    undeclared = [line.replace("sureness", "mean") for line in asked]
+    undeclared[-1] = "task.metrics.mean._target_=torchmetrics.MeanMetric"
+    sweep = ["optimizer.lr=1e-3,2e-2", "sweeps.objective=val/mean", "--dry-run"]
+    arguments = ["-m", "truesweep", "train", "-m", *undeclared, *sweep]
+    done = processes.run(arguments, cwd=workplace)
+    assert done.returncode == 2
+    assert "sweeps.objective=val/mean: nothing declares" in done.stderr
+    assert "sweeps.direction=" in done.stderr
+    single = ["callbacks.checkpoint.monitor=val/mean", "--dry-run"]
+    done = processes.run(["-m", "truesweep", "train", *undeclared, *single], cwd=workplace)
+    assert done.returncode == 2
+    assert "callbacks.checkpoint.mode=" in done.stderr
