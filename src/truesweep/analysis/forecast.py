@@ -96,10 +96,10 @@ def _fit(losses: Curve, relative: Floats, exponent: float) -> _Fit:
     design = np.stack([np.ones(len(power)), power, rate], axis=1)
     design = np.vstack([design, [0.0, 0.0, LEAST_NOISE / ANNEALING]])
     target = np.append(losses.values, 0.0)
-    coefficients = np.linalg.lstsq(design, target)[0]
+    coefficients = np.linalg.lstsq(design, target, rcond=None)[0]
     if coefficients[2] <= 0:
         design = design[:, :2]
-        coefficients = np.linalg.lstsq(design, target)[0]
+        coefficients = np.linalg.lstsq(design, target, rcond=None)[0]
     residuals = target - design @ coefficients
     variance = np.linalg.pinv(design.T @ design)[1, 1]
     end = float(design[-2] @ coefficients)
