@@ -96,3 +96,21 @@ def test_a_figure_without_a_direction_asks_for_one(asked: list[str], workplace: 
     done = processes.run(["-m", "truesweep", "train", *undeclared, *single], cwd=workplace)
     assert done.returncode == 2
     assert "callbacks.checkpoint.mode=" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        (
+            "accuracy._target_=torchmetrics.MeanMetric",
+            "task.metrics.accuracy: accuracy is reported",
+        ),
+        ("odd._target_=torch.nn.Identity", "task.metrics.odd: is no torchmetrics metric"),
+    ],
+)
+def test_what_cannot_be_added_is_refused(
+    asked: list[str], workplace: Path, metric: str, said: str
+) -> None:
+    done = truesweep("train", *asked[:-1], f"task.metrics.{metric}", "--dry-run", cwd=workplace)
+    assert done.code == 2
+    assert said in done.err

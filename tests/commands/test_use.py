@@ -22,7 +22,7 @@ from truesweep.commands.export import export
 from truesweep.commands.generate import Options, generate
 from truesweep.commands.resume import resume
 from truesweep.commands.train import train
-from truesweep.data.tokenizers import Byte
+from truesweep.data.tokenizers import Byte, Word
 from truesweep.errors import ConfigError, DataError
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.load import load_run
@@ -215,7 +215,9 @@ def long_reader(tmp_path: Path) -> Path:
     return folder
 
 
-def score_loaded(model: Path, *overrides: str, run: Callable[..., Finished] = truesweep) -> str:
+def score_loaded(
+    model: Path, *overrides: str, run: Callable[..., Finished] = truesweep
+) -> Finished:
     asked = [
         "model=pretrained",
         f"model.name_or_path={model}",
@@ -225,21 +227,19 @@ def score_loaded(model: Path, *overrides: str, run: Callable[..., Finished] = tr
         "data.test=stories.jsonl",
         "trainer.accelerator=cpu",
     ]
-    return run("evaluate", *asked, *overrides, cwd=model.parent).out
+    return run("evaluate", *asked, *overrides, cwd=model.parent)
 
 
 def test_a_loaded_model_reads_as_much_as_it_can(long_reader: Path) -> None:
     rows = [json.dumps({"text": "ab" * half}) for half in (100, 120, 140)]
     (long_reader.parent / "stories.jsonl").write_text("\n".join(rows))
-    whole = score_loaded(long_reader, "data.packing=false")
+    whole = score_loaded(long_reader, "data.packing=false").out
     assert "Warning" not in whole
-    assert whole == score_loaded(long_reader, "data.packing=false", "data.max_length=300")
-    cut = score_loaded(long_reader, "data.packing=false", "data.max_length=200")
+    assert whole == score_loaded(long_reader, "data.packing=false", "data.max_length=300").out
+    cut = score_loaded(long_reader, "data.packing=false", "data.max_length=200").out
     assert "3 of 3 test samples are longer" in " ".join(cut.split())
-    windows = score_loaded(
-        long_reader, run=typed
-    )  # 720 bytes, of which two ends of text stand between
-    assert windows == score_loaded(long_reader, "data.max_length=300")
+    windows = score_loaded(long_reader, run=typed).out  # 720 bytes, between them two ends of text
+    assert windows == score_loaded(long_reader, "data.max_length=300").out
 
 
 def test_what_a_run_cuts_is_said(data: dict[str, list[str]], workplace: Path) -> None:
@@ -255,3 +255,14 @@ def test_what_a_run_cuts_is_said(data: dict[str, list[str]], workplace: Path) ->
     sentence = f"{figures['test/truncated']} of {figures['test/samples']} test samples are longer"
     assert sentence in before
     assert sentence in after
+
+
+def test_bits_per_byte_that_are_left_out_are_spoken_of(long_reader: Path) -> None:
+    (long_reader.parent / "stories.jsonl").write_text(json.dumps({"text": "ab cd ef " * 9}))
+    tokenizer = Word(min_frequency=1).build(["ab cd ef"])
+    tokenizer.save_pretrained(long_reader)
+    asked = ["data.packing=false", "--json"]
+    done = score_loaded(long_reader, *asked)
+    assert "test/loss" in json.loads(done.out)
+    assert "test/bits_per_byte" not in json.loads(done.out)
+    assert "bits_per_byte of val and test is left out" in " ".join(done.err.split())

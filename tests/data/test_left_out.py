@@ -68,3 +68,10 @@ def test_words_do_not_hold_the_space_between_them(
     data, _ = prepared(["Ab cd\tef"] * 3, tokenizer)
     assert data.stats["val"]["unknown"] == 0
     assert data.bytes_per_target == {}
+
+
+def test_only_texts_are_held_whole(prepared: Callable[..., Any]) -> None:
+    text, _ = prepared(["Ab cd"] * 3)
+    pairs, _ = prepared([Pair("ab", "ab")] * 3, Byte())
+    assert text.lossless == {"train", "val", "test"}
+    assert pairs.lossless == set()

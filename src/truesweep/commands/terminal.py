@@ -19,7 +19,13 @@ def print_wide(table: Table) -> None:
     wide.print(table)
 
 
-def warn(sentences: Iterable[str]) -> None:
-    """Print what the user should know."""
+def warn(sentences: Iterable[str], stderr: bool = False) -> None:
+    """Print what the user should know.
+
+    Args:
+        sentences: Without their full stops.
+        stderr: Whether standard output is for JSON alone.
+    """
+    out = Console(highlight=False, stderr=stderr)
     for sentence in sentences:
-        console().print(Text.assemble(("Warning: ", "bold yellow"), f"{sentence}."))
+        out.print(Text.assemble(("Warning: ", "bold yellow"), f"{sentence}."))

@@ -44,6 +44,6 @@ def describe_left_out(
             )
         if share := figures.get(f"{split}/unknown_share"):
             yield (
-                f"{share:.1%} of the tokens of {split} are unknown ones, and what they hide costs "
-                "nothing. tokenizer=byte and tokenizer=bpe know every text"
+                f"{share:.1%} of the tokens of {split} are unknown ones, which a model cannot tell "
+                "apart. tokenizer=byte and tokenizer=bpe know every text"
             )

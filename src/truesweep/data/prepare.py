@@ -43,8 +43,8 @@ class Prepared:
         stats: For each split: `samples` as loaded, `rows` (what batches count: samples or windows),
             `tokens` without special ones, `unknown` among them, `bytes` (UTF-8), `longest` in
             tokens, `truncated` samples, and the tokens that were `cut` from these.
-        lossless: For each split whether its tokens hold its whole text, so that what predicts them
-            has predicted the text.
+        lossless: The splits of text whose tokens hold it whole, so that what predicts them has
+            predicted the text.
         fingerprint: Hash of the content of all splits.
         origin: Where the data came from, and their fingerprint, for the run's provenance.
     """
@@ -56,7 +56,7 @@ class Prepared:
     test: EncodedDataset
     labels: list[str] | None
     stats: dict[str, dict[str, int]]
-    lossless: dict[str, bool]
+    lossless: frozenset[str]
     fingerprint: str
     origin: dict[str, Any]
 
@@ -80,7 +80,7 @@ class Prepared:
         return {
             split: dataset.bytes_per_target
             for split, dataset in self.datasets.items()
-            if isinstance(dataset, CausalDataset) and self.lossless[split]
+            if isinstance(dataset, CausalDataset) and split in self.lossless
         }
 
     def answers(self, split: str) -> list[str]:
@@ -135,14 +135,13 @@ def prepare(
         **datasets,
         labels=list(labels) if labels is not None and kind == "labelled" else None,
         stats=stats,
-        lossless={
-            s: not stats[s]["unknown"]
-            and all(
-                keeps_text(encoded.tokenizer, field_texts(samples[s], field))
-                for field in FIELDS[kind]
-            )
+        lossless=frozenset(
+            s
             for s in SPLITS
-        },
+            if kind == "text"
+            and not stats[s]["unknown"]
+            and keeps_text(encoded.tokenizer, field_texts(samples[s], "text"))
+        ),
         fingerprint=splits.fingerprint,
         origin={**splits.origin, "fingerprint": splits.fingerprint},
     )

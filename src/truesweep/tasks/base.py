@@ -178,11 +178,12 @@ class Task(pl.LightningModule):
         self.added = tuple(metrics)
         for name, metric in metrics.items():
             if not isinstance(metric, Metric):
-                raise ConfigError(f"metrics.{name}: is no torchmetrics metric, but {metric!r}")
+                raise ConfigError(f"task.metrics.{name}: is no torchmetrics metric, but {metric!r}")
             twice = {figure.name for figure in of_metric(name, metric)} & self.declared.keys()
             if twice or name in self.metrics:
                 raise ConfigError(
-                    f"metrics.{name}: {', '.join(twice) or name} is reported already; name another"
+                    f"task.metrics.{name}: {', '.join(twice) or name} is reported already; "
+                    "give it another name"
                 )
             self.metrics[name] = metric
 

@@ -1,7 +1,7 @@
 """Language modelling: predict the next token."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, ClassVar, cast
 
 import torch
@@ -92,6 +92,16 @@ class LanguageModeling(Task):
             "perplexity": Perplexity(),
             "bits_per_byte": BitsPerByte(bytes_per_target=1.0),
         }
+
+    def warnings(self, answers: Sequence[str]) -> Iterator[str]:
+        """Whether bits per byte are left out."""
+        withheld = [split for split in ("val", "test") if split not in self.bytes_per_target]
+        if withheld:
+            yield (
+                f"bits_per_byte of {' and '.join(withheld)} is left out: the tokens do not hold "
+                "the whole text, and what is not in them would cost nothing. tokenizer=byte and "
+                "tokenizer=bpe hold every text"
+            )
 
     def reported(self, split_name: str) -> tuple[str, ...]:
         """Without bits per byte where the tokens do not hold the whole text."""
