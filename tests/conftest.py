@@ -86,4 +86,4 @@ def compiler() -> None:
     from truesweep.jobs.compiling import no_cpu_compiler
 
     if problem := no_cpu_compiler():
-        pytest.skip(f"compiles: {problem}")
+        pytest.skip(f"needs a C++ compiler ({problem})")
