@@ -1,6 +1,6 @@
 """What of the data a model never sees: ends that were cut off, and what unknown tokens hide."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from truesweep.data.prepare import Prepared
@@ -23,7 +23,7 @@ def left_out(prepared: Prepared, split: str) -> dict[str, float]:
 
 
 def describe_left_out(
-    figures: Mapping[str, Any], splits: Iterable[str], max_length: int | None = None
+    figures: Mapping[str, Any], splits: Collection[str], max_length: int | None = None
 ) -> Iterator[str]:
     """A sentence for each thing that is left out of a split, and what to do about it.
 
@@ -42,8 +42,10 @@ def describe_left_out(
                 f"their ends, {figures[f'{split}/truncated_share']:.1%} of the split's tokens; "
                 "what is measured is the rest. Set a larger data.max_length to keep them"
             )
-        if share := figures.get(f"{split}/unknown_share"):
-            yield (
-                f"{share:.1%} of the tokens of {split} are unknown ones, which a model cannot tell "
-                "apart. tokenizer=byte and tokenizer=bpe know every text"
-            )
+    shares = {split: figures.get(f"{split}/unknown_share") for split in splits}
+    unknown = [f"{share:.1%} of {split}'s" for split, share in shares.items() if share]
+    if unknown:
+        yield (
+            f"{', '.join(unknown)} tokens are unknown ones, which a model cannot tell apart. "
+            "tokenizer=byte and tokenizer=bpe know every text"
+        )
