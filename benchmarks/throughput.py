@@ -23,7 +23,7 @@ from torch import nn
 
 from truesweep.commands.train import create_run
 from truesweep.jobs.logs import logs
-from truesweep.jobs.mirrors import make_mirror
+from truesweep.jobs.mirrors import describe, finish, make_loggers
 from truesweep.jobs.parts import Parts, build
 from truesweep.jobs.plan import Plan, plan
 from truesweep.jobs.rank import Job, use_processor
@@ -95,11 +95,10 @@ def measure(job: Plan, folder: Path) -> tuple[float, float]:
         use_processor(parts)
         turns = Turns(bare_loop(build(run.read_config())))
         config = run.read_config()
-        training = Job(run, config, parts, make_mirror(run, config))
+        training = Job(run, config, parts, make_loggers(config, describe(run, config)))
         training.trainer.callbacks.append(turns)  # type: ignore[attr-defined]
         training.fit(resume=False)
-        if training.mirror is not None:
-            training.mirror.finish()
+        finish(training.loggers, {}, exit_code=0)
     return sum(turns.ours[WARM_UP:]), sum(turns.bare[WARM_UP:])
 
 

@@ -5,9 +5,12 @@ them, and says in which versions they were seen; `tests/test_compat.py` holds th
 project to public names. Importing this module imports none of the packages.
 """
 
+import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,8 +18,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     import pytorch_lightning as pl
     from hydra.core.config_loader import ConfigLoader
+    from hydra.core.default_element import ResultDefault
     from hydra.core.override_parser.types import Override
-    from omegaconf import Node
+    from omegaconf import DictConfig, Node
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial, Trial
     from sacrebleu.metrics.bleu import BLEU
@@ -72,10 +76,15 @@ def untried_sentence() -> list[str]:
 # Hydra and OmegaConf
 
 
-def config_loader(roots: Sequence[Path]) -> "ConfigLoader":
+def config_loader(roots: Sequence[Path], several: Collection[str] = ()) -> "ConfigLoader":
     """What composes configurations from folders; an earlier one is looked into first.
 
     Not `hydra.compose`, which is bound to a global and cannot put a folder before the main one.
+
+    Args:
+        roots: The folders.
+        several: Groups of which several options may be chosen at once, as in `logger=[a,b]`. Each
+            then has a node of its own, `logger.a` and `logger.b`; Hydra would merge them into one.
     """
     import hydra.version
     from hydra._internal.config_loader_impl import ConfigLoaderImpl  # hydra-core 1.3.8, 1.4.0rc3
@@ -87,7 +96,39 @@ def config_loader(roots: Sequence[Path]) -> "ConfigLoader":
     path = create_config_search_path(str(roots[-1]))
     for root in roots[:-1]:
         path.prepend("user", str(root), anchor=SearchPathQuery(provider="main", path=None))
-    return ConfigLoaderImpl(path)
+
+    class Loader(ConfigLoaderImpl):
+        def compute_defaults_list(self, *args: Any, **kwargs: Any) -> Any:
+            found = super().compute_defaults_list(*args, **kwargs)
+            found.defaults = _apart(found.defaults, several)
+            return found
+
+        def _compose_config_from_defaults_list(
+            self, defaults: "list[ResultDefault]", *args: Any, **kwargs: Any
+        ) -> "DictConfig":
+            return super()._compose_config_from_defaults_list(  # hydra-core 1.3.8, 1.4.0rc3
+                _apart(defaults, several), *args, **kwargs
+            )
+
+    return Loader(path)
+
+
+def _apart(defaults: "Sequence[ResultDefault]", groups: Collection[str]) -> "list[ResultDefault]":
+    """The same options, each at a node of its own where several of one group are chosen."""
+    options = {(default.package, _option(default)) for default in defaults}
+    chosen = Counter(group for group, option in options if group in groups and option)
+    return [
+        replace(default, package=f"{default.package}.{_option(default)}")
+        if chosen[default.package] > 1 and _option(default)
+        else default
+        for default in defaults
+    ]
+
+
+def _option(default: "ResultDefault") -> str:
+    """The name of an option as a key; empty for a file that is no option of its package's group."""
+    group, _, name = str(default.config_path).partition("/")
+    return re.sub(r"\W", "_", name) if group == default.package else ""
 
 
 def no_callbacks() -> Any:

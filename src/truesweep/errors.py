@@ -53,6 +53,16 @@ def did_you_mean(
     return f"; did you mean {' or '.join(found)}?" if found else ""
 
 
+def missing_package(error: BaseException) -> str | None:
+    """The package that an error misses, as pip takes it; None if that is not what it says."""
+    asked = re.findall(r"pip install (?:-U )?'?([\w.-]+(?:\[\w+\])?)", str(error))
+    if asked:
+        return str(asked[-1])
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return error.name.partition(".")[0]
+    return None
+
+
 def in_short(error: BaseException) -> str:
     """What a person reads of an error.
 

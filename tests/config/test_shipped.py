@@ -12,7 +12,7 @@ from truesweep.config.roots import shipped
 from truesweep.config.schema import GROUPS, check
 from truesweep.config.targets import resolve
 from truesweep.config.types import signature
-from truesweep.jobs.parts import SUPPLIED
+from truesweep.jobs.parts import OFFERED, SUPPLIED
 
 CONF = shipped("conf")
 OPTIONS = sorted(
@@ -29,7 +29,7 @@ MANDATORY = {
 
 def checked(overrides: list[str]) -> dict[str, Any]:
     composed = compose(overrides)
-    return check(composed.config, supplied=SUPPLIED, origin=composed.origins)
+    return check(composed.config, supplied=SUPPLIED, offered=OFFERED, origin=composed.origins)
 
 
 @pytest.mark.parametrize("option", OPTIONS)

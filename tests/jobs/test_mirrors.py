@@ -1,17 +1,25 @@
 """What W&B is told of a run: which one it is, and how it ended."""
 
+import csv
+import json
 import random
+import re
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.commands.conftest import SMALL, WORDS, write_data
-from tests.record.test_wandb import contents_of, summary_of
+from tests.record.test_wandb import contents_of, history_of, summary_of
+from truesweep.errors import ConfigError
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.launch import launch
 from truesweep.jobs.mirrors import wandb_id
 from truesweep.jobs.plan import plan
+from truesweep.jobs.verify import LEFT
 from truesweep.record.frozen import freeze
+from truesweep.record.rows import read
 
 SMALLEST = [*SMALL, "model.depth=1", "logger=wandb", "optimizer=adamw", "scheduler=constant"]
 
@@ -78,3 +86,133 @@ def test_an_overfitted_run_is_told_of(workplace: Path) -> None:
     (alert,) = contents_of(run.path, "alert")
     assert (alert["title"], alert["level"]) == ("Overfitting", "WARN")
     assert "step" in alert["text"]
+
+
+FOREIGN = '''
+import json, pathlib
+from pytorch_lightning.loggers import Logger
+
+class Notes(Logger):
+    """Takes what it is told into a file of its own."""
+
+    name, version = "notes", ""
+
+    def __init__(self, directory, tags: list[str], run_name=None, colour="red"):
+        super().__init__()
+        self.file = pathlib.Path(directory) / "notes.jsonl"
+        self.file.parent.mkdir(exist_ok=True)
+        self.note(tags=tags, name=run_name, colour=colour)
+
+    def note(self, **what):
+        with self.file.open("a") as file:
+            print(json.dumps(what), file=file)
+
+    def log_hyperparams(self, params):
+        self.note(lr=params["optimizer"]["lr"])
+
+    def log_metrics(self, metrics, step):
+        if step == 12 and "val/loss" in metrics:
+            raise ConnectionError("no server")
+        self.note(step=step, **metrics)
+
+    def alert(self, title, text):
+        self.note(alert=title, text=text)
+
+    def finalize(self, status):
+        self.note(end=status)
+
+class Needy(Notes):
+    def __init__(self, directory):
+        import not_installed_anywhere
+
+class NoLogger:
+    pass
+'''
+
+
+@pytest.fixture
+def foreign(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What allows a package that holds a logger in its one file."""
+    (workplace / "my_package.py").write_text(FOREIGN)
+    monkeypatch.syspath_prepend(workplace)
+    monkeypatch.setenv("PYTHONPATH", str(workplace))  # of the ranks
+    return ["allowed_packages=[my_package]"]
+
+
+def notes_of(file: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_several_loggers_follow_one_run_through_a_resume(
+    workplace: Path, foreign: list[str]
+) -> None:
+    asked = [*foreign, "logger=[wandb,csv]", "logger.mine._target_=my_package.Notes"]
+    asked += ["callbacks.leave._target_=truesweep.callbacks.LeaveAfter", "callbacks.leave.step=7"]
+    run = make_run(workplace, *write_data(workplace)["lm"], *asked)
+    assert launch(run) == LEFT
+    assert {"end": "failed"} in notes_of(run.path / "mine/notes.jsonl")
+    config = run.read_config()
+    config["callbacks"]["leave"] = None
+    run.config.write_text(freeze(config))
+    assert launch(run, resume=True) == 0
+
+    rows, results = read(run.metrics), run.read_results()
+    curve = [(row["step"], row["train/loss"]) for row in rows if "train/loss" in row]
+    told, *notes = notes_of(run.path / "mine/notes.jsonl")
+    assert told == {"tags": ["lm", "lfm2"], "name": config["name"], "colour": "red"}
+    assert notes[0] == {"lr": config["optimizer"]["lr"]}
+    assert [(n["step"], n["train/loss"]) for n in notes if "train/loss" in n] == curve
+    assert [n["test/loss"] for n in notes if "test/loss" in n] == [results["test/loss"]]
+    assert [n["best/val/loss"] for n in notes if "best/val/loss" in n] == [results["val/loss"]]
+    assert notes[-1] == {"end": "success"}
+    assert "logger.mine=Notes: not all is mirrored" in run.log(0).read_text()
+
+    with (run.path / "csv/metrics.csv").open(newline="") as file:
+        table = [row for row in csv.DictReader(file) if row["train/loss"]]
+    assert [(int(row["step"]), float(row["train/loss"])) for row in table] == curve
+    assert [row["step"] for row in history_of(run.path)] == [row["step"] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["logger=csv", "logger.prefx=a"], "logger.prefx: no such key; did you mean logger.prefix"),
+        (["logger=[wandb,csv]", "logger.mode=online"], "of which one? Write logger.wandb.mode"),
+        (["logger._target_=my_package.Needy"], "type pip install not_installed_anywhere"),
+        (["logger._target_=my_package.NoLogger"], "NoLogger is no logger of Lightning's"),
+        (["logger._target_=my_package.Notes", "logger.directory=/dev/null"], "cannot be built"),
+        (["logger=wandb", "logger.info=1"], "logger.info: is set by the program"),
+    ],
+)
+def test_a_logger_that_cannot_be_built_is_refused_by_the_plan(
+    workplace: Path, foreign: list[str], asked: list[str], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        plan([*SMALLEST, *write_data(workplace)["lm"], *foreign, *asked])
+
+
+@pytest.mark.skipif(
+    any(find_spec(name) for name in ("tensorboard", "tensorboardX")),
+    reason="needs tensorboard not to be there",
+)
+def test_tensorboard_is_asked_for_by_its_package(workplace: Path) -> None:
+    with pytest.raises(ConfigError, match="type pip install tensorboard"):
+        plan([*SMALLEST, *write_data(workplace)["lm"], "logger=[csv,tensorboard]"])
+
+
+@pytest.mark.skipif(
+    not find_spec("tensorboard"), reason="needs tensorboard (pip install tensorboard)"
+)
+def test_tensorboard_has_the_curve_and_the_samples(workplace: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = make_run(workplace, *write_data(workplace)["lm"], "logger=tensorboard")
+    assert launch(run) == 0
+    events = EventAccumulator(str(run.path / "tensorboard")).Reload()
+    losses = [(point.step, point.value) for point in events.Scalars("val/loss")]
+    rows = [row for row in read(run.metrics) if "val/loss" in row]
+    assert losses == [(row["step"], pytest.approx(row["val/loss"])) for row in rows]
+    assert [point.value for point in events.Scalars("test/loss")] == [
+        pytest.approx(run.read_results()["test/loss"])
+    ]
+    assert "samples/text_summary" in events.Tags()["tensors"]

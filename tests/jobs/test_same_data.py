@@ -66,7 +66,7 @@ def test_a_run_that_kept_no_fingerprint_passes(run: RunDirectory, workplace: Pat
 def test_ranks_compare_their_data(run: RunDirectory, workplace: Path) -> None:
     def compared() -> str:
         config = run.read_config()
-        job = Job(run, config, build(config), mirror=None)
+        job = Job(run, config, build(config), loggers=[])
         # Lightning sets the list in a connector, which its types do not tell.
         callbacks = job.trainer.callbacks  # type: ignore[attr-defined]
         (found,) = (c.fingerprint for c in callbacks if isinstance(c, SameConfiguration))

@@ -20,6 +20,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from truesweep.record import mirror
 from truesweep.record import wandb as module
+from truesweep.record.loggers import RunInfo
 from truesweep.record.metrics import MetricsFile
 from truesweep.record.wandb import WandbLogger
 
@@ -77,9 +78,10 @@ def make(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Make:
     for name in ("HOME", "NETRC", "WANDB_CONFIG_DIR"):
         monkeypatch.setenv(name, str(tmp_path / "home"))
 
-    def make(name: str = "run", **keys: Any) -> WandbLogger:
+    def make(name: str = "run", told: dict[str, Any] | None = None, **keys: Any) -> WandbLogger:
         (tmp_path / name).mkdir(exist_ok=True)
-        return WandbLogger(tmp_path / name, f"{name}-id", name, CONFIG, **keys)
+        info = RunInfo(tmp_path / name, f"{name}-id", name, CONFIG, **(told or {}))
+        return WandbLogger(info, **keys)
 
     return make
 
@@ -261,8 +263,14 @@ def test_a_server_that_stalls_means_offline(
 
 
 def test_a_job_is_shown_by_what_varies_in_its_sweep(make: Make, tmp_path: Path) -> None:
-    job = {"sweep": "mine", "label": "lr=3e-4 depth=6", "swept": {"lr": 3e-4, "depth": 6}}
-    logger = make(job=job, job_tags=["lm", "llama", "0123abcd"], tags=["mine"])
+    told = {
+        "label": "lr=3e-4 depth=6",
+        "group": "mine",
+        "job_type": "sweep",
+        "tags": ["lm", "llama", "0123abcd"],
+        "swept": {"lr": 3e-4, "depth": 6},
+    }
+    logger = make(told=told, tags=["mine"], artifacts=True)
     logger.log_metrics(values_at(1), 1)
     logger.alert("Diverged", "the loss is NaN", "ERROR")
     kept = tmp_path / "config.yaml"
@@ -274,9 +282,9 @@ def test_a_job_is_shown_by_what_varies_in_its_sweep(make: Make, tmp_path: Path) 
     assert (run["run_group"], run["job_type"], run["display_name"]) == (
         "mine",
         "sweep",
-        job["label"],
+        told["label"],
     )
-    assert run["config"]["update"]["swept"] == job["swept"]
+    assert run["config"]["update"]["swept"] == told["swept"]
     found = summary_of(tmp_path / "run")
     assert found["tags"] == ["mine", "lm", "llama", "0123abcd", "pruned"]
     assert found["summary"]["state"] == "pruned"
@@ -330,7 +338,7 @@ def test_a_run_that_goes_on_loses_the_mark_of_its_earlier_end(
 ) -> None:
     server = FAKE.replace("0, {}, ()", "0, {}, ('lm', 'killed', 'x')")
     fake_wandb(server.replace("LOG", "pass").replace("FINISH", "print(*self.tags)"))
-    make(job_tags=["lm"]).finish()
+    make(told={"tags": ["lm"]}).finish()
     assert caplog.messages == ["W&B: lm x"]
 
 

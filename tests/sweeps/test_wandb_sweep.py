@@ -111,6 +111,13 @@ def test_the_sweep_lies_where_its_runs_do(
     assert "wandb agent us/mine/SWEEP_ID" in said
 
 
+def test_of_several_loggers_agents_are_told_of_ours_for_w_and_b(workplace: Path) -> None:
+    config = written(["seed=1,2", "logger=[csv,wandb]", "logger.wandb.project=other"], workplace)
+    assert config["project"] == "other"
+    composed, _ = checked(agents_overrides(config, {"seed": 1}))
+    assert composed["logger"]["wandb"]["mode"] == "online"
+
+
 def test_an_agents_run_is_named_by_what_the_agent_chose(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,6 +169,7 @@ def test_what_wandb_lacks_is_refused(workplace: Path) -> None:
     ("asked", "message"),
     [
         (["logger=none"], "logger=none"),
+        (["logger=csv"], "leaves W&B out"),
         (["sweeps.method=search", "sweeps.jobs=4", "sweeps.seeds=2"], r"sweeps\.seeds=2"),
         (["sweeps.method=random", "sweeps.jobs=4", "sweeps.seeds=[1,2]"], r"sweeps\.seeds=\[1,2\]"),
     ],

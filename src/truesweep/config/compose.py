@@ -35,6 +35,8 @@ from truesweep.secrets import redact_overrides
 PRIMARY = "train"
 OURS = {"hydra/launcher": "local", "hydra/sweeper": "truesweep"}
 """What takes the place of Hydra's own plugins where nothing is chosen."""
+SEVERAL = ("logger",)
+"""Groups of which several options may be chosen at once, as in `logger=[wandb,csv]`."""
 SWEEPS = "sweeps"
 """The node that says what a sweep varies; no part of any job."""
 
@@ -97,7 +99,7 @@ class Composer:
 
     def __init__(self, config_dirs: Sequence[Path | str] = ()) -> None:
         self.roots = search_roots(config_dirs)
-        self.loader = config_loader(self.roots)
+        self.loader = config_loader(self.roots, SEVERAL)
         self._config_dirs = config_dirs
         self._trees: dict[tuple[str, ...], _Tree] = {}
 

@@ -45,6 +45,7 @@ def check(
     config: Mapping[str, Any],
     *,
     supplied: Supplied | None = None,
+    offered: Supplied | None = None,
     allowed_packages: Collection[str] = (),
     origin: Origins | None = None,
 ) -> dict[str, Any]:
@@ -55,6 +56,8 @@ def check(
             names to such nodes or null.
         supplied: Per group (or dotted key of a node), the parameters that the program itself
             passes to the target; they are no keys.
+        offered: Likewise, those that the program passes where the configuration does not; they are
+            keys, and not required.
         allowed_packages: Packages whose classes may be named besides those that are always
             allowed and those in `config["allowed_packages"]`.
         origin: Tells where a dotted key came from and where it would belong, for the messages.
@@ -67,7 +70,7 @@ def check(
     """
     named = config.get("allowed_packages")
     allowed = {*allowed_packages, *(named if isinstance(named, list) else ())}
-    checker = _Checker(allowed, supplied or {}, origin.roots if origin else ())
+    checker = _Checker(allowed, supplied or {}, origin.roots if origin else (), offered or {})
     result = checker.root(config)
     problems = checker.all_problems()
     if problems:
@@ -108,9 +111,16 @@ def _line(key: str, text: str, origin: Origins | None) -> str:
 class _Checker:
     """One pass over a configuration; collects problems and the keys that exist."""
 
-    def __init__(self, allowed: Collection[str], supplied: Supplied, roots: Sequence[Path]) -> None:
+    def __init__(
+        self,
+        allowed: Collection[str],
+        supplied: Supplied,
+        roots: Sequence[Path],
+        offered: Supplied | None = None,
+    ) -> None:
         self._allowed = allowed
         self._supplied = supplied
+        self._offered = offered or {}
         self._roots = roots
         self._problems: list[tuple[str, str]] = []
         self._unknown: list[str] = []
@@ -138,7 +148,18 @@ class _Checker:
             return node
         if TARGET in node:
             return self._node(key, node)
-        if not all(item is None or isinstance(item, Mapping) for item in node.values()):
+        astray = [n for n, item in node.items() if not (item is None or isinstance(item, Mapping))]
+        if astray and len(astray) < len(node):
+            names = [name for name in node if name not in astray]
+            self._problems += [
+                (
+                    f"{key}.{name}",
+                    f"of which one? Write {key}.{names[0]}.{name} ({key} has {', '.join(names)})",
+                )
+                for name in astray
+            ]
+            return node
+        if astray:
             keys = ", ".join(node)
             self._problems.append((key, f"has no {TARGET}: nothing is chosen that has {keys}"))
             return node
@@ -175,7 +196,7 @@ class _Checker:
         for name in (*schema.parameters, *fit.unknown):
             if name in fit.wrong:
                 self._problems.append((prefix + name, fit.wrong[name]))
-            elif name not in given and schema.parameters[name].default is REQUIRED:
+            elif name not in given and self._is_required(schema, prefix, name):
                 way = f"is required; give it as {prefix}{name}=VALUE"
                 self._problems.append((prefix + name, way))
             elif name in fit.unknown:
@@ -196,6 +217,11 @@ class _Checker:
         if isinstance(value, list):
             return [self._nested(f"{key}[{index}]", item) for index, item in enumerate(value)]
         return value
+
+    def _is_required(self, schema: Schema, prefix: str, name: str) -> bool:
+        group = prefix.partition(".")[0]
+        required = schema.parameters[name].default is REQUIRED
+        return required and name not in self._offered.get(group, ())
 
     def _supplied_to(self, key: str) -> set[str]:
         group = key.partition(".")[0]

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from truesweep.config.types import schema_of
-from truesweep.errors import ConfigError, UserError, did_you_mean
+from truesweep.errors import ConfigError, UserError, did_you_mean, missing_package
 from truesweep.secrets import is_reference, reveal, scrub
 
 TARGET = "_target_"
@@ -107,7 +107,10 @@ def _import(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         missing = error.name or ""
         if not f"{name}.".startswith(f"{missing}."):
-            raise ConfigError(f"{name} needs the package {missing}: install it") from None
+            package = missing.partition(".")[0]
+            raise ConfigError(
+                f"{name} needs the package {package}; type pip install {package}"
+            ) from None
         raise ConfigError(_no_module(missing)) from None
     except ImportError as error:
         raise ConfigError(f"{name} cannot be imported: {error}") from error
@@ -166,6 +169,10 @@ def instantiate(
     except UserError as error:
         raise type(error)(f"{name}: {error}") from error
     except Exception as error:
+        if package := missing_package(error):
+            raise ConfigError(
+                f"{name}: {node[TARGET]} needs the package {package}; type pip install {package}"
+            ) from None
         reason = scrub(f"{type(error).__name__}: {error}", node)
         raise ConfigError(f"{name}: {node[TARGET]} cannot be built ({reason})") from error
 

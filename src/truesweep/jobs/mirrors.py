@@ -1,35 +1,132 @@
-"""What a run shows of itself on W&B: under which name and id, in which group, with which tags."""
+"""The loggers of a run: what they are told, that they can be built, and how a run ends on them."""
 
 import os
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from secrets import token_hex
+from tempfile import TemporaryDirectory
+from threading import Thread
 from typing import Any
 
+from pytorch_lightning.loggers import Logger
+
+from truesweep import dotted
 from truesweep.analysis.verdict import Verdict
 from truesweep.callbacks import Pruned, Stopped
-from truesweep.errors import in_short
+from truesweep.config.targets import TARGET, instantiate, resolve
+from truesweep.config.types import REQUIRED, schema_of
+from truesweep.errors import ConfigError, in_short
 from truesweep.jobs.directory import RunDirectory
-from truesweep.jobs.parts import make, task_class
+from truesweep.jobs.parts import task_class
+from truesweep.record.loggers import FOLDERS, Guarded, RunInfo, RunLogger
 from truesweep.record.wandb import WandbLogger
 from truesweep.tasks import DivergedError, OutOfMemory
 
 TASKS = {"causal": "lm", "seq2seq": "translation", "classifier": "classification"}
+Tables = Mapping[str, tuple[list[str], list[list[Any]]]]
 
 
-def make_mirror(run: RunDirectory, config: dict[str, Any]) -> Any:
-    """The logger that mirrors a run; None where the configuration wants none."""
-    if not config["logger"]:
-        return None
-    return make(
-        config,
-        "logger",
+def describe(run: RunDirectory, config: dict[str, Any]) -> RunInfo:
+    """What the loggers of a run are told of it."""
+    job = run.job
+    return RunInfo(
         directory=run.path,
-        run_id=wandb_id(run),
-        run_name=config["name"],
+        id=wandb_id(run),
+        name=config["name"],
         config=config,
-        job=run.job,
-        job_tags=tags(run, config),
+        label=job.get("label") or "",
+        group=job.get("sweep"),
+        job_type="sweep" if job.get("sweep") else "train",
+        tags=tags(run, config),
+        swept=job.get("swept") or {},
         best={name: figure.mode for name, figure in run.figures.items() if figure.mode},
     )
+
+
+def make_loggers(config: dict[str, Any], info: RunInfo) -> list[RunLogger]:
+    """The loggers that mirror a run; none is started before it is called."""
+    return [_guarded(config, key, info) for key in nodes(config)]
+
+
+def check_loggers(config: dict[str, Any]) -> None:
+    """Build the loggers as a run will, and leave them.
+
+    Raises:
+        ConfigError: One cannot be built.
+    """
+    for key in nodes(config):
+        with TemporaryDirectory() as folder:
+            _build(config, key, RunInfo(Path(folder), "id", str(config["name"]), config))
+
+
+def nodes(config: Mapping[str, Any]) -> Iterator[str]:
+    """The dotted keys of the loggers: `logger`, or `logger.NAME` where there are several."""
+    node = config.get("logger") or {}
+    if TARGET in node:
+        yield "logger"
+    else:
+        yield from (f"logger.{name}" for name, one in node.items() if one)
+
+
+def _guarded(config: dict[str, Any], key: str, info: RunInfo) -> RunLogger:
+    if target(config, key) is WandbLogger:  # has a process of its own, which guards the training
+        wandb = _build(config, key, info)
+        assert isinstance(wandb, WandbLogger)
+        return wandb
+    offered = _offered(config, key, info)
+    folder = next((Path(offered[name]) for name in FOLDERS if name in offered), None)
+    return Guarded(info, _shown(config, key), partial(_build, config, key, info), folder)
+
+
+def target(config: dict[str, Any], key: str) -> Any:
+    """The class of a logger."""
+    return resolve(dotted.get(config, key)[TARGET], config["allowed_packages"])
+
+
+def _build(config: dict[str, Any], key: str, info: RunInfo) -> Logger:
+    """A logger as its node describes it.
+
+    Raises:
+        ConfigError: It cannot be built, or is none.
+    """
+    offered = _offered(config, key, info)
+    node = {name: v for name, v in dotted.get(config, key).items() if name not in offered}
+    logger = instantiate(node, key, config["allowed_packages"], **offered)
+    if not isinstance(logger, Logger):
+        raise ConfigError(
+            f"{key}: {node[TARGET]} is no logger of Lightning's; derive it from "
+            "pytorch_lightning.loggers.Logger or truesweep.record.loggers.RunLogger"
+        )
+    return logger
+
+
+def _offered(config: dict[str, Any], key: str, info: RunInfo) -> dict[str, Any]:
+    """What the program gives a logger: parameters with no value, or null, that are known by name.
+
+    One that has a default of its own keeps that, and so does what the configuration sets.
+    """
+    schema, node = schema_of(target(config, key)), dotted.get(config, key)
+    facts = info.facts(info.directory / _folder(config, key))
+    wanted = {
+        name: facts[name]
+        for name, parameter in schema.parameters.items()
+        if name in facts and node.get(name) is None and parameter.default in (None, REQUIRED)
+    }
+    misfits = schema.fit(wanted).wrong
+    fitting = {name: value for name, value in wanted.items() if name not in misfits}
+    return {"info": info, **fitting} if "info" in schema.parameters else fitting
+
+
+def _folder(config: dict[str, Any], key: str) -> str:
+    """The name of a logger's folder: `csv` for `logger=csv` and for Lightning's `CSVLogger`."""
+    group, _, name = key.partition(".")
+    kind = target(config, key).__name__.removesuffix("Logger").lower()
+    return name or kind or group
+
+
+def _shown(config: dict[str, Any], key: str) -> str:
+    return f"{key}={dotted.get(config, key)[TARGET].rpartition('.')[2]}"
 
 
 def wandb_id(run: RunDirectory) -> str:
@@ -62,7 +159,7 @@ def tags(run: RunDirectory, config: dict[str, Any]) -> list[str]:
     return [tag for tag in found if tag]
 
 
-def conclude(mirror: Any, error: BaseException) -> None:
+def conclude(loggers: Sequence[RunLogger], error: BaseException) -> None:
     """End the record of a run that did not come to its end."""
     if isinstance(error, Stopped | OutOfMemory):  # ranks out of memory begin again at once
         summary = {"state": "preempted"}
@@ -71,12 +168,33 @@ def conclude(mirror: Any, error: BaseException) -> None:
     else:
         diverged = isinstance(error, DivergedError)
         summary = {"state": "diverged" if diverged else "failed", "error": in_short(error)}
-        if isinstance(mirror, WandbLogger):
-            mirror.alert("Diverged" if diverged else "Failed", in_short(error), "ERROR")
-    mirror.finish(summary, exit_code=getattr(error, "exit_code", 1))
+        for logger in loggers:
+            logger.alert("Diverged" if diverged else "Failed", in_short(error), "ERROR")
+    finish(loggers, summary, exit_code=getattr(error, "exit_code", 1))
 
 
-def warn(mirror: Any, verdict: Verdict) -> None:
-    """Tell the user of a run that has come to its end and should not be left as it is."""
-    if isinstance(mirror, WandbLogger) and verdict.kind in ("overfitting", "diverged"):
-        mirror.alert(verdict.kind.capitalize(), verdict.text, "WARN")
+def complete(
+    loggers: Sequence[RunLogger],
+    results: Mapping[str, Any],
+    tables: Tables,
+    verdict: Verdict,
+    files: Sequence[Path],
+) -> None:
+    """End the record of a run that did, and tell the user if it should not be left as it is."""
+    for logger in loggers:
+        for name, (columns, rows) in tables.items():
+            logger.log_table(name, columns, rows)
+        if verdict.kind in ("overfitting", "diverged"):
+            logger.alert(verdict.kind.capitalize(), verdict.text, "WARN")
+        logger.log_artifact(files)
+    shown = {"verdict": verdict.kind, "verdict_text": verdict.text, "state": "completed"}
+    finish(loggers, {**results, **shown}, exit_code=0)
+
+
+def finish(loggers: Sequence[RunLogger], summary: Mapping[str, Any], exit_code: int) -> None:
+    """Close all records at once, since each of them may take its time."""
+    threads = [Thread(target=logger.finish, args=[summary, exit_code]) for logger in loggers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()

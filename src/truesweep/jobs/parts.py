@@ -25,6 +25,7 @@ from truesweep.figures import Figure, by_name, mode, of_metric
 from truesweep.jobs.compiling import choose, compile_model
 from truesweep.jobs.trainer import Compile, TrainerSettings
 from truesweep.optim import parameter_groups
+from truesweep.record.loggers import FACTS
 from truesweep.tasks import Recipe, Task
 
 log = logging.getLogger(__name__)
@@ -34,9 +35,11 @@ SUPPLIED = {
     "task": {"model", "tokenizer", "recipe", "labels", "bytes_per_target", "target_language"},
     "callbacks.checkpoint": {"directory", "tell"},
     "callbacks.progress": {"total_steps"},
-    "logger": {"directory", "run_id", "run_name", "config", "job", "job_tags", "best"},
+    "logger": {"info"},
 }
 """By group, the parameters of a target that the program gives itself; no keys of the user."""
+OFFERED = {"logger": FACTS}
+"""By group, the parameters that it gives where the user does not."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ def complete(config: dict[str, Any], origin: Origins | None = None) -> dict[str,
     Raises:
         ConfigError: With one line for each problem.
     """
-    checked = check(config, supplied=SUPPLIED, origin=origin)
+    checked = check(config, supplied=SUPPLIED, offered=OFFERED, origin=origin)
     check_across(checked)
     choose_modes(checked)
     return checked

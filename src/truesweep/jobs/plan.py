@@ -21,6 +21,7 @@ from truesweep.errors import ConfigError, nearest
 from truesweep.figures import Figure, keep
 from truesweep.jobs.compiling import choose
 from truesweep.jobs.directory import RunDirectory
+from truesweep.jobs.mirrors import check_loggers
 from truesweep.jobs.parts import (
     build_model,
     build_recipe,
@@ -144,6 +145,7 @@ class Planner:
     def __init__(self) -> None:
         self._data_key = ""
         self._data: tuple[Source, Prepared]
+        self._loggers: set[str] = set()
         self._models: dict[str, tuple[PreTrainedModel, ParameterCount, Flops]] = {}
 
     def plan(self, config: dict[str, Any], overrides: list[str]) -> Plan:
@@ -153,6 +155,7 @@ class Planner:
             ConfigError: The configuration does not fit together.
             DataError: The data are wrong.
         """
+        self._check_loggers(config)
         source, prepared = self._prepare(config)
         trainer: TrainerSettings = make(config, "trainer")
         steps_per_epoch = DataModule(
@@ -177,6 +180,12 @@ class Planner:
             figures=task.declared,
             warnings=(*_left_out(prepared, source), *task.warnings(prepared.answers("test"))),
         )
+
+    def _check_loggers(self, config: dict[str, Any]) -> None:
+        key = fingerprint({name: config[name] for name in ("logger", "allowed_packages")})
+        if key not in self._loggers:
+            check_loggers(config)
+            self._loggers.add(key)
 
     def _prepare(self, config: dict[str, Any]) -> tuple[Source, Prepared]:
         key = data_key(config)

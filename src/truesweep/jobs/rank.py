@@ -1,6 +1,7 @@
 """What one rank of a job does, from the frozen configuration to the final figures."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,20 +30,19 @@ from truesweep.jobs.baselines import baselines
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.load import save_layout
 from truesweep.jobs.logs import logs
-from truesweep.jobs.mirrors import conclude, make_mirror, warn
+from truesweep.jobs.mirrors import complete, conclude, describe, make_loggers
 from truesweep.jobs.parts import Parts, build, make
 from truesweep.jobs.results import collect_results
 from truesweep.jobs.same_data import check_same_data
 from truesweep.record.checkpoints import CheckpointFiles
 from truesweep.record.files import verify_checksum, write_json
 from truesweep.record.frozen import fingerprint
+from truesweep.record.loggers import RunLogger
 from truesweep.record.metrics import MetricsFile
 from truesweep.record.rows import read
 from truesweep.record.study import Reports
 from truesweep.secrets import reveal
 from truesweep.tasks import DivergedError, OutOfMemory
-
-Tables = dict[str, tuple[list[str], list[list[Any]]]]
 
 
 def run_rank(directory: str, resume: bool = False) -> None:
@@ -62,20 +62,19 @@ def run_rank(directory: str, resume: bool = False) -> None:
     run, rank = RunDirectory(Path(directory)), int(os.environ.get("RANK", "0"))
     with logs(run, rank), stoppable():
         config = run.read_config()
-        mirror = make_mirror(run, config)
+        loggers = make_loggers(config, describe(run, config)) if rank == 0 else []
         try:
             parts = build(config, run.largest_micro_batch)
             check_same_data(run, parts.prepared)
             use_processor(parts)
-            job = Job(run, config, parts, mirror)
+            job = Job(run, config, parts, loggers)
             job.carry_out(resume)
         except BaseException as error:
             if isinstance(error, OutOfMemory):
                 write_json(run.memory, {"micro_batch_size": error.micro_batch_size})
             if isinstance(error, Stopped):
                 drop_compilations()
-            if mirror is not None and rank == 0:
-                conclude(mirror, error)
+            conclude(loggers, error)
             raise
 
 
@@ -86,17 +85,21 @@ class Job:
         run: The run's directory.
         config: The configuration as it stands there, secrets as references.
         parts: What the configuration describes.
-        mirror: The logger that mirrors the run, if there is one.
+        loggers: What mirrors the run; empty but on the first rank.
     """
 
     def __init__(
-        self, run: RunDirectory, config: dict[str, Any], parts: Parts, mirror: Any
+        self,
+        run: RunDirectory,
+        config: dict[str, Any],
+        parts: Parts,
+        loggers: Sequence[RunLogger],
     ) -> None:
         self.run = run
         self.config = config
         self.parts = parts
         self.metrics = MetricsFile(run.path)
-        self.mirror = mirror
+        self.loggers = loggers
         self.checkpoint: Checkpoint = make(
             config,
             "callbacks.checkpoint",
@@ -105,7 +108,7 @@ class Job:
         )
         self.trainer = parts.trainer.make(
             callbacks=self._callbacks(),
-            loggers=[self.metrics, *([] if self.mirror is None else [self.mirror])],
+            loggers=[self.metrics, *loggers],
             checkpoint_io=CheckpointFiles(),
             directory=str(run.path),
         )
@@ -177,8 +180,8 @@ class Job:
         write_json(self.run.results, results)
         what = {"split": "test", "fingerprint": self.parts.prepared.fingerprint_of("test")}
         self.run.record_evaluation({**what, "checkpoint": "best", "own": True}, results)
-        if self.mirror is not None:
-            self._mirror_end(results, tables, verdict)
+        kept = [self.checkpoint.best_path, self.run.config]
+        complete(self.loggers, results, tables, verdict, kept)
 
     def _verdict(self) -> Verdict:
         trivial = baselines(self.parts.prepared, "val", self.parts.task)
@@ -196,15 +199,6 @@ class Job:
         if verdict.kind == "diverged":
             return verdict
         return replace(verdict, kind="diverged", text=f"Diverged: {error}", forecasts=())
-
-    def _mirror_end(self, results: dict[str, Any], tables: Tables, verdict: Verdict) -> None:
-        for name, (columns, rows) in tables.items():
-            self.mirror.log_table(name, columns, rows)
-        warn(self.mirror, verdict)
-        if getattr(self.mirror, "artifacts", False):
-            self.mirror.log_artifact([self.checkpoint.best_path, self.run.config])
-        shown = {"verdict": verdict.kind, "verdict_text": verdict.text, "state": "completed"}
-        self.mirror.finish({**results, **shown}, exit_code=0)
 
     def _callbacks(self) -> list[pl.Callback]:
         steps = self.parts.recipe.total_steps

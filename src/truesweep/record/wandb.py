@@ -17,37 +17,31 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 from typing_extensions import override
 
-from truesweep.figures import BUILT_IN
-from truesweep.record.rows import read, scalars
+from truesweep.record.loggers import FINISH_SECONDS, RunInfo, RunLogger
+from truesweep.record.rows import scalars
 
 log = logging.getLogger(__name__)
 
 PROJECT = "truesweep"
 """W&B's project where none is named."""
-BEST = {name: figure.mode for name, figure in BUILT_IN.items() if figure.mode}
 TAG_LENGTH = 64
 """Characters that W&B takes."""
 
-# Seconds that W&B may wait for its server, at the start and at the end of a run, and that the end
-# of a run waits for W&B.
-START_SECONDS, UPLOAD_SECONDS, FINISH_SECONDS = 15.0, 10.0, 28.0
+# Seconds that W&B may wait for its server, at the start and at the end of a run.
+START_SECONDS, UPLOAD_SECONDS = 15.0, 10.0
 
 
-class WandbLogger(Logger):
-    """Mirrors one run to `directory/wandb`, and to W&B's server if `mode` is online, from rank 0.
+class WandbLogger(RunLogger):
+    """Mirrors one run to `wandb` in its directory, and to W&B's server if `mode` is online.
 
     A resumed run is mirrored again from its `metrics.jsonl`, which must be cut back before the
     first step is logged.
 
     Args:
-        directory: the run's directory.
-        run_id: W&B's id of the run; the same at every resume.
-        run_name: the name shown.
-        config: the resolved configuration. It stays nested, since W&B shows and filters it as
+        info: What the run is. Its configuration stays nested, since W&B shows and filters it as
             `optimizer.lr` but cannot filter by a key that has a dot in itself.
         project: W&B's project.
         entity: user or team on W&B; the default one of the account if none.
@@ -57,21 +51,11 @@ class WandbLogger(Logger):
         group: runs that belong together; the sweep's name for its jobs, if none is given.
         tags: labels to filter by, besides those of the run.
         artifacts: keep the best checkpoint and the configuration on W&B as an artifact.
-        job: a job's place in its sweep: `sweep`, its name; `label`, what varies in short, which is
-            the name shown; `type`, W&B's job type; `swept`, the varying keys in short with their
-            values, kept as a block of their own in the configuration.
-        job_tags: labels that follow from the run, such as its task.
-        best: `min` or `max` by a figure's name without the split, such as `loss`: which of its
-            validations is shown of the run; of other figures the last is. None: of those that
-            `truesweep.figures` knows.
     """
 
     def __init__(
         self,
-        directory: str | Path,
-        run_id: str,
-        run_name: str,
-        config: Mapping[str, Any],
+        info: RunInfo,
         *,
         project: str = PROJECT,
         entity: str | None = None,
@@ -80,51 +64,28 @@ class WandbLogger(Logger):
         group: str | None = None,
         tags: list[str] | None = None,
         artifacts: bool = False,
-        job: Mapping[str, Any] | None = None,
-        job_tags: Sequence[str] = (),
-        best: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__()
-        job = job or {}
-        swept = {"swept": dict(job["swept"])} if job.get("swept") else {}
-        self._directory = Path(directory).absolute()
+        super().__init__(info)
+        swept = {"swept": dict(info.swept)} if info.swept else {}
+        self._directory = info.directory.absolute()
         self._api_key = api_key
         self._run = {
             "mode": mode,
             "project": project,
             "entity": entity,
-            "id": run_id,
-            "name": job.get("label") or run_name,
-            "group": group or job.get("sweep"),
-            "job_type": job.get("type") or ("sweep" if job.get("sweep") else "train"),
-            "tags": [tag[:TAG_LENGTH] for tag in dict.fromkeys([*(tags or []), *job_tags])],
-            "config": {**config, **swept},
-            "best": dict(BEST if best is None else best),
+            "id": info.id,
+            "name": info.label or info.name,
+            "group": group or info.group,
+            "job_type": info.job_type,
+            "tags": [tag[:TAG_LENGTH] for tag in dict.fromkeys([*(tags or []), *info.tags])],
+            "config": {**info.config, **swept},
+            "best": dict(info.best),
         }
-        self.artifacts = artifacts
+        self._artifacts = artifacts
         self._began = time.monotonic()  # less what earlier processes of a resumed run took
         self._messages: queue.Queue[str | None] = queue.Queue()
         self._process: subprocess.Popen[str] | None = None
         self._over = False  # finished or failed: nothing more is sent
-
-    @property
-    @override
-    def name(self) -> str:
-        return str(self._run["project"])
-
-    @property
-    @override
-    def version(self) -> str:
-        return str(self._run["id"])
-
-    @property
-    @override
-    def save_dir(self) -> str:
-        return str(self._directory)
-
-    @override
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the configuration is given to the constructor."""
 
     @override
     @rank_zero_only
@@ -154,8 +115,9 @@ class WandbLogger(Logger):
 
     @rank_zero_only
     def log_artifact(self, files: Sequence[Path]) -> None:
-        """Keep files on W&B, as the version of an artifact that is named after the run."""
-        self._send("artifact", {"files": [str(file) for file in files]})
+        """Keep files on W&B, if wanted, as the version of an artifact named after the run."""
+        if self._artifacts:
+            self._send("artifact", {"files": [str(file) for file in files]})
 
     @rank_zero_only
     def finish(self, summary: Mapping[str, Any] | None = None, exit_code: int = 0) -> None:
@@ -219,8 +181,7 @@ class WandbLogger(Logger):
         The new record then has every step once and takes the earlier one's place. Online W&B goes
         on with the run of the same id, and only what its server lacks is sent to it.
         """
-        path = self._directory / "metrics.jsonl"
-        for row in read(path) if path.exists() else []:
+        for row in self.info.rows():
             self._began = time.monotonic() - row.get("time", 0.0)
             self._send("row", {"values": row})
 

@@ -1,4 +1,4 @@
-"""What a sweep says of itself: a page that grows with it; at its end words and a W&B summary."""
+"""What a sweep says of itself: a page that grows with it; at its end words, also to its loggers."""
 
 import hashlib
 import logging
@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from truesweep.jobs.parts import make
-from truesweep.record.wandb import WandbLogger
+from truesweep.jobs.mirrors import finish, make_loggers
+from truesweep.record.loggers import RunInfo
 from truesweep.report import compare, write_report
 from truesweep.report.comparison import Comparison
 from truesweep.report.findings import Finding, findings
@@ -62,7 +62,7 @@ class Page:
 
 
 def sum_up(sweep: SweepDirectory, display: Display) -> None:
-    """Say what was learned, here and on W&B; the jobs' figures stand, whatever comes of that."""
+    """Say what was learned, here and to the loggers; whatever comes of that, the jobs are done."""
     try:
         found = [(finding.title, finding.text) for finding in conclude(sweep)]
     except Exception as error:
@@ -74,11 +74,11 @@ def sum_up(sweep: SweepDirectory, display: Display) -> None:
 
 
 def conclude(sweep: SweepDirectory) -> list[Finding]:
-    """Write the final page and W&B's summary; gives what there is to say."""
+    """Write the final page and the loggers' summary; gives what there is to say."""
     comparison = compare([sweep.path], None)
     write_report(comparison, sweep.report)
     found = findings(comparison)
-    summarize_on_wandb(sweep, comparison, found)
+    tell_loggers(sweep, comparison, found)
     link_records(sweep)
     return found
 
@@ -97,30 +97,30 @@ def link_records(sweep: SweepDirectory) -> None:
             link.unlink()
 
 
-def summarize_on_wandb(sweep: SweepDirectory, comparison: Comparison, found: list[Finding]) -> None:
-    """A run of the sweep's group on W&B that holds its ranking, and tells the user of its end."""
+def tell_loggers(sweep: SweepDirectory, comparison: Comparison, found: list[Finding]) -> None:
+    """A run of the sweep's group that holds its ranking, and tells the user of its end."""
     jobs = sweep.jobs()
-    config = jobs[0].run.read_config() if jobs else {}
-    if not config.get("logger"):
+    if not jobs:
         return
-    logger: Any = make(
-        config,
-        "logger",
+    info = RunInfo(
         directory=sweep.path,
-        run_id=_summary_id(sweep, jobs[0]),
-        run_name=sweep.name,
+        id=_summary_id(sweep, jobs[0]),
+        name=sweep.name,
         config={"sweeps": sweep.read()["sweeps"]},
-        job={"sweep": sweep.name, "label": "summary", "type": "summary"},
+        label="summary",
+        group=sweep.name,
+        job_type="summary",
     )
-    if not isinstance(logger, WandbLogger):
-        return
+    loggers = make_loggers(jobs[0].run.read_config(), info)
     columns = ["rank", "run", "state", *comparison.keys, comparison.objective.name]
-    logger.log_table("ranking", columns, [_ranked(comparison, run) for run in comparison.runs])
+    rows = [_ranked(comparison, run) for run in comparison.runs]
     text = " ".join(one.text for one in found) or "No job has ended."
-    logger.alert(f"Sweep {sweep.name} has ended", text, "INFO")
+    for logger in loggers:
+        logger.log_table("ranking", columns, rows)
+        logger.alert(f"Sweep {sweep.name} has ended", text, "INFO")
     best = comparison.runs[0] if comparison.runs else None
     value = comparison.objective.of(best) if best else None
-    logger.finish({f"best/{comparison.objective.name}": value, "findings": text})
+    finish(loggers, {f"best/{comparison.objective.name}": value, "findings": text}, exit_code=0)
 
 
 def _summary_id(sweep: SweepDirectory, first: Job) -> str:

@@ -10,10 +10,12 @@ from typing import Any
 
 import yaml
 
+from truesweep import dotted
 from truesweep.config.overrides import as_text, parse
 from truesweep.config.space import Axis
 from truesweep.errors import ConfigError
-from truesweep.record.wandb import PROJECT
+from truesweep.jobs.mirrors import nodes, target
+from truesweep.record.wandb import PROJECT, WandbLogger
 from truesweep.secrets import redact_overrides
 from truesweep.sweeps.ask import Asked
 from truesweep.sweeps.directory import swept
@@ -33,9 +35,13 @@ def wandb_sweep(asked: Asked) -> dict[str, Any]:
     _refuse_lacking(asked)
     _refuse_secrets(asked)
     config = _composed(asked)
-    logger = config["logger"]
-    if not logger:
-        raise ConfigError("logger=none: the jobs of W&B's agents are W&B's runs; leave it out")
+    key = next((key for key in nodes(config) if target(config, key) is WandbLogger), None)
+    if key is None:
+        raise ConfigError(
+            "logger: the jobs of W&B's agents are W&B's runs; leave out logger=none, or whatever "
+            "leaves W&B out"
+        )
+    logger = dotted.get(config, key)
     parameters = {axis.name: _parameter(axis) for axis in asked.space.axes}
     seeds = settings.seed_list(int(config["seed"]))
     if len(seeds) > 1:
@@ -47,7 +53,10 @@ def wandb_sweep(asked: Asked) -> dict[str, Any]:
         "method": METHODS[settings.method],
         "metric": {"name": settings.objectives[0], "goal": settings.directions[0]},
         "parameters": parameters,
-        "command": ["${env}", "truesweep", "train", *_fixed(asked), "${args_no_hyphens}"],
+        "command": [
+            *("${env}", "truesweep", "train", *_fixed(asked)),
+            *(f"{key}.mode=online", "${args_no_hyphens}"),
+        ],
     }
     if settings.jobs is not None:
         sweep["run_cap"] = settings.jobs * len(seeds)
@@ -112,7 +121,7 @@ def _composed(asked: Asked) -> dict[str, Any]:
 def _fixed(asked: Asked) -> Sequence[str]:
     folders = [word for folder in asked.config_dirs for word in ("--config-dir", str(folder))]
     ours = [o for o in asked.fixed if o.partition("=")[0].split(".")[0] not in ("sweeps", "name")]
-    return [*folders, *ours, f"name={as_text(asked.name)}", "logger.mode=online"]
+    return [*folders, *ours, f"name={as_text(asked.name)}"]
 
 
 def _parameter(axis: Axis) -> dict[str, Any]:
