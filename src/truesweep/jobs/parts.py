@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import pytorch_lightning as pl
 import torch
 from torch import nn
 from torch.optim import Optimizer
@@ -16,11 +17,12 @@ from truesweep import dotted
 from truesweep.config.checks import check_across
 from truesweep.config.origin import Origins
 from truesweep.config.schema import check
-from truesweep.config.targets import instantiate, resolve
+from truesweep.config.targets import TARGET, instantiate, resolve
 from truesweep.config.types import signature
 from truesweep.data import Kind, Source
 from truesweep.data.module import DataModule
 from truesweep.data.prepare import Prepared, prepare
+from truesweep.errors import ConfigError
 from truesweep.figures import Figure, by_name, mode, of_metric
 from truesweep.jobs.compiling import choose, compile_model
 from truesweep.jobs.trainer import Compile, TrainerSettings
@@ -41,6 +43,15 @@ SUPPLIED = {
 OFFERED = {"logger": FACTS}
 """By group, the parameters that it gives where the user does not."""
 
+USED = {
+    "data": ("load", "batch_size"),
+    "tokenizer": ("build", "identity"),
+    "model": ("build",),
+    "scheduler": ("factor", "check"),
+    "trainer": ("total_steps", "world_size"),
+}
+"""By group, what is used of the object that it describes."""
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -56,16 +67,31 @@ class Parts:
 
 
 def make(config: dict[str, Any], group: str, /, **supplied: Any) -> Any:
-    """The object that a group describes; None where it is empty."""
-    return instantiate(dotted.get(config, group), group, config["allowed_packages"], **supplied)
+    """The object that a group describes; None where it is empty.
+
+    Raises:
+        ConfigError: It cannot be built, or is none of its group's.
+    """
+    made = instantiate(dotted.get(config, group), group, config["allowed_packages"], **supplied)
+    lacking = [name for name in USED.get(group, ()) if not hasattr(made, name)]
+    if made is not None and lacking:
+        raise ConfigError(
+            f"{group}: {dotted.get(config, group)[TARGET]} has no {' and no '.join(lacking)}, "
+            f"which a {group} needs"
+        )
+    return made
 
 
 def task_class(config: dict[str, Any]) -> type[Task]:
-    """The class that the `task` group names."""
+    """The class that the `task` group names.
+
+    Raises:
+        ConfigError: It is no task.
+    """
     target = resolve(config["task"]["_target_"], config["allowed_packages"])
-    assert isinstance(target, type)
-    assert issubclass(target, Task)
-    return target
+    if isinstance(target, type) and issubclass(target, Task):
+        return target
+    raise ConfigError(f"task: {config['task'][TARGET]} is no task; derive it from truesweep.tasks")
 
 
 def complete(config: dict[str, Any], origin: Origins | None = None) -> dict[str, Any]:
@@ -79,6 +105,7 @@ def complete(config: dict[str, Any], origin: Origins | None = None) -> dict[str,
         ConfigError: With one line for each problem.
     """
     checked = check(config, supplied=SUPPLIED, offered=OFFERED, origin=origin)
+    checked.setdefault("logger", None)  # logger=null leaves the group out
     check_across(checked)
     choose_modes(checked)
     return checked
@@ -109,6 +136,23 @@ def declared_figures(config: dict[str, Any]) -> dict[str, Figure]:
             *(figure for one in added.items() for figure in of_metric(*one)),
         ]
     )
+
+
+def build_callbacks(config: dict[str, Any], total_steps: int) -> list[pl.Callback]:
+    """The callbacks that the configuration names, but for the checkpoint.
+
+    Raises:
+        ConfigError: One cannot be built, or is none.
+    """
+    supplied = {"progress": {"total_steps": total_steps}}
+    built = []
+    for name, node in config["callbacks"].items():
+        if node and name != "checkpoint":
+            callback = make(config, f"callbacks.{name}", **supplied.get(name, {}))
+            if not isinstance(callback, pl.Callback):
+                raise ConfigError(f"callbacks.{name}: {node[TARGET]} is no callback of Lightning's")
+            built.append(callback)
+    return built
 
 
 def pretrained_tokenizer(folder: Path) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from truesweep.jobs.compiling import choose
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.mirrors import check_loggers
 from truesweep.jobs.parts import (
+    build_callbacks,
     build_model,
     build_recipe,
     build_task,
@@ -156,12 +157,14 @@ class Planner:
             DataError: The data are wrong.
         """
         self._check_loggers(config)
-        source, prepared = self._prepare(config)
         trainer: TrainerSettings = make(config, "trainer")
+        trainer.check()
+        source, prepared = self._prepare(config)
         steps_per_epoch = DataModule(
             prepared, source, config["seed"], trainer.overfit_batches
         ).steps_per_epoch
         recipe = build_recipe(config, trainer, steps_per_epoch)
+        build_callbacks(config, recipe.total_steps)
         model, parameters, flops = self._model(config, source, prepared)
         task = build_task(config, model, prepared, recipe)
         task.configure_optimizers()

@@ -31,7 +31,7 @@ from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.load import save_layout
 from truesweep.jobs.logs import logs
 from truesweep.jobs.mirrors import complete, conclude, describe, make_loggers
-from truesweep.jobs.parts import Parts, build, make
+from truesweep.jobs.parts import Parts, build, build_callbacks, make
 from truesweep.jobs.results import collect_results
 from truesweep.jobs.same_data import check_same_data
 from truesweep.record.checkpoints import CheckpointFiles
@@ -202,12 +202,6 @@ class Job:
 
     def _callbacks(self) -> list[pl.Callback]:
         steps = self.parts.recipe.total_steps
-        supplied = {"progress": {"total_steps": steps}}
-        chosen = [
-            make(self.config, f"callbacks.{name}", **supplied.get(name, {}))
-            for name, node in self.config["callbacks"].items()
-            if node and name != "checkpoint"
-        ]
         validation = Validation(
             self.parts.trainer.validate_every(self.parts.data.steps_per_epoch), steps
         )
@@ -217,7 +211,7 @@ class Job:
             StopAfter(steps),
             Preemption(self.checkpoint, validation, bool(self.parts.compiled)),
             validation,
-            *chosen,
+            *build_callbacks(self.config, steps),
             *self._pruning(),
             Heartbeat(lambda step: self.run.update_status(step=step)),
             self.checkpoint,

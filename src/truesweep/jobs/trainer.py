@@ -1,24 +1,40 @@
 """The `trainer` group: how long, how often, on what; with Lightning's names and meanings."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import pytorch_lightning as pl
+import torch
 from annotated_types import Ge, Gt
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from pytorch_lightning.accelerators import (
+    AcceleratorRegistry,
+    CPUAccelerator,
+    CUDAAccelerator,
+    MPSAccelerator,
+)
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.plugins import CheckpointIO
-from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+from pytorch_lightning.plugins import CheckpointIO, TransformerEnginePrecision
+from pytorch_lightning.strategies import (
+    DDPStrategy,
+    ModelParallelStrategy,
+    Strategy,
+    StrategyRegistry,
+)
 
-from truesweep.errors import ConfigError
+from truesweep.errors import ConfigError, did_you_mean, in_short, missing_package
 
 Precision = Literal[
     "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true", "transformer-engine"
 ]
 Compile = bool | Literal["auto", "layers"]
 VALIDATIONS_PER_RUN = 10
+OUR_STRATEGIES = ("auto", "ddp", "fsdp")
+SHORT_NAMES = {"accelerator": ("auto", "gpu"), "strategy": OUR_STRATEGIES}
+"""Names beside those of Lightning's registries."""
 
 
 @dataclass(kw_only=True)
@@ -64,6 +80,41 @@ class TrainerSettings:
     profiler: Literal["simple", "advanced", "pytorch"] | None = None
     threads: Annotated[int, Gt(0)] | None = None
 
+    def check(self) -> None:
+        """Build what Lightning takes by name, as far as no device is needed for it.
+
+        Raises:
+            ConfigError: A name means nothing, or needs a package that is not installed.
+        """
+        with self._refused("accelerator", AcceleratorRegistry):
+            self._accelerator()
+        if self.strategy not in OUR_STRATEGIES:
+            with self._refused("strategy", StrategyRegistry):
+                StrategyRegistry.get(self.strategy)
+        if self.precision == "transformer-engine":
+            with self._refused("precision"):
+                TransformerEnginePrecision(weights_dtype=torch.bfloat16)
+
+    @contextmanager
+    def _refused(self, key: str, names: Collection[str] = ()) -> Iterator[None]:
+        """Say of an error what it means for a key."""
+        value = getattr(self, key)
+        try:
+            yield
+        except KeyError:
+            known = sorted({*names, *SHORT_NAMES[key]})
+            main = [name for name in known if not name.startswith("ddp_")]  # variants of one
+            raise ConfigError(
+                f"trainer.{key}={value}: no such {key}{did_you_mean(value, known)}; there are "
+                f"{', '.join(main)}"
+            ) from None
+        except Exception as error:
+            package = missing_package(error)
+            if package:
+                remedy = f"needs the package {package}; type pip install {package}"
+                raise ConfigError(f"trainer.{key}={value}: {remedy}") from None
+            raise ConfigError(f"trainer.{key}={value}: {in_short(error)}") from error
+
     def total_steps(self, steps_per_epoch: int) -> int:
         """Optimizer steps of the whole training."""
         limits = [
@@ -97,24 +148,13 @@ class TrainerSettings:
 
     def is_cpu(self) -> bool:
         """Whether training runs on the CPU."""
-        from pytorch_lightning.accelerators import CPUAccelerator
-
         return self._accelerator() is CPUAccelerator
 
     def is_gpu(self) -> bool:
         """Whether training runs on GPUs of NVIDIA's or AMD's."""
-        from pytorch_lightning.accelerators import CUDAAccelerator
-
         return self._accelerator() is CUDAAccelerator
 
     def _accelerator(self) -> Any:
-        from pytorch_lightning.accelerators import (
-            AcceleratorRegistry,
-            CPUAccelerator,
-            CUDAAccelerator,
-            MPSAccelerator,
-        )
-
         name = self.accelerator
         if name in ("auto", "gpu"):
             for candidate in (CUDAAccelerator, MPSAccelerator):
@@ -175,7 +215,7 @@ class TrainerSettings:
                 save_distributed_checkpoint=False,  # one file, whatever the number of ranks
                 process_group_backend=backend,
             )
-        if self.strategy not in ("auto", "ddp"):
+        if self.strategy not in OUR_STRATEGIES:
             return self.strategy
         return DDPStrategy(
             process_group_backend=backend,
