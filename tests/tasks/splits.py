@@ -35,14 +35,17 @@ Trained = dict[str, torch.Tensor]
 
 
 def train(task: str, optimizer: str, *overrides: str) -> Trained:
-    """Weights after five steps, and `losses`, from data in the current folder."""
+    """Weights after five steps, `losses`, and the first step's `gradient_norm`.
+
+    From data in the current folder.
+    """
     named = write_data(Path())[task]
     config, _ = checked([*named, *SMALL, *FIVE_STEPS, f"optimizer={optimizer}", *overrides])
     parts = build(config)
-    losses: list[float] = []
+    rows: list[dict[str, Any]] = []
 
     def record(values: dict[str, Any], step: int) -> None:
-        losses.append(values["train/loss"])
+        rows.append(values)
 
     parts.task.record = record  # type: ignore[method-assign]
     trainer = parts.trainer.make(
@@ -54,7 +57,9 @@ def train(task: str, optimizer: str, *overrides: str) -> Trained:
     with quiet():
         trainer.fit(parts.task, datamodule=parts.data)
     weights = {name: weight.detach().clone() for name, weight in parts.task.named_parameters()}
-    return {**weights, "losses": torch.tensor(losses, dtype=torch.float64)}
+    losses = torch.tensor([row["train/loss"] for row in rows], dtype=torch.float64)
+    norm = torch.tensor(rows[0]["grad_norm"], dtype=torch.float64)
+    return {**weights, "losses": losses, "gradient_norm": norm}
 
 
 def main(folder: Path) -> None:
