@@ -279,11 +279,10 @@ def _become(request: dict[str, Any]) -> None:
         warnings.simplefilter(arguments[1])
         arguments = arguments[2:]
     how, *sys.argv = arguments
-    if how == "-m":
-        if sys.argv[0] == "truesweep":
-            from truesweep.sweeps.forks import serve_forks
+    from truesweep.sweeps.forks import serve_forks
 
-            serve_forks()  # its ranks need not import anew either
+    serve_forks()  # its ranks need not import anew either
+    if how == "-m":
         runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
     elif how == "-c":
         code, sys.argv[0] = sys.argv[0], "-c"

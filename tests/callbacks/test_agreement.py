@@ -1,19 +1,27 @@
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-# One of two ranks: the store's file, its rank, its hash.
+from tests import processes
+
+# One of two ranks: the store's file, its rank, its hash. Its sockets stay until the other has read.
 RANK = """
 import sys
+import time
+from pathlib import Path
 from types import SimpleNamespace
 import torch.distributed as dist
 from truesweep.callbacks import SameConfiguration
 
 store, rank, fingerprint = sys.argv[1:]
 dist.init_process_group("gloo", init_method=f"file://{store}", rank=int(rank), world_size=2)
-SameConfiguration(fingerprint).on_fit_start(SimpleNamespace(world_size=2), None)
+try:
+    SameConfiguration(fingerprint).on_fit_start(SimpleNamespace(world_size=2), None)
+finally:
+    Path(f"{store}-{rank}").touch()
+    while not Path(f"{store}-{1 - int(rank)}").exists():
+        time.sleep(0.01)
 """
 
 
@@ -22,14 +30,13 @@ def test_ranks_with_different_configurations_refuse(
     tmp_path: Path, other: str, codes: list[int]
 ) -> None:
     ranks = [
-        subprocess.Popen(  # a fork would be gone, and its sockets, before the other rank has read
-            [sys.executable, "-c", RANK, str(tmp_path / "store"), str(rank), fingerprint],
+        processes.Process(
+            ["-c", RANK, str(tmp_path / "store"), str(rank), fingerprint],
             stderr=subprocess.PIPE,
-            text=True,
         )
         for rank, fingerprint in enumerate(["a" * 64, other])
     ]
-    errors = [rank.communicate(timeout=120)[1] for rank in ranks]
+    errors = [rank.communicate(timeout=120)[0] for rank in ranks]
     assert [rank.returncode for rank in ranks] == codes, errors
     if codes == [1, 1]:
         assert all("different configurations or data (rank 0: aaa" in error for error in errors)

@@ -1,24 +1,20 @@
 """A run that was stopped goes on as if it had never been."""
 
-import multiprocessing
 import os
 import signal
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
+from tests import processes
 from tests.commands.conftest import SMALL, start, truesweep, typed, values, wait_for_rows
 from tests.commands.strike import samples
 from truesweep.commands.resume import resume
 from truesweep.commands.show import show_result
 from truesweep.commands.train import create_run, train
 from truesweep.jobs.directory import RunDirectory
-from truesweep.jobs.launch import launch
 from truesweep.jobs.plan import plan
 
 DROPOUT = ["model.dropout=0.1"]
@@ -40,21 +36,30 @@ def same(run: Path, whole: Path) -> None:
     assert all(torch.equal(weights[name], weight) for name, weight in expected.items())
 
 
-def in_group(function: Callable[..., int], *arguments: Any) -> int | None:
-    """Call a function in a forked process that leads a group of its own; its exit code."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([launch.__module__, resume.__module__])
-    process = context.Process(target=_lead, args=(function, *arguments))
-    process.start()
-    process.join(120)
-    return process.exitcode
+LAUNCH = """
+import sys
+from pathlib import Path
+from truesweep.jobs.directory import RunDirectory
+from truesweep.jobs.launch import launch
+
+sys.exit(launch(RunDirectory(Path(sys.argv[1]))))
+"""
 
 
-def _lead(function: Callable[..., int], *arguments: Any) -> None:
-    os.setsid()
-    # As in a process of its own; one that was forked from a server would start workers so, too.
-    multiprocessing.set_start_method("fork", force=True)
-    sys.exit(function(*arguments))
+def launched(run: RunDirectory) -> int:
+    """Carry out a run in a process of its own; its exit code."""
+    return ended(["-c", LAUNCH, str(run.path)])
+
+
+def resumed(run: RunDirectory) -> int:
+    """Resume a run in a process of its own; its exit code."""
+    return ended(["-m", "truesweep", "resume", str(run.path)])
+
+
+def ended(command: list[str]) -> int:
+    """The exit code of a process that can import the tests."""
+    path = {"PYTHONPATH": str(processes.ROOT)}
+    return processes.run(command, env=os.environ | path).returncode
 
 
 @pytest.mark.slow
@@ -83,12 +88,12 @@ def test_a_struck_run_is_the_same_as_a_whole_one(
     asked = [*data["classification"], *SMALL, *DROPOUT, *STRUCK, *setting]
     struck, whole = (create_run(plan(asked), Path("outputs", name)) for name in "ab")
     (struck.path / "strike").write_text(f'["{moment}", {step}, {int(signum)}]')
-    code = in_group(launch, struck)
+    code = launched(struck)
     assert code == (-signal.SIGKILL if signum == signal.SIGKILL else 143)
     while struck.alive:  # killed ranks are not gone at once
         time.sleep(0.01)
-    assert in_group(resume, struck.path) == 0
-    assert in_group(launch, whole) == 0
+    assert resumed(struck) == 0
+    assert launched(whole) == 0
     same(struck.path, whole.path)
     taken = samples(whole.path)
     assert samples(struck.path) == taken
@@ -105,9 +110,9 @@ def test_a_struck_run_is_the_same_at_any_precision(
     asked += ["trainer.max_steps=6", "callbacks.checkpoint.every_n_steps=2", "data.batch_size=8"]
     struck, whole = (create_run(plan(asked), Path("outputs", name)) for name in "ab")
     (struck.path / "strike").write_text(f'["step", 3, {int(signal.SIGKILL)}]')
-    assert in_group(launch, struck) == -signal.SIGKILL
-    assert in_group(resume, struck.path) == 0
-    assert in_group(launch, whole) == 0
+    assert launched(struck) == -signal.SIGKILL
+    assert resumed(struck) == 0
+    assert launched(whole) == 0
     same(struck.path, whole.path)
 
 
@@ -120,8 +125,8 @@ def test_the_commands_stop_and_resume(data: dict[str, list[str]], workplace: Pat
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
     assert RunDirectory(run).status["state"] == "preempted"
-    resumed = typed("resume", str(run), cwd=workplace)
-    assert resumed.code == 0, resumed.out + resumed.err
+    done = typed("resume", str(run), cwd=workplace)
+    assert done.code == 0, done.out + done.err
     assert train([*asked, "name=whole"], [], None, False) == 0
     (whole,) = (workplace / "outputs/whole").iterdir()
     same(run, whole)

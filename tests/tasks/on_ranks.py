@@ -1,10 +1,14 @@
-"""What several ranks find out together, about evaluations and learning rates."""
+"""What several ranks find out together, about evaluations and learning rates.
 
-import multiprocessing
+`python -m tests.tasks.on_ranks MODULE FUNCTION` is one of them, in the current folder.
+"""
+
 import os
 import random
 import socket
+import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,7 @@ from pytorch_lightning import Trainer
 
 from tests.commands.conftest import SMALL, WORDS
 from tests.conftest import THREADS
+from tests.processes import ROOT, Process
 from truesweep.callbacks import Checkpoint, StopAfter
 from truesweep.jobs.logs import quiet
 from truesweep.jobs.parts import Parts, build
@@ -132,22 +137,29 @@ def start(
         port = str(free.getsockname()[1])
     world = {"WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks), "GROUP_RANK": "0"}
     world |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    processes = [context.Process(target=_rank, args=(folder, world, r, work)) for r in range(ranks)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(300)
-    assert [process.exitcode for process in processes] == [0] * ranks
+    world["PYTHONPATH"] = str(ROOT)
+    named = [work.__module__, work.__qualname__]
+    processes = [
+        Process(["-m", __name__, *named], cwd=folder, env=os.environ | world | numbered(rank))
+        for rank in range(ranks)
+    ]
+    assert [process.wait(300) for process in processes] == [0] * ranks
     return [torch.load(folder / f"{rank}-of-{ranks}.pt") for rank in range(ranks)]
 
 
-def _rank(folder: Path, world: dict[str, str], rank: int, work: Callable[[int], Any]) -> None:
-    """Work as one of several ranks."""
-    os.environ |= {**world, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+def numbered(rank: int) -> dict[str, str]:
+    """What tells a rank its place."""
+    return {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+
+
+def main(module: str, work: str) -> None:
+    """Do some work as one of several ranks."""
     torch.set_num_threads(THREADS)
-    os.chdir(folder)
-    ranks = int(world["WORLD_SIZE"])
-    torch.save(work(ranks), folder / f"{rank}-of-{ranks}.pt")
+    rank, ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    file = Path(f"{rank}-of-{ranks}.pt").absolute()
+    torch.save(getattr(import_module(module), work)(ranks), file)
     torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
