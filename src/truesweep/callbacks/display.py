@@ -5,7 +5,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.types import STEP_OUTPUT
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,6 +15,7 @@ from rich.progress import (
 )
 
 from truesweep.compat import steps_done
+from truesweep.terminal import console
 
 
 class ProgressDisplay(pl.Callback):
@@ -35,7 +35,7 @@ class ProgressDisplay(pl.Callback):
         refresh_per_second: float = 4.0,
     ) -> None:
         self.total_steps = total_steps
-        self.console = Console()
+        self.console = console()
         self.interval = (
             1 / refresh_per_second if self.console.is_terminal else seconds_between_lines
         )
@@ -51,10 +51,10 @@ class ProgressDisplay(pl.Callback):
         if not (trainer.is_global_zero and self.console.is_terminal):
             return
         self._bar = Progress(
-            TextColumn("[bold]{task.description}"),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[values]}"),
+            TextColumn("{task.fields[values]}", markup=False),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
@@ -85,7 +85,7 @@ class ProgressDisplay(pl.Callback):
         line = f"step {step:>6}  " + "  ".join(
             f"{name} {value:.4g}" for name, value in values.items() if name != "val/samples"
         )
-        self.console.print(line, highlight=False)
+        self.console.print(line)
         self._show(step, pl_module.latest, line=False)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -110,9 +110,7 @@ class ProgressDisplay(pl.Callback):
             self._bar.refresh()
         elif line:
             left = self._seconds_left(step)
-            self.console.print(
-                f"step {step:>6}/{self.total_steps}  {text}  {left}", highlight=False
-            )
+            self.console.print(f"step {step:>6}/{self.total_steps}  {text}  {left}")
 
     def _seconds_left(self, step: int) -> str:
         done = step - self._first_step

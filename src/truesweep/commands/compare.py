@@ -8,16 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
 from rich.text import Text
 
 from truesweep.commands.ranking_table import print_ranking
-from truesweep.commands.terminal import console
 from truesweep.record.files import dump_json
 from truesweep.report import Comparison, Run, compare, write_report
 from truesweep.report.findings import findings
 from truesweep.report.varying import setting
+from truesweep.terminal import console
 
 
 @dataclass(frozen=True)
@@ -92,15 +90,15 @@ def _print_table(comparison: Comparison) -> None:
 
 def _write_page(comparison: Comparison, options: Options) -> None:
     path = options.html or (comparison.found.sweep or Path()) / "report.html"
-    notes = Console(stderr=True, highlight=False)
+    notes = console(stderr=True)
     if options.filters and options.html is None:
         place = os.path.relpath(path)
         said = f"{place} is not written: it shows all runs; for a page of these give --html PATH"
-        notes.print(f"[dim]report[/]  {escape(said)}", soft_wrap=True)
+        notes.print(Text.assemble(("report", "dim"), f"  {said}"), soft_wrap=True)
         return
     try:
         write_report(comparison, path, options.filters)
     except OSError as error:
-        notes.print(f"No report was written: {error}; name a place with --html PATH", markup=False)
+        notes.print(f"No report was written: {error}; name a place with --html PATH")
         return
-    notes.print(f"[dim]report[/]  {os.path.relpath(path)}", soft_wrap=True)
+    notes.print(Text.assemble(("report", "dim"), f"  {os.path.relpath(path)}"), soft_wrap=True)

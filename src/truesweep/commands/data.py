@@ -8,7 +8,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from truesweep.commands.terminal import console
 from truesweep.data.advice import Advice, advise
 from truesweep.data.describe import QUANTILES, Description, describe
 from truesweep.data.leakage import Leak
@@ -17,6 +16,7 @@ from truesweep.errors import ConfigError
 from truesweep.jobs.parts import make, prepare_data, task_kind
 from truesweep.jobs.plan import checked
 from truesweep.record.files import dump_json
+from truesweep.terminal import console
 
 LABELS = 20
 """Classes that are shown, the largest first."""
@@ -127,7 +127,7 @@ def _labels(found: Description) -> Table:
     table = _table("Labels", ["label"], list(counts))
     for name in names[:LABELS]:
         cells = (_share(c[name], sum(c.values())) for c in counts.values())
-        table.add_row(Text(name), *cells)
+        table.add_row(name, *cells)
     if rest := names[LABELS:]:
         cells = (_share(sum(c[n] for n in rest), sum(c.values())) for c in counts.values())
         table.add_row(f"{len(rest)} more", *cells)
@@ -176,7 +176,7 @@ def _print_advice(out: Console, advice: Sequence[Advice]) -> None:
     for one in advice:
         out.print(Text.assemble(("Warning: ", "bold yellow"), f"{one.problem}. {one.remedy}."))
     if not advice:
-        out.print("[green]No warnings.[/]")
+        out.print(Text("No warnings.", "green"))
 
 
 def _share(count: int, whole: int) -> str:

@@ -8,11 +8,11 @@ from rich.text import Text
 
 from truesweep import text
 from truesweep.analysis.differences import ABSENT, Difference
-from truesweep.commands.terminal import print_wide
 from truesweep.jobs.directory import RunDirectory
 from truesweep.record.files import dump_json
 from truesweep.report import read_run
 from truesweep.report.sides import sides
+from truesweep.terminal import print_wide
 
 
 def diff(first: Path, second: Path, as_json: bool) -> int:
@@ -26,9 +26,9 @@ def diff(first: Path, second: Path, as_json: bool) -> int:
     for name in ("", a.id, b.id):
         table.add_column(name, overflow="fold")
     for name, found in groups.items():
-        table.add_row(Text(name, style="bold"), *([] if found else ["[dim]the same[/]"]))
+        table.add_row(Text(name, style="bold"), *([] if found else [Text("the same", "dim")]))
         for one in found:
-            table.add_row(Text(f"  {one.key}"), *(Text(_shown(v)) for v in (one.a, one.b)))
+            table.add_row(f"  {one.key}", *(_shown(v) for v in (one.a, one.b)))
         table.add_section()
     print_wide(table)
     return 0

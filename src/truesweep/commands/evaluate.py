@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from pytorch_lightning import Trainer
+from rich.text import Text
 
 from truesweep.analysis.uncertainty import standard_errors
 from truesweep.commands.resume import work_in
 from truesweep.commands.show import show_figures
-from truesweep.commands.terminal import console, warn
 from truesweep.config.compose import compose
 from truesweep.config.frozen import update
 from truesweep.config.schema import check
@@ -39,6 +39,7 @@ from truesweep.models import Head, Pretrained
 from truesweep.record.files import dump_json
 from truesweep.secrets import redact_overrides
 from truesweep.tasks import Task
+from truesweep.terminal import console, warn
 
 SPLITS = ("train", "val", "test")
 LONGEST_WINDOW = 2048
@@ -75,10 +76,11 @@ def _show_count(run: RunDirectory) -> None:
     """How often a run's own test split was looked at, if it just was."""
     looked = run.test_scorings
     if len(looked) > 1 and run.evaluations[-1] in looked:
-        console().print(
-            f"[dim]The test split of this run has been scored {len(looked)} times. A test set that "
-            "choices are made by is a validation set.[/]"
+        note = (
+            f"The test split of this run has been scored {len(looked)} times. A test set that "
+            "choices are made by is a validation set."
         )
+        console().print(Text(note, "dim"))
 
 
 def _one_of(option: str, value: str, known: Sequence[str]) -> None:

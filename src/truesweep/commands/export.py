@@ -6,12 +6,12 @@ import tempfile
 from pathlib import Path
 from typing import Any, cast
 
-from truesweep.commands.terminal import console
 from truesweep.errors import ConfigError
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.load import Loaded, load_run
 from truesweep.jobs.parts import task_class
 from truesweep.models import Head
+from truesweep.terminal import console
 
 PIPELINES = {
     "causal": "text-generation",

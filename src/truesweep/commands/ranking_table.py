@@ -11,6 +11,7 @@ from rich.text import Text
 from truesweep import text
 from truesweep.report import Comparison, Run, duration, short_number, si
 from truesweep.report.varying import setting
+from truesweep.terminal import UNBOUNDED, console
 
 STATES = {
     "completed": "green",
@@ -25,7 +26,6 @@ LEAST_MISSED = ("verdict", "FLOP", "cost", "state", "tokens", "time", "run")
 """In this order columns give way; before them those that tell nothing."""
 LEAST_FOLDED = 6
 """Characters of a line of a long value."""
-UNBOUNDED = 10_000
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def print_ranking(comparison: Comparison, out: Console) -> None:
     table = _table(kept)
     table.title = comparison.title
     width = max(out.width, _width(kept, folded=True)) if out.is_terminal else UNBOUNDED
-    Console(highlight=False, width=width).print(table)
+    console(width=width).print(table)
     if missed:
         names = ", ".join(column.name for column in missed)
         out.print(Text(f"Left out to fit: {names}. --csv has all.", "dim"))
@@ -123,7 +123,6 @@ def _table(columns: Sequence[Column]) -> Table:
     for one in columns:
         table.add_column(one.name, justify=one.justify, no_wrap=not one.varied, overflow="fold")
     for cells in zip(*(column.cells for column in columns), strict=True):
-        # As texts: nothing that a value reads is markup.
         table.add_row(*(Text(cell, STATES.get(cell, "")) for cell in cells))
     return table
 
@@ -133,4 +132,4 @@ def _width(columns: Sequence[Column], folded: bool = False) -> int:
     table = _table(columns)
     for column, drawn in zip(columns, table.columns, strict=True):
         drawn.max_width = LEAST_FOLDED if folded and column.varied else None
-    return Console(width=UNBOUNDED).measure(table).maximum
+    return console(width=UNBOUNDED).measure(table).maximum

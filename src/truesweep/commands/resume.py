@@ -7,7 +7,6 @@ from pathlib import Path
 
 from truesweep.commands.show import show_result
 from truesweep.commands.sweep_resume import resume_sweep
-from truesweep.commands.terminal import console, warn
 from truesweep.compat import untried_sentence
 from truesweep.jobs.compiling import choose
 from truesweep.jobs.directory import RunDirectory
@@ -17,6 +16,7 @@ from truesweep.jobs.parts import make, prepare_data
 from truesweep.jobs.rank import newest_checkpoint
 from truesweep.jobs.same_data import check_same_data
 from truesweep.sweeps.directory import SweepDirectory
+from truesweep.terminal import console, warn
 
 
 def resume(directory: Path, overrides: Sequence[str] = ()) -> int:
@@ -43,7 +43,7 @@ def go_on(run: RunDirectory, overrides: Sequence[str], name: str) -> int:
         out.print(line)
     if run.status.get("state") == "completed":
         unchanged = f", and {' '.join(overrides)} would train no further" if overrides else ""
-        out.print(f"{name} is complete{unchanged}; nothing to do.", markup=False)
+        out.print(f"{name} is complete{unchanged}; nothing to do.")
         return 0
     config = run.read_config()
     warn(untried_sentence())

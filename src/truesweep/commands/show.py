@@ -6,17 +6,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from truesweep.commands.terminal import console, warn
 from truesweep.compat import untried_sentence
 from truesweep.data.left_out import describe_left_out
 from truesweep.figures import SAMPLES, Declared, Figure
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.plan import Plan
+from truesweep.terminal import console, warn
 
 SHOWN = 3
 """How many samples of text are printed."""
@@ -53,7 +52,8 @@ def show_result(run: RunDirectory, exit_code: int) -> None:
     out = console()
     here = os.path.relpath(run.path)
     if exit_code in (130, 143):
-        out.print(f"Stopped and saved. To go on: [bold]truesweep resume {here}[/]")
+        again = Text(f"truesweep resume {here}", "bold")
+        out.print(Text.assemble("Stopped and saved. To go on: ", again))
     if exit_code != 0:
         _show_verdict(out, run.status.get("verdict"))
         return
@@ -70,7 +70,7 @@ def show_result(run: RunDirectory, exit_code: int) -> None:
 
 def _show_verdict(out: Console, verdict: Mapping[str, Any] | None) -> None:
     if verdict and verdict.get("text"):
-        out.print(f"[bold]Verdict:[/] {escape(verdict['text'])}")
+        out.print(Text.assemble(("Verdict:", "bold"), f" {verdict['text']}"))
 
 
 def how_it_ended(run: RunDirectory) -> str:
@@ -129,7 +129,7 @@ def _show_tables(out: Console, run: RunDirectory) -> None:
                 text.append(f"{column}: ", style="dim")
                 text.append(f"{value}\n")
             text.rstrip()
-            out.print(Panel(text, title=name, title_align="left", border_style="dim"))
+            out.print(Panel(text, title=Text(name), title_align="left", border_style="dim"))
 
 
 def _show_paths(out: Console, run: RunDirectory, here: str, results: dict[str, Any]) -> None:
@@ -144,7 +144,7 @@ def _show_paths(out: Console, run: RunDirectory, here: str, results: dict[str, A
         lines[" "] = f"wandb leet {here}/wandb"
     for name, value in lines.items():
         # Not folded: these are to be copied.
-        out.print(f"[dim]{name:<10}[/]  {value}", soft_wrap=True)
+        out.print(Text.assemble((f"{name:<10}", "dim"), f"  {value}"), soft_wrap=True)
 
 
 def _number(value: float | str, digits: int = 4) -> str:

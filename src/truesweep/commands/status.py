@@ -50,7 +50,7 @@ def _show(name: str, jobs: list[Job], objective: str, mode: Mode, planned: int) 
     display.table(rows, planned, board.best(rows))
     for row in rows:
         if row.state in FAILED:
-            display.console.print(f"{row.id}: {first_line(row.error)}", markup=False)
+            display.console.print(f"{row.id}: {first_line(row.error)}")
 
 
 def _print_json(name: str, jobs: list[Job], objective: str, mode: Mode, planned: int) -> None:

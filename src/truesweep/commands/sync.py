@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from truesweep.errors import ConfigError
+from truesweep.terminal import console
 
 SECONDS_TO_ANSWER = 10
 """How long the server may take to show that it is there."""
@@ -22,7 +23,7 @@ def sync(directories: Sequence[Path]) -> int:
 
     A record holds its run's id and its whole curve, so it arrives as the one run that it is.
     """
-    out = Console(highlight=False)
+    out = console()
     folders = [folder for directory in directories for folder in recorded_in(directory)]
     records = [record for folder in folders for record in records_of(folder)]
     if not records:

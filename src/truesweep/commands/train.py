@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from truesweep.commands.show import show_plan, show_result
-from truesweep.commands.terminal import console
 from truesweep.jobs.agent import SECONDS_TO_MEET
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.extend import made_longer
@@ -22,6 +21,7 @@ from truesweep.jobs.trainer import TrainerSettings
 from truesweep.record.frozen import freeze
 from truesweep.record.provenance import collect
 from truesweep.secrets import redact_argv
+from truesweep.terminal import console
 
 
 def train(
@@ -48,7 +48,7 @@ def repeated(original: RunDirectory, overrides: Sequence[str]) -> Plan:
     """The plan of a run's repetition; says what makes it another training than that was."""
     job = plan_again(original.path, overrides)
     for line in departures(original, job):
-        console().print(f"Note: {line}", markup=False)
+        console().print(f"Note: {line}")
     return job
 
 

@@ -3,16 +3,16 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from truesweep.commands.resume import work_in
-from truesweep.commands.terminal import console
 from truesweep.errors import ConfigError
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.logs import quiet
 from truesweep.jobs.verify import Check, tolerance, verify
 from truesweep.record.files import dump_json
+from truesweep.terminal import console
 
 COLOURS = {"identical": "green", "equal to rounding": "green", "differs": "bold red"}
 
@@ -26,20 +26,21 @@ def verify_run(directory: Path, steps: int, as_json: bool = False) -> int:
     precision = str(run.read_config()["trainer"]["precision"])
     limit = tolerance(precision)
     checks = []
-    with quiet(), Console(stderr=as_json).status("Training the first steps…") as status:
+    with quiet(), console(stderr=as_json).status("Training the first steps…") as status:
         for check in verify(run, steps):
             checks.append(check)
-            status.update(f"{check.name}: {check.verdict} …")
+            status.update(Text(f"{check.name}: {check.verdict} …"))
     failed = int(any(check.verdict == "differs" for check in checks))
     if as_json:
         shown = {"steps": steps, "precision": precision, "tolerance": asdict(limit)}
         print(dump_json({**shown, "checks": [asdict(check) for check in checks]}, indent=2))
         return failed
     console().print(_table(checks, steps))
-    console().print(
-        f"[dim]Differences relative to the largest loss and to the whole update of the weights; at "
-        f"precision {precision}, up to {limit.losses:g} and {limit.weights:g} are rounding.[/]"
+    note = (
+        f"Differences relative to the largest loss and to the whole update of the weights; at "
+        f"precision {precision}, up to {limit.losses:g} and {limit.weights:g} are rounding."
     )
+    console().print(Text(note, "dim"))
     return failed
 
 
@@ -54,5 +55,5 @@ def _table(checks: list[Check], steps: int) -> Table:
         note = f" ({check.note})" if check.note else ""
         differences = (check.loss_difference, check.weight_difference)
         shown = ["" if value is None else f"{value:.1e}" if value else "0" for value in differences]
-        table.add_row(check.name, *shown, f"[{colour}]{check.verdict}[/]{note}")
+        table.add_row(check.name, *shown, Text.assemble((check.verdict, colour), note))
     return table

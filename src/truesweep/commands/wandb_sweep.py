@@ -5,11 +5,11 @@ from pathlib import Path
 
 import yaml
 
-from truesweep.commands.terminal import console
 from truesweep.errors import ConfigError
 from truesweep.record.files import write_atomic
 from truesweep.sweeps.ask import ask
 from truesweep.sweeps.wandb_sweep import wandb_sweep
+from truesweep.terminal import console
 
 
 def write(overrides: Sequence[str], config_dirs: Sequence[Path], file: Path) -> int:

@@ -2,8 +2,7 @@
 
 import traceback
 
-from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from truesweep.callbacks import Pruned, Stopped, stoppable
 from truesweep.errors import in_short
@@ -13,6 +12,7 @@ from truesweep.jobs.parts import make
 from truesweep.jobs.rank import run_rank
 from truesweep.jobs.ranks import RankFailed, run_ranks
 from truesweep.jobs.trainer import TrainerSettings
+from truesweep.terminal import console
 
 
 def launch(run: RunDirectory, resume: bool = False, node: Node | None = None) -> int:
@@ -84,9 +84,7 @@ def _run_ranks(run: RunDirectory, ranks: int, resume: bool, node: Node) -> None:
             size = run.largest_micro_batch
             if size == known:
                 raise
-            Console(stderr=True).print(
-                f"Out of memory: going on with data.micro_batch_size={size}", highlight=False
-            )
+            console(stderr=True).print(f"Out of memory: going on with data.micro_batch_size={size}")
             resume = True
 
 
@@ -98,6 +96,6 @@ def _record(run: RunDirectory, error: Exception, rank: int) -> str:
 
 
 def _tell(run: RunDirectory, error: str) -> None:
-    console = Console(stderr=True)
-    console.print(f"[bold red]The run failed:[/] {escape(error)}", highlight=False)
-    console.print(f"Its log: {run.path / 'logs'}", highlight=False)
+    out = console(stderr=True)
+    out.print(Text.assemble(("The run failed: ", "bold red"), error))
+    out.print(f"Its log: {run.path / 'logs'}")

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from rich.console import Console
 
 from truesweep.analysis.uncertainty import standard_errors
 from truesweep.analysis.verdict import Verdict, judge
@@ -43,6 +42,7 @@ from truesweep.record.rows import read
 from truesweep.record.study import Reports
 from truesweep.secrets import reveal
 from truesweep.tasks import DivergedError, OutOfMemory
+from truesweep.terminal import console
 
 
 def run_rank(directory: str, resume: bool = False) -> None:
@@ -260,7 +260,7 @@ def newest_checkpoint(run: RunDirectory) -> Path | None:
     for path in found:
         if verify_checksum(path):
             return path
-        Console(stderr=True).print(f"{path} is damaged: its checksum does not match")
+        console(stderr=True).print(f"{path} is damaged: its checksum does not match")
     if not found and run.status.get("saved_step") is None:
         return None
     raise ConfigError(

@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from truesweep import terminal
 from truesweep.sweeps.progress import DONE, FAILED, Row, counts, seconds_left
 from truesweep.sweeps.source import ENDED
 
@@ -48,7 +49,7 @@ class Display:
     def __init__(self, name: str, objective: str, console: Console | None = None) -> None:
         self.name = name
         self.objective = objective
-        self.console = console or Console(highlight=False)
+        self.console = console or terminal.console()
         if not self.console.is_terminal:
             self.console.width = UNLIMITED
         self._live = Live(console=self.console, auto_refresh=False)

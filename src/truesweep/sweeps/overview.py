@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -13,6 +12,7 @@ from truesweep.sweeps.ask import Asked
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.planned import PlannedJob
 from truesweep.sweeps.planning import SweepPlan
+from truesweep.terminal import console, warn
 from truesweep.text import label, short_names
 
 LISTED = 40
@@ -31,7 +31,7 @@ def show_plan(
         place: Where the jobs will run.
         listed: Whether to name each job.
     """
-    out = Console(highlight=False)
+    out = console()
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim")
     table.add_column(overflow="fold")
@@ -45,14 +45,13 @@ def show_plan(
     table.add_row("training", _training(asked, plan.jobs))
     table.add_row("runs on", place)
     for note in plan.notes:
-        table.add_row("note", Text(note))
+        table.add_row("note", note)
     out.print(table)
     warnings = (line for job in plan.jobs for line in job.warnings)
-    for sentence in dict.fromkeys((*untried_sentence(), *warnings)):
-        out.print(Text.assemble(("Warning: ", "bold yellow"), f"{sentence}."))
+    warn(dict.fromkeys((*untried_sentence(), *warnings)))
     if listed and asked.settings.method != "search":
         for job in plan.jobs[:LISTED]:
-            out.print(f"  [dim]{job.id}[/]  {job.label}", soft_wrap=True)
+            out.print(Text.assemble("  ", (job.id, "dim"), f"  {job.label}"), soft_wrap=True)
         if len(plan.jobs) > LISTED:
             out.print(f"  … and {len(plan.jobs) - LISTED} more")
 

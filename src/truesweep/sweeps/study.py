@@ -14,8 +14,6 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rich.console import Console
-
 from truesweep.config.space import Point, Space
 from truesweep.errors import ConfigError, UserError
 from truesweep.record.files import write_json
@@ -26,6 +24,7 @@ from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.source import ENDED
 from truesweep.sweeps.studies import JOBS
 from truesweep.sweeps.trials import End, Trials
+from truesweep.terminal import console
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -38,7 +37,7 @@ TRIES_WITHOUT_END = 200
 
 def say(text: str) -> None:
     """Show a note; a live table lets it pass above itself."""
-    Console(stderr=True, highlight=False).print(text, soft_wrap=True)
+    console(stderr=True).print(text, soft_wrap=True)
 
 
 class MakeJob(Protocol):

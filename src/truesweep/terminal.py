@@ -1,0 +1,41 @@
+"""What is printed with: nothing that is read from a file or typed by a user is markup."""
+
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+UNBOUNDED = 10_000
+"""Characters in a line of a pipe, which has no width that a table would have to fit."""
+
+
+def console(stderr: bool = False, width: int | None = None) -> Console:
+    """A console that shows texts as they are.
+
+    `[/x]`, `[bold]` and `:smile:` stay what they are; what is to have a style is a `Text`.
+
+    Args:
+        stderr: Whether it prints to standard error.
+        width: Characters in a line; None: the terminal's.
+    """
+    return Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
+
+
+def print_wide(table: Table) -> None:
+    """Print a table; into a pipe, which has no width that it would have to fit, in full."""
+    out = console()
+    wide = out if out.is_terminal else console(width=UNBOUNDED)
+    wide.print(table)
+
+
+def warn(sentences: Iterable[str], stderr: bool = False) -> None:
+    """Print what the user should know.
+
+    Args:
+        sentences: Without their full stops.
+        stderr: Whether standard output is for JSON alone.
+    """
+    out = console(stderr)
+    for sentence in sentences:
+        out.print(Text.assemble(("Warning: ", "bold yellow"), f"{sentence}."))

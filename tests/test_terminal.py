@@ -1,0 +1,62 @@
+"""Nothing that a user has written is markup."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from rich.table import Table
+
+import truesweep
+from truesweep.commands.show import show_result
+from truesweep.jobs.directory import RunDirectory
+from truesweep.record.files import write_json
+from truesweep.terminal import console, warn
+
+ROOT = Path(truesweep.__file__).parent
+LABELS = ("[/x]", "[positive]", "[bold]a[/]", ":smile:", "[link=x]")
+"""What rich fails on, shows nothing of, or shows otherwise where it is markup."""
+MARKUP = ("[/]", "[bold", "[dim", "[red", "[green", "[yellow")
+
+
+def test_labels_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    for label in LABELS:
+        table = Table(label, title=label)
+        table.add_row(label)
+        console(width=80).print(label, table)
+        warn([label])
+        said = capsys.readouterr().out
+        assert said.count(label) == 5, said
+
+
+def test_the_final_table_has_every_class(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = RunDirectory.create(tmp_path / "[/run]", config="seed: 0", overrides=[], provenance={})
+    figures = {"train/steps": 1, "train/tokens": 1, "train/seconds": 1.0, "best_step": 1}
+    verdict = {"kind": "fine", "text": "[/x] is never found"}
+    write_json(run.results, {**figures, "val/loss": 1.0, "verdict": verdict})
+    rows = [[label, 0.5] for label in LABELS]
+    samples = [["[/x]", "[positive]"]]
+    tables = {"classes": (["class", "f1"], rows), "[/x]": (["text", "[answer]"], samples)}
+    write_json(run.tables, tables)
+    show_result(run, 0)
+    said = capsys.readouterr().out
+    for text in (*LABELS, "[/x] is never found", "text: [/x]", "[answer]: [positive]", "[/run]"):
+        assert text in said
+
+
+@pytest.mark.parametrize(
+    "path", sorted(ROOT.rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT))
+)
+def test_no_other_console_is_made_and_no_text_is_markup(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id != "Console" or path.name == "terminal.py", node.lineno
+        if isinstance(node, ast.Attribute):
+            assert node.attr != "from_markup", node.lineno
+        if (
+            isinstance(node, ast.Constant)
+            and isinstance(node.value, str)
+            and "\n" not in node.value
+        ):
+            assert not any(sign in node.value for sign in MARKUP), f"{node.lineno}: {node.value}"
