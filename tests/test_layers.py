@@ -13,7 +13,8 @@ LAYERS = [
     {"report"},
     {"jobs"},
     {"config"},
-    {"tasks", "data", "callbacks"},
+    {"tasks", "callbacks"},
+    {"data"},
     {"models", "metrics", "optim", "record", "analysis"},
 ]
 GROUND = {p.stem for p in ROOT.glob("*.py")} - {"__init__", "__main__"}

@@ -34,6 +34,11 @@ AUTO = {
     "translation": AutoModelForSeq2SeqLM,
     "classification": AutoModelForSequenceClassification,
 }
+PIPELINES = {
+    "lm": "text-generation",
+    "translation": "translation",
+    "classification": "text-classification",
+}
 HEADS = {"lm": "causal", "translation": "seq2seq", "classification": "classifier"}
 
 
@@ -60,7 +65,9 @@ def test_an_export_loads_and_gives_identical_logits(
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert tokenizer.decode(tokenizer("old cold").input_ids, skip_special_tokens=True) == "old cold"
     assert (folder / "model.safetensors").is_file()
-    assert "test/loss" in (folder / "README.md").read_text()
+    card = (folder / "README.md").read_text()
+    assert "test/loss" in card
+    assert f"pipeline_tag: {PIPELINES[task]}\n" in card
     with pytest.raises(ConfigError, match="exists"):
         export(run, folder, "best")
 

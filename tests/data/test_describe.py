@@ -31,7 +31,7 @@ def described(prepared: Callable[..., Any], tmp_path: Any) -> Describe:
     ) -> Description:
         config = tokenizer or Char()
         made, source = prepared(train, config, val=val, test=test, **keys)
-        splits: Splits = source.load(made.kind)
+        splits: Splits = made.kind.load(source)
         tokens = encode_splits(splits, config, tmp_path / "cache").tokens
         return describe(splits, tokens, made, source)
 

@@ -93,7 +93,7 @@ def figures(ranks: int) -> Figures:
         for val, test in SPLITS:
             parts = parts_of(task, f"n{val}", f"n{test}", f"trainer.devices={ranks}")
             if task == "translation":
-                parts.task.translate_ids = _copies(parts)  # type: ignore[attr-defined]
+                parts.task.generate_texts = _copies(parts)  # type: ignore[attr-defined]
             trainer = validate(parts)
             with quiet():
                 trainer.test(parts.task, datamodule=parts.data, verbose=False)

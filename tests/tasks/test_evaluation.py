@@ -92,10 +92,10 @@ def test_a_translation_is_left_when_the_run_is_to_stop(workplace: Path) -> None:
     calls = []
     task.model.get_decoder().register_forward_hook(lambda *_: calls.append(1))
     ids = torch.tensor([[5, 6, 7], [6, 5, 7]])
-    task.translate_ids(ids, torch.ones_like(ids))
+    task.generate_texts(ids, torch.ones_like(ids))
     whole = len(calls)
     task.stop_requested = 15
-    task.translate_ids(ids, torch.ones_like(ids))
+    task.generate_texts(ids, torch.ones_like(ids))
     assert whole > 5
     assert len(calls) - whole <= 2
 

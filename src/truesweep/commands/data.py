@@ -13,7 +13,7 @@ from truesweep.data.describe import QUANTILES, Description, describe
 from truesweep.data.leakage import Leak
 from truesweep.data.token_cache import encode_splits
 from truesweep.errors import ConfigError
-from truesweep.jobs.parts import make, prepare_data, task_kind
+from truesweep.jobs.parts import make, prepare_data
 from truesweep.jobs.plan import checked
 from truesweep.record.files import dump_json
 from truesweep.terminal import console
@@ -34,7 +34,8 @@ def data(
     found = describe_data(overrides, config_dirs, show)
     advice = advise(found)
     if as_json:
-        print(dump_json({**asdict(found), "warnings": [asdict(a) for a in advice]}, indent=2))
+        told = {**asdict(found), "kind": found.kind.name, "warnings": [asdict(a) for a in advice]}
+        print(dump_json(told, indent=2))
         return 0
     out = console()
     for table in _tables(found):
@@ -56,7 +57,7 @@ def describe_data(
     """
     config, _ = checked(overrides, config_dirs)
     source, prepared = prepare_data(config)
-    splits = source.load(task_kind(config))
+    splits = prepared.kind.load(source)
     tokens = encode_splits(splits, make(config, "tokenizer")).tokens  # from the cache by now
     return describe(splits, tokens, prepared, source, examples)
 
@@ -65,7 +66,7 @@ def _tables(found: Description) -> Iterator[Table]:
     yield _sizes(found)
     if any(part.samples > 1 for part in found.splits.values()):
         yield _lengths(found)
-    if found.kind == "labelled":
+    if any(part.labels for part in found.splits.values()):
         yield _labels(found)
     yield _leakage(found)
 
@@ -94,13 +95,12 @@ def _sizes(found: Description) -> Table:
     table.add_row("tokens not in train", *(_share(p.unseen, p.tokens) for p in parts))
     used = found.vocabulary
     table.add_row("vocabulary used", f"{used.used:,} of {used.size:,}")
-    unit = "passages" if found.kind == "text" else "samples"
     twice = [p.duplicates for p in parts]
-    table.add_row(f"repeated {unit}", *(_share(d.repeated, d.passages) for d in twice))
-    if found.kind != "text":
-        answer = "label" if found.kind == "labelled" else "translation"
+    table.add_row(f"repeated {found.kind.unit}", *(_share(d.repeated, d.passages) for d in twice))
+    if found.kind.answer:
         table.add_row(
-            f"… with another {answer}", *(_share(d.contradictory, d.passages) for d in twice)
+            f"… with another {found.kind.answer}",
+            *(_share(d.contradictory, d.passages) for d in twice),
         )
     if shapes := [p.pairs for p in parts if p.pairs]:
         counts = [part.samples for part in parts]
@@ -135,9 +135,8 @@ def _labels(found: Description) -> Table:
 
 
 def _leakage(found: Description) -> Table:
-    unit = "passages" if found.kind == "text" else "samples"
-    last = {"text": "8-grams", "pairs": "other translation", "labelled": "other label"}[found.kind]
-    table = _table("Leakage", ["of", "in"], [unit, "the same", "alike", last])
+    last = f"other {found.kind.answer}" if found.kind.answer else "8-grams"
+    table = _table("Leakage", ["of", "in"], [found.kind.unit, "the same", "alike", last])
     for leak in found.leakage:
         share = (
             _share(leak.other_answer, leak.exact + leak.near)

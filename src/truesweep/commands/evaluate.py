@@ -19,7 +19,6 @@ from truesweep.data.module import DataModule
 from truesweep.data.prepare import Prepared, prepare
 from truesweep.errors import ConfigError
 from truesweep.figures import Declared
-from truesweep.jobs.baselines import baselines
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.load import load_run
 from truesweep.jobs.logs import quiet
@@ -31,11 +30,10 @@ from truesweep.jobs.parts import (
     prepare_data,
     pretrained_tokenizer,
     task_class,
-    task_kind,
 )
 from truesweep.jobs.plan import checked
 from truesweep.jobs.trainer import TrainerSettings
-from truesweep.models import Head, Pretrained
+from truesweep.models import Pretrained
 from truesweep.record.files import dump_json
 from truesweep.secrets import redact_overrides
 from truesweep.tasks import Task
@@ -93,14 +91,13 @@ def _score_run(
 ) -> tuple[dict[str, Any], Declared]:
     frozen = run.read_config()
     config = check(update(frozen, overrides), supplied=SUPPLIED)
-    head = cast(Head, task_class(config).head)
+    task_type = task_class(config)
     work_in(run)
-    loaded = load_run(run, head, cast(Any, checkpoint))
+    loaded = load_run(run, task_type.head, cast(Any, checkpoint))
     # The run's own tokenizer and classes, whatever data it is scored on.
     config["tokenizer"] = pretrained_tokenizer(run.model)
     source: Source = make(config, "data")
-    labels = loaded.labels if head == "classifier" else None
-    prepared = prepare(source, make(config, "tokenizer"), task_kind(config), labels=labels)
+    prepared = prepare(source, make(config, "tokenizer"), task_type.kind, labels=loaded.labels)
     task = build_task(config, loaded.model, prepared)
     figures = score(config, task, prepared, source, split)
     run.record_evaluation(
@@ -144,7 +141,7 @@ def _own_length(overrides: Sequence[str], config_dirs: Sequence[Path]) -> list[s
     longest = model.context() if isinstance(model, Pretrained) else None
     if longest is None:
         return []
-    packed = task_kind(config) == "text" and config["data"]["packing"]
+    packed = task_class(config).kind.packs and config["data"]["packing"]
     return [f"data.max_length={min(longest, LONGEST_WINDOW) if packed else longest}"]
 
 
@@ -170,7 +167,7 @@ def score(
     return {
         **task.evaluations[split],
         **standard_errors(task.sample_scores[split], split, task.declared.values()),
-        **baselines(prepared, split, task),
+        **task.baselines(prepared, split),
         **task.signatures(split),
         **left_out(prepared, split),
     }

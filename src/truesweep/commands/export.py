@@ -10,14 +10,7 @@ from truesweep.errors import ConfigError
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.load import Loaded, load_run
 from truesweep.jobs.parts import task_class
-from truesweep.models import Head
 from truesweep.terminal import console
-
-PIPELINES = {
-    "causal": "text-generation",
-    "seq2seq": "translation",
-    "classifier": "text-classification",
-}
 
 
 def export(directory: Path, output: Path, checkpoint: str) -> int:
@@ -28,7 +21,7 @@ def export(directory: Path, output: Path, checkpoint: str) -> int:
         raise ConfigError(f"{output} exists; name a new folder, or delete it")
     run = RunDirectory.open(directory)
     config = run.read_config()
-    loaded = load_run(run, cast(Head, task_class(config).head), cast(Any, checkpoint))
+    loaded = load_run(run, task_class(config).head, cast(Any, checkpoint))
     output.absolute().parent.mkdir(parents=True, exist_ok=True)
     # The folder appears when it is whole.
     scratch = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.absolute().parent))
@@ -48,6 +41,7 @@ def export(directory: Path, output: Path, checkpoint: str) -> int:
 
 def model_card(run: RunDirectory, config: dict[str, Any], loaded: Loaded) -> str:
     """The folder's README: what the model is, how it was trained, and its figures."""
+    pipeline = task_class(config).pipeline
     results = json.loads(run.results.read_text("utf-8")) if run.results.exists() else {}
     figures = [
         f"| {key} | {value:.4g} |"
@@ -69,7 +63,7 @@ def model_card(run: RunDirectory, config: dict[str, Any], loaded: Loaded) -> str
         [
             "---",
             "library_name: transformers",
-            f"pipeline_tag: {PIPELINES[loaded.head]}",
+            *([f"pipeline_tag: {pipeline}"] if pipeline else []),
             "tags: [truesweep]",
             "---",
             "",

@@ -1,28 +1,16 @@
 """What is wrong with data, in words, and what to do about it."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from truesweep.data.describe import Description, Part
-from truesweep.data.leakage import Leakage
-from truesweep.data.samples import Kind
 
 JUDGES = ("val", "test")
 
-# Text always has passages in common: licences, quotations, refrains. The test sets of six known
-# corpora share 0.7 to 13 % of their 8-grams with their own training sets, the larger ones by whole
-# articles (Radford et al. 2019, table 6).
-_PASSAGES, _NGRAMS = 0.01, 0.05
-_NEAR = 0.005  # of samples: half a point of accuracy at most
 _TRUNCATED, _REPEATED, _COPIED = 0.05, 0.05, 0.1
 _CONTRADICTORY, _ODD = 0.01, 0.01
 _UNKNOWN, _UNSEEN = 0.01, 0.01
 _DOMINANT = 0.9
-
-# Where 95 % intervals get wider than differences worth finding: 0.04 nats per token at a standard
-# deviation of 2, and 4 points of an accuracy of 90 %; for BLEU, the smaller samples of Koehn 2004.
-_NEEDED: dict[Kind, int] = {"text": 10_000, "pairs": 300, "labelled": 217}
 
 
 @dataclass(frozen=True)
@@ -49,25 +37,16 @@ def _leaks(found: Description) -> Iterator[Advice]:
         else ", or leave data.val and data.test out, to have them split off by content"
     )
     for leak in found.leakage:
-        unit = "passages" if found.kind == "text" else "samples"
-        count = leak.exact + leak.near
-        if found.kind == "labelled":  # memory of another label does not help
-            count -= leak.other_answer
-        share = count / max(1, leak.passages)
-        if not _is_leak(found.kind, leak, share):
+        count = found.kind.leaked(leak)
+        if count is None:
             continue
+        share = count / max(1, leak.passages)
         grams = "" if leak.ngrams is None else f", and {leak.ngrams:.1%} of its word 8-grams,"
         yield Advice(
             f"{leak.split} is not independent of {leak.other}: {count:,} of its {leak.passages:,} "
-            f"{unit} ({share:.1%}){grams} stand in {leak.other} too",
+            f"{found.kind.unit} ({share:.1%}){grams} stand in {leak.other} too",
             f"Take them out of {leak.other} (--show {leak.exact + leak.near} lists them){or_split}",
         )
-
-
-def _is_leak(kind: Kind, leak: Leakage, share: float) -> bool:
-    if kind == "text":
-        return share >= _PASSAGES or (leak.ngrams or 0.0) >= _NGRAMS
-    return (leak.exact if kind == "pairs" else leak.same_answer) > 0 or share >= _NEAR
 
 
 def _labels(found: Description) -> Iterator[Advice]:
@@ -88,25 +67,15 @@ def _labels(found: Description) -> Iterator[Advice]:
 
 
 def _sizes(found: Description) -> Iterator[Advice]:
-    needed = _NEEDED[found.kind]
+    needed, counted = found.kind.needed, found.kind.counted
     for name, part in _judges(found):
-        size = part.tokens if found.kind == "text" else part.samples
+        size: int = getattr(part, counted)
         if size < needed:
             yield Advice(
-                f"{name} has {size:,} {'tokens' if found.kind == 'text' else 'samples'}: "
-                f"{_uncertainty(found.kind, size)}",
+                f"{name} has {size:,} {counted}: {found.kind.uncertainty(size)}",
                 f"Give it {needed:,} or more: a larger data.{name}, or none and a larger "
                 f"data.{name}_fraction",
             )
-
-
-def _uncertainty(kind: Kind, size: int) -> str:
-    root = math.sqrt(max(1, size))
-    if kind == "text":
-        return f"its loss is known to ±{1.96 * 2 / root:.2g} at best"
-    if kind == "labelled":
-        return f"an accuracy of 90 % is known to ±{100 * 1.96 * 0.3 / root:.0f} points"
-    return "BLEU of so few varies by several points"
 
 
 def _cut(found: Description) -> Iterator[Advice]:
@@ -139,16 +108,16 @@ def _strange(found: Description) -> Iterator[Advice]:
 
 
 def _twice(found: Description) -> Iterator[Advice]:
-    unit = "passages" if found.kind == "text" else "samples"
     for name, part in found.splits.items():
         twice = part.duplicates
         if (share := twice.repeated / max(1, twice.passages)) > _REPEATED:
             yield Advice(
-                f"{share:.0%} of the {unit} of {name} repeat an earlier one, and count twice",
+                f"{share:.0%} of the {found.kind.unit} of {name} repeat an earlier one, and count "
+                "twice",
                 f"Remove duplicates from data.{name}, unless they are meant as weights",
             )
         share = twice.contradictory / max(1, twice.passages)
-        if found.kind == "labelled" and share > _CONTRADICTORY:
+        if found.kind.one_answer and share > _CONTRADICTORY:
             yield Advice(
                 f"{share:.0%} of {name} has the text of an earlier sample and another label",
                 "Mend the labels; if only case tells these texts apart, nothing is wrong",
@@ -164,7 +133,7 @@ def _pairs(found: Description) -> Iterator[Advice]:
             yield Advice(
                 f"{part.pairs.empty:,} pairs of {name} have a side without a token", "Remove them"
             )
-        if (share := part.pairs.odd / total) > _ODD:
+        if found.kind.aligned and (share := part.pairs.odd / total) > _ODD:
             yield Advice(
                 f"{share:.0%} of the pairs of {name} have a side that is over three times too long "
                 "for the other",
@@ -174,7 +143,7 @@ def _pairs(found: Description) -> Iterator[Advice]:
         if (share := part.pairs.copied / total) > _COPIED:
             yield Advice(
                 f"{share:.0%} of the pairs of {name} are the same text twice, and teach to copy",
-                "Remove what is not translated",
+                f"Remove what is no {found.kind.answer}",
             )
 
 

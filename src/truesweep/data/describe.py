@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 from transformers import PreTrainedTokenizerBase
 
+from truesweep.data.kinds import SampleKind
 from truesweep.data.leakage import Duplicates, Leakage, leakage
 from truesweep.data.prepare import Prepared
 from truesweep.data.ragged import Ragged
-from truesweep.data.samples import Kind, Labelled, Pair, Sample, Splits
+from truesweep.data.samples import Labelled, Pair, Sample, Splits
 from truesweep.data.similarity import normalise
 from truesweep.data.source import Source
 from truesweep.data.token_cache import SPLITS
@@ -96,7 +97,7 @@ class Vocabulary:
 class Description:
     """Three splits and what lies between them."""
 
-    kind: Kind
+    kind: SampleKind
     packed: bool
     max_length: int
     fingerprint: str
@@ -137,8 +138,8 @@ def describe(
         for name in SPLITS
     }
     return Description(
-        kind=splits.kind,
-        packed=splits.kind == "text" and source.packing,
+        kind=prepared.kind,
+        packed=prepared.kind.packs and source.packing,
         max_length=source.max_length,
         fingerprint=splits.fingerprint,
         origin=splits.origin,

@@ -2,6 +2,7 @@
 
 import platform
 from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Annotated, Any
@@ -13,6 +14,9 @@ from truesweep.data.samples import Kind, Labelled, Pair, Splits
 from truesweep.data.source import Source
 from truesweep.data.splitting import Parts, complete, shares, split_off
 from truesweep.errors import ConfigError, DataError
+
+Made = tuple[Parts, dict[str, Any]]
+"""Samples of all splits, and where they come from."""
 
 # Phrases made besides the names, per language: enough to learn from in a minute or two.
 _PAIRS, _TEXTS = 10_000, 1_500
@@ -42,20 +46,26 @@ class Embedded(Source):
     def load(self, kind: Kind) -> Splits:
         """Make the samples; see `Source.load`."""
         make = {"text": self._text, "pairs": self._pairs, "labelled": self._labelled}[kind]
-        parts, origin = make(shares(self, ()))
-        return complete(kind, parts, origin)
+        return self.divided(kind, make)
 
-    def _text(self, shares: dict[str, float]) -> tuple[Parts, dict[str, Any]]:
+    def divided(self, kind: Kind, make: Callable[[Mapping[str, float]], Made]) -> Splits:
+        """What a function makes of the shares of the data that validation and test shall have."""
+        return complete(kind, *make(shares(self, ())))
+
+    def _text(self, shares: Mapping[str, float]) -> Made:
         documents = python_text.documents()
         if not documents:
             raise DataError(
                 "This Python carries neither its documentation nor its library's source. Name "
                 "text of your own: data=files data.train=…"
             )
-        origin = _origin("python", platform.python_version(), "SHA-256 of documents", shares)
-        return python_text.divide(documents, shares), origin
+        version = platform.python_version()
+        return (
+            python_text.divide(documents, shares),
+            origin("python", version, "SHA-256 of documents", shares),
+        )
 
-    def _pairs(self, shares: dict[str, float]) -> tuple[Parts, dict[str, Any]]:
+    def _pairs(self, shares: Mapping[str, float]) -> Made:
         if self.source == self.target:
             raise ConfigError(f"data.source and data.target are both {self.source!r}. Change one.")
         source, target = locale_phrases.parse(self.source), locale_phrases.parse(self.target)
@@ -65,7 +75,7 @@ class Embedded(Source):
         pairs = {left: Pair(left, right) for left, right in reversed(written) if left and right}
         return split_off(pairs.values(), shares), _babel(shares)
 
-    def _labelled(self, shares: dict[str, float]) -> tuple[Parts, dict[str, Any]]:
+    def _labelled(self, shares: Mapping[str, float]) -> Made:
         phrases = locale_phrases.names() + locale_phrases.compositions(_TEXTS)
         samples = []
         for language in dict.fromkeys(self.languages):
@@ -76,9 +86,10 @@ class Embedded(Source):
         return split_off((s for s in samples if shared[s.text] == 1), shares), _babel(shares)
 
 
-def _babel(shares: dict[str, float]) -> dict[str, Any]:
-    return _origin("babel", version("babel"), "SHA-256 of samples", shares)
+def _babel(shares: Mapping[str, float]) -> dict[str, Any]:
+    return origin("babel", version("babel"), "SHA-256 of samples", shares)
 
 
-def _origin(package: str, number: str, by: str, shares: dict[str, float]) -> dict[str, Any]:
-    return {"package": package, "version": number, "split_off": {"by": by, "shares": shares}}
+def origin(package: str, number: str, by: str, shares: Mapping[str, float]) -> dict[str, Any]:
+    """Where samples come from, for the run's provenance."""
+    return {"package": package, "version": number, "split_off": {"by": by, "shares": {**shares}}}

@@ -13,15 +13,15 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE, WordLevel
 from transformers import PreTrainedTokenizerBase
 
-from truesweep.data.builder import DatasetBuilder, class_names, text_bytes
 from truesweep.data.causal import CausalDataset
 from truesweep.data.datasets import EncodedDataset
 from truesweep.data.encode import encode
+from truesweep.data.kinds import SampleKind, text_bytes
 from truesweep.data.ragged import Ragged
-from truesweep.data.samples import Kind, Sample
+from truesweep.data.samples import Sample
 from truesweep.data.seq2seq import Seq2SeqDataset
 from truesweep.data.source import Source
-from truesweep.data.token_cache import FIELDS, SPLITS, encode_splits, field_texts
+from truesweep.data.token_cache import SPLITS, encode_splits, field_texts
 from truesweep.data.tokenizers import TokenizerConfig
 from truesweep.errors import DataError
 
@@ -34,7 +34,7 @@ class Prepared:
     """Encoded data, ready to be put into batches.
 
     Attributes:
-        kind: `text`, `pairs` or `labelled`.
+        kind: What the samples are.
         tokenizer: The tokenizer that encoded them.
         train: Training samples (or windows).
         val: Validation samples.
@@ -49,7 +49,7 @@ class Prepared:
         origin: Where the data came from, and their fingerprint, for the run's provenance.
     """
 
-    kind: Kind
+    kind: SampleKind
     tokenizer: PreTrainedTokenizerBase
     train: EncodedDataset
     val: EncodedDataset
@@ -102,7 +102,7 @@ class Prepared:
 def prepare(
     source: Source,
     tokenizer: TokenizerConfig,
-    kind: Kind,
+    kind: SampleKind,
     cache_dir: Path | None = None,
     labels: Sequence[str] | None = None,
 ) -> Prepared:
@@ -111,36 +111,39 @@ def prepare(
     Args:
         source: Where samples come from, and how they are batched.
         tokenizer: The tokenizer's configuration.
-        kind: What the task needs.
+        kind: What the samples of the task are.
         cache_dir: Folder of the cache; the user's by default.
-        labels: Classes of a model that is already trained; by default those of the training split.
+        labels: Classes of a model that is already trained, if the kind has any; by default those
+            of the training split.
 
     Raises:
         ConfigError: The tokenizer cannot be had or does not fit.
         DataError: A split is too small, or has a class that training does not know.
     """
-    splits = source.load(kind)
+    splits = kind.load(source)
     encoded = encode_splits(splits, tokenizer, cache_dir)
+    complete = kind.complete(encoded.tokenizer)
     samples = {split: getattr(splits, split) for split in SPLITS}
-    if kind == "labelled":
-        labels = class_names(samples["train"]) if labels is None else labels
-    builder = DatasetBuilder(source, encoded.tokenizer, kind, tuple(labels or ()))
-    datasets = {s: builder.dataset(s, samples[s], encoded.tokens[s]) for s in SPLITS}
+    found = kind.classes(samples["train"])
+    classes = found if found is None or labels is None else list(labels)
+    with_these: dict[str, Any] = {"source": source, "tokenizer": complete, "labels": classes or ()}
+    datasets = {s: kind.dataset(s, samples[s], encoded.tokens[s], **with_these) for s in SPLITS}
     _check_sizes(datasets, source, kind)
-    unknown = encoded.tokenizer.unk_token_id
-    stats = {s: _stats(datasets[s], samples[s], encoded.tokens[s], kind, unknown) for s in SPLITS}
+    stats = {
+        s: _stats(datasets[s], samples[s], encoded.tokens[s], complete.unk_token_id) for s in SPLITS
+    }
     return Prepared(
         kind=kind,
-        tokenizer=encoded.tokenizer,
+        tokenizer=complete,
         **datasets,
-        labels=list(labels) if labels is not None and kind == "labelled" else None,
+        labels=classes,
         stats=stats,
         lossless=frozenset(
             s
             for s in SPLITS
-            if kind == "text"
+            if kind.lossless
             and not stats[s]["unknown"]
-            and keeps_text(encoded.tokenizer, field_texts(samples[s], "text"))
+            and keeps_text(complete, field_texts(samples[s], "text"))
         ),
         fingerprint=splits.fingerprint,
         origin={**splits.origin, "fingerprint": splits.fingerprint},
@@ -164,8 +167,8 @@ def _letters(text: str) -> str:
     return "".join(text.split())
 
 
-def _check_sizes(datasets: dict[str, EncodedDataset], source: Source, kind: Kind) -> None:
-    packed = kind == "text" and source.packing
+def _check_sizes(datasets: dict[str, EncodedDataset], source: Source, kind: SampleKind) -> None:
+    packed = kind.packs and source.packing
     unit = f"windows of data.max_length={source.max_length} tokens" if packed else "samples"
     if len(datasets["train"]) < source.batch_size:
         smaller = "data.batch_size or data.max_length" if packed else "data.batch_size"
@@ -186,7 +189,6 @@ def _stats(
     dataset: EncodedDataset,
     samples: Sequence[Sample],
     tokens: dict[str, Ragged],
-    kind: Kind,
     unknown: int | None,
 ) -> dict[str, int]:
     return {
@@ -194,7 +196,7 @@ def _stats(
         "rows": len(dataset),
         "tokens": sum(int(rows.lengths.sum()) for rows in tokens.values()),
         "unknown": sum(rows.count(unknown) for rows in tokens.values()),
-        "bytes": sum(text_bytes(samples, field) for field in FIELDS[kind]),
+        "bytes": sum(text_bytes(samples, field) for field in tokens),
         "longest": dataset.longest,
         "truncated": dataset.truncated,
         "cut": dataset.cut,

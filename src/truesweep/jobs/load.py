@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedT
 
 from truesweep.errors import ConfigError
 from truesweep.jobs.directory import RunDirectory
-from truesweep.models.heads import AUTO_CLASSES, Head
+from truesweep.models.heads import AUTO_CLASSES, ENDINGS, Head, head_of
 from truesweep.record.checkpoints import CheckpointFiles
 
 PREFIX = "model."
@@ -21,12 +21,10 @@ class Loaded:
     """A model ready to be used.
 
     Args:
-        head: `causal`, `seq2seq` or `classifier`.
         model: In evaluation mode, fp32, on the CPU.
         tokenizer: The model's tokenizer.
     """
 
-    head: Head
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
 
@@ -53,11 +51,11 @@ def load_run(run: RunDirectory, head: Head, checkpoint: Literal["best", "last"] 
     model.load_state_dict(
         {k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)}
     )
-    return Loaded(head, model.eval(), AutoTokenizer.from_pretrained(run.model))
+    return Loaded(model.eval(), AutoTokenizer.from_pretrained(run.model))
 
 
-def load_folder(folder: Path) -> Loaded:
-    """A model in Hugging Face layout, for what its `architectures` entry says it is for.
+def load_folder(folder: Path) -> tuple[Head, Loaded]:
+    """A model in Hugging Face layout, and what its `architectures` entry says it is for.
 
     Raises:
         ConfigError: The folder is none, or its architecture is for nothing we know.
@@ -68,26 +66,15 @@ def load_folder(folder: Path) -> Loaded:
             "(no config.json)"
         )
     config = AutoConfig.from_pretrained(folder)
-    head = _head(folder, list(config.architectures or []))
+    found = list(config.architectures or [])
+    head = head_of(found)
+    if head is None:
+        raise ConfigError(
+            f"{folder / 'config.json'}: architectures is {found or 'missing'}; expected one that "
+            f"ends in {', '.join(ENDINGS)}"
+        )
     model = AUTO_CLASSES[head].from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
-    return Loaded(head, model.eval(), AutoTokenizer.from_pretrained(folder))
-
-
-def _head(folder: Path, architectures: list[str]) -> Head:
-    endings: dict[str, Head] = {
-        "ForCausalLM": "causal",
-        "LMHeadModel": "causal",
-        "ForSequenceClassification": "classifier",
-        "ForConditionalGeneration": "seq2seq",
-        "MTModel": "seq2seq",
-    }
-    for ending, head in endings.items():
-        if any(name.endswith(ending) for name in architectures):
-            return head
-    raise ConfigError(
-        f"{folder / 'config.json'}: architectures is {architectures or 'missing'}; expected one "
-        f"that ends in {', '.join(endings)}"
-    )
+    return head, Loaded(model.eval(), AutoTokenizer.from_pretrained(folder))
 
 
 def save_layout(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

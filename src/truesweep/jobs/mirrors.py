@@ -23,7 +23,6 @@ from truesweep.record.loggers import FOLDERS, Guarded, RunInfo, RunLogger
 from truesweep.record.wandb import WandbLogger
 from truesweep.tasks import DivergedError, OutOfMemory
 
-TASKS = {"causal": "lm", "seq2seq": "translation", "classifier": "classification"}
 Tables = Mapping[str, tuple[list[str], list[list[Any]]]]
 
 
@@ -151,8 +150,9 @@ def tags(run: RunDirectory, config: dict[str, Any]) -> list[str]:
     model = config["model"]
     architecture = model.get("architecture") or str(model.get("name_or_path", "")).rstrip("/")
     git = run.read_provenance().get("git") or {}
+    task = task_class(config)
     found = [
-        TASKS[task_class(config).head],
+        task.tag or task.__name__,
         str(architecture).rpartition("/")[2],
         str(git.get("commit") or "")[:8],
     ]

@@ -1,11 +1,10 @@
 """From a frozen configuration to the objects of a run: data, model, task."""
 
 import logging
-from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -19,7 +18,7 @@ from truesweep.config.origin import Origins
 from truesweep.config.schema import check
 from truesweep.config.targets import TARGET, instantiate, resolve
 from truesweep.config.types import signature
-from truesweep.data import Kind, Source
+from truesweep.data import Source
 from truesweep.data.module import DataModule
 from truesweep.data.prepare import Prepared, prepare
 from truesweep.errors import ConfigError
@@ -160,11 +159,6 @@ def pretrained_tokenizer(folder: Path) -> dict[str, Any]:
     return {"_target_": "truesweep.data.tokenizers.Pretrained", "name_or_path": str(folder)}
 
 
-def task_kind(config: dict[str, Any]) -> Kind:
-    """The kind of samples that the task needs."""
-    return cast(Kind, task_class(config).kind)
-
-
 def prepare_data(config: dict[str, Any]) -> tuple[Source, Prepared]:
     """Load, tokenize and check the data; a second call finds it in the cache.
 
@@ -172,7 +166,7 @@ def prepare_data(config: dict[str, Any]) -> tuple[Source, Prepared]:
         DataError: The data are missing, malformed or too few.
     """
     source: Source = make(config, "data")
-    return source, prepare(source, make(config, "tokenizer"), task_kind(config))
+    return source, prepare(source, make(config, "tokenizer"), task_class(config).kind)
 
 
 def build_model(config: dict[str, Any], prepared: Prepared, source: Source) -> PreTrainedModel:
@@ -238,25 +232,23 @@ def build_task(
     recipe: Recipe | None = None,
 ) -> Task:
     """The task over a model, for training or, without a recipe, for evaluation."""
-    supplied: dict[str, Any] = {
+    supplied = {
         "model": model,
         "tokenizer": prepared.tokenizer,
         "recipe": recipe,
+        "labels": prepared.labels,
+        "bytes_per_target": prepared.bytes_per_target,
+        "target_language": config["data"].get("target"),
     }
-    if prepared.kind == "labelled":
-        supplied["labels"] = prepared.labels
-    if prepared.kind == "text":
-        supplied["bytes_per_target"] = prepared.bytes_per_target
-    if prepared.kind == "pairs" and "target_language" in _parameters(config, "task"):
-        supplied["target_language"] = config["data"].get("target")
-    task: Task = make(config, "task", **supplied)
+    task: Task = make(config, "task", **_taken(config, "task", supplied))
     return task
 
 
-def _parameters(config: dict[str, Any], group: str) -> Collection[str]:
-    """What the target of a group takes."""
+def _taken(config: dict[str, Any], group: str, supplied: dict[str, Any]) -> dict[str, Any]:
+    """What the target of a group takes of what could be supplied to it."""
     target = resolve(config[group]["_target_"], config["allowed_packages"])
-    return signature(target).parameters
+    known = signature(target).parameters
+    return {name: value for name, value in supplied.items() if name in known}
 
 
 def _make_optimizer(config: dict[str, Any], model: nn.Module) -> Optimizer:
@@ -265,8 +257,5 @@ def _make_optimizer(config: dict[str, Any], model: nn.Module) -> Optimizer:
         "params": parameter_groups(model, node.get("weight_decay") or 0.0),
         "precision": config["trainer"]["precision"],
     }
-    known = _parameters(config, "optimizer")
-    optimizer: Optimizer = make(
-        config, "optimizer", **{name: value for name, value in supplied.items() if name in known}
-    )
+    optimizer: Optimizer = make(config, "optimizer", **_taken(config, "optimizer", supplied))
     return optimizer

@@ -25,7 +25,6 @@ from truesweep.callbacks import (
 )
 from truesweep.compat import drop_compilations, is_of_compiler, steps_done
 from truesweep.errors import ConfigError
-from truesweep.jobs.baselines import baselines
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.load import save_layout
 from truesweep.jobs.logs import logs
@@ -184,7 +183,7 @@ class Job:
         complete(self.loggers, results, tables, verdict, kept)
 
     def _verdict(self) -> Verdict:
-        trivial = baselines(self.parts.prepared, "val", self.parts.task)
+        trivial = self.parts.task.baselines(self.parts.prepared, "val")
         return judge(
             read(self.run.metrics),
             steps_per_epoch=self.parts.data.steps_per_epoch,

@@ -6,7 +6,6 @@ from truesweep.analysis.verdict import Verdict
 from truesweep.callbacks import Checkpoint
 from truesweep.data.left_out import left_out
 from truesweep.data.token_cache import SPLITS
-from truesweep.jobs.baselines import baselines
 from truesweep.jobs.parts import Parts
 from truesweep.models import count_parameters, flops_per_token
 
@@ -31,7 +30,7 @@ def collect_results(
         **best,
         "best_step": checkpoint.best_step,
         **parts.task.evaluations.get("test", {}),
-        **baselines(parts.prepared, "test", parts.task),
+        **parts.task.baselines(parts.prepared, "test"),
         **parts.task.signatures("test"),
         **{k: v for split in SPLITS for k, v in left_out(parts.prepared, split).items()},
         "parameters": count_parameters(parts.task.model).total,
@@ -51,4 +50,4 @@ def training_flops(parts: Parts, targets: int) -> int:
         targets: Tokens, or samples to classify, that were trained on.
     """
     per_token = flops_per_token(parts.task.model, parts.source.max_length).per_token
-    return round(per_token * parts.prepared.train.tokens_per_target * targets)
+    return round(per_token * parts.task.tokens_per_target(parts.prepared) * targets)

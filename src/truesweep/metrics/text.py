@@ -2,6 +2,7 @@
 
 import math
 import re
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
@@ -18,22 +19,58 @@ from truesweep.figures import CHRF as CHRF_FIGURE
 from truesweep.metrics.sums import SumMetric
 
 
-class _CorpusScore(SumMetric):
-    """A sacreBLEU metric as a sum over sentences of the counts that it is computed from.
+class TextMetric(SumMetric):
+    """A metric of generated texts as a sum over texts of the counts that it is computed from.
 
-    The score of the summed counts is exactly the corpus score; a mean of batches' scores is not.
+    Args:
+        number_of_counts: How many a text has.
+        dtype: Their type.
     """
 
     counts: Tensor
     count: Tensor
 
-    def __init__(self, metric: BLEU | CHRF, number_of_counts: int, **kwargs: Any) -> None:
+    def __init__(
+        self, number_of_counts: int, dtype: torch.dtype = torch.int64, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        metric.num_refs = 1
-        self.metric = metric
-        zeros = torch.zeros(number_of_counts, dtype=torch.int64)
+        zeros = torch.zeros(number_of_counts, dtype=dtype)
         self.add_state("counts", zeros, dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    @override
+    def update(self, predictions: Sequence[str], references: Sequence[str]) -> None:
+        """Add texts and their references, one each, detokenised."""
+        if len(predictions) != len(references):
+            raise ValueError(f"{len(predictions)} predictions for {len(references)} references")
+        if predictions:
+            self.update_counts(self.statistics(predictions, references))
+
+    @abstractmethod
+    def statistics(self, predictions: Sequence[str], references: Sequence[str]) -> Tensor:
+        """The counts that each text adds, [B, counts], of as many references."""
+
+    def update_counts(self, counts: Tensor) -> None:
+        """Add texts of which `statistics` is known."""
+        forget_value(self)
+        self.counts += counts.sum(0)
+        self.count += len(counts)
+
+    def by_sample(self, counts: Tensor) -> dict[str, Tensor]:
+        """What an evaluation keeps of each text, by name: `statistics`, as the figures ask for."""
+        return {self.figures[0].name: counts}
+
+
+class _CorpusScore(TextMetric):
+    """A sacreBLEU metric.
+
+    The score of the summed counts is exactly the corpus score; a mean of batches' scores is not.
+    """
+
+    def __init__(self, metric: BLEU | CHRF, number_of_counts: int, **kwargs: Any) -> None:
+        super().__init__(number_of_counts, **kwargs)
+        metric.num_refs = 1
+        self.metric = metric
 
     @property
     def signature(self) -> str:
@@ -41,25 +78,11 @@ class _CorpusScore(SumMetric):
         return str(self.metric.get_signature())
 
     @override
-    def update(self, predictions: Sequence[str], references: Sequence[str]) -> None:
-        """Add sentences and their references, one each, detokenised."""
-        if predictions or references:
-            self.update_counts(self.statistics(predictions, references))
-
     def statistics(self, predictions: Sequence[str], references: Sequence[str]) -> Tensor:
-        """The counts that each sentence adds, int64 [B, counts]."""
-        if len(predictions) != len(references):
-            raise ValueError(f"{len(predictions)} predictions for {len(references)} references")
         # Line ends are stripped as the command does when it reads a file.
         stripped = [[line.rstrip() for line in lines] for lines in (predictions, references)]
         counts = sentence_counts(self.metric, *stripped)
         return torch.tensor(counts, device=self.device)
-
-    def update_counts(self, counts: Tensor) -> None:
-        """Add sentences of which `statistics` is known."""
-        forget_value(self)
-        self.counts += counts.sum(0)
-        self.count += len(counts)
 
     @override
     def compute(self) -> Tensor:

@@ -1,5 +1,6 @@
 """What a model is for: which transformers class each architecture has for a head."""
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Any, Literal
 
@@ -33,11 +34,19 @@ _MODEL_TYPES: dict[Head, set[str]] = {
     "seq2seq": set(MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES),
     "classifier": set(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES),
 }
-_TASKS: dict[Head, str] = {
+_PURPOSES: dict[Head, str] = {
     "causal": "language modelling",
-    "seq2seq": "translation",
+    "seq2seq": "translation and the like",
     "classifier": "classification",
 }
+ENDINGS: dict[str, Head] = {
+    "ForCausalLM": "causal",
+    "LMHeadModel": "causal",
+    "ForSequenceClassification": "classifier",
+    "ForConditionalGeneration": "seq2seq",
+    "MTModel": "seq2seq",
+}
+"""How the names of transformers' classes end that have a head."""
 
 
 def config_class(architecture: str) -> type[PreTrainedConfig]:
@@ -53,12 +62,18 @@ def config_class(architecture: str) -> type[PreTrainedConfig]:
     return found
 
 
+def head_of(architectures: Iterable[str]) -> Head | None:
+    """What a model is for whose configuration has these `architectures`; None if that is none."""
+    found = [h for name in architectures for end, h in ENDINGS.items() if name.endswith(end)]
+    return found[0] if found else None
+
+
 def check_head(architecture: str, head: Head) -> None:
     """Raise a `ConfigError` that lists what fits if the architecture has no such head."""
     if architecture in _MODEL_TYPES[head]:
         return
     fitting = ", ".join(name for name in PRESETS if name in _MODEL_TYPES[head])
     raise ConfigError(
-        f"model.architecture: transformers has no {architecture} for {_TASKS[head]}; "
+        f"model.architecture: transformers has no {architecture} for {_PURPOSES[head]}; "
         f"set model to one of {fitting}"
     )

@@ -1,11 +1,18 @@
-"""The three tasks, each a Lightning module over one shared base."""
+"""The tasks, each a Lightning module over one shared base."""
 
-from truesweep.tasks.base import DivergedError, Recipe, Schedule, Task
+from truesweep.models import Head
+from truesweep.tasks.base import Task
 from truesweep.tasks.classification import Classification
-from truesweep.tasks.generation import context_length
 from truesweep.tasks.lm import LanguageModeling
 from truesweep.tasks.memory import OutOfMemory
+from truesweep.tasks.training import DivergedError, Recipe, Schedule
 from truesweep.tasks.translation import Translation
+
+
+def task_of(head: Head) -> type[Task]:
+    """The task that answers for a model of which nothing but its head is known."""
+    return next(t for t in (LanguageModeling, Translation, Classification) if t.head == head)
+
 
 __all__ = [
     "Classification",
@@ -16,5 +23,5 @@ __all__ = [
     "Schedule",
     "Task",
     "Translation",
-    "context_length",
+    "task_of",
 ]

@@ -10,10 +10,18 @@ from torch.nn import functional
 from torchmetrics import Metric
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from truesweep.data.batch import Batch
+from truesweep.data.encode import encode_inputs
+from truesweep.data.kinds import LABELLED, SampleKind
+from truesweep.data.prepare import Prepared
 from truesweep.figures import LOSS
 from truesweep.metrics.classification import TABLE_COLUMNS, ClassificationScores, table
 from truesweep.metrics.likelihood import IGNORED, NegativeLogLikelihood, nll_by_row
-from truesweep.tasks.base import Batch, Recipe, Task, losses
+from truesweep.models import Head
+from truesweep.tasks.base import Task
+from truesweep.tasks.baselines import score_once, unigram_loss
+from truesweep.tasks.generation import context_length
+from truesweep.tasks.training import Recipe, losses
 
 
 class Classification(Task):
@@ -32,8 +40,10 @@ class Classification(Task):
 
     declares = (replace(LOSS, per_token=False),)
 
-    head: ClassVar[str] = "classifier"
-    kind: ClassVar[str] = "labelled"
+    head: ClassVar[Head] = "classifier"
+    kind: ClassVar[SampleKind] = LABELLED
+    tag = "classification"
+    pipeline = "text-classification"
 
     def __init__(
         self,
@@ -100,3 +110,22 @@ class Classification(Task):
     def tables(self) -> dict[str, tuple[list[str], list[list[Any]]]]:
         """Precision, recall, F1 and support of each class in the last evaluation."""
         return {"classes": (list(TABLE_COLUMNS), self._per_class)}
+
+    def answer(self, text: str, packing: bool) -> str:
+        """The likeliest class, a tab, and its probability."""
+        limit = context_length(self.model) or 1_000_000
+        ids = encode_inputs(self.tokenizer, self.kind.name, [text], limit)
+        tokens = torch.tensor(ids, device=self.device)
+        with torch.inference_mode():
+            logits = self.logits({"input_ids": tokens, "attention_mask": torch.ones_like(tokens)})
+        probability, index = logits.float().softmax(-1)[0].max(0)
+        return f"{self.labels[int(index)]}\t{float(probability):.4f}"
+
+    def baseline(self, prepared: Prepared, split_name: str) -> dict[str, float]:
+        """Frequencies of classes in training, and always the most frequent one."""
+        counts = prepared.target_counts
+        scored = prepared.datasets[split_name].target_counts(len(counts))
+        gold = torch.repeat_interleave(torch.arange(len(counts)), torch.from_numpy(scored))
+        majority = torch.full_like(gold, int(counts.argmax()))
+        figures = score_once("scores", ClassificationScores(len(counts)), majority, gold)
+        return {"loss": unigram_loss(counts, scored), **figures}

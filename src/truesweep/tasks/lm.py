@@ -1,7 +1,7 @@
 """Language modelling: predict the next token."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, cast
 
 import torch
@@ -10,15 +10,22 @@ from torch import Tensor
 from torchmetrics import Metric
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from truesweep.data.batch import Batch
+from truesweep.data.encode import encode_inputs
+from truesweep.data.kinds import TEXT, SampleKind
+from truesweep.data.prepare import Prepared
 from truesweep.metrics.likelihood import (
     BitsPerByte,
     NegativeLogLikelihood,
     Perplexity,
     nll_by_row,
 )
-from truesweep.tasks.base import Batch, Recipe, Task, losses
-from truesweep.tasks.generation import Sampling, continue_ids
+from truesweep.models import Head
+from truesweep.tasks.base import Task
+from truesweep.tasks.baselines import unigram
+from truesweep.tasks.generation import Sampling, context_length, continue_ids
 from truesweep.tasks.sharding import is_sharded
+from truesweep.tasks.training import Recipe, losses
 
 PROMPT_TOKENS = 16
 """How much of a scored text is shown to the model to be continued."""
@@ -42,8 +49,15 @@ class LanguageModeling(Task):
             [batch, length, vocabulary] and labels [batch, length], -100 where there is none.
     """
 
-    head: ClassVar[str] = "causal"
-    kind: ClassVar[str] = "text"
+    head: ClassVar[Head] = "causal"
+    kind: ClassVar[SampleKind] = TEXT
+    tag = "lm"
+    pipeline = "text-generation"
+    options: ClassVar[Mapping[str, str]] = {
+        "max_new_tokens": "sample_tokens",
+        "temperature": "sample_temperature",
+        "top_k": "sample_top_k",
+    }
 
     def __init__(
         self,
@@ -143,3 +157,18 @@ class LanguageModeling(Task):
     def sample(self, prompt: Sequence[int]) -> list[int]:
         """Token ids that the model makes up, behind those of the prompt."""
         return continue_ids(self.model, prompt, self.sampling)
+
+    def answer(self, text: str, packing: bool) -> str:
+        """The prompt and its continuation."""
+        limit = context_length(self.model) or 1_000_000
+        ids = encode_inputs(self.tokenizer, self.kind.name, [text], limit)[0]
+        if packing:  # windows of packed text begin anywhere, with no special token
+            ids = self.tokenizer(text or "\n", add_special_tokens=False)["input_ids"]
+        return str(self.tokenizer.decode(self.sample(ids), skip_special_tokens=True))
+
+    def baseline(self, prepared: Prepared, split_name: str) -> dict[str, float]:
+        """Frequencies of tokens in training."""
+        figures = unigram(prepared, split_name)
+        if per_byte := prepared.bytes_per_target.get(split_name):
+            figures["bits_per_byte"] = figures["loss"] / math.log(2) / per_byte
+        return figures

@@ -1,0 +1,243 @@
+"""Kinds of samples: how they are loaded and made into a dataset, and what a report says of them.
+
+A task names the kind that it is trained on. `samples` says what a sample of each kind consists of,
+and sources of data know how to read that; the rest of what depends on the kind is asked here.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar, cast
+
+import numpy as np
+import numpy.typing as npt
+from transformers import PreTrainedTokenizerBase
+
+from truesweep.data.causal import Rows, Windows
+from truesweep.data.classifier import ClassifierDataset
+from truesweep.data.datasets import EncodedDataset
+from truesweep.data.embedded import Embedded, Made
+from truesweep.data.frames import input_frame, target_frame
+from truesweep.data.leakage import Leakage
+from truesweep.data.ragged import Ragged
+from truesweep.data.samples import Kind, Labelled, Pair, Sample, Splits
+from truesweep.data.seq2seq import Seq2SeqDataset
+from truesweep.data.source import Source
+from truesweep.data.token_cache import field_texts
+from truesweep.errors import DataError
+
+# Text always has passages in common: licences, quotations, refrains. The test sets of six known
+# corpora share 0.7 to 13 % of their 8-grams with their own training sets, the larger ones by whole
+# articles (Radford et al. 2019, table 6).
+_PASSAGES, _NGRAMS = 0.01, 0.05
+_NEAR = 0.005  # of samples: half a point of accuracy at most
+
+
+class SampleKind(ABC):
+    """What the samples of a task are.
+
+    Attributes:
+        name: What a sample consists of, as a source loads it: `text`, `pairs` or `labelled`.
+        packs: Whether samples can be joined into windows.
+        lossless: Whether tokens that hold a whole sample are worth knowing, to count its bytes.
+        unit: What a report compares and counts.
+        answer: What a model shall make of a sample; None of plain text.
+        one_answer: Whether a sample that has two answers has a wrong one.
+        aligned: Whether the two sides of a sample are about as long.
+        counted: What the size of a split is: its `samples` or its `tokens`.
+        needed: Of these, so many that differences worth finding can be seen.
+        embedded: Makes the samples of `data=embedded` from that source and the shares of the
+            splits; None: what the source itself has for the name.
+    """
+
+    name: ClassVar[Kind]
+    packs: ClassVar[bool] = False
+    lossless: ClassVar[bool] = False
+    unit: ClassVar[str] = "samples"
+    answer: ClassVar[str | None] = None
+    one_answer: ClassVar[bool] = False
+    aligned: ClassVar[bool] = True
+    counted: ClassVar[str] = "samples"
+    needed: ClassVar[int]
+    embedded: Callable[[Mapping[str, float]], Made] | None = None
+
+    def load(self, source: Source) -> Splits:
+        """Load all splits; see `Source.load`."""
+        if self.embedded is not None and isinstance(source, Embedded):
+            return source.divided(self.name, self.embedded)
+        return source.load(self.name)
+
+    def complete(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+        """Give a tokenizer what this kind needs besides; other kinds may share it."""
+        return tokenizer
+
+    def classes(self, samples: Sequence[Sample]) -> list[str] | None:
+        """The names of the classes that samples have, sorted; None of a kind without."""
+        return None
+
+    @abstractmethod
+    def dataset(
+        self,
+        split: str,
+        samples: Sequence[Sample],
+        tokens: Mapping[str, Ragged],
+        *,
+        source: Source,
+        tokenizer: PreTrainedTokenizerBase,
+        labels: Sequence[str],
+    ) -> EncodedDataset:
+        """The dataset of a split.
+
+        Args:
+            split: Its name.
+            samples: Its samples.
+            tokens: The tokens of each field of the samples, without special ones.
+            source: Longest row, and whether texts are packed.
+            tokenizer: The tokenizer that encoded the samples.
+            labels: Names of the classes in the order of their ids; none without classes.
+
+        Raises:
+            DataError: A sample is of a class that is not among the labels.
+        """
+
+    @abstractmethod
+    def uncertainty(self, size: int) -> str:
+        """How well figures of a split of this size can be known, as a clause."""
+
+    @abstractmethod
+    def leaked(self, leak: Leakage) -> int | None:
+        """How many samples another split helps with; None where they are too few to matter."""
+
+
+class TextKind(SampleKind):
+    """Text whose every token is to be predicted from those before it."""
+
+    name = "text"
+    packs = lossless = True
+    unit, counted = "passages", "tokens"
+    needed = 10_000  # tokens: 0.04 nats at a standard deviation of 2
+
+    def dataset(
+        self,
+        split: str,
+        samples: Sequence[Sample],
+        tokens: Mapping[str, Ragged],
+        *,
+        source: Source,
+        tokenizer: PreTrainedTokenizerBase,
+        labels: Sequence[str],
+    ) -> EncodedDataset:
+        """Windows of all texts joined, or each text on its own."""
+        texts, size = tokens["text"], text_bytes(samples, "text")
+        if source.packing:
+            return Windows(texts, size, source.max_length, tokenizer)
+        frame = input_frame(tokenizer, "text")
+        return Rows(texts, size, source.max_length, frame, tokenizer)
+
+    def uncertainty(self, size: int) -> str:
+        """At a standard deviation of 2 nats per token."""
+        return f"its loss is known to ±{1.96 * 2 / math.sqrt(max(1, size)):.2g} at best"
+
+    def leaked(self, leak: Leakage) -> int | None:
+        """Passages that stand in both."""
+        count = leak.exact + leak.near
+        enough = count >= _PASSAGES * max(1, leak.passages) or (leak.ngrams or 0.0) >= _NGRAMS
+        return count if enough else None
+
+
+class PairKind(SampleKind):
+    """Texts and what each is to be turned into: here, translations."""
+
+    name = "pairs"
+    answer = "translation"
+    needed = 300  # the smaller samples of Koehn 2004
+
+    def dataset(
+        self,
+        split: str,
+        samples: Sequence[Sample],
+        tokens: Mapping[str, Ragged],
+        *,
+        source: Source,
+        tokenizer: PreTrainedTokenizerBase,
+        labels: Sequence[str],
+    ) -> EncodedDataset:
+        """Both sides, for an encoder and a decoder."""
+        pairs, rows = cast(Sequence[Pair], samples), (tokens["source"], tokens["target"])
+        frames = input_frame(tokenizer, "pairs"), target_frame(tokenizer)
+        return Seq2SeqDataset(pairs, rows, frames, source.max_length, _pad(tokenizer))
+
+    def uncertainty(self, size: int) -> str:
+        """Of a corpus score."""
+        return "BLEU of so few varies by several points"
+
+    def leaked(self, leak: Leakage) -> int | None:
+        """Sources that stand in both: one is enough, if it is the same."""
+        return _leaked(leak, leak.exact + leak.near, leak.exact)
+
+
+class LabelledKind(SampleKind):
+    """Texts and the class of each."""
+
+    name = "labelled"
+    answer, one_answer = "label", True
+    needed = 217  # 4 points of an accuracy of 90 %
+
+    def classes(self, samples: Sequence[Sample]) -> list[str]:
+        """Names of all classes, sorted."""
+        return sorted({sample.label for sample in cast(Sequence[Labelled], samples)})
+
+    def dataset(
+        self,
+        split: str,
+        samples: Sequence[Sample],
+        tokens: Mapping[str, Ragged],
+        *,
+        source: Source,
+        tokenizer: PreTrainedTokenizerBase,
+        labels: Sequence[str],
+    ) -> EncodedDataset:
+        """Texts with the ids of their classes."""
+        ids = _class_ids(cast(Sequence[Labelled], samples), labels, split)
+        frame, limit = input_frame(tokenizer, "labelled"), source.max_length
+        return ClassifierDataset(tokens["text"], ids, frame, limit, _pad(tokenizer))
+
+    def uncertainty(self, size: int) -> str:
+        """Of an accuracy of 90 %."""
+        return f"an accuracy of 90 % is known to ±{196 * 0.3 / math.sqrt(max(1, size)):.0f} points"
+
+    def leaked(self, leak: Leakage) -> int | None:
+        """Texts that stand in both with one label: memory of another label does not help."""
+        return _leaked(leak, leak.exact + leak.near - leak.other_answer, leak.same_answer)
+
+
+TEXT, PAIRS, LABELLED = TextKind(), PairKind(), LabelledKind()
+
+
+def text_bytes(samples: Sequence[Sample], field: str) -> int:
+    """UTF-8 bytes of one field of all samples."""
+    return sum(len(text.encode()) for text in field_texts(samples, field))
+
+
+def _leaked(leak: Leakage, count: int, surely: int) -> int | None:
+    return count if surely or count >= _NEAR * max(1, leak.passages) else None
+
+
+def _pad(tokenizer: PreTrainedTokenizerBase) -> int:
+    return int(tokenizer.pad_token_id)
+
+
+def _class_ids(
+    samples: Sequence[Labelled], labels: Sequence[str], split: str
+) -> npt.NDArray[np.int64]:
+    """The class of each sample, int64 [N]."""
+    ids = {label: i for i, label in enumerate(labels)}
+    if strange := Counter(sample.label for sample in samples if sample.label not in ids):
+        found = ", ".join(f"{label!r} ({n} times)" for label, n in sorted(strange.items()))
+        raise DataError(
+            f"the {split} split has classes that training does not know: {found}; known are "
+            f"{', '.join(map(repr, labels))}. Add training samples of these classes, or take "
+            f"theirs out of the {split} split"
+        )
+    return np.array([ids[sample.label] for sample in samples], dtype=np.int64)
