@@ -69,6 +69,7 @@ def test_a_foreign_metric_is_shown_and_summed_up(asked: list[str], workplace: Pa
     assert json.loads(shown.stdout)["summary"]["val/sureness"] == results["val/sureness"]
     again = truesweep("evaluate", str(run), "--json", cwd=workplace)
     assert json.loads(again.out)["test/sureness"] == pytest.approx(results["test/sureness"])
+    assert truesweep("generate", str(run), "--prompt", "red", cwd=workplace).code == 0
 
 
 def test_a_sweep_looks_for_the_most_of_a_foreign_figure(asked: list[str], workplace: Path) -> None:
