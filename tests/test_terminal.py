@@ -39,10 +39,15 @@ def test_the_final_table_has_every_class(
     samples = [["[/x]", "[positive]"]]
     tables = {"classes": (["class", "f1"], rows), "[/x]": (["text", "[answer]"], samples)}
     write_json(run.tables, tables)
+    (run.path / "wandb/.lock").mkdir(parents=True)
     show_result(run, 0)
     said = capsys.readouterr().out
     for text in (*LABELS, "[/x] is never found", "text: [/x]", "[answer]: [positive]", "[/run]"):
         assert text in said
+    assert "wandb leet" not in said, "there is no record"
+    (run.path / "wandb/offline-run-1-id").mkdir()
+    show_result(run, 0)
+    assert "wandb leet" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

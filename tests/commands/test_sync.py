@@ -1,14 +1,18 @@
 """`truesweep sync`, as far as it goes without a server."""
 
 import importlib
+import json
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from truesweep.commands.sync import recorded_in, records_of, sync
+from truesweep.commands.sync import recorded_in, sync
 from truesweep.errors import ConfigError
+from truesweep.record.mirror import records_of
 
 module = importlib.import_module("truesweep.commands.sync")  # the package's `sync` is the command
 
@@ -58,3 +62,54 @@ def test_what_was_never_recorded_cannot_be_sent(workplace: Path) -> None:
         sync([workplace])
     with pytest.raises(ConfigError, match="neither a run's directory nor a sweep's"):
         sync([workplace / "none"])
+
+
+SENDS = """
+import pathlib, sys
+record = pathlib.Path(sys.argv[-1])
+if "two" in str(record):
+    sys.exit("wandb: ERROR [/x] not found")
+(record / "run.wandb.synced").touch()
+"""
+
+
+def test_what_was_sent_and_what_was_not_is_told(
+    recorded: Path,
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(module, "_require_server", lambda: None)
+    (workplace / "packages").mkdir()
+    (workplace / "packages/wandb.py").write_text(SENDS)
+    monkeypatch.setenv("PYTHONPATH", str(workplace / "packages"))
+    assert sync([recorded], as_json=True) == 1
+    told = json.loads(capsys.readouterr().out)["records"]
+    name = "wandb/offline-run-20260101_000000-id"
+    assert [one["record"] for one in told] == [
+        str(recorded / folder / name) for folder in ("one", "two", ".")
+    ]
+    assert [(one["sent"], one["reason"]) for one in told] == [
+        (True, None),
+        (False, "wandb: ERROR [/x] not found"),
+        (True, None),
+    ]
+    assert sync([recorded]) == 1
+    said = capsys.readouterr().out
+    assert "2 of 3 records are with W&B." in said
+    assert "ERROR [/x] not found" in said
+
+
+def test_nothing_heavy_is_imported_where_all_is_sent(recorded: Path) -> None:
+    for record in recorded.rglob("offline-run-*"):
+        (record / "run.wandb.synced").touch()
+    script = (
+        "import sys; from truesweep.commands import app; "
+        "import atexit; atexit.register(lambda: print(*sys.modules)); app(['sync', sys.argv[1]])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(recorded)], capture_output=True, text=True, check=True
+    )
+    said, modules, *_ = done.stdout.splitlines()
+    assert said == "3 of 3 records are with W&B."
+    assert not {"wandb", "torch", "pytorch_lightning", "hydra"} & set(modules.split())

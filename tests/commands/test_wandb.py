@@ -13,8 +13,8 @@ from tests.commands.conftest import SMALL
 from tests.commands.test_sweep import small
 from tests.record.test_wandb import contents_of
 from truesweep.commands.sweep import sweep
-from truesweep.commands.sync import records_of
 from truesweep.commands.train import train
+from truesweep.record.mirror import records_of
 
 
 def contents(record: Path, kind: str) -> list[dict[str, Any]]:

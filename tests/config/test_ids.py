@@ -42,6 +42,15 @@ def test_compiling_by_default_is_the_question_that_it_was() -> None:
     assert len({*plain, *whole, *layers}) == 3
 
 
+def test_w_and_bs_defaults_are_the_question_that_they_were() -> None:
+    plain, said = (
+        ids_of(["name=lm", *given])
+        for given in ([], ["logger.project=truesweep", "logger.mode=offline", "logger.notes=null"])
+    )
+    assert plain == said == ["4aad85a9"]  # of version 0.1.0
+    assert ids_of(["name=lm", "logger.notes=mine"]) != plain
+
+
 @pytest.mark.parametrize("line", TABLE)
 def test_a_question_keeps_its_id(line: str) -> None:
     assert ids_of(line.split(" ")) == TABLE[line]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import random
 import re
 from importlib.util import find_spec
@@ -15,7 +16,8 @@ from tests.record.test_wandb import contents_of, history_of, summary_of
 from truesweep.errors import ConfigError
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.launch import launch
-from truesweep.jobs.mirrors import wandb_id
+from truesweep.jobs.logs import logs
+from truesweep.jobs.mirrors import is_agents, wandb_id
 from truesweep.jobs.plan import plan
 from truesweep.jobs.verify import LEFT
 from truesweep.record.frozen import freeze
@@ -59,6 +61,35 @@ def test_an_agents_run_is_the_one_that_the_agent_has_made(
     assert wandb_id(run) == "given"
     monkeypatch.delenv("WANDB_SWEEP_ID")
     assert wandb_id(run) == "given"
+
+
+def test_the_jobs_of_a_sweep_that_an_agent_starts_are_runs_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_RUN_ID", "given")
+    monkeypatch.setenv("WANDB_SWEEP_ID", "1")
+    jobs = [
+        RunDirectory.create(
+            tmp_path / name,
+            config="seed: 0",
+            overrides=[],
+            provenance={},
+            job={"sweep": "s", "point": name},
+        )
+        for name in ("one", "other")
+    ]
+    assert len({"given", *map(wandb_id, jobs)}) == 3
+    assert not any(map(is_agents, jobs))
+
+
+def test_the_terminal_is_told_what_becomes_of_the_loggers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with logs(empty_run(tmp_path / "run"), rank=0):
+        logging.getLogger("truesweep.record.wandb").warning("W&B: %s", "[/x] is not mirrored")
+        logging.getLogger("truesweep.jobs.parts").warning("known from the plan")
+    logging.getLogger("truesweep.record.wandb").warning("later")
+    assert capsys.readouterr().err == "Warning: W&B: [/x] is not mirrored\n"
 
 
 def test_a_run_that_cannot_be_built_says_so(workplace: Path) -> None:

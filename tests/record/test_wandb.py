@@ -40,7 +40,8 @@ Records = list[dict[str, Any]]
 def inspect(directory: Path, *options: str) -> str:
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", *options]
     command.append(str(directory / "wandb"))
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=clean).stdout
 
 
 def summary_of(directory: Path) -> dict[str, Any]:
@@ -120,9 +121,8 @@ def test_two_runs_at_once_are_read_back_apart(
     capfd: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    for name in ("RUN_ID", "NAME", "DIR"):  # what another program has left behind
+    for name in ("RUN_ID", "RESUME"):  # what another program has left behind
         monkeypatch.setenv(f"WANDB_{name}", "stray")
-    monkeypatch.setenv("WANDB_MODE", "disabled")
     environment = dict(os.environ)
     one = make("one", project="p", group="sweep", tags=["a", "b"], api_key=CANARY)
     two = make("two")
@@ -160,6 +160,82 @@ def test_two_runs_at_once_are_read_back_apart(
     assert caplog.records == []
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert not [path for path in files if CANARY.encode() in path.read_bytes()]
+
+
+def test_what_is_not_given_is_taken_from_w_and_bs_environment(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = {"project": "p", "entity": "e", "notes": "n", "job_type": "j"}
+    elsewhere = {"name": "s", "run_group": "g", "tags": "a, b", "dir": str(tmp_path / "else")}
+    for name, value in {**said, **elsewhere}.items():
+        monkeypatch.setenv(f"WANDB_{name.upper()}", value)
+    (tmp_path / "else").mkdir()
+    make(told={"label": "lr=1", "group": "sweep", "tags": ["lm"]}).finish()
+    make(told={"label": "lr=1", "group": "sweep", "tags": ["lm"]}).finish()  # resumed
+    make("other").finish()
+
+    (run, *_) = contents_of(tmp_path / "run", "run")
+    assert {key: run[key] for key in said} == said
+    assert (run["display_name"], run["run_group"], run["tags"]) == ("s lr=1", "g", ["a", "b", "lm"])
+    there = sorted((tmp_path / "else/wandb").glob("*run-*"))
+    assert [path.name.split("-", 3)[3] for path in there] == ["run-id", "other-id"]
+    (record,) = mirror.records_of(tmp_path / "run")
+    assert record.resolve() == there[0]
+
+
+def test_the_configuration_wins_over_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("project", "entity", "name", "notes", "job_type", "run_group", "tags"):
+        monkeypatch.setenv(f"WANDB_{name.upper()}", "stray")
+    for name, value in {"mode": "disabled", "disabled": "true"}.items():
+        monkeypatch.setenv(f"WANDB_{name.upper()}", value)
+    said: dict[str, Any] = {"project": "p", "entity": "e", "notes": "n", "job_type": "j"}
+    info = RunInfo(tmp_path, "id", "run", CONFIG)
+    WandbLogger(info, mode="offline", name="mine", group="g", tags=[], **said).finish()
+    (run, *_) = contents_of(tmp_path, "run")
+    assert {key: run[key] for key in said} == said
+    assert (run["display_name"], run["run_group"], run.get("tags")) == ("mine", "g", None)
+
+
+@pytest.mark.parametrize(
+    ("said", "mode"),
+    [
+        ({}, "offline"),
+        ({"MODE": "online"}, "online"),
+        ({"MODE": "dryrun"}, "offline"),
+        ({"MODE": "disabled"}, "disabled"),
+        ({"MODE": "online", "DISABLED": "true"}, "disabled"),
+        ({"MODE": "nonsense"}, "offline"),
+    ],
+)
+def test_the_mode_is_that_of_w_and_bs_environment(
+    make: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    said: dict[str, str],
+    mode: str,
+) -> None:
+    for name, value in said.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    logger = make()
+    assert logger._run["mode"] == mode
+    if mode == "disabled":
+        logger.log_metrics(values_at(1), 1)
+        logger.finish()
+        assert list((tmp_path / "run").iterdir()) == []
+
+
+@pytest.mark.parametrize("agents", [True, False])
+def test_only_the_run_that_an_agent_waits_for_is_one_of_its_sweep(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, agents: bool
+) -> None:
+    monkeypatch.setenv("WANDB_SWEEP_ID", "mine")
+    monkeypatch.setenv("WANDB_RUN_ID", "given")
+    make(told={"agents": agents}).finish()
+    (run, *_) = contents_of(tmp_path / "run", "run")
+    expected = ("given", "mine") if agents else ("run-id", None)
+    assert (run["run_id"], run.get("sweep_id")) == expected
 
 
 def train(make: Make, resumed: int, reached: int) -> WandbLogger:

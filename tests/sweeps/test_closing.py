@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.sweeps.test_driver import Pretended, run, sweep_of
-from truesweep.commands.sync import records_of
+from truesweep.record.mirror import records_of
 from truesweep.sweeps.closing import link_records
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.job import Job

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 from wandb.sdk.lib.config_util import save_config_file_from_dict
 
+from truesweep.commands import app
 from truesweep.commands.wandb_sweep import write
 from truesweep.errors import ConfigError
 from truesweep.jobs.plan import checked
@@ -56,6 +58,20 @@ def agents_overrides(config: dict[str, object], chosen: dict[str, object]) -> li
     place = command.index("${args_no_hyphens}")
     command[place : place + 1] = made["args_no_hyphens"]
     return list(command[command.index("train") + 1 :])
+
+
+def test_a_dry_run_writes_nothing(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = workplace / "sweep.yaml"
+    assert write(["seed=1,2"], [], file, dry_run=True) == 0
+    assert not file.exists()
+    assert yaml.safe_load(capsys.readouterr().out)["parameters"] == {"seed": {"values": [1, 2]}}
+
+
+def test_without_m_there_is_no_sweep_to_write(workplace: Path) -> None:
+    done = CliRunner().invoke(app, ["train", "--wandb-sweep", "sweep.yaml"])
+    assert done.exit_code == 2
+    assert "add -m" in done.output
+    assert list(workplace.iterdir()) == []
 
 
 def values(config: dict[str, object], key: str) -> list[object]:

@@ -92,6 +92,8 @@ def train(
     ] = None,
 ) -> None:
     """Train a model: compose, check, freeze, train, choose the best, score the test split once."""
+    if wandb_sweep and not multirun:
+        raise typer.BadParameter("--wandb-sweep writes a sweep; add -m, or leave it out")
     _load_libraries()
     if multirun:
         from truesweep.commands.sweep import sweep
@@ -101,7 +103,7 @@ def train(
         if wandb_sweep:
             from truesweep.commands.wandb_sweep import write
 
-            raise typer.Exit(write(overrides or [], config_dir or [], wandb_sweep))
+            raise typer.Exit(write(overrides or [], config_dir or [], wandb_sweep, dry_run))
         raise typer.Exit(sweep(overrides or [], config_dir or [], dry_run))
     from truesweep.commands.train import train as work
 
@@ -281,11 +283,12 @@ def sync(
     directories: Annotated[
         list[Path], typer.Argument(metavar="DIR...", help="Runs' or sweeps' directories.")
     ],
+    json: Json = False,
 ) -> None:
     """Send what was recorded offline to Weights & Biases."""
     from truesweep.commands.sync import sync as work
 
-    raise typer.Exit(work(directories))
+    raise typer.Exit(work(directories, json))
 
 
 PREEMPTIONS = (signal.SIGTERM, signal.SIGUSR1)

@@ -15,6 +15,7 @@ from truesweep.data.left_out import describe_left_out
 from truesweep.figures import SAMPLES, Declared, Figure
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.plan import Plan
+from truesweep.record.mirror import records_of
 from truesweep.terminal import console, warn
 
 SHOWN = 3
@@ -140,7 +141,7 @@ def _show_paths(out: Console, run: RunDirectory, here: str, results: dict[str, A
         "next": f"truesweep generate {here}",
         "": f"truesweep evaluate {here}",
     }
-    if (run.path / "wandb").is_dir():
+    if records_of(run.path):
         lines[" "] = f"wandb leet {here}/wandb"
     for name, value in lines.items():
         # Not folded: these are to be copied.

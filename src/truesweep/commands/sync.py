@@ -5,11 +5,12 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from truesweep.errors import ConfigError
+from truesweep.record.files import dump_json
+from truesweep.record.mirror import records_of
 from truesweep.terminal import console
 
 SECONDS_TO_ANSWER = 10
@@ -18,24 +19,53 @@ SECONDS_TO_SEND = 600
 """How long one record may take; W&B's own command goes on for ever where the network is dead."""
 
 
-def sync(directories: Sequence[Path]) -> int:
+@dataclass(frozen=True)
+class Sent:
+    """What became of one record.
+
+    Args:
+        record: Its folder.
+        sent: Whether it is with W&B.
+        reason: Why it is not.
+    """
+
+    record: str
+    sent: bool
+    reason: str | None = None
+
+
+def sync(directories: Sequence[Path], as_json: bool = False) -> int:
     """Send the local W&B records of runs and of sweeps' jobs; 1 if one could not be sent.
 
-    A record holds its run's id and its whole curve, so it arrives as the one run that it is.
+    A record holds its run's id and its whole curve, so it arrives as the one run that it is. One
+    that was sent is not sent again.
     """
-    out = console()
     folders = [folder for directory in directories for folder in recorded_in(directory)]
-    records = [record for folder in folders for record in records_of(folder)]
+    found = [record.resolve() for folder in folders for record in records_of(folder)]
+    records = list(dict.fromkeys(found))
     if not records:
         raise ConfigError(
-            f"{', '.join(map(str, directories))}: no W&B record; the runs had logger=none"
+            f"{', '.join(map(str, directories))}: no W&B record; the runs had other loggers or none"
         )
-    _require_server()
-    failed = [record for record in records if not _sent(record, out)]
-    out.print(f"{len(records) - len(failed)} of {len(records)} records are with W&B.")
-    for record in failed:
-        out.print(f"Not sent: {record}", soft_wrap=True)
-    return int(bool(failed))
+    if not all(map(_is_sent, records)):
+        _require_server()
+    done = []
+    for record in records:
+        done.append(_send(record))
+        if not as_json and done[-1].reason:
+            console().print(f"{record.name}: {done[-1].reason}")
+    _show(done, as_json)
+    return int(not all(one.sent for one in done))
+
+
+def _show(done: Sequence[Sent], as_json: bool) -> None:
+    if as_json:
+        print(dump_json({"records": [asdict(one) for one in done]}, indent=2))
+        return
+    console().print(f"{sum(one.sent for one in done)} of {len(done)} records are with W&B.")
+    for one in done:
+        if not one.sent:
+            console().print(f"Not sent: {one.record}", soft_wrap=True)
 
 
 def _require_server() -> None:
@@ -77,27 +107,23 @@ def recorded_in(directory: Path) -> list[Path]:
     return [*jobs, directory]
 
 
-def records_of(folder: Path) -> list[Path]:
-    """The folders of W&B's records that lie in a directory."""
-    return [
-        path
-        for path in sorted((folder / "wandb").glob("*run-*"))
-        if path.is_dir() and not path.is_symlink()
-    ]
+def _is_sent(record: Path) -> bool:
+    """Whether W&B's own command has sent a record, and left its mark."""
+    return any(record.glob("*.synced"))
 
 
-def _sent(record: Path, out: Console) -> bool:
-    """Whether W&B's own command has sent a record, or had done so before."""
+def _send(record: Path) -> Sent:
+    """Have W&B's own command send a record, unless it has before."""
+    if _is_sent(record):
+        return Sent(str(record), True)
     command = [sys.executable, "-m", "wandb", "sync", "--yes", "--include-online", str(record)]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, timeout=SECONDS_TO_SEND
         )
     except subprocess.TimeoutExpired:
-        out.print(f"{record.name}: not sent within {SECONDS_TO_SEND} s")
-        return False
-    if done.returncode == 0 and any(record.glob("*.synced")):
-        return True
+        return Sent(str(record), False, f"not sent within {SECONDS_TO_SEND} s")
+    if done.returncode == 0 and _is_sent(record):
+        return Sent(str(record), True)
     said = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-    out.print(f"{record.name}: {said[-1].strip() if said else 'W&B gave no reason'}")
-    return False
+    return Sent(str(record), False, said[-1].strip() if said else "W&B gave no reason")

@@ -12,12 +12,18 @@ from truesweep.sweeps.wandb_sweep import wandb_sweep
 from truesweep.terminal import console
 
 
-def write(overrides: Sequence[str], config_dirs: Sequence[Path], file: Path) -> int:
-    """Write a sweep for W&B's agents, and say how they are started."""
+def write(
+    overrides: Sequence[str], config_dirs: Sequence[Path], file: Path, dry_run: bool = False
+) -> int:
+    """Write a sweep for W&B's agents, and say how they are started; a dry run prints it."""
     if file.exists():
         raise ConfigError(f"{file} exists; name a new file, or delete it")
     config = wandb_sweep(ask(overrides, config_dirs))
-    write_atomic(file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    if dry_run:
+        print(text, end="")
+        return 0
+    write_atomic(file, text)
     entity, project = config.get("entity"), config["project"]
     whose = f"--entity {entity} " if entity else ""
     console().print(

@@ -7,7 +7,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from rich.text import Text
+
 from truesweep.jobs.directory import RunDirectory
+from truesweep.terminal import console
 
 LIBRARIES = ("pytorch_lightning", "lightning_fabric", "transformers")
 HARMLESS = (
@@ -16,6 +19,14 @@ HARMLESS = (
     ".*LeafSpec.*",  # Lightning's own use of torch
     ".*torch.jit.script_method.*",  # torch's compiler's own use of torch
 )
+
+
+class _Terminal(logging.Handler):
+    """Tells the user what becomes of the loggers; of other warnings the plan has told."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        warning = Text.assemble(("Warning: ", "bold yellow"), record.getMessage())
+        console(stderr=True).print(warning, soft_wrap=True)
 
 
 @contextmanager
@@ -44,6 +55,9 @@ def logs(run: RunDirectory, rank: int) -> Iterator[None]:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     level = root.level
+    mirrors, terminal = logging.getLogger("truesweep.record"), _Terminal(logging.WARNING)
+    if rank == 0:
+        mirrors.addHandler(terminal)
     root.addHandler(handler)
     root.setLevel(logging.INFO)
     logging.captureWarnings(True)
@@ -53,5 +67,6 @@ def logs(run: RunDirectory, rank: int) -> Iterator[None]:
     finally:
         logging.captureWarnings(False)
         root.removeHandler(handler)
+        mirrors.removeHandler(terminal)
         root.setLevel(level)
         handler.close()

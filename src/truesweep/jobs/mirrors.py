@@ -40,6 +40,7 @@ def describe(run: RunDirectory, config: dict[str, Any]) -> RunInfo:
         tags=tags(run, config),
         swept=job.get("swept") or {},
         best={name: figure.mode for name, figure in run.figures.items() if figure.mode},
+        agents=is_agents(run),
     )
 
 
@@ -106,6 +107,8 @@ def _offered(config: dict[str, Any], key: str, info: RunInfo) -> dict[str, Any]:
     One that has a default of its own keeps that, and so does what the configuration sets.
     """
     schema, node = schema_of(target(config, key)), dotted.get(config, key)
+    if "info" in schema.parameters:  # which has it all
+        return {"info": info}
     facts = info.facts(info.directory / _folder(config, key))
     wanted = {
         name: facts[name]
@@ -113,8 +116,7 @@ def _offered(config: dict[str, Any], key: str, info: RunInfo) -> dict[str, Any]:
         if name in facts and node.get(name) is None and parameter.default in (None, REQUIRED)
     }
     misfits = schema.fit(wanted).wrong
-    fitting = {name: value for name, value in wanted.items() if name not in misfits}
-    return {"info": info, **fitting} if "info" in schema.parameters else fitting
+    return {name: value for name, value in wanted.items() if name not in misfits}
 
 
 def _folder(config: dict[str, Any], key: str) -> str:
@@ -138,11 +140,16 @@ def wandb_id(run: RunDirectory) -> str:
     known = run.status.get("wandb_id")
     if known or run.metrics.exists():  # recorded before ids were kept
         return str(known or run.identity[:16])
-    given = os.environ.get("WANDB_RUN_ID") if os.environ.get("WANDB_SWEEP_ID") else None
+    given = os.environ.get("WANDB_RUN_ID") if is_agents(run) else None
     new = given or f"{run.identity[:16]}-{token_hex(4)}"
     if os.environ.get("RANK", "0") == "0":
         run.update_status(wandb_id=new)
     return new
+
+
+def is_agents(run: RunDirectory) -> bool:
+    """Whether W&B's agent waits for this run; a sweep that an agent starts has jobs of its own."""
+    return bool(os.environ.get("WANDB_SWEEP_ID")) and "point" not in run.job
 
 
 def tags(run: RunDirectory, config: dict[str, Any]) -> list[str]:

@@ -26,12 +26,22 @@ def freeze(config: Mapping[str, Any]) -> str:
     return text
 
 
-ADDED_SINCE: dict[str, Any] = {"task.bleu_tokenize": None, "task.metrics": None}
+ADDED_SINCE: dict[str, Any] = {
+    "logger.job_type": None,
+    "logger.name": None,
+    "logger.notes": None,
+    "task.bleu_tokenize": None,
+    "task.metrics": None,
+}
 """Keys that came after version 0.1.0, with the value that asks for what there was before them.
 
 With that value, a configuration is the same question as it was without the key.
 """
-DEFAULTS_SINCE: dict[str, tuple[Any, Any]] = {"trainer.compile": ("auto", False)}
+DEFAULTS_SINCE: dict[str, tuple[Any, Any]] = {
+    "logger.mode": (None, "offline"),
+    "logger.project": (None, "truesweep"),
+    "trainer.compile": ("auto", False),
+}
 """Defaults that changed after version 0.1.0: the new one, and the old one.
 
 Both are the same question, so that it keeps its id.

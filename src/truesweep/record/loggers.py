@@ -49,6 +49,7 @@ class RunInfo:
         swept: The varying keys in short, with their values.
         best: `min` or `max` by a figure's name without the split, such as `loss`: which of its
             validations is shown of the run; of other figures the last is.
+        agents: Whether W&B's agent has started it, and waits for this run.
     """
 
     directory: Path
@@ -61,6 +62,7 @@ class RunInfo:
     tags: Sequence[str] = ()
     swept: Mapping[str, Any] = field(default_factory=dict)
     best: Mapping[str, str] = field(default_factory=lambda: dict(BEST))
+    agents: bool = False
 
     def facts(self, folder: Path) -> dict[str, Any]:
         """The same under the names that parameters of loggers have.

@@ -1,7 +1,7 @@
 """The process behind `WandbLogger`: reads messages from standard input, one JSON list a line.
 
-    ["start", {directory, limits, mode, project, entity, id, name, group, job_type, tags, config,
-               best}]
+    ["start", {directory, root, limits, mode, project, entity, id, name, notes, group, job_type,
+               tags, config, best}]
     ["row", {values: {step, name: value, …}}] · ["table", {name, columns, rows, step}]
     ["alert", {title, text, level}] · ["artifact", {files}]
     ["finish", {summary, exit_code}]
@@ -162,18 +162,21 @@ class Mirror:
         wandb.teardown()
 
 
-def begin(directory: str, mode: str, limits: dict[str, float], **run: Any) -> "wandb.Run":
+def begin(
+    directory: str, root: str | None, mode: str, limits: dict[str, float], **run: Any
+) -> "wandb.Run":
     """Start the run, offline if the server cannot be had, and remove its earlier local records.
 
     Args:
-        directory: the run's directory; W&B writes below `wandb` in it.
+        directory: the run's directory.
+        root: the folder in whose `wandb` W&B writes; None: the run's directory.
         mode: `offline` or `online`.
         limits: W&B's settings `init_timeout` and `finish_timeout`, in seconds.
         run: arguments of `wandb.init`.
     """
     import wandb
 
-    settings = {**SETTINGS, "root_dir": directory, **limits}
+    settings = {**SETTINGS, "root_dir": root or directory, **limits}
     try:
         started = init(mode, settings, **run)
     except Exception as error:
@@ -185,11 +188,34 @@ def begin(directory: str, mode: str, limits: dict[str, float], **run: Any) -> "w
         )
         wandb.teardown()  # its service would hold on to the id of the run that could not start
         started = init("offline", settings, **run)
-    here = Path(started.dir).parent
-    for record in here.parent.glob("*run-*"):
-        if record != here and record.is_dir() and not record.is_symlink():
-            shutil.rmtree(record, ignore_errors=True)
+    replace_records(Path(directory, "wandb"), Path(started.dir).parent)
     return started
+
+
+def replace_records(folder: Path, record: Path) -> None:
+    """Have a run's folder lead to its latest local record alone, wherever that lies."""
+    for earlier in folder.glob("*run-*"):
+        if earlier != record and earlier.is_dir():
+            shutil.rmtree(earlier.resolve(), ignore_errors=True)
+        if earlier.is_symlink():
+            earlier.unlink()
+    if record.parent != folder:
+        folder.joinpath("latest-run").unlink(missing_ok=True)
+        folder.joinpath("latest-run").symlink_to(record.name)  # as W&B's readers want it
+        folder.joinpath(record.name).symlink_to(record.absolute(), target_is_directory=True)
+
+
+def records_of(folder: Path) -> list[Path]:
+    """W&B's local records of a run or of a sweep itself; links to its jobs' are left out."""
+    return [
+        record
+        for record in sorted((folder / "wandb").glob("*run-*"))
+        if record.is_dir()
+        and (
+            record.parent.resolve() == record.resolve().parent
+            or folder.resolve() not in record.resolve().parents
+        )
+    ]
 
 
 def init(mode: str, settings: dict[str, Any], **run: Any) -> "wandb.Run":

@@ -27,6 +27,24 @@ log = logging.getLogger(__name__)
 
 PROJECT = "truesweep"
 """W&B's project where none is named."""
+Mode = Literal["online", "offline", "disabled"]
+MODES: dict[str, Mode] = {
+    "online": "online",
+    "run": "online",
+    "shared": "online",
+    "offline": "offline",
+    "dryrun": "offline",
+    "disabled": "disabled",
+}
+"""What `WANDB_MODE` may be, old names included."""
+SETTLED = (
+    *("WANDB_SERVICE", "WANDB_DIR", "WANDB_MODE", "WANDB_DISABLED", "WANDB_RESUME"),
+    *("WANDB_PROJECT", "WANDB_ENTITY", "WANDB_NAME", "WANDB_NOTES", "WANDB_TAGS"),
+    *("WANDB_RUN_GROUP", "WANDB_JOB_TYPE"),
+)
+"""Variables that W&B's process must not see: what they say is in its messages, or is another's."""
+AGENTS = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH")
+"""Variables of W&B's agent, which make a run one of its sweep."""
 TAG_LENGTH = 64
 """Characters that W&B takes."""
 
@@ -43,24 +61,33 @@ class WandbLogger(RunLogger):
     Args:
         info: What the run is. Its configuration stays nested, since W&B shows and filters it as
             `optimizer.lr` but cannot filter by a key that has a dot in itself.
-        project: W&B's project.
+        project: W&B's project; `truesweep` if none.
         entity: user or team on W&B; the default one of the account if none.
-        mode: `online` needs a login, or `api_key`; without, or without a network, the run is
-            recorded offline and can be sent later.
-        api_key: instead of `wandb login` and of `WANDB_API_KEY`; it is written nowhere.
+        mode: `offline` if none. `online` needs a login, or `api_key`; without, or without a
+            network, the run is recorded offline and can be sent later.
+        api_key: instead of `wandb login`; it is written nowhere.
+        name: what the run is called; what varies in a sweep, in short, is added to it. The run's
+            own name, or what varies, if none is given.
+        notes: text that is shown with the run.
+        job_type: `sweep` for a sweep's job and `train` for others, if none is given.
         group: runs that belong together; the sweep's name for its jobs, if none is given.
         tags: labels to filter by, besides those of the run.
         artifacts: keep the best checkpoint and the configuration on W&B as an artifact.
+
+    What is not given is taken from W&B's environment variables, such as `WANDB_PROJECT`.
     """
 
     def __init__(
         self,
         info: RunInfo,
         *,
-        project: str = PROJECT,
+        project: str | None = None,
         entity: str | None = None,
-        mode: Literal["offline", "online"] = "offline",
+        mode: Mode | None = None,
         api_key: str | None = None,
+        name: str | None = None,
+        notes: str | None = None,
+        job_type: str | None = None,
         group: str | None = None,
         tags: list[str] | None = None,
         artifacts: bool = False,
@@ -69,15 +96,23 @@ class WandbLogger(RunLogger):
         swept = {"swept": dict(info.swept)} if info.swept else {}
         self._directory = info.directory.absolute()
         self._api_key = api_key
+        named = " ".join(filter(None, [_given(name, "NAME"), info.label]))
+        labels = _given(tags, "TAGS") or []
+        if isinstance(labels, str):
+            labels = [tag.strip() for tag in labels.split(",") if tag.strip()]
+        if info.job_type != "summary":
+            job_type = _given(job_type, "JOB_TYPE")
+        self._agents = info.agents
         self._run = {
-            "mode": mode,
-            "project": project,
-            "entity": entity,
+            "mode": _mode(mode),
+            "project": project_name(project),
+            "entity": _given(entity, "ENTITY"),
             "id": info.id,
-            "name": info.label or info.name,
-            "group": group or info.group,
-            "job_type": info.job_type,
-            "tags": [tag[:TAG_LENGTH] for tag in dict.fromkeys([*(tags or []), *info.tags])],
+            "name": named or info.name,
+            "notes": _given(notes, "NOTES"),
+            "group": _given(group, "RUN_GROUP") or info.group,
+            "job_type": job_type or info.job_type,
+            "tags": [tag[:TAG_LENGTH] for tag in dict.fromkeys([*labels, *info.tags])],
             "config": {**info.config, **swept},
             "best": dict(info.best),
         }
@@ -85,7 +120,8 @@ class WandbLogger(RunLogger):
         self._began = time.monotonic()  # less what earlier processes of a resumed run took
         self._messages: queue.Queue[str | None] = queue.Queue()
         self._process: subprocess.Popen[str] | None = None
-        self._over = False  # finished or failed: nothing more is sent
+        # Finished, failed or disabled: nothing more is sent.
+        self._over = self._run["mode"] == "disabled"
 
     @override
     @rank_zero_only
@@ -148,7 +184,8 @@ class WandbLogger(RunLogger):
         if self._over or self._process is not None:
             return
         record = self._directory / "wandb"
-        environment = {key: os.environ[key] for key in os.environ if key != "WANDB_SERVICE"}
+        settled = SETTLED if self._agents else (*SETTLED, *AGENTS)
+        environment = {key: os.environ[key] for key in os.environ if key not in settled}
         environment.setdefault("WANDB_DATA_DIR", str(record))
         if self._api_key:
             environment["WANDB_API_KEY"] = self._api_key
@@ -168,8 +205,9 @@ class WandbLogger(RunLogger):
             self._over = True
             log.warning("W&B could not be started, the run is not mirrored: %s", error)
             return
+        place = {"directory": self._directory, "root": os.environ.get("WANDB_DIR") or None}
         limits = {"init_timeout": START_SECONDS, "finish_timeout": UPLOAD_SECONDS}
-        self._send("start", {"directory": self._directory, "limits": limits, **self._run})
+        self._send("start", {**place, "limits": limits, **self._run})
         self._replay()
         threading.Thread(target=self._feed, args=[self._process], daemon=True).start()
         self._listener = threading.Thread(target=self._listen, args=[self._process], daemon=True)
@@ -205,3 +243,21 @@ class WandbLogger(RunLogger):
         if process.wait() < 0 and not self._over:
             log.warning("W&B's process was killed, the run is no longer mirrored.")
             self._over = True
+
+
+def project_name(given: str | None) -> str:
+    """W&B's project, where the configuration gives one or none."""
+    return str(_given(given, "PROJECT") or PROJECT)
+
+
+def _given(value: Any, variable: str) -> Any:
+    """What the configuration says, or else W&B's environment variable."""
+    return os.environ.get(f"WANDB_{variable}") if value is None else value
+
+
+def _mode(given: Mode | None) -> Mode:
+    if given is not None:
+        return given
+    if os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes", "y"):
+        return "disabled"
+    return MODES.get(os.environ.get("WANDB_MODE", "").lower(), "offline")

@@ -106,7 +106,7 @@ class Display:
         for title, text in found:
             self.console.print(Text.assemble((f"{title}: ", "bold"), text))
         self.console.print(Text(f"report: {short(report)}"), soft_wrap=True)
-        if (report.parent / "wandb").is_dir():
+        if any((report.parent / "wandb").glob("*run-*")):
             self.console.print(Text(f"W&B:    wandb leet {short(report.parent / 'wandb')}"))
 
 

@@ -15,7 +15,7 @@ from truesweep.config.overrides import as_text, parse
 from truesweep.config.space import Axis
 from truesweep.errors import ConfigError
 from truesweep.jobs.mirrors import nodes, target
-from truesweep.record.wandb import PROJECT, WandbLogger
+from truesweep.record.wandb import WandbLogger, project_name
 from truesweep.secrets import redact_overrides
 from truesweep.sweeps.ask import Asked
 from truesweep.sweeps.directory import swept
@@ -48,7 +48,7 @@ def wandb_sweep(asked: Asked) -> dict[str, Any]:
         parameters["seed"] = {"values": seeds}
     sweep: dict[str, Any] = {
         "name": asked.name,
-        "project": logger.get("project", PROJECT),
+        "project": project_name(logger.get("project")),
         **({"entity": logger["entity"]} if logger.get("entity") else {}),
         "method": METHODS[settings.method],
         "metric": {"name": settings.objectives[0], "goal": settings.directions[0]},
