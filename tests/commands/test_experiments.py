@@ -12,6 +12,8 @@ from truesweep.config.roots import shipped
 TINY = ["logger=none", "trainer.threads=1", "trainer.accelerator=cpu", "data.batch_size=4"]
 TINY += ["model.width=32", "model.heads=2", "model.feed_forward=64"]
 EXPERIMENTS = sorted(path.stem for path in (shipped("conf") / "experiment").glob("*.yaml"))
+GENERATING = {"translation": ["bleu", "chrf"], "summarization": ["rouge1", "rougeL"]}
+"""Those that generate texts, and figures of these."""
 DEBUG = sorted(path.stem for path in (shipped("conf") / "debug").glob("*.yaml"))
 
 
@@ -24,10 +26,14 @@ def results(folder: Path) -> dict[str, float]:
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_runs_for_two_steps(workplace: Path, name: str) -> None:
     asked = [f"experiment={name}", *TINY, "trainer.max_steps=2", "name=x"]
-    if name == "translation":
+    if name in GENERATING:
         asked += ["task.max_new_tokens=4", "task.beam_size=2", "data.test_fraction=0.01"]
     assert train(asked, [], None, False) == 0
-    assert results(workplace / "outputs/x")["train/steps"] == 2
+    figures = results(workplace / "outputs/x")
+    assert figures["train/steps"] == 2
+    for figure in GENERATING.get(name, ()):
+        assert 0 <= figures[f"test/{figure}"] < figures[f"baseline/test/{figure}"]
+        assert f"val/{figure}" in figures
 
 
 @pytest.mark.parametrize("name", DEBUG)
@@ -42,5 +48,5 @@ def test_a_debug_preset_runs(workplace: Path, name: str) -> None:
 
 
 def test_there_is_an_experiment_for_each_task() -> None:
-    assert {"lm_char", "translation", "classification"} <= set(EXPERIMENTS)
+    assert {"lm_char", "translation", "classification", "summarization"} <= set(EXPERIMENTS)
     assert DEBUG

@@ -104,7 +104,8 @@ def _sizes(found: Description) -> Table:
         )
     if shapes := [p.pairs for p in parts if p.pairs]:
         counts = [part.samples for part in parts]
-        for name, field in (("odd lengths", "odd"), ("empty side", "empty"), ("copied", "copied")):
+        odd = [("odd lengths", "odd")] if found.kind.aligned else []
+        for name, field in (*odd, ("empty side", "empty"), ("copied", "copied")):
             values = (getattr(shape, field) for shape in shapes)
             table.add_row(name, *map(_share, values, counts))
     return table

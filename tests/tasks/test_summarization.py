@@ -1,0 +1,77 @@
+"""ROUGE, and texts to summarise that are installed anyway."""
+
+import math
+
+import pytest
+import torch
+from torchmetrics.text import ROUGEScore
+
+from truesweep.analysis.uncertainty import standard_errors
+from truesweep.data import Embedded, Pair
+from truesweep.data.docstrings import SUMMARIES
+from truesweep.data.leakage import leakage
+from truesweep.data.samples import Splits
+from truesweep.tasks.summarization import KEYS, Rouge, Summarization
+
+SUMMED_UP = [
+    ("Open a file for reading.", "Opens the file for reading and writing"),
+    ("Return the size", "Return the size of a file."),
+    ("nothing alike", "Close it."),
+    ("", "An empty answer scores nothing."),
+]
+
+
+@pytest.fixture(scope="module")
+def splits() -> Splits:
+    return SUMMARIES.load(Embedded())
+
+
+def test_rouge_is_that_of_torchmetrics_however_texts_are_shared_out() -> None:
+    predictions, references = map(list, zip(*SUMMED_UP, strict=True))
+    theirs = ROUGEScore(rouge_keys=KEYS)
+    theirs.update(predictions, references)
+    whole, halves = Rouge(), Rouge()
+    whole.update(predictions, references)
+    for half in (slice(0, 1), slice(1, 4)):
+        halves.update(predictions[half], references[half])
+    for key, value in theirs.compute().items():
+        if key.endswith("_fmeasure"):
+            ours = [m.compute()[key.removesuffix("_fmeasure")] for m in (whole, halves)]
+            assert ours == [pytest.approx(float(value), rel=1e-6)] * 2
+    assert 0 < float(whole.compute()["rouge2"]) < float(whole.compute()["rougeL"]) < 1
+    assert math.isnan(Rouge().compute()["rouge1"])
+
+
+def test_rouge_has_a_standard_error() -> None:
+    metric = Rouge()
+    counts = metric.statistics(*zip(*SUMMED_UP, strict=True))
+    scores = {name: column.numpy() for name, column in metric.by_sample(counts).items()}
+    errors = standard_errors(scores, "test", Rouge.figures)
+    expected = counts.std(0) / math.sqrt(len(counts))
+    assert list(errors) == [f"test/{key}_standard_error" for key in KEYS]
+    assert list(errors.values()) == pytest.approx(expected.tolist())
+
+
+def test_the_trivial_summary_is_the_first_sentence() -> None:
+    text = "Values of e.g.5 are kept. Others are\nnot.\n\nThe rest."
+    assert Summarization.trivial(None, text) == "Values of e.g.5 are kept."  # type: ignore[arg-type]
+    assert Summarization.trivial(None, "No end\n\nhere.") == "No end"  # type: ignore[arg-type]
+
+
+def test_docstrings_are_divided_without_leakage(splits: Splits) -> None:
+    samples = {"train": splits.train, "val": splits.val, "test": splits.test}
+    assert len(splits.train) > 3000
+    assert min(len(splits.val), len(splits.test)) >= SUMMARIES.needed
+    _, found = leakage("pairs", samples)
+    assert all(leak.exact == leak.near == 0 for leak in found)
+    packages = splits.origin["version"]
+    assert torch.__version__ in packages
+
+
+def test_a_docstring_is_its_first_line_and_the_rest(splits: Splits) -> None:
+    found = {s.source: s.target for s in splits.train if isinstance(s, Pair)}
+    for text, summary in found.items():
+        assert "\n" not in summary
+        assert len(text) <= 402
+    (spelled,) = (s for t, s in found.items() if t.startswith("Returned value is a named tuple"))
+    assert spelled == "Return disk usage statistics about the given path."
