@@ -195,6 +195,46 @@ def compare(
 
 
 @app.command()
+def duel(
+    contenders: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="A B [C]...",
+            help="Runs' directories, or overrides in quotes; behind a run's directory they change "
+            "that run's configuration.",
+        ),
+    ],
+    objective: Annotated[
+        str | None,
+        typer.Option(help="The figure that decides; by default what the best checkpoint is by."),
+    ] = None,
+    error: Annotated[
+        float, typer.Option(help="How often a winner may be named where there is none.")
+    ] = 0.05,
+    smallest: Annotated[
+        float, typer.Option(help="The least difference that matters; 0: every one does.")
+    ] = 0.0,
+    seeds: Annotated[int, typer.Option(help="The most seeds to spend.")] = 20,
+    name: Annotated[
+        str | None, typer.Option(help="The folder of its jobs under outputs/sweeps.")
+    ] = None,
+    config_dir: ConfigDirs = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check it; start nothing.")] = False,
+    json: Json = False,
+) -> None:
+    """Settle whether A is really better than B: paired seeds, as few as it takes.
+
+    It may be repeated, with more seeds, and goes on where it was.
+    """
+    _load_libraries()
+    from truesweep.commands.duel import Terms
+    from truesweep.commands.duel import duel as work
+
+    terms = Terms(objective, error, smallest, seeds, name, dry_run, json)
+    raise typer.Exit(work(contenders, config_dir or [], terms))
+
+
+@app.command()
 def diff(
     first: Annotated[Path, typer.Argument(metavar="A", help="A run's directory.")],
     second: Annotated[Path, typer.Argument(metavar="B", help="Another's.")],

@@ -1,0 +1,339 @@
+"""`truesweep duel`: is one configuration really better than another?"""
+
+import math
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import chdir
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from string import ascii_uppercase
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from truesweep.analysis.duel import Duel, judge
+from truesweep.config.compose import Composed, compose
+from truesweep.config.frozen import update
+from truesweep.config.origin import Origins
+from truesweep.errors import ConfigError
+from truesweep.figures import Mode, as_direction, require_mode
+from truesweep.jobs.directory import RunDirectory
+from truesweep.jobs.parts import complete, declared_figures
+from truesweep.record.files import dump_json
+from truesweep.record.frozen import fingerprint
+from truesweep.record.provenance import collect
+from truesweep.secrets import redact_argv, redact_overrides
+from truesweep.sweeps.closing import sum_up
+from truesweep.sweeps.directory import ROOT, SweepDirectory, point_id
+from truesweep.sweeps.display import Display
+from truesweep.sweeps.driver import drive
+from truesweep.sweeps.executor import Executor
+from truesweep.sweeps.job import Job
+from truesweep.sweeps.launchers import check_room, make_executor
+from truesweep.sweeps.planned import PlannedJob, check_disk, check_objectives
+from truesweep.sweeps.planning import Candidate, plan_candidates
+from truesweep.sweeps.settings import Sweep
+from truesweep.sweeps.source import Listed
+from truesweep.sweeps.start import add_jobs
+from truesweep.terminal import console
+from truesweep.text import figure, figures, plural, signed
+
+FIRST = 4
+"""Seeds before anything is judged: fewer decide nothing, whatever they show."""
+EACH = 2
+"""Seeds that are added at a time."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One of the configurations that are compared.
+
+    Args:
+        letter: `A` for the first one.
+        text: As it was typed, without what all have in common.
+        folder: What relative paths in it are relative to.
+        compose: Its configuration under further overrides, such as a seed.
+    """
+
+    letter: str
+    text: str
+    folder: Path
+    compose: Callable[[Sequence[str]], Composed]
+
+    def candidate(self, seed: int) -> Candidate:
+        """Its job of one seed."""
+        varies = {"contender": self.letter, "seed": seed}
+        return Candidate(partial(self.compose, [f"seed={seed}"]), varies)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What a duel is fought about.
+
+    Args:
+        objective: The figure that decides; None: the one that the first contender's best
+            checkpoint is chosen by.
+        error: How often a difference may be found where there is none, in the whole duel.
+        smallest: The least difference that matters; 0: every one does.
+        seeds: The most seeds that may be spent.
+        name: The folder of its jobs under `outputs/sweeps`; None: one that follows from what is
+            compared, so that the same command goes on where it was.
+        dry_run: Check and show what would be done.
+        json: Print JSON.
+    """
+
+    objective: str | None
+    error: float
+    smallest: float
+    seeds: int
+    name: str | None
+    dry_run: bool
+    json: bool
+
+
+def duel(texts: Sequence[str], config_dirs: Sequence[Path], terms: Terms) -> int:
+    """Train the contenders with the same seeds until it is known which is better."""
+    contenders = read_contenders(texts, config_dirs)
+    fight = Fight(contenders, terms)
+    if terms.dry_run:
+        fight.plan(fight.seeds(FIRST))
+        console().print(
+            f"{len(contenders)} contenders, {FIRST} seeds at first, {terms.seeds} at most, by "
+            f"{fight.objective}, in {fight.sweep.path.relative_to(Path.cwd())}"
+        )
+        return 0
+    code = fight.carry_out()
+    if code == 0:
+        fight.show()
+    return code
+
+
+def read_contenders(texts: Sequence[str], config_dirs: Sequence[Path]) -> list[Contender]:
+    """The contenders by what was typed: a run's directory, or overrides in one argument.
+
+    Overrides behind a run's directory change that run's configuration; without one in front they
+    are those of `truesweep train`.
+
+    Raises:
+        ConfigError: There are fewer than two, or two are the same.
+    """
+    if not 2 <= len(texts) <= len(ascii_uppercase):
+        raise ConfigError(
+            f"a duel is of 2 to {len(ascii_uppercase)} contenders, and {len(texts)} are given: "
+            "truesweep duel outputs/lm/1a2b3c4d optimizer.lr=0.03"
+        )
+    contenders: list[Contender] = []
+    base: RunDirectory | None = None
+    for letter, text in zip(ascii_uppercase, texts, strict=False):
+        run, lines = base, shlex.split(text)
+        if lines and "=" not in lines[0]:
+            run, lines = RunDirectory.open(Path(lines[0])), lines[1:]
+            base = base or run
+        how = partial(_composed, lines, config_dirs)
+        folder = Path.cwd()
+        if run is not None:
+            how, folder = partial(_changed, run, lines), run.started_in.absolute()
+        contenders.append(Contender(letter, text, folder, how))
+    return _without_common_words(contenders)
+
+
+def _without_common_words(contenders: Sequence[Contender]) -> list[Contender]:
+    """The same, each shown by what not all of them have."""
+    words = [shlex.split(one.text) for one in contenders]
+    common = set.intersection(*map(set, words))
+    shown = [" ".join(word for word in own if word not in common) for own in words]
+    return [replace(one, text=text or "-") for one, text in zip(contenders, shown, strict=True)]
+
+
+def _composed(lines: Sequence[str], config_dirs: Sequence[Path], more: Sequence[str]) -> Composed:
+    return compose([*lines, *more], config_dirs)
+
+
+def _changed(run: RunDirectory, lines: Sequence[str], more: Sequence[str]) -> Composed:
+    asked = [*lines, *more]
+    config = update(run.read_config(), asked)
+    return Composed(config, redact_overrides(asked), {}, (), Origins(asked, [], []), {})
+
+
+class Fight:
+    """The jobs of a duel, and what they say so far.
+
+    Args:
+        contenders: The first one is whom the others are compared with.
+        terms: What it is about.
+    """
+
+    def __init__(self, contenders: Sequence[Contender], terms: Terms) -> None:
+        self.contenders = contenders
+        self.terms = terms
+        first = contenders[0].compose([])
+        config = complete(first.config, first.origins)
+        self._first_seed = int(config["seed"])
+        checkpoint = config["callbacks"]["checkpoint"]
+        self.objective = terms.objective or str(checkpoint["monitor"])
+        declared = declared_figures(config)
+        remedy = "Choose another, such as --objective val/loss"
+        self.mode: Mode = require_mode(self.objective, declared, "--objective", remedy)
+        points = [self._point(one) for one in contenders]
+        for one, point in zip(contenders, points, strict=True):
+            twin = contenders[points.index(point)]
+            if twin is not one:
+                raise ConfigError(
+                    f"contenders {twin.letter} and {one.letter} are the same configuration, the "
+                    "seed aside; give each of them something of its own"
+                )
+        name = terms.name or f"duel-{fingerprint({'points': points})[:8]}"
+        self.sweep = SweepDirectory((ROOT / name).absolute())
+        self.settings = Sweep(objective=self.objective, direction=as_direction(self.mode))
+        self.jobs: dict[str, dict[int, Job]] = {one.letter: {} for one in contenders}
+        self.executor: Executor = make_executor({})
+
+    def _point(self, contender: Contender) -> str:
+        composed = contender.compose([])
+        return point_id({**complete(composed.config, composed.origins), "name": ""})
+
+    def seeds(self, count: int) -> list[int]:
+        """So many seeds, counted up from the first contender's own."""
+        return [self._first_seed + i for i in range(count)]
+
+    def plan(self, seeds: Sequence[int]) -> dict[str, list[PlannedJob]]:
+        """The jobs that the undecided still need for these seeds, all of them checked.
+
+        Raises:
+            UserError: One of them cannot run.
+        """
+        undecided = self.undecided()
+        planned = {}
+        for one in self.contenders:
+            if one.letter == self.contenders[0].letter or one.letter in undecided:
+                with chdir(one.folder):
+                    wanted = [one.candidate(s) for s in seeds if s not in self.jobs[one.letter]]
+                    planned[one.letter] = plan_candidates(self.sweep.name, wanted).jobs
+        jobs = [job for listed in planned.values() for job in listed]
+        check_objectives(jobs, self.settings)
+        check_disk([job for job in jobs if self.sweep.find(job.config) is None], self.sweep.path)
+        check_room(self.executor, jobs)
+        return planned
+
+    def undecided(self) -> list[str]:
+        """The letters of those of whom nothing is known yet."""
+        found = {letter: one.verdict for letter, one in self.duels().items()}
+        return [
+            one.letter
+            for one in self.contenders[1:]
+            if found.get(one.letter, "undecided") == "undecided"
+        ]
+
+    def carry_out(self) -> int:
+        """Add seeds until all is decided or spent; gives the exit code."""
+        count = min(FIRST, self.terms.seeds)
+        while True:
+            code = self._round(self.plan(self.seeds(count)))
+            if code or not self.undecided() or count >= self.terms.seeds:
+                break
+            count = min(count + EACH, self.terms.seeds)
+        if code not in (130, 143):
+            sum_up(self.sweep, Display(self.sweep.name, self.objective))
+        return code
+
+    def _round(self, planned: Mapping[str, Sequence[PlannedJob]]) -> int:
+        texts = [one.text for one in self.contenders]
+        self.sweep.ask(redact_overrides(texts), [], self.settings, {})
+        for one in self.contenders:
+            with chdir(one.folder):
+                provenance = collect(redact_argv(sys.argv), {})
+                made = add_jobs(self.sweep, planned.get(one.letter, []), provenance)
+            for job in made:
+                self.jobs[one.letter][int(job.varies["seed"])] = job
+        jobs = [job for seeds in self.jobs.values() for job in seeds.values()]
+        return drive(self.sweep, Listed(jobs), self.executor, self.settings, last=False)
+
+    def values(self, letter: str) -> dict[int, float]:
+        """A contender's figures by seed."""
+        found = {
+            s: job.objective(self.objective, self.mode) for s, job in self.jobs[letter].items()
+        }
+        return {seed: value for seed, value in found.items() if value is not None}
+
+    def duels(self) -> dict[str, Duel]:
+        """What is known of each challenger, by its letter; nothing before there are seeds."""
+        champion = self.values(self.contenders[0].letter)
+        error = self.terms.error / max(1, len(self.contenders) - 1)  # Bonferroni
+        judged = {}
+        for one in self.contenders[1:]:
+            own = self.values(one.letter)
+            seeds = sorted(champion.keys() & own.keys())
+            if seeds:
+                judged[one.letter] = judge(
+                    [champion[s] for s in seeds],
+                    [own[s] for s in seeds],
+                    mode=self.mode,
+                    error=error,
+                    smallest=self.terms.smallest,
+                )
+        return judged
+
+    def show(self) -> None:
+        """Print a table and a sentence for each challenger, or all of it as JSON."""
+        duels = self.duels()
+        if self.terms.json:
+            told = {
+                "objective": self.objective,
+                "mode": self.mode,
+                "error": self.terms.error,
+                "directory": str(self.sweep.path),
+                "contenders": {
+                    one.letter: {"text": one.text, "values": self.values(one.letter)}
+                    for one in self.contenders
+                },
+                "duels": {letter: asdict(one) for letter, one in duels.items()},
+            }
+            print(dump_json(told, indent=2))
+            return
+        out = console()
+        out.print(self._table(duels))
+        for letter, one in duels.items():
+            out.print(self._sentence(letter, one), soft_wrap=True)
+
+    def _table(self, duels: Mapping[str, Duel]) -> Table:
+        table = Table(box=box.SIMPLE_HEAD)
+        for column in ("", "contender", "seeds", self.objective, "difference", "interval"):
+            right = column not in ("", "contender")
+            table.add_column(column, justify="right" if right else "left", overflow="fold")
+        values = {one.letter: list(self.values(one.letter).values()) for one in self.contenders}
+        means = figures([sum(v) / len(v) if v else None for v in values.values()])
+        for one, mean in zip(self.contenders, means, strict=True):
+            known = duels.get(one.letter)
+            beside = ["", ""]
+            if known is not None:
+                beside = [signed(known.difference, 3), _interval(known)]
+            table.add_row(one.letter, one.text, str(len(values[one.letter])), mean, *beside)
+        return table
+
+    def _sentence(self, letter: str, one: Duel) -> Text:
+        first, by = self.contenders[0].letter, self.objective
+        share = f"{100 * (1 - self.terms.error):g} % interval"
+        known = f"({share} {_interval(one)}) over {plural(one.seeds, 'paired seed')}"
+        if one.verdict in ("better", "worse"):
+            winner, loser = (letter, first) if one.verdict == "better" else (first, letter)
+            title = f"{winner} is better than {loser} "
+            text = f"by {figure(abs(one.difference), 3)} in {by} {known}."
+        elif one.verdict == "alike":
+            title = f"{letter} and {first} are alike: "
+            text = f"they differ by less than {self.terms.smallest:g} in {by} {known}."
+        else:
+            title = f"{letter} against {first} is undecided: "
+            text = f"{signed(one.difference, 3)} in {by} {known}"
+            if one.needed is not None:
+                text += f"; a difference of that size would take about {one.needed:,} seeds"
+            text += "."
+        return Text.assemble((title, "bold"), text)
+
+
+def _interval(one: Duel) -> str:
+    if not math.isfinite(one.low):
+        return "not known yet"
+    return f"{signed(one.low, 3)} to {signed(one.high, 3)}"
