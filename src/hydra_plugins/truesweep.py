@@ -1,46 +1,23 @@
-"""Hydra's view of truesweep's sweeps: a sweeper and two launchers.
+"""Truesweep as plugins of Hydra's: launchers for the sweepers of others, and the names of ours.
 
-They are thin. What is asked for is read by `truesweep.sweeps.ask`, checked by
-`truesweep.sweeps.planning` and run by `truesweep.sweeps.driver`; other sweepers and launchers of
-Hydra's may take the place of these. Hydra imports this whenever it composes anything, so nothing of
-a sweep is imported before there is one.
+Our own sweeps do not pass here, see `truesweep.commands.sweep`. Hydra imports this whenever it
+composes anything, so nothing of a sweep is imported.
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
 from hydra.plugins import launcher, sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 if TYPE_CHECKING:
+    from truesweep.commands.sweep import SweepTask
     from truesweep.sweeps.foreign import Outcome
 
-
-class Sweeper(sweeper.Sweeper):
-    """Plans the whole sweep and gives it to a launcher: one of ours at once, any other as jobs."""
-
-    def setup(
-        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
-    ) -> None:
-        """Take what is to be swept from the task."""
-        from hydra.core.plugins import Plugins
-
-        from truesweep.commands.sweep import SweepTask
-
-        assert isinstance(task_function, SweepTask)
-        self.task = task_function
-        self.launcher: launcher.Launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
-
-    def sweep(self, arguments: list[str]) -> Any:
-        """Run the sweep; gives the exit code."""
-        if isinstance(self.launcher, _Launcher):
-            return self.task.run()
-        other = self.launcher
-        return self.task.run_by(lambda jobs: other.launch(jobs, initial_job_idx=0))
+ONLY_OURS = "truesweep's sweeps are run by `truesweep train -m`"
 
 
 class _Launcher(launcher.Launcher):
@@ -57,10 +34,9 @@ class _Launcher(launcher.Launcher):
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
         """Take the sweep from the task."""
-        from truesweep.commands.sweep import SweepTask
-
-        assert isinstance(task_function, SweepTask)
-        self.task = task_function
+        if not hasattr(task_function, "run_some"):
+            raise HydraException(ONLY_OURS)
+        self.task = cast("SweepTask", task_function)
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
@@ -76,6 +52,20 @@ class LocalLauncher(_Launcher):
 
 class SlurmLauncher(_Launcher):
     """Runs jobs on a Slurm cluster."""
+
+
+class Sweeper(sweeper.Sweeper):
+    """The name of our own sweeps, which Hydra chooses among others' and never runs."""
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Refuse to be run by another program's `hydra.main`."""
+        raise HydraException(ONLY_OURS)
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """As `setup`."""
+        raise HydraException(ONLY_OURS)
 
 
 def _returned(overrides: Sequence[str], outcome: "Outcome") -> JobReturn:

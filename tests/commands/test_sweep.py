@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from hydra.core.plugins import Plugins
 
 from tests.commands.conftest import (
     SMALL,
@@ -71,8 +72,13 @@ def test_a_grid_end_to_end(data: dict[str, list[str]], workplace: Path) -> None:
 
 
 def test_more_values_run_the_new_jobs_only(
-    data: dict[str, list[str]], workplace: Path, capsys: pytest.CaptureFixture[str]
+    data: dict[str, list[str]],
+    workplace: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    for name in ("instantiate_sweeper", "instantiate_launcher"):  # the way is without detours
+        monkeypatch.delattr(Plugins, name)
     asked = small(data["lm"], "model.depth=1,2", "name=s")
     assert sweep(asked, [], False) == 0
     directory = workplace / "outputs/sweeps/s"

@@ -14,7 +14,7 @@ from truesweep.sweeps import driver
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.display import Display, most_telling, summary
 from truesweep.sweeps.driver import drive
-from truesweep.sweeps.executor import BUSY, NotNow
+from truesweep.sweeps.executor import BUSY, Needs, NotNow
 from truesweep.sweeps.job import Job
 from truesweep.sweeps.progress import Board, Row, counts, seconds_left
 from truesweep.sweeps.settings import Sweep
@@ -41,7 +41,7 @@ class Pretended:
     def running(self) -> list[Job]:
         return list(self._running)
 
-    def check(self, job: Job) -> None:
+    def check(self, job: Needs) -> None:
         assert job.devices <= self.slots
 
     def fits(self, job: Job) -> bool:

@@ -5,7 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
 
+from hydra_plugins.truesweep import LocalLauncher, Sweeper
 from truesweep.config.overrides import parse
 from truesweep.jobs.directory import RunDirectory
 from truesweep.sweeps import foreign
@@ -55,3 +58,14 @@ def test_a_job_that_is_stopped_ends_its_process(
     with pytest.raises(SystemExit) as caught:
         run(job, monkeypatch, code, "preempted")
     assert caught.value.code == code
+
+
+def test_another_program_is_told_that_our_plugins_are_ours() -> None:
+    from hydra.types import HydraContext
+
+    context = HydraContext(None, None)  # type: ignore[arg-type]
+    for plugin in (Sweeper(), LocalLauncher(slots=2)):
+        with pytest.raises(HydraException, match="truesweep train -m"):
+            plugin.setup(
+                hydra_context=context, task_function=lambda _: 1, config=OmegaConf.create()
+            )

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,61 +26,51 @@ from truesweep.sweeps.executor import Executor
 from truesweep.sweeps.foreign import JobFailed, JobRunner, Outcome, candidates, hand_out, outcome
 from truesweep.sweeps.launchers import check_room, check_sweeper, is_ours, make_executor
 from truesweep.sweeps.planned import check_disk, check_objectives
-from truesweep.sweeps.planning import SweepPlan, plan_candidates
+from truesweep.sweeps.planning import plan_candidates
 from truesweep.sweeps.progress import FAILED, Board
-from truesweep.sweeps.source import Listed
+from truesweep.sweeps.source import JobSource, Listed
 
 
 def sweep(overrides: Sequence[str], config_dirs: Sequence[Path], dry_run: bool) -> int:
-    """Check a whole sweep, then run its jobs, through Hydra's sweeper and launcher."""
+    """Check a whole sweep, then run its jobs: all by ourselves, or with a plugin of Hydra's."""
     asked = ask(overrides, config_dirs)
-    master = asked.multirun.master
-    launcher, sweeper = _node(master, "launcher"), _node(master, "sweeper")
-    if is_ours(sweeper):
-        check_sweeper(sweeper)
+    launcher, sweeper = _node(asked, "launcher"), _node(asked, "sweeper")
     executor = make_executor(launcher) if is_ours(launcher) else None
-    plan = start.prepare(asked, executor, dry_run) if is_ours(sweeper) else None
-    if dry_run and plan is None:
-        raise ConfigError(f"--dry-run: only {sweeper['_target_']} itself knows what it will run")
+    if not is_ours(sweeper):
+        if dry_run:
+            raise ConfigError(
+                f"--dry-run: only {sweeper['_target_']} itself knows what it will run"
+            )
+        task = SweepTask(asked, executor, start.record(asked, launcher, None))
+        return _through_hydra(task, partial(_sweep, task))
+    check_sweeper(sweeper)
+    plan = start.prepare(asked, executor, dry_run)
     if dry_run:
         return 0
-    task = SweepTask(asked, plan, executor, start.record(asked, launcher, plan))
-    _settle(master, task.directory)
-    plugin = Plugins.instance().instantiate_sweeper(
-        hydra_context=HydraContext(asked.multirun.loader, no_callbacks()),
-        task_function=task,
-        config=master,
-    )
-    try:
-        code = plugin.sweep(normalize(asked.lines, config_dirs))
-    except JobFailed:  # told by sweepers that give up at the first failure
-        code = 1
-    except (SystemExit, KeyboardInterrupt):  # told to stop
-        if executor is None:
-            Page(task.directory).write()
-        raise
-    return int(code) if plan is not None else task.conclude()
+    directory, provenance = start.record(asked, launcher, plan), collect(redact_argv(sys.argv), {})
+    source = start.make_source(asked, directory, provenance, plan)
+    if executor is not None:
+        return drive(directory, source, executor, asked.settings)
+    task = SweepTask(asked, None, directory)
+    return _through_hydra(task, partial(_launch, task, source))
+
+
+def _node(asked: Asked, name: str) -> dict[str, Any]:
+    node = OmegaConf.to_container(asked.multirun.master.hydra[name], resolve=True)
+    return cast(dict[str, Any], node)
 
 
 class SweepTask:
-    """A sweep as Hydra's task function: what our plugins run, and what others call for each job.
+    """A sweep as Hydra's task function, which its plugins call for each job, and ours for many.
 
     Args:
         asked: The sweep.
-        plan: Its jobs; None where another sweeper chooses them.
-        executor: What runs them; None where another launcher does.
+        executor: What runs its jobs; None where another launcher does.
         directory: Its directory.
     """
 
-    def __init__(
-        self,
-        asked: Asked,
-        plan: SweepPlan | None,
-        executor: Executor | None,
-        directory: SweepDirectory,
-    ) -> None:
+    def __init__(self, asked: Asked, executor: Executor | None, directory: SweepDirectory) -> None:
         self.asked = asked
-        self.plan = plan
         self.executor = executor
         self.directory = directory
         self.provenance = collect(redact_argv(sys.argv), {})
@@ -99,24 +90,6 @@ class SweepTask:
         return JobRunner(
             asked.name, self.directory.path, asked.settings, asked.config_dirs, self.provenance
         )
-
-    def run(self) -> int:
-        """Run the planned jobs on our executor; gives the exit code."""
-        assert self.executor is not None
-        source = start.make_source(self.asked, self.directory, self.provenance, self.plan)
-        return drive(self.directory, source, self.executor, self.asked.settings)
-
-    def run_by(self, launch: Callable[[list[list[str]]], Any]) -> int:
-        """Have another launcher run the planned jobs; gives the exit code."""
-        source = start.make_source(self.asked, self.directory, self.provenance, self.plan)
-        while not source.exhausted:
-            first = source.ask()
-            rest = iter(source.ask, None) if isinstance(source, Listed) else ()
-            jobs = [] if first is None else [first, *rest]
-            launch([hand_out(job) for job in jobs])
-            for job in jobs:
-                source.tell(job)
-        return self.conclude()
 
     def run_some(self, requests: Sequence[Sequence[str]]) -> list[Outcome]:
         """Run the jobs that another sweeper asks for on our executor.
@@ -167,9 +140,40 @@ class JobTask:
         return self.runner.run(config, list(HydraConfig.get().overrides.task))
 
 
-def _node(master: DictConfig, name: str) -> dict[str, Any]:
-    node = OmegaConf.to_container(master.hydra[name], resolve=True)
-    return cast(dict[str, Any], node)
+def _through_hydra(task: SweepTask, work: Callable[[HydraContext], None]) -> int:
+    """Have another plugin do its work, and sum the sweep up; gives the exit code."""
+    _settle(task.asked.multirun.master, task.directory)
+    try:
+        work(HydraContext(task.asked.multirun.loader, no_callbacks()))
+    except JobFailed:  # told by plugins that give up at the first failure
+        pass
+    except (SystemExit, KeyboardInterrupt):  # told to stop
+        if task.executor is None:
+            Page(task.directory).write()
+        raise
+    return task.conclude()
+
+
+def _sweep(task: SweepTask, context: HydraContext) -> None:
+    """Have another sweeper choose the jobs; what runs them, ours too, is its launcher."""
+    sweeper = Plugins.instance().instantiate_sweeper(
+        hydra_context=context, task_function=task, config=task.asked.multirun.master
+    )
+    sweeper.sweep(normalize(task.asked.lines, task.asked.config_dirs))
+
+
+def _launch(task: SweepTask, source: JobSource, context: HydraContext) -> None:
+    """Have another launcher run our jobs: all at once, or of a search one after the other."""
+    launcher = Plugins.instance().instantiate_launcher(
+        hydra_context=context, task_function=task, config=task.asked.multirun.master
+    )
+    while not source.exhausted:
+        first = source.ask()
+        rest = iter(source.ask, None) if isinstance(source, Listed) else ()
+        jobs = [] if first is None else [first, *rest]
+        launcher.launch([hand_out(job) for job in jobs], initial_job_idx=0)
+        for job in jobs:
+            source.tell(job)
 
 
 def _settle(master: DictConfig, directory: SweepDirectory) -> None:

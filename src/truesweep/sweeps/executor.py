@@ -1,12 +1,39 @@
 """What runs jobs: slots of this machine, or a cluster."""
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from truesweep.sweeps.job import Job
+
+if TYPE_CHECKING:
+    from truesweep.jobs.trainer import TrainerSettings
 
 
 class NotNow(Exception):
     """A job cannot be started at the moment, as a limit is reached or nobody answers."""
+
+
+class Needs(Protocol):
+    """What a job needs, planned or with a directory."""
+
+    @property
+    def label(self) -> str:
+        """What varies, in short."""
+        ...
+
+    @property
+    def devices(self) -> int:
+        """Devices on each node."""
+        ...
+
+    @property
+    def nodes(self) -> int:
+        """Nodes."""
+        ...
+
+    @property
+    def trainer(self) -> "TrainerSettings":
+        """On what it trains."""
+        ...
 
 
 class Executor(Protocol):
@@ -17,7 +44,7 @@ class Executor(Protocol):
         """The jobs that were started and have not ended."""
         ...
 
-    def check(self, job: Job) -> None:
+    def check(self, job: Needs) -> None:
         """Make sure, before anything is started, that there can be room for a job.
 
         Raises:

@@ -2,11 +2,15 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from truesweep.errors import UserError
 from truesweep.jobs.directory import RunDirectory
 from truesweep.record.rows import read
+
+if TYPE_CHECKING:
+    from truesweep.jobs.trainer import TrainerSettings
 
 UNREADABLE = (OSError, UserError)
 """What reading a run's files raises if they are empty, damaged, or not to be had."""
@@ -40,6 +44,14 @@ class Job:
             return str(self.run.job.get("label", self.id))
         except UNREADABLE:
             return self.id
+
+    @cached_property
+    def trainer(self) -> "TrainerSettings":
+        """On what it trains, as its configuration says."""
+        from truesweep.jobs.parts import make  # those who only read a sweep do without torch
+
+        trainer: TrainerSettings = make(self.run.read_config(), "trainer")
+        return trainer
 
     @property
     def problem(self) -> str | None:

@@ -1,9 +1,7 @@
 """Hydra's launcher nodes as executors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 from annotated_types import Gt
@@ -11,12 +9,7 @@ from annotated_types import Gt
 from truesweep.config.schema import check_settings
 from truesweep.errors import ConfigError
 from truesweep.jobs.compiling import choose
-from truesweep.jobs.directory import RunDirectory
-from truesweep.jobs.parts import make
-from truesweep.record.files import write_json
-from truesweep.record.frozen import freeze
 from truesweep.sweeps.executor import Executor
-from truesweep.sweeps.job import Job
 from truesweep.sweeps.planned import PlannedJob
 from truesweep.sweeps.pool import LocalPool
 from truesweep.sweeps.settings import Sweep
@@ -100,13 +93,8 @@ def check_room(executor: Executor, jobs: Sequence[PlannedJob]) -> None:
     Raises:
         ConfigError: One of them needs more than there is.
     """
-    kinds = {str(job.config["trainer"]): job for job in jobs}
-    for job in kinds.values():
-        with TemporaryDirectory() as folder:
-            run = RunDirectory(Path(folder))
-            run.config.write_text(freeze(job.config), encoding="utf-8")
-            write_json(run.path / "job.json", {"label": job.label})
-            executor.check(Job(run, job.varies, job.devices, job.nodes))
+    for job in _kinds(jobs):
+        executor.check(job)
 
 
 def check_compiler(executor: Executor | None, jobs: Sequence[PlannedJob]) -> list[str]:
@@ -122,6 +110,10 @@ def check_compiler(executor: Executor | None, jobs: Sequence[PlannedJob]) -> lis
     """
     if not isinstance(executor, LocalPool):
         return []
-    kinds = {str(job.config["trainer"]): job for job in jobs}
-    notes = [choose(make(job.config, "trainer")).note for job in kinds.values()]
+    notes = [choose(job.trainer).note for job in _kinds(jobs)]
     return list(dict.fromkeys(filter(None, notes)))
+
+
+def _kinds(jobs: Sequence[PlannedJob]) -> Collection[PlannedJob]:
+    """One job of each kind of trainer."""
+    return {str(job.trainer): job for job in jobs}.values()

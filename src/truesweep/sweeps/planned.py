@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from truesweep.errors import ConfigError, nearest
+from truesweep.jobs.trainer import TrainerSettings
 from truesweep.sweeps.directory import SweepDirectory, job_id
 from truesweep.sweeps.job import Job
 from truesweep.sweeps.settings import Sweep
@@ -29,8 +30,7 @@ class PlannedJob:
         parameters: The model's parameters.
         steps: Optimizer steps.
         tokens: Training tokens.
-        devices: Devices on each node.
-        nodes: Nodes.
+        trainer: On what it trains.
         origin: Where its numbers come from and what they are, for its provenance.
         metrics: The names of what its validations report.
         warnings: What the user should know before it starts.
@@ -43,8 +43,7 @@ class PlannedJob:
     parameters: int
     steps: int
     tokens: int
-    devices: int
-    nodes: int
+    trainer: TrainerSettings
     origin: dict[str, Any]
     metrics: tuple[str, ...]
     warnings: tuple[str, ...]
@@ -53,6 +52,16 @@ class PlannedJob:
     def id(self) -> str:
         """The name of its directory."""
         return job_id(self.config)
+
+    @property
+    def devices(self) -> int:
+        """Devices that it needs on each node."""
+        return self.trainer.local_ranks()
+
+    @property
+    def nodes(self) -> int:
+        """Nodes that it needs."""
+        return self.trainer.num_nodes
 
     @property
     def disk(self) -> int:

@@ -11,7 +11,6 @@ from truesweep.config.compose import Composed, PointComposer
 from truesweep.config.space import Point
 from truesweep.jobs.parts import complete, make
 from truesweep.jobs.plan import Planner, data_key
-from truesweep.jobs.trainer import TrainerSettings
 from truesweep.sweeps.ask import Asked
 from truesweep.sweeps.directory import SweepDirectory, job_id
 from truesweep.sweeps.job import Job
@@ -153,7 +152,6 @@ def _plan_all(checked: Sequence[_Checked], problems: Problems) -> list[PlannedJo
 
 def _plan(planner: Planner, checked: _Checked) -> PlannedJob:
     plan = planner.plan(checked.config, checked.overrides)
-    trainer: TrainerSettings = make(checked.config, "trainer")
     epochs = plan.total_steps / plan.steps_per_epoch
     return PlannedJob(
         config=checked.config,
@@ -163,8 +161,7 @@ def _plan(planner: Planner, checked: _Checked) -> PlannedJob:
         parameters=plan.parameters.total,
         steps=plan.total_steps,
         tokens=round(epochs * plan.prepared.stats["train"]["tokens"]),
-        devices=trainer.local_ranks(),
-        nodes=trainer.num_nodes,
+        trainer=make(checked.config, "trainer"),
         origin=plan.origin,
         metrics=plan.metrics,
         warnings=plan.warnings,

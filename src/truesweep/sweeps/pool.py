@@ -2,14 +2,10 @@
 
 import signal
 import time
-from functools import cache
 from multiprocessing.connection import wait
-from pathlib import Path
 
 from truesweep.errors import ConfigError
-from truesweep.jobs.directory import RunDirectory
-from truesweep.jobs.parts import make
-from truesweep.jobs.trainer import TrainerSettings
+from truesweep.sweeps.executor import Needs
 from truesweep.sweeps.forks import warm_up
 from truesweep.sweeps.job import Job
 from truesweep.sweeps.process import PRELOADED, JobProcess
@@ -38,7 +34,7 @@ class LocalPool:
         """The jobs that were started and have not ended."""
         return [process.job for process, _, _ in self._running.values()]
 
-    def check(self, job: Job) -> None:
+    def check(self, job: Needs) -> None:
         """Make sure that there are as many devices as a job needs.
 
         Raises:
@@ -50,7 +46,7 @@ class LocalPool:
                 f"{job.label}: trainer.num_nodes={job.nodes} needs a cluster; set "
                 "hydra/launcher=slurm, or trainer.num_nodes=1"
             )
-        if slots is self.gpus and isinstance(named := _trainer(job.run.path).devices, list):
+        if slots is self.gpus and isinstance(named := job.trainer.devices, list):
             raise ConfigError(
                 f"{job.label}: trainer.devices={named} names devices, but a sweep gives each job "
                 f"those that are free; set trainer.devices={len(named)}"
@@ -112,12 +108,6 @@ class LocalPool:
         slots.give_back(taken)
         return code
 
-    def _slots(self, job: Job) -> Slots:
-        on_gpu = len(self.gpus) > 0 and not _trainer(job.run.path).is_cpu()
+    def _slots(self, job: Needs) -> Slots:
+        on_gpu = len(self.gpus) > 0 and not job.trainer.is_cpu()
         return self.gpus if on_gpu else self.cores
-
-
-@cache
-def _trainer(path: Path) -> TrainerSettings:
-    trainer: TrainerSettings = make(RunDirectory(path).read_config(), "trainer")
-    return trainer

@@ -8,23 +8,18 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from functools import cache
-from pathlib import Path
 
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError, environment_variables
 from submitit.helpers import clean_env
 
 from truesweep.errors import ConfigError
-from truesweep.jobs.directory import RunDirectory
-from truesweep.jobs.parts import make
-from truesweep.jobs.trainer import TrainerSettings
 from truesweep.record.files import write_json
-from truesweep.sweeps.executor import BUSY, NotNow
+from truesweep.sweeps.executor import BUSY, Needs, NotNow
 from truesweep.sweeps.job import Job
-from truesweep.sweeps.slurm.queue import cancel, forbid_requeue, last_words, queue
+from truesweep.sweeps.slurm.queue import Entry, cancel, forbid_requeue, last_words, queue
 from truesweep.sweeps.slurm.settings import SlurmSettings
 from truesweep.sweeps.slurm.work import work
 
@@ -57,14 +52,14 @@ class SlurmExecutor:
         """The jobs that were submitted and have not ended; some of them may be waiting."""
         return list(self._running.values())
 
-    def check(self, job: Job) -> None:
+    def check(self, job: Needs) -> None:
         """Make sure that Slurm is there; what it can give, it says when a job is submitted.
 
         Raises:
             ConfigError: It does not answer.
         """
         if not self._answered:
-            _submitted(job)
+            _entries()
             self._answered = True
 
     def fits(self, job: Job) -> bool:
@@ -145,13 +140,12 @@ class SlurmExecutor:
 
     def _submit(self, job: Job) -> str:
         executor = submitit.SlurmExecutor(job.run.path / "slurm", python=self.settings.python)
-        trainer = _trainer(job.run.path)
         executor.update_parameters(
             **self.settings.options(
                 name=f"{job.run.path.parent.name}/{job.id}",
                 comment=str(job.run.path),
                 nodes=job.nodes,
-                gpus=0 if trainer.is_cpu() else job.devices,
+                gpus=0 if job.trainer.is_cpu() else job.devices,
             )
         )
         try:
@@ -178,14 +172,22 @@ class SlurmExecutor:
 
 def _submitted(job: Job) -> str | None:
     """The id of a job's allocation, if it waits or runs."""
+    return next((entry.id for entry in _entries() if entry.comment == str(job.run.path)), None)
+
+
+def _entries() -> Collection[Entry]:
+    """What waits or runs on the cluster.
+
+    Raises:
+        ConfigError: Slurm does not answer.
+    """
     try:
-        entries = queue().values()
+        return queue().values()
     except (OSError, subprocess.SubprocessError) as error:
         raise ConfigError(
             f"Slurm does not answer: {error}. Type squeue to see what is wrong; "
             "hydra/launcher=local needs no Slurm"
         ) from None
-    return next((entry.id for entry in entries if entry.comment == str(job.run.path)), None)
 
 
 def _exit_code(job: Job, slurm_id: str) -> int:
@@ -211,9 +213,3 @@ def _outside_jobs() -> Iterator[None]:
     cluster = {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}
     with clean_env(("NNODES", "NODE_RANK", "GROUP_RANK")), environment_variables(**cluster):
         yield
-
-
-@cache
-def _trainer(path: Path) -> TrainerSettings:
-    trainer: TrainerSettings = make(RunDirectory(path).read_config(), "trainer")
-    return trainer
