@@ -273,3 +273,21 @@ def test_bits_per_byte_that_are_left_out_are_spoken_of(long_reader: Path) -> Non
     assert "test/loss" in json.loads(done.out)
     assert "test/bits_per_byte" not in json.loads(done.out)
     assert "bits_per_byte of val and test is left out" in " ".join(done.err.split())
+
+
+def test_a_model_whose_type_has_a_tokenizer_of_its_own_keeps_the_one_that_trained(
+    data: dict[str, list[str]], workplace: Path
+) -> None:
+    asked = [*data["lm"], *SMALL, "model=auto", "model.architecture=qwen2", "tokenizer=char"]
+    done = truesweep("train", *asked, "name=x", cwd=workplace)
+    assert done.code == 0, done.out + done.err
+    (run,) = (workplace / "outputs/x").iterdir()
+    trained = json.loads((run / "results.json").read_text())
+    done = truesweep("evaluate", str(run), "--split", "val", "--json", cwd=workplace)
+    assert done.code == 0, done.out + done.err
+    assert json.loads(done.out)["val/loss"] == pytest.approx(trained["val/loss"], rel=1e-6)
+    done = truesweep("export", str(run), "out", cwd=workplace)
+    assert done.code == 0, done.out + done.err
+    note = "AutoTokenizer takes its tokenizer for a Qwen2Tokenizer"
+    assert note in " ".join(done.out.split())
+    assert note in (workplace / "out/README.md").read_text()

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from transformers import AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer
 
 from truesweep.data.encode import encode
 from truesweep.data.frames import is_ours
 from truesweep.data.token_bytes import token_bytes
-from truesweep.data.tokenizers import Bpe, Byte, Char, Pretrained, TokenizerConfig, Word
+from truesweep.data.tokenizers import Bpe, Byte, Char, Pretrained, TokenizerConfig, Word, load, save
 from truesweep.errors import ConfigError
 
 TEXTS = [
@@ -129,3 +129,43 @@ def test_no_word_about_the_length_of_a_text(
     logging.getLogger("transformers").propagate = True
     assert [len(row) for row in encode(tokenizer, ["much too long"])] == [13]
     assert not caplog.records
+
+
+@pytest.mark.parametrize("kind", [Char, Word, Bpe, Byte])
+@pytest.mark.parametrize("model_type", ["llama", "qwen2", "qwen3_5", "phi3", "gpt2", "modernbert"])
+def test_a_tokenizer_comes_back_whatever_model_it_was_saved_beside(
+    kind: type[TokenizerConfig], model_type: str, tmp_path: Path
+) -> None:
+    texts = ["Say: don't  split 12,345\n\twörds!", "naïve cafés, ½ ﬁt"] * 3
+    tokenizer = kind().build(texts)
+    AutoConfig.for_model(model_type).save_pretrained(tmp_path)
+    note = save(tokenizer, tmp_path)
+    loaded = load(tmp_path)
+    auto = AutoTokenizer.from_pretrained(tmp_path)
+    as_auto = [auto(text)["input_ids"] == tokenizer(text)["input_ids"] for text in texts]
+    assert [loaded(text)["input_ids"] for text in texts] == [
+        tokenizer(text)["input_ids"] for text in texts
+    ]
+    assert loaded.pad_token_id == tokenizer.pad_token_id
+    # AutoTokenizer takes the class that belongs to such models, and whoever exports is told.
+    assert all(as_auto) or note is not None
+    if note is not None:
+        assert "load it by transformers.TokenizersBackend.from_pretrained" in note
+
+
+def test_a_tokenizer_of_version_0_1_0_is_not_taken_for_that_of_the_models_type(
+    tmp_path: Path,
+) -> None:
+    tokenizer = Char().build(["abc def"])
+    AutoConfig.for_model("qwen2").save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    assert load(tmp_path)("a b c")["input_ids"] == tokenizer("a b c")["input_ids"]
+
+
+def test_a_tokenizer_that_cannot_be_had_back_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Char().build(["xyz"])
+    monkeypatch.setattr("truesweep.data.tokenizers.load", lambda folder: other)
+    with pytest.raises(ConfigError, match="is another one when it is loaded again"):
+        save(Char().build(["abc"]), tmp_path)

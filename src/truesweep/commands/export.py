@@ -6,11 +6,12 @@ import tempfile
 from pathlib import Path
 from typing import Any, cast
 
+from truesweep.data import tokenizers
 from truesweep.errors import ConfigError
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.load import Loaded, load_run
 from truesweep.jobs.parts import task_class
-from truesweep.terminal import console
+from truesweep.terminal import console, warn
 
 
 def export(directory: Path, output: Path, checkpoint: str) -> int:
@@ -27,8 +28,8 @@ def export(directory: Path, output: Path, checkpoint: str) -> int:
     scratch = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.absolute().parent))
     try:
         loaded.model.save_pretrained(scratch)
-        loaded.tokenizer.save_pretrained(scratch)
-        card = model_card(run, config, loaded)
+        note = tokenizers.save(loaded.tokenizer, scratch)
+        card = model_card(run, config, loaded, note)
         (scratch / "README.md").write_text(card, encoding="utf-8")
         scratch.chmod(0o755)
         scratch.rename(output)
@@ -36,11 +37,19 @@ def export(directory: Path, output: Path, checkpoint: str) -> int:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
     console().print(f"Exported to {output}")
+    warn([note] if note else [])
     return 0
 
 
-def model_card(run: RunDirectory, config: dict[str, Any], loaded: Loaded) -> str:
-    """The folder's README: what the model is, how it was trained, and its figures."""
+def model_card(run: RunDirectory, config: dict[str, Any], loaded: Loaded, note: str | None) -> str:
+    """The folder's README: what the model is, how it was trained, and its figures.
+
+    Args:
+        run: The run.
+        config: Its configuration.
+        loaded: Its model.
+        note: What those who load it should know.
+    """
     pipeline = task_class(config).pipeline
     results = json.loads(run.results.read_text("utf-8")) if run.results.exists() else {}
     figures = [
@@ -71,6 +80,7 @@ def model_card(run: RunDirectory, config: dict[str, Any], loaded: Loaded) -> str
             "",
             f"{type(loaded.model).__name__} trained with truesweep "
             f"({loaded.model.num_parameters():,} parameters).",
+            *(["", f"{note}."] if note else []),
             "",
             "## Training",
             "",

@@ -5,6 +5,7 @@ special token by itself here; which tokens stand around a sample is decided in `
 """
 
 import hashlib
+import json
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -12,11 +13,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import transformers
 from annotated_types import Ge
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from truesweep.errors import ConfigError
+from truesweep.errors import ConfigError, in_short
 
 # In the order of their ids, which are 0 to 3 in every tokenizer that we make ourselves.
 SPECIALS = {
@@ -29,6 +31,15 @@ SPECIALS = {
 # Kept in tokenizer_config.json: a tokenizer of ours is framed the same when it comes back as a
 # pretrained one, from an export or from a run's directory.
 FRAMING_KEY, FRAMING = "framing", "bos_eos"
+CLASS_KEY = "truesweep_class"
+"""What `save` notes the tokenizer's class under."""
+TOKENIZER_CONFIG = "tokenizer_config.json"
+HARD = (
+    "Hello, world! It's 12,345 dogs' 3.5 %.",
+    "don't  stop\n\nnow\t ok ",
+    "na\u00efve caf\u00e9, \uff21\uff22, \ufb01t, \u4e2d\u6587 <eos> [CLS]",
+)
+"""Texts that tokenizers split in different ways."""
 
 
 class TokenizerConfig(ABC):
@@ -171,13 +182,14 @@ class Pretrained(TokenizerConfig):
 
 
 def load(name_or_path: str | Path) -> PreTrainedTokenizerBase:
-    """Load a tokenizer from a folder or the hub.
+    """Load a tokenizer from a folder or the hub; one that `save` has written, as it was.
 
     Raises:
         ConfigError: It is not there or cannot be read.
     """
+    kind = _saved_class(Path(name_or_path)) or AutoTokenizer
     try:
-        return AutoTokenizer.from_pretrained(  # type: ignore[no-any-return]
+        return kind.from_pretrained(  # type: ignore[no-any-return]
             str(name_or_path), clean_up_tokenization_spaces=False
         )
     except (OSError, ValueError, KeyError) as error:
@@ -186,6 +198,60 @@ def load(name_or_path: str | Path) -> PreTrainedTokenizerBase:
             "a folder that holds tokenizer.json, or a repository of the Hugging Face hub "
             f"({type(error).__name__}: {error})"
         ) from error
+
+
+def save(tokenizer: PreTrainedTokenizerBase, folder: Path) -> str | None:
+    """Save a tokenizer so that `load` gives the same one, beside whatever model.
+
+    `AutoTokenizer` lets the model's type overrule the class that a folder names: beside a `qwen2`
+    it takes any tokenizer for Qwen's and splits text as that does.
+
+    Returns:
+        A sentence for those who will load it by `AutoTokenizer` and get another one; None where
+        they get the same.
+
+    Raises:
+        ConfigError: What `load` gives makes other tokens, so that no figure would hold.
+    """
+    tokenizer.save_pretrained(folder)
+    path = folder / TOKENIZER_CONFIG
+    written = json.loads(path.read_text(encoding="utf-8"))
+    name = type(tokenizer).__name__
+    dump = json.dumps({**written, CLASS_KEY: name}, indent=2, ensure_ascii=False)
+    path.write_text(dump + "\n", encoding="utf-8")
+    if not _alike(tokenizer, load(folder)):
+        raise ConfigError(
+            f"the tokenizer, a {name}, is another one when it is loaded again: no figure of this "
+            "run would hold for what is kept of it. Choose another tokenizer"
+        )
+    try:
+        other = AutoTokenizer.from_pretrained(folder)
+    except Exception as error:  # what others may raise is theirs
+        return f"AutoTokenizer cannot load its tokenizer ({in_short(error)}); {name} can"
+    if _alike(tokenizer, other):
+        return None
+    return (
+        f"AutoTokenizer takes its tokenizer for a {type(other).__name__}, by the model's type, and "
+        f"makes other tokens; load it by transformers.{name}.from_pretrained"
+    )
+
+
+def _saved_class(folder: Path) -> Any:
+    """The class of a tokenizer that this program has saved; None of any other."""
+    try:
+        written = json.loads((folder / TOKENIZER_CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    ours = written.get("tokenizer_class") if FRAMING_KEY in written else None  # version 0.1.0
+    return getattr(transformers, str(written.get(CLASS_KEY) or ours), None)
+
+
+def _alike(first: PreTrainedTokenizerBase, second: PreTrainedTokenizerBase) -> bool:
+    """Whether two tokenizers make the same of texts that are hard, and of what they know."""
+    if len(first) != len(second):
+        return False
+    known = first.decode(list(range(min(len(first), 500))))
+    return all(first(text)["input_ids"] == second(text)["input_ids"] for text in (*HARD, known))
 
 
 def _fast(backend: Tokenizer) -> PreTrainedTokenizerBase:

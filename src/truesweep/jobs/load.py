@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from truesweep.data import tokenizers
 from truesweep.errors import ConfigError
 from truesweep.jobs.directory import RunDirectory
 from truesweep.models.heads import AUTO_CLASSES, ENDINGS, Head, head_of
@@ -51,7 +52,7 @@ def load_run(run: RunDirectory, head: Head, checkpoint: Literal["best", "last"] 
     model.load_state_dict(
         {k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)}
     )
-    return Loaded(model.eval(), AutoTokenizer.from_pretrained(run.model))
+    return Loaded(model.eval(), tokenizers.load(run.model))
 
 
 def load_folder(folder: Path) -> tuple[Head, Loaded]:
@@ -74,14 +75,18 @@ def load_folder(folder: Path) -> tuple[Head, Loaded]:
             f"ends in {', '.join(ENDINGS)}"
         )
     model = AUTO_CLASSES[head].from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
-    return head, Loaded(model.eval(), AutoTokenizer.from_pretrained(folder))
+    return head, Loaded(model.eval(), tokenizers.load(folder))
 
 
 def save_layout(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Keep with a run what its checkpoints do not hold: the architecture and the tokenizer."""
+    """Keep with a run what its checkpoints do not hold: the architecture and the tokenizer.
+
+    Raises:
+        ConfigError: The tokenizer could not be had back as it is.
+    """
     config: Any = model.config
     config.architectures = [type(model).__name__]
     config.save_pretrained(folder)
     if model.can_generate():
         cast(Any, model.generation_config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    tokenizers.save(tokenizer, folder)
