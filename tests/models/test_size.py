@@ -46,6 +46,15 @@ def test_flops_follow_the_closed_form(name: str, tie: bool, build: Build) -> Non
     assert flops.per_token == 3 * 2 * (matrices + attention)
 
 
+def test_the_output_layer_of_a_masked_model_counts(build: Build) -> None:
+    classifier, masked = (
+        flops_per_token(build("bert", head, **SIZE), LENGTH).per_token
+        for head in ("classifier", "masked")
+    )
+    pooler = WIDTH**2 // LENGTH  # of the first token alone
+    assert masked - classifier == 3 * 2 * (WIDTH**2 + VOCABULARY * WIDTH - pooler)
+
+
 @pytest.mark.parametrize(
     ("name", "head"),
     [

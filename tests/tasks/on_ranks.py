@@ -29,6 +29,7 @@ SPLITS = ((1, 3), (5, 8), (7, 17))
 SIZES = [size for pair in SPLITS for size in pair]
 TASKS = {
     "lm": (["task=lm"], ".txt"),
+    "mlm": (["task=mlm"], ".txt"),
     "translation": (["task=translation", "data.source=de", "data.target=en"], ""),
     "classification": (["task=classification"], ".tsv"),
 }

@@ -25,6 +25,7 @@ CASES = [
     ("translation", "muon"),
     ("translation", "adamw"),
     ("classification", "muon"),
+    ("mlm", "muon"),
 ]
 FIVE_STEPS = [
     *("data.batch_size=64", "data.packing=false", "model.dropout=0.1", "trainer.max_steps=5"),
@@ -39,7 +40,8 @@ def train(task: str, optimizer: str, *overrides: str) -> Trained:
 
     From data in the current folder.
     """
-    named = write_data(Path())[task]
+    data = write_data(Path())["lm" if task == "mlm" else task]
+    named = [f"task={task}", *data[1:]]
     config, _ = checked([*named, *SMALL, *FIVE_STEPS, f"optimizer={optimizer}", *overrides])
     parts = build(config)
     rows: list[dict[str, Any]] = []

@@ -15,6 +15,7 @@ pytestmark = pytest.mark.numbers
 Found = dict[int, list[dict[str, Any]]]
 EXPECTED = {
     "lm": {"loss", "perplexity", "samples"},
+    "mlm": {"loss", "perplexity", "accuracy", "samples"},
     "translation": {"loss", "perplexity", "bleu", "chrf", "samples"},
     "classification": {"loss", "f1_macro", "f1_weighted", "accuracy", "samples"},
 }

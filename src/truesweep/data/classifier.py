@@ -10,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from truesweep.data.batch import Batch, mask
-from truesweep.data.datasets import EncodedDataset
+from truesweep.data.batch import Batch
+from truesweep.data.datasets import FramedDataset
 from truesweep.data.frames import Frame
 from truesweep.data.ragged import Ragged
 
 
-class ClassifierDataset(EncodedDataset):
+class ClassifierDataset(FramedDataset):
     """Texts with their classes, framed and cut after `max_length` tokens.
 
     Args:
@@ -35,25 +35,10 @@ class ClassifierDataset(EncodedDataset):
         max_length: int,
         pad_id: int,
     ) -> None:
-        self.texts = texts
+        super().__init__(texts, frame, max_length, pad_id)
         self.labels = labels
-        self.frame = frame
-        self.max_length = max_length
-        self.pad_id = pad_id
-        whole = texts.lengths + len(frame)
-        self.lengths = np.minimum(whole, max_length)
-        self.longest = int(whole.max(initial=0))
-        self.truncated = int(np.count_nonzero(whole > max_length))
-        self.cut = int((whole - self.lengths).sum())
         self.tokens_per_target = int(self.lengths.sum()) / max(1, len(self))
 
     def collate(self, indices: Sequence[int]) -> Batch:
         """Texts below each other, [B, longest of them]."""
-        rows, lengths = self.frame.table(self.texts, indices, self.max_length, self.pad_id)
-        return {
-            "index": list(indices),
-            "input_ids": torch.from_numpy(rows),
-            "attention_mask": mask(lengths, rows.shape[1]),
-            "labels": torch.from_numpy(self.labels[np.asarray(indices)]),
-            "lengths": lengths.tolist(),
-        }
+        return {**self.rows(indices), "labels": torch.from_numpy(self.labels[np.asarray(indices)])}

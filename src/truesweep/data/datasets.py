@@ -5,9 +5,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch.utils.data import Dataset
 
-from truesweep.data.batch import IGNORE, Batch, Step, filler
+from truesweep.data.batch import IGNORE, Batch, Step, filler, mask
+from truesweep.data.frames import Frame
+from truesweep.data.ragged import Ragged
 
 
 class EncodedDataset(Dataset[Batch], ABC):
@@ -51,6 +54,38 @@ class EncodedDataset(Dataset[Batch], ABC):
             labels = self.collate(chunk)["labels"].numpy()
             counts += np.bincount(labels[labels != IGNORE], minlength=classes)
         return counts
+
+
+class FramedDataset(EncodedDataset):
+    """Texts, each on its own, framed and cut after `max_length` tokens.
+
+    Args:
+        texts: The tokens of the texts, without special tokens.
+        frame: Special tokens around a text.
+        max_length: Tokens in a row at most, with the special ones.
+        pad_id: The pad token.
+    """
+
+    def __init__(self, texts: Ragged, frame: Frame, max_length: int, pad_id: int) -> None:
+        self.texts = texts
+        self.frame = frame
+        self.max_length = max_length
+        self.pad_id = pad_id
+        whole = texts.lengths + len(frame)
+        self.lengths = np.minimum(whole, max_length)
+        self.longest = int(whole.max(initial=0))
+        self.truncated = int(np.count_nonzero(whole > max_length))
+        self.cut = int((whole - self.lengths).sum())
+
+    def rows(self, indices: Sequence[int]) -> Batch:
+        """Texts below each other, [B, longest of them]; without labels."""
+        rows, lengths = self.frame.table(self.texts, indices, self.max_length, self.pad_id)
+        return {
+            "index": list(indices),
+            "input_ids": torch.from_numpy(rows),
+            "attention_mask": mask(lengths, rows.shape[1]),
+            "lengths": lengths.tolist(),
+        }
 
 
 class Subset(EncodedDataset):

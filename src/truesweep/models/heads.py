@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     PreTrainedConfig,
@@ -13,35 +14,43 @@ from transformers import (
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES,
 )
 
 from truesweep.errors import ConfigError, did_you_mean, nearest
 
-Head = Literal["causal", "seq2seq", "classifier"]
+Head = Literal["causal", "masked", "seq2seq", "classifier"]
 
 PRESETS = ("gpt2", "llama", "qwen3", "lfm2", "t5", "bart", "mbart", "marian", "bert", "modernbert")
 """Architectures with a file in `conf/model`; others go by `model=auto model.architecture=NAME`."""
 
 AUTO_CLASSES: dict[Head, Any] = {
     "causal": AutoModelForCausalLM,
+    "masked": AutoModelForMaskedLM,
     "seq2seq": AutoModelForSeq2SeqLM,
     "classifier": AutoModelForSequenceClassification,
 }
 _MODEL_TYPES: dict[Head, set[str]] = {
     "causal": set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
+    # Not BART and its kin, whose decoder is no use for it.
+    "masked": {
+        n for n, c in MODEL_FOR_MASKED_LM_MAPPING_NAMES.items() if c.endswith("ForMaskedLM")
+    },
     "seq2seq": set(MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES),
     "classifier": set(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES),
 }
 _PURPOSES: dict[Head, str] = {
     "causal": "language modelling",
+    "masked": "masked language modelling",
     "seq2seq": "translation and the like",
     "classifier": "classification",
 }
 ENDINGS: dict[str, Head] = {
     "ForCausalLM": "causal",
     "LMHeadModel": "causal",
+    "ForMaskedLM": "masked",
     "ForSequenceClassification": "classifier",
     "ForConditionalGeneration": "seq2seq",
     "MTModel": "seq2seq",

@@ -57,10 +57,7 @@ class SampleDropout(TorchFunctionMode):
         """
         if self._idle:
             return nullcontext()
-        state = np.random.SeedSequence((seed, step)).generate_state(2, np.uint32)
-        first, second = state.view(np.int32).tolist()
-        places = torch.tensor(samples or [0], dtype=torch.int32)
-        self._first = self._keys = _mix(_mix(places + first) + second).to(device)
+        self._first = self._keys = _keys_of((seed, step), samples, device)
         return self
 
     def __exit__(self, error: type[BaseException] | None, *rest: Any) -> None:
@@ -125,6 +122,34 @@ class SampleDropout(TorchFunctionMode):
         wide = torch.promote_types(query.dtype, torch.float32)
         weights = scores.softmax(-1, dtype=wide).to(query.dtype)
         return self._dropout(weights, dropout_p) @ value
+
+
+def draw(
+    entropy: Sequence[int], samples: Sequence[int], shape: Sequence[int], device: torch.device
+) -> Tensor:
+    """Numbers for samples, uniform over all of int32 [samples, *shape].
+
+    They depend on the entropy, the sample and the position in it, and on no generator; nor do
+    extents matter to what is within them.
+
+    Args:
+        entropy: Such as the run's seed, the step, and what they are drawn for.
+        samples: The place in its split of each sample; none for a filler, which gets a row.
+        shape: What each sample gets.
+        device: Where they are made.
+    """
+    keys = _keys_of(entropy, samples, device)
+    for extent in shape:
+        keys = _mix(_numbered(keys, extent))
+    return keys
+
+
+def _keys_of(entropy: Sequence[int], samples: Sequence[int], device: torch.device) -> Tensor:
+    """A key for each sample, int32."""
+    state = np.random.SeedSequence(tuple(entropy)).generate_state(2, np.uint32)
+    first, second = state.view(np.int32).tolist()
+    places = torch.tensor(samples or [0], dtype=torch.int32)
+    return _mix(_mix(places + first) + second).to(device)
 
 
 # One operation to the compiler, which would write out each hash of a hash twice, and so on.

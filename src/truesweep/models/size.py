@@ -74,7 +74,7 @@ def _forward_flops(model: PreTrainedModel, length: int) -> int:
         inputs = {"input_ids": tokens}
         if empty.config.is_encoder_decoder:
             inputs["decoder_input_ids"] = tokens
-        classifies = not empty.can_generate()
+        classifies = empty.get_output_embeddings() is None
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
             (empty.base_model if classifies else empty)(**inputs)
     # A classifier's decoder, as in BART, reads the source once more: no tokens of its own.

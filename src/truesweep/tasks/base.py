@@ -194,7 +194,7 @@ class Task(Training):
 
     def _evaluate(self, batch: Batch, split_name: str) -> None:
         self.samples.update(len(batch["index"]))
-        self.evaluate(batch, split_name)
+        self.evaluate(self.seen(batch, None), split_name)
 
     def on_validation_epoch_end(self) -> None:
         """Reduce over ranks, once, and report."""

@@ -109,6 +109,17 @@ class Training(pl.LightningModule):
             no target.
         """
 
+    def seen(self, batch: Batch, step: int | None) -> Batch:
+        """A rank's batch as the model is to see it.
+
+        What is random in it must follow from the seed, the step and the sample alone.
+
+        Args:
+            batch: As the dataset gives it.
+            step: Optimizer steps so far; None in an evaluation.
+        """
+        return batch
+
     def targets(self, batch: Batch) -> Tensor:
         """The number of targets in a rank's batch, int64 scalar: tokens, or samples to classify."""
         labels: Tensor = batch["labels"]
@@ -147,6 +158,7 @@ class Training(pl.LightningModule):
         """Do one optimizer step on this rank's share of the step's samples."""
         step = self.steps_done
         seed_step(self.plan.seed, self.global_rank, step, self.device)
+        batch = self.seen(batch, step)
         optimizer = cast(Optimizer, self.optimizers())
         factor = self.plan.schedule.factor(step, self.plan.total_steps)
         for group in optimizer.param_groups:
