@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, asdict, dataclass, fields, replace
 from typing import Any, Literal
 
+from truesweep import text
 from truesweep.errors import ConfigError
 
 Mode = Literal["min", "max"]
@@ -16,6 +17,7 @@ Mode = Literal["min", "max"]
 Direction = Literal["minimize", "maximize"]
 """The same, as searches and W&B's sweeps call it."""
 Growth = Literal["linear", "exponential"]
+Kind = Literal["figure", "count", "duration"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Figure:
         name: Without the split: `loss` of `val/loss`.
         higher_is_better: As torchmetrics has it; None: nobody has said.
         digits: Significant digits that are shown.
+        kind: How it is written: in its digits, as a count (`93.4G`), or as a time (`84 s`).
         samples: What an evaluation keeps of each sample and the figure is made from; together the
             columns of a table. The second column must be alike in all runs that are compared sample
             by sample, as the length of a reference is. None: there is no standard error.
@@ -42,6 +45,7 @@ class Figure:
     higher_is_better: bool | None = None
     _: KW_ONLY
     digits: int = 4
+    kind: Kind = "figure"
     samples: tuple[str, ...] = ()
     score: str = "ratio"
     follows: str | None = None
@@ -68,8 +72,8 @@ F1_MACRO, F1_WEIGHTED, ACCURACY = (
     Figure(name, higher_is_better=True, samples=("predicted", "gold"), score=name)
     for name in ("f1_macro", "f1_weighted", "accuracy")
 )
-SAMPLES = Figure("samples")
-_COSTS = ("parameters", "seconds", "steps", "tokens", "flops", "skipped_steps")
+SAMPLES = Figure("samples", kind="count")
+_COUNTS = ("parameters", "steps", "tokens", "flops", "skipped_steps")
 
 Declared = Mapping[str, Figure]
 """Figures by their names, in the order in which they are shown."""
@@ -87,8 +91,9 @@ BUILT_IN: Declared = by_name(
     [
         *(LOSS, PERPLEXITY, BITS_PER_BYTE, BLEU, CHRF, F1_MACRO, F1_WEIGHTED, ACCURACY),
         SAMPLES,
-        Figure("tokens_per_second", higher_is_better=True),
-        *(Figure(name, higher_is_better=False) for name in _COSTS),
+        Figure("tokens_per_second", higher_is_better=True, kind="count"),
+        *(Figure(name, higher_is_better=False, kind="count") for name in _COUNTS),
+        Figure("seconds", higher_is_better=False, kind="duration"),
     ]
 )
 """What every run has, and what the metrics of version 0.1.0 report.
@@ -134,6 +139,29 @@ def mode(name: str, declared: Declared = BUILT_IN) -> Mode | None:
     """Which value of a figure is the best; None where nobody has declared it."""
     figure = find(name, declared)
     return None if figure is None else figure.mode
+
+
+def digits_of(name: str, declared: Declared = BUILT_IN) -> int:
+    """Significant digits that a figure is shown in."""
+    return (find(name, declared) or Figure(name)).digits
+
+
+def written(name: str, value: Any, declared: Declared = BUILT_IN) -> str:
+    """One figure of a run as it is shown: `1.490`, `93.4G`, `84 s`.
+
+    Args:
+        name: Such as `val/loss`.
+        value: A number; anything else is written as a value.
+        declared: The task's declarations.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return text.value(value)
+    figure = find(name, declared) or Figure(name)
+    if figure.kind == "duration":
+        return text.duration(value)
+    if figure.kind == "count" or isinstance(value, int):
+        return text.count(value)
+    return text.figure(value, figure.digits)
 
 
 def require_mode(name: str, declared: Declared, what: str, remedy: str) -> Mode:

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 UNBOUNDED = 10_000
@@ -20,13 +19,6 @@ def console(stderr: bool = False, width: int | None = None) -> Console:
         width: Characters in a line; None: the terminal's.
     """
     return Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
-
-
-def print_wide(table: Table) -> None:
-    """Print a table; into a pipe, which has no width that it would have to fit, in full."""
-    out = console()
-    wide = out if out.is_terminal else console(width=UNBOUNDED)
-    wide.print(table)
 
 
 def warn(sentences: Iterable[str], stderr: bool = False) -> None:

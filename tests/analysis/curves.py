@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-Kind = Literal["healthy", "overfitting", "improving", "diverged"]
+Kind = Literal["healthy", "overfitting", "undertrained", "diverged"]
 Floats = npt.NDArray[np.float64]
 
 DIMENSIONS = 60
@@ -80,7 +80,7 @@ def kind_of(problem: Problem, steps: int) -> Kind | None:
     gain = 1 - expected(problem, 2 * steps)[1].min() / val[-1]
     # A rate that never fell leaves more to be had than twice the steps at that rate tell.
     little, much = (0.01, 0.06) if problem.schedule == "constant" else (0.04, 0.15)
-    return "improving" if gain > much else "healthy" if gain < little else None
+    return "undertrained" if gain > much else "healthy" if gain < little else None
 
 
 def draw_problem(draw: np.random.Generator) -> tuple[Problem, int]:

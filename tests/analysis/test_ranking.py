@@ -68,7 +68,7 @@ def test_a_standard_error_ties_what_it_covers() -> None:
     assert ranking.basis == "evaluation"
     assert [s.mean for s in ranking.tied] == [1.02]
     assert ranking.text == (
-        "Lowest loss: 1 with k=1; not to be told apart from it on this split (95 % confidence "
+        "Lowest loss: 1.000 with k=1; not to be told apart from it on this split (95 % confidence "
         "over its samples): k=1.02. Seeds were not varied, and another seed may reorder them: "
         "repeat k=1 and k=1.02 with sweeps.seeds=3."
     )
@@ -161,7 +161,7 @@ def test_unequal_tokens_are_named() -> None:
     found = unfairness(jobs, rank(jobs, "loss"))
     assert [f.what for f in found] == ["tokens", "compute"]
     assert found[0].favours_best
-    assert "from 1,000,000 to 4,000,000 tokens" in found[0].text
+    assert "from 1.00M to 4.00M tokens" in found[0].text
     alike = [outcome(v, tokens=t) for v, t in ((1.0, 100_000), (2.0, 103_000))]
     assert unfairness(alike, rank(alike, "loss")) == []
 

@@ -7,7 +7,7 @@ import pytest
 from tests.analysis.curves import Kind, curve
 from truesweep.analysis.curves import Curve
 from truesweep.analysis.forecast import forecast
-from truesweep.analysis.verdict import judge
+from truesweep.analysis.verdict import FORMER_KINDS, judge, read_verdict
 from truesweep.record.files import dump_json
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -63,7 +63,7 @@ def test_fifty_curves_of_known_kind() -> None:
 def test_a_schedule_run_to_its_end_can_still_be_too_short() -> None:
     linear = 0.02 * (1 - STEPS_60 / 61)
     found = judge(measured(VAL_60, linear), steps_per_epoch=1000)
-    assert found.kind == "improving"
+    assert found.kind == "undertrained"
     twice = found.forecasts[-1]
     assert twice.low < VAL_120_END < twice.high
     # The end of the curve, prolonged, would have promised a tenth of that.
@@ -72,7 +72,7 @@ def test_a_schedule_run_to_its_end_can_still_be_too_short() -> None:
 
 def test_a_run_cut_off_at_a_constant_rate_would_still_improve() -> None:
     found = judge(measured(VAL_60_CONSTANT, np.full(10, 0.02)), steps_per_epoch=1000)
-    assert found.kind == "improving"
+    assert found.kind == "undertrained"
     assert "twice the steps" in found.text
 
 
@@ -145,7 +145,7 @@ def test_what_explodes_at_once_has_diverged_even_if_it_comes_down_again() -> Non
     train = np.concatenate([[4.6], np.geomspace(9000, 3.2, 20), np.full(20, 3.2)])
     found = judge(rows_of(train), steps_per_epoch=1000)
     assert found.kind == "diverged"
-    assert "came back to 3.2 only" in found.text
+    assert "came back to 3.200 only" in found.text
     recovered = np.concatenate([[4.6, 9.0, 8.0, 7.5], healthy()])
     assert judge(rows_of(recovered), steps_per_epoch=1000).kind == "healthy"
 
@@ -164,13 +164,15 @@ def test_a_spike_at_the_very_end_is_no_divergence() -> None:
 
 def test_nothing_learned() -> None:
     flat = 4.6 + 0.01 * np.random.default_rng(0).standard_normal(60)
-    assert "Nothing learned" in judge(rows_of(flat), steps_per_epoch=100).text
+    assert "Diverged: nothing was learned" in judge(rows_of(flat), steps_per_epoch=100).text
     rows = rows_of(healthy(), [3.1, 3.0, 3.0])
     flat_rows = rows_of(flat, [5.0, 4.9, 4.8])
     assert judge(flat_rows, steps_per_epoch=100, baseline=4.7).kind == "diverged"
     falling = judge(rows, steps_per_epoch=100, baseline=2.9)
-    assert falling.kind == "improving"
-    assert "Underfitting: the validation loss of 3 is no better yet than the 2.9" in falling.text
+    assert falling.kind == "undertrained"
+    assert (
+        "Undertrained: the validation loss of 3.000 is no better yet than the 2.900" in falling.text
+    )
     assert judge(rows, steps_per_epoch=1000, baseline=3.1).kind == "healthy"
 
 
@@ -186,15 +188,15 @@ def test_a_healthy_run_has_nothing_said_of_it_and_plain_figures() -> None:
 
 
 def test_a_record_with_nothing_in_it() -> None:
-    assert judge([], steps_per_epoch=1).kind == "unknown"
-    assert judge([{"step": 1, "train/loss": 4.0, "lr": 0.1}], steps_per_epoch=1).kind == "unknown"
+    assert judge([], steps_per_epoch=1).kind == "unjudged"
+    assert judge([{"step": 1, "train/loss": 4.0, "lr": 0.1}], steps_per_epoch=1).kind == "unjudged"
 
 
 @pytest.mark.parametrize("val", [[], [2.5], [2.5, 2.4], [4, 3.3, 2.7, 2.2], [2.0, 2.01, 2.03]])
 def test_a_few_validations_that_say_nothing_are_not_called_healthy(val: list[float]) -> None:
     found = judge(rows_of(healthy(), val), steps_per_epoch=100)
-    assert found.kind == "unknown"
-    assert f"Too few validations to judge: {len(val)};" in found.text
+    assert found.kind == "unjudged"
+    assert f"Unjudged: {len(val)} validation" in found.text
     assert "trainer.val_check_interval" in found.text
     # Over a single epoch the training loss tells as much.
     assert judge(rows_of(healthy(), val), steps_per_epoch=1000).kind == "healthy"
@@ -203,7 +205,7 @@ def test_a_few_validations_that_say_nothing_are_not_called_healthy(val: list[flo
 def test_validations_within_the_warm_up_are_as_good_as_none() -> None:
     warming = np.linspace(0.0001, 0.001, 60)
     val = [2.5, 1.9, 1.7, 1.66, 1.65, 1.646]
-    assert judge(rows_of(healthy(), val, lr=warming), steps_per_epoch=100).kind == "unknown"
+    assert judge(rows_of(healthy(), val, lr=warming), steps_per_epoch=100).kind == "unjudged"
 
 
 @pytest.mark.parametrize(
@@ -226,4 +228,15 @@ def test_a_few_validations_say_that_a_run_overfits_where_the_rise_is_large(
         unseen = [
             {"step": row["step"], "val/loss": row["val/loss"]} for row in rows if "val/loss" in row
         ]
-        assert judge([rows[0], *unseen], steps_per_epoch=100).kind == "unknown"
+        assert judge([rows[0], *unseen], steps_per_epoch=100).kind == "unjudged"
+
+
+def test_verdicts_of_earlier_versions_go_by_todays_names() -> None:
+    said = "Stopped too early: at step 400 the loss, about 1.467, was still falling."
+    kept = {"kind": "improving", "text": said, "best_step": 400}
+    now = "Undertrained: at step 400 the loss, about 1.467, was still falling."
+    assert read_verdict(kept) == {"kind": "undertrained", "text": now, "best_step": 400}
+    assert read_verdict({"kind": "unknown"}) == {"kind": "unjudged", "text": ""}
+    assert read_verdict(None) == read_verdict("improving") == {}
+    for kind in FORMER_KINDS.values():
+        assert read_verdict({"kind": kind, "text": "x"}) == {"kind": kind, "text": "x"}

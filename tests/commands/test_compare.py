@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.commands.conftest import truesweep
@@ -26,8 +27,8 @@ def test_the_table_and_the_report(sweep: Path, capsys: pytest.CaptureFixture[str
     shown = capsys.readouterr()
     first = next(line for line in shown.out.splitlines() if "job3" in line)
     cells = [cell.strip() for cell in first.strip("│").split("│")]
-    assert cells == ["1", "job3", "0.01", "4", "1.8", "1k", "5 s", "5 s", "completed"]
-    assert "Ahead: Best val/loss: 1.8 with lr=0.01 depth=4" in shown.out
+    assert cells == ["1", "job3", "0.01", "4", "1.800", "1,000", "5.0 s", "5.0 s", "completed"]
+    assert "Ahead: Best val/loss: 1.800 with lr=0.01 depth=4" in shown.out
     assert (sweep / "report.html").is_file()
     assert "report.html" in shown.err
 
@@ -54,7 +55,7 @@ def test_a_narrow_terminal_is_given_whole_columns_that_fit(
     narrow(52)
     compare_runs([sweep], Options())
     shown = capsys.readouterr().out
-    assert cells_of(shown, "job3") == ["1", "job3", "0.01", "4", "1.8", "completed"]
+    assert cells_of(shown, "job3") == ["1", "job3", "0.01", "4", "1.800", "completed"]
     assert "Left out to fit: cost, tokens, time." in shown  # alike in all runs
 
 
@@ -69,7 +70,7 @@ def test_rank_keys_and_objective_stay_however_narrow_it_is(
     assert "…" not in shown
     lines = [line.strip("│").split("│") for line in shown.splitlines() if "│" in line]
     columns = ["".join(map(str.strip, cells)) for cells in zip(*lines, strict=True)]
-    assert columns == ["12", "01", "[0.9,0.95][0.9,0.96]", "2.12.1"]
+    assert columns == ["12", "01", "[0.9,0.95][0.9,0.96]", "2.1002.100"]
 
 
 def test_several_folders_report_into_the_current_one(
@@ -152,11 +153,78 @@ def test_diff(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
         "versions": {"packages.torch": {"a": "2.13", "b": "2.14"}},
         "data": {},
         "results": {"val/loss": {"a": 2.1, "b": 1.6}},
+        "noise": {
+            "val/loss": {
+                "difference": -0.5,
+                "margin": None,
+                "basis": "none",
+                "beyond": None,
+                "unlike": [],
+            }
+        },
     }
     assert diff(a, b, as_json=False) == 0
     shown = capsys.readouterr().out
-    assert "optimizer.lr" in shown
-    assert "the same" in shown
+    assert cells_of(shown, "optimizer.lr") == ["optimizer.lr", "0.001", "0.01"]
+    assert cells_of(shown, "val/loss") == ["val/loss", "2.100", "1.600", "-0.50"]
+    assert shown.index("optimizer.lr") < shown.index("val/loss") < shown.index("torch")
+    assert "Data: the same" in shown
+
+
+@pytest.mark.parametrize(("error", "said"), [(0.1, "beyond noise"), (0.4, "within noise")])
+def test_diff_tells_noise_by_the_standard_errors(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str], error: float, said: str
+) -> None:
+    known = {"val/loss_standard_error": error, "val/flops": 93402574848}
+    a, b = (make_run(name, end=end, **known) for name, end in (("a", 2.0), ("b", 1.5)))
+    diff(a, b, as_json=False)
+    shown = capsys.readouterr().out
+    *figures, margin, verdict = cells_of(shown, "val/loss")[1:]
+    assert (figures, verdict) == (["2.100", "1.600", "-0.50"], said)
+    # One-sided, as a ranking of the two has it.
+    assert float(margin.removeprefix("±")) == pytest.approx(1.645 * error * 2**0.5, rel=0.03)
+    assert "standard error of each evaluation" in " ".join(shown.split())
+    assert "val/loss_standard_error" not in shown
+
+
+def test_diff_compares_samples_in_pairs(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What makes a sample hard for both cancels: a difference far below either standard error."""
+    hard = np.array([1.0, 9.0, 2.0, 8.0])
+    runs = []
+    for name, shift in (("a", [0, 0, 0, 0]), ("b", [0.11, 0.1, 0.09, 0.1])):
+        end = float((hard + shift).mean())
+        runs.append(make_run(name, end=end - 0.1, **{"val/loss_standard_error": 2.0}))
+        scores = runs[-1] / "scores"
+        scores.mkdir()
+        np.savez(scores / "val.npz", nll=hard + shift, count=np.ones(4))
+    diff(runs[0], runs[1], as_json=False)
+    shown = capsys.readouterr().out
+    assert cells_of(shown, "val/loss")[-1] == "beyond noise"
+    assert "both evaluations sample by sample" in " ".join(shown.split())
+
+
+def test_diff_dumps_no_lists_and_fits_a_pipe(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def verdict(loss: float) -> dict[str, Any]:
+        forecasts = [{"loss": loss, "low": loss, "high": loss}] * 20
+        return {"kind": "improving", "text": "", "forecasts": forecasts, "best_loss": loss}
+
+    long = configuration(optimizer__betas=list(range(99)), name="words " * 60)
+    flops = {"train/flops": 93402574848}
+    a = make_run("a", verdict=verdict(1.0), **flops)
+    b = make_run("b", long, verdict={**verdict(2.0), "kind": "healthy"}, **{"train/flops": 5})
+    assert diff(a, b, as_json=False) == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 120
+    assert "forecasts" not in shown
+    assert cells_of(shown, "verdict") == ["verdict", "undertrained", "healthy", ""]
+    assert cells_of(shown, "train/flops") == ["train/flops", "93.4G", "5", "-93.4G"]
+    assert "37,38" not in shown
+    assert diff(a, b, as_json=True) == 0
+    assert "forecasts" in capsys.readouterr().out
 
 
 def test_diff_says_what_one_side_lacks(

@@ -28,7 +28,7 @@ TINY = [
 ]
 ENDS = {
     "overfitting": ["data.train=few.txt", "trainer.max_epochs=40"],
-    "improving": ["data.train=many.txt", "trainer.max_steps=30", "scheduler=constant"],
+    "undertrained": ["data.train=many.txt", "trainer.max_steps=30", "scheduler=constant"],
     "diverged": [
         "data.train=many.txt",
         "trainer.max_steps=60",
@@ -39,7 +39,7 @@ ENDS = {
 }
 SAID = {
     "overfitting": "Overfitting since step ",
-    "improving": "Stopped too early: at step 30 ",
+    "undertrained": "Undertrained: at step 30 ",
     "diverged": "Diverged: the training loss rose from ",
     "healthy": "",
 }

@@ -1,14 +1,18 @@
 """The page as a browser shows it; skipped where there is no Chromium."""
 
+import json
 from collections import Counter
 from collections.abc import Iterator
+from importlib.resources import files
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.report.browser import Page, browser, chromium
 from tests.report.conftest import MakeRun, configuration
+from truesweep import text as text_rules
 from truesweep.report import compare, write_report
 
 pytestmark = pytest.mark.skipif(
@@ -113,7 +117,7 @@ def test_lists_and_missing_values_have_a_place_of_their_own(
         make_run(f"r{i}", config, end=2 - i / 10)
     write_report(compare([tmp_path]), tmp_path / "page.html")
     page.open(tmp_path / "page.html")
-    told = {"0.01": 1, "0.02": 1, "null": 1, "[0.9, 0.95]": 1, "[0.9, 0.99]": 1}
+    told = {"0.01": 1, "0.02": 1, "null": 1, "[0.9,0.95]": 1, "[0.9,0.99]": 1}
     for chart in ("scatter", "parallel"):
         said = written_on(page, chart)
         assert {text: said[text] for text in told} == told
@@ -231,3 +235,43 @@ def test_an_empty_sweep_says_so(page: Page, tmp_path: Path) -> None:
     page.open(tmp_path / "report.html")
     assert page.problems() == []
     assert text(page, "#summary") == "No run has started yet."
+
+
+CHOSEN = [0.001, 3e-5, 3.51e-5, 0.00123456, 0.30000000000000004, 123456, 123456.789, 0, -0.0003]
+TYPED = [True, None, "gpt2", "data/small/train.txt", "a and/or b", [0.9, 0.95], {"a": 1e-5}]
+MEASURED = [1.49, 22.6, 0.96666, 0.99996, 9999.6, 12345.6, 0.00012, 1e-7, 1e9, -2.5, 0.0, None]
+AMOUNTS = [0, 883, 9999, 10_000, 81_920, 999_499, 999_960, 93402574848, 950.3, 5.25, 0.402]
+COLUMN = [2.489, 2.5, 11.02, 4e-6, 3.1e9, -0.7]
+RULES: dict[str, list[list[Any]]] = {
+    "value": [[v] for v in (*CHOSEN, *TYPED)] + [[1 / 3, None], ["data/small/", None]],
+    "values": [[[0.123456, 0.1234561, 0.2]], [["a/t.txt", "b/t.txt", "c/u.txt"]]],
+    "figure": [[v] for v in MEASURED] + [[v, 2] for v in MEASURED],
+    "figures": [[COLUMN], [COLUMN, 6], [[39.4, 0.48, None]], [[]]],
+    "count": [[v] for v in AMOUNTS],
+    "counts": [[AMOUNTS[:3]], [AMOUNTS], [[1e7, None]]],
+    "plural": [[1, "run"], [16, "run"], [81_920, "token"]],
+    "percent": [[v] for v in (0, 0.0025, 0.0251, 0.2513, 1)],
+    "duration": [[v] for v in (0, 8.42, 9.96, 84.2, 250, 3599.6, 6720, 400_000)],
+}
+"""Functions that the page and `truesweep.text` both have, and what they are given."""
+
+
+def test_the_page_writes_numbers_as_the_terminal_does(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "empty.html").write_text("<!doctype html>")
+    page.open(tmp_path / "empty.html")
+    folder = files("truesweep.report").joinpath("page")
+    source = "\n".join(folder.joinpath(f"{name}.js").read_text() for name in ("base", "text"))
+    given = json.dumps([[name, args] for name, cases in RULES.items() for args in cases])
+    answers = page.run(
+        f"(() => {{ {source}; const rules = {{{', '.join(RULES)}}};"
+        f" return {given}.map(([name, args]) => rules[name](...args)); }})()"
+    )
+    expected = [getattr(text_rules, name)(*args) for name, cases in RULES.items() for args in cases]
+    assert answers == blank_as_dash(expected)
+
+
+def blank_as_dash(written: Any) -> Any:
+    """What has no value is a dash on the page, and blank in a terminal."""
+    if isinstance(written, list):
+        return [blank_as_dash(one) for one in written]
+    return written or "—"

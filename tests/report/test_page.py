@@ -174,8 +174,8 @@ def test_a_law_of_one_size_is_not_drawn_where_the_other_differs(
     found = payload(compare([tmp_path]))["scaling"]
     curves = {curve["variable"]: curve for curve in found["curves"]}
     assert curves["parameters"]["line"] == curves["tokens"]["line"] == []
-    assert "differ in tokens, too, from 200k to 60M" in curves["parameters"]["text"]
-    assert "differ in parameters, too, from 10k to 3M" in curves["tokens"]["text"]
+    assert "differ in tokens, too, from 200k to 60.0M" in curves["parameters"]["text"]
+    assert "differ in parameters, too, from 10.0k to 3.00M" in curves["tokens"]["text"]
     assert len(curves["compute"]["line"]) > 1
     assert found["budgets"] == []
 

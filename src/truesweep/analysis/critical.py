@@ -14,6 +14,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from truesweep.text import rounded
+
 DRAWS = 40_000
 """Leave about 0.01 of uncertainty in a critical value."""
 
@@ -30,7 +32,7 @@ def critical_values(errors: tuple[float, ...], freedom: int | None, alpha: float
         return [0.0] * len(errors)  # nothing to be told apart from
     # Points whose errors hardly differ share a value, which changes slowly with them.
     typical = float(np.median(errors)) or 1.0
-    relative = tuple(float(f"{error / typical:.2g}") for error in errors)
+    relative = tuple(rounded(error / typical, 2) for error in errors)
     controls = {error: index for index, error in enumerate(relative)}
     known = {e: _critical(relative, index, freedom, alpha) for e, index in controls.items()}
     return [known[error] for error in relative]

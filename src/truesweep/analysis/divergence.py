@@ -3,6 +3,7 @@
 import numpy as np
 
 from truesweep.analysis.curves import Curve, Floats
+from truesweep.text import figure
 
 SKIPPED_SHARE = 0.05
 """Steps without finite gradients, as a share of all, that are no accident any more."""
@@ -77,11 +78,14 @@ def _risen(train: Curve, val: Curve) -> Finding | None:
     if not (lost or exploded):
         return None
     if lost:
-        text = f"the training loss rose from {best:.4g} at step {since:,} to {last:.4g} at the end"
+        text = (
+            f"the training loss rose from {figure(best)} at step {since:,} to {figure(last)} at "
+            "the end"
+        )
     else:
         text = (
-            f"the training loss rose from {start:.4g} to {levels[peak]:.4g} at step "
-            f"{train.steps[peak]:,} and came back to {last:.4g} only"
+            f"the training loss rose from {figure(start)} to {figure(levels[peak])} at step "
+            f"{train.steps[peak]:,} and came back to {figure(last)} only"
         )
     return f"Diverged: {text}. {ADVICE}", since
 
@@ -108,12 +112,13 @@ def _nothing_learned(train: Curve, val: Curve, baseline: float | None) -> Findin
     start, last = float(train.values[0]), train.tail()
     if baseline is not None and len(val) and val.last > baseline:
         return (
-            f"Nothing learned: the validation loss of {val.last:.4g} is no better than the "
-            f"{baseline:.4g} of a trivial model. {ADVICE}"
+            "Diverged: nothing was learned: the validation loss of "
+            f"{figure(val.last)} is no better than the {figure(baseline)} of a trivial model. "
+            f"{ADVICE}"
         ), None
     return (
-        f"Nothing learned: the training loss ended at {last:.4g}, where it began ({start:.4g}). "
-        f"{ADVICE}"
+        f"Diverged: nothing was learned: the training loss ended at {figure(last)}, where it "
+        f"began ({figure(start)}). {ADVICE}"
     ), None
 
 

@@ -6,8 +6,9 @@ from typing import Literal
 
 import numpy as np
 
+from truesweep import text
 from truesweep.analysis.outcomes import Outcome, by_point
-from truesweep.analysis.standings import Ranking
+from truesweep.analysis.ranking import Ranking
 
 TOLERANCE = 0.05
 """The largest share by which tokens or compute may differ: a last batch, an uneven window."""
@@ -68,11 +69,12 @@ def _finding(
 ) -> Unfairness:
     low, high = min(known.values()), max(known.values())
     favours = best > float(np.median(list(known.values()))) * (1 + TOLERANCE)
-    number, unit = (",.0f", "tokens") if what == "tokens" else (".3g", "FLOP")
+    unit = "tokens" if what == "tokens" else "FLOP"
+    least, most = text.counts([low, high])
     consequence = (
         "the best point had more than most, and its lead may be due to that"
         if favours
         else "the best point did not need more than most"
     )
-    text = f"Unequal {what}: from {low:{number}} to {high:{number}} {unit}; {consequence}."
-    return Unfairness(what, low, high, best, favours, text)
+    said = f"Unequal {what}: from {least} to {most} {unit}; {consequence}."
+    return Unfairness(what, low, high, best, favours, said)

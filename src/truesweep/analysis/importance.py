@@ -17,6 +17,7 @@ import numpy as np
 from truesweep.analysis.curves import Floats
 from truesweep.analysis.effects import Effects, Integers, Sample, of_groups, on_grid, with_noise
 from truesweep.analysis.outcomes import Direction, Outcome, by_point, sign
+from truesweep.text import figure, percent
 
 JOIN = " + "
 """Between the names of keys that vary as one."""
@@ -125,7 +126,7 @@ def _cut(losses: list[Floats]) -> tuple[list[Floats], list[str]]:
     far = int((every > limit).sum())
     if far == 0 or limit <= best:
         return losses, []
-    note = f"{far} far worse runs count as {abs(limit):.4g}, so that they do not decide alone."
+    note = f"{far} far worse runs count as {figure(abs(limit))}, so that they do not decide alone."
     return [np.minimum(values, limit) for values in losses], [note]
 
 
@@ -135,7 +136,7 @@ def _of_grid(sample: Sample, cells: Integers, names: list[str], notes: list[str]
         size = math.prod(cells.max(0) + 1)
         notes.append(f"{found.missing} of {size} cells of the grid were filled in.")
     if found.seeds:
-        notes.append(f"Noise between seeds, {found.seeds:.0%} of the variance, is taken off.")
+        notes.append(f"Noise between seeds, {percent(found.seeds)} of the variance, is taken off.")
     return _importance(found, names, "grid", notes)
 
 

@@ -3,14 +3,16 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from truesweep.analysis.critical import critical_values
 from truesweep.analysis.outcomes import Outcome, Samples
-from truesweep.analysis.standings import Basis
 from truesweep.analysis.uncertainty import Estimate
 
+Basis = Literal["seeds", "paired samples", "evaluation", "none"]
+"""What tells points apart; `evaluation`: each one's own standard error."""
 Paired = Callable[[Samples, Samples], Estimate]
 """The difference of two jobs' figures, first minus second, from the same samples of both."""
 

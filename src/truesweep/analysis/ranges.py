@@ -10,7 +10,7 @@ import numpy as np
 
 from truesweep import text
 from truesweep.analysis.outcomes import Outcome
-from truesweep.analysis.standings import Ranking
+from truesweep.analysis.ranking import Ranking
 
 MANY = 8
 """Distinct values above which an axis counts as sampled from a range, not listed."""

@@ -1,17 +1,90 @@
-"""Which point of a sweep is best, and which cannot be told apart from it."""
+"""Which point of a sweep is best, which cannot be told apart from it, and how to say so."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from truesweep.analysis.noise import Paired, noise, unknown
+from truesweep import text
+from truesweep.analysis.noise import Basis, Paired, noise, unknown
 from truesweep.analysis.outcomes import Direction, Outcome, by_point, sign, unlike
-from truesweep.analysis.phrases import describe, describe_unlike
-from truesweep.analysis.standings import Ranking, Standing
 from truesweep.analysis.uncertainty import paired_mean
 
 ALPHA = 0.05
+NAMED = 5
+"""Tied points that are listed; of more, these and how many there are."""
+LEADERS = 3
+"""Points at most that are named as those to repeat."""
+SPLITS = {"train": "training", "val": "validation", "test": "test"}
+"""Splits in words, by the first part of a figure's name."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A point's place.
+
+    Args:
+        point: What its jobs share.
+        ids: Its jobs, repetitions of a seed too, which count for nothing else.
+        varies: Its values of the swept keys.
+        mean: Of the objective over its seeds.
+        deviation: Its standard deviation over seeds; None with one seed.
+        behind: How far it is worse than the best; never negative.
+        margin: How far it may be behind and still be the best one; None where that is not known.
+        tied: Whether it cannot be told apart from the best; true for the best itself.
+        means: Means of all other objectives.
+    """
+
+    point: str
+    ids: tuple[str, ...]
+    varies: Mapping[str, Any]
+    mean: float
+    deviation: float | None
+    behind: float
+    margin: float | None
+    tied: bool
+    means: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The points of a sweep by their mean objective.
+
+    Args:
+        objective: Its name.
+        direction: Whether less or more of it is better.
+        basis: What tells points apart: their seeds, both evaluations sample by sample, each
+            evaluation's own standard error, or nothing.
+        alpha: How often the best point may be missing among the tied ones.
+        deviation: Pooled standard deviation over seeds, where known.
+        standings: Best first.
+        without: Jobs that have no finite objective.
+        text: What this says, in one or two sentences.
+        unlike: What their objective was measured on that differs; they are then in order, but none
+            is called the best.
+    """
+
+    objective: str
+    direction: Direction
+    basis: Basis
+    alpha: float
+    deviation: float | None
+    standings: Sequence[Standing]
+    without: Sequence[str]
+    text: str
+    unlike: tuple[str, ...] = ()
+
+    @property
+    def best(self) -> Standing | None:
+        """The winner; None where no job has the objective, or they cannot be compared."""
+        return self.standings[0] if self.standings and not self.unlike else None
+
+    @property
+    def tied(self) -> list[Standing]:
+        """Those that cannot be told apart from the winner, without it."""
+        return [standing for standing in self.standings[1:] if standing.tied]
 
 
 def rank(
@@ -20,6 +93,7 @@ def rank(
     direction: Direction = "minimize",
     alpha: float = ALPHA,
     paired: Paired = paired_mean,
+    digits: int = 4,
 ) -> Ranking:
     """Rank the points of a sweep.
 
@@ -29,6 +103,7 @@ def rank(
         direction: Whether less or more of it is better.
         alpha: How often the best point may be missing among those said to be tied.
         paired: Compares two jobs sample by sample.
+        digits: Significant digits that the objective is written in.
 
     Raises:
         DataError: The direction is not one.
@@ -44,13 +119,13 @@ def rank(
         for jobs, margin in zip(points, known.margins, strict=True)
     ]
     without = [one.id for one in outcomes if not math.isfinite(one.value(objective))]
-    text = (
-        describe_unlike(differs, objective)
+    said = (
+        _sentence_of_unlike(differs, objective)
         if differs
-        else describe(standings, known.basis, objective, direction, alpha)
+        else _sentences(standings, known.basis, objective, direction, alpha, digits)
     )
     basis, deviation = known.basis, known.deviation
-    return Ranking(objective, direction, basis, alpha, deviation, standings, without, text, differs)
+    return Ranking(objective, direction, basis, alpha, deviation, standings, without, said, differs)
 
 
 def _ids(point: str, ranked: Sequence[Outcome]) -> tuple[str, ...]:
@@ -79,3 +154,85 @@ def _standing(
         tied=jobs is best or behind <= margin,
         means={name: _mean(jobs, name) for name in sorted(others)},
     )
+
+
+# -- in words ----------------------------------------------------------------------------------
+
+
+def _sentences(
+    standings: Sequence[Standing],
+    basis: Basis,
+    objective: str,
+    direction: Direction,
+    alpha: float,
+    digits: int,
+) -> str:
+    """Say which point is best and how sure that is."""
+    if not standings:
+        return f"No job has {objective}."
+    best = standings[0]
+    first = f"Best {objective}: {text.figure(best.mean, digits)} with {_label(best)}"
+    if len(standings) == 1:
+        return f"{first}, the only point."
+    if basis == "none":
+        return (
+            f"{first}. With one seed a point nothing is known about noise: a repetition may turn "
+            "out otherwise. Add seeds to the leading points."
+        )
+    sure = f"{text.percent(1 - alpha)} confidence over"
+    if basis != "seeds":
+        return f"{_on_split(standings, objective, direction, sure, digits)} {_repeat(standings)}"
+    tied = _tied(standings)
+    if not tied:
+        return f"{first}, better than {_others(standings)} ({sure} seeds)."
+    return f"{first}. Not to be told apart from it ({sure} seeds): {_listed(tied)}."
+
+
+def _sentence_of_unlike(differs: Sequence[str], objective: str) -> str:
+    """Say why no point is best."""
+    return (
+        f"The runs differ in their {' and '.join(differs)}, so that {objective} of one says "
+        "nothing about that of another: no run is called the best."
+    )
+
+
+def _on_split(
+    standings: Sequence[Standing], objective: str, direction: Direction, sure: str, digits: int
+) -> str:
+    """What a split tells of its runs, which is not what it tells of their configurations."""
+    most, more = ("Lowest", "lower") if direction == "minimize" else ("Highest", "higher")
+    best, tied = standings[0], _tied(standings)
+    first = f"{most} {objective}: {text.figure(best.mean, digits)} with {_label(best)}"
+    split = " ".join(["this", *filter(None, [SPLITS.get(objective.partition("/")[0])]), "split"])
+    where = f"on {split} ({sure} its samples)"
+    if not tied:
+        return f"{first}, {more} than {_others(standings)} {where}."
+    return f"{first}; not to be told apart from it {where}: {_listed(tied)}."
+
+
+def _repeat(standings: Sequence[Standing]) -> str:
+    leaders = [standings[0], *(_tied(standings) or standings[1:2])]
+    names = [_label(one) for one in leaders]
+    which = f"{', '.join(names[:-1])} and {names[-1]}" if len(names) <= LEADERS else "the leaders"
+    return (
+        "Seeds were not varied, and another seed may reorder them: "
+        f"repeat {which} with sweeps.seeds=3."
+    )
+
+
+def _tied(standings: Sequence[Standing]) -> list[Standing]:
+    return [one for one in standings[1:] if one.tied]
+
+
+def _others(standings: Sequence[Standing]) -> str:
+    few = {2: "the other one", 3: "both others"}
+    return few.get(len(standings), f"all {len(standings) - 1} others")
+
+
+def _listed(tied: Sequence[Standing]) -> str:
+    named = "; ".join(_label(one) for one in tied[:NAMED])
+    return f"{named} and {len(tied) - NAMED} more" if len(tied) > NAMED else named
+
+
+def _label(one: Standing) -> str:
+    return text.label(one.varies) or "one configuration"

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from truesweep.analysis.curves import Floats
 from truesweep.analysis.least_squares import cost, robust_fit
+from truesweep.text import count, figure, percent
 
 REPLICATES = 300
 LEAST_DISTINCT = 4
@@ -179,7 +180,9 @@ def _too_little(losses: Floats, sizes: dict[Variable, Floats]) -> str:
         if distinct < LEAST_DISTINCT:
             return f"{distinct} different {name} do not bear a curve; {LEAST_DISTINCT} would."
         if span < LEAST_SPAN:
-            return f"The {name} span a factor of {span:.3g}; a curve needs at least {LEAST_SPAN:g}."
+            return (
+                f"The {name} span a factor of {count(span)}; a curve needs at least {LEAST_SPAN:g}."
+            )
     if len(sizes) > 1 and abs(np.corrcoef(np.log(list(sizes.values())))[0, 1]) > MOST_ALIKE:
         return f"The {' and '.join(sizes)} rise together, so what each does cannot be told."
     return ""
@@ -189,8 +192,9 @@ def _no_law(residuals: Floats, log_losses: Floats, best: Floats) -> str:
     spread = float(log_losses.std())
     if spread == 0 or float(residuals.std()) > LARGEST_RESIDUAL * spread:
         return (
-            f"The losses do not follow a power law: they scatter by {residuals.std():.2%} around "
-            f"the best one, and vary by {spread:.2%} in all. Tune each size, or average seeds."
+            "The losses do not follow a power law: they scatter by "
+            f"{percent(float(residuals.std()))} around the best one, and vary by "
+            f"{percent(spread)} in all. Tune each size, or average seeds."
         )
     if (best[2::2] <= 0).any():
         return "The losses do not fall with size, so no scaling curve describes them."
@@ -203,8 +207,8 @@ def _too_vague(fit: ScalingFit) -> str:
         if width > LARGEST_EXPONENT_RANGE or term.exponent.low <= 0:
             return (
                 f"The exponent of {term.variable} could be anything from "
-                f"{term.exponent.low:.2g} to {term.exponent.high:.2g}: the points do not bear a "
-                "scaling curve. Add sizes, further apart, or seeds."
+                f"{figure(term.exponent.low, 2)} to {figure(term.exponent.high, 2)}: the points do "
+                "not bear a scaling curve. Add sizes, further apart, or seeds."
             )
     return ""
 

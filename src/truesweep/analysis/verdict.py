@@ -7,7 +7,7 @@ explain.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -16,9 +16,20 @@ import numpy as np
 from truesweep.analysis.curves import Curve, Rows, at_interval_centers, curve
 from truesweep.analysis.divergence import describe_divergence
 from truesweep.analysis.forecast import LEAST_POINTS, Forecast, forecast
+from truesweep.text import count, figure, plural
 
-Kind = Literal["healthy", "overfitting", "improving", "diverged", "unknown"]
+Kind = Literal["healthy", "overfitting", "undertrained", "diverged", "unjudged"]
 Mode = Literal["min", "max"]
+
+FORMER_KINDS = {"improving": "undertrained", "unknown": "unjudged"}
+"""Kinds as runs of version 0.1.0 keep them."""
+FORMER_TEXTS = {
+    "Stopped too early:": "Undertrained:",
+    "Underfitting:": "Undertrained:",
+    "Too few validations to judge:": "Unjudged: too few validations:",
+    "Nothing learned:": "Diverged: nothing was learned:",
+}
+"""How their texts begin."""
 
 WORSE = 0.01
 """The least rise of validation over its best, as a share of it, that is overfitting."""
@@ -42,8 +53,8 @@ class Verdict:
     """What is to be said of a run; figures that play no part in it are None.
 
     Args:
-        kind: `healthy`, `overfitting`, `improving` (stopped too early), `diverged`, or `unknown`
-            (too few validations to tell).
+        kind: `healthy`, `overfitting`, `undertrained` (the loss was still falling, or is no better
+            than a trivial model's), `diverged`, or `unjudged` (too few validations to tell).
         text: One or two sentences with the figures; empty for a healthy run.
         best_step: The step of the best validation.
         best_loss: Its loss, nats.
@@ -107,12 +118,12 @@ def judge(
     judged = _judged(train, val, steps_per_epoch)
     known["forecasts"] = forecast(judged, rates, STEPS_RATIOS)
     if known["forecasts"] and _worthwhile(known["forecasts"][-1], rates):
-        text = _improving_text(known["forecasts"], int(rates.steps[-1]))
-        return Verdict(kind="improving", text=text, **known)
+        text = _undertrained_text(known["forecasts"], int(rates.steps[-1]))
+        return Verdict(kind="undertrained", text=text, **known)
     if baseline is not None and len(val) and val.last > baseline:
-        return Verdict(kind="improving", text=_underfitting_text(val, baseline), **known)
+        return Verdict(kind="undertrained", text=_no_better_text(val, baseline), **known)
     if not known["forecasts"]:
-        return Verdict(kind="unknown", text=_unknown_text(val), **known)
+        return Verdict(kind="unjudged", text=_unjudged_text(val), **known)
     return Verdict(kind="healthy", **known)
 
 
@@ -217,31 +228,49 @@ def _worthwhile(twice: Forecast, rates: Curve) -> bool:
 def _overfitting_text(known: dict[str, Any]) -> str:
     return (
         f"Overfitting since step {known['best_step']:,}: validation loss was best there, at "
-        f"{known['best_loss']:.4g}, and has risen by {known['rise']:.2g} to "
-        f"{known['last_loss']:.4g}, {known['gap']:.2g} above the training loss. "
-        f"{known['sufficient_epochs']:.3g} epochs would have sufficed."
+        f"{figure(known['best_loss'])}, and has risen by {figure(known['rise'], 2)} to "
+        f"{figure(known['last_loss'])}, {figure(known['gap'], 2)} above the training loss. "
+        f"{count(known['sufficient_epochs'])} epochs would have sufficed."
     )
 
 
-def _underfitting_text(val: Curve, baseline: float) -> str:
+def _no_better_text(val: Curve, baseline: float) -> str:
     return (
-        f"Underfitting: the validation loss of {val.last:.4g} is no better yet than the "
-        f"{baseline:.4g} of a trivial model. Train longer, or raise optimizer.lr."
+        f"Undertrained: the validation loss of {figure(val.last)} is no better yet than the "
+        f"{figure(baseline)} of a trivial model. Train longer, or raise optimizer.lr."
     )
 
 
-def _unknown_text(val: Curve) -> str:
+def _unjudged_text(val: Curve) -> str:
     return (
-        f"Too few validations to judge: {len(val)}; a verdict needs {LEAST_POINTS} or more, most "
-        "of them after the warm-up. trainer.val_check_interval=null makes ten a run."
+        f"Unjudged: {plural(len(val), 'validation')}, where a verdict needs {LEAST_POINTS} or "
+        "more, most of them after the warm-up. trainer.val_check_interval=null makes ten a run."
     )
 
 
-def _improving_text(forecasts: Sequence[Forecast], end: int) -> str:
+def _undertrained_text(forecasts: Sequence[Forecast], end: int) -> str:
     half_more, twice = forecasts
     return (
-        f"Stopped too early: at step {end:,} the loss, about {twice.now:.4g}, was still falling. "
-        f"50 % more steps would give about {half_more.loss:.4g} ({half_more.low:.4g} to "
-        f"{half_more.high:.4g}), twice the steps {twice.loss:.4g} ({twice.low:.4g} to "
-        f"{twice.high:.4g})."
+        f"Undertrained: at step {end:,} the loss, about {figure(twice.now)}, was still falling. "
+        f"50 % more steps would give about {_between(half_more)}, twice the steps "
+        f"{_between(twice)}."
     )
+
+
+def _between(one: Forecast) -> str:
+    return f"{figure(one.loss)} ({figure(one.low)} to {figure(one.high)})"
+
+
+def read_verdict(stored: Any) -> dict[str, Any]:
+    """A verdict as a run keeps it, by today's names; empty where it has none.
+
+    Args:
+        stored: The entry of its `results.json` or `status.json`, of any version.
+    """
+    if not isinstance(stored, Mapping):
+        return {}
+    kind, said = str(stored.get("kind", "")), str(stored.get("text") or "")
+    for before, now in FORMER_TEXTS.items():
+        if said.startswith(before):
+            said = now + said.removeprefix(before)
+    return {**stored, "kind": FORMER_KINDS.get(kind, kind), "text": said}

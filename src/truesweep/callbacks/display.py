@@ -15,7 +15,9 @@ from rich.progress import (
 )
 
 from truesweep.compat import steps_done
+from truesweep.figures import written
 from truesweep.terminal import console
+from truesweep.text import count, duration, figure
 
 
 class ProgressDisplay(pl.Callback):
@@ -83,7 +85,9 @@ class ProgressDisplay(pl.Callback):
         values = pl_module.evaluations.get("val", {})
         step = steps_done(trainer)
         line = f"step {step:>6}  " + "  ".join(
-            f"{name} {value:.4g}" for name, value in values.items() if name != "val/samples"
+            f"{name} {written(name, value)}"
+            for name, value in values.items()
+            if name != "val/samples"
         )
         self.console.print(line)
         self._show(step, pl_module.latest, line=False)
@@ -104,7 +108,8 @@ class ProgressDisplay(pl.Callback):
         self._shown_at = time.monotonic()
         text = ""
         if values:
-            text = f"loss {values['train/loss']:.4f}  {values['tokens_per_second']:,.0f} tokens/s"
+            speed = count(values["tokens_per_second"])
+            text = f"loss {figure(values['train/loss'])}  {speed} tokens/s"
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=step, values=text)
             self._bar.refresh()
@@ -117,4 +122,4 @@ class ProgressDisplay(pl.Callback):
         if done <= 0:
             return ""
         seconds = (time.monotonic() - self._started_at) / done * (self.total_steps - step)
-        return f"{int(seconds) // 60}:{int(seconds) % 60:02d} left"
+        return f"{duration(seconds)} left"

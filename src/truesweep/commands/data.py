@@ -17,6 +17,7 @@ from truesweep.jobs.parts import make, prepare_data
 from truesweep.jobs.plan import checked
 from truesweep.record.files import dump_json
 from truesweep.terminal import console
+from truesweep.text import percent
 
 LABELS = 20
 """Classes that are shown, the largest first."""
@@ -142,7 +143,7 @@ def _leakage(found: Description) -> Table:
         share = (
             _share(leak.other_answer, leak.exact + leak.near)
             if leak.ngrams is None
-            else f"{leak.ngrams:.2%}"
+            else percent(leak.ngrams)
         )
         row = f"{leak.passages:,}", _share(leak.exact, leak.passages)
         table.add_row(leak.split, leak.other, *row, _share(leak.near, leak.passages), share)
@@ -163,7 +164,7 @@ def _print_leaks(out: Console, found: Description) -> None:
 
 
 def _alike(leak: Leak) -> str:
-    return "the same as" if leak.similarity == 1 else f"{leak.similarity:.0%} alike:"
+    return "the same as" if leak.similarity == 1 else f"{percent(leak.similarity)} alike:"
 
 
 def _side(text: str, answer: str | None) -> str:
@@ -181,4 +182,4 @@ def _print_advice(out: Console, advice: Sequence[Advice]) -> None:
 
 def _share(count: int, whole: int) -> str:
     """A count and its percentage; nothing for zero."""
-    return f"{count:,} ({count / whole:.1%})" if count else "0"
+    return f"{count:,} ({percent(count / whole)})" if count else "0"

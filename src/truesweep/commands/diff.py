@@ -1,44 +1,148 @@
 """`truesweep diff`."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from truesweep import text
 from truesweep.analysis.differences import ABSENT, Difference
+from truesweep.analysis.ranking import ALPHA
+from truesweep.figures import Declared, find, written
 from truesweep.jobs.directory import RunDirectory
 from truesweep.record.files import dump_json
-from truesweep.report import read_run
-from truesweep.report.sides import sides
-from truesweep.terminal import print_wide
+from truesweep.report import Run, read_run
+from truesweep.report.objective import declared_by
+from truesweep.report.pair import Gap, gaps, sides
+from truesweep.terminal import console
+
+WIDTH = 120
+"""Characters of a line at most, which keeps both sides in sight of each other."""
+LONGEST = 60
+"""Characters of a list or mapping that are shown; `--json` has all."""
+KNOWN_FROM = {
+    "paired samples": "both evaluations sample by sample",
+    "evaluation": "the standard error of each evaluation",
+}
 
 
 def diff(first: Path, second: Path, as_json: bool) -> int:
-    """Print in what two runs differ: configuration, versions, data, results."""
+    """Print in what two runs differ: configuration, figures, versions, data."""
     a, b = (read_run(RunDirectory.open(path)) for path in (first, second))
-    groups = sides(a, b)
+    groups, apart = sides(a, b), gaps(a, b)
     if as_json:
-        print(dump_json({name: _plain(found) for name, found in groups.items()}, indent=2))
+        noise = {name: _plain_gap(gap) for name, gap in apart.items()}
+        plain = {name: _plain(found) for name, found in groups.items()}
+        print(dump_json({**plain, "noise": noise}, indent=2))
         return 0
-    table = Table(title=f"{a.id} and {b.id}", title_justify="left", title_style="bold")
-    for name in ("", a.id, b.id):
-        table.add_column(name, overflow="fold")
+    out = console()
+    out.width = min(out.width, WIDTH) if out.is_terminal else WIDTH
+    results = groups.pop("results")
+    _print_values(out, a, b, "Configuration", groups.pop("configuration"))
+    _print_figures(out, a, b, results, apart)
     for name, found in groups.items():
-        table.add_row(Text(name, style="bold"), *([] if found else [Text("the same", "dim")]))
-        for one in found:
-            table.add_row(f"  {one.key}", *(_shown(v) for v in (one.a, one.b)))
-        table.add_section()
-    print_wide(table)
+        _print_values(out, a, b, name.capitalize(), found)
     return 0
 
 
+def _print_values(out: Console, a: Run, b: Run, title: str, found: Sequence[Difference]) -> None:
+    """What somebody chose, or what was there, on both sides."""
+    if not found:
+        out.print(Text.assemble((f"{title}: ", "bold"), ("the same", "dim")))
+        return
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for name in ("", a.id, b.id):
+        table.add_column(name, overflow="fold")
+    for one in found:
+        table.add_row(Text(one.key), *(Text(_shown(value)) for value in (one.a, one.b)))
+    out.print(table)
+
+
+def _print_figures(
+    out: Console, a: Run, b: Run, found: Sequence[Difference], apart: Mapping[str, Gap]
+) -> None:
+    """What was measured, how far it is apart, and whether that is more than noise."""
+    rows = [one for one in found if _is_row(one.key)]
+    if not rows:
+        out.print(Text.assemble(("Figures: ", "bold"), ("the same", "dim")))
+        return
+    declared = declared_by([a, b])
+    noisy = any(gap.margin is not None for gap in apart.values())
+    heads = ["", a.id, b.id, "difference", *(("noise", "") if noisy else ())]
+    table = Table(title="Figures", title_justify="left", title_style="bold")
+    for index, name in enumerate(heads):
+        justify = "right" if 0 < index < 5 else "left"
+        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for one in rows:
+        cells = [one.key.removesuffix(".kind"), *_figure(one, declared)]
+        cells += _noise(one.key, apart.get(one.key), declared) if noisy else []
+        table.add_row(*map(Text, cells))
+    out.print(table)
+    for sentence in _sentences(apart):
+        out.print(Text(sentence, "dim"))
+
+
+def _is_row(key: str) -> bool:
+    """Not what stands behind a verdict, nor what is told by the column of noise."""
+    behind = key.startswith("verdict.") and key != "verdict.kind"
+    return not behind and not key.endswith("_standard_error")
+
+
+def _figure(one: Difference, declared: Declared) -> list[str]:
+    """Both sides and their difference; the two in the same decimals."""
+    figure = find(one.key, declared)
+    sides = [one.a, one.b]
+    cells = ["—" if side is ABSENT else written(one.key, side, declared) for side in sides]
+    if not all(isinstance(side, int | float) and not isinstance(side, bool) for side in sides):
+        return [*cells, ""]
+    if all(isinstance(side, float) for side in sides) and (not figure or figure.kind == "figure"):
+        cells = text.figures(sides, figure.digits if figure else 4)
+    return [*cells, _signed(one.key, one.b - one.a, declared)]
+
+
+def _signed(key: str, difference: float, declared: Declared) -> str:
+    """With its sign; of a figure two digits, of all else as it is written."""
+    figure = find(key, declared)
+    if isinstance(difference, float) and (not figure or figure.kind == "figure"):
+        return text.signed(difference)
+    return f"{'-' if difference < 0 else '+'}{written(key, abs(difference), declared)}"
+
+
+def _noise(key: str, gap: Gap | None, declared: Declared) -> list[str]:
+    if gap is None or gap.beyond is None:
+        return ["", ""]
+    return [f"±{text.figure(gap.margin, 2)}", "beyond noise" if gap.beyond else "within noise"]
+
+
+def _sentences(apart: Mapping[str, Gap]) -> list[str]:
+    said = []
+    bases = {gap.basis for gap in apart.values() if gap.margin is not None}
+    known = [words for basis, words in KNOWN_FROM.items() if basis in bases]
+    if known:
+        said.append(
+            "Noise: how far the worse of two equals may be behind by the choice of samples "
+            f"({text.percent(1 - ALPHA)} confidence, from {' or '.join(known)}). "
+            "Another seed may change more."
+        )
+    unlike = dict.fromkeys(what for gap in apart.values() for what in gap.unlike)
+    if unlike:
+        said.append(
+            f"The runs differ in their {' and '.join(unlike)}: their figures say nothing "
+            "about which is the better."
+        )
+    return said
+
+
 def _shown(value: Any) -> str:
-    return "—" if value is ABSENT else text.value(value, digits=None)
+    shown = "—" if value is ABSENT else text.value(value, digits=None)
+    nested = isinstance(value, list | tuple | Mapping)
+    return f"{shown[: LONGEST - 1]}…" if nested and len(shown) > LONGEST else shown
 
 
-def _plain(found: list[Difference]) -> dict[str, dict[str, Any]]:
+def _plain(found: Sequence[Difference]) -> dict[str, dict[str, Any]]:
     """What one side lacks is left out there, and so is no null."""
     return {
         one.key: {
@@ -46,3 +150,8 @@ def _plain(found: list[Difference]) -> dict[str, dict[str, Any]]:
         }
         for one in found
     }
+
+
+def _plain_gap(gap: Gap) -> dict[str, Any]:
+    known = {"difference": gap.difference, "margin": gap.margin, "basis": gap.basis}
+    return {**known, "beyond": gap.beyond, "unlike": list(gap.unlike)}

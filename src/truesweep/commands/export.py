@@ -8,10 +8,12 @@ from typing import Any, cast
 
 from truesweep.data import tokenizers
 from truesweep.errors import ConfigError
+from truesweep.figures import written
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.load import Loaded, load_run
 from truesweep.jobs.parts import task_class
 from truesweep.terminal import console, warn
+from truesweep.text import count
 
 
 def export(directory: Path, output: Path, checkpoint: str) -> int:
@@ -53,7 +55,7 @@ def model_card(run: RunDirectory, config: dict[str, Any], loaded: Loaded, note: 
     pipeline = task_class(config).pipeline
     results = json.loads(run.results.read_text("utf-8")) if run.results.exists() else {}
     figures = [
-        f"| {key} | {value:.4g} |"
+        f"| {key} | {written(key, value, run.figures)} |"
         for key, value in results.items()
         if "/" in key and isinstance(value, int | float)
     ]
@@ -79,7 +81,7 @@ def model_card(run: RunDirectory, config: dict[str, Any], loaded: Loaded, note: 
             f"# {config['name']}",
             "",
             f"{type(loaded.model).__name__} trained with truesweep "
-            f"({loaded.model.num_parameters():,} parameters).",
+            f"({count(loaded.model.num_parameters())} parameters).",
             *(["", f"{note}."] if note else []),
             "",
             "## Training",

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from truesweep import text
-from truesweep.report import Comparison, Run, duration, short_number, si
+from truesweep.report import Comparison, Run
 from truesweep.report.varying import setting
 from truesweep.terminal import UNBOUNDED, console
 
@@ -80,12 +80,12 @@ def _columns(comparison: Comparison) -> list[Column]:
         ),
         Column(
             comparison.objective.name,
-            [short_number(comparison.objective.of(run)) for run in runs],
+            text.figures(map(comparison.objective.of, runs), comparison.digits),
         ),
-        Column("tokens", [si(run.tokens) for run in runs]),
-        Column("time", [duration(run.seconds) for run in runs]),
-        Column("cost", [duration(run.cost) for run in runs]),
-        *optional("FLOP", (si(run.flops) for run in runs), "right"),
+        Column("tokens", text.counts(run.tokens for run in runs)),
+        Column("time", [text.duration(run.seconds) for run in runs]),
+        Column("cost", [text.duration(run.cost) for run in runs]),
+        *optional("FLOP", text.counts(run.flops for run in runs), "right"),
         Column("state", [run.state for run in runs], "left"),
         *optional("verdict", (str(run.verdict.get("kind", "")) for run in runs), "left"),
     ]

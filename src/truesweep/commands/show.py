@@ -10,6 +10,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from truesweep import text
+from truesweep.analysis.verdict import read_verdict
 from truesweep.compat import untried_sentence
 from truesweep.data.left_out import describe_left_out
 from truesweep.figures import SAMPLES, Declared, Figure
@@ -30,19 +32,20 @@ def show_plan(plan: Plan) -> None:
     table.add_column(style="dim")
     table.add_column()
     table.add_row("run", f"{plan.name}/{plan.id}")
-    sizes = ", ".join(f"{s['samples']:,} {name}" for name, s in stats.items())
-    table.add_row("data", f"{sizes} samples; {train['tokens']:,} training tokens")
+    sizes = ", ".join(f"{text.count(s['samples'])} {name}" for name, s in stats.items())
+    table.add_row("data", f"{sizes} samples; {text.count(train['tokens'])} training tokens")
     embedding = plan.parameters.embedding
     table.add_row(
         "model",
-        f"{config['model'].get('architecture', 'pretrained')}, {plan.parameters.total:,} "
-        f"parameters ({embedding:,} in embeddings), {_si(plan.flops.per_token)}FLOP per token",
+        f"{config['model'].get('architecture', 'pretrained')}, "
+        f"{text.count(plan.parameters.total)} parameters ({text.count(embedding)} in embeddings), "
+        f"{text.quantity(plan.flops.per_token, 'FLOP')} per token",
     )
     epochs = plan.total_steps / plan.steps_per_epoch
     table.add_row(
         "training",
-        f"{plan.total_steps:,} steps of {config['data']['batch_size']} samples "
-        f"({epochs:.3g} epochs) on {plan.world_size} device{'s' * (plan.world_size > 1)}",
+        f"{text.figure(plan.total_steps)} steps of {config['data']['batch_size']} samples "
+        f"({text.count(epochs)} epochs) on {text.plural(plan.world_size, 'device')}",
     )
     console().print(table)
     warn((*untried_sentence(), *plan.warnings))
@@ -70,8 +73,9 @@ def show_result(run: RunDirectory, exit_code: int) -> None:
 
 
 def _show_verdict(out: Console, verdict: Mapping[str, Any] | None) -> None:
-    if verdict and verdict.get("text"):
-        out.print(Text.assemble(("Verdict:", "bold"), f" {verdict['text']}"))
+    said = read_verdict(verdict)
+    if said.get("text"):
+        out.print(Text.assemble(("Verdict:", "bold"), f" {said['text']}"))
 
 
 def how_it_ended(run: RunDirectory) -> str:
@@ -90,8 +94,7 @@ def _figures(results: dict[str, Any], declared: Declared) -> Table:
             results.get(f"{prefix}/{figure.name}") for prefix in ("val", "test", "baseline/test")
         ]
         if any(value is not None for value in row):
-            cells = ("" if value is None else _number(value, figure.digits) for value in row)
-            table.add_row(figure.name, *cells)
+            table.add_row(figure.name, *text.figures(row, figure.digits))
     return table
 
 
@@ -109,8 +112,8 @@ def show_figures(figures: dict[str, Any], split: str, declared: Declared) -> Non
         value = figures.get(f"{split}/{figure.name}")
         if value is not None:
             baseline = figures.get(f"baseline/{split}/{figure.name}")
-            beside = "" if baseline is None else _number(baseline, figure.digits)
-            table.add_row(figure.name, _number(value, figure.digits + 2), beside)
+            digits = figure.digits + 2
+            table.add_row(figure.name, text.figure(value, digits), text.figure(baseline, digits))
     console().print(table)
     warn(describe_left_out(figures, [split]))
 
@@ -121,22 +124,23 @@ def _show_tables(out: Console, run: RunDirectory) -> None:
         if name == "classes":
             table = Table(*columns, title="Classes", title_justify="left", title_style="bold")
             for row in rows:
-                table.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row))
+                table.add_row(*(text.figure(v, 3) if isinstance(v, float) else str(v) for v in row))
             out.print(table)
             continue
         for row in rows[:SHOWN]:
-            text = Text()
+            told = Text()
             for column, value in zip(columns, row, strict=True):
-                text.append(f"{column}: ", style="dim")
-                text.append(f"{value}\n")
-            text.rstrip()
-            out.print(Panel(text, title=Text(name), title_align="left", border_style="dim"))
+                told.append(f"{column}: ", style="dim")
+                told.append(f"{value}\n")
+            told.rstrip()
+            out.print(Panel(told, title=Text(name), title_align="left", border_style="dim"))
 
 
 def _show_paths(out: Console, run: RunDirectory, here: str, results: dict[str, Any]) -> None:
     lines = {
         "best step": f"{results['best_step']:,} of {results['train/steps']:,}",
-        "trained": f"{results['train/tokens']:,} tokens in {results['train/seconds']:.0f} s",
+        "trained": f"{text.count(results['train/tokens'])} tokens in "
+        f"{text.duration(results['train/seconds'])}",
         "everything": here,
         "next": f"truesweep generate {here}",
         "": f"truesweep evaluate {here}",
@@ -146,17 +150,3 @@ def _show_paths(out: Console, run: RunDirectory, here: str, results: dict[str, A
     for name, value in lines.items():
         # Not folded: these are to be copied.
         out.print(Text.assemble((f"{name:<10}", "dim"), f"  {value}"), soft_wrap=True)
-
-
-def _number(value: float | str, digits: int = 4) -> str:
-    if isinstance(value, str):  # how JSON has what is not finite
-        return value
-    return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}g}"
-
-
-def _si(value: float) -> str:
-    for unit in ("", "k", "M", "G", "T"):
-        if value < 1000:
-            return f"{value:.3g} {unit}"
-        value /= 1000
-    return f"{value:.3g} P"

@@ -6,12 +6,13 @@ from typing import Any
 
 from truesweep import dotted
 from truesweep.errors import ConfigError
+from truesweep.figures import Mode
 from truesweep.jobs.directory import RunDirectory
 from truesweep.record.files import dump_json
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.display import Display, first_line
 from truesweep.sweeps.job import Job
-from truesweep.sweeps.progress import FAILED, Board, Mode
+from truesweep.sweeps.progress import FAILED, Board
 
 
 def status(directory: Path, as_json: bool = False) -> int:

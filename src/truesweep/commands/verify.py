@@ -13,6 +13,7 @@ from truesweep.jobs.logs import quiet
 from truesweep.jobs.verify import Check, tolerance, verify
 from truesweep.record.files import dump_json
 from truesweep.terminal import console
+from truesweep.text import figure
 
 COLOURS = {"identical": "green", "equal to rounding": "green", "differs": "bold red"}
 
@@ -54,6 +55,8 @@ def _table(checks: list[Check], steps: int) -> Table:
         colour = COLOURS.get(check.verdict, "dim")
         note = f" ({check.note})" if check.note else ""
         differences = (check.loss_difference, check.weight_difference)
-        shown = ["" if value is None else f"{value:.1e}" if value else "0" for value in differences]
+        shown = [
+            "" if value is None else figure(value, 2) if value else "0" for value in differences
+        ]
         table.add_row(check.name, *shown, Text.assemble((check.verdict, colour), note))
     return table

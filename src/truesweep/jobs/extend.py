@@ -18,6 +18,7 @@ from truesweep.jobs.trainer import TrainerSettings
 from truesweep.record.files import write_atomic, write_json
 from truesweep.record.frozen import freeze
 from truesweep.secrets import redact_overrides
+from truesweep.text import value
 
 LENGTH = ("trainer.max_steps", "trainer.max_epochs")
 CARRIED_OUT = (
@@ -129,8 +130,9 @@ def _new_schedule(config: dict[str, Any], done: int, old: int, new: int) -> list
     was, now = (peak * schedule.factor(done, steps) for steps in (old, new))
     return [
         f"{new:,} steps instead of {old:,}: from step {done + 1:,} on the learning rate follows "
-        f"the schedule of {new:,} steps ({now:.3g} there, where the schedule of {old:,} has "
-        f"{was:.3g}). A run of {new:,} steps from the start would have had another rate until here."
+        f"the schedule of {new:,} steps ({value(now, 3)} there, where the schedule of {old:,} has "
+        f"{value(was, 3)}). A run of {new:,} steps from the start would have had another rate "
+        "until here."
     ]
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from truesweep.analysis.outcomes import Outcome
-from truesweep.analysis.ranking import rank
-from truesweep.analysis.standings import Ranking, Standing
+from truesweep.analysis.ranking import Ranking, Standing, rank
+from truesweep.figures import Declared, digits_of
 from truesweep.report.filters import find_key, parse
 from truesweep.report.locate import Found, find
-from truesweep.report.objective import Objective, choose, metrics
+from truesweep.report.objective import Objective, choose, declared_by, metrics
 from truesweep.report.outcomes import outcomes, paired, unfinished
 from truesweep.report.run import POINTS, Run, read_run
 from truesweep.report.varying import setting, varied_keys
@@ -62,6 +62,16 @@ class Comparison:
     def objective(self) -> Objective:
         """The figure that ranks the runs."""
         return self.objectives[0]
+
+    @property
+    def digits(self) -> int:
+        """Significant digits that the objective is shown in."""
+        return digits_of(self.objective.name, self.declared)
+
+    @cached_property
+    def declared(self) -> Declared:
+        """What the runs' tasks declared of their figures."""
+        return declared_by(self.runs)
 
     @property
     def title(self) -> str:
@@ -164,7 +174,13 @@ def compare(folders: Sequence[Path], objective: str | None = None) -> Comparison
     keys = varied_keys(runs)
     finished = outcomes(runs, keys, objectives)
     first = objectives[0]
-    ranking = rank(finished, first.name, first.direction, paired=paired(runs, first.name))
+    ranking = rank(
+        finished,
+        first.name,
+        first.direction,
+        paired=paired(runs, first.name),
+        digits=digits_of(first.name, declared_by(runs)),
+    )
     others = unfinished(runs, keys, objectives)
     made = Comparison(found, runs, keys, objectives, finished, others, ranking)
     return made.sorted("objective")

@@ -1,14 +1,14 @@
 """What a comparison says in words."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from truesweep.analysis.fairness import unfairness
 from truesweep.analysis.pareto import pareto_points
 from truesweep.analysis.ranges import edges
-from truesweep.figures import by_name
+from truesweep.figures import written
 from truesweep.report.comparison import Comparison
 from truesweep.report.excerpts import later_scorings
 from truesweep.report.outcomes import TOKENS
@@ -46,7 +46,9 @@ def _best(comparison: Comparison) -> list[Finding]:
         return [Finding("Not comparable", text, "bad")]
     if ranking.best is None:
         return []
-    figure = f"{ranking.objective} {ranking.best.mean:.4g}"
+    figure = (
+        f"{ranking.objective} {written(ranking.objective, ranking.best.mean, comparison.declared)}"
+    )
     if ranking.basis != "seeds":  # ahead with its own seed, which is no win
         return [Finding("Ahead", ranking.text, figure=figure)]
     return [Finding("Winner", ranking.text, "good", figure)]
@@ -55,8 +57,9 @@ def _best(comparison: Comparison) -> list[Finding]:
 def _comparable(comparison: Comparison) -> str:
     """What to rank by instead, where only the tokens differ."""
     split = comparison.objective.name.partition("/")[0]
-    declared = by_name(figure for run in comparison.runs for figure in run.figures.values())
-    names = [f"{split}/{f.name}" for f in declared.values() if f.mode and not f.per_token]
+    names = [
+        f"{split}/{f.name}" for f in comparison.declared.values() if f.mode and not f.per_token
+    ]
     known = [name for name in names if any(name in run.results for run in comparison.runs)]
     if not known or not set(comparison.ranking.unlike) <= set(TOKENS):
         return ""
@@ -70,11 +73,16 @@ def _front(comparison: Comparison) -> list[Finding]:
     front = pareto_points(comparison.outcomes, directions)
     names = {one.point: one.id.rpartition("/")[2] for one in comparison.outcomes}
     listed = "; ".join(
-        f"{names[point]} ({', '.join(f'{name} {value:.4g}' for name, value in figures.items())})"
+        f"{names[point]} ({_told(comparison, figures)})"
         for point, figures in list(front.items())[:8]
     )
     text = f"No run is better in one and no worse in the others than: {listed}."
     return [Finding(f"Best in {' and '.join(directions)}", text)] if front else []
+
+
+def _told(comparison: Comparison, figures: Mapping[str, float]) -> str:
+    declared = comparison.declared
+    return ", ".join(f"{name} {written(name, value, declared)}" for name, value in figures.items())
 
 
 def _edges(comparison: Comparison) -> list[Finding]:
@@ -94,8 +102,7 @@ def _verdicts(comparison: Comparison) -> list[Finding]:
     told = [run for run in comparison.runs if run.verdict.get("text")]
     if not told:
         return []
-    counts = Counter(map(_kind, told))
-    words = ", ".join(f"{n} {kind}" for kind, n in counts.most_common())
+    words = _kinds(told)
     text = f"{words}, of {len(comparison.runs)} runs.{_of_best(comparison)}"
     return [Finding("Verdicts", text, "warn")]
 
@@ -107,14 +114,12 @@ def _of_best(comparison: Comparison) -> str:
         return ""
     if len(runs) == 1:
         return f" The best run: {runs[0].verdict['text']}"
-    counts = Counter(_kind(run) for run in runs)
-    kinds = ", ".join(f"{n} {kind}" for kind, n in counts.most_common())
-    return f" Of the best point's {len(runs)} runs: {kinds}."
+    return f" Of the best point's {len(runs)} runs: {_kinds(runs)}."
 
 
-def _kind(run: Run) -> str:
-    kind = str(run.verdict["kind"])
-    return TITLES.get(kind, kind).lower()
+def _kinds(runs: Sequence[Run]) -> str:
+    counts = Counter(run.verdict["kind"] for run in runs)
+    return ", ".join(f"{number} {kind}" for kind, number in counts.most_common())
 
 
 def _failures(comparison: Comparison) -> list[Finding]:
@@ -144,15 +149,6 @@ def _test_looked_at(comparison: Comparison) -> list[Finding]:
     said.append("A test split that choices are made by is a validation split.")
     return [Finding("Test split", " ".join(said), "warn")]
 
-
-TITLES = {
-    "healthy": "Healthy",
-    "overfitting": "Overfitting",
-    "improving": "Undertrained",
-    "diverged": "Diverged",
-    "unknown": "Not judged",
-}
-"""Kinds of verdicts in words."""
 
 _SAY: Sequence[Callable[[Comparison], list[Finding]]] = (
     _best,

@@ -15,6 +15,7 @@ from truesweep.report.payload import payload
 
 SCRIPTS = (
     "base",
+    "text",
     "state",
     "colour",
     "chart",

@@ -9,6 +9,7 @@ from typing import Any
 from truesweep import dotted
 from truesweep.errors import ConfigError, did_you_mean
 from truesweep.figures import (
+    Declared,
     Direction,
     Mode,
     as_direction,
@@ -84,6 +85,11 @@ def metrics(runs: Iterable[Run]) -> list[str]:
     return sorted(names)
 
 
+def declared_by(runs: Iterable[Run]) -> Declared:
+    """What the runs' tasks declared of their figures, by name."""
+    return by_name(figure for run in runs for figure in run.figures.values())
+
+
 def _require(runs: Sequence[Run], name: str) -> None:
     known = metrics(runs)
     if name in known:
@@ -96,7 +102,7 @@ def _require(runs: Sequence[Run], name: str) -> None:
 
 
 def _declared(runs: Sequence[Run], name: str) -> Mode:
-    declared = by_name(figure for run in runs for figure in run.figures.values())
+    declared = declared_by(runs)
     ranked = [one for one in metrics(runs) if (figure := find(one, declared)) and figure.mode]
     remedy = f"Rank by one of {', '.join(ranked) or 'val/loss'}"
     return require_mode(name, declared, "--objective", remedy)

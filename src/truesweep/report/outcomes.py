@@ -9,7 +9,7 @@ import numpy as np
 from truesweep import dotted
 from truesweep.analysis.noise import Paired
 from truesweep.analysis.outcomes import Outcome, Samples
-from truesweep.analysis.phrases import SPLITS
+from truesweep.analysis.ranking import SPLITS
 from truesweep.analysis.uncertainty import (
     SCORES,
     paired_mean,

@@ -13,7 +13,7 @@ from truesweep.analysis.ranges import spacing_of
 from truesweep.dotted import flatten
 from truesweep.report.comparison import Comparison
 from truesweep.report.excerpts import excerpts
-from truesweep.report.findings import TITLES, findings
+from truesweep.report.findings import findings
 from truesweep.report.history import Curve
 from truesweep.report.run import Run
 from truesweep.report.scaling import scaling
@@ -40,6 +40,10 @@ def payload(comparison: Comparison, filters: Sequence[str] = ()) -> dict[str, An
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "version": truesweep.__version__,
         "objective": {"name": comparison.objective.name, "mode": comparison.objective.mode},
+        "figures": {
+            one.name: {"digits": one.digits, "kind": one.kind}
+            for one in comparison.declared.values()
+        },
         "findings": [asdict(finding) for finding in findings(comparison)],
         "importance": _importance(comparison),
         "scaling": scaling(comparison),
@@ -124,10 +128,10 @@ def _seeds(comparison: Comparison, run: Run) -> dict[str, Any]:
 
 def _verdict(run: Run) -> dict[str, Any] | None:
     kind = run.verdict.get("kind")
-    if kind is None:
+    if not kind:
         return None
-    grave = {"healthy": "good", "diverged": "bad", "unknown": ""}.get(kind, "warn")
-    return {"title": TITLES.get(kind, kind), "text": run.verdict.get("text", ""), "kind": grave}
+    grave = {"healthy": "good", "diverged": "bad", "unjudged": ""}.get(kind, "warn")
+    return {"kind": kind, "text": run.verdict["text"], "grave": grave}
 
 
 def label(comparison: Comparison, run: Run) -> str:
@@ -147,7 +151,7 @@ def _curve(curve: Curve) -> list[Any]:
 
 
 def _round(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.6g}")
+    return None if value is None else text.rounded(value, 6)
 
 
 def _facts(run: Run) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from truesweep import dotted
+from truesweep.analysis.verdict import read_verdict
 from truesweep.figures import Figure, find, read
 from truesweep.jobs.directory import RunDirectory
 from truesweep.report.history import History, read_history
@@ -122,8 +123,7 @@ class Run:
 
         A run that was given up as diverged has no results; its verdict stands in its status.
         """
-        verdict = self.results.get("verdict") or self.status.get("verdict")
-        return verdict if isinstance(verdict, dict) else {}
+        return read_verdict(self.results.get("verdict") or self.status.get("verdict"))
 
     @property
     def error(self) -> str | None:

@@ -12,7 +12,7 @@ from truesweep.analysis.outcomes import Outcome, by_point
 from truesweep.analysis.scaling import Interval, ScalingFit, Variable, fit_scaling, frontier
 from truesweep.report.comparison import Comparison
 from truesweep.report.run import Run
-from truesweep.report.words import si
+from truesweep.text import count, counts, figures
 
 VARIABLES: tuple[Variable, ...] = ("parameters", "tokens", "compute")
 DRAWN = 40
@@ -103,7 +103,7 @@ def _confused(variable: Variable, best: Sequence[_Point]) -> str:
         return f"No curve of {variable} alone: the {other} of some runs are not known."
     if _agree(amounts):
         return ""
-    low, high = si(float(amounts.min())), si(float(amounts.max()))
+    low, high = counts([float(amounts.min()), float(amounts.max())])
     return (
         f"No curve of {variable} alone: the best runs of each size differ in {other}, too, from "
         f"{low} to {high}, and what is due to which cannot be told. Compare sizes at equal {other}."
@@ -121,7 +121,7 @@ def _law(variable: Variable, fit: ScalingFit) -> dict[str, Any]:
     exponent = fit.terms[0].exponent
     text = (
         f"Loss = {_between(fit.floor)} + A / {variable}^{_between(exponent)} through the best of "
-        f"{fit.points} sizes, 90 % intervals in brackets; beyond {high:.3g} it is extrapolated."
+        f"{fit.points} sizes, 90 % intervals in brackets; beyond {count(high)} it is extrapolated."
     )
     return {"line": [[x, one.value, one.low, one.high] for x, one in found], "text": text}
 
@@ -147,8 +147,8 @@ def _repeated(runs: Sequence[Run]) -> str:
     if most < 1 + TOLERANCE:
         return ""
     return (
-        f"Runs passed over the data up to {most:.3g} times: repeated tokens teach less than fresh "
-        "ones, and the more the fewer there are, so these curves hold for this much data."
+        f"Runs passed over the data up to {count(most)} times: repeated tokens teach less than "
+        "fresh ones, and the more the fewer there are, so these curves hold for this much data."
     )
 
 
@@ -159,4 +159,5 @@ def _passes(run: Run) -> float:
 
 
 def _between(one: Interval) -> str:
-    return f"{one.value:.3g} [{one.low:.3g}, {one.high:.3g}]"
+    value, low, high = figures([one.value, one.low, one.high], digits=3)
+    return f"{value} [{low}, {high}]"

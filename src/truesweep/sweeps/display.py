@@ -12,8 +12,10 @@ from rich.table import Table
 from rich.text import Text
 
 from truesweep import terminal
+from truesweep.figures import digits_of, written
 from truesweep.sweeps.progress import DONE, FAILED, Row, counts, seconds_left
 from truesweep.sweeps.source import ENDED
+from truesweep.text import duration, figure, figures
 
 STYLES = {
     "running": "cyan",
@@ -135,12 +137,12 @@ def summary(
 
 
 def _best(objective: str, best: Row) -> str:
-    return f"best {objective} {number(best.best)}: {best.id}  {best.label}"
+    return f"best {objective} {written(objective, best.best)}: {best.id}  {best.label}"
 
 
 def _table(display: Display, rows: Sequence[Row], shown: Sequence[Row]) -> Table:
     """One line a job; the least important columns make room for what varies."""
-    lines = [_cells(row, display.objective) for row in shown]
+    lines = _cells(shown, display.objective)
     if len(rows) > len(shown):
         lines.append(dict.fromkeys(lines[0], "") | {"job": "…"})
         lines[-1]["varies"] = f"and {len(rows) - len(shown)} more"
@@ -167,30 +169,24 @@ def _fitting(widths: Mapping[str, int], room: int) -> list[str]:
     return names
 
 
-def _cells(row: Row, objective: str) -> dict[str, str]:
-    """A row by column."""
-    step = f"{row.step}/{row.total}" if row.total else str(row.step)
-    return {
-        "job": row.id,
-        "varies": row.label,
-        "state": row.state,
-        "step": step if row.state != "queued" else "",
-        "loss": number(row.loss),
-        objective: number(row.best),
-        "left": duration(row.left) if row.left is not None else "",
+def _cells(rows: Sequence[Row], objective: str) -> list[dict[str, str]]:
+    """Rows by column."""
+    columns = {
+        "job": [row.id for row in rows],
+        "varies": [row.label for row in rows],
+        "state": [row.state for row in rows],
+        "step": [_step(row) for row in rows],
+        "loss": figures([row.loss for row in rows], digits_of("loss")),
+        objective: figures([row.best for row in rows], digits_of(objective)),
+        "left": [duration(row.left) for row in rows],
     }
+    return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
 
 
-def number(value: float | None) -> str:
-    """A figure in four digits."""
-    return "" if value is None else f"{value:.4g}"
-
-
-def duration(seconds: float) -> str:
-    """Such as `0:42` or `3:05:00`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+def _step(row: Row) -> str:
+    if row.state == "queued":
+        return ""
+    return f"{figure(row.step)}/{figure(row.total)}" if row.total else figure(row.step)
 
 
 def first_line(text: str | None) -> str:

@@ -12,15 +12,17 @@ from typing import Any
 
 from truesweep.callbacks import Told
 from truesweep.errors import ConfigError
+from truesweep.figures import written
 from truesweep.sweeps.closing import Page, sum_up
 from truesweep.sweeps.directory import SweepDirectory
-from truesweep.sweeps.display import Display, duration, first_line, number, short
+from truesweep.sweeps.display import Display, first_line, short
 from truesweep.sweeps.executor import BUSY, Executor, NotNow
 from truesweep.sweeps.failure import name_failure, oom_kills
 from truesweep.sweeps.job import UNREADABLE, Job
 from truesweep.sweeps.progress import FAILED, Board
 from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.source import ENDED, JobSource, Listed
+from truesweep.text import duration
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 SECONDS_PER_LOOK = 0.5
@@ -227,7 +229,7 @@ class Driver:
         self.source.tell(job)
         row = self.board.rows([job])[0]
         name, seconds = self.board.objective, duration(row.seconds)
-        value = f"  {name} {number(row.best)}" if row.best is not None else ""
+        value = f"  {name} {written(name, row.best)}" if row.best is not None else ""
         self.display.event(f"{row.state:<10} {job.id}  {job.label}{value} in {seconds}")
 
     def _failed(self, job: Job, code: int) -> None:

@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 from truesweep.jobs.directory import RunDirectory
+from truesweep.text import duration
 
 OUT_OF_MEMORY = re.compile(
     r"out of memory|OutOfMemoryError|\bMemoryError|DefaultCPUAllocator|not enough memory"
@@ -57,7 +58,7 @@ def _for_memory(error: str, kills: int) -> bool:
 def _how_it_ended(exit_code: int, stalled: float | None, kills: int) -> str:
     if stalled is not None:
         return (
-            f"hanging: no sign of life for {stalled:.3g} minutes, so it was killed; "
+            f"hanging: no sign of life for {duration(60 * stalled)}, so it was killed; "
             "sweeps.stall_minutes sets the limit"
         )
     if exit_code == -signal.SIGKILL and kills > 0:

@@ -13,7 +13,7 @@ from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.planned import PlannedJob
 from truesweep.sweeps.planning import SweepPlan
 from truesweep.terminal import console, warn
-from truesweep.text import label, short_names
+from truesweep.text import count, counts, short_names, value, values
 
 LISTED = 40
 """Jobs that are listed by a dry run."""
@@ -60,7 +60,7 @@ def _jobs(asked: Asked, plan: SweepPlan, sweep: SweepDirectory) -> str:
     settings = asked.settings
     if settings.method == "search":
         budget = [f"{settings.jobs} points"] if settings.jobs else []
-        budget += [f"{settings.hours:g} hours"] if settings.hours else []
+        budget += [f"{value(settings.hours)} hours"] if settings.hours else []
         pruner = f", pruned by {settings.pruner}" if settings.pruner else ""
         aims = ", ".join(
             f"{direction} {name}"
@@ -81,10 +81,10 @@ def _axes(space: Space) -> list[str]:
         names = short_names([axis.name for axis in space.axes])
         shown = []
         for axis in axes:
-            values = [label({"": value}).removeprefix("=") for value in axis.values]
-            listed = ", ".join(values if len(values) <= 12 else [*values[:5], "…", values[-1]])
-            between = f"{axis.low:g} to {axis.high:g}" if not values else listed
-            shown.append(f"{names[axis.name]}: {between}{' (log)' * (axis.log and not values)}")
+            each = values(axis.values)
+            listed = ", ".join(each if len(each) <= 12 else [*each[:5], "…", each[-1]])
+            between = listed if each else f"{value(axis.low)} to {value(axis.high)}"
+            shown.append(f"{names[axis.name]}: {between}{' (log)' * (axis.log and not each)}")
         lines.append(", with ".join(shown))
     return lines
 
@@ -94,9 +94,9 @@ def _training(asked: Asked, jobs: Sequence[PlannedJob]) -> str:
     tokens = f"{_span([job.tokens for job in jobs])} tokens a job"
     if asked.settings.method == "search":
         return f"{steps}, {tokens}"
-    return f"{steps}, {tokens}, {sum(job.tokens for job in jobs):,} tokens in all"
+    return f"{steps}, {tokens}, {count(sum(job.tokens for job in jobs))} tokens in all"
 
 
 def _span(numbers: Sequence[int]) -> str:
     low, high = min(numbers), max(numbers)
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    return " to ".join(dict.fromkeys(counts([low, high])))

@@ -11,6 +11,7 @@ from truesweep.jobs.trainer import TrainerSettings
 from truesweep.sweeps.directory import SweepDirectory, job_id
 from truesweep.sweeps.job import Job
 from truesweep.sweeps.settings import Sweep
+from truesweep.text import quantity
 
 BYTES_PER_PARAMETER = 2 * 3 * 4
 """Of two checkpoints: weights and two moments of the optimizer, fp32."""
@@ -133,7 +134,7 @@ def check_disk(jobs: Sequence[PlannedJob], path: Path) -> None:
     free = shutil.disk_usage(place).free
     if needed > free:
         raise ConfigError(
-            f"the checkpoints of {len(jobs)} jobs need about {needed / 1e9:.1f} GB, and "
-            f"{free / 1e9:.1f} GB are free on {place}; make room, or start the sweep from a "
+            f"the checkpoints of {len(jobs)} jobs need about {quantity(needed, 'B')}, and "
+            f"{quantity(free, 'B')} are free on {place}; make room, or start the sweep from a "
             "folder on a larger disk"
         )

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from truesweep.figures import Mode
 from truesweep.jobs.directory import RunDirectory
 from truesweep.record.rows import read
 from truesweep.sweeps.job import UNREADABLE, Job
+from truesweep.text import plural
 
 FAILED = ("failed", "broken")
 DONE = ("completed", "pruned", *FAILED)
 """States in which a job takes no more time."""
-Mode = Literal["min", "max"]
 
 
 @dataclass(frozen=True)
@@ -147,8 +148,7 @@ def counts(rows: Sequence[Row], planned: int) -> str:
         "queued",
     )
     parts = [f"{by_state[state]} {state}" for state in order if by_state[state]]
-    number = by_state.total()
-    return f"{number} job{'s' * (number != 1)}: " + ", ".join(parts)
+    return f"{plural(by_state.total(), 'job')}: {', '.join(parts)}"
 
 
 def _broken(job: Job, problem: str) -> Row:

@@ -87,13 +87,6 @@ function logTicks({ low, high }, count) {
   return found.filter((value) => value >= low * 0.999 && value <= high * 1.001);
 }
 
-function tickText(value) {
-  const size = Math.abs(value);
-  if (size >= 1e4) return large(value);
-  if (size !== 0 && size < 1e-3) return value.toExponential(0);
-  return String(Number(value.toPrecision(6))); // ticks are round, however close they stand
-}
-
 function drawAxes(c, box, x, y, names) {
   c.lineWidth = 1;
   c.fillStyle = ink.muted;
@@ -103,13 +96,13 @@ function drawAxes(c, box, x, y, names) {
   for (const value of ticks(y, Math.max(5, (box.bottom - box.top) / 55))) {
     const at = Math.round(y(value)) + 0.5;
     line(c, [[box.left, at], [box.right, at]]);
-    c.fillText(tickText(value), box.left - 8, at);
+    c.fillText(tick(value), box.left - 8, at);
   }
   c.textBaseline = "top";
   c.textAlign = "center";
   let taken = -Infinity; // to where labels stand already
   for (const value of x.marks ?? ticks(x, Math.max(2, (box.right - box.left) / 90))) {
-    const text = x.text ? x.text(value) : tickText(value);
+    const text = x.text ? x.text(value) : tick(value);
     const half = c.measureText(text).width / 2;
     if (x(value) - half < taken + 6) continue;
     c.fillText(text, x(value), box.bottom + 8);
@@ -167,7 +160,7 @@ function showTip(event, ...lines) {
 const hideTip = () => { $("tip").hidden = true; };
 
 function runTip(event, run, ...rows) {
-  const objective = `${data.objective.name} ${number(run.objective)}`;
+  const objective = `${data.objective.name} ${told(data.objective.name, run.objective)}`;
   showTip(event, el("b", {}, run.label), el("div", {}, objective),
     rows.map((row) => el("div", { className: "muted" }, row)));
 }

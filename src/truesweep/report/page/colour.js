@@ -55,9 +55,9 @@ function colourRuns() {
   const values = runs.map(colourValue);
   const key = data.keys.find((entry) => entry.key === view.colour);
   if (view.colour === "objective" || key.numeric) return colourByRamp(values, key?.log ?? false);
-  const names = [...new Set(values.map(written))];
+  const names = [...new Set(values.map((item) => value(item, null)))];
   runs.forEach((run, i) => {
-    const place = names.indexOf(written(values[i]));
+    const place = names.indexOf(value(values[i], null));
     run.colour = place < EACH ? palette[place] : ink.muted;
   });
   return { entries: names.slice(0, EACH).map((name, i) => ({ name, colour: palette[i] })) };

@@ -143,8 +143,8 @@ function curvesNote(clipped) {
   if (clipped) notes.push("Some curves leave the chart at the top; a log value shows them whole.");
   if (kept.length) {
     const most = Math.max(...kept.map((curve) => curve[2]));
-    notes.push(`Of up to ${most.toLocaleString("en")} points a curve, those that keep its shape are `
-      + `drawn (at most ${Math.max(...kept.map((curve) => curve[0].length)).toLocaleString("en")}).`);
+    notes.push(`Of up to ${count(most)} points a curve, those that keep its shape are `
+      + `drawn (at most ${count(Math.max(...kept.map((curve) => curve[0].length)))}).`);
   }
   notes.push("Drag across the chart to zoom; click a curve for its run.");
   $("curves-note").textContent = notes.join(" ");

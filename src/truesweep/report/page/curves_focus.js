@@ -57,10 +57,10 @@ function tipOfCurve(event, run, px) {
   const x = curves.x.back(px);
   const rows = metricsShown().map((metric) => {
     const drawn = points(run, metric);
-    const value = drawn && valueAt(drawn, x);
-    return value === null || value === undefined ? null : `${metric} ${number(value)}`;
+    const measured = drawn && valueAt(drawn, x);
+    return isMissing(measured) ? null : `${metric} ${told(metric, measured)}`;
   });
-  const where = view.axis === "time" ? duration(x) : `${large(Math.round(x))} ${view.axis === "step" ? "steps" : "tokens"}`;
+  const where = view.axis === "time" ? duration(x) : `${count(Math.round(x))} ${view.axis === "step" ? "steps" : "tokens"}`;
   runTip(event, run, ...rows.filter(Boolean), `at ${where}`);
 }
 

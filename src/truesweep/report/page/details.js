@@ -38,9 +38,9 @@ function detailParts(run) {
 }
 
 function verdictBox(run) {
-  const { title, text, kind } = run.verdict ?? {};
-  if (!title) return null;
-  return el("div", { className: `verdict ${kind ?? ""}` }, el("b", {}, title), el("p", {}, text ?? ""));
+  if (!run.verdict) return null;
+  const { kind, text, grave } = run.verdict;
+  return el("div", { className: `verdict ${grave}` }, el("b", {}, kind), el("p", {}, text));
 }
 
 function errorBox(run) {
@@ -57,12 +57,11 @@ function figuresTable(run) {
   const found = Object.keys(run.results).length ? run.results
     : Object.fromEntries(Object.entries(run.curves).map(([name, [, values]]) =>
       [name, values.findLast((value) => value !== null)]));
-  const names = [...new Set(Object.keys(found).filter((key) => /^(val|test)\//.test(key)
-    && typeof found[key] === "number" && !/(_standard_error|\/samples)$/.test(key))
-    .map((key) => key.replace(/^\w+\//, "")))];
+  const names = Object.keys(data.figures).filter((name) => name !== "samples"
+    && ["val/", "test/"].some((prefix) => !isMissing(found[prefix + name])));
   const shownAs = (name) => {
     const error = found[`${name}_standard_error`];
-    return number(found[name] ?? null) + (error === undefined ? "" : ` ± ${number(error, 2)}`);
+    return told(name, found[name]) + (error === undefined ? "" : ` ± ${figure(error, 2)}`);
   };
   const splits = SPLITS.filter(([, prefix]) => names.some((name) => found[prefix + name] !== undefined));
   if (names.length === 0) return el("p", { className: "empty" }, "No figures yet.");
@@ -77,10 +76,10 @@ function figuresTable(run) {
 
 function miniNote(run) {
   const best = run.results.best_step;
-  const parts = [`${run.step.toLocaleString("en")} steps`, `${large(run.tokens)} tokens`, duration(run.seconds)];
+  const parts = [plural(run.step, "step"), `${count(run.tokens)} tokens`, duration(run.seconds)];
   if (run.cost !== run.seconds) parts.push(`${duration(run.cost)} of devices`);
-  if (run.results.parameters) parts.push(`${large(run.results.parameters)} parameters`);
-  if (best !== undefined) parts.push(`best at step ${best.toLocaleString("en")}`);
+  if (run.results.parameters) parts.push(`${count(run.results.parameters)} parameters`);
+  if (best !== undefined) parts.push(`best at step ${count(best)}`);
   return el("p", { className: "note" }, parts.join(" · "));
 }
 
@@ -88,14 +87,17 @@ function samples(run) {
   return Object.entries(run.tables).map(([name, [columns, rows]]) => {
     if (name === "classes") return folded("Classes", plainTable(columns, rows));
     const texts = rows.map((row) => el("pre", { tabIndex: 0 },
-      columns.map((column, i) => `${column}: ${written(row[i])}`).join("\n")));
+      columns.map((column, i) => `${column}: ${value(row[i], null)}`).join("\n")));
     return el("div", {}, el("h3", {}, name === "samples" ? "Samples" : name), texts);
   });
 }
 
 function plainTable(columns, rows) {
+  const texts = columns.map((_, i) => rows.map((row) => row[i])).map((column) =>
+    (column.some((cell) => isNumber(cell) && !Number.isInteger(cell)) ? figures(column, 3)
+      : column.map((cell) => value(cell, null))));
   return el("table", {}, el("thead", {}, el("tr", {}, columns.map((name) => el("th", {}, name)))),
-    el("tbody", {}, rows.map((row) => el("tr", {}, row.map((cell) => el("td", {}, number(cell)))))));
+    el("tbody", {}, rows.map((_, i) => el("tr", {}, texts.map((column) => el("td", {}, column[i]))))));
 }
 
 function evaluationsNote(run) {
@@ -107,11 +109,11 @@ function evaluationsNote(run) {
 const folded = (name, inner) => el("details", {}, el("summary", {}, name),
   el("div", { className: "scroll" }, inner));
 
-function keyTable(values, marked) {
-  const keys = Object.keys(values).sort((a, b) => marked.has(b) - marked.has(a));
+function keyTable(found, marked) {
+  const keys = Object.keys(found).sort((a, b) => marked.has(b) - marked.has(a));
   const name = (key) => (marked.has(key) ? el("b", {}, key) : key);
   return el("table", { className: "wrap" }, el("tbody", {}, keys.map((key) => el("tr", {},
-    el("td", { className: "mono" }, name(key)), el("td", {}, written(values[key]))))));
+    el("td", { className: "mono" }, name(key)), el("td", {}, value(found[key], null))))));
 }
 
 function choosePair(side, run) {

@@ -42,8 +42,6 @@ function makeImportance() {
     el("p", { className: "note" }, [METHODS[method] ?? "", pale, ...notes].filter(Boolean).join(" ")));
 }
 
-const percent = (share) => `${Math.round(share * 100)} %`;
-
 function importanceBar({ keys, name, share, noise, distinguishable }) {
   const width = (part) => `${(part * 100).toFixed(1)}%`;
   const said = `${distinguishable ? "" : "not distinguishable from noise; "}noise alone: ${percent(noise)}`;

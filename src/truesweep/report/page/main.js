@@ -17,7 +17,8 @@ function drawLegend() {
   if (ramp) {
     const bar = el("span", { className: "ramp", style: { background: `linear-gradient(90deg, ${ramp.join(", ")})` } });
     const name = objective ? data.objective.name : data.keys.find(({ key }) => key === view.colour).short;
-    const text = (value) => el("span", { className: "muted" }, number(value));
+    const text = (number) => el("span", { className: "muted" },
+      objective ? told(data.objective.name, number) : value(number));
     const end = objective ? ["best ", " and worse"] : ["", ""];
     fill(host, el("span", {}, name), el("span", { className: "muted" }, end[0], text(low)), bar,
       el("span", { className: "muted" }, text(high), end[1]),
@@ -54,7 +55,7 @@ function applyFilter() {
 function bindControls() {
   const example = data.keys[0];
   $("filter").placeholder = example && runs.length
-    ? `${example.short}=${written(runs[0].settings[example.key])}  or part of a name` : "part of a name";
+    ? `${example.short}=${value(runs[0].settings[example.key])}  or part of a name` : "part of a name";
   $("filter").addEventListener("input", applyFilter);
   $("filterbar").addEventListener("submit", (event) => event.preventDefault());
   $("clear").addEventListener("click", () => {

@@ -16,21 +16,24 @@ function drawPair() {
     fill($("pair"), el("p", { className: "empty" }, "Choose two different runs."));
     return;
   }
-  const groups = [["Configuration", configOf(a), configOf(b)],
-    ["Results", resultsOf(a), resultsOf(b)], ["Code, versions, machine, data", factsOf(a), factsOf(b)]];
-  const rows = groups.flatMap(([name, left, right]) => pairRows(name, left, right));
+  const groups = [["Configuration", whole, configOf], ["Results", told, resultsOf],
+    ["Code, versions, machine, data", whole, factsOf]];
+  const rows = groups.flatMap(([name, write, of]) => pairRows(name, write, of(a), of(b)));
   const heads = ["", "A", "B"].map((name) => el("th", { scope: "col" }, name));
   fill($("pair"), el("table", { className: "wrap" }, el("thead", {}, el("tr", {}, heads)),
     el("tbody", {}, rows)));
 }
 
-const resultsOf = (run) => ({ state: run.state, ...run.results });
+// Without standard errors, which stand beside their figures in a run's details.
+const resultsOf = (run) => ({ state: run.state, verdict: run.verdict?.kind,
+  ...Object.fromEntries(Object.entries(run.results).filter(([name]) => !name.endsWith("_standard_error"))) });
+const whole = (_, chosen) => value(chosen, null);
 
-function pairRows(name, left, right) {
+function pairRows(name, write, left, right) {
   const keys = [...new Set([...Object.keys(left), ...Object.keys(right)])]
     .filter((key) => JSON.stringify(left[key]) !== JSON.stringify(right[key]));
   const head = el("tr", { className: "group" }, el("th", { colSpan: 3, scope: "rowgroup" }, name));
   if (keys.length === 0) return [head, el("tr", {}, el("td", { colSpan: 3, className: "muted" }, "the same"))];
   return [head, ...keys.map((key) => el("tr", {}, el("td", { className: "mono" }, key),
-    el("td", {}, written(left[key])), el("td", {}, written(right[key]))))];
+    [left, right].map((side) => el("td", {}, write(key, side[key])))))];
 }

@@ -18,9 +18,9 @@ function parallelAxes(width, height) {
 function axisScale(column, top, bottom) {
   const values = runs.map(column.of).filter(isNumber);
   if (!column.numeric) {
-    const names = [...new Set(runs.map((run) => written(column.of(run))))];
+    const names = [...new Set(runs.map((run) => value(column.of(run), null)))];
     const gap = names.length > 1 ? (bottom - top) / (names.length - 1) : 0;
-    const at = (value) => (names.length > 1 ? bottom - names.indexOf(written(value)) * gap : (top + bottom) / 2);
+    const at = (chosen) => (names.length > 1 ? bottom - names.indexOf(value(chosen, null)) * gap : (top + bottom) / 2);
     return { at, marks: names.map((name) => [at(name), name]) };
   }
   if (values.length === 0) return { at: () => bottom, marks: [] };
@@ -33,8 +33,8 @@ function axisScale(column, top, bottom) {
   const listed = !objective && unique.length <= 9;
   const at = (value) => (isNumber(value) ? Math.min(end, Math.max(top, scale(value))) : bottom);
   const marks = [...(listed ? unique : ticks(scale, 5)), ...none];
-  const text = (value) => (isNumber(value) && !listed ? tickText(value) : written(value));
-  return { at, marks: marks.map((value) => [at(value), text(value)]) };
+  const text = (mark) => (isNumber(mark) && !listed ? tick(mark) : value(mark));
+  return { at, marks: marks.map((mark) => [at(mark), text(mark)]) };
 }
 
 // Whether a run passes an axis: any, but that of an objective it does not have.

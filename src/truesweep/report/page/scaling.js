@@ -24,7 +24,7 @@ function scalingChart(law, host, dots) {
     draw: (c, chart, back) => drawScaling(c, chart, back, law, dots, state),
     focus: (c) => focusDots(c, state),
   });
-  pointAtDots(host, state, (run) => `${large(dots.find(([of]) => of === run)[1])} ${SIZES[law.variable]}`);
+  pointAtDots(host, state, (run) => `${count(dots.find(([of]) => of === run)[1])} ${SIZES[law.variable]}`);
 }
 
 function drawScaling(c, chart, back, law, dots, state) {
@@ -39,7 +39,7 @@ function drawScaling(c, chart, back, law, dots, state) {
   const x = makeScale(Math.min(...sizes) / 1.15, Math.max(...sizes) * 1.15, box.left, box.right, true);
   const y = makeScale(low - pad, high + pad, box.bottom, box.top);
   const distinct = [...new Set(sizes)].sort((a, b) => a - b);
-  if (distinct.length <= 6) Object.assign(x, { marks: distinct, text: large });
+  if (distinct.length <= 6) Object.assign(x, { marks: distinct, text: count });
   drawAxes(back, box, x, y, { x: SIZES[law.variable] });
   clip(c, box);
   drawLaw(c, law.line, x, y);
@@ -71,7 +71,7 @@ function budgetTable(budgets) {
   const head = ["training FLOP", "parameters", "90 % interval"].map((name) =>
     el("th", { scope: "col", className: "right" }, name));
   const rows = budgets.map(([budget, value, low, high]) => el("tr", {},
-    [large(budget), large(value), `${large(low)} to ${large(high)}`].map((text) =>
+    [count(budget), count(value), `${count(low)} to ${count(high)}`].map((text) =>
       el("td", { className: "right" }, text))));
   return el("div", { className: "scroll" }, el("h3", { style: { marginTop: "16px" } },
     "The size that a fit over parameters and tokens prefers, by budget"),

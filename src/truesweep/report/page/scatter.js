@@ -21,7 +21,7 @@ function scatterChart(entry, host) {
     draw: (c, chart, back) => drawScatter(c, chart, back, entry, state),
     focus: (c) => focusDots(c, state),
   });
-  pointAtDots(host, state, (run) => `${entry.short} ${written(run.settings[entry.key])}`);
+  pointAtDots(host, state, (run) => `${entry.short} ${value(run.settings[entry.key])}`);
 }
 
 function focusDots(c, state) {
@@ -89,11 +89,11 @@ function scatterScale(entry, list, box) {
   const of = (run) => run.settings[entry.key];
   const values = [...new Set(list.map(of).filter(isNumber))].sort((a, b) => a - b);
   if (entry.numeric && values.length) return numberScale(entry, of, values, list, box);
-  const names = [...new Set(list.map((run) => written(of(run))))];
+  const names = [...new Set(list.map((run) => value(of(run), null)))];
   const gap = (box.right - box.left) / names.length;
   const scale = (name) => box.left + (names.indexOf(name) + 0.5) * gap;
   const text = (name) => shortened(name, Math.max(4, Math.floor(gap / 7)));
-  return Object.assign(scale, { value: (run) => written(of(run)), groups: names, marks: names, text });
+  return Object.assign(scale, { value: (run) => value(of(run), null), groups: names, marks: names, text });
 }
 
 // Numbers, and to the right of them a place for runs that have none.
@@ -107,7 +107,7 @@ function numberScale(entry, of, values, list, box) {
   const scale = (value) => (isNumber(value) ? inner(value) : box.right - NONE_ROOM / 3);
   const few = values.length <= 9;
   const marks = few ? values : ticks(inner, Math.max(2, (right - box.left) / 90));
-  const text = (value) => (isNumber(value) && !few ? tickText(value) : written(value));
+  const text = (mark) => (isNumber(mark) && !few ? tick(mark) : value(mark));
   return Object.assign(scale, { value: of, groups: [...values, ...none], marks: [...marks, ...none],
     text, line: true });
 }

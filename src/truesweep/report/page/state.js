@@ -56,12 +56,12 @@ function settled() {
   changed("data");
 }
 
+const FIELDS = ["id", "state", "objective", "step", "tokens", "seconds", "cost", "flops"];
+
 // A run's value of anything that can be named: what varies, a figure, a key of the configuration.
 function valueOf(run, key) {
   if (key in run.settings) return run.settings[key];
-  if (["state", "objective", "tokens", "seconds", "cost", "step", "flops", "id"].includes(key)) {
-    return run[key];
-  }
+  if (FIELDS.includes(key)) return run[key];
   if (key in run.results) return run.results[key];
   return configOf(run)[key];
 }
@@ -83,8 +83,7 @@ let everyKey = null;
 
 function findKey(name) {
   everyKey ??= new Set([
-    ...data.keys.map(({ key }) => key), "state", "objective", "tokens", "seconds", "cost", "step",
-    "flops", "id", ...runs.flatMap((run) => Object.keys(run.results)),
+    ...data.keys.map(({ key }) => key), ...FIELDS, ...runs.flatMap((run) => Object.keys(run.results)),
     ...Object.keys(data.config), ...runs.flatMap((run) => Object.keys(run.config[0])),
   ]);
   if (everyKey.has(name)) return name;
@@ -107,18 +106,21 @@ function readFilter(text) {
       const sought = word.toLowerCase();
       return (run) => `${run.label} ${run.id} ${run.state}`.toLowerCase().includes(sought);
     }
-    const [, name, sign, value] = match;
+    const [, name, sign, bound] = match;
     const key = findKey(name);
     if (key === null) throw new Error(`There is no key “${name}”.`);
-    return (run) => holds(valueOf(run, key), sign, value);
+    if (sign in COMPARE && Number.isNaN(numeral(bound))) {
+      throw new Error(`${sign} compares numbers, and “${bound}” is none.`);
+    }
+    return (run) => holds(valueOf(run, key), sign, bound);
   });
 }
 
-function holds(found, sign, value) {
+function holds(found, sign, bound) {
   const left = numeral(found);
-  const right = numeral(value);
+  const right = numeral(bound);
   if (sign in COMPARE) return COMPARE[sign](left, right);
   const both = !Number.isNaN(left) && !Number.isNaN(right);
-  const same = both ? left === right : written(found) === value;
+  const same = both ? left === right : value(found, null) === bound;
   return sign === "!=" ? !same : same;
 }

@@ -5,32 +5,42 @@ const table = { key: "rank", down: false, all: false };
 
 function tableColumns() {
   const right = true;
+  const amounts = (name) => cells((run) => run[name] || null, counts);
+  const times = (name) => (run) => duration(run[name] || null);
+  const { digits } = declared(data.objective.name) ?? {};
   const varied = data.keys.map(({ key, short, numeric }) => ({
     id: key, name: short, title: key, right: numeric, value: (run) => run.settings[key],
-    text: (run) => (run.settings[key] === undefined ? "—" : written(run.settings[key])) }));
+    text: cells((run) => run.settings[key], values) }));
   const seeds = runs.some((run) => run.deviation !== undefined) ? [{ id: "mean", name: "over seeds", right,
     title: "mean and standard deviation over seeds", value: (run) => run.mean,
-    text: (run) => (run.mean === undefined ? "—" : `${number(run.mean)} ± ${number(run.deviation, 2)}`) }] : [];
+    text: cells((run) => run.mean, (means) => figures(means, digits).map((mean, i) =>
+      (runs[i].mean === undefined ? NONE : `${mean} ± ${figure(runs[i].deviation, 2)}`))) }] : [];
   const flops = runs.some((run) => run.flops !== null) ? [{ id: "flops", name: "FLOP", right,
-    value: (run) => run.flops, text: (run) => large(run.flops) }] : [];
+    value: (run) => run.flops, text: amounts("flops") }] : [];
   return [
     { id: "rank", name: "#", right, value: (run) => run.rank, text: rankText },
     { id: "id", name: "run", value: (run) => run.id, cell: runCell },
     { id: "objective", name: data.objective.name, right, value: (run) => run.objective,
-      text: (run) => number(run.objective) },
+      text: cells((run) => run.objective, (found) => figures(found, digits)) },
     ...seeds, ...varied,
-    { id: "tokens", name: "tokens", right, value: (run) => run.tokens, text: (run) => large(run.tokens || null) },
-    { id: "seconds", name: "time", right, value: (run) => run.seconds, text: (run) => duration(run.seconds || null) },
+    { id: "tokens", name: "tokens", right, value: (run) => run.tokens, text: amounts("tokens") },
+    { id: "seconds", name: "time", right, value: (run) => run.seconds, text: times("seconds") },
     { id: "cost", name: "cost", right, title: "time × devices", value: (run) => run.cost,
-      text: (run) => duration(run.cost || null) },
+      text: times("cost") },
     ...flops,
     { id: "state", name: "state", value: (run) => run.state, cell: (run) => stateChip(run.state) },
-    { id: "verdict", name: "verdict", value: (run) => run.verdict?.title ?? "",
-      text: (run) => run.verdict?.title ?? "" },
-  ].filter(({ id }) => id !== "verdict" || runs.some((run) => run.verdict?.title));
+    { id: "verdict", name: "verdict", value: (run) => run.verdict?.kind ?? "",
+      text: (run) => run.verdict?.kind ?? "" },
+  ].filter(({ id }) => id !== "verdict" || runs.some((run) => run.verdict?.kind));
 }
 
-const rankText = (run) => (run.rank === null ? "—" : `${run.rank}${run.tied ? " =" : ""}`);
+// What a column says of each run: all of it is written together, in the same digits.
+function cells(of, write) {
+  const texts = write(runs.map(of));
+  return (run) => texts[run.index];
+}
+
+const rankText = (run) => (run.rank === null ? NONE : `${run.rank}${run.tied ? " =" : ""}`);
 const stateChip = (state) => el("span", { className: `state ${state}` }, state);
 
 function runCell(run) {
