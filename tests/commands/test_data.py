@@ -111,7 +111,7 @@ def test_nothing_is_shown_of_leaks_if_none_is_asked(
     assert data(pairs, [], show=0) == 0
     printed = capsys.readouterr().out
     assert "val in train" not in printed
-    assert "2 (10.0%)" in printed
+    assert "2 (10 %)" in printed
 
 
 def test_markup_in_a_text_is_shown_as_it_stands(
