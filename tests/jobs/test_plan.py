@@ -2,12 +2,17 @@
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from pytorch_lightning.accelerators import CUDAAccelerator
 
 from tests.commands.conftest import SMALL, write_data
+from truesweep.commands.train import train
 from truesweep.errors import ConfigError
 from truesweep.jobs.plan import plan
+from truesweep.jobs.trainer import TrainerSettings
 
 CALLBACK = "callbacks.x._target_=pytorch_lightning"
 
@@ -60,3 +65,29 @@ def test_no_logger_is_no_logger_however_it_is_said(workplace: Path) -> None:
     data = write_data(workplace)
     none, null = (plan([*data["lm"], *SMALL, f"logger={said}"]) for said in ("none", "null"))
     assert (null.config["logger"], null.id) == (None, none.id)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs no CUDA device to be there")
+def test_devices_that_are_not_here_are_told_by_the_plan_and_refused_by_the_start(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [*write_data(workplace)["lm"], *SMALL, "trainer.accelerator=cuda", "trainer.devices=2"]
+    assert train([*asked, "trainer.compile=false"], [], None, True) == 0
+    said = "trainer.accelerator=cuda trainer.devices=2, but there are none here"
+    assert said in " ".join(capsys.readouterr().out.split())
+    with pytest.raises(ConfigError, match=said):
+        train([*asked, "trainer.compile=false"], [], None, False)
+    assert not (workplace / "outputs").exists()
+
+
+def test_devices_are_counted_where_they_are() -> None:
+    def lacking(devices: Any) -> bool:
+        return TrainerSettings(accelerator="cuda", devices=devices).lacking() is not None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CUDAAccelerator, "is_available", staticmethod(lambda: True))
+        patch.setattr(CUDAAccelerator, "auto_device_count", staticmethod(lambda: 2))
+        assert [lacking(devices) for devices in (1, 2, 3, [1], [2], "auto")] == [
+            *(False, False, True, False, True, False)
+        ]
+    assert TrainerSettings(accelerator="cpu", devices=64).lacking() is None

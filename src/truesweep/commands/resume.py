@@ -8,6 +8,7 @@ from pathlib import Path
 from truesweep.commands.show import show_result
 from truesweep.commands.sweep_resume import resume_sweep
 from truesweep.compat import untried_sentence
+from truesweep.errors import ConfigError
 from truesweep.jobs.compiling import choose
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.extend import change
@@ -15,6 +16,7 @@ from truesweep.jobs.launch import launch
 from truesweep.jobs.parts import make, prepare_data
 from truesweep.jobs.rank import newest_checkpoint
 from truesweep.jobs.same_data import check_same_data
+from truesweep.jobs.trainer import TrainerSettings
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.terminal import console, warn
 
@@ -48,7 +50,10 @@ def go_on(run: RunDirectory, overrides: Sequence[str], name: str) -> int:
     config = run.read_config()
     warn(untried_sentence())
     check_same_data(run, prepare_data(config)[1])
-    warn(filter(None, [choose(make(config, "trainer")).note]))
+    trainer: TrainerSettings = make(config, "trainer")
+    if lacking := trainer.lacking():
+        raise ConfigError(f"{lacking}; go on on another machine, or add trainer.accelerator=cpu")
+    warn(filter(None, [choose(trainer).note]))
     if checkpoint is None:
         out.print("It was stopped before its first checkpoint: starting from the beginning")
     else:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from truesweep.commands.show import show_plan, show_result
+from truesweep.errors import ConfigError
 from truesweep.jobs.agent import SECONDS_TO_MEET
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.extend import made_longer
@@ -21,7 +22,7 @@ from truesweep.jobs.trainer import TrainerSettings
 from truesweep.record.frozen import freeze
 from truesweep.record.provenance import collect
 from truesweep.secrets import redact_argv
-from truesweep.terminal import console
+from truesweep.terminal import console, warn
 
 
 def train(
@@ -33,9 +34,13 @@ def train(
     with chdir(original.started_in if original else Path()):
         job = repeated(original, overrides) if original else plan(overrides, config_dirs)
         show_plan(job)
-        if dry_run:
-            return 0
         trainer: TrainerSettings = make(job.config, "trainer")
+        lacking = trainer.lacking()
+        if dry_run:
+            warn([lacking] if lacking else [])
+            return 0
+        if lacking:
+            raise ConfigError(f"{lacking}; train on another machine, or set trainer=cpu")
         node = this_node(trainer.num_nodes)
         folder = outputs / job.name / job.id
         run = create_run(job, folder) if node.first else made_by_first_node(folder)

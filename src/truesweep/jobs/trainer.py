@@ -166,6 +166,19 @@ class TrainerSettings:
         accelerator = AcceleratorRegistry.get(name)
         return type(accelerator)
 
+    def lacking(self) -> str | None:
+        """What this machine lacks of the devices that are asked for; None if it has them."""
+        kind, there = self._accelerator(), 0
+        if kind is CPUAccelerator:
+            return None
+        if kind.is_available():
+            there = int(kind.auto_device_count())
+            last = max(self.devices) + 1 if isinstance(self.devices, list) else self.devices
+            if last == "auto" or last <= there:
+                return None
+        asked = f"trainer.accelerator={self.accelerator} trainer.devices={self.devices}"
+        return f"{asked}, but there are {there or 'none'} here"
+
     @property
     def world_size(self) -> int:
         """Ranks over all nodes."""

@@ -41,6 +41,11 @@ class LocalPool:
             ConfigError: There are fewer, or it needs several nodes, or certain devices.
         """
         slots = self._slots(job)
+        if lacking := job.trainer.lacking():
+            raise ConfigError(
+                f"{job.label}: {lacking}; run the sweep on another machine or by "
+                "hydra/launcher=slurm, or set trainer=cpu"
+            )
         if job.nodes > 1:
             raise ConfigError(
                 f"{job.label}: trainer.num_nodes={job.nodes} needs a cluster; set "
