@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from transformers import AutoConfig, AutoTokenizer
 
+from truesweep.data.causal import token_bytes
 from truesweep.data.encode import encode
 from truesweep.data.frames import is_ours
-from truesweep.data.token_bytes import token_bytes
 from truesweep.data.tokenizers import Bpe, Byte, Char, Pretrained, TokenizerConfig, Word, load, save
 from truesweep.errors import ConfigError
 

@@ -7,7 +7,7 @@ A batch is what one rank gets of one optimizer step, as a plain dict. In every b
 - `lengths`: tokens of each row of `input_ids`, without padding (0 in a row that only fills up);
 - `input_ids` [B, T], and `attention_mask` [B, T] (1: a token, 0: padding).
 
-The other keys belong to a kind of data: see `causal`, `seq2seq` and `classifier`.
+The other keys belong to a kind of data: see `causal`, `masked`, `seq2seq` and `datasets`.
 """
 
 from collections.abc import Iterator, Sequence

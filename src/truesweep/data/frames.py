@@ -111,7 +111,7 @@ def _ended(frame: Frame, tokenizer: PreTrainedTokenizerBase) -> Frame:
         end = tokenizer.sep_token_id
     if end is None:
         raise ConfigError(
-            f"tokenizer {tokenizer.name_or_path}: translation needs an end-of-sequence token, and "
-            "this tokenizer has none; name another one, or use tokenizer=bpe"
+            f"tokenizer {tokenizer.name_or_path}: an encoder–decoder needs an end-of-sequence "
+            "token, and this tokenizer has none; name another one, or use tokenizer=bpe"
         )
     return frame if end in frame.suffix else Frame(frame.prefix, (*frame.suffix, end))

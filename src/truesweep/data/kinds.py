@@ -15,8 +15,7 @@ import numpy.typing as npt
 from transformers import PreTrainedTokenizerBase
 
 from truesweep.data.causal import Rows, Windows
-from truesweep.data.classifier import ClassifierDataset
-from truesweep.data.datasets import EncodedDataset
+from truesweep.data.datasets import ClassifierDataset, EncodedDataset
 from truesweep.data.embedded import Embedded, Made
 from truesweep.data.frames import input_frame, target_frame
 from truesweep.data.leakage import Leakage

@@ -39,8 +39,8 @@ class Columns(Source):
             return [self.text_column, self.label_column]
         if self.source is None or self.target is None:
             raise ConfigError(
-                f"data.source={self.source} and data.target={self.target}: a translation needs "
-                "both. Set data.source=de data.target=en, say."
+                f"data.source={self.source} and data.target={self.target}: pairs need both. "
+                "Set data.source=de data.target=en, say."
             )
         if self.source == self.target:
             raise ConfigError(f"data.source and data.target are both {self.source!r}. Change one.")
