@@ -228,3 +228,24 @@ def test_conditions(condition: str, found: Any, accepted: bool) -> None:
 @pytest.mark.parametrize("words", ["muon", "0.01", "<fast", "> ", "", "a < 1"])
 def test_what_is_no_condition(words: str) -> None:
     assert Condition.read(words) is None
+
+
+@pytest.mark.parametrize(
+    ("kept", "today"),
+    [
+        ("lr=1e-3 depth=6", "lr=0.001 depth=6"),
+        ("betas=[0.9,5e-4] lr=1e-05", "betas=[0.9,0.0005] lr=1e-5"),
+        ("lr=3e-5", "lr=3e-5"),
+        ("model=t5e-3b data=a1e-3.txt", "model=t5e-3b data=a1e-3.txt"),
+        ("x=1e-3</b>", "x=1e-3</b>"),
+    ],
+)
+def test_labels_of_earlier_versions_are_written_as_todays(kept: str, today: str) -> None:
+    assert text.relabel(kept) == today
+    assert text.relabel(today) == today
+
+
+def test_an_order_of_what_is_no_number_is_none() -> None:
+    assert Condition.orders_text(">= abc")
+    assert Condition.orders_text("<")
+    assert not any(map(Condition.orders_text, (">= 1e-3", "abc", "=abc", "!= abc")))

@@ -19,6 +19,7 @@ EXACT = 10_000
 """Counts below it are written in full."""
 NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 """What is no number, as JSON has it."""
+_POWER = re.compile(r"(?<=[=\[,:])-?\d[\d.]*e[-+]?\d+(?=[ ,\]}]|$)")
 _PATH = re.compile(r"[\w.~@:+/-]+")
 
 
@@ -246,6 +247,11 @@ def labels(jobs: Iterable[Mapping[str, Any]]) -> list[str]:
     return found
 
 
+def relabel(kept: str) -> str:
+    """A label that an earlier version made, with its numbers written as today: `lr=0.001`."""
+    return _POWER.sub(lambda found: value(float(found[0]), digits=None), kept)
+
+
 # Conditions.
 
 ORDER: dict[str, Callable[[Any, Any], bool]] = {"<": lt, ">": gt, "<=": le, ">=": ge}
@@ -269,6 +275,12 @@ class Condition(NamedTuple):
         if match is None or (match[1] in ORDER and number(match[2]) is None):
             return None
         return cls(match[1].replace("==", "="), match[2])
+
+    @classmethod
+    def orders_text(cls, text: str) -> bool:
+        """Whether a text asks for an order, as in `>= abc`, where there are no numbers to order."""
+        match = _CONDITION.fullmatch(text)
+        return match is not None and match[1] in ORDER and number(match[2]) is None
 
     def accepts(self, found: Any) -> bool:
         """Whether a value meets it; numbers are compared as numbers, all else as it is typed."""

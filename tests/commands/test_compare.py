@@ -171,7 +171,7 @@ def test_diff(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     assert "Data: the same" in shown
 
 
-@pytest.mark.parametrize(("error", "said"), [(0.1, "beyond noise"), (0.4, "within noise")])
+@pytest.mark.parametrize(("error", "said"), [(0.1, "beyond it"), (0.4, "within it")])
 def test_diff_tells_noise_by_the_standard_errors(
     make_run: MakeRun, capsys: pytest.CaptureFixture[str], error: float, said: str
 ) -> None:
@@ -201,7 +201,7 @@ def test_diff_compares_samples_in_pairs(
         np.savez(scores / "val.npz", nll=hard + shift, count=np.ones(4))
     diff(runs[0], runs[1], as_json=False)
     shown = capsys.readouterr().out
-    assert cells_of(shown, "val/loss")[-1] == "beyond noise"
+    assert cells_of(shown, "val/loss")[-1] == "beyond it"
     assert "both evaluations sample by sample" in " ".join(shown.split())
 
 

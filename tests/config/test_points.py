@@ -78,12 +78,22 @@ def test_true_is_not_one() -> None:
             [{"optimizer.lr": 1e-3, "optimizer.momentum": 1}],
             r"exclude\[0\]: optimizer.mom",
         ),
+        (
+            [],
+            [{"optimizer.lr": [1e-3, ">= abc"]}],
+            r"exclude\[0\]: optimizer.lr: '>= abc' compares",
+        ),
         ([], [{"model.depth": 2}, {"model.depth": 3}], r"exclude\[1\]: no point .* has \{model.de"),
     ],
 )
 def test_what_fits_nothing_is_named(zip: Any, exclude: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         grid(LR, DEPTH, BATCH, zip=zip, exclude=exclude)
+
+
+def test_names_with_a_sign_are_names() -> None:
+    names = Axis("data.kind", values=("<fast", "slow"))
+    assert grid(names, exclude=[{"data.kind": "<fast"}]) == [("slow",)]
 
 
 def test_an_interval_has_no_grid_and_no_pair() -> None:

@@ -237,6 +237,28 @@ def test_an_empty_sweep_says_so(page: Page, tmp_path: Path) -> None:
     assert text(page, "#summary") == "No run has started yet."
 
 
+def test_a_bound_that_is_no_number_is_named(page: Page, report: Path) -> None:
+    page.open(report)
+    fill(page, "lr>=abc")
+    assert text(page, "#shown") == ">= compares numbers, and “abc” is none."
+    fill(page, "lr>=0.003 depth=4")
+    assert ids(page) == ["job3", "queued"]
+
+
+def test_a_pair_is_written_as_declared(page: Page, make_run: MakeRun, tmp_path: Path) -> None:
+    for name, end in (("a", 1.9), ("b", 2.0)):
+        more = {"val/loss_standard_error": 0.01 * end, "train/flops": int(93402574848 * end)}
+        make_run(name, end=end, **more, **{"train/seconds": 130.0 * end})
+    write_report(compare([tmp_path]), tmp_path / "page.html")
+    page.open(tmp_path / "page.html")
+    rows = page.run("[...document.querySelectorAll('#pair tr')].map(row => row.innerText)")
+    assert [row.split() for row in rows][4:-2] == [
+        ["val/loss", "2.000", "2.100"],
+        ["train/seconds", "4:07", "min", "4:20", "min"],
+        ["train/flops", "177G", "187G"],
+    ]
+
+
 CHOSEN = [0.001, 3e-5, 3.51e-5, 0.00123456, 0.30000000000000004, 123456, 123456.789, 0, -0.0003]
 TYPED = [True, None, "gpt2", "data/small/train.txt", "a and/or b", [0.9, 0.95], {"a": 1e-5}]
 MEASURED = [1.49, 22.6, 0.96666, 0.99996, 9999.6, 12345.6, 0.00012, 1e-7, 1e9, -2.5, 0.0, None]

@@ -35,6 +35,9 @@ def test_jobs_come_back_in_their_order(sweep: SweepDirectory) -> None:
     found = sweep.jobs()
     assert found == added
     assert [job.label for job in found] == ["lr=0.3", "lr=0.1", "lr=0.2"]
+    file = found[0].run.path / "job.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"label": "lr=1e-3"}))
+    assert sweep.jobs()[0].label == "lr=0.001"  # as version 0.1.0 kept it
     assert [job.devices for job in found] == [2, 2, 2]
     assert all(job.state == "queued" for job in found)
 

@@ -114,7 +114,7 @@ def _signed(key: str, difference: float, declared: Declared) -> str:
 def _noise(key: str, gap: Gap | None, declared: Declared) -> list[str]:
     if gap is None or gap.beyond is None:
         return ["", ""]
-    return [f"±{text.figure(gap.margin, 2)}", "beyond noise" if gap.beyond else "within noise"]
+    return [f"±{text.figure(gap.margin, 2)}", "beyond it" if gap.beyond else "within it"]
 
 
 def _sentences(apart: Mapping[str, Gap]) -> list[str]:

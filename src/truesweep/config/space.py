@@ -275,8 +275,19 @@ class Space:
             if paired.count(name) > 1:
                 raise ConfigError(f"sweeps.zip: {name} stands there twice; name each key once")
         for index, rule in enumerate(self.exclude):
-            for name in rule:
-                self._axis(name, f"sweeps.exclude[{index}]")
+            for name, wanted in rule.items():
+                self._check_condition(f"sweeps.exclude[{index}]", name, wanted)
+
+    def _check_condition(self, where: str, name: str, wanted: Any) -> None:
+        """Make sure that what an axis of numbers is compared with is a number."""
+        axis = self._axis(name, where)
+        numeric = axis.kind != "choice" or any(type(v) in (int, float) for v in axis.values)
+        for item in wanted if isinstance(wanted, list) else [wanted]:
+            if numeric and isinstance(item, str) and Condition.orders_text(item):
+                raise ConfigError(
+                    f"{where}: {name}: {item!r} compares with what is no number; "
+                    "write a number, as in '>= 0.01'"
+                )
 
     @property
     def dimensions(self) -> list[list[Axis]]:

@@ -11,6 +11,7 @@ from truesweep.analysis.differences import ABSENT
 from truesweep.analysis.importance import JOIN, importance
 from truesweep.analysis.ranges import spacing_of
 from truesweep.dotted import flatten
+from truesweep.figures import BUILT_IN, Declared
 from truesweep.report.comparison import Comparison
 from truesweep.report.excerpts import excerpts
 from truesweep.report.findings import findings
@@ -41,8 +42,8 @@ def payload(comparison: Comparison, filters: Sequence[str] = ()) -> dict[str, An
         "version": truesweep.__version__,
         "objective": {"name": comparison.objective.name, "mode": comparison.objective.mode},
         "figures": {
-            one.name: {"digits": one.digits, "kind": one.kind}
-            for one in comparison.declared.values()
+            name: {"digits": one.digits, "kind": one.kind}
+            for name, one in {**comparison.declared, **_costs(comparison)}.items()
         },
         "findings": [asdict(finding) for finding in findings(comparison)],
         "importance": _importance(comparison),
@@ -55,6 +56,11 @@ def payload(comparison: Comparison, filters: Sequence[str] = ()) -> dict[str, An
             for run, config, fact in zip(runs, configs, facts, strict=True)
         ],
     }
+
+
+def _costs(comparison: Comparison) -> Declared:
+    """What every run has besides the figures of its task."""
+    return {name: one for name, one in BUILT_IN.items() if name not in comparison.declared}
 
 
 def _key(comparison: Comparison, key: str) -> dict[str, Any]:
@@ -138,7 +144,7 @@ def label(comparison: Comparison, run: Run) -> str:
     """A run's short name: as its sweep calls it, or by what varies if that is more."""
     given = run.job.get("label")
     if given and (not run.varies or set(comparison.keys) <= set(run.varies)):
-        return str(given)
+        return text.relabel(str(given))
     values = ((key, setting(run, key)) for key in comparison.keys)
     parts = [
         f"{comparison.short[key]}={text.value(value)}" for key, value in values if value is not None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from truesweep.errors import UserError
 from truesweep.jobs.directory import RunDirectory
 from truesweep.record.rows import read
+from truesweep.text import relabel
 
 if TYPE_CHECKING:
     from truesweep.jobs.trainer import TrainerSettings
@@ -41,7 +42,7 @@ class Job:
     def label(self) -> str:
         """What varies, in short, such as `lr=3e-4 depth=6`."""
         try:
-            return str(self.run.job.get("label", self.id))
+            return relabel(str(self.run.job.get("label", self.id)))
         except UNREADABLE:
             return self.id
 
