@@ -108,7 +108,12 @@ class Page:
         self.settle()
 
     def screenshot(self, path: Path, full: bool = False) -> None:
-        shot = self.send("Page.captureScreenshot", format="png", captureBeyondViewport=full)
+        """A picture of the window, or of the whole page; PNG or WebP, as the file is called."""
+        kind = path.suffix.removeprefix(".")
+        quality = {"quality": 80} if kind == "webp" else {}
+        shot = self.send(
+            "Page.captureScreenshot", format=kind, captureBeyondViewport=full, **quality
+        )
         path.write_bytes(base64.b64decode(shot["data"]))
 
     def problems(self) -> list[str]:
