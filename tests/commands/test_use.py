@@ -291,3 +291,26 @@ def test_a_model_whose_type_has_a_tokenizer_of_its_own_keeps_the_one_that_traine
     note = "AutoTokenizer takes its tokenizer for a Qwen2Tokenizer"
     assert note in " ".join(done.out.split())
     assert note in (workplace / "out/README.md").read_text()
+
+
+def test_a_classifier_is_scored_on_its_own_classes_only(
+    trained: dict[str, Path], workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert export(trained["classification"], workplace / "out", "best") == 0
+    asked = ["task=classification", "model=pretrained", "model.name_or_path=./out"]
+    asked += ["tokenizer=pretrained", "tokenizer.name_or_path=./out", "data=files"]
+
+    def scored(*rows: str, more: tuple[str, ...] = ()) -> float:
+        (workplace / "test.tsv").write_text("\n".join(["text\tlabel", *rows]) + "\n")
+        capsys.readouterr()
+        assert evaluate([*asked, "data.test=test.tsv", *more], "test", "best", [], True) == 0
+        return float(json.loads(capsys.readouterr().out)["test/accuracy"])
+
+    # One class of two is enough: the other one's place is kept.
+    rows = ["blue cold\tTrue", "dark green\tTrue"]
+    right = scored(*rows)
+    assert scored(*(row.replace("True", "False") for row in rows)) == 1 - right
+    other = [row.replace("True", "yes") for row in rows]
+    with pytest.raises(DataError, match=r"'yes' \(2 times\); known are 'False', 'True'"):
+        scored(*other)
+    assert scored(*other, more=("model.labels=[no,yes]",)) == right

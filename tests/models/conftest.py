@@ -47,7 +47,8 @@ def build(tokenizer: PreTrainedTokenizerFast) -> Callable[..., Any]:
         dimensions: dict[str, Any] = {"depth": 2, "width": 32, "heads": 2}
         max_length = changes.pop("max_length", 8)
         torch.manual_seed(changes.pop("seed", 0))
+        labels = changes.pop("labels", ["a", "b", "c"])
         scratch = Scratch(architecture=architecture, **(dimensions | changes))
-        return scratch.build(head, tokenizer, max_length=max_length, labels=["a", "b", "c"])
+        return scratch.build(head, tokenizer, max_length=max_length, labels=labels)
 
     return build

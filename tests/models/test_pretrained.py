@@ -201,3 +201,89 @@ def test_all_that_is_trained_has_a_gradient(
 ) -> None:
     build(name, head).save_pretrained(tmp_path)
     assert without_gradient(load(tmp_path, head, tokenizer)) == set()
+
+
+def test_classes_of_other_names_get_a_new_last_layer_and_it_is_said(
+    build: Build, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    model = build("bert", "classifier")
+    model.save_pretrained(tmp_path)
+    notes: list[str] = []
+    classifier = Pretrained(name_or_path=str(tmp_path))
+    loaded: Any = classifier.build(
+        "classifier", tokenizer, max_length=8, labels=["x", "y", "z"], notes=notes
+    )
+    assert not torch.equal(loaded.classifier.weight, model.classifier.weight)
+    assert "classifier.bias, classifier.weight are drawn anew" in notes[0]
+    assert "its classes are a, b, c, those of the data x, y, z" in notes[0]
+    told: list[str] = []
+    classifier = Pretrained(name_or_path=str(tmp_path), labels=["z", "x", "y"])
+    loaded = classifier.build(
+        "classifier", tokenizer, max_length=8, labels=["x", "y", "z"], notes=told
+    )
+    torch.testing.assert_close(logits(loaded), logits(model)[:, [1, 2, 0]])
+    assert told == []
+
+
+def test_classes_without_names_are_numbers(
+    build: Build, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    model = build("bert", "classifier", labels=[f"LABEL_{i}" for i in range(12)])
+    model.save_pretrained(tmp_path)
+    as_text = sorted(map(str, range(12)))  # 0, 1, 10, 11, 2, …
+    loaded = load(tmp_path, "classifier", tokenizer, as_text)
+    torch.testing.assert_close(logits(loaded), logits(model)[:, [int(name) for name in as_text]])
+
+
+def test_a_classifier_is_read_to_the_token_before_those_that_pad(
+    build: Build, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    model = build("gpt2", "classifier")
+    model.config.pad_token_id = 17  # another one than the tokenizer's
+    model.save_pretrained(tmp_path)
+    loaded = load(tmp_path, "classifier", tokenizer).eval()
+    pad = int(tokenizer.pad_token_id)
+    padded = torch.nn.functional.pad(IDS, (0, 2), value=pad)
+    with torch.no_grad():
+        alone = loaded(input_ids=IDS).logits
+        beside = loaded(input_ids=padded, attention_mask=(padded != pad).long()).logits
+    torch.testing.assert_close(beside, alone)
+
+
+def test_a_model_that_fills_in_words_is_given_a_pooler(
+    build: Build, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    build("bert", "classifier").save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    weights = {k: v for k, v in load_file(file).items() if "pooler" not in k}
+    save_file(weights, file, metadata={"format": "pt"})
+    notes: list[str] = []
+    classifier = Pretrained(name_or_path=str(tmp_path))
+    classifier.build("classifier", tokenizer, max_length=8, labels=LABELS, notes=notes)
+    assert "bert.pooler.dense.bias, bert.pooler.dense.weight are drawn anew" in notes[0]
+    without = {k: v for k, v in weights.items() if "layer.0.attention" not in k}
+    save_file(without, file, metadata={"format": "pt"})
+    with pytest.raises(ConfigError, match="lacks weights of BertForSequenceClassification"):
+        load(tmp_path, "classifier", tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("kind", "named"),
+    [("regression", "regression"), ("multi_label_classification", "multi label classification")],
+)
+def test_what_chooses_no_class_is_refused(
+    kind: str, named: str, build: Build, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    model = build("bert", "classifier")
+    model.config.problem_type = kind
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=f"was trained for {named}"):
+        load(tmp_path, "classifier", tokenizer)
+
+
+def test_as_many_names_as_classes_are_needed(
+    build: Build, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    build("bert", "classifier").save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"has 3 classes \(a, b, c\), and 2 names are given"):
+        Pretrained(name_or_path=str(tmp_path), labels=["x", "y"]).classes()

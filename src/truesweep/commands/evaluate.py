@@ -122,9 +122,19 @@ def _score_pretrained(
         overrides = [*overrides, *(f"data.{name}={given[f'data.{split}']}" for name in others)]
     overrides = [*overrides, "data.batch_size=1", "logger=none"]
     config, _ = checked([*overrides, *_own_length(overrides, config_dirs)], config_dirs)
-    source, prepared = prepare_data(config)
-    task = build_task(config, build_model(config, prepared, source), prepared)
+    source, prepared = prepare_data(config, _own_classes(config))
+    drawn: list[str] = []
+    task = build_task(config, build_model(config, prepared, source, drawn), prepared)
+    if drawn:
+        raise ConfigError(f"what is not trained cannot be scored: {drawn[0]}")
     return score(config, task, prepared, source, split), task.declared
+
+
+def _own_classes(config: dict[str, Any]) -> list[str] | None:
+    """The classes that a loaded classifier was trained for."""
+    model = make(config, "model")
+    is_classifier = task_class(config).head == "classifier"
+    return model.classes() if is_classifier and isinstance(model, Pretrained) else None
 
 
 def _own_length(overrides: Sequence[str], config_dirs: Sequence[Path]) -> list[str]:

@@ -1,6 +1,7 @@
 """From a frozen configuration to the objects of a run: data, model, task."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from truesweep.errors import ConfigError
 from truesweep.figures import Figure, by_name, mode, of_metric
 from truesweep.jobs.compiling import choose, compile_model
 from truesweep.jobs.trainer import Compile, TrainerSettings
+from truesweep.models import Pretrained
 from truesweep.optim import parameter_groups
 from truesweep.record.loggers import FACTS
 from truesweep.tasks import Recipe, Task
@@ -159,24 +161,42 @@ def pretrained_tokenizer(folder: Path) -> dict[str, Any]:
     return {"_target_": "truesweep.data.tokenizers.Pretrained", "name_or_path": str(folder)}
 
 
-def prepare_data(config: dict[str, Any]) -> tuple[Source, Prepared]:
+def prepare_data(
+    config: dict[str, Any], labels: Sequence[str] | None = None
+) -> tuple[Source, Prepared]:
     """Load, tokenize and check the data; a second call finds it in the cache.
 
+    Args:
+        config: The configuration.
+        labels: Classes of a model that is already trained; by default those of the data.
+
     Raises:
-        DataError: The data are missing, malformed or too few.
+        DataError: The data are missing, malformed or too few, or have other classes.
     """
     source: Source = make(config, "data")
-    return source, prepare(source, make(config, "tokenizer"), task_class(config).kind)
+    tokenizer = make(config, "tokenizer")
+    return source, prepare(source, tokenizer, task_class(config).kind, labels=labels)
 
 
-def build_model(config: dict[str, Any], prepared: Prepared, source: Source) -> PreTrainedModel:
-    """The transformer, with weights drawn from the run's seed or loaded."""
+def build_model(
+    config: dict[str, Any], prepared: Prepared, source: Source, notes: list[str] | None = None
+) -> PreTrainedModel:
+    """The transformer, with weights drawn from the run's seed or loaded.
+
+    Args:
+        config: The configuration.
+        prepared: The data that it is for.
+        source: Where they come from.
+        notes: Is given what the user should know of weights that were to be loaded.
+    """
     torch.manual_seed(config["seed"])
-    model: PreTrainedModel = make(config, "model").build(
+    made = make(config, "model")
+    model: PreTrainedModel = made.build(
         task_class(config).head,
         prepared.tokenizer,
         labels=prepared.labels or (),
         max_length=source.max_length,
+        **({"notes": notes} if isinstance(made, Pretrained) else {}),
     )
     return model
 

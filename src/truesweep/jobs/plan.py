@@ -147,7 +147,7 @@ class Planner:
         self._data_key = ""
         self._data: tuple[Source, Prepared]
         self._loggers: set[str] = set()
-        self._models: dict[str, tuple[PreTrainedModel, ParameterCount, Flops]] = {}
+        self._models: dict[str, tuple[PreTrainedModel, ParameterCount, Flops, list[str]]] = {}
 
     def plan(self, config: dict[str, Any], overrides: list[str]) -> Plan:
         """Check a configuration against its data and its model.
@@ -165,7 +165,7 @@ class Planner:
         ).steps_per_epoch
         recipe = build_recipe(config, trainer, steps_per_epoch)
         build_callbacks(config, recipe.total_steps)
-        model, parameters, flops = self._model(config, source, prepared)
+        model, parameters, flops, notes = self._model(config, source, prepared)
         task = build_task(config, model, prepared, recipe)
         task.configure_optimizers()
         metrics = tuple(f"val/{name}" for name in task.reported("val"))
@@ -181,7 +181,11 @@ class Planner:
             prepared=prepared,
             metrics=metrics,
             figures=task.declared,
-            warnings=(*_left_out(prepared, source), *task.warnings(prepared.answers("test"))),
+            warnings=(
+                *notes,
+                *_left_out(prepared, source),
+                *task.warnings(prepared.answers("test")),
+            ),
         )
 
     def _check_loggers(self, config: dict[str, Any]) -> None:
@@ -199,16 +203,17 @@ class Planner:
 
     def _model(
         self, config: dict[str, Any], source: Source, prepared: Prepared
-    ) -> tuple[PreTrainedModel, ParameterCount, Flops]:
-        """The model without memory for its weights, and its size."""
+    ) -> tuple[PreTrainedModel, ParameterCount, Flops, list[str]]:
+        """The model without memory for its weights, its size, and what to know of it."""
         task, tokenizer = config["task"]["_target_"], config["tokenizer"]
         shared = [config["model"], task, tokenizer, source.max_length, prepared.fingerprint]
         key = fingerprint({"shared": shared})
         if key not in self._models:
+            notes: list[str] = []
             with torch.device("meta"):
-                model = build_model(config, prepared, source)
+                model = build_model(config, prepared, source, notes)
             flops = flops_per_token(model, source.max_length)
-            self._models[key] = model, count_parameters(model), flops
+            self._models[key] = model, count_parameters(model), flops, notes
         return self._models[key]
 
 

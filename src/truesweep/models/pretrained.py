@@ -1,6 +1,6 @@
 """A transformers model with trained weights, from a folder or the Hugging Face hub."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,11 +30,14 @@ class Pretrained:
         name_or_path: a folder with `config.json` and `model.safetensors`, or a name on the hub.
         revision: branch, tag or commit on the hub.
         attention: implementation; by default the fastest for the length of samples.
+        labels: what a classifier's classes are called in the data, in the order of its own ids; by
+            default what the checkpoint calls them, or 0, 1, … where it has no names for them.
     """
 
     name_or_path: str
     revision: str | None = None
     attention: Attention | None = None
+    labels: list[str] | None = None
 
     def check(self, head: Head, *, max_length: int) -> None:
         """Raise a `ConfigError` for what the model's configuration alone tells.
@@ -66,6 +69,7 @@ class Pretrained:
         *,
         max_length: int,
         labels: Sequence[str] = (),
+        notes: list[str] | None = None,
     ) -> PreTrainedModel:
         """The model, on the CPU and in training mode; a missing classifier is drawn anew.
 
@@ -74,20 +78,27 @@ class Pretrained:
             tokenizer: must be the model's own; where tokens were added, rows are added for them.
             max_length: the longest sample, in tokens.
             labels: names of the classes, for a classifier. A checkpoint that has the same names
-                in another order is reordered.
+                in another order is reordered; one with others gets a new last layer.
+            notes: is given a sentence if any weights are drawn anew.
 
         Raises:
             ConfigError: see `check`; or weights are missing, or are not safetensors.
         """
         self.check(head, max_length=max_length)
         config = self._load_config()
-        order = _order_of_classes(config, labels)
+        own = self.classes() if head == "classifier" else []
         _adapt(config, head, tokenizer, labels)
         # Loaded even where the caller wants shapes only: what is missing shows in no other way.
         with torch.device("cpu"):
-            model = self._load(head, config, max_length)
-            if order is not None:
-                _reorder_classes(model, order)
+            model, missing, misshapen = self._load(head, config, max_length)
+            others: list[str] = misshapen
+            if sorted(own) == sorted(labels):
+                _reorder_classes(model, [own.index(label) for label in labels])
+            elif head == "classifier":
+                others = misshapen + _draw_last_layer(model, {*missing, *misshapen})
+            if (missing or others) and notes is not None:
+                why = _other_classes(own, labels) if others else ""
+                notes.append(self._drawn_anew([*missing, *others]) + why)
             table = model.get_input_embeddings()
             if isinstance(table, nn.Embedding) and len(tokenizer) > table.num_embeddings:
                 model.resize_token_embeddings(len(tokenizer))
@@ -100,6 +111,35 @@ class Pretrained:
         # Lightning trains a model in the mode it finds; from_pretrained leaves dropout off.
         model.train()
         return model
+
+    def classes(self) -> list[str]:
+        """What the classes of a classifier are called, by id.
+
+        Raises:
+            ConfigError: It does not choose one class of several, or has not as many as `labels`.
+        """
+        config = self._load_config()
+        names = {int(i): str(name) for i, name in (config.id2label or {}).items()}
+        own = [names[i] for i in sorted(names)]
+        kind = config.problem_type
+        if kind not in (None, "single_label_classification") or len(own) == 1:
+            what = str(kind or "regression").replace("_", " ")
+            raise ConfigError(
+                f"model.name_or_path: {self.name_or_path} was trained for {what}; "
+                "task=classification chooses one class of several"
+            )
+        if self.labels is not None and len(self.labels) != len(own):
+            raise ConfigError(
+                f"model.labels: {self.name_or_path} has {len(own)} classes ({', '.join(own)}), and "
+                f"{len(self.labels)} names are given"
+            )
+        nameless = own == [f"LABEL_{i}" for i in range(len(own))]
+        return self.labels or ([str(i) for i in range(len(own))] if nameless else own)
+
+    def _drawn_anew(self, weights: Sequence[str]) -> str:
+        are = "are" if len(weights) > 1 else "is"
+        some = ", ".join(sorted(weights)[:4])
+        return f"of {self.name_or_path}, {some} {are} drawn anew and to be trained"
 
     def _load_config(self) -> PreTrainedConfig:
         path = Path(self.name_or_path)
@@ -117,7 +157,10 @@ class Pretrained:
             raise self._not_loaded(error) from error
         return config
 
-    def _load(self, head: Head, config: PreTrainedConfig, max_length: int) -> PreTrainedModel:
+    def _load(
+        self, head: Head, config: PreTrainedConfig, max_length: int
+    ) -> tuple[PreTrainedModel, list[str], list[str]]:
+        """The model, and the names of weights that are missing, and of those of another shape."""
         try:
             model, info = AUTO_CLASSES[head].from_pretrained(
                 self.name_or_path,
@@ -135,18 +178,24 @@ class Pretrained:
             raise self._not_loaded(error) from error
         loaded: PreTrainedModel = model
         self._check_complete(loaded, head, info)
-        return loaded
+        misshapen = sorted(key for key, *_ in info["mismatched_keys"])
+        return loaded, sorted(info["missing_keys"]), misshapen
 
     def _check_complete(self, model: PreTrainedModel, head: Head, info: dict[str, Any]) -> None:
-        """Raise a `ConfigError` if anything but a classifier would start from random weights."""
+        """Raise a `ConfigError` if anything but a classifier would start from random weights.
+
+        A pooler, which stands between a model and its classifier, counts as the latter: models that
+        were trained to fill in words have none.
+        """
         absent = {*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}
+        needed = absent
         if head == "classifier":
-            inside = f"{model.base_model_prefix}."
-            absent = {name for name in absent if name.startswith(inside)}
-        if absent:
+            inside, pooler = (f"{model.base_model_prefix}.{end}" for end in ("", "pooler."))
+            needed = {n for n in absent if n.startswith(inside) and not n.startswith(pooler)}
+        if needed:
             raise ConfigError(
                 f"model.name_or_path: {self.name_or_path} lacks weights of {type(model).__name__}: "
-                f"{', '.join(sorted(absent)[:3])} ({len(absent)} in all). "
+                f"{', '.join(sorted(needed)[:3])} ({len(needed)} in all). "
                 "Name a model that was trained for this task."
             )
 
@@ -163,7 +212,8 @@ def _adapt(
     config: PreTrainedConfig, head: Head, tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]
 ) -> None:
     """Set what the task decides and the checkpoint cannot know."""
-    if config.pad_token_id is None:
+    # Classifiers look for the last token that does not pad, as the tokenizer that padded has it.
+    if config.pad_token_id is None or head == "classifier":
         config.pad_token_id = pad_token(tokenizer)
     if head == "causal" and hasattr(config, "is_decoder"):
         config.is_decoder = True  # BERT and its kin would look ahead
@@ -172,20 +222,44 @@ def _adapt(
             setattr(config, name, value)
 
 
-def _order_of_classes(config: PreTrainedConfig, labels: Sequence[str]) -> list[int] | None:
-    """Where a checkpoint keeps each class, if it has the same names in another order."""
-    own = [str(name) for _, name in sorted((config.id2label or {}).items())]
-    if own == list(labels) or sorted(own) != sorted(labels):
-        return None
-    return [own.index(label) for label in labels]
-
-
 def _reorder_classes(model: PreTrainedModel, order: list[int]) -> None:
+    """Put the rows of a classifier's last layer where the data have their classes."""
     with torch.no_grad():
         for layer in output_layers(model):
             layer.weight.copy_(layer.weight[order])
             if layer.bias is not None:
                 layer.bias.copy_(layer.bias[order])
+
+
+def _other_classes(own: Sequence[str], labels: Sequence[str]) -> str:
+    """Why a classifier that was there is of no use."""
+    few = [", ".join(names[:5]) + ", …" * (len(names) > 5) for names in (own, labels)]
+    return (
+        f": its classes are {few[0]}, those of the data {few[1]}. If they are the same under other "
+        "names, give these, in the order of the model's: model.labels=[…]"
+    )
+
+
+def _draw_last_layer(model: PreTrainedModel, drawn: Collection[str]) -> list[str]:
+    """Draw what was learned of other classes anew, if that is still to do.
+
+    Args:
+        model: A classifier.
+        drawn: The weights that are new already.
+
+    Returns:
+        The names of the weights.
+    """
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    found = []
+    for layer in output_layers(model):
+        if names[id(layer.weight)] not in drawn:
+            nn.init.normal_(layer.weight, std=getattr(model.config, "initializer_range", 0.02))
+            found.append(names[id(layer.weight)])
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+                found.append(names[id(layer.bias)])
+    return found
 
 
 def _complete_generation(model: PreTrainedModel, pad: int) -> None:

@@ -30,6 +30,7 @@ ADDED_SINCE: dict[str, Any] = {
     "logger.job_type": None,
     "logger.name": None,
     "logger.notes": None,
+    "model.labels": None,
     "task.bleu_tokenize": None,
     "task.metrics": None,
 }
