@@ -15,6 +15,9 @@ from truesweep.metrics.likelihood import (
     BitsPerByte,
     NegativeLogLikelihood,
     Perplexity,
+    linear_nll,
+    linear_nll_by_row,
+    nll_by_row,
     token_nll,
 )
 
@@ -101,6 +104,109 @@ def test_no_fp32_copy_is_larger_than_a_chunk() -> None:
     with LargestFloat() as seen:
         token_nll(logits, labels, 0.1, chunk=2**30)[0].backward()
     assert seen.largest == logits.numel(), "the test can see a copy"
+
+
+D = 11
+
+
+def layer(dtype: torch.dtype, biased: bool) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    """Features [4, 9, D], a layer's weight [V, D] and bias [V], labels."""
+    generator = torch.Generator().manual_seed(7)
+    hidden, weight, bias = (
+        torch.randn(shape, generator=generator).to(dtype).requires_grad_()
+        for shape in ((4, 9, D), (V, D), (V,))
+    )
+    return hidden, weight, bias if biased else None, batch()[1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(("rows", "multiple"), [(None, 1), (5, 1), (5, 64), (1, 8)])
+@pytest.mark.parametrize(("smoothing", "biased"), [(0.0, False), (0.1, True)])
+def test_a_loss_through_its_layer_is_that_in_float64_with_all_gradients(
+    dtype: torch.dtype, rows: int | None, multiple: int, smoothing: float, biased: bool
+) -> None:
+    hidden, weight, bias, labels = layer(dtype, biased)
+    given = [tensor for tensor in (hidden, weight, bias) if tensor is not None]
+    loss, nll, count = linear_nll(hidden, weight, bias, labels, smoothing, rows, multiple)
+    (loss / 7).backward()
+
+    exact = [tensor.detach().double().requires_grad_() for tensor in given]
+    logits = torch.nn.functional.linear(*exact)
+    logits.retain_grad()
+    found = logits.flatten(0, 1), labels.flatten()
+    expected = cross_entropy(*found, reduction="sum", label_smoothing=smoothing)
+    (expected / 7).backward()
+    with torch.no_grad():
+        sizes, probabilities, spread = sizes_of_terms(logits, labels, smoothing)
+        inputs = exact[0].flatten(0, 1).abs()
+        products = inputs @ exact[1].abs().T + (0 if bias is None else exact[2].abs())
+        # A logit is a sum of D terms, and rounded as often.
+        errors = D * products.amax(-1)
+        valid = labels.flatten() != IGNORED
+        n = int(count)
+        assert n == int(valid.sum())
+        ulps = 4 + n / 2
+        assert_rounded(loss, expected, (sizes + errors * valid).sum(), ulps=ulps, dtype=dtype)
+        plain = cross_entropy(*found, reduction="sum")
+        assert_rounded(nll, plain, (sizes + errors * valid).sum(), ulps=ulps, dtype=dtype)
+        terms = (probabilities * (1 + sizes + errors)[:, None] + spread) / 7
+        of_terms = [terms @ exact[1].abs(), terms.T @ inputs, terms.sum(0)]
+        for tensor, other, size, added in zip(given, exact, of_terms, (V, n, n), strict=False):
+            assert tensor.grad is not None
+            assert other.grad is not None
+            size = size.view_as(other)
+            assert_rounded(tensor.grad, other.grad, size, ulps=4 + added / 2, dtype=dtype)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_under_autocast_a_loss_through_its_layer_is_as_near_as_that_of_its_logits(
+    smoothing: float,
+) -> None:
+    exact: list[Tensor] = []
+    off: list[list[float]] = []
+    for way in ("exact", "logits", "layer"):
+        hidden, weight, _, labels = layer(torch.float32, biased=False)
+        if way == "exact":
+            hidden, weight = (t.detach().double().requires_grad_() for t in (hidden, weight))
+        with torch.autocast("cpu", torch.bfloat16, enabled=way != "exact"):
+            if way == "layer":
+                loss, _, _ = linear_nll(hidden, weight, None, labels, smoothing, 5)
+            else:
+                loss, _ = token_nll(torch.nn.functional.linear(hidden, weight), labels, smoothing)
+        loss.backward()
+        assert hidden.grad is not None
+        assert weight.grad is not None
+        found = [loss.detach(), hidden.grad, weight.grad]
+        if way == "exact":
+            exact = found
+            continue
+        assert all(t.dtype == torch.float32 for t in found)
+        off.append([float((a - b).norm() / b.norm()) for a, b in zip(found, exact, strict=True)])
+    of_logits, of_layer = off
+    assert all(x < 2**-6 for x in of_logits), "products are in bf16"
+    assert all(
+        ours < 1.5 * theirs + 2**-10 for ours, theirs in zip(of_layer, of_logits, strict=True)
+    )
+
+
+@pytest.mark.parametrize("biased", [False, True])
+def test_the_likelihoods_of_rows_through_a_layer_are_those_of_its_logits(biased: bool) -> None:
+    hidden, weight, bias, labels = layer(torch.float64, biased)
+    nll, count = linear_nll_by_row(hidden, weight, bias, labels, rows=5)
+    expected, counts = nll_by_row(torch.nn.functional.linear(hidden, weight, bias), labels)
+    assert nll.dtype == torch.float64
+    torch.testing.assert_close(nll, expected, rtol=1e-13, atol=0)
+    assert torch.equal(count, counts)
+
+
+def test_logits_of_a_layer_exist_a_block_at_a_time() -> None:
+    hidden, weight, _, labels = layer(torch.float32, biased=False)
+    with LargestFloat() as seen:
+        linear_nll(hidden, weight, None, labels, rows=4)[0].backward()
+    assert seen.largest <= max(hidden.numel(), weight.numel())
+    with LargestFloat() as seen:
+        token_nll(torch.nn.functional.linear(hidden, weight), labels)[0].backward()
+    assert seen.largest == labels.numel() * V, "the test can see them"
 
 
 @pytest.mark.parametrize("chunk", [None, 5 * V])

@@ -14,6 +14,7 @@ from truesweep.callbacks import StopAfter
 from truesweep.jobs.logs import quiet
 from truesweep.jobs.parts import Parts, build
 from truesweep.jobs.plan import checked
+from truesweep.metrics import likelihood
 from truesweep.record.checkpoints import CheckpointFiles
 from truesweep.tasks import DivergedError
 
@@ -50,6 +51,18 @@ def test_micro_batches_do_not_change_the_result(task: str, workplace: Path) -> N
     for size in (16, 7, 1):
         parts = parts_of(task, workplace, *asked, f"data.micro_batch_size={size}")
         assert_same_training(fit(parts, workplace), whole)
+
+
+@pytest.mark.parametrize("task", ["lm", "translation"])
+def test_a_loss_through_the_output_layer_does_not_change_the_result(
+    task: str, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = [FP64, "data.packing=false", "model.dropout=0.1", "task.label_smoothing=0.1"]
+    whole = fit(parts_of(task, workplace, *asked), workplace)
+    monkeypatch.setattr(likelihood, "CPU_BLOCK", 1)
+    parts = parts_of(task, workplace, *asked)
+    assert_same_training(fit(parts, workplace), whole)
+    assert parts.task.output_layer(next(iter(parts.data.train_dataloader()))) is not None
 
 
 def test_the_loss_of_a_step_is_the_mean_over_all_its_targets(workplace: Path) -> None:

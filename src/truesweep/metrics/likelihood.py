@@ -1,6 +1,7 @@
 """Negative log-likelihood, and the figures made of it: perplexity, bits per byte.
 
-Shapes: `[..., V]` logits over a vocabulary of V, `[...]` labels, `IGNORED` where there is none.
+Shapes: `[..., V]` logits over a vocabulary of V, `[...]` labels, `IGNORED` where there is none;
+`[..., D]` features that a linear layer `[V, D]` makes logits of.
 """
 
 import math
@@ -9,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, linear, pad
 from typing_extensions import override
 
 from truesweep.compat import forget_value
@@ -21,6 +22,13 @@ IGNORED = -100
 # Logits that are held in fp32 at a time: what a processor's cache holds (4 MiB), or what keeps a
 # GPU busy (256 MiB).
 CPU_CHUNK, GPU_CHUNK = 2**20, 2**26
+
+# Logits that `linear_nll` holds at a time, and rows for which a product with the whole layer is
+# worth its while: each adds to a gradient as large as the layer.
+CPU_BLOCK, GPU_BLOCK = 2**24, 2**27
+LEAST_ROWS = 512
+ALIGNED = 64
+"""What a GPU's kernels want a vocabulary to be a multiple of; others take several times as long."""
 
 
 def token_nll(
@@ -78,6 +86,70 @@ def nll_by_row(logits: Tensor, labels: Tensor, chunk: int | None = None) -> tupl
     )
 
 
+def is_many(rows: int, vocabulary: int, device: torch.device) -> bool:
+    """Whether so many logits take memory that `linear_nll` would spare."""
+    return rows * vocabulary > _block(device)
+
+
+def linear_nll(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    labels: Tensor,
+    label_smoothing: float = 0.0,
+    rows: int | None = None,
+    multiple: int | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`token_nll` of the logits that a linear layer makes, which never exist all at once.
+
+    Gradients are computed together with the sum, a block of rows at a time, as in Liger's kernels;
+    products have autocast's type where that is on, all else is in fp32 or fp64. Not torch's
+    `linear_cross_entropy` (since 2.13): it takes three times as long on a CPU, and does not give
+    the likelihood without smoothing besides the smoothed loss.
+
+    Args:
+        hidden: `[..., D]`, of any floating type.
+        weight: `[V, D]`.
+        bias: `[V]`, or none.
+        labels: `[...]`, int64; positions of `IGNORED` count for nothing.
+        label_smoothing: as in `token_nll`.
+        rows: rows of logits at a time; by default as many as `CPU_BLOCK` or `GPU_BLOCK` holds.
+        multiple: what V is filled up to a multiple of, in the products only; by default `ALIGNED`
+            on a GPU.
+
+    Returns:
+        The sum in nats with smoothing, fp32 or fp64 and differentiable once; the sum without it,
+        not differentiable; and the number of labels, int64.
+    """
+    hidden, labels = hidden.reshape(-1, hidden.shape[-1]), labels.reshape(-1)
+    rows = rows or _rows(weight)
+    multiple = multiple or (ALIGNED if weight.is_cuda else 1)
+    loss, nll = _LinearNll.apply(hidden, weight, bias, labels, label_smoothing, rows, multiple)
+    return loss, nll, (labels != IGNORED).sum()
+
+
+@torch.no_grad()
+def linear_nll_by_row(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, rows: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """`nll_by_row` of the logits that a linear layer makes, which never exist all at once."""
+    flat = hidden.reshape(-1, hidden.shape[-1]), labels.reshape(-1)
+    blocks = zip(*(tensor.split(rows or _rows(weight)) for tensor in flat), strict=True)
+    parts = [nll_by_row(linear(x, weight, bias), y)[0] for x, y in blocks]
+    return (
+        torch.cat(parts).view(len(labels), -1).sum(1),
+        (labels != IGNORED).view(len(labels), -1).sum(1),
+    )
+
+
+def _block(device: torch.device) -> int:
+    return GPU_BLOCK if device.type == "cuda" else CPU_BLOCK
+
+
+def _rows(weight: Tensor) -> int:
+    return max(LEAST_ROWS, _block(weight.device) // len(weight))
+
+
 def _type(logits: Tensor) -> torch.dtype:
     return torch.promote_types(logits.dtype, torch.float32)
 
@@ -127,6 +199,103 @@ class _ChunkedNll(torch.autograd.Function):
             torch.mul(part, weight[:, None], out=part)
             x_gradient.copy_(part)
         return gradient, None, None, None
+
+
+class _LinearNll(torch.autograd.Function):
+    """The sum of `_ChunkedNll` over x = W h + b, and that without smoothing, by blocks of rows.
+
+    A block's logits become their gradient g in place. Then h has the gradient Wᵀ g, and W the sum
+    of g hᵀ over all blocks.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        labels: Tensor,
+        label_smoothing: float,
+        rows: int,
+        multiple: int,
+    ) -> tuple[Tensor, Tensor]:
+        device = hidden.device.type
+        autocast = torch.is_autocast_enabled(device)
+        dtype = torch.get_autocast_dtype(device) if autocast else hidden.dtype
+        vocabulary, fill = len(weight), -len(weight) % multiple
+        matrix = pad(weight.to(dtype), (0, 0, 0, fill)) if fill else weight.to(dtype)
+        offset = None if bias is None else pad(bias.to(dtype), (0, fill))
+        of_hidden, of_weight, of_bias = ctx.needs_input_grad[:3]
+        wide = _type(matrix)
+        sums = torch.zeros(2, dtype=wide, device=hidden.device)
+        ctx.hidden = torch.empty_like(hidden) if of_hidden else None
+        ctx.weight = torch.zeros_like(matrix, dtype=wide) if of_weight else None
+        ctx.bias = torch.zeros(vocabulary, dtype=wide, device=hidden.device) if of_bias else None
+        with torch.autocast(device, enabled=False):
+            for start in range(0, len(hidden), rows):
+                block = slice(start, start + rows)
+                features, targets = hidden[block].to(dtype), labels[block]
+                valid = (targets != IGNORED)[:, None]
+                logits = linear(features, matrix, offset)
+                x = logits[:, :vocabulary]  # those that fill up are nought, their gradients too
+                sums += _to_gradients(x, targets.clamp(min=0), valid, label_smoothing)
+                if ctx.hidden is not None:
+                    ctx.hidden[block] = (logits @ matrix).masked_fill_(~valid, 0)
+                if ctx.weight is not None:
+                    _add_product(ctx.weight, logits.mT, features.masked_fill(~valid, 0))
+                if ctx.bias is not None:
+                    ctx.bias += x.masked_fill(~valid, 0).sum(0, dtype=wide)
+                del logits, x  # before the next ones are made
+        ctx.types, ctx.vocabulary = (weight.dtype, bias if bias is None else bias.dtype), vocabulary
+        loss, nll = sums.unbind()
+        ctx.mark_non_differentiable(nll)
+        return loss, nll
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        # In place: another copy would be as large as the layer. So there is no second time.
+        hidden, weight, bias = ctx.hidden, ctx.weight, ctx.bias
+        del ctx.hidden, ctx.weight, ctx.bias
+        of_weight, of_bias = ctx.types
+        return (
+            None if hidden is None else hidden.mul_(scale),
+            None if weight is None else weight[: ctx.vocabulary].mul_(scale).to(of_weight),
+            None if bias is None else bias.mul_(scale).to(of_bias),
+            *([None] * 4),
+        )
+
+
+def _to_gradients(x: Tensor, labels: Tensor, valid: Tensor, label_smoothing: float) -> Tensor:
+    """Replace logits [n, V] by the gradients of their rows' losses; the sums, [2], of valid rows.
+
+    Rows that are not valid [n, 1] get a gradient, too.
+    """
+    size = max(1, (GPU_CHUNK if x.is_cuda else CPU_CHUNK) // x.shape[-1])
+    sums: list[Tensor] = []
+    for part, label, counts in zip(
+        *(tensor.split(size) for tensor in (x, labels[:, None], valid)), strict=True
+    ):
+        log_p = torch.log_softmax(part, -1, dtype=_type(part))
+        nll = -log_p.gather(-1, label)
+        loss = nll
+        if label_smoothing:
+            loss = nll * (1 - label_smoothing) - label_smoothing * log_p.mean(-1, keepdim=True)
+        sums.append(torch.cat([loss, nll], -1).masked_fill_(~counts, 0).sum(0))
+        p = log_p.exp_()
+        if label_smoothing:
+            p -= label_smoothing / p.shape[-1]
+        p.scatter_add_(-1, label, p.new_full(label.shape, label_smoothing - 1))
+        part.copy_(p)
+    return torch.stack(sums).sum(0)
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """Add a product in fp32 or wider, whatever its factors are in."""
+    if total.dtype == a.dtype:
+        total.addmm_(a, b)
+    else:
+        total += a @ b
 
 
 class NegativeLogLikelihood(SumMetric):

@@ -1,15 +1,20 @@
 """What a model is for: which transformers class each architecture has for a head."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Literal
 
+import torch
+from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     PreTrainedConfig,
+    PreTrainedModel,
 )
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import (
@@ -86,3 +91,102 @@ def check_head(architecture: str, head: Head) -> None:
         f"model.architecture: transformers has no {architecture} for {_PURPOSES[head]}; "
         f"set model to one of {fitting}"
     )
+
+
+class OutputLayer:
+    """A language model's last linear layer, apart from what comes before it.
+
+    Args:
+        model: Its output is what the layer gives, see `find`.
+        layer: The layer.
+    """
+
+    def __init__(self, model: PreTrainedModel, layer: nn.Linear) -> None:
+        self._model = model
+        self._layer = layer
+        offset = _offset(model)
+        self._offset = None if offset is None or not bool(offset.any()) else offset.flatten()
+
+    @classmethod
+    @torch.no_grad()
+    def find(cls, model: PreTrainedModel, logits: Callable[[], Tensor]) -> "OutputLayer | None":
+        """The layer, or None if more is done with its logits, such as to scale or to cap them.
+
+        The layer is made to give numbers to see whether they come out as they are: what a new model
+        gives may be nought, scaled or not.
+
+        Args:
+            model: With weights.
+            logits: Computes those of a few tokens.
+        """
+        layer = model.get_output_embeddings()
+        if type(layer) is not nn.Linear:
+            return None
+        given: list[Tensor] = []
+
+        def numbers(hidden: Tensor) -> Tensor:
+            shape = *hidden.shape[:-1], layer.out_features
+            values = torch.linspace(-100, 100, math.prod(shape), device=hidden.device)
+            given.append(values.view(shape))
+            return given[-1]
+
+        modes = [(module, module.training) for module in model.modules()]
+        try:
+            model.eval()  # dropout by sample counts its calls
+            with torch.compiler.set_stance("force_eager"), _giving(layer, numbers):
+                found = logits()
+        finally:
+            for module, mode in modes:
+                module.training = mode
+        if len(given) != 1:
+            return None
+        offset = _offset(model)
+        expected = given[0] if offset is None else given[0] + offset
+        return cls(model, layer) if torch.equal(found, expected) else None
+
+    @property
+    def weight(self) -> Tensor:
+        """[vocabulary, width]."""
+        return self._layer.weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        """[vocabulary]; None: there is none."""
+        if self._layer.bias is None or self._offset is None:
+            return self._layer.bias if self._offset is None else self._offset
+        return self._layer.bias + self._offset
+
+    def hidden(self, logits: Callable[[], Tensor]) -> Tensor:
+        """What the layer makes logits of: features [batch, length, width].
+
+        Args:
+            logits: Computes them by the model.
+        """
+        offset = _offset(self._model)
+        try:
+            if offset is not None:
+                self._model.final_logits_bias = offset.new_zeros(1, 1)
+            with _giving(self._layer, _as_it_is):
+                return logits()
+        finally:
+            if offset is not None:
+                self._model.final_logits_bias = offset
+
+
+def _offset(model: PreTrainedModel) -> Tensor | None:
+    """What models of BART's family add to their logits: a buffer [1, vocabulary]."""
+    return getattr(model, "final_logits_bias", None)
+
+
+def _as_it_is(hidden: Tensor) -> Tensor:
+    return hidden
+
+
+@contextmanager
+def _giving(layer: nn.Linear, give: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Have a layer do something else."""
+    layer.forward = give  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        del layer.forward

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchmetrics import Metric
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -14,6 +14,7 @@ from truesweep.data.kinds import SampleKind
 from truesweep.data.prepare import Prepared
 from truesweep.errors import ConfigError
 from truesweep.figures import Figure, by_name, compute, of_metric
+from truesweep.metrics.likelihood import linear_nll_by_row, nll_by_row
 from truesweep.metrics.sums import Count
 from truesweep.models import Head
 from truesweep.tasks.scores import Arrays, SampleScores
@@ -126,6 +127,15 @@ class Task(Training):
     @abstractmethod
     def evaluate(self, batch: Batch, split_name: str) -> None:
         """Add one batch to the metrics."""
+
+    def nll_by_row(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        """A batch's `nll_by_row` of a language model, and its logits unless they are too many."""
+        layer = None if self.added else self.output_layer(batch)
+        if layer is None:
+            logits = self.logits(batch)
+            return *nll_by_row(logits, batch["labels"]), logits
+        hidden = layer.hidden(lambda: self.logits(batch))
+        return *linear_nll_by_row(hidden, layer.weight, layer.bias, batch["labels"]), None
 
     def warnings(self, answers: Sequence[str]) -> Iterator[str]:
         """What a user should know of the figures before they are made; a sentence each.

@@ -18,14 +18,13 @@ from truesweep.metrics.likelihood import (
     BitsPerByte,
     NegativeLogLikelihood,
     Perplexity,
-    nll_by_row,
 )
 from truesweep.models import Head
 from truesweep.tasks.base import Task
 from truesweep.tasks.baselines import unigram
 from truesweep.tasks.generation import Sampling, context_length, continue_ids
 from truesweep.tasks.sharding import is_sharded
-from truesweep.tasks.training import Recipe, losses
+from truesweep.tasks.training import Recipe
 
 PROMPT_TOKENS = 16
 """How much of a scored text is shown to the model to be continued."""
@@ -82,7 +81,7 @@ class LanguageModeling(Task):
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Sum of the cross-entropies of all next tokens."""
-        return losses(self.logits(batch), batch["labels"], self.label_smoothing)
+        return self.token_losses(batch, self.label_smoothing)
 
     def logits(self, batch: Batch) -> Tensor:
         """Scores [batch, length, vocabulary]."""
@@ -132,10 +131,9 @@ class LanguageModeling(Task):
         """Add one batch of windows or texts."""
         if not self.prompt and batch["lengths"][0]:
             self.prompt = batch["input_ids"][0, :PROMPT_TOKENS].tolist()
-        logits, labels = self.logits(batch), batch["labels"]
-        nll, count = nll_by_row(logits, labels)
+        nll, count, logits = self.nll_by_row(batch)
         self.scores.add(batch["index"], nll=nll, count=count)
-        self.add_to_metrics(batch["index"], logits, labels)
+        self.add_to_metrics(batch["index"], logits, batch["labels"])
         bits_per_byte = cast(BitsPerByte, self.metrics["bits_per_byte"])
         bits_per_byte.bytes_per_target = self.bytes_per_target.get(split_name, math.nan)
         for name in ("loss", "perplexity", "bits_per_byte"):

@@ -16,7 +16,7 @@ from truesweep.data.kinds import PAIRS, SampleKind
 from truesweep.data.prepare import Prepared
 from truesweep.data.seq2seq import Seq2SeqDataset
 from truesweep.figures import compute
-from truesweep.metrics.likelihood import NegativeLogLikelihood, Perplexity, nll_by_row
+from truesweep.metrics.likelihood import NegativeLogLikelihood, Perplexity
 from truesweep.metrics.sums import Count
 from truesweep.metrics.text import TextMetric
 from truesweep.models import Head
@@ -24,7 +24,7 @@ from truesweep.tasks.base import Task
 from truesweep.tasks.baselines import score_once, unigram
 from truesweep.tasks.generation import context_length, generate
 from truesweep.tasks.sharding import is_sharded
-from truesweep.tasks.training import Recipe, losses
+from truesweep.tasks.training import Recipe
 
 OF_LOSS = ("loss", "perplexity")
 """The metrics for which nothing is generated."""
@@ -92,7 +92,7 @@ class TextToText(Task):
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Sum of the cross-entropies of all target tokens."""
-        return losses(self.logits(batch), batch["labels"], self.label_smoothing)
+        return self.token_losses(batch, self.label_smoothing)
 
     def logits(self, batch: Batch) -> Tensor:
         """Scores [batch, target length, vocabulary]."""
@@ -131,7 +131,7 @@ class TextToText(Task):
 
     def evaluate(self, batch: Batch, split_name: str) -> None:
         """Add one batch: its loss, and the texts that are generated for it."""
-        nll, count = nll_by_row(self.logits(batch), batch["labels"])
+        nll, count, _ = self.nll_by_row(batch)
         self.scores.add(batch["index"], nll=nll, count=count)
         for name in OF_LOSS:
             cast(NegativeLogLikelihood, self.metrics[name]).update_sums(nll.sum(), count.sum())

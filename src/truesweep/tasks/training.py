@@ -23,8 +23,9 @@ from transformers import PreTrainedModel
 
 from truesweep.compat import steps_done
 from truesweep.data.batch import Batch
-from truesweep.metrics.likelihood import IGNORED, token_nll
+from truesweep.metrics.likelihood import IGNORED, is_many, linear_nll, token_nll
 from truesweep.models import SampleDropout
+from truesweep.models.heads import OutputLayer
 from truesweep.tasks.memory import OutOfMemory, is_out_of_memory, release_memory
 from truesweep.tasks.progress import Progress
 from truesweep.tasks.sharding import gradients_stay_local, is_sharded, shard, whole
@@ -94,6 +95,7 @@ class Training(pl.LightningModule):
         self.model = model
         self.recipe = recipe
         self._dropout = SampleDropout()
+        self._output_layer: list[OutputLayer | None] = []  # none before it was looked for
         self.progress = Progress()
         self.latest: dict[str, float] = {}
         self.stop_requested = 0
@@ -119,6 +121,33 @@ class Training(pl.LightningModule):
             step: Optimizer steps so far; None in an evaluation.
         """
         return batch
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Scores of what may follow [..., vocabulary], of a task that uses `token_losses`."""
+        raise NotImplementedError
+
+    def token_losses(self, batch: Batch, label_smoothing: float) -> tuple[Tensor, Tensor, Tensor]:
+        """What `loss` returns, of a language model; many logits never exist all at once."""
+        layer = self.output_layer(batch)
+        if layer is None:
+            return losses(self.logits(batch), batch["labels"], label_smoothing)
+        hidden = layer.hidden(lambda: self.logits(batch))
+        return linear_nll(hidden, layer.weight, layer.bias, batch["labels"], label_smoothing)
+
+    def output_layer(self, batch: Batch) -> OutputLayer | None:
+        """The model's output layer, if a batch's logits are many and nothing is done with them."""
+        labels: Tensor = batch["labels"]
+        vocabulary = self.model.get_output_embeddings()
+        rows = labels.numel()
+        if vocabulary is None or not is_many(rows, len(vocabulary.weight), labels.device):
+            return None
+        if not self._output_layer:
+            corner = {k: _corner(v) if isinstance(v, Tensor) else v for k, v in batch.items()}
+            # A shard of a layer is no layer, and who has it ready is the model's forward pass.
+            sharded = self.is_sharded
+            found = None if sharded else OutputLayer.find(self.model, lambda: self.logits(corner))
+            self._output_layer.append(found)
+        return self._output_layer[0]
 
     def targets(self, batch: Batch) -> Tensor:
         """The number of targets in a rank's batch, int64 scalar: tokens, or samples to classify."""
@@ -310,6 +339,11 @@ def losses(
     if label_smoothing == 0:
         return loss, loss.detach(), count
     return loss, token_nll(logits.detach(), labels)[0], count
+
+
+def _corner(tensor: Tensor) -> Tensor:
+    """A few entries of a sample."""
+    return tensor[:1, :8] if tensor.dim() > 1 else tensor[:1]
 
 
 def seed_step(seed: int, rank: int, step: int, device: torch.device) -> None:
