@@ -13,14 +13,16 @@ import pytest
 
 from tests.commands.conftest import SMALL, WORDS, write_data
 from tests.record.test_wandb import contents_of, history_of, summary_of
+from truesweep import dotted
 from truesweep.errors import ConfigError
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.launch import launch
 from truesweep.jobs.logs import logs
-from truesweep.jobs.mirrors import is_agents, wandb_id
+from truesweep.jobs.mirrors import is_agents, make_loggers, wandb_id
 from truesweep.jobs.plan import plan
 from truesweep.jobs.verify import LEFT
 from truesweep.record.frozen import freeze
+from truesweep.record.loggers import Guarded, RunInfo
 from truesweep.record.rows import read
 
 SMALLEST = [*SMALL, "model.depth=1", "logger=wandb", "optimizer=adamw", "scheduler=constant"]
@@ -196,12 +198,31 @@ def test_several_loggers_follow_one_run_through_a_resume(
     assert [n["test/loss"] for n in notes if "test/loss" in n] == [results["test/loss"]]
     assert [n["best/val/loss"] for n in notes if "best/val/loss" in n] == [results["val/loss"]]
     assert notes[-1] == {"end": "success"}
-    assert "logger.mine=Notes: not all is mirrored" in run.log(0).read_text()
+    assert "logger.mine=Notes does not mirror all" in run.log(0).read_text()
 
     with (run.path / "csv/metrics.csv").open(newline="") as file:
         table = [row for row in csv.DictReader(file) if row["train/loss"]]
     assert [(int(row["step"]), float(row["train/loss"])) for row in table] == curve
     assert [row["step"] for row in history_of(run.path)] == [row["step"] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("key", "folder"),
+    [
+        ("logger", "csv"),
+        ("logger.mine", "mine"),
+        ("logger.checkpoints", "checkpoints_logger"),
+        ("logger.wandb", "wandb_logger"),
+    ],
+)
+def test_a_logger_has_a_folder_of_its_own(tmp_path: Path, key: str, folder: str) -> None:
+    node = {"_target_": "pytorch_lightning.loggers.CSVLogger"}
+    config: dict[str, Any] = {"allowed_packages": []}
+    dotted.put(config, key, node)
+    (logger,) = make_loggers(config, RunInfo(tmp_path, "id", "name", config))
+    assert isinstance(logger, Guarded)
+    logger.finish()
+    assert [path.name for path in tmp_path.iterdir()] == [folder]
 
 
 @pytest.mark.parametrize(

@@ -88,12 +88,14 @@ def test_a_logger_may_have_the_methods_of_the_protocol(tmp_path: Path) -> None:
 
 
 def test_a_logger_that_fails_is_told_of_once_and_goes_on(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("MY_API_KEY", "canary")
+
     class Failing(Notes):
         def log_metrics(self, values: Any, step: int) -> None:  # type: ignore[override]
             if step < 3:
-                raise ConnectionError(f"step {step}")
+                raise ConnectionError(f"step {step}: canary was refused")
             super().log_metrics(values, step)
 
     notes = Failing()
@@ -104,7 +106,8 @@ def test_a_logger_that_fails_is_told_of_once_and_goes_on(
     assert notes.told == [("config", CONFIG), (3, {"x": 1.0}), ("end", "failed")]
     (record,) = caplog.records
     assert record.getMessage() == (
-        "logger=Notes: not all is mirrored, metrics.jsonl has it: ConnectionError('step 1')"
+        "logger=Notes does not mirror all, metrics.jsonl has it: "
+        "ConnectionError('step 1: <redacted> was refused')"
     )
 
 

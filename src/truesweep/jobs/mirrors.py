@@ -23,6 +23,8 @@ from truesweep.record.loggers import FOLDERS, Guarded, RunInfo, RunLogger
 from truesweep.record.wandb import WandbLogger
 from truesweep.tasks import DivergedError, OutOfMemory
 
+TAKEN = ("checkpoints", "logs", "model", "scores", "slurm", "wandb")
+"""Folders of a run's directory that are no logger's, which is written anew by a resume."""
 Tables = Mapping[str, tuple[list[str], list[list[Any]]]]
 
 
@@ -122,8 +124,8 @@ def _offered(config: dict[str, Any], key: str, info: RunInfo) -> dict[str, Any]:
 def _folder(config: dict[str, Any], key: str) -> str:
     """The name of a logger's folder: `csv` for `logger=csv` and for Lightning's `CSVLogger`."""
     group, _, name = key.partition(".")
-    kind = target(config, key).__name__.removesuffix("Logger").lower()
-    return name or kind or group
+    name = name or target(config, key).__name__.removesuffix("Logger").lower() or group
+    return f"{name}_logger" if name in TAKEN else name
 
 
 def _shown(config: dict[str, Any], key: str) -> str:

@@ -21,6 +21,7 @@ from typing_extensions import override
 
 from truesweep.figures import BUILT_IN
 from truesweep.record.rows import Row, read, scalars
+from truesweep.secrets import scrub
 
 log = logging.getLogger(__name__)
 
@@ -223,9 +224,7 @@ class Guarded(RunLogger):
         try:
             logger = self._started(earlier)
         except Exception as error:
-            log.warning(
-                "%s could not be started, the run is not mirrored there: %r", self._name, error
-            )
+            self._tell("could not be started, the run is not mirrored there", error)
             return
         for call in iter(self._calls.get, None):
             self._try(call, logger)
@@ -245,8 +244,12 @@ class Guarded(RunLogger):
             call(logger)
         except Exception as error:
             if not self._failed:
-                log.warning("%s: not all is mirrored, metrics.jsonl has it: %r", self._name, error)
+                self._tell("does not mirror all, metrics.jsonl has it", error)
             self._failed = True
+
+    def _tell(self, what: str, error: Exception) -> None:
+        """Warn the user, without the secrets that an error may quote."""
+        log.warning("%s %s: %s", self._name, what, scrub(repr(error), dict(self.info.config)))
 
     def _row(self, logger: Logger, row: Row) -> None:
         if row["step"] == self._last.get("step") and row.items() <= self._last.items():

@@ -22,6 +22,7 @@ from typing_extensions import override
 
 from truesweep.record.loggers import FINISH_SECONDS, RunInfo, RunLogger
 from truesweep.record.rows import scalars
+from truesweep.secrets import scrub
 
 log = logging.getLogger(__name__)
 
@@ -239,7 +240,7 @@ class WandbLogger(RunLogger):
         assert process.stdout is not None
         with process.stdout as lines:
             for line in lines:
-                log.warning("W&B: %s", line.rstrip())
+                log.warning("W&B: %s", scrub(line.rstrip(), dict(self.info.config)))
         if process.wait() < 0 and not self._over:
             log.warning("W&B's process was killed, the run is no longer mirrored.")
             self._over = True
