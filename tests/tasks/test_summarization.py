@@ -1,11 +1,13 @@
 """ROUGE, and texts to summarise that are installed anyway."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from torchmetrics.text import ROUGEScore
 
+from tests.tasks.on_ranks import parts_of, validate, write_samples
 from truesweep.analysis.uncertainty import standard_errors
 from truesweep.data import Embedded, Pair
 from truesweep.data.docstrings import SUMMARIES
@@ -75,3 +77,18 @@ def test_a_docstring_is_its_first_line_and_the_rest(splits: Splits) -> None:
         assert len(text) <= 402
     (spelled,) = (s for t, s in found.items() if t.startswith("Returned value is a named tuple"))
     assert spelled == "Return disk usage statistics about the given path."
+
+
+def test_a_translation_may_be_measured_so_too(workplace: Path) -> None:
+    write_samples(workplace)
+    added = "task.metrics.rouge._target_=truesweep.tasks.summarization.Rouge"
+    parts = parts_of("translation", "n5", "n5", added)
+    parts.task.generate_texts = lambda ids, mask: list(  # type: ignore[assignment]
+        parts.task.tokenizer.batch_decode(ids, skip_special_tokens=True)
+    )
+    validate(parts)
+    figures, scores = parts.task.evaluations["val"], parts.task.sample_scores["val"]
+    assert 0 < figures["val/rouge2"] < figures["val/rouge1"] < 1
+    assert figures["val/rouge1"] == pytest.approx(scores["rouge1"].mean())
+    errors = standard_errors(scores, "val", parts.task.declared.values())
+    assert errors["val/rouge1_standard_error"] > 0

@@ -109,7 +109,8 @@ class Task(Training):
         Whoever implements `evaluate` calls it, with what torchmetrics' metrics of the kind take:
         logits [batch, length, vocabulary] and labels [batch, length] (`IGNORED` where there is
         none) of a language model, logits [batch, classes] and labels [batch] of a classifier,
-        texts of an encoder–decoder.
+        texts of an encoder–decoder. A metric whose figures have `samples` gives them by
+        `statistics`, from the same arguments, and `by_sample`, as `TextMetric` does.
 
         Args:
             index: The samples' places in the split.
@@ -119,10 +120,9 @@ class Task(Training):
         for name in self.added:
             metric: Any = self.metrics[name]
             metric.update(predictions, targets)
-            for figure in of_metric(name, metric):
-                if figure.samples and hasattr(metric, "statistics"):
-                    rows = metric.statistics(predictions, targets)
-                    self.scores.add(index, **{figure.samples[0]: rows})
+            if hasattr(metric, "by_sample"):
+                rows = metric.statistics(predictions, targets)
+                self.scores.add(index, **metric.by_sample(rows))
 
     @abstractmethod
     def evaluate(self, batch: Batch, split_name: str) -> None:
