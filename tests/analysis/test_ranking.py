@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tests.analysis.outcomes import outcome, seeded
-from truesweep.analysis.critical import critical_values
 from truesweep.analysis.fairness import unfairness
+from truesweep.analysis.noise import critical_values
 from truesweep.analysis.outcomes import Outcome
 from truesweep.analysis.pareto import pareto_front, pareto_points
 from truesweep.analysis.ranking import rank

@@ -179,7 +179,7 @@ def _sentences(
             f"{first}. With one seed a point nothing is known about noise: a repetition may turn "
             "out otherwise. Add seeds to the leading points."
         )
-    sure = f"{text.percent(1 - alpha)} confidence over"
+    sure = f"{text.value(100 * (1 - alpha))} % confidence over"
     if basis != "seeds":
         return f"{_on_split(standings, objective, direction, sure, digits)} {_repeat(standings)}"
     tied = _tied(standings)

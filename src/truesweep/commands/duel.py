@@ -39,7 +39,7 @@ from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.source import Listed
 from truesweep.sweeps.start import add_jobs
 from truesweep.terminal import console
-from truesweep.text import figure, figures, plural, signed
+from truesweep.text import count, figure, figures, plural, signed, value
 
 FIRST = 4
 """Seeds before anything is judged: fewer decide nothing, whatever they show."""
@@ -315,7 +315,7 @@ class Fight:
 
     def _sentence(self, letter: str, one: Duel) -> Text:
         first, by = self.contenders[0].letter, self.objective
-        share = f"{100 * (1 - self.terms.error):g} % interval"
+        share = f"{value(100 * (1 - self.terms.error))} % interval"
         known = f"({share} {_interval(one)}) over {plural(one.seeds, 'paired seed')}"
         if one.verdict in ("better", "worse"):
             winner, loser = (letter, first) if one.verdict == "better" else (first, letter)
@@ -323,12 +323,12 @@ class Fight:
             text = f"by {figure(abs(one.difference), 3)} in {by} {known}."
         elif one.verdict == "alike":
             title = f"{letter} and {first} are alike: "
-            text = f"they differ by less than {self.terms.smallest:g} in {by} {known}."
+            text = f"they differ by less than {value(self.terms.smallest)} in {by} {known}."
         else:
             title = f"{letter} against {first} is undecided: "
             text = f"{signed(one.difference, 3)} in {by} {known}"
             if one.needed is not None:
-                text += f"; a difference of that size would take about {one.needed:,} seeds"
+                text += f"; a difference of that size would take about {count(one.needed)} seeds"
             text += "."
         return Text.assemble((title, "bold"), text)
 
