@@ -240,3 +240,47 @@ def test_verdicts_of_earlier_versions_go_by_todays_names() -> None:
     assert read_verdict(None) == read_verdict("improving") == {}
     for kind in FORMER_KINDS.values():
         assert read_verdict({"kind": kind, "text": "x"}) == {"kind": kind, "text": "x"}
+
+
+FALLING = {
+    "at first": lambda x: 2 + 3.2 * np.exp(-4 * x),
+    "evenly": lambda x: 5.2 - 2.5 * x,
+    "at once": lambda x: np.where(x < 0.3, 5.2, 2.5),
+    "late": lambda x: 5.2 - 3 * np.clip(x - 0.5, 0, 1),
+}
+
+
+@pytest.mark.parametrize("points", range(3, 15))
+@pytest.mark.parametrize("fall", FALLING)
+def test_a_loss_that_falls_has_not_diverged_however_few_points_there_are(
+    fall: str, points: int
+) -> None:
+    draw = np.random.default_rng(points)
+    losses = FALLING[fall](np.linspace(0.05, 1, points)) + draw.normal(0, 0.03, points)
+    rows = rows_of(losses, losses[1::2], np.linspace(1e-3, 0, points), every=2)
+    assert judge(rows, steps_per_epoch=100).kind not in ("diverged", "overfitting")
+
+
+@pytest.mark.parametrize("points", range(6, 15))
+def test_a_loss_that_rises_again_has_diverged_of_few_points_too(points: int) -> None:
+    x = np.linspace(0.05, 1, points)
+    losses = 2 + 3.2 * np.exp(-8 * x) + 3 * np.clip(x - 0.5, 0, 1)
+    assert judge(rows_of(losses, losses[1::2]), steps_per_epoch=100).kind == "diverged"
+
+
+def test_a_fall_that_would_pass_zero_is_not_foretold() -> None:
+    losses = np.linspace(4, 0.3, 12)
+    found = judge(rows_of(losses, losses, np.full(12, 1e-3)), steps_per_epoch=1000)
+    assert found.kind == "undertrained"
+    assert all(one.loss > 0 for one in found.forecasts)
+    assert "(0" not in found.text
+    assert "still falling, too steeply to say where it would end" in found.text
+
+
+def test_a_run_whose_best_validation_beats_a_trivial_model_is_not_told_that_it_does_not() -> None:
+    val = [0.6, 0.4538, 0.47, 0.465, 0.4631, 0.46]
+    train = [0.7, 0.55, 0.5, 0.48, 0.47, 0.46]
+    found = judge(rows_of(train, val), steps_per_epoch=100, baseline=0.4563)
+    assert "no better" not in found.text
+    worse = judge(rows_of(train, [v + 0.01 for v in val]), steps_per_epoch=100, baseline=0.4563)
+    assert "0.4638 is no better yet than the 0.4563 of a trivial model" in worse.text

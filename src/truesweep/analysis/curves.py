@@ -50,8 +50,11 @@ class Curve:
         return np.array([np.median(part) for part in parts])
 
     def tail(self) -> float:
-        """The median of the last tenth of the points, at least five: more than a spike lasts."""
-        return float(np.median(self.values[-self.window(5) :]))
+        """The median of the last tenth of the points, at least five: more than a spike lasts.
+
+        Of fewer than 15 points it is that of the last third, which is an end still, and no middle.
+        """
+        return float(np.median(self.values[-min(self.window(5), max(1, len(self) // 3)) :]))
 
     def window(self, least: int) -> int:
         """An odd number of points: a tenth of them, but at least so many."""

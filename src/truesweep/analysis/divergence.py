@@ -110,10 +110,10 @@ def _nothing_learned(train: Curve, val: Curve, baseline: float | None) -> Findin
     if len(train) < 5 or is_falling(train):
         return None
     start, last = float(train.values[0]), train.tail()
-    if baseline is not None and len(val) and val.last > baseline:
+    if baseline is not None and len(val) and (least := float(val.values.min())) > baseline:
         return (
             "Diverged: nothing was learned: the validation loss of "
-            f"{figure(val.last)} is no better than the {figure(baseline)} of a trivial model. "
+            f"{figure(least)} is no better than the {figure(baseline)} of a trivial model. "
             f"{ADVICE}"
         ), None
     return (

@@ -43,7 +43,7 @@ BETTER_IF_CUT_OFF = 0.035
 """The same where training ended above half its peak rate, before anything had settled."""
 SIGNIFICANT = 2.5
 """Standard errors of a rise that noise does not explain."""
-STEPS_RATIOS = (1.5, 2.0)
+MORE_STEPS = {1.5: "50 % more steps", 2.0: "twice the steps"}
 FRESH_EPOCHS = 1.5
 """Passes over the data up to which a training loss speaks for unseen data as well."""
 
@@ -116,12 +116,14 @@ def judge(
         return Verdict(kind="overfitting", text=_overfitting_text(known), **known)
     rates = curve(rows, "lr")
     judged = _judged(train, val, steps_per_epoch)
-    known["forecasts"] = forecast(judged, rates, STEPS_RATIOS)
+    known["forecasts"] = forecast(judged, rates, tuple(MORE_STEPS))
     if known["forecasts"] and _worthwhile(known["forecasts"][-1], rates):
         text = _undertrained_text(known["forecasts"], int(rates.steps[-1]))
+        known["forecasts"] = _above_zero(known["forecasts"])
         return Verdict(kind="undertrained", text=text, **known)
-    if baseline is not None and len(val) and val.last > baseline:
-        return Verdict(kind="undertrained", text=_no_better_text(val, baseline), **known)
+    if baseline is not None and len(val) and known["best_loss"] > baseline:
+        text = _no_better_text(known["best_loss"], baseline)
+        return Verdict(kind="undertrained", text=text, **known)
     if not known["forecasts"]:
         return Verdict(kind="unjudged", text=_unjudged_text(val), **known)
     return Verdict(kind="healthy", **known)
@@ -234,9 +236,9 @@ def _overfitting_text(known: dict[str, Any]) -> str:
     )
 
 
-def _no_better_text(val: Curve, baseline: float) -> str:
+def _no_better_text(best: float, baseline: float) -> str:
     return (
-        f"Undertrained: the validation loss of {figure(val.last)} is no better yet than the "
+        f"Undertrained: the validation loss of {figure(best)} is no better yet than the "
         f"{figure(baseline)} of a trivial model. Train longer, or raise optimizer.lr."
     )
 
@@ -249,12 +251,17 @@ def _unjudged_text(val: Curve) -> str:
 
 
 def _undertrained_text(forecasts: Sequence[Forecast], end: int) -> str:
-    half_more, twice = forecasts
-    return (
-        f"Undertrained: at step {end:,} the loss, about {figure(twice.now)}, was still falling. "
-        f"50 % more steps would give about {_between(half_more)}, twice the steps "
-        f"{_between(twice)}."
-    )
+    text = f"Undertrained: at step {end:,} the loss, about {figure(forecasts[0].now)}, was still"
+    told = [f"{MORE_STEPS[one.steps_ratio]} {_between(one)}" for one in _above_zero(forecasts)]
+    if not told:
+        return f"{text} falling, too steeply to say where it would end."
+    would = ", ".join(told).replace("steps ", "steps would give about ", 1)
+    return f"{text} falling. {would}."
+
+
+def _above_zero(forecasts: Sequence[Forecast]) -> list[Forecast]:
+    """Those that may be true: a fall so steep that it would pass zero ends somewhere above."""
+    return [one for one in forecasts if one.low > 0]
 
 
 def _between(one: Forecast) -> str:
