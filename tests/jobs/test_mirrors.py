@@ -158,6 +158,14 @@ class Needy(Notes):
     def __init__(self, directory):
         import not_installed_anywhere
 
+class Served(Notes):
+    def __init__(self, run_id=None):
+        self.run_id = run_id or "given-by-a-server"
+        super().__init__("served", tags=[])
+        self.note(run=self.run_id)
+
+    version = property(lambda self: self.run_id)
+
 class NoLogger:
     pass
 '''
@@ -204,6 +212,25 @@ def test_several_loggers_follow_one_run_through_a_resume(
         table = [row for row in csv.DictReader(file) if row["train/loss"]]
     assert [(int(row["step"]), float(row["train/loss"])) for row in table] == curve
     assert [row["step"] for row in history_of(run.path)] == [row["step"] for row in rows]
+
+
+def test_a_run_that_a_server_has_named_is_taken_up_by_its_name(
+    tmp_path: Path, foreign: list[str]
+) -> None:
+    node = {"_target_": "my_package.Served"}
+    config: dict[str, Any] = {"allowed_packages": ["my_package"], "logger": {"mine": node}}
+    config["optimizer"] = {"lr": 0.1}
+    info = RunInfo(tmp_path, "id", "name", config)
+    (logger,) = make_loggers(config, info)
+    logger.finish()
+    assert info.kept_id("logger.mine").read_text() == "given-by-a-server"
+    info.kept_id("logger.mine").write_text("given earlier")
+    (logger,) = make_loggers(config, info)
+    logger.finish()
+    notes = notes_of(Path("served/notes.jsonl"))
+    assert [note["run"] for note in notes if "run" in note] == [
+        *("given-by-a-server", "given earlier")
+    ]
 
 
 @pytest.mark.parametrize(

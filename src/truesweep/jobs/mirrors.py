@@ -19,7 +19,7 @@ from truesweep.config.types import REQUIRED, schema_of
 from truesweep.errors import ConfigError, in_short
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.parts import task_class
-from truesweep.record.loggers import FOLDERS, Guarded, RunInfo, RunLogger
+from truesweep.record.loggers import FOLDERS, GIVEN_BY_SERVERS, Guarded, RunInfo, RunLogger
 from truesweep.record.wandb import WandbLogger
 from truesweep.tasks import DivergedError, OutOfMemory
 
@@ -112,6 +112,12 @@ def _offered(config: dict[str, Any], key: str, info: RunInfo) -> dict[str, Any]:
     if "info" in schema.parameters:  # which has it all
         return {"info": info}
     facts = info.facts(info.directory / _folder(config, key))
+    kept = info.kept_id(key)
+    for name in GIVEN_BY_SERVERS:
+        if kept.exists():
+            facts[name] = kept.read_text(encoding="utf-8")
+        elif name in schema.parameters and schema.parameters[name].default is not REQUIRED:
+            del facts[name]
     wanted = {
         name: facts[name]
         for name, parameter in schema.parameters.items()

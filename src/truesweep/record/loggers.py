@@ -20,6 +20,7 @@ from pytorch_lightning.loggers import Logger
 from typing_extensions import override
 
 from truesweep.figures import BUILT_IN
+from truesweep.record.files import write_atomic
 from truesweep.record.rows import Row, read, scalars
 from truesweep.secrets import scrub
 
@@ -32,6 +33,9 @@ FINISH_SECONDS = 28.0
 
 FOLDERS = ("directory", "save_dir", "root_dir", "log_dir")
 """What parameters are called that take the folder in which a logger writes."""
+
+GIVEN_BY_SERVERS = ("run_id", "experiment_key")
+"""Of parameters for a run's id those that, if they are not required, take what a server gave."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class RunInfo:
         """
         return {
             **dict.fromkeys(FOLDERS, str(folder)),
-            **dict.fromkeys(("version", "id", "run_id"), self.id),
+            **dict.fromkeys(("version", "id", *GIVEN_BY_SERVERS), self.id),
             **dict.fromkeys(("name", "run_name"), self.label or self.name),
             "group": self.group,
             "job_type": self.job_type,
@@ -81,6 +85,14 @@ class RunInfo:
             "config": dict(self.config),
             "resume": bool(self.rows()),
         }
+
+    def kept_id(self, key: str) -> Path:
+        """The file that keeps what a logger's server calls the run, for a resume.
+
+        Args:
+            key: The logger's key, such as `logger` or `logger.mine`.
+        """
+        return self.directory / f"{key}.id"
 
     def rows(self) -> list[Row]:
         """What is recorded so far, and is recorded before the loggers get it."""
@@ -233,6 +245,8 @@ class Guarded(RunLogger):
         if self._folder is not None and self._folder.exists():
             shutil.rmtree(self._folder)
         logger = self._build()
+        if self._folder is None:
+            self._try(self._keep_id, logger)
         self._try(lambda it: it.log_hyperparams(dict(self.info.config)), logger)
         for row in earlier if self._folder is not None else ():
             known = {name: value for name, value in row.items() if name != "time"}
@@ -250,6 +264,10 @@ class Guarded(RunLogger):
     def _tell(self, what: str, error: Exception) -> None:
         """Warn the user, without the secrets that an error may quote."""
         log.warning("%s %s: %s", self._name, what, scrub(repr(error), dict(self.info.config)))
+
+    def _keep_id(self, logger: Logger) -> None:
+        if version := logger.version:
+            write_atomic(self.info.kept_id(self._name.partition("=")[0]), str(version))
 
     def _row(self, logger: Logger, row: Row) -> None:
         if row["step"] == self._last.get("step") and row.items() <= self._last.items():
