@@ -180,7 +180,7 @@ def test_a_run_that_is_given_up_as_diverged_keeps_its_verdict(
     assert "Verdict: Diverged" in capsys.readouterr().out
     (found,) = compare([run]).runs
     assert (found.state, found.verdict) == ("failed", verdict)
-    assert payload(compare([run]))["runs"][0]["verdict"]["kind"] == "bad"
+    assert payload(compare([run]))["runs"][0]["verdict"]["grave"] == "bad"
     RunDirectory(run).begin()  # another start is not judged yet
     assert read_run(RunDirectory(run)).verdict == {}
 
