@@ -71,6 +71,15 @@ def test_a_saved_model_comes_back_with_the_same_logits(
     torch.testing.assert_close(logits(loaded), logits(model), rtol=1e-5, atol=1e-6)
 
 
+def test_without_classes_there_is_nothing_to_reorder(
+    build: Build, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    model = build("llama", "causal", tie_embeddings=False)
+    model.save_pretrained(tmp_path)
+    loaded = Pretrained(name_or_path=str(tmp_path)).build("causal", tokenizer, max_length=8)
+    assert torch.equal(loaded.lm_head.weight, model.lm_head.weight)
+
+
 def test_an_untied_scaled_model_comes_back_untied(
     build: Build, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
 ) -> None:

@@ -92,7 +92,7 @@ class Pretrained:
         with torch.device("cpu"):
             model, missing, misshapen = self._load(head, config, max_length)
             others: list[str] = misshapen
-            if sorted(own) == sorted(labels):
+            if head == "classifier" and sorted(own) == sorted(labels):
                 _reorder_classes(model, [own.index(label) for label in labels])
             elif head == "classifier":
                 others = misshapen + _draw_last_layer(model, {*missing, *misshapen})
