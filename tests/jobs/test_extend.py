@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from tests.commands.conftest import SMALL, data, truesweep, values, write_data
+from truesweep.commands.evaluate import evaluate
 from truesweep.commands.resume import resume
 from truesweep.commands.train import train
 from truesweep.errors import ConfigError
@@ -248,3 +249,11 @@ def test_a_loss_that_is_never_a_number_is_called_divergence(
     assert "was not a number at any validation" in RunDirectory(run).status["error"]
     values = [row["val/loss"] for row in read(run / "metrics.jsonl") if "val/loss" in row]
     assert [math.isfinite(value) for value in values] == [False, False]
+
+
+def test_a_run_with_another_logger_is_scored_and_made_longer(
+    data: dict[str, list[str]], workplace: Path
+) -> None:
+    run = finished(workplace, *data["lm"], *SMALL, "logger=csv", "trainer.max_steps=2")
+    assert evaluate([str(run)], "test", "best", []) == 0
+    assert resume(run, ["trainer.max_steps=3"]) == 0

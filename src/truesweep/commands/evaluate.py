@@ -23,6 +23,7 @@ from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.load import load_run
 from truesweep.jobs.logs import quiet
 from truesweep.jobs.parts import (
+    OFFERED,
     SUPPLIED,
     build_model,
     build_task,
@@ -90,7 +91,7 @@ def _score_run(
     run: RunDirectory, overrides: Sequence[str], split: str, checkpoint: str
 ) -> tuple[dict[str, Any], Declared]:
     frozen = run.read_config()
-    config = check(update(frozen, overrides), supplied=SUPPLIED)
+    config = check(update(frozen, overrides), supplied=SUPPLIED, offered=OFFERED)
     task_type = task_class(config)
     work_in(run)
     loaded = load_run(run, task_type.head, cast(Any, checkpoint))

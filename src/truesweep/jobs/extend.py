@@ -11,7 +11,7 @@ from truesweep.config.overrides import parse
 from truesweep.config.schema import check
 from truesweep.errors import ConfigError
 from truesweep.jobs.directory import RunDirectory
-from truesweep.jobs.parts import SUPPLIED, make
+from truesweep.jobs.parts import OFFERED, SUPPLIED, make
 from truesweep.jobs.plan import Plan, plan_config
 from truesweep.jobs.same_data import check_same_data
 from truesweep.jobs.trainer import TrainerSettings
@@ -52,7 +52,7 @@ def change(run: RunDirectory, overrides: Sequence[str]) -> list[str]:
             data are not those that it began with.
     """
     before = run.read_config()
-    after = check(update(before, overrides), supplied=SUPPLIED)
+    after = check(update(before, overrides), supplied=SUPPLIED, offered=OFFERED)
     _refuse_others(overrides)
     check_across(after)
     if after == before:
