@@ -5,7 +5,9 @@ A configuration holds the name of a variable in a secret's place.
 
 import os
 import re
+import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
@@ -94,11 +96,24 @@ def redact_overrides(overrides: Sequence[str]) -> list[str]:
 
 
 def redact_argv(argv: Sequence[str]) -> list[str]:
-    """A command line without the secrets in its overrides and options (`--token X` included)."""
-    redacted = redact_overrides(argv)
+    """A command line without the secrets in its overrides and options (`--token X` included).
+
+    An argument in quotes may hold several overrides.
+    """
+    redacted = [_redact_words(word) for word in argv]
     for index, word in enumerate(argv[:-1]):
         if word.startswith("--") and "=" not in word and is_secret(word.lstrip("-")):
             redacted[index + 1] = REDACTED
+    return redacted
+
+
+def _redact_words(argument: str) -> str:
+    """An argument that may hold several overrides, as one of a duel's contenders does."""
+    redacted = redact_override(argument)
+    with suppress(ValueError):  # no closing quotation: it is one override
+        words = shlex.split(argument)
+        if redacted == argument and redact_overrides(words) != words:
+            return shlex.join(redact_overrides(words))
     return redacted
 
 

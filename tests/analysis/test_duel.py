@@ -101,8 +101,23 @@ def test_what_would_settle_it_is_told() -> None:
     assert half_width(duel.needed, 0.05) <= size < half_width(duel.needed - 1, 0.05)
 
 
-def test_the_same_figures_each_time_are_no_noise() -> None:
+def test_the_same_difference_each_time_counts_by_its_sign() -> None:
     same = judge([1.0, 2.0, 3.0], [1.0, 2.0, 3.0], mode="min", error=0.05)
     assert (same.verdict, same.difference, same.needed) == ("undecided", 0.0, None)
-    assert judge([1.0, 2.0], [1.5, 2.5], mode="min", error=0.05).verdict == "worse"
     assert judge([1.0], [1.5], mode="min", error=0.05).low == -math.inf
+    few, many = (judge([1.0] * n, [1.5] * n, mode="min", error=0.05) for n in (6, 8))
+    assert (few.verdict, few.low, few.high) == ("undecided", -math.inf, math.inf)
+    assert (many.verdict, many.low, many.high) == ("worse", 0.5, 0.5)
+
+
+def test_ties_of_coarse_figures_are_called_no_more_wins() -> None:
+    """Of figures that are either, one in eight ties begins with four differences that are alike."""
+    draw = np.random.default_rng(0)
+    wins = 0
+    for _ in range(1000):
+        challenger = draw.integers(0, 2, 12).astype(float).tolist()
+        verdicts = {
+            judge([0.5] * n, challenger[:n], mode="max", error=0.05).verdict for n in range(4, 13)
+        }
+        wins += verdicts != {"undecided"}
+    assert wins / 1000 <= 0.05

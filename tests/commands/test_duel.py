@@ -1,12 +1,14 @@
 """`truesweep duel`: who is better, by runs with the same seeds."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.commands.conftest import SMALL, truesweep
-from truesweep.commands.duel import Terms, duel
+from truesweep.commands.duel import Terms, duel, read_contenders
 from truesweep.errors import ConfigError
 
 TERMS = Terms(None, 0.05, 0.0, 20, None, dry_run=True, json=False)
@@ -23,7 +25,7 @@ def test_a_run_is_beaten_and_the_same_command_again_trains_nothing(
     fight = ["duel", str(run), "optimizer.lr=0.02", "--json"]
     done = truesweep(*fight, cwd=workplace)
     assert done.code == 0, done.out + done.err
-    told = json.loads(done.out[done.out.index("{\n") :])
+    told = json.loads(done.out)
     found = told["duels"]["B"]
     assert (found["verdict"], found["seeds"]) == ("better", 4)
     assert found["low"] < found["difference"] < found["high"] < 0
@@ -39,6 +41,11 @@ def test_a_run_is_beaten_and_the_same_command_again_trains_nothing(
     assert again.code == 0, again.out + again.err
     assert "B is better than A by" in again.out
     assert [path.stat().st_mtime_ns for path in jobs] == before
+
+
+def test_secrets_of_contenders_are_not_kept() -> None:
+    (first, _) = read_contenders(["model=llama logger.api_key=sk-canary", "seed=1"], [])
+    assert "sk-canary" not in first.typed + first.text
 
 
 def test_what_cannot_be_fought_is_refused(data: dict[str, list[str]], workplace: Path) -> None:
@@ -66,3 +73,17 @@ def test_a_dry_run_writes_nothing(
     assert duel([first, f"{first} model.depth=1"], [], TERMS) == 0
     assert "2 contenders, 4 seeds at first, 20 at most, by val/loss" in capsys.readouterr().out
     assert not (workplace / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"error": 0.0}, "--error 0.0: expected a share between 0 and 1"),
+        ({"seeds": 1}, "--seeds 1: expected 2 or more"),
+        ({"smallest": -1.0}, "--smallest -1.0: expected 0 or more"),
+        ({"name": "../elsewhere"}, "--name ../elsewhere: is no folder inside outputs/"),
+    ],
+)
+def test_terms_that_mean_nothing_are_refused(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        replace(TERMS, **changed)

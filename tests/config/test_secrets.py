@@ -147,6 +147,14 @@ def test_redact_overrides(override: str, redacted: str) -> None:
     assert redact_overrides([override]) == [redacted]
 
 
+def test_redact_argv_covers_several_overrides_in_one_argument() -> None:
+    asked = f"model=llama logger.api_key={CANARY} optimizer.lr=0.1"
+    argv = redact_argv(["truesweep", "duel", asked, "optimizer.lr=0.2", "notes='it is'"])
+    assert CANARY not in str(argv)
+    assert argv[3:] == ["optimizer.lr=0.2", "notes='it is'"]
+    assert "optimizer.lr=0.1" in argv[2]
+
+
 def test_redact_argv_covers_options() -> None:
     argv = ["truesweep", "train", "--api-key", CANARY, f"--hub-token={CANARY}", "seed=1"]
     assert redact_argv(argv) == [

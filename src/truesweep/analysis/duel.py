@@ -15,9 +15,8 @@ import numpy as np
 Verdict = Literal["better", "worse", "alike", "undecided"]
 
 EFFECT = 4.0
-"""Variance of the differences, in standard deviations of a seed's, that evidence is sharpest for.
-
-Paired seeds make differences stand out: two standard deviations are nothing unusual.
+"""Variance of the effects for which evidence is sharpest; an effect is the mean difference in
+standard deviations of a seed's difference. Paired seeds make two of them nothing unusual.
 """
 LIMIT = 100_000
 """No more seeds than that are foretold."""
@@ -68,9 +67,11 @@ def judge(
     differences = np.subtract(challenger, champion, dtype=np.float64)
     seeds, mean = len(differences), float(np.mean(differences))
     spread = _spread(differences)
-    reach = half_width(seeds, error) * spread if spread else _without_spread(differences)
-    low, high = mean - reach, mean + reach
     evidence = e_value(differences)
+    reach = half_width(seeds, error) * spread if spread else math.inf
+    if not spread and evidence >= 1 / error:
+        reach = 0.0
+    low, high = mean - reach, mean + reach
     verdict: Verdict = "undecided"
     if evidence >= 1 / error:
         verdict = "better" if (mean < 0) == (mode == "min") else "worse"
@@ -89,14 +90,18 @@ def e_value(differences: Sequence[float] | np.ndarray[tuple[int], np.dtype[np.fl
     2024, E-statistics, group invariance and anytime-valid testing):
 
         (1 + n g)^(-1/2) * ((1 + t^2 / v) / (1 + t^2 / (v (1 + n g))))^(n / 2),  v = n - 1
+
+    Differences that are all the same have no t. Figures of few samples, such as an accuracy, come
+    to that by chance, so that only their sign counts: against signs that are either with one half,
+    2^n / (n + 1), the mean over all other chances.
     """
     found = np.asarray(differences, dtype=np.float64)
     seeds, spread = len(found), _spread(found)
     mean = float(found.mean()) if seeds else 0.0
     if seeds < 2 or not mean:
         return 1.0
-    if not spread:  # the same difference each time, which no noise explains
-        return math.inf
+    if not spread:
+        return 2.0**seeds / (seeds + 1)
     ratio = seeds * (mean / spread) ** 2 / (seeds - 1)
     shrink = 1 + seeds * EFFECT
     logarithm = seeds / 2 * (math.log1p(ratio) - math.log1p(ratio / shrink)) - math.log(shrink) / 2
@@ -130,8 +135,3 @@ def seeds_needed(size: float, error: float) -> int | None:
 
 def _spread(differences: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
     return float(differences.std(ddof=1)) if len(differences) > 1 else 0.0
-
-
-def _without_spread(differences: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
-    """One seed tells nothing; several with the very same difference tell it exactly."""
-    return 0.0 if len(differences) > 1 else math.inf

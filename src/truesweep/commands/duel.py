@@ -1,12 +1,12 @@
 """`truesweep duel`: is one configuration really better than another?"""
 
-import math
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import chdir
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from math import isfinite
 from pathlib import Path
 from string import ascii_uppercase
 
@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from truesweep.analysis.duel import Duel, judge
+from truesweep.config.checks import name_is_a_folder
 from truesweep.config.compose import Composed, compose
 from truesweep.config.frozen import update
 from truesweep.config.origin import Origins
@@ -53,12 +54,14 @@ class Contender:
 
     Args:
         letter: `A` for the first one.
-        text: As it was typed, without what all have in common.
+        typed: As it was typed, secrets redacted.
+        text: The same without what all have in common.
         folder: What relative paths in it are relative to.
         compose: Its configuration under further overrides, such as a seed.
     """
 
     letter: str
+    typed: str
     text: str
     folder: Path
     compose: Callable[[Sequence[str]], Composed]
@@ -82,7 +85,10 @@ class Terms:
         name: The folder of its jobs under `outputs/sweeps`; None: one that follows from what is
             compared, so that the same command goes on where it was.
         dry_run: Check and show what would be done.
-        json: Print JSON.
+        json: Print JSON alone on standard output.
+
+    Raises:
+        ConfigError: One of them means nothing.
     """
 
     objective: str | None
@@ -93,21 +99,32 @@ class Terms:
     dry_run: bool
     json: bool
 
+    def __post_init__(self) -> None:
+        if not 0 < self.error < 1:
+            raise ConfigError(f"--error {self.error}: expected a share between 0 and 1, as 0.05")
+        if self.smallest < 0:
+            raise ConfigError(f"--smallest {self.smallest}: expected 0 or more")
+        if self.seeds < 2:
+            raise ConfigError(f"--seeds {self.seeds}: expected 2 or more, as one tells nothing")
+        if problems := name_is_a_folder({"name": self.name}):
+            raise ConfigError(problems[0].replace("name=", "--name ", 1))
+
 
 def duel(texts: Sequence[str], config_dirs: Sequence[Path], terms: Terms) -> int:
     """Train the contenders with the same seeds until it is known which is better."""
     contenders = read_contenders(texts, config_dirs)
-    fight = Fight(contenders, terms)
+    match = Match(contenders, terms)
     if terms.dry_run:
-        fight.plan(fight.seeds(FIRST))
+        first = min(FIRST, terms.seeds)
+        match.plan(match.seeds(first))
         console().print(
-            f"{len(contenders)} contenders, {FIRST} seeds at first, {terms.seeds} at most, by "
-            f"{fight.objective}, in {fight.sweep.path.relative_to(Path.cwd())}"
+            f"{len(contenders)} contenders, {first} seeds at first, {terms.seeds} at most, by "
+            f"{match.objective}, in {match.sweep.path.relative_to(Path.cwd())}"
         )
         return 0
-    code = fight.carry_out()
+    code = match.carry_out()
     if code == 0:
-        fight.show()
+        match.show()
     return code
 
 
@@ -129,20 +146,21 @@ def read_contenders(texts: Sequence[str], config_dirs: Sequence[Path]) -> list[C
     base: RunDirectory | None = None
     for letter, text in zip(ascii_uppercase, texts, strict=False):
         run, lines = base, shlex.split(text)
-        if lines and "=" not in lines[0]:
+        if lines and "=" not in lines[0] and not lines[0].startswith("~"):
             run, lines = RunDirectory.open(Path(lines[0])), lines[1:]
             base = base or run
         how = partial(_composed, lines, config_dirs)
         folder = Path.cwd()
         if run is not None:
             how, folder = partial(_changed, run, lines), run.started_in.absolute()
-        contenders.append(Contender(letter, text, folder, how))
+        typed = redact_argv([text])[0]
+        contenders.append(Contender(letter, typed, typed, folder, how))
     return _without_common_words(contenders)
 
 
 def _without_common_words(contenders: Sequence[Contender]) -> list[Contender]:
     """The same, each shown by what not all of them have."""
-    words = [shlex.split(one.text) for one in contenders]
+    words = [shlex.split(one.typed) for one in contenders]
     common = set.intersection(*map(set, words))
     shown = [" ".join(word for word in own if word not in common) for own in words]
     return [replace(one, text=text or "-") for one, text in zip(contenders, shown, strict=True)]
@@ -158,7 +176,7 @@ def _changed(run: RunDirectory, lines: Sequence[str], more: Sequence[str]) -> Co
     return Composed(config, redact_overrides(asked), {}, (), Origins(asked, [], []), {})
 
 
-class Fight:
+class Match:
     """The jobs of a duel, and what they say so far.
 
     Args:
@@ -236,12 +254,15 @@ class Fight:
                 break
             count = min(count + EACH, self.terms.seeds)
         if code not in (130, 143):
-            sum_up(self.sweep, Display(self.sweep.name, self.objective))
+            sum_up(self.sweep, self._display())
         return code
 
+    def _display(self) -> Display:
+        return Display(self.sweep.name, self.objective, console(stderr=self.terms.json))
+
     def _round(self, planned: Mapping[str, Sequence[PlannedJob]]) -> int:
-        texts = [one.text for one in self.contenders]
-        self.sweep.ask(redact_overrides(texts), [], self.settings, {})
+        typed = [one.typed for one in self.contenders]
+        self.sweep.ask(typed, [], self.settings, {})
         for one in self.contenders:
             with chdir(one.folder):
                 provenance = collect(redact_argv(sys.argv), {})
@@ -249,14 +270,15 @@ class Fight:
             for job in made:
                 self.jobs[one.letter][int(job.varies["seed"])] = job
         jobs = [job for seeds in self.jobs.values() for job in seeds.values()]
-        return drive(self.sweep, Listed(jobs), self.executor, self.settings, last=False)
+        source, display = Listed(jobs), self._display()
+        return drive(self.sweep, source, self.executor, self.settings, display, last=False)
 
     def values(self, letter: str) -> dict[int, float]:
         """A contender's figures by seed."""
         found = {
             s: job.objective(self.objective, self.mode) for s, job in self.jobs[letter].items()
         }
-        return {seed: value for seed, value in found.items() if value is not None}
+        return {s: value for s, value in found.items() if value is not None and isfinite(value)}
 
     def duels(self) -> dict[str, Duel]:
         """What is known of each challenger, by its letter; nothing before there are seeds."""
@@ -334,6 +356,6 @@ class Fight:
 
 
 def _interval(one: Duel) -> str:
-    if not math.isfinite(one.low):
+    if not isfinite(one.low):
         return "not known yet"
     return f"{signed(one.low, 3)} to {signed(one.high, 3)}"
