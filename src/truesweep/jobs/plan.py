@@ -253,12 +253,16 @@ def data_key(config: Mapping[str, Any]) -> str:
 
 
 def default_name(choices: Mapping[str, str | None], overrides: Sequence[str]) -> str:
-    """A name from the task or experiment and from what was overridden."""
+    """A name from the task or experiment and from what was overridden, cut where it is long."""
+    return described(choices, overrides)[:NAME_LENGTH]
+
+
+def described(choices: Mapping[str, str | None], overrides: Sequence[str]) -> str:
+    """The same, however long."""
     parts = [choices.get("experiment") or choices.get("task") or "run"]
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
         if key in ("task", "experiment", "logger") or key.startswith(("logger.", "callbacks.")):
             continue
         parts.append(f"{key.rsplit('.', 1)[-1]}={Path(value).name if '/' in value else value}")
-    text = re.sub(r"[^\w.=+-]+", "-", "_".join(parts)).strip("-")
-    return text[:NAME_LENGTH]
+    return re.sub(r"[^\w.=+-]+", "-", "_".join(parts)).strip("-")

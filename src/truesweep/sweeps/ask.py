@@ -17,8 +17,9 @@ from truesweep.dotted import flatten
 from truesweep.errors import ConfigError
 from truesweep.figures import Declared
 from truesweep.jobs.parts import declared_figures
-from truesweep.jobs.plan import NAME_LENGTH, default_name
+from truesweep.jobs.plan import NAME_LENGTH, described
 from truesweep.secrets import redact_overrides
+from truesweep.sweeps.directory import ROOT, SweepDirectory
 from truesweep.sweeps.settings import Sweep
 from truesweep.text import unique_end
 
@@ -122,14 +123,46 @@ def _name(multirun: Multirun, settings: Sweep, axes: Sequence[Axis], fixed: Sequ
     of_space = flatten(settings.space).keys()
     common = [o for o in common if o.split("=")[0] not in of_space]
     named = multirun.choices.get("sweeps") or ""
-    parts = [default_name(multirun.choices, redact_overrides(common))]
-    parts += [named] if named != parts[0] else []
     keys = [axis.name for axis in axes]
-    parts += [unique_end(key, keys) for key in keys if key not in of_space]
-    text = re.sub(r"[^\w.=+-]+", "-", "_".join(filter(None, parts)))
+    swept = [unique_end(key, keys) for key in keys if key not in of_space]
+
+    def called(start: str) -> str:
+        parts = [start, *([named] if named != start else []), *swept]
+        return _short(re.sub(r"[^\w.=+-]+", "-", "_".join(filter(None, parts))))
+
+    start = described(multirun.choices, redact_overrides(common))
+    # Version 0.1.0 cut what stands before the keys, and so gave one name to several sweeps.
+    former = called(start[:NAME_LENGTH])
+    return former if _was_asked(former, multirun.overrides) else called(start)
+
+
+def _short(text: str) -> str:
+    """A name as it is or, where that is too long, its beginning and what tells it from others."""
     if len(text) <= NAME_LENGTH:
         return text
     return f"{text[: NAME_LENGTH - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _was_asked(name: str, overrides: Sequence[str]) -> bool:
+    """Whether there is a sweep of a name that has the same fixed values."""
+    sweep = SweepDirectory((ROOT / name).absolute())
+    if not sweep.asked.is_file():
+        return False
+    return any(
+        _fixed(command["overrides"]) == _fixed(redact_overrides(overrides))
+        for command in sweep.read()["asked"]
+    )
+
+
+def _fixed(overrides: Sequence[str]) -> set[str]:
+    """What is the same in all jobs that are asked for, and part of what they are."""
+    parsed = {line: parse(line) for line in overrides}
+    return {
+        line
+        for line, one in parsed.items()
+        if not one.is_sweep_override()
+        and re.split(r"[./]", one.key_or_group)[0] not in ("sweeps", "hydra", "name")
+    }
 
 
 def _given_name(multirun: Multirun, axes: Sequence[Axis]) -> str:
