@@ -71,3 +71,22 @@ def test_helper_values_that_nothing_refers_to(tree: Path, add_files: AddFiles) -
     assert compose(["experiment=scaled", "vars.scale=5"], [tree]).config["model"]["width"] == 5
     with pytest.raises(ConfigError, match=r"vars\.scael: nothing refers to it.*mean scale"):
         compose(["experiment=scaled", "vars.scael=5"], [tree])
+
+
+def test_a_helper_value_whose_reader_was_replaced_is_not_misspelt(
+    tmp_path: Path, add_files: AddFiles
+) -> None:
+    own = add_files(
+        tmp_path / "own",
+        {
+            "experiment/helped.yaml": """
+                # @package _global_
+                vars: {w: 32}
+                model: {width: "${vars.w}"}
+                """
+        },
+    )
+    assert compose(["experiment=helped"], [own]).config["model"]["width"] == 32
+    assert compose(["experiment=helped", "model.width=64"], [own]).config["model"]["width"] == 64
+    with pytest.raises(ConfigError, match=r"vars\.v: nothing refers to it"):
+        compose(["experiment=helped", "vars.v=3"], [own])

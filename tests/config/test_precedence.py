@@ -82,6 +82,11 @@ def own(tmp_path: Path, add_files: AddFiles) -> Path:
         (["trainer=long", "experiment=both"], 2, 30),
         (["experiment=lm_char"], None, 1300),
         (["experiment=lm_char", "trainer={max_epochs: 1}"], 1, None),
+        (["trainer.max_steps=10", "~trainer.max_steps"], None, 400),
+        (["trainer.max_steps=10", "~trainer.max_steps", "trainer.max_epochs=1"], 1, None),
+        (["experiment=lm_char", "~trainer.max_steps"], None, 400),
+        (["experiment=both", "~trainer.max_steps"], 2, None),
+        (["~trainer.max_steps", "trainer.max_steps=5"], None, 5),
     ],
 )
 def test_who_names_one_limit_gets_that_one(

@@ -126,7 +126,8 @@ class Composer:
         origins = Origins(overrides, self.roots, tree.sources, swept)
         _refuse_missing(raw, origins)
         with as_config_errors(asked, origins):
-            config = resolve_all(raw)
+            of_files = (value for source in tree.sources for value in source.values.values())
+            config = resolve_all(raw, of_files)
         given = [*overrides, *(f"{key}={as_text(value)}" for key, value in swept.items())]
         sweeps = {} if said.get(SWEEPS, "") is None else node or {}
         return Composed(config, redact_overrides(given), tree.choices, self.roots, origins, sweeps)

@@ -3,7 +3,7 @@
 import ast
 import copy
 import operator
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -36,16 +36,18 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-def resolve_all(raw: dict[str, Any]) -> dict[str, Any]:
+def resolve_all(raw: dict[str, Any], replaced: Iterable[Any] = ()) -> dict[str, Any]:
     """A configuration with its interpolations resolved and its secrets kept out of it.
 
     Args:
         raw: As the files and the command line have it.
+        replaced: Values of its files, of which something else may have taken the place; a helper
+            value that one of them refers to is not misspelt.
 
     Raises:
         ConfigError: Nothing refers to one of the helper values.
     """
-    _refuse_idle_variables(raw)
+    _refuse_idle_variables(raw, replaced)
     refers = any(isinstance(leaf, str) and "${" in leaf for leaf in _leaves(raw))
     seen = _with_defaults(raw, raw.get("allowed_packages") or ()) if refers else raw
     replace_resolver("eval", evaluate)
@@ -94,12 +96,12 @@ def _operate(op: ast.operator, left: Any, right: Any) -> Any:
     return _OPERATORS[type(op)](left, right)
 
 
-def _refuse_idle_variables(raw: Mapping[str, Any]) -> None:
+def _refuse_idle_variables(raw: Mapping[str, Any], replaced: Iterable[Any]) -> None:
     """A misspelt helper value would leave all as it was."""
     given = raw.get(VARS) or {}
     if not isinstance(given, Mapping):
         raise ConfigError(f"{VARS}: expected a mapping of names to values, found {given!r}")
-    text = "\n".join(str(leaf) for leaf in _leaves(raw))
+    text = "\n".join(str(leaf) for leaf in (*_leaves(raw), *replaced))
     idle = [key for key in flatten(given) if f"{VARS}.{key.partition('.')[0]}" not in text]
     if idle:
         used = [key for key in flatten(given) if key not in idle]

@@ -56,11 +56,17 @@ def normalize(overrides: Sequence[str], config_dirs: Sequence[Path | str] = ()) 
 
 
 def named(overrides: Sequence[str]) -> dict[str, Any]:
-    """What overrides set, by dotted key, however it is said; `model={depth:2}` sets model.depth."""
+    """What overrides set, by dotted key, however it is said; `model={depth:2}` sets model.depth.
+
+    Without what a later one, such as `~model.depth`, takes back.
+    """
     found: dict[str, Any] = {}
     for parsed in map(parse, overrides):
-        if not (parsed.is_delete() or parsed.is_sweep_override()):
-            found |= flatten({parsed.key_or_group: parsed.value()})
+        key = parsed.key_or_group
+        if parsed.is_delete():
+            found = {k: v for k, v in found.items() if not f"{k}.".startswith(f"{key}.")}
+        elif not parsed.is_sweep_override():
+            found |= flatten({key: parsed.value()})
     return found
 
 

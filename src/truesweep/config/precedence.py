@@ -1,6 +1,6 @@
 """Where the order in which files are merged is not what was meant by them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from truesweep.config.origin import Source
@@ -21,8 +21,12 @@ def settle(raw: dict[str, Any], sources: Sequence[Source], said: Mapping[str, An
     if isinstance(trainer, dict):
         # A task's length is the weakest: it is there for those who have named none.
         by_strength = sorted(sources, key=lambda source: source.group != "task")
-        layers = [*(source.values for source in by_strength), said]
-        for key, limit in one_limit(layers).items():
+        deleted = {key for key in LIMITS if key.removeprefix("trainer.") not in trainer}
+        layers = [
+            source.values if source.group == "task" else _without(source.values, deleted)
+            for source in by_strength
+        ]
+        for key, limit in one_limit([*layers, said]).items():
             trainer[key.removeprefix("trainer.")] = limit
     _leave_out(raw, _NODES, sources, said, "")
     if isinstance(callbacks := raw.get("callbacks"), dict):
@@ -42,6 +46,10 @@ def one_limit(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if any(limit is not None for limit in named.values()):
             return {key: settled.get(key) for key in LIMITS}
     return settled
+
+
+def _without(values: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in keys}
 
 
 def _leave_out(
