@@ -8,6 +8,7 @@ import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar, cast
 
 import numpy as np
@@ -31,6 +32,32 @@ from truesweep.errors import DataError
 # articles (Radford et al. 2019, table 6).
 _PASSAGES, _NGRAMS = 0.01, 0.05
 _NEAR = 0.005  # of samples: half a point of accuracy at most
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodedSplit:
+    """What a dataset is made of.
+
+    Args:
+        name: The split's name.
+        samples: Its samples.
+        tokens: The tokens of each field of the samples, without special ones.
+        source: Longest row, and whether texts are packed.
+        tokenizer: The tokenizer that encoded the samples.
+        labels: Names of the classes in the order of their ids; none without classes.
+    """
+
+    name: str
+    samples: Sequence[Sample]
+    tokens: Mapping[str, Ragged]
+    source: Source
+    tokenizer: PreTrainedTokenizerBase
+    labels: Sequence[str] = ()
+
+    @property
+    def pad_id(self) -> int:
+        """The pad token."""
+        return int(self.tokenizer.pad_token_id)
 
 
 class SampleKind(ABC):
@@ -76,25 +103,8 @@ class SampleKind(ABC):
         return None
 
     @abstractmethod
-    def dataset(
-        self,
-        split: str,
-        samples: Sequence[Sample],
-        tokens: Mapping[str, Ragged],
-        *,
-        source: Source,
-        tokenizer: PreTrainedTokenizerBase,
-        labels: Sequence[str],
-    ) -> EncodedDataset:
+    def dataset(self, split: EncodedSplit) -> EncodedDataset:
         """The dataset of a split.
-
-        Args:
-            split: Its name.
-            samples: Its samples.
-            tokens: The tokens of each field of the samples, without special ones.
-            source: Longest row, and whether texts are packed.
-            tokenizer: The tokenizer that encoded the samples.
-            labels: Names of the classes in the order of their ids; none without classes.
 
         Raises:
             DataError: A sample is of a class that is not among the labels.
@@ -117,22 +127,13 @@ class TextKind(SampleKind):
     unit, counted = "passages", "tokens"
     needed = 10_000  # tokens: 0.04 nats at a standard deviation of 2
 
-    def dataset(
-        self,
-        split: str,
-        samples: Sequence[Sample],
-        tokens: Mapping[str, Ragged],
-        *,
-        source: Source,
-        tokenizer: PreTrainedTokenizerBase,
-        labels: Sequence[str],
-    ) -> EncodedDataset:
+    def dataset(self, split: EncodedSplit) -> EncodedDataset:
         """Windows of all texts joined, or each text on its own."""
-        texts, size = tokens["text"], text_bytes(samples, "text")
-        if source.packing:
-            return Windows(texts, size, source.max_length, tokenizer)
-        frame = input_frame(tokenizer, "text")
-        return Rows(texts, size, source.max_length, frame, tokenizer)
+        texts, size = split.tokens["text"], text_bytes(split.samples, "text")
+        if split.source.packing:
+            return Windows(texts, size, split.source.max_length, split.tokenizer)
+        frame = input_frame(split.tokenizer, "text")
+        return Rows(texts, size, split.source.max_length, frame, split.tokenizer)
 
     def uncertainty(self, size: int) -> str:
         """At a standard deviation of 2 nats per token."""
@@ -152,20 +153,12 @@ class PairKind(SampleKind):
     answer = "translation"
     needed = 300  # the smaller samples of Koehn 2004
 
-    def dataset(
-        self,
-        split: str,
-        samples: Sequence[Sample],
-        tokens: Mapping[str, Ragged],
-        *,
-        source: Source,
-        tokenizer: PreTrainedTokenizerBase,
-        labels: Sequence[str],
-    ) -> EncodedDataset:
+    def dataset(self, split: EncodedSplit) -> EncodedDataset:
         """Both sides, for an encoder and a decoder."""
-        pairs, rows = cast(Sequence[Pair], samples), (tokens["source"], tokens["target"])
-        frames = input_frame(tokenizer, "pairs"), target_frame(tokenizer)
-        return Seq2SeqDataset(pairs, rows, frames, source.max_length, _pad(tokenizer))
+        pairs = cast(Sequence[Pair], split.samples)
+        rows = split.tokens["source"], split.tokens["target"]
+        frames = input_frame(split.tokenizer, "pairs"), target_frame(split.tokenizer)
+        return Seq2SeqDataset(pairs, rows, frames, split.source.max_length, split.pad_id)
 
     def uncertainty(self, size: int) -> str:
         """Of a corpus score."""
@@ -187,20 +180,11 @@ class LabelledKind(SampleKind):
         """Names of all classes, sorted."""
         return sorted({sample.label for sample in cast(Sequence[Labelled], samples)})
 
-    def dataset(
-        self,
-        split: str,
-        samples: Sequence[Sample],
-        tokens: Mapping[str, Ragged],
-        *,
-        source: Source,
-        tokenizer: PreTrainedTokenizerBase,
-        labels: Sequence[str],
-    ) -> EncodedDataset:
+    def dataset(self, split: EncodedSplit) -> EncodedDataset:
         """Texts with the ids of their classes."""
-        ids = _class_ids(cast(Sequence[Labelled], samples), labels, split)
-        frame, limit = input_frame(tokenizer, "labelled"), source.max_length
-        return ClassifierDataset(tokens["text"], ids, frame, limit, _pad(tokenizer))
+        ids = _class_ids(cast(Sequence[Labelled], split.samples), split.labels, split.name)
+        frame, limit = input_frame(split.tokenizer, "labelled"), split.source.max_length
+        return ClassifierDataset(split.tokens["text"], ids, frame, limit, split.pad_id)
 
     def uncertainty(self, size: int) -> str:
         """Of an accuracy of 90 %."""
@@ -221,10 +205,6 @@ def text_bytes(samples: Sequence[Sample], field: str) -> int:
 
 def _leaked(leak: Leakage, count: int, surely: int) -> int | None:
     return count if surely or count >= _NEAR * max(1, leak.passages) else None
-
-
-def _pad(tokenizer: PreTrainedTokenizerBase) -> int:
-    return int(tokenizer.pad_token_id)
 
 
 def _class_ids(

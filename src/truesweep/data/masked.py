@@ -4,7 +4,7 @@ A batch holds, besides the keys of every batch, `labels` [B, T]: the tokens them
 place of special ones. Which of them are hidden, the task decides: at each step others.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -14,10 +14,8 @@ from truesweep.data.batch import IGNORE, Batch
 from truesweep.data.datasets import EncodedDataset, FramedDataset
 from truesweep.data.encode import encode
 from truesweep.data.frames import Frame, input_frame
-from truesweep.data.kinds import TextKind
+from truesweep.data.kinds import EncodedSplit, TextKind
 from truesweep.data.ragged import Ragged
-from truesweep.data.samples import Sample
-from truesweep.data.source import Source
 from truesweep.errors import ConfigError
 
 MASK = "[MASK]"
@@ -70,21 +68,13 @@ class MaskedTextKind(TextKind):
             tokenizer.split_special_tokens = tokenizer.init_kwargs["split_special_tokens"] = False
         return tokenizer
 
-    def dataset(
-        self,
-        split: str,
-        samples: Sequence[Sample],
-        tokens: Mapping[str, Ragged],
-        *,
-        source: Source,
-        tokenizer: PreTrainedTokenizerBase,
-        labels: Sequence[str],
-    ) -> EncodedDataset:
+    def dataset(self, split: EncodedSplit) -> EncodedDataset:
         """Windows of all texts joined, or each text on its own; both framed."""
-        frame, texts = input_frame(tokenizer, "text"), tokens["text"]
-        if source.packing:
-            texts = _windows(texts, source.max_length - len(frame))
-        return MaskedDataset(texts, frame, source.max_length, tokenizer, not source.packing)
+        frame, texts = input_frame(split.tokenizer, "text"), split.tokens["text"]
+        longest, packed = split.source.max_length, split.source.packing
+        if packed:
+            texts = _windows(texts, longest - len(frame))
+        return MaskedDataset(texts, frame, longest, split.tokenizer, not packed)
 
 
 MASKED_TEXT = MaskedTextKind()

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from truesweep.data.causal import CausalDataset
 from truesweep.data.datasets import EncodedDataset
 from truesweep.data.encode import encode
-from truesweep.data.kinds import SampleKind, text_bytes
+from truesweep.data.kinds import EncodedSplit, SampleKind, text_bytes
 from truesweep.data.ragged import Ragged
 from truesweep.data.samples import Sample
 from truesweep.data.seq2seq import Seq2SeqDataset
@@ -126,8 +126,19 @@ def prepare(
     samples = {split: getattr(splits, split) for split in SPLITS}
     found = kind.classes(samples["train"])
     classes = found if found is None or labels is None else list(labels)
-    with_these: dict[str, Any] = {"source": source, "tokenizer": complete, "labels": classes or ()}
-    datasets = {s: kind.dataset(s, samples[s], encoded.tokens[s], **with_these) for s in SPLITS}
+    datasets = {
+        split: kind.dataset(
+            EncodedSplit(
+                name=split,
+                samples=samples[split],
+                tokens=encoded.tokens[split],
+                source=source,
+                tokenizer=complete,
+                labels=classes or (),
+            )
+        )
+        for split in SPLITS
+    }
     _check_sizes(datasets, source, kind)
     stats = {
         s: _stats(datasets[s], samples[s], encoded.tokens[s], complete.unk_token_id) for s in SPLITS
