@@ -18,7 +18,8 @@ from torch.nn import functional
 from truesweep.metrics.likelihood import linear_nll, token_nll
 
 VOCABULARIES = (4_000, 50_257, 152_000)
-WAYS = ("logits", "layer")
+WAYS = ("logits", "layer", *(["torch"] if hasattr(functional, "linear_cross_entropy") else []))
+"""`torch`: its own operation, since 2.13."""
 
 
 def measure(way: str, vocabulary: int, rows: int, width: int, bf16: bool) -> tuple[float, float]:
