@@ -19,7 +19,7 @@ LAYERS = [
 ]
 GROUND = {p.stem for p in ROOT.glob("*.py")} - {"__init__", "__main__"}
 """Modules that every layer may import, and that import none of them."""
-LIGHT = ("errors", "figures", "text", "dotted", "secrets")
+LIGHT = ("errors", "interrupts", "figures", "text", "dotted", "secrets")
 """Those of them that need nothing but Python itself."""
 HYDRA = {"hydra", "omegaconf"}
 

@@ -14,6 +14,7 @@ from pytorch_lightning.utilities.types import STEP_OUTPUT
 from truesweep.callbacks.checkpoint import Checkpoint
 from truesweep.callbacks.validation import Validation, ValidationInterrupted
 from truesweep.compat import is_of_compiler, steps_done, watch_compiler
+from truesweep.interrupts import interrupt
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 SAME_PRESS_SECONDS = 1.0
@@ -102,7 +103,7 @@ def _stop_at_once() -> None:
 
 def _raise_stopped(signum: int, frame: FrameType | None) -> None:
     if told().hear(signum):
-        raise Stopped(signum)
+        interrupt(Stopped(signum))
 
 
 class Preemption(pl.Callback):

@@ -10,6 +10,7 @@ import typer
 
 import truesweep
 from truesweep.errors import UserError
+from truesweep.interrupts import interrupt
 
 app = typer.Typer(
     name="truesweep",
@@ -338,7 +339,7 @@ def _leave(*_: object) -> None:
     """Leave, and clean up without being interrupted by the same signal, sent on by others."""
     for signum in PREEMPTIONS:
         signal.signal(signum, lambda *_: None)
-    sys.exit(143)
+    interrupt(SystemExit(143))
 
 
 def main() -> None:
