@@ -13,7 +13,6 @@ from tests.commands.conftest import SMALL, write_data
 from truesweep.errors import ConfigError
 from truesweep.jobs import plan as jobs_plan
 from truesweep.jobs.parts import build_model, prepare_data
-from truesweep.jobs.plan import described
 from truesweep.sweeps import planned, start
 from truesweep.sweeps.ask import Asked, ask
 from truesweep.sweeps.directory import SweepDirectory
@@ -177,23 +176,19 @@ def test_names_follow_from_keys_not_from_values(asked: AskFor) -> None:
     assert name(*long) != name(*long[:-1], "optimizer.weight_decays=1,2")
 
 
-def test_sweeps_with_long_names_have_folders_of_their_own(asked: AskFor, workplace: Path) -> None:
+def test_of_sweeps_with_one_long_name_each_has_a_folder_of_its_own(asked: AskFor) -> None:
     fixed = ["scheduler.warmup=0", "optimizer.weight_decay=0.125", "data.eval_batch_size=16"]
     fixed += ["optimizer.lr=1e-3", "seed=1,2"]
-    first, second = (asked(*fixed, f"task.label_smoothing={share}") for share in (0.1, 0.2))
-    assert first.name != second.name
-    assert len(first.name) <= jobs_plan.NAME_LENGTH
-
-    # One of version 0.1.0, which gave both the same name, goes on where it is, and takes no other.
-    cut = jobs_plan.NAME_LENGTH
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("truesweep.sweeps.ask.described", lambda *given: described(*given)[:cut])
-        former = asked(*fixed, "task.label_smoothing=0.1")
-        assert former.name == asked(*fixed, "task.label_smoothing=0.2").name
-    start.record(former, {}, plan_sweep(former))
-    again = [*fixed[:-1], "seed=1,2,3", "task.label_smoothing=0.1", "sweeps.retries=1"]
-    assert asked(*again).name == former.name
-    assert asked(*fixed, "task.label_smoothing=0.2").name == second.name
+    first, other = (asked(*fixed, f"task.label_smoothing={share}") for share in (0.1, 0.2))
+    assert first.name == other.name  # as it was in version 0.1.0, and so the ids
+    start.record(first, {}, plan_sweep(first))
+    second = asked(*fixed, "task.label_smoothing=0.2")
+    assert second.name != first.name
+    assert len(second.name) <= jobs_plan.NAME_LENGTH
+    start.record(second, {}, plan_sweep(second))
+    for share, name in ((0.1, first.name), (0.2, second.name)):
+        more = [*fixed[:-1], "seed=1,2,3", f"task.label_smoothing={share}", "sweeps.retries=1"]
+        assert asked(*more).name == name
 
 
 def test_jobs_need_room_on_the_disk(

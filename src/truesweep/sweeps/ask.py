@@ -23,6 +23,9 @@ from truesweep.sweeps.directory import ROOT, SweepDirectory
 from truesweep.sweeps.settings import Sweep
 from truesweep.text import unique_end
 
+UNNAMED = ("sweeps", "hydra", "name", "logger", "callbacks")
+"""Groups that no name tells of."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -131,9 +134,10 @@ def _name(multirun: Multirun, settings: Sweep, axes: Sequence[Axis], fixed: Sequ
         return _short(re.sub(r"[^\w.=+-]+", "-", "_".join(filter(None, parts))))
 
     start = described(multirun.choices, redact_overrides(common))
-    # Version 0.1.0 cut what stands before the keys, and so gave one name to several sweeps.
-    former = called(start[:NAME_LENGTH])
-    return former if _was_asked(former, multirun.overrides) else called(start)
+    # A name is part of its jobs' ids, so that this one stays as it was: what stands before the keys
+    # is cut, and sweeps may have one name. The second of them has one that tells all.
+    name = called(start[:NAME_LENGTH])
+    return called(start) if _is_anothers(name, multirun.overrides) else name
 
 
 def _short(text: str) -> str:
@@ -143,25 +147,22 @@ def _short(text: str) -> str:
     return f"{text[: NAME_LENGTH - 9]}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
-def _was_asked(name: str, overrides: Sequence[str]) -> bool:
-    """Whether there is a sweep of a name that has the same fixed values."""
+def _is_anothers(name: str, overrides: Sequence[str]) -> bool:
+    """Whether there is a sweep of a name, and none that has the same fixed values."""
     sweep = SweepDirectory((ROOT / name).absolute())
     if not sweep.asked.is_file():
         return False
-    return any(
-        _fixed(command["overrides"]) == _fixed(redact_overrides(overrides))
-        for command in sweep.read()["asked"]
-    )
+    own = _fixed(redact_overrides(overrides))
+    return all(_fixed(command["overrides"]) != own for command in sweep.read()["asked"])
 
 
 def _fixed(overrides: Sequence[str]) -> set[str]:
-    """What is the same in all jobs that are asked for, and part of what they are."""
+    """What is the same in all jobs that are asked for, as far as a name tells of it."""
     parsed = {line: parse(line) for line in overrides}
     return {
         line
         for line, one in parsed.items()
-        if not one.is_sweep_override()
-        and re.split(r"[./]", one.key_or_group)[0] not in ("sweeps", "hydra", "name")
+        if not one.is_sweep_override() and re.split(r"[./]", one.key_or_group)[0] not in UNNAMED
     }
 
 
