@@ -1,5 +1,6 @@
 """Small data and small runs of each task, made by the real commands."""
 
+import json
 import random
 import subprocess
 import sys
@@ -128,6 +129,14 @@ def values(run: Path) -> list[dict[str, Any]]:
     """The rows of metrics without what a clock says."""
     rows = read(run / "metrics.jsonl")
     return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
+
+
+def assert_ranked_by(figure: str, sweep: Path) -> None:
+    """A sweep of two jobs is ranked by a figure of which more is better, and its report shows it."""
+    ranking = json.loads(truesweep("compare", str(sweep), "--json", cwd=sweep).out)
+    first, second = (row[figure] for row in ranking)
+    assert first > second
+    assert figure in (sweep / "report.html").read_text()
 
 
 @pytest.fixture

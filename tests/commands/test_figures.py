@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests import processes
-from tests.commands.conftest import SMALL, truesweep
+from tests.commands.conftest import SMALL, assert_ranked_by, truesweep
 
 METRIC = """
 import torch
@@ -76,12 +76,7 @@ def test_a_sweep_looks_for_the_most_of_a_foreign_figure(asked: list[str], workpl
     sweep = ["optimizer.lr=1e-6,2e-2", "trainer.max_steps=30", "sweeps.objective=val/sureness"]
     done = truesweep("train", "-m", *asked, *sweep, "name=s", cwd=workplace)
     assert done.code == 0, done.out + done.err
-    folder = workplace / "outputs/sweeps/s"
-    ranking = json.loads(truesweep("compare", str(folder), "--json", cwd=workplace).out)
-    figures = [row["val/sureness"] for row in ranking]
-    assert figures == sorted(figures, reverse=True)
-    assert figures[0] > figures[1]
-    assert "val/sureness" in (folder / "report.html").read_text()
+    assert_ranked_by("val/sureness", workplace / "outputs/sweeps/s")
 
 
 def test_a_figure_without_a_direction_asks_for_one(asked: list[str], workplace: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from transformers import AutoModelForSequenceClassification
 
-from tests.commands.conftest import SMALL, truesweep
+from tests.commands.conftest import SMALL, assert_ranked_by, truesweep
 
 TASK = '''
 import torch
@@ -147,9 +147,4 @@ def test_a_sweep_ranks_a_foreign_task_by_its_figure(asked: list[str], workplace:
     sweep = ["optimizer.lr=1e-6,2e-2", "trainer.max_steps=30", "sweeps.objective=val/hits"]
     done = truesweep("train", "-m", *asked, *sweep, "name=s", cwd=workplace)
     assert done.code == 0, done.out + done.err
-    folder = workplace / "outputs/sweeps/s"
-    ranking = json.loads(truesweep("compare", str(folder), "--json", cwd=workplace).out)
-    figures = [row["val/hits"] for row in ranking]
-    assert figures == sorted(figures, reverse=True)
-    assert figures[0] > figures[1]
-    assert "val/hits" in (folder / "report.html").read_text()
+    assert_ranked_by("val/hits", workplace / "outputs/sweeps/s")
