@@ -132,7 +132,7 @@ def values(run: Path) -> list[dict[str, Any]]:
 
 
 def assert_ranked_by(figure: str, sweep: Path) -> None:
-    """Assert that of two jobs the one with more of a figure is first, and that the report has it."""
+    """Assert that of two jobs the one with more of a figure is first, and is in the report."""
     ranking = json.loads(truesweep("compare", str(sweep), "--json", cwd=sweep).out)
     first, second = (row[figure] for row in ranking)
     assert first > second
