@@ -20,11 +20,14 @@ from truesweep.jobs.parts import build
 from truesweep.jobs.plan import checked
 from truesweep.record.checkpoints import CheckpointFiles
 
-CASES = [
+LORA = "adapter=lora", "adapter.dropout=0.2", "model.init=default"
+CASES: list[tuple[str, ...]] = [
     ("lm", "muon"),
     ("translation", "muon"),
     ("translation", "adamw"),
     ("classification", "muon"),
+    ("lm", "muon", *LORA),
+    ("classification", "adamw", *LORA),
     ("mlm", "muon"),
 ]
 FIVE_STEPS = [

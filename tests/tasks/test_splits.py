@@ -12,7 +12,7 @@ import torch
 from tests import processes
 from tests.commands.conftest import write_data
 from tests.rounding import FP64, assert_same_training
-from tests.tasks.splits import CASES, Trained, train
+from tests.tasks.splits import CASES, LORA, Trained, train
 
 pytestmark = pytest.mark.numbers
 
@@ -44,7 +44,7 @@ class Ranks:
     processes: list[processes.Process]
     folder: Path
 
-    def trained(self, case: tuple[str, str], rank: int) -> Trained:
+    def trained(self, case: tuple[str, ...], rank: int) -> Trained:
         assert [process.wait(200) for process in self.processes] == [0, 0]
         found: Trained = torch.load(self.folder / f"{'-'.join(case)}-{rank}.pt")
         return found
@@ -63,7 +63,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
 
 @pytest.mark.parametrize("case", CASES, ids="-".join)
 def test_no_split_changes_losses_or_weights(
-    case: tuple[str, str], ranks: Ranks, workplace: Path
+    case: tuple[str, ...], ranks: Ranks, workplace: Path
 ) -> None:
     whole = train(*case, FP64, "data.micro_batch_size=64")
     assert len(whole["losses"]) == 5
@@ -74,8 +74,9 @@ def test_no_split_changes_losses_or_weights(
 
 def test_dropout_counts(workplace: Path) -> None:
     """Else the test above would say nothing about it."""
-    losses = [train("lm", "muon", *rate)["losses"][-1] for rate in ([], ["model.dropout=0"])]
-    assert abs(losses[0] - losses[1]) > 1e-4
+    for dropped, kept in (([], ["model.dropout=0"]), (LORA, [*LORA, "adapter.dropout=0"])):
+        losses = [train("lm", "muon", *rate)["losses"][-1] for rate in (dropped, kept)]
+        assert abs(losses[0] - losses[1]) > 1e-4
 
 
 def test_dropped_tokens_do_not_depend_on_the_split(workplace: Path) -> None:

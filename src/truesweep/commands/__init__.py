@@ -281,12 +281,15 @@ def export(
     directory: Run,
     output: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make.")],
     checkpoint: Annotated[str, typer.Option(help="Which checkpoint: best or last.")] = "best",
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Merge an adapter into the base's weights.")
+    ] = False,
 ) -> None:
-    """Write a Hugging Face folder that `from_pretrained` loads."""
+    """Write a Hugging Face folder that `from_pretrained` loads; of an adapter, one for peft."""
     _load_libraries()
     from truesweep.commands.export import export as work
 
-    raise typer.Exit(work(directory, output, checkpoint))
+    raise typer.Exit(work(directory, output, checkpoint, merge))
 
 
 @app.command()

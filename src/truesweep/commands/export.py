@@ -12,12 +12,16 @@ from truesweep.figures import written
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.load import Loaded, load_run
 from truesweep.jobs.parts import task_class
+from truesweep.models.adapters import save_adapter
 from truesweep.terminal import console, warn
 from truesweep.text import count
 
 
-def export(directory: Path, output: Path, checkpoint: str) -> int:
-    """Write weights (safetensors), configuration, tokenizer and model card to a new folder."""
+def export(directory: Path, output: Path, checkpoint: str, merge: bool = False) -> int:
+    """Write weights (safetensors), configuration, tokenizer and model card to a new folder.
+
+    Of a model with an adapter, the adapter alone, unless it is merged into the base's weights.
+    """
     if checkpoint not in ("best", "last"):
         raise ConfigError(f"--checkpoint {checkpoint}: expected best or last")
     if output.exists():
@@ -25,11 +29,18 @@ def export(directory: Path, output: Path, checkpoint: str) -> int:
     run = RunDirectory.open(directory)
     config = run.read_config()
     loaded = load_run(run, task_class(config).head, cast(Any, checkpoint))
+    adapted = loaded.tuner is not None
+    if merge and not adapted:
+        raise ConfigError("--merge: this run has no adapter, its model is exported whole")
     output.absolute().parent.mkdir(parents=True, exist_ok=True)
     # The folder appears when it is whole.
     scratch = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.absolute().parent))
     try:
-        loaded.model.save_pretrained(scratch)
+        if adapted and not merge:
+            save_adapter(loaded.model, scratch, config["model"].get("name_or_path"))
+        else:
+            model = loaded.tuner.merge_and_unload(safe_merge=True) if merge else loaded.model
+            model.save_pretrained(scratch)
         note = tokenizers.save(loaded.tokenizer, scratch)
         card = model_card(run, config, loaded, note)
         (scratch / "README.md").write_text(card, encoding="utf-8")

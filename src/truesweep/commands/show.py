@@ -41,6 +41,13 @@ def show_plan(plan: Plan) -> None:
         f"{text.count(plan.parameters.total)} parameters ({text.count(embedding)} in embeddings), "
         f"{text.quantity(plan.flops.per_token, 'FLOP')} per token",
     )
+    if config.get("adapter"):
+        trained = plan.parameters.trainable
+        table.add_row(
+            "adapter",
+            f"{config['adapter']['_target_'].rpartition('.')[2]}, {text.count(trained)} of them "
+            f"trained ({trained / plan.parameters.total:.2%})",
+        )
     epochs = plan.total_steps / plan.steps_per_epoch
     table.add_row(
         "training",

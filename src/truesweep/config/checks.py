@@ -96,6 +96,17 @@ def length_fits(config: Config) -> list[str]:
     ]
 
 
+def adapters_are_not_sharded(config: Config) -> list[str]:
+    """A checkpoint of an adapter is made of whole weights."""
+    strategy = str((config.get("trainer") or {}).get("strategy", ""))
+    if not config.get("adapter") or not strategy.startswith(("fsdp", "deepspeed", "model_par")):
+        return []
+    return [
+        f"trainer.strategy={strategy} shards weights, which is not supported with an adapter. "
+        "Set trainer.strategy=ddp or adapter=none."
+    ]
+
+
 def checkpoints_are_kept(config: Config) -> list[str]:
     """A run goes on from its last checkpoint and is scored by its best."""
     if dotted.get(config, "callbacks.checkpoint"):
@@ -124,6 +135,7 @@ RULES: tuple[Callable[[Config], list[str]], ...] = (
     groups_are_chosen,
     heads_divide_width,
     training_has_a_length,
+    adapters_are_not_sharded,
     warmup_fits,
     micro_batch_fits,
     length_fits,

@@ -20,6 +20,7 @@ GROUPS = (
     "data",
     "tokenizer",
     "model",
+    "adapter",
     "optimizer",
     "scheduler",
     "trainer",

@@ -36,6 +36,7 @@ MODULES = {
     # Where pytorch_lightning's strategies and plugins are defined in part.
     "lightning_fabric": ("strategies", "plugins"),
     "transformers": (),
+    "peft": (),
 }
 # Some of transformers' other classes unpickle what they are given.
 _TRANSFORMERS_BASES = {"PreTrainedConfig", "PretrainedConfig", "PreTrainedModel", "Optimizer"}
@@ -90,6 +91,8 @@ def _judge(found: object, target: str, allowed_packages: Collection[str]) -> Non
         raise ConfigError(f"{target} is not allowed: it returns nothing that could be used")
     if package == "transformers" and not _TRANSFORMERS_BASES & _base_names(found):
         raise ConfigError(f"{target} is not allowed: of transformers only models and configs are")
+    if package == "peft" and "PeftConfig" not in _base_names(found):
+        raise ConfigError(f"{target} is not allowed: of peft only configs are")
 
 
 def _returns_nothing(function: Callable[..., Any]) -> bool:
@@ -119,7 +122,8 @@ def _import(name: str) -> ModuleType:
 def _no_module(name: str) -> str:
     parent_name, _, leaf = name.rpartition(".")
     if not parent_name:
-        return f"no package {name} is installed"
+        install = f"; type pip install {name}" if name in MODULES else ""
+        return f"no package {name} is installed{install}"
     parent = import_module(parent_name)
     if hasattr(parent, leaf):
         return f"{name} is not allowed: it is no module, so nothing inside it can be named"

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
-from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from truesweep.data import tokenizers
 from truesweep.errors import ConfigError
 from truesweep.jobs.directory import RunDirectory
+from truesweep.jobs.parts import make_model
+from truesweep.models.adapters import whole_state
 from truesweep.models.heads import AUTO_CLASSES, ENDINGS, Head, head_of
 from truesweep.record.checkpoints import CheckpointFiles
 
@@ -24,15 +26,22 @@ class Loaded:
     Args:
         model: In evaluation mode, fp32, on the CPU.
         tokenizer: The model's tokenizer.
+        tuner: Can merge the model's adapter into it; None without one.
     """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    tuner: Any = None
 
     @property
     def labels(self) -> list[str]:
         """A classifier's classes, by id."""
-        names: Any = self.model.config.id2label or {}
+        return self.classes(self.model.config)
+
+    @staticmethod
+    def classes(config: PreTrainedConfig) -> list[str]:
+        """The classes of a configuration, by id."""
+        names: Any = config.id2label or {}
         return [str(names[i]) for i in sorted(names)]
 
 
@@ -45,14 +54,29 @@ def load_run(run: RunDirectory, head: Head, checkpoint: Literal["best", "last"] 
     path = run.checkpoints / f"{checkpoint}.ckpt"
     if not path.is_file():
         raise ConfigError(f"{path} does not exist: the run has not reached its first validation")
-    model = AUTO_CLASSES[head].from_config(
-        AutoConfig.from_pretrained(run.model), dtype=torch.float32
-    )
-    state = CheckpointFiles().load_checkpoint(path)["state_dict"]
-    model.load_state_dict(
-        {k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)}
-    )
-    return Loaded(model.eval(), tokenizers.load(run.model))
+    tokenizer, architecture = tokenizers.load(run.model), AutoConfig.from_pretrained(run.model)
+    saved = CheckpointFiles().load_checkpoint(path)
+    state = {
+        k.removeprefix(PREFIX): v for k, v in saved["state_dict"].items() if k.startswith(PREFIX)
+    }
+    if "base" not in saved:
+        model = AUTO_CLASSES[head].from_config(architecture, dtype=torch.float32)
+        model.load_state_dict(state)
+        return Loaded(model.eval(), tokenizer)
+    model, tuner = _adapted(run, tokenizer, Loaded.classes(architecture))
+    model.load_state_dict(whole_state(model, state, saved["base"]["sha256"]))
+    return Loaded(model.eval(), tokenizer, tuner)
+
+
+def _adapted(
+    run: RunDirectory, tokenizer: PreTrainedTokenizerBase, labels: list[str]
+) -> tuple[PreTrainedModel, Any]:
+    """The base of a run's model, built as it was for the training, and its adapter."""
+    config = run.read_config()
+    named = config["model"].get("name_or_path")
+    if named is not None and (local := run.started_in / named).is_dir():
+        config["model"]["name_or_path"] = str(local)
+    return make_model(config, tokenizer, labels, config["data"]["max_length"])
 
 
 def load_folder(folder: Path) -> tuple[Head, Loaded]:

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from truesweep import dotted
 from truesweep.config.checks import check_across
@@ -26,7 +26,7 @@ from truesweep.errors import ConfigError
 from truesweep.figures import Figure, by_name, mode, of_metric
 from truesweep.jobs.compiling import choose, compile_model
 from truesweep.jobs.trainer import Compile, TrainerSettings
-from truesweep.models import Pretrained
+from truesweep.models import Pretrained, add_adapter
 from truesweep.optim import parameter_groups
 from truesweep.record.loggers import FACTS
 from truesweep.tasks import Recipe, Task
@@ -189,16 +189,48 @@ def build_model(
         source: Where they come from.
         notes: Is given what the user should know of weights that were to be loaded.
     """
+    labels = prepared.labels or ()
+    return make_model(config, prepared.tokenizer, labels, source.max_length, notes)[0]
+
+
+def make_model(
+    config: dict[str, Any],
+    tokenizer: PreTrainedTokenizerBase,
+    labels: Sequence[str],
+    max_length: int,
+    notes: list[str] | None = None,
+) -> tuple[PreTrainedModel, Any]:
+    """The transformer, with its adapter, if there is one; and what could merge that into it.
+
+    Args:
+        config: The configuration.
+        tokenizer: The model's.
+        labels: Names of the classes, of a classifier.
+        max_length: The longest sample, in tokens.
+        notes: As `build_model` has them.
+    """
     torch.manual_seed(config["seed"])
-    made = make(config, "model")
+    made, head = make(config, "model"), task_class(config).head
     model: PreTrainedModel = made.build(
-        task_class(config).head,
-        prepared.tokenizer,
-        labels=prepared.labels or (),
-        max_length=source.max_length,
+        head,
+        tokenizer,
+        labels=labels,
+        max_length=max_length,
         **({"notes": notes} if isinstance(made, Pretrained) else {}),
     )
-    return model
+    adapter = make(config, "adapter")
+    if adapter is None:
+        return model, None
+    tuner = add_adapter(model, adapter, head, config["seed"])
+    output = model.get_output_embeddings()
+    tied = output is not None and output.weight is model.get_input_embeddings().weight
+    if getattr(made, "init", None) == "scaled" and type(output) is nn.Linear and not tied:
+        raise ConfigError(
+            "model.init=scaled starts the output layer from zero, and beside an adapter it stays "
+            "there, so that nothing is learned. Set model.init=default, or train the layer: "
+            "adapter.modules_to_save=[lm_head]"
+        )
+    return model, tuner
 
 
 def build_recipe(config: dict[str, Any], trainer: TrainerSettings, steps_per_epoch: int) -> Recipe:

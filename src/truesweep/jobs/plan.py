@@ -77,7 +77,12 @@ class Plan:
     @property
     def origin(self) -> dict[str, Any]:
         """Where its numbers come from and what they are, for its provenance."""
-        return {"data": self.prepared.origin, "figures": keep(self.figures)}
+        origin = {"data": self.prepared.origin, "figures": keep(self.figures)}
+        return origin | ({"adapter": self._sizes} if self.config.get("adapter") else {})
+
+    @property
+    def _sizes(self) -> dict[str, int]:
+        return {"parameters": self.parameters.total, "trainable": self.parameters.trainable}
 
     @property
     def id(self) -> str:
@@ -206,7 +211,8 @@ class Planner:
     ) -> tuple[PreTrainedModel, ParameterCount, Flops, list[str]]:
         """The model without memory for its weights, its size, and what to know of it."""
         task, tokenizer = config["task"]["_target_"], config["tokenizer"]
-        shared = [config["model"], task, tokenizer, source.max_length, prepared.fingerprint]
+        described = config["model"], config.get("adapter")
+        shared = [*described, task, tokenizer, source.max_length, prepared.fingerprint]
         key = fingerprint({"shared": shared})
         if key not in self._models:
             notes: list[str] = []

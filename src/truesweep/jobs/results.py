@@ -2,12 +2,15 @@
 
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from truesweep.analysis.verdict import Verdict
 from truesweep.callbacks import Checkpoint
 from truesweep.data.left_out import left_out
 from truesweep.data.token_cache import SPLITS
 from truesweep.jobs.parts import Parts
 from truesweep.models import count_parameters, flops_per_token
+from truesweep.models.adapters import base_of, has_adapter
 
 
 def collect_results(
@@ -33,13 +36,22 @@ def collect_results(
         **parts.task.baselines(parts.prepared, "test"),
         **parts.task.signatures("test"),
         **{k: v for split in SPLITS for k, v in left_out(parts.prepared, split).items()},
-        "parameters": count_parameters(parts.task.model).total,
+        **sizes(parts.task.model),
         "train/seconds": last["time"],
         "train/tokens": last["tokens"],
         "train/flops": training_flops(parts, int(last["tokens"])),
         "train/steps": last["step"],
         "verdict": verdict.to_dict(),
     }
+
+
+def sizes(model: PreTrainedModel) -> dict[str, Any]:
+    """Parameters; beside an adapter also those that were trained, and the hash of the base."""
+    count = count_parameters(model)
+    if not has_adapter(model):
+        return {"parameters": count.total}
+    trainable = {"trainable_parameters": count.trainable, "base_sha256": base_of(model)}
+    return {"parameters": count.total, **trainable}
 
 
 def training_flops(parts: Parts, targets: int) -> int:

@@ -2,6 +2,7 @@
 
 from transformers.utils import logging
 
+from truesweep.models.adapters import Lora, add_adapter
 from truesweep.models.heads import PRESETS, Head
 from truesweep.models.pretrained import Pretrained
 from truesweep.models.sample_dropout import SampleDropout
@@ -12,10 +13,12 @@ __all__ = [
     "PRESETS",
     "Flops",
     "Head",
+    "Lora",
     "ParameterCount",
     "Pretrained",
     "SampleDropout",
     "Scratch",
+    "add_adapter",
     "count_parameters",
     "flops_per_token",
 ]

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from truesweep.compat import set_attention, shapes_only
+from truesweep.models.adapters import added_parameters, has_adapter, is_replaced
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Flops:
 
 
 def count_parameters(model: nn.Module) -> ParameterCount:
-    """Count a model's parameters."""
+    """Count a model's parameters; not those that an adapter's trained copies stand in for."""
+    found = {p: n for n, p in model.named_parameters() if not is_replaced(n)}
     tables = {
         parameter
         for module in model.modules()
@@ -40,8 +42,8 @@ def count_parameters(model: nn.Module) -> ParameterCount:
         for parameter in module.parameters()
     }
     return ParameterCount(
-        total=sum(p.numel() for p in model.parameters()),
-        trainable=sum(p.numel() for p in model.parameters() if p.requires_grad),
+        total=sum(p.numel() for p in found),
+        trainable=sum(p.numel() for p in found if p.requires_grad),
         embedding=sum(p.numel() for p in tables),
     )
 
@@ -55,14 +57,25 @@ def flops_per_token(model: PreTrainedModel, length: int) -> Flops:
     last layer, once a sample, is left out. Where an architecture cannot run without data,
     6 N + 12 depth width length (Kaplan et al. 2020), with N the parameters outside of tables.
 
+    Beside an adapter, the backward pass through the base is one product more, since no gradient of
+    its weights is computed; what is trained adds its own products.
+
     Args:
         model: any model; not changed.
         length: tokens of a sample, within the model's context.
     """
     try:
-        return Flops(3 * _forward_flops(model, length), "counted")
+        return Flops(_with_backward(model, _forward_flops(model, length)), "counted")
     except Exception:  # an operation that depends on values, or has no shape-only version
-        return Flops(_estimate(model, length), "estimated")
+        return Flops(_with_backward(model, _estimate(model, length)), "estimated")
+
+
+def _with_backward(model: PreTrainedModel, forward: int) -> int:
+    """Operations of forward and backward pass, from those of the base's forward pass."""
+    if not has_adapter(model):
+        return 3 * forward
+    trained = count_parameters(model).trainable
+    return 2 * forward + 2 * trained + 4 * added_parameters(model)
 
 
 def _forward_flops(model: PreTrainedModel, length: int) -> int:
@@ -86,4 +99,5 @@ def _estimate(model: PreTrainedModel, length: int) -> int:
     count = count_parameters(model)
     depth: int = model.config.num_hidden_layers
     width: int = model.config.hidden_size
-    return 6 * (count.total - count.embedding) + 12 * depth * width * length
+    added = added_parameters(model) if has_adapter(model) else 0
+    return 2 * (count.total - added - count.embedding) + 4 * depth * width * length

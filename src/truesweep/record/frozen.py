@@ -27,6 +27,7 @@ def freeze(config: Mapping[str, Any]) -> str:
 
 
 ADDED_SINCE: dict[str, Any] = {
+    "adapter": None,
     "logger.job_type": None,
     "logger.name": None,
     "logger.notes": None,
@@ -59,6 +60,8 @@ def _as_before(config: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration as version 0.1.0 would have had it, if it asks for nothing newer."""
     kept = dict(config)
     for key, neutral in ADDED_SINCE.items():
+        if key in kept and kept[key] == neutral:
+            del kept[key]
         group, _, name = key.partition(".")
         if _has(kept, group, name, neutral):
             kept[group] = {k: v for k, v in kept[group].items() if k != name}

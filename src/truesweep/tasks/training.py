@@ -25,6 +25,7 @@ from truesweep.compat import steps_done
 from truesweep.data.batch import Batch
 from truesweep.metrics.likelihood import IGNORED, is_many, linear_nll, token_nll
 from truesweep.models import SampleDropout
+from truesweep.models.adapters import base_of, has_adapter, trained_state, whole_state
 from truesweep.models.heads import OutputLayer
 from truesweep.tasks.memory import OutOfMemory, is_out_of_memory, release_memory
 from truesweep.tasks.progress import Progress
@@ -315,11 +316,21 @@ class Training(pl.LightningModule):
             logger.log_metrics({"tokens": self.progress.tokens, **values}, step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the counts that rows of metrics are made from."""
+        """Keep the counts that rows of metrics are made from; of an adapted model, no base."""
         checkpoint["progress"] = self.progress.state_dict()
+        if has_adapter(self.model):
+            checkpoint["base"] = {"sha256": base_of(self.model)}
+            checkpoint["state_dict"] = trained_state(self.model, checkpoint["state_dict"], "model.")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the counts up again."""
+        """Take the counts up again; complete the weights by those of the base.
+
+        Raises:
+            ConfigError: The base model is another one.
+        """
+        if has_adapter(self.model):
+            state, base = checkpoint["state_dict"], checkpoint["base"]["sha256"]
+            checkpoint["state_dict"] = whole_state(self.model, state, base, "model.")
         if "progress" in checkpoint:
             self.progress.load_state_dict(checkpoint["progress"], first=self.global_rank == 0)
 
