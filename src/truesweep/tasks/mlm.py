@@ -22,7 +22,7 @@ from truesweep.models.sample_dropout import draw
 from truesweep.tasks.base import Task
 from truesweep.tasks.baselines import unigram_loss
 from truesweep.tasks.generation import context_length
-from truesweep.tasks.training import Recipe, losses
+from truesweep.tasks.training import Recipe
 
 EVALUATION = (0,)
 """What the masks of evaluations follow from, besides the sample: the same in all runs."""
@@ -141,7 +141,7 @@ class MaskedLanguageModeling(Task):
 
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Sum of the cross-entropies of all hidden tokens."""
-        return losses(self.logits(batch), batch["labels"], self.label_smoothing)
+        return self.token_losses(batch, self.label_smoothing)
 
     def logits(self, batch: Batch) -> Tensor:
         """Scores [batch, length, vocabulary]."""
