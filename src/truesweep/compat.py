@@ -241,6 +241,15 @@ def shapes_only() -> AbstractContextManager[Any]:
     return FakeTensorMode()
 
 
+def bf16_of_cpu() -> str | None:
+    """What this processor multiplies bf16 with; None: it has nothing, and torch imitates it."""
+    import torch
+
+    if torch.cpu._is_amx_tile_supported():  # torch 2.13.0
+        return "AMX"
+    return "AVX512-BF16" if torch.cpu._is_avx512_bf16_supported() else None  # torch 2.13.0
+
+
 def foreach(operation: str) -> Callable[..., Any]:
     """An operation such as `lerp_` on lists of tensors at once, as torch's optimizers use it."""
     import torch

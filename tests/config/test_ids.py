@@ -18,6 +18,12 @@ TABLE: dict[str, list[str]] = json.loads((Path(__file__).parent / "ids.json").re
 """The ids of version 0.1.0 by command line, its words separated by spaces."""
 
 
+@pytest.fixture(autouse=True)
+def _bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What recipes asked for in version 0.1.0, and `auto` takes where there is bf16."""
+    monkeypatch.setattr("truesweep.jobs.trainer.bf16_of_cpu", lambda: "AMX")
+
+
 def ids_of(words: list[str]) -> list[str]:
     if words[0] != "-m":
         return [fingerprint(checked(words)[0])[:8]]

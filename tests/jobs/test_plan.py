@@ -91,3 +91,44 @@ def test_devices_are_counted_where_they_are() -> None:
             *(False, False, True, False, True, False)
         ]
     assert TrainerSettings(accelerator="cpu", devices=64).lacking() is None
+
+
+@pytest.mark.parametrize(
+    ("bf16", "asked", "taken"),
+    [
+        ("AVX512-BF16", [], "bf16-mixed"),
+        (None, [], "32-true"),
+        (None, ["trainer.precision=bf16-mixed"], "bf16-mixed"),
+    ],
+)
+def test_a_recipe_takes_the_precision_that_the_processor_has(
+    bf16: str | None,
+    asked: list[str],
+    taken: str,
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("truesweep.jobs.trainer.bf16_of_cpu", lambda: bf16)
+    named = ["experiment=lm_char", *SMALL, *asked]
+    assert plan(named).config["trainer"]["precision"] == taken
+    assert train(named, [], None, dry_run=True) == 0
+    why = {"AVX512-BF16": "this processor has AVX512-BF16", None: "no bf16 of its own"}
+    said = capsys.readouterr().out
+    assert taken in said
+    assert asked or why[bf16] in " ".join(said.split())
+
+
+@pytest.mark.parametrize(
+    ("found", "taken"), [([9.0], "bf16-mixed"), ([8.0, 7.5], "16-mixed"), ([], "bf16-mixed")]
+)
+def test_an_older_gpu_takes_fp16(
+    found: list[float], taken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("truesweep.jobs.trainer.capabilities", lambda: found)
+    assert TrainerSettings(accelerator="gpu").native_precision()[0] == taken
+
+
+def test_auto_is_refused_like_any_precision_for_an_accelerator_that_there_is_not() -> None:
+    with pytest.raises(ConfigError, match=r"trainer.accelerator=cpux: no such accelerator"):
+        plan([*SMALL, "trainer.precision=auto", "trainer.accelerator=cpux"])

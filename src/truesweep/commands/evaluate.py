@@ -23,10 +23,10 @@ from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.load import load_run
 from truesweep.jobs.logs import quiet
 from truesweep.jobs.parts import (
-    OFFERED,
     SUPPLIED,
     build_model,
     build_task,
+    choose_precision,
     make,
     prepare_data,
     pretrained_tokenizer,
@@ -92,6 +92,7 @@ def _score_run(
 ) -> tuple[dict[str, Any], Declared]:
     frozen = run.read_config()
     config = check(update(frozen, overrides), supplied=SUPPLIED, offered=OFFERED)
+    choose_precision(config)
     task_type = task_class(config)
     work_in(run)
     loaded = load_run(run, task_type.head, cast(Any, checkpoint))
@@ -168,7 +169,7 @@ def score(
         trainer = Trainer(
             accelerator=settings.accelerator,
             devices=1,
-            precision=settings.precision,
+            precision=cast(Any, settings.precision),
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,

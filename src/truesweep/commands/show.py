@@ -16,7 +16,9 @@ from truesweep.compat import untried_sentence
 from truesweep.data.left_out import describe_left_out
 from truesweep.figures import SAMPLES, Declared, Figure
 from truesweep.jobs.directory import RunDirectory
+from truesweep.jobs.parts import make
 from truesweep.jobs.plan import Plan
+from truesweep.jobs.trainer import TrainerSettings
 from truesweep.record.mirror import records_of
 from truesweep.terminal import console, warn
 
@@ -54,8 +56,17 @@ def show_plan(plan: Plan) -> None:
         f"{text.figure(plan.total_steps)} steps of {config['data']['batch_size']} samples "
         f"({text.count(epochs)} epochs) on {text.plural(plan.world_size, 'device')}",
     )
+    trainer = make(config, "trainer")
+    if isinstance(trainer, TrainerSettings):
+        table.add_row("precision", _precision(trainer))
     console().print(table)
     warn((*untried_sentence(), *plan.warnings))
+
+
+def _precision(trainer: TrainerSettings) -> str:
+    """A training's precision, and why `auto` would be the same if it would."""
+    native, why = trainer.native_precision()
+    return f"{native} ({why})" if trainer.precision == native else str(trainer.precision)
 
 
 def show_result(run: RunDirectory, exit_code: int) -> None:

@@ -109,6 +109,7 @@ def complete(config: dict[str, Any], origin: Origins | None = None) -> dict[str,
     checked.setdefault("logger", None)  # logger=null leaves the group out
     check_across(checked)
     choose_modes(checked)
+    choose_precision(checked)
     return checked
 
 
@@ -122,6 +123,14 @@ def choose_modes(config: dict[str, Any]) -> None:
     declared = declared_figures(config) if unsure else {}
     for node in unsure:
         node["mode"] = mode(node["monitor"], declared)
+
+
+def choose_precision(config: dict[str, Any]) -> None:
+    """Have `trainer.precision=auto` say what it is on this machine, so that a resume keeps it."""
+    if config["trainer"].get("precision") == "auto":
+        trainer = make(config, "trainer")
+        if isinstance(trainer, TrainerSettings):
+            config["trainer"]["precision"] = trainer.native_precision()[0]
 
 
 def declared_figures(config: dict[str, Any]) -> dict[str, Figure]:

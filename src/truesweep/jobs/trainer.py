@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import pytorch_lightning as pl
 import torch
@@ -25,13 +25,24 @@ from pytorch_lightning.strategies import (
     StrategyRegistry,
 )
 
+from truesweep.compat import bf16_of_cpu
 from truesweep.errors import ConfigError, did_you_mean, in_short, missing_package
+from truesweep.record.provenance import capabilities
 
 Precision = Literal[
-    "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true", "transformer-engine"
+    "auto",
+    "32-true",
+    "16-mixed",
+    "bf16-mixed",
+    "16-true",
+    "bf16-true",
+    "64-true",
+    "transformer-engine",
 ]
 Compile = bool | Literal["auto", "layers"]
 VALIDATIONS_PER_RUN = 10
+BF16_CAPABILITY = 8.0
+"""The oldest GPU of NVIDIA's with bf16."""
 OUR_STRATEGIES = ("auto", "ddp", "fsdp")
 SHORT_NAMES = {"accelerator": ("auto", "gpu"), "strategy": OUR_STRATEGIES}
 """Names beside those of Lightning's registries."""
@@ -54,7 +65,9 @@ class TrainerSettings:
         num_nodes: Nodes, each with `devices`.
         strategy: `auto` (one device, or DDP), `ddp`, `fsdp` (PyTorch's `fully_shard`), or any other
             of Lightning's names.
-        precision: Lightning's names; `bf16-mixed` keeps weights in fp32.
+        precision: Lightning's names; `bf16-mixed` keeps weights in fp32. `auto`: what this machine
+            does by itself, `bf16-mixed`, `16-mixed` on older GPUs, or `32-true`. The configuration
+            that a run is started from holds what was taken.
         compile: `torch.compile` the whole model (True) or each of its layers (`layers`), which
             starts sooner; `auto`: the whole one on a GPU, if there is a compiler, and none else.
         deterministic: Refuse operations that have no deterministic form.
@@ -94,6 +107,27 @@ class TrainerSettings:
         if self.precision == "transformer-engine":
             with self._refused("precision"):
                 TransformerEnginePrecision(weights_dtype=torch.bfloat16)
+
+    def native_precision(self) -> tuple[Precision, str]:
+        """The fastest precision that the hardware has of its own, and why it is that one.
+
+        The GPU is not touched, as processes may still be forked from this one.
+
+        Raises:
+            ConfigError: There is no such accelerator.
+        """
+        with self._refused("accelerator", AcceleratorRegistry):
+            if self.is_gpu():
+                oldest = min(capabilities(), default=BF16_CAPABILITY)
+                if oldest < BF16_CAPABILITY:
+                    return "16-mixed", f"a GPU of compute capability {oldest} has no bf16"
+                return "bf16-mixed", "GPUs have bf16"
+            if not self.is_cpu():
+                return "32-true", f"trainer.accelerator={self.accelerator} may have no bf16"
+            bf16 = bf16_of_cpu()
+        if bf16 is None:
+            return "32-true", "this processor has no bf16 of its own, and imitates it slowly"
+        return "bf16-mixed", f"this processor has {bf16}"
 
     @contextmanager
     def _refused(self, key: str, names: Collection[str] = ()) -> Iterator[None]:
@@ -200,7 +234,7 @@ class TrainerSettings:
             devices=self.devices,
             num_nodes=self.num_nodes,
             strategy=self._strategy(),
-            precision=self.precision,
+            precision=cast(Any, self.precision),
             logger=list(loggers),
             callbacks=list(callbacks),
             plugins=[checkpoint_io, environment],

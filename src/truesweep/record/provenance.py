@@ -3,10 +3,12 @@
 import hashlib
 import os
 import platform
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -98,11 +100,25 @@ def _cpu() -> str:
 
 
 def _gpus() -> list[str]:
-    """Names of the GPUs, asked of the driver's tool, as CUDA must not start before a fork."""
+    """Names of the GPUs."""
+    return _ask_gpus("name,memory.total")
+
+
+@cache
+def capabilities() -> list[float]:
+    """Compute capabilities of the GPUs, such as 8.0; empty where they are not known."""
+    return [float(line) for line in _ask_gpus("compute_cap") if _IS_NUMBER.fullmatch(line)]
+
+
+_IS_NUMBER = re.compile(r"\d+\.\d+")
+
+
+def _ask_gpus(fields: str) -> list[str]:
+    """A line for each GPU, asked of the driver's tool, as CUDA must not start before a fork."""
     if shutil.which("nvidia-smi") is None:
         return []
-    names = _output("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader")
-    return names.decode().splitlines() if names else []
+    lines = _output("nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader")
+    return lines.decode().splitlines() if lines else []
 
 
 def _version(name: str) -> str | None:
