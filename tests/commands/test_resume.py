@@ -135,6 +135,20 @@ def test_the_commands_stop_and_resume(data: dict[str, list[str]], workplace: Pat
     assert "nothing to do" in again.out
 
 
+def test_a_resume_keeps_the_precision_that_was_taken(
+    data: dict[str, list[str]], workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("truesweep.jobs.trainer.bf16_of_cpu", lambda: "AMX")
+    named = [*data["lm"], *SMALL, "trainer.max_steps=4"]
+    run = create_run(plan([*named, "trainer.precision=auto"]), Path("outputs/x/1"))
+    monkeypatch.setattr("truesweep.jobs.trainer.bf16_of_cpu", lambda: None)  # another machine
+    assert resume(Path("outputs/x/1"), ["trainer.max_steps=6"]) == 0
+    asked = [*named, "trainer.precision=bf16-mixed", "trainer.max_steps=6"]
+    assert train(asked, [], None, False) == 0
+    (whole,) = set(workplace.glob("outputs/*/*")) - {run.path.absolute()}
+    same(run.path, whole)
+
+
 def test_resuming_nothing_is_an_error(workplace: Path) -> None:
     done = truesweep("resume", "outputs/none", cwd=workplace)
     assert done.code == 2

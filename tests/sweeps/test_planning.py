@@ -243,6 +243,22 @@ def test_a_search_makes_the_jobs_that_a_grid_would(asked: AskFor, tmp_path: Path
     assert job.label == "depth=2"
 
 
+def test_a_search_keeps_its_precision_on_another_machine(
+    asked: AskFor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = SweepDirectory(tmp_path / "s")
+
+    def taken(depth: int, bf16: str | None, *overrides: str) -> Any:
+        monkeypatch.setattr("truesweep.jobs.trainer.bf16_of_cpu", lambda: bf16)
+        axes = ["model.depth=1,2,3,4", "name=s", *overrides]
+        job = JobMaker(asked(*axes), directory, {})({"model.depth": depth}, 0, {"number": depth})
+        return job.trainer.precision
+
+    auto = "trainer.precision=auto"
+    assert taken(1, "AMX", auto) == taken(2, None, auto) == "bf16-mixed"
+    assert taken(3, None, "trainer.precision=32-true") == "32-true"
+
+
 def test_what_jobs_share_is_made_once(asked: AskFor, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = {"data": 0, "model": 0}
 

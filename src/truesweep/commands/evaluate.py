@@ -23,6 +23,7 @@ from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.load import load_run
 from truesweep.jobs.logs import quiet
 from truesweep.jobs.parts import (
+    OFFERED,
     SUPPLIED,
     build_model,
     build_task,

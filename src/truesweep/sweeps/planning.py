@@ -20,6 +20,9 @@ from truesweep.sweeps.problems import Problems, some
 from truesweep.text import label, labels
 
 
+PRECISION = "trainer.precision"
+
+
 @dataclass(frozen=True)
 class SweepPlan:
     """All jobs of a grid or of random points; of a search, some of those it may come to.
@@ -106,6 +109,8 @@ class JobMaker:
         self._folder = Path.cwd()
         self._composer = asked.composer()
         self._planner = Planner()
+        first = next((job for job in sweep.jobs() if job.problem is None), None)
+        self._precision = None if first is None else first.trainer.precision
 
     def __call__(self, point: Point, seed: int, trial: Mapping[str, Any]) -> Job:
         """The job at a point, with a directory.
@@ -116,7 +121,8 @@ class JobMaker:
         several = self._asked.settings.seeds != 1
         candidate = _candidate(self._composer, point, seed if several else None)
         with chdir(self._folder):
-            job = _plan(self._planner, _check(candidate, self._asked.name))
+            checked = _check(candidate, self._asked.name, self._precision)
+            job = _plan(self._planner, checked)
         number = sum(1 for _ in self._sweep.path.glob("*/config.yaml"))
         return job.add_to(self._sweep, number, self._provenance, trial)
 
@@ -134,8 +140,19 @@ def _candidate(composer: PointComposer, point: Point, seed: int | None) -> Candi
     return Candidate(partial(composer.compose, whole), varies)
 
 
-def _check(candidate: Candidate, name: str) -> _Checked:
+def _check(candidate: Candidate, name: str, precision: str | None = None) -> _Checked:
+    """Check a job.
+
+    Args:
+        candidate: The job.
+        name: The sweep's.
+        precision: What `trainer.precision=auto` is, if it does not vary; None: what this machine
+            takes. A search that another machine goes on with compares like with like.
+    """
     composed = candidate.compose()
+    trainer = composed.config.get("trainer") or {}
+    if precision and trainer.get("precision") == "auto" and PRECISION not in candidate.varies:
+        composed.config["trainer"] = {**trainer, "precision": precision}
     config = complete(composed.config, composed.origins)
     return _Checked({**config, "name": name}, composed.overrides, candidate.varies)
 
