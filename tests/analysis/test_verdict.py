@@ -171,7 +171,8 @@ def test_nothing_learned() -> None:
     falling = judge(rows, steps_per_epoch=100, baseline=2.9)
     assert falling.kind == "undertrained"
     assert (
-        "Undertrained: the validation loss of 3.000 is no better yet than the 2.900" in falling.text
+        "the validation loss of 3.000 is no better yet than a trivial model's on the same split, "
+        "2.900." in falling.text
     )
     assert judge(rows, steps_per_epoch=1000, baseline=3.1).kind == "healthy"
 
@@ -283,4 +284,4 @@ def test_a_run_whose_best_validation_beats_a_trivial_model_is_not_told_that_it_d
     found = judge(rows_of(train, val), steps_per_epoch=100, baseline=0.4563)
     assert "no better" not in found.text
     worse = judge(rows_of(train, [v + 0.01 for v in val]), steps_per_epoch=100, baseline=0.4563)
-    assert "0.4638 is no better yet than the 0.4563 of a trivial model" in worse.text
+    assert "0.4638 is no better yet than a trivial model's on the same split, 0.4563." in worse.text

@@ -171,7 +171,7 @@ def test_diff(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     assert "Data: the same" in shown
 
 
-@pytest.mark.parametrize(("error", "said"), [(0.1, "beyond it"), (0.4, "within it")])
+@pytest.mark.parametrize(("error", "said"), [(0.1, "beyond noise"), (0.4, "within noise")])
 def test_diff_tells_noise_by_the_standard_errors(
     make_run: MakeRun, capsys: pytest.CaptureFixture[str], error: float, said: str
 ) -> None:
@@ -201,8 +201,20 @@ def test_diff_compares_samples_in_pairs(
         np.savez(scores / "val.npz", nll=hard + shift, count=np.ones(4))
     diff(runs[0], runs[1], as_json=False)
     shown = capsys.readouterr().out
-    assert cells_of(shown, "val/loss")[-1] == "beyond it"
+    assert cells_of(shown, "val/loss")[-1] == "beyond noise"
     assert "both evaluations sample by sample" in " ".join(shown.split())
+
+
+def test_diff_leaves_out_what_a_narrow_terminal_has_no_room_for(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str], narrow: Any
+) -> None:
+    known = {"val/loss_standard_error": 0.1}
+    runs = [make_run(name, end=end, **known) for name, end in (("first", 2.0), ("second", 1.5))]
+    loss = ["val/loss", "2.100", "1.600", "-0.50", "±0.23", "beyond noise"]
+    for width, columns in ((80, [0, 1, 2, 3, 4, 5]), (60, [0, 1, 2, 3, 5]), (46, [0, 1, 2, 5])):
+        narrow(width)
+        diff(*runs, as_json=False)
+        assert cells_of(capsys.readouterr().out, "val/loss") == [loss[i] for i in columns]
 
 
 def test_diff_dumps_no_lists_and_fits_a_pipe(

@@ -97,6 +97,13 @@ def test_a_mistake_is_told_without_anything_heavy(recorded: Path, arguments: lis
     assert not imports(arguments, recorded, 2) & HEAVY
 
 
+def test_the_status_of_one_run_names_it_once_in_its_row(recorded: Path) -> None:
+    done = truesweep("status", RUNS[0], cwd=recorded)
+    (row,) = [line for line in done.out.splitlines() if "completed" in line and "/" in line]
+    assert row.split()[:2] == [Path(RUNS[0]).name, "completed"], done.out
+    assert done.out.splitlines()[-1].endswith(f": {Path(RUNS[0]).name}")
+
+
 def test_status_is_told_as_json(recorded: Path) -> None:
     done = truesweep("status", SWEEPS[0], "--json", cwd=recorded)
     told = json.loads(done.out)

@@ -214,7 +214,7 @@ def test_leaks_are_warned_of_unless_memory_would_not_help(described: Describe) -
     judges[1][:3] = [Labelled(sample.text, "b") for sample in train[5:8]]  # type: ignore[union-attr]
     found = described(train, *judges, max_length=300)
     (problem,) = problems(found)
-    assert "val is not independent of train: 3 of its 300 samples (1.0%)" in problem
+    assert "val is not independent of train: 3 of its 300 samples (1.0 %)" in problem
     assert between(found.leakage, "test", "train").other_answer == 3
 
 
@@ -239,10 +239,15 @@ def few(count: int, *labels: str) -> list[Sample]:
     [
         (few(301, "a", "b", "c"), few(302, "a", "b"), {}, "val has no sample of 'c'"),
         (few(301, "a", "b"), few(50, "a", "b"), {}, "val has 50 samples: an accuracy of 90 % is"),
-        (few(301, *"a" * 19, "b"), few(302, "a", "b"), {}, "95% of train is 'a'"),
+        (few(301, *"a" * 19, "b"), few(302, "a", "b"), {}, "95 % of train is 'a'"),
         (few(301, "a"), few(302, "a"), {"max_length": 60}, "is longer than data.max_length=60"),
-        ([*few(301, "a"), *few(301, "a")], few(302, "a"), {}, "50% of the samples of train repeat"),
-        ([*few(301, "a"), *few(301, "b")], few(302, "a"), {}, "50% of train has the text of an"),
+        (
+            [*few(301, "a"), *few(301, "a")],
+            few(302, "a"),
+            {},
+            "50 % of the samples of train repeat",
+        ),
+        ([*few(301, "a"), *few(301, "b")], few(302, "a"), {}, "50 % of train has the text of an"),
         (few(301, "a"), [Labelled("ж" * 9, "a")] * 300, {}, "of val are unknown ones"),
     ],
 )

@@ -7,6 +7,7 @@ import pytest
 from truesweep.data.left_out import describe_left_out, left_out
 from truesweep.data.samples import Labelled, Pair
 from truesweep.data.tokenizers import Bpe, Byte, Char, Word
+from truesweep.text import percent
 
 
 @pytest.mark.parametrize(
@@ -29,7 +30,7 @@ def test_what_is_cut_is_counted(
     rows = len(data.train)
     (sentence,) = describe_left_out(found | {"train/samples": rows}, ["train"], 4)
     assert f"1 of {rows} train samples are longer than data.max_length=4" in sentence
-    assert f"{figures[1]:.1%} of the split's tokens" in sentence
+    assert f"{percent(figures[1])} of the split's tokens" in sentence
 
 
 def test_nothing_is_said_of_what_is_whole(prepared: Callable[..., Any]) -> None:

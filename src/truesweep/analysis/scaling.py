@@ -181,7 +181,8 @@ def _too_little(losses: Floats, sizes: dict[Variable, Floats]) -> str:
             return f"{distinct} different {name} do not bear a curve; {LEAST_DISTINCT} would."
         if span < LEAST_SPAN:
             return (
-                f"The {name} span a factor of {count(span)}; a curve needs at least {LEAST_SPAN:g}."
+                f"The {name} span a factor of {count(span)}; a curve needs at least "
+                f"{count(LEAST_SPAN)}."
             )
     if len(sizes) > 1 and abs(np.corrcoef(np.log(list(sizes.values())))[0, 1]) > MOST_ALIKE:
         return f"The {' and '.join(sizes)} rise together, so what each does cannot be told."

@@ -238,8 +238,8 @@ def _overfitting_text(known: dict[str, Any]) -> str:
 
 def _no_better_text(best: float, baseline: float) -> str:
     return (
-        f"Undertrained: the validation loss of {figure(best)} is no better yet than the "
-        f"{figure(baseline)} of a trivial model. Train longer, or raise optimizer.lr."
+        f"Undertrained: the validation loss of {figure(best)} is no better yet than a trivial "
+        f"model's on the same split, {figure(baseline)}. Train longer, or raise optimizer.lr."
     )
 
 

@@ -143,6 +143,7 @@ def _print_values(out: Console, a: Run, b: Run, title: str, found: Sequence[Diff
     table = Table(title=title, title_justify="left", title_style="bold")
     for name in ("", a.id, b.id):
         table.add_column(name, overflow="fold")
+    table.columns[0].min_width = min(max(len(one.key) for one in found), out.width // 2)
     for one in found:
         table.add_row(Text(one.key), *(Text(_shown(value)) for value in (one.a, one.b)))
     out.print(table)
@@ -157,16 +158,18 @@ def _print_figures(
         out.print(Text.assemble(("Figures: ", "bold"), ("the same", "dim")))
         return
     declared = declared_by([a, b])
-    noisy = any(gap.margin is not None for gap in apart.values())
-    heads = ["", a.id, b.id, "difference", *(("noise", "") if noisy else ())]
+    heads = ["", a.id, b.id, "difference", "noise", ""]
+    cells = [
+        [one.key.removesuffix(".kind"), *_figure(one, declared), *_noise(apart.get(one.key))]
+        for one in rows
+    ]
     table = Table(title="Figures", title_justify="left", title_style="bold")
-    for index, name in enumerate(heads):
+    shown = _fitting([heads, *cells], out.width)
+    for index in shown:
         justify = "right" if 0 < index < 5 else "left"
-        table.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    for one in rows:
-        cells = [one.key.removesuffix(".kind"), *_figure(one, declared)]
-        cells += _noise(one.key, apart.get(one.key), declared) if noisy else []
-        table.add_row(*map(Text, cells))
+        table.add_column(heads[index], justify=justify, overflow="fold")  # type: ignore[arg-type]
+    for row in cells:
+        table.add_row(*(Text(row[index]) for index in shown))
     out.print(table)
     for sentence in _sentences(apart):
         out.print(Text(sentence, "dim"))
@@ -198,10 +201,21 @@ def _signed(key: str, difference: float, declared: Declared) -> str:
     return f"{'-' if difference < 0 else '+'}{written(key, abs(difference), declared)}"
 
 
-def _noise(key: str, gap: Gap | None, declared: Declared) -> list[str]:
+def _fitting(lines: Sequence[Sequence[str]], room: int) -> list[int]:
+    """The columns that say something and have room beside each other; those of noise go first."""
+    widths = [max(map(len, column)) + len("│  ") for column in zip(*lines, strict=True)]
+    said = [any(column) for column in zip(*lines[1:], strict=True)]
+    shown = [index for index in range(len(widths)) if index < 4 or said[index]]
+    for index in (4, 3, 5):
+        if sum(widths[i] for i in shown) >= room and index in shown:
+            shown.remove(index)
+    return shown
+
+
+def _noise(gap: Gap | None) -> list[str]:
     if gap is None or gap.beyond is None:
         return ["", ""]
-    return [f"±{text.figure(gap.margin, 2)}", "beyond it" if gap.beyond else "within it"]
+    return [f"±{text.figure(gap.margin, 2)}", "beyond noise" if gap.beyond else "within noise"]
 
 
 def _sentences(apart: Mapping[str, Gap]) -> list[str]:

@@ -22,6 +22,7 @@ from truesweep.jobs.trainer import TrainerSettings
 from truesweep.record.mirror import records_of
 from truesweep.terminal import console, warn
 
+SPLITS = {"val": "validation", "test": "test"}
 SHOWN = 3
 """How many samples of text are printed."""
 
@@ -105,12 +106,10 @@ def how_it_ended(run: RunDirectory) -> str:
 
 def _figures(results: dict[str, Any], declared: Declared) -> Table:
     table = Table(title="Results", title_justify="left", title_style="bold")
-    for name in ("", "validation", "test", "baseline"):
+    for name in ("", *SPLITS.values(), "baseline"):
         table.add_column(name, justify="left" if not name else "right")
     for figure in _shown(declared):
-        row = [
-            results.get(f"{prefix}/{figure.name}") for prefix in ("val", "test", "baseline/test")
-        ]
+        row = [results.get(f"{prefix}/{figure.name}") for prefix in (*SPLITS, "baseline/test")]
         if any(value is not None for value in row):
             table.add_row(figure.name, *text.figures(row, figure.digits))
     return table
@@ -122,16 +121,16 @@ def _shown(declared: Declared) -> list[Figure]:
 
 
 def show_figures(figures: dict[str, Any], split: str, declared: Declared) -> None:
-    """The figures of one split beside their baselines, with two digits more than in a summary."""
-    table = Table(title=f"Scores on {split}", title_justify="left", title_style="bold")
-    for name in ("", split, "baseline"):
+    """The figures of one split beside their baselines."""
+    called = SPLITS.get(split, split)
+    table = Table(title=f"Scores on {called}", title_justify="left", title_style="bold")
+    for name in ("", called, "baseline"):
         table.add_column(name, justify="left" if not name else "right")
     for figure in _shown(declared):
         value = figures.get(f"{split}/{figure.name}")
         if value is not None:
-            baseline = figures.get(f"baseline/{split}/{figure.name}")
-            digits = figure.digits + 2
-            table.add_row(figure.name, text.figure(value, digits), text.figure(baseline, digits))
+            row = [value, figures.get(f"baseline/{split}/{figure.name}")]
+            table.add_row(figure.name, *text.figures(row, figure.digits))
     console().print(table)
     warn(describe_left_out(figures, [split]))
 

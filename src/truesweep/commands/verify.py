@@ -13,7 +13,7 @@ from truesweep.jobs.logs import quiet
 from truesweep.jobs.verify import Check, tolerance, verify
 from truesweep.record.files import dump_json
 from truesweep.terminal import console
-from truesweep.text import figure
+from truesweep.text import figure, value
 
 COLOURS = {"identical": "green", "equal to rounding": "green", "differs": "bold red"}
 
@@ -39,7 +39,8 @@ def verify_run(directory: Path, steps: int, as_json: bool = False) -> int:
     console().print(_table(checks, steps))
     note = (
         f"Differences relative to the largest loss and to the whole update of the weights; at "
-        f"precision {precision}, up to {limit.losses:g} and {limit.weights:g} are rounding."
+        f"precision {precision}, up to {value(limit.losses)} and "
+        f"{value(limit.weights)} are rounding."
     )
     console().print(Text(note, "dim"))
     return failed

@@ -26,6 +26,7 @@ from truesweep.config.roots import options
 from truesweep.dotted import flatten, nearest_key
 from truesweep.errors import ConfigError, did_you_mean
 from truesweep.text import ORDER, Condition
+from truesweep.text import value as typed
 
 MOST_VALUES = 10_000
 """More values than any sweep lists; a longer range is an interval."""
@@ -308,8 +309,8 @@ class Space:
         for axis in self.axes:
             if not axis.values:
                 raise ConfigError(
-                    f"{axis.name}: a grid cannot list what lies between {axis.low:g} and "
-                    f"{axis.high:g}; give values, or sweeps.method=random or search"
+                    f"{axis.name}: a grid cannot list what lies between {typed(axis.low)} and "
+                    f"{typed(axis.high)}; give values, or sweeps.method=random or search"
                 )
         sides = [_side(axes) for axes in self.dimensions]
         if math.prod(map(len, sides)) > MOST_POINTS:

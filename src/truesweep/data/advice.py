@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from truesweep.data.describe import Description, Part
+from truesweep.text import percent
 
 JUDGES = ("val", "test")
 
@@ -41,10 +42,10 @@ def _leaks(found: Description) -> Iterator[Advice]:
         if count is None:
             continue
         share = count / max(1, leak.passages)
-        grams = "" if leak.ngrams is None else f", and {leak.ngrams:.1%} of its word 8-grams,"
+        grams = "" if leak.ngrams is None else f", and {percent(leak.ngrams)} of its word 8-grams,"
         yield Advice(
             f"{leak.split} is not independent of {leak.other}: {count:,} of its {leak.passages:,} "
-            f"{found.kind.unit} ({share:.1%}){grams} stand in {leak.other} too",
+            f"{found.kind.unit} ({percent(share)}){grams} stand in {leak.other} too",
             f"Take them out of {leak.other} (--show {leak.exact + leak.near} lists them){or_split}",
         )
 
@@ -61,7 +62,8 @@ def _labels(found: Description) -> Iterator[Advice]:
     largest = max(counts, key=counts.__getitem__, default="")
     if counts and (share := counts[largest] / sum(counts.values())) > _DOMINANT:
         yield Advice(
-            f"{share:.0%} of train is {largest!r}: always saying so is {share:.0%} accurate",
+            f"{percent(share)} of train is {largest!r}: always saying so is {percent(share)} "
+            "accurate",
             "Judge by f1_macro, and add samples of the other classes",
         )
 
@@ -83,8 +85,8 @@ def _cut(found: Description) -> Iterator[Advice]:
     if max(cut.values()) > _TRUNCATED:
         worst = max(cut, key=cut.__getitem__)
         yield Advice(
-            f"{cut[worst]:.0%} of {worst} is longer than data.max_length={found.max_length}, and "
-            "loses its end",
+            f"{percent(cut[worst])} of {worst} is longer than data.max_length={found.max_length}, "
+            "and loses its end",
             f"Set data.max_length={max(p.longest for p in found.splits.values())} to keep all of "
             "it, or cut the texts where they may be cut",
         )
@@ -96,13 +98,15 @@ def _strange(found: Description) -> Iterator[Advice]:
         unknown, unseen = (n / max(1, part.tokens) for n in (part.unknown, part.unseen))
         if known and unknown > _UNKNOWN:
             yield Advice(
-                f"{unknown:.1%} of the tokens of {name} are unknown ones, of which train has none",
+                f"{percent(unknown)} of the tokens of {name} are unknown ones, of which train has "
+                "none",
                 "Use tokenizer=byte or tokenizer=bpe, which know every text, or train on text that "
                 f"is like {name}",
             )
         elif unseen > _UNSEEN:
             yield Advice(
-                f"{unseen:.1%} of the tokens of {name} never occur in train, and cannot be learned",
+                f"{percent(unseen)} of the tokens of {name} never occur in train, and cannot be "
+                "learned",
                 f"Train on text that is like {name}, or set a smaller tokenizer.vocab_size",
             )
 
@@ -112,14 +116,14 @@ def _twice(found: Description) -> Iterator[Advice]:
         twice = part.duplicates
         if (share := twice.repeated / max(1, twice.passages)) > _REPEATED:
             yield Advice(
-                f"{share:.0%} of the {found.kind.unit} of {name} repeat an earlier one, and count "
-                "twice",
+                f"{percent(share)} of the {found.kind.unit} of {name} repeat an earlier one, and "
+                "count twice",
                 f"Remove duplicates from data.{name}, unless they are meant as weights",
             )
         share = twice.contradictory / max(1, twice.passages)
         if found.kind.one_answer and share > _CONTRADICTORY:
             yield Advice(
-                f"{share:.0%} of {name} has the text of an earlier sample and another label",
+                f"{percent(share)} of {name} has the text of an earlier sample and another label",
                 "Mend the labels; if only case tells these texts apart, nothing is wrong",
             )
 
@@ -135,14 +139,15 @@ def _pairs(found: Description) -> Iterator[Advice]:
             )
         if found.kind.aligned and (share := part.pairs.odd / total) > _ODD:
             yield Advice(
-                f"{share:.0%} of the pairs of {name} have a side that is over three times too long "
-                "for the other",
+                f"{percent(share)} of the pairs of {name} have a side that is over three times too "
+                "long for the other",
                 "See whether the lines of both sides still belong together, and remove what does "
                 "not",
             )
         if (share := part.pairs.copied / total) > _COPIED:
             yield Advice(
-                f"{share:.0%} of the pairs of {name} are the same text twice, and teach to copy",
+                f"{percent(share)} of the pairs of {name} are the same text twice, and teach to "
+                "copy",
                 f"Remove what is no {found.kind.answer}",
             )
 

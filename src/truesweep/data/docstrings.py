@@ -15,6 +15,7 @@ from truesweep.data.python_text import divide
 from truesweep.data.samples import Pair, Sample
 from truesweep.data.similarity import closest, normalise
 from truesweep.data.splitting import Parts
+from truesweep.text import figure
 
 # Not of the library itself, or left out by some distributions.
 _LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "turtledemo"}
@@ -85,7 +86,7 @@ class SummaryKind(PairKind):
 
     def uncertainty(self, size: int) -> str:
         """Of ROUGE."""
-        return f"its ROUGE is known to ±{1.96 * 0.25 / max(1, size) ** 0.5:.2g} at best"
+        return f"its ROUGE is known to ±{figure(1.96 * 0.25 / max(1, size) ** 0.5, 2)} at best"
 
 
 SUMMARIES = SummaryKind()

@@ -26,6 +26,7 @@ from truesweep.data.seq2seq import Seq2SeqDataset
 from truesweep.data.source import Source
 from truesweep.data.token_cache import field_texts
 from truesweep.errors import DataError
+from truesweep.text import figure
 
 # Text always has passages in common: licences, quotations, refrains. The test sets of six known
 # corpora share 0.7 to 13 % of their 8-grams with their own training sets, the larger ones by whole
@@ -137,7 +138,7 @@ class TextKind(SampleKind):
 
     def uncertainty(self, size: int) -> str:
         """At a standard deviation of 2 nats per token."""
-        return f"its loss is known to ±{1.96 * 2 / math.sqrt(max(1, size)):.2g} at best"
+        return f"its loss is known to ±{figure(1.96 * 2 / math.sqrt(max(1, size)), 2)} at best"
 
     def leaked(self, leak: Leakage) -> int | None:
         """Passages that stand in both."""

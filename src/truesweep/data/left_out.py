@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from truesweep.data.prepare import Prepared
+from truesweep.text import percent
 
 
 def left_out(prepared: Prepared, split: str) -> dict[str, float]:
@@ -37,13 +38,14 @@ def describe_left_out(
         if cut := figures.get(f"{split}/truncated"):
             whole = figures.get(f"{split}/samples")
             of = f" of {whole:,}" if whole else ""
+            lost = percent(figures[f"{split}/truncated_share"])
             yield (
                 f"{cut:,}{of} {split} samples are longer than data.max_length{where} and lose "
-                f"their ends, {figures[f'{split}/truncated_share']:.1%} of the split's tokens; "
+                f"their ends, {lost} of the split's tokens; "
                 "what is measured is the rest. Set a larger data.max_length to keep them"
             )
     shares = {split: figures.get(f"{split}/unknown_share") for split in splits}
-    unknown = [f"{share:.1%} of {split}'s" for split, share in shares.items() if share]
+    unknown = [f"{percent(share)} of {split}'s" for split, share in shares.items() if share]
     if unknown:
         yield (
             f"{', '.join(unknown)} tokens are unknown ones, which a model cannot tell apart. "

@@ -137,13 +137,21 @@ def summary(
 
 
 def _best(objective: str, best: Row) -> str:
-    return f"best {objective} {written(objective, best.best)}: {best.id}  {best.label}"
+    return f"best {objective} {written(objective, best.best)}: {best.id}  {_varies(best)}".rstrip()
+
+
+def _varies(row: Row) -> str:
+    """Nothing of a run by itself, which is called by its id."""
+    return "" if row.label == row.id else row.label
 
 
 def _table(display: Display, rows: Sequence[Row], shown: Sequence[Row]) -> Table:
     """One line a job; the least important columns make room for what varies."""
     lines = _cells(shown, display.objective)
-    if len(rows) > len(shown):
+    if not any(map(_varies, rows)):
+        for line in lines:
+            del line["varies"]
+    elif len(rows) > len(shown):
         lines.append(dict.fromkeys(lines[0], "") | {"job": "…"})
         lines[-1]["varies"] = f"and {len(rows) - len(shown)} more"
     widths = {name: max(len(name), *(len(line[name]) for line in lines)) for name in lines[0]}
@@ -153,7 +161,8 @@ def _table(display: Display, rows: Sequence[Row], shown: Sequence[Row]) -> Table
     table.box, table.padding, table.pad_edge = box.SIMPLE_HEAD, (0, GAP - 1, 0, 0), False
     for name in names:
         table.add_column(name, no_wrap=True, justify="left" if name in TEXTS else "right")
-    table.columns[names.index("varies")].max_width = max(room, 12)
+    if "varies" in names:
+        table.columns[names.index("varies")].max_width = max(room, 12)
     for line in lines:
         styles = {"job": "dim", "state": STYLES.get(line["state"], "")}
         table.add_row(*(Text(line[name], styles.get(name, "")) for name in names))
@@ -173,7 +182,7 @@ def _cells(rows: Sequence[Row], objective: str) -> list[dict[str, str]]:
     """Rows by column."""
     columns = {
         "job": [row.id for row in rows],
-        "varies": [row.label for row in rows],
+        "varies": [_varies(row) for row in rows],
         "state": [row.state for row in rows],
         "step": [_step(row) for row in rows],
         "loss": figures([row.loss for row in rows], digits_of("loss")),
