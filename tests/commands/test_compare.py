@@ -209,11 +209,11 @@ def test_diff_leaves_out_what_a_narrow_terminal_has_no_room_for(
     make_run: MakeRun, capsys: pytest.CaptureFixture[str], narrow: Any
 ) -> None:
     known = {"val/loss_standard_error": 0.1}
-    runs = [make_run(name, end=end, **known) for name, end in (("first", 2.0), ("second", 1.5))]
+    a, b = (make_run(name, end=end, **known) for name, end in (("first", 2.0), ("second", 1.5)))
     loss = ["val/loss", "2.100", "1.600", "-0.50", "±0.23", "beyond noise"]
     for width, columns in ((80, [0, 1, 2, 3, 4, 5]), (60, [0, 1, 2, 3, 5]), (46, [0, 1, 2, 5])):
         narrow(width)
-        diff(*runs, as_json=False)
+        diff(a, b, as_json=False)
         assert cells_of(capsys.readouterr().out, "val/loss") == [loss[i] for i in columns]
 
 

@@ -19,7 +19,6 @@ from truesweep.sweeps.points import choose_points, choose_seeds
 from truesweep.sweeps.problems import Problems, some
 from truesweep.text import label, labels
 
-
 PRECISION = "trainer.precision"
 
 
