@@ -1,7 +1,10 @@
 """Every way in which files can be wrong: the message names the file, the place and the remedy."""
 
+import bz2
 import gzip
+import lzma
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -213,10 +216,10 @@ def test_a_label_outside_train_names_its_file_and_line(split: str) -> None:
     refuse("labelled", *words, **keys)
 
 
-def test_a_rare_label_that_is_split_off_names_its_place_in_train() -> None:
+def test_classes_of_one_text_each_leave_nothing_to_split_off() -> None:
     rows = "".join(f"text {i}\tlabel {i}\n" for i in range(200))
     Path("t.tsv").write_text("text\tlabel\n" + rows)
-    words = ("t.tsv, line ", "label 'label ", "is in val and not in train")
+    words = ("There is no sample for val, of 200", "classes that nothing would be left of")
     refuse("labelled", *words, train="t.tsv", val=None, test=None)
 
 
@@ -236,10 +239,18 @@ def test_shares_that_leave_nothing() -> None:
 TEXT = b"".join(b"line %d\n" % i for i in range(5000))
 
 
-@pytest.mark.parametrize("form", [".gz", ".zst"])
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zst": zstandard.compress,
+}
+
+
+@pytest.mark.parametrize("form", COMPRESS)
 @pytest.mark.parametrize("damage", ["cut", "other"])
 def test_a_damaged_compressed_file(form: str, damage: str) -> None:
-    whole = gzip.compress(TEXT) if form == ".gz" else zstandard.compress(TEXT)
+    whole = COMPRESS[form](TEXT)
     data = whole[: len(whole) // 2] if damage == "cut" else b"no such format"
     refuse_content("text", f"a.txt{form}", data, f"cut off or not a {form} file", "again")
 
@@ -247,3 +258,30 @@ def test_a_damaged_compressed_file(form: str, damage: str) -> None:
 @pytest.mark.parametrize("size", [-20, 30])
 def test_a_damaged_parquet_file(size: int) -> None:
     refuse_content("text", "a.parquet", parquet()[:size], "cut off or not a Parquet file")
+
+
+@pytest.mark.parametrize("name", ["a.arrow", "a.feather"])
+@pytest.mark.parametrize("content", [b"ARROW1\0\0 and no more", b"no such format"])
+def test_a_damaged_arrow_file(name: str, content: bytes) -> None:
+    refuse_content("text", name, content, "cut off or not an Arrow file")
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.arrow"])
+def test_a_column_twice_in_a_binary_table(name: str) -> None:
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
+    sink = pa.BufferOutputStream()
+    if name == "a.parquet":
+        pq.write_table(table, sink)
+    else:
+        with pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+    refuse_content("text", name, sink.getvalue().to_pybytes(), "two columns 'text'. Rename")
+
+
+def test_a_key_twice_in_a_json_object() -> None:
+    content = '{"text": "a"}\n{"text": "b", "text": "c"}\n'
+    refuse_content("text", "a.jsonl", content, "line 2: two values for 'text'")
+
+
+def test_utf16_is_named() -> None:
+    refuse_content("text", "a.txt", "text\n".encode("utf-16"), "iconv -f UTF-16")

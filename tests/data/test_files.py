@@ -1,5 +1,7 @@
+import bz2
 import gzip
 import json
+import lzma
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,8 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def write(name: str, content: str | bytes) -> str:
     data = content.encode() if isinstance(content, str) else content
-    if name.endswith(".gz"):
-        data = gzip.compress(data)
-    if name.endswith(".zst"):
-        data = zstandard.compress(data)
+    compress = {".gz": gzip, ".bz2": bz2, ".xz": lzma, ".zst": zstandard}.get(Path(name).suffix)
+    data = compress.compress(data) if compress else data
     Path(name).parent.mkdir(parents=True, exist_ok=True)
     Path(name).write_bytes(data)
     return name
@@ -53,7 +53,7 @@ def write_rows(name: str) -> str:
 
 
 @pytest.mark.parametrize("form", [".jsonl", ".csv", ".tsv", ".parquet"])
-@pytest.mark.parametrize("compression", ["", ".gz", ".zst"])
+@pytest.mark.parametrize("compression", ["", ".gz", ".bz2", ".xz", ".zst"])
 def test_a_table_gives_the_same_samples_in_every_form(form: str, compression: str) -> None:
     name = write_rows(f"rows{form}{compression}")
     assert same(name).load("labelled").train == SAMPLES

@@ -128,11 +128,11 @@ def test_a_split_that_is_not_there_is_refused(keys: dict[str, Any], words: str) 
     [
         ("text", {"text_column": "txt"}, "no column 'txt'. There are: text, label"),
         ("pairs", {"source": "text", "target": "d"}, "no column 'd'. There are: .*de"),
-        ("text", {"text_column": "more"}, "split train, row 2: 'more' is empty"),
+        ("text", {"text_column": "more"}, "split train, row 2: 'more' is null"),
     ],
 )
 def test_unfit_columns_are_refused(kind: Any, keys: dict[str, Any], words: str) -> None:
-    more = [{"text": "a", "label": 0, "more": word, "tr": {"de": "x"}} for word in ("x", " ")]
+    more = [{"text": "a", "label": 0, "more": word, "tr": {"de": "x"}} for word in ("x", None)]
     name = write({"train": more})
     with pytest.raises(DataError, match=words):
         Hub(name=name, **keys).load(kind)

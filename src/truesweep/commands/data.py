@@ -16,7 +16,7 @@ from truesweep.errors import ConfigError
 from truesweep.jobs.parts import make, prepare_data
 from truesweep.jobs.plan import checked
 from truesweep.record.files import dump_json
-from truesweep.terminal import console
+from truesweep.terminal import console, warn
 from truesweep.text import percent
 
 LABELS = 20
@@ -43,7 +43,9 @@ def data(
         out.print(table)
         out.print()
     _print_leaks(out, found)
-    _print_advice(out, advice)
+    notes = found.origin.get("notes", ())
+    warn(notes)
+    _print_advice(out, advice, noted=bool(notes))
     return 0
 
 
@@ -173,11 +175,11 @@ def _side(text: str, answer: str | None) -> str:
     return " → ".join(p if len(p) <= WIDEST else p[: WIDEST - 1] + "…" for p in parts)
 
 
-def _print_advice(out: Console, advice: Sequence[Advice]) -> None:
+def _print_advice(out: Console, advice: Sequence[Advice], noted: bool) -> None:
     for one in advice:
         out.print(Text.assemble(("Warning: ", "bold yellow"), f"{one.problem}. {one.remedy}."))
     if not advice:
-        out.print(Text("No warnings.", "green"))
+        out.print(Text("Nothing else to warn of." if noted else "No warnings.", "green"))
 
 
 def _share(count: int, whole: int) -> str:

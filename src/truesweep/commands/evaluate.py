@@ -164,7 +164,7 @@ def score(
     """The figures of one split, and their baselines; on one device."""
     settings: TrainerSettings = make(config, "trainer")
     task.test_split = split
-    warn(task.warnings(prepared.answers(split)), stderr=True)
+    warn((*prepared.notes, *task.warnings(prepared.answers(split))), stderr=True)
     data = DataModule(prepared, source, seed=config["seed"])
     with quiet():
         trainer = Trainer(

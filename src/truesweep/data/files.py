@@ -2,22 +2,22 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from truesweep.data.paths import COMPRESSED, extension, find, listed, matches
 from truesweep.data.readers import DataFile
-from truesweep.data.records import Columns, Located, to_samples
+from truesweep.data.records import Columns, Located, Rows, join_lines, to_samples, told
 from truesweep.data.samples import Kind, Labelled, Splits
 from truesweep.data.splitting import (
     Parts,
     check_labels,
     complete,
+    divide,
     shares,
-    split_documents,
-    split_off,
 )
-from truesweep.data.tables import READERS, Row, read_table
+from truesweep.data.tables import BINARY, READERS, Row, read_table
 from truesweep.errors import DataError
 
 Group = tuple[DataFile, ...]  # one file, or the two sides of a parallel text
@@ -27,11 +27,12 @@ Group = tuple[DataFile, ...]  # one file, or the two sides of a parallel text
 class Files(Columns):
     """Samples from files, which are named by paths or globs, relative to the current folder.
 
-    Formats go by extension, before `.gz` or `.zst`: `.jsonl`, `.csv`, `.tsv`, `.parquet`; what is
-    none of these is plain text, in UTF-8. A plain text is one document where `packing` is on, and
-    a sample for each line otherwise. Pairs in plain text are named by what stands before the
-    language: `train=data/train` with `source=de target=en` for `data/train.de` and
-    `data/train.en`, line by line. TSV has no quoting.
+    Formats go by extension, before `.gz`, `.bz2`, `.xz` or `.zst`: `.jsonl`, `.csv`, `.tsv`,
+    `.parquet`, `.arrow`, `.feather`; what is none of these is plain text, in UTF-8. A plain text is
+    one document where `packing` is on, and a sample for each line otherwise. Pairs in plain text
+    are named by what stands before the language: `train=data/train` with `source=de target=en` for
+    `data/train.de` and `data/train.en`, line by line. TSV has no quoting, unless the whole file was
+    written with it. What was done to samples beyond reading them is said.
 
     Args:
         train: Training files.
@@ -54,23 +55,21 @@ class Files(Columns):
             name: [sample for group in of for _, sample in self._samples(kind, group)]
             for name, of in groups.items()
         }
-        how = self._split_off(kind, groups["train"], parts)
-        splits = complete(kind, parts, {"files": origin, **how})
+        how, notes = self._split_off(groups["train"], parts)
+        read = {_name(group): group[0].notes for of in groups.values() for group in of}
+        splits = complete(kind, parts, {"files": origin, **how}, [*told(read), *notes])
         check_labels(splits, lambda name, label: self._locate(groups, name, label))
         return splits
 
-    def _split_off(self, kind: Kind, train: list[Group], parts: Parts) -> dict[str, Any]:
-        """Fill the parts that are missing from `train`; tell how, for provenance."""
+    def _split_off(self, train: list[Group], parts: Parts) -> tuple[dict[str, Any], list[str]]:
+        """Fill the parts that are missing from `train`; tell how, for provenance and the user."""
         missing = shares(self, parts)
         if not missing:
-            return {}
-        unit = "samples"
-        if kind == "text" and self.packing and not any(_is_table(file) for (file, *_) in train):
-            divided, unit = split_documents([str(text) for text in parts["train"]], missing)
-        else:
-            divided = split_off(parts["train"], missing)
+            return {}, []
+        documents = self.packing and not any(_is_table(file) for (file, *_) in train)
+        divided, how, notes = divide(parts["train"], missing, documents)
         parts |= divided
-        return {"split_off": {"by": f"SHA-256 of {unit} of train", "shares": missing}}
+        return {"split_off": how}, notes
 
     def _groups(self, kind: Kind, name: str) -> list[Group]:
         spec, key = getattr(self, name), f"data.{name}"
@@ -101,18 +100,21 @@ class Files(Columns):
 
     def _samples(self, kind: Kind, group: Group) -> Iterator[Located]:
         file = group[0]
+        rows: Rows
         if len(group) == 2:
             columns, rows = [str(other.path) for other in group], _line_pairs(*group)
         elif _is_table(file):
             columns = self.columns(kind)
             rows = read_table(file, columns)
+            if kind == "text" and self.packing:
+                rows = join_lines(rows, file.notes)
         elif kind == "text":
             return self._plain(file)
         else:
             raise DataError(
                 f"{file.path}: not a table that the program knows. Use one of {', '.join(READERS)}."
             )
-        return to_samples(kind, columns, rows, lambda place: _where(file, place))
+        return to_samples(kind, columns, rows, lambda place: _where(file, place), file.notes)
 
     def _plain(self, file: DataFile) -> Iterator[Located]:
         return iter([(1, file.text())]) if self.packing else file.numbered_lines()
@@ -126,12 +128,16 @@ class Files(Columns):
         raise AssertionError(f"label {label!r} is in none of the files that it came from")
 
 
+def _name(group: Group) -> str:
+    return " and ".join(str(file.path) for file in group)
+
+
 def _is_table(file: DataFile) -> bool:
     return extension(file.path) in READERS
 
 
 def _where(file: DataFile, place: int) -> str:
-    return f"{file.path}, {'row' if extension(file.path) == '.parquet' else 'line'} {place}"
+    return f"{file.path}, {'row' if extension(file.path) in BINARY else 'line'} {place}"
 
 
 def _sides(prefix: str, language: str) -> list[Path]:
@@ -142,9 +148,10 @@ def _sides(prefix: str, language: str) -> list[Path]:
 def _line_pairs(source: DataFile, target: DataFile) -> Iterator[Row]:
     """The lines of two files side by side."""
     left, right = source.lines(), target.lines()
-    if len(left) != len(right):
+    shorter, longer = sorted((left, right), key=len)
+    if any(line.strip() for line in longer[len(shorter) :]):
         raise DataError(
             f"{source.path} has {len(left)} lines and {target.path} has {len(right)}. Line n of "
             "one must be the translation of line n of the other: mend the files."
         )
-    return ((n, list(both)) for n, both in enumerate(zip(left, right, strict=True), 1))
+    return ((n, list(both)) for n, both in enumerate(zip_longest(left, right, fillvalue=""), 1))

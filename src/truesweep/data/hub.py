@@ -2,6 +2,7 @@
 
 import hashlib
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from truesweep.data.hub_columns import read_rows
 from truesweep.data.paths import nearest_first
-from truesweep.data.records import Columns, Located, to_samples
+from truesweep.data.records import Columns, Located, Rows, join_lines, to_samples, told
 from truesweep.data.samples import Kind, Labelled, Splits
-from truesweep.data.splitting import Parts, check_labels, complete, shares, split_off
+from truesweep.data.splitting import Parts, check_labels, complete, divide, shares
 from truesweep.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -48,14 +49,18 @@ class Hub(Columns):
         self.columns(kind)  # fails before anything is fetched
         builder = self._prepared()
         specs = self._specs(list(builder.info.splits))
+        read: dict[str, Counter[str]] = {spec: Counter() for spec in specs.values()}
         parts: Parts = {
-            name: [sample for _, sample in self._samples(kind, builder, spec)]
+            name: [sample for _, sample in self._samples(kind, builder, spec, read[spec])]
             for name, spec in specs.items()
         }
-        missing = shares(self, parts)
-        if missing:
-            parts |= split_off(parts["train"], missing)
-        splits = complete(kind, parts, self._origin(builder, specs, missing))
+        notes = told({f"{self.name}, split {spec}": found for spec, found in read.items()})
+        origin = self._origin(builder, specs)
+        if missing := shares(self, parts):
+            divided, how, said = divide(parts["train"], missing)
+            parts |= divided
+            origin, notes = {**origin, "split_off": how}, [*notes, *said]
+        splits = complete(kind, parts, origin, notes)
         check_labels(splits, lambda name, label: self._locate(builder, specs, name, label))
         return splits
 
@@ -107,32 +112,33 @@ class Hub(Columns):
             specs[key] = name
         return specs
 
-    def _samples(self, kind: Kind, builder: "DatasetBuilder", spec: str) -> Iterator[Located]:
+    def _samples(
+        self, kind: Kind, builder: "DatasetBuilder", spec: str, notes: Counter[str]
+    ) -> Iterator[Located]:
         where, columns = f"{self.name}, split {spec}", self.columns(kind)
         try:
             dataset = builder.as_dataset(split=spec)
         except ValueError as error:
             raise ConfigError(f"{where}: {error} Write a slice as train[:10%], say.") from error
-        rows = read_rows(dataset, columns, where)
-        return to_samples(kind, columns, rows, lambda place: f"{where}, row {place}")
+        rows: Rows = read_rows(dataset, columns, where)
+        if kind == "text" and self.packing:
+            rows = join_lines(rows, notes)
+        return to_samples(kind, columns, rows, lambda place: f"{where}, row {place}", notes)
 
-    def _origin(
-        self, builder: "DatasetBuilder", specs: dict[str, str], missing: dict[str, float]
-    ) -> dict[str, Any]:
+    def _origin(self, builder: "DatasetBuilder", specs: dict[str, str]) -> dict[str, Any]:
         origin = {
             "name": self.name,
             "config": builder.config.name,
             "revision": builder.hash,  # the commit, for data on the hub
             "splits": specs,
         }
-        how = {"by": "SHA-256 of samples of train", "shares": missing}
-        return {"hub": origin, **({"split_off": how} if missing else {})}
+        return {"hub": origin}
 
     def _locate(
         self, builder: "DatasetBuilder", specs: dict[str, str], name: str, label: str
     ) -> str:
         spec = specs.get(name, self.train_split)
-        for place, sample in self._samples("labelled", builder, spec):
+        for place, sample in self._samples("labelled", builder, spec, Counter()):
             if isinstance(sample, Labelled) and sample.label == label:
                 return f"{self.name}, split {spec}, row {place}"
         raise AssertionError(f"label {label!r} is not in the split that it came from")

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from truesweep.data.tables import missing_column
+from truesweep.data.tables import holder, missing_column
 from truesweep.errors import DataError
 
 if TYPE_CHECKING:
@@ -24,10 +24,10 @@ def _column(dataset: "Dataset", name: str, where: str) -> list[Any]:
         values = list(dataset[name])
         names = getattr(dataset.features[name], "names", None)
         return values if names is None else _class_names(names, values, where)
-    for outer in dataset.column_names:
-        if name in _keys(dataset.features[outer]):
-            return [value and value.get(name) for value in dataset[outer]]
-    inner = chain.from_iterable(_keys(feature) for feature in dataset.features.values())
+    within = {outer: _keys(feature) for outer, feature in dataset.features.items()}
+    if outer := holder(name, (), within):
+        return [value and value.get(name) for value in dataset[outer]]
+    inner = chain.from_iterable(within.values())
     raise missing_column(where, name, [*dataset.column_names, *inner])
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from truesweep.errors import DataError, did_you_mean, nearest
 
-COMPRESSED = (".gz", ".zst")
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 
 
 def extension(path: str | Path) -> str:

@@ -65,6 +65,11 @@ class Prepared:
         """The datasets by the name of their split."""
         return {"train": self.train, "val": self.val, "test": self.test}
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was done to the samples while they were read, a sentence each."""
+        return tuple(self.origin.get("notes", ()))
+
     def fingerprint_of(self, split: str) -> str | None:
         """Hash of a split's samples, whatever its name; None of a source that has not told it."""
         hashes: dict[str, str] = self.origin.get("fingerprints", {})

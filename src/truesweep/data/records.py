@@ -1,6 +1,7 @@
 """Rows of a table as samples: which columns are needed, and what may stand in them."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,8 @@ from truesweep.data.samples import Kind, Labelled, Pair, Sample
 from truesweep.data.source import Source
 from truesweep.errors import ConfigError, DataError
 
+Rows = Iterable[tuple[int, Sequence[Any]]]
+"""Values of columns, each row with its place."""
 Located = tuple[int, Sample]  # line or row, counted from 1, and the sample that stands there
 
 
@@ -47,19 +50,31 @@ class Columns(Source):
         return [self.source, self.target]
 
 
+BLANK: dict[Kind, str] = {
+    "text": "rows without a text were left out",
+    "pairs": "rows that are blank on both sides were left out",
+}
+SPACES = "labels with spaces around them were taken without these"
+LINES = "its rows are the lines of a text, some of them blank, and were joined"
+
+
 def to_samples(
     kind: Kind,
     columns: Sequence[str],
-    rows: Iterable[tuple[int, Sequence[Any]]],
+    rows: Rows,
     where: Callable[[int], str],
+    notes: Counter[str],
 ) -> Iterator[Located]:
     """Check the values of rows and make samples of them.
+
+    Rows that are blank are none, and a label has no spaces around it.
 
     Args:
         kind: What to make.
         columns: Names of the columns, as `Columns.columns` gives them.
         rows: Their values, each row with its place.
         where: Words for a place, for messages.
+        notes: Is told what was done to how many rows.
 
     Raises:
         DataError: A value is missing, empty, or not of a type that can be used.
@@ -67,13 +82,42 @@ def to_samples(
     make: dict[Kind, Callable[..., Sample]] = {"text": str, "pairs": Pair, "labelled": Labelled}
     checks = (_text, _label) if kind == "labelled" else (_text, _text)
     for place, values in rows:
+        if kind in BLANK and all(isinstance(v, str) and not v.strip() for v in values):
+            notes[BLANK[kind]] += 1
+            continue
         cells = zip(checks, columns, values, strict=False)
         try:
-            yield place, make[kind](*[check(column, value) for check, column, value in cells])
+            sample = make[kind](*[check(column, value) for check, column, value in cells])
         except ValueError as error:
             raise DataError(
                 f"{where(place)}: {error}. Mend the value or remove the sample."
             ) from None
+        if isinstance(sample, Labelled) and sample.label != str(values[1]):
+            notes[SPACES] += 1
+        yield place, sample
+
+
+def join_lines(rows: Rows, notes: Counter[str]) -> Rows:
+    """Rows of one text each, as one row where they are the lines of a text, as WikiText's are.
+
+    They are if some are blank and the others end as lines do.
+    """
+    rows = list(rows)
+    texts = [str(text) for _, (text,) in rows]
+    blank = [not text.strip() for text in texts]
+    if not any(blank) or not all(b or t.endswith("\n") for b, t in zip(blank, texts, strict=True)):
+        return rows
+    notes[LINES] = 0
+    return [(1, ["".join(t if t.endswith("\n") else f"{t}\n" for t in texts)])]
+
+
+def told(notes: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Sentences for what was done to data, by where they stand."""
+    return [
+        f"{where}: {what}" + (f" ({count:,} of them)" if count else "")
+        for where, counts in notes.items()
+        for what, count in counts.items()
+    ]
 
 
 def _text(column: str, value: Any) -> str:
@@ -94,4 +138,4 @@ def _text(column: str, value: Any) -> str:
 
 def _label(column: str, value: Any) -> str:
     """The name of a class, which files without types cannot tell from a number."""
-    return _text(column, str(value) if isinstance(value, int) else value)
+    return _text(column, str(value) if isinstance(value, int) else value).strip()

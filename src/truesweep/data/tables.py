@@ -1,27 +1,31 @@
-"""Tables as rows of chosen columns: JSON lines, CSV, TSV, Parquet."""
+"""Tables as rows of chosen columns: JSON lines, CSV, TSV, Parquet, Arrow."""
 
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 from truesweep.data.paths import extension, nearest_first
-from truesweep.data.readers import DataFile
+from truesweep.data.readers import DataFile, split_lines
 from truesweep.errors import DataError
 
-Row = tuple[int, list[Any]]  # line (Parquet: row), counted from 1, and the values asked for
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Row = tuple[
+    int, list[Any]
+]  # line (of binary formats: row), counted from 1, and the values asked for
 Reader = Callable[[DataFile, Sequence[str]], Iterator[Row]]
 
 
 def read_jsonl(file: DataFile, columns: Sequence[str]) -> Iterator[Row]:
-    """One JSON object a line."""
+    """One JSON object a line; a column may be a key of an object within it."""
     for line, text in file.numbered_lines():
-        row = _json_object(f"{file.path}, line {line}", text)
-        try:
-            yield line, [row[column] for column in columns]
-        except KeyError as error:
-            raise missing_column(f"{file.path}, line {line}", error.args[0], list(row)) from None
+        where = f"{file.path}, line {line}"
+        row = _json_object(where, text)
+        yield line, [_member(where, row, column) for column in columns]
 
 
 def read_csv(file: DataFile, columns: Sequence[str]) -> Iterator[Row]:
@@ -32,9 +36,16 @@ def read_csv(file: DataFile, columns: Sequence[str]) -> Iterator[Row]:
 
 
 def read_tsv(file: DataFile, columns: Sequence[str]) -> Iterator[Row]:
-    """Tab-separated values with a header, without quoting: a `"` is a character like others."""
-    rows = ((line, text.split("\t")) for line, text in file.numbered_lines())
-    return _with_header(file, rows, columns)
+    """Tab-separated values with a header.
+
+    A `"` is a character like others, unless the file was written with quotes throughout.
+    """
+    plain = [(line, text.split("\t")) for line, text in file.numbered_lines()]
+    if not any(field.startswith('"') for _, fields in plain for field in fields):
+        return _with_header(file, iter(plain), columns)
+    quoted = _quoted_tsv(file.text())
+    file.notes[QUOTED if quoted else UNQUOTED] = 0
+    return _with_header(file, iter(quoted or plain), columns)
 
 
 def read_parquet(file: DataFile, columns: Sequence[str]) -> Iterator[Row]:
@@ -42,19 +53,60 @@ def read_parquet(file: DataFile, columns: Sequence[str]) -> Iterator[Row]:
     import pyarrow as pa  # here, since it takes longer to import than the other formats to read
     import pyarrow.parquet
 
+    def read(data: "pa.BufferReader") -> "pa.Table":
+        table = pa.parquet.ParquetFile(data)
+        outer = [_outer(file, table.schema_arrow, column) for column in columns]
+        return table.read(columns=list(dict.fromkeys(outer)))
+
+    return _arrow_rows(file, columns, "a Parquet", read)
+
+
+def read_arrow(file: DataFile, columns: Sequence[str]) -> Iterator[Row]:
+    """An Arrow file or stream, as `datasets` and Feather write them; rows are counted from 1."""
+    import pyarrow as pa
+
+    def read(data: "pa.BufferReader") -> "pa.Table":
+        kind = pa.ipc.open_file if file.data.startswith(b"ARROW1") else pa.ipc.open_stream
+        return kind(data).read_all()
+
+    return _arrow_rows(file, columns, "an Arrow", read)
+
+
+def _arrow_rows(
+    file: DataFile,
+    columns: Sequence[str],
+    kind: str,
+    read: "Callable[[pa.BufferReader], pa.Table]",
+) -> Iterator[Row]:
+    import pyarrow as pa
+
     try:
-        table = pa.parquet.ParquetFile(pa.BufferReader(file.data))
-        present = table.schema_arrow.names
-        for column in columns:
-            if column not in present:
-                raise missing_column(str(file.path), column, present)
-        values = table.read(columns=list(dict.fromkeys(columns)))
+        table = read(pa.BufferReader(file.data))
+        outer = [_outer(file, table.schema, column) for column in columns]
+        lists = [table.column(name).to_pylist() for name in outer]
     except (pa.ArrowException, OSError) as error:
         raise DataError(
-            f"{file.path} is cut off or not a Parquet file ({error}). Fetch or write it again."
+            f"{file.path} is cut off or not {kind} file ({error}). Fetch or write it again."
         ) from error
-    lists = [values.column(column).to_pylist() for column in columns]
-    return ((n, list(row)) for n, row in enumerate(zip(*lists, strict=True), 1))
+    inner = [
+        values if name == column else [value and value.get(column) for value in values]
+        for name, column, values in zip(outer, columns, lists, strict=True)
+    ]
+    return ((n, list(row)) for n, row in enumerate(zip(*inner, strict=True), 1))
+
+
+def _outer(file: DataFile, schema: "pa.Schema", column: str) -> str:
+    """The column of a schema that is, or holds, the one asked for."""
+    import pyarrow as pa
+
+    within = {f.name: [i.name for i in f.type] for f in schema if pa.types.is_struct(f.type)}
+    found = holder(column, schema.names, within)
+    if found is None:
+        inner = chain.from_iterable(within.values())
+        raise missing_column(str(file.path), column, [*schema.names, *inner])
+    if schema.names.count(found) > 1:
+        raise DataError(f"{file.path}: two columns {found!r}. Rename one of them.")
+    return found
 
 
 READERS: dict[str, Reader] = {
@@ -64,7 +116,14 @@ READERS: dict[str, Reader] = {
     ".csv": read_csv,
     ".tsv": read_tsv,
     ".parquet": read_parquet,
+    ".arrow": read_arrow,
+    ".feather": read_arrow,
 }
+BINARY = (".parquet", ".arrow", ".feather")
+"""Formats without lines: what stands in them is named by its row."""
+
+QUOTED = 'its fields are quoted as in CSV, with "" for a ", and were read so'
+UNQUOTED = 'some of its fields begin with a ", which was taken for a character of theirs'
 
 
 def read_table(file: DataFile, columns: Sequence[str]) -> Iterator[Row]:
@@ -81,6 +140,19 @@ def read_table(file: DataFile, columns: Sequence[str]) -> Iterator[Row]:
         raise DataError(f"{file.path} holds no rows. Give a file that holds samples.")
 
 
+def holder(column: str, names: Sequence[str], within: Mapping[str, Sequence[str]]) -> str | None:
+    """The column that has a name, or that holds mappings with such a key; None: there is none.
+
+    Args:
+        column: Its name.
+        names: Those of all columns.
+        within: The keys of each column of mappings.
+    """
+    if column in names:
+        return column
+    return next((outer for outer, keys in within.items() if column in keys), None)
+
+
 def missing_column(where: str, column: str, present: Sequence[str]) -> DataError:
     """The error for a column that is not there; it names those that are, the nearest first."""
     there = ", ".join(nearest_first(column, present))
@@ -92,12 +164,14 @@ def missing_column(where: str, column: str, present: Sequence[str]) -> DataError
 
 def _json_object(where: str, text: str) -> dict[str, Any]:
     try:
-        row = json.loads(text)
+        row = json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         raise DataError(
             f"{where}, column {error.colno}: malformed JSON ({error.msg}). Put one whole JSON "
             "object on each line."
         ) from None
+    except _TwiceError as error:
+        raise DataError(f"{where}: two values for {error}. Remove one of them.") from None
     except (RecursionError, ValueError) as error:  # nested too deep; a number too long
         raise DataError(f"{where}: unusable JSON ({error}). Mend or remove the line.") from None
     if not isinstance(row, dict):
@@ -108,17 +182,81 @@ def _json_object(where: str, text: str) -> dict[str, Any]:
     return row
 
 
-def _csv_rows(file: DataFile, text: str) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    first = 1  # the line that the row starts on: a quoted field may hold line ends
+class _TwiceError(Exception):
+    """A key of a JSON object that it has twice; Python would take the last."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _TwiceError(repr(next(k for i, (k, _) in enumerate(pairs) if k in dict(pairs[:i]))))
+    return found
+
+
+def _member(where: str, row: dict[str, Any], column: str) -> Any:
+    """A value of an object, or of an object within it."""
+    if column in row:
+        return row[column]
+    within = {k: list(v) for k, v in row.items() if isinstance(v, dict)}
+    outer = holder(column, list(row), within)
+    if outer is None:
+        raise missing_column(where, column, [*row, *chain.from_iterable(within.values())])
+    return row[outer][column]
+
+
+def _quoted_tsv(text: str) -> list[tuple[int, list[str]]] | None:
+    """The rows of a TSV that was written with quotes, as pandas does; None of any other.
+
+    It is one if all fields of its header are quoted, or if whoever quotes what must be quoted and
+    nothing else would have written the same text.
+    """
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
+    try:
+        numbered = list(_numbered(csv.reader(_stream(text), delimiter="\t", strict=True)))
+    except csv.Error:
+        return None
+    rows = [row for _, row in numbered]
+    if len({len(row) for row in rows}) > 1:
+        return None
+    head = split_lines(text.lstrip("\r\n"))[0]
+    if all(len(f) > 1 and f[0] == f[-1] == '"' for f in head.split("\t")):
+        return numbered
+    written = io.StringIO(newline="")
+    csv.writer(written, delimiter="\t", lineterminator="\n").writerows(rows)
+    return numbered if _lines_of(written.getvalue()) == _lines_of(text) else None
+
+
+def _lines_of(text: str) -> list[str]:
+    return [line for line in split_lines(text) if line]
+
+
+def _stream(text: str) -> io.StringIO:
+    return io.StringIO(text, newline="")
+
+
+def _numbered(reader: Any) -> Iterator[tuple[int, list[str]]]:
+    """The rows that are not blank, each with the line that it starts on.
+
+    Raises:
+        csv.Error: With the line of a malformed row, and what is wrong with it.
+    """
+    first = 1  # a quoted field may hold line ends
     try:
         for row in reader:
             if row:
                 yield first, row
             first = reader.line_num + 1
     except csv.Error as error:
+        raise csv.Error(first, error) from None
+
+
+def _csv_rows(file: DataFile, text: str) -> Iterator[tuple[int, list[str]]]:
+    try:
+        yield from _numbered(csv.reader(_stream(text), strict=True))
+    except csv.Error as error:
+        line, reason = error.args
         raise DataError(
-            f"{file.path}, line {first}: malformed CSV ({error}). Quote the field as "
+            f"{file.path}, line {line}: malformed CSV ({reason}). Quote the field as "
             '"…", with "" for a " inside; or use .tsv, which has no quoting.'
         ) from None
 

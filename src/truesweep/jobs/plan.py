@@ -187,6 +187,7 @@ class Planner:
             metrics=metrics,
             figures=task.declared,
             warnings=(
+                *prepared.notes,
                 *notes,
                 *_left_out(prepared, source),
                 *task.warnings(prepared.answers("test")),
