@@ -1,6 +1,9 @@
 """What can be done with a finished run: score it, ask it, hand it on."""
 
+import gzip
+import io
 import json
+import lzma
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -17,11 +20,16 @@ from transformers import (
 )
 
 from tests.commands.conftest import SMALL, Finished, truesweep, typed
+from tests.data.conftest import Memory
 from truesweep.commands.evaluate import evaluate
 from truesweep.commands.export import export
-from truesweep.commands.generate import Options, generate
+from truesweep.commands.generate import Options, generate, open_task, prompts
 from truesweep.commands.resume import resume
 from truesweep.commands.train import train
+from truesweep.data.encode import encode
+from truesweep.data.kinds import PAIRS, EncodedSplit
+from truesweep.data.ragged import Ragged
+from truesweep.data.samples import Pair
 from truesweep.data.tokenizers import Byte, Word
 from truesweep.errors import ConfigError, DataError
 from truesweep.jobs.directory import RunDirectory
@@ -154,8 +162,8 @@ def test_a_pretrained_model_is_scored_on_one_file(
             scores = model(input_ids=torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
         nll -= float(scores[range(len(ids) - 1), ids[1:]].sum())
         count += len(ids) - 1
-    assert f"{nll / count:.5g}" in printed
-    assert f"{math.exp(nll / count):.6g}" in printed
+    assert f"{nll / count:.4g}" in printed
+    assert f"{math.exp(nll / count):.4g}" in printed
 
 
 OPTIONS = Options(max_new_tokens=5, temperature=0.0, seed=0)
@@ -186,6 +194,56 @@ def test_a_classifier_names_a_class_for_each_line(
         assert 0.5 <= float(probability) <= 1
 
 
+def test_a_file_and_standard_input_have_the_lines_of_all_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "\ufeffone\u2028still\r\n\n\x0ctwo\x85too\rtwo\nthree\r\n"
+    expected = ["one\u2028still", "", "\x0ctwo\x85too\rtwo", "three"]
+    for name in ("lines.txt", "lines.txt.gz", "lines.txt.xz"):
+        forms: dict[str, Callable[[bytes], bytes]] = {".gz": gzip.compress, ".xz": lzma.compress}
+        compress = forms.get(name[-3:], bytes)
+        (tmp_path / name).write_bytes(compress(text.encode()))
+        assert list(prompts(None, tmp_path / name)) == expected
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+    assert list(prompts(None, Path("-"))) == expected
+
+
+def test_what_generate_cannot_read_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(DataError, match="is a folder"):
+        list(prompts(None, tmp_path))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"fine\nfor \xfcber\n")))
+    with pytest.raises(DataError, match="standard input, line 2: invalid UTF-8 at its byte 4"):
+        list(prompts(None, None))
+
+
+def test_an_input_is_cut_as_the_samples_of_the_training_were(
+    trained: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    task, _ = open_task(trained["translation"], "best", OPTIONS)
+    assert task.max_length == 32
+    task.max_length = 9  # shorter than the positions of the model
+    source = "red blue " * 9
+    made = Pair(source, "x")
+    dataset = PAIRS.dataset(
+        EncodedSplit(
+            name="test",
+            samples=[made],
+            tokens={
+                side: Ragged.of(encode(task.tokenizer, [getattr(made, side)]))
+                for side in ("source", "target")
+            },
+            source=Memory(samples=[made], max_length=9),
+            tokenizer=task.tokenizer,
+        )
+    )
+    assert task.input_ids(source).tolist() == dataset.collate([0])["input_ids"].tolist()
+    assert "cut after 9 (data.max_length)" in " ".join(capsys.readouterr().err.split())
+    assert task.input_ids("red").shape[1] < 9
+    assert not capsys.readouterr().err
+
+
 def test_translation_reads_standard_input(trained: dict[str, Path]) -> None:
     done = typed(
         "generate", str(trained["translation"]), "--prompt", "red blue", cwd=trained["translation"]
@@ -195,7 +253,7 @@ def test_translation_reads_standard_input(trained: dict[str, Path]) -> None:
 
 
 def test_a_missing_prompt_file_is_named(trained: dict[str, Path]) -> None:
-    with pytest.raises(DataError, match="no such file"):
+    with pytest.raises(DataError, match=r"none\.txt does not exist"):
         generate(trained["lm"], None, Path("none.txt"), "best", OPTIONS)
 
 

@@ -1,5 +1,6 @@
 import bz2
 import gzip
+import io
 import json
 import lzma
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import zstandard
 
 from truesweep.data import Files, Labelled, Pair, Splits
+from truesweep.data.readers import DataFile, stream_lines
 
 ROWS = [{"text": 'one "word', "label": "a"}, {"text": "zwei Wörter", "label": "b"}]
 SAMPLES = [Labelled(row["text"], row["label"]) for row in ROWS]
@@ -129,6 +131,14 @@ def test_a_glob_of_prefixes() -> None:
         write(f"p-{name}.en.gz", f"{name} en\n")
     splits = same("p-*", source="de", target="en").load("pairs")
     assert splits.train == [Pair("a de", "a en"), Pair("b de", "b en")]
+
+
+@pytest.mark.parametrize(
+    "text", ["a\rb\r", "a\rb", "a\r\nb\rc\n", "\n\na\n", "a", "\ufeffa\n\ufeffb", "a\n\r\n\rb"]
+)
+def test_a_stream_has_the_lines_of_a_file(text: str) -> None:
+    file = DataFile.read(Path(write("a.txt", text)))
+    assert list(stream_lines(io.BytesIO(text.encode()), "it")) == file.lines()
 
 
 def test_several_zstandard_frames_are_one_file() -> None:

@@ -9,7 +9,8 @@ from typing import Any, cast
 import torch
 
 from truesweep.config.types import signature
-from truesweep.errors import ConfigError, DataError
+from truesweep.data.readers import DataFile, stream_lines
+from truesweep.errors import ConfigError
 from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.load import load_folder, load_run
 from truesweep.jobs.parts import task_class
@@ -42,6 +43,7 @@ def generate(
 
 def open_task(directory: Path, checkpoint: str, options: Options) -> tuple[Task, bool]:
     """A task over a trained model, and whether it has learned from packed text."""
+    max_length = None
     if (directory / "config.yaml").is_file():
         run = RunDirectory.open(directory)
         config = run.read_config()
@@ -49,6 +51,7 @@ def open_task(directory: Path, checkpoint: str, options: Options) -> tuple[Task,
         loaded = load_run(run, target.head, cast(Any, checkpoint))
         keys = {k: v for k, v in config["task"].items() if k not in ("_target_", "metrics")}
         packing = bool(config["data"]["packing"])
+        max_length = config["data"]["max_length"]
     else:
         head, loaded = load_folder(directory)
         target, keys, packing = task_of(head), {}, False
@@ -58,25 +61,21 @@ def open_task(directory: Path, checkpoint: str, options: Options) -> tuple[Task,
     if "labels" in signature(target).parameters:
         keys["labels"] = loaded.labels
     task = target(model=loaded.model, tokenizer=loaded.tokenizer, **keys)
+    task.max_length = max_length
     return task.eval(), packing
 
 
 def prompts(prompt: str | None, file: Path | None) -> Iterator[str]:
-    """The prompt given, or the lines of a file or of standard input.
+    """The prompt given, or the lines of a file or of standard input, blank ones too.
 
     Raises:
-        DataError: The file does not exist or is not UTF-8.
+        DataError: The file cannot be read, or what is read is not UTF-8.
     """
     if prompt is not None:
         yield prompt
     elif file is not None and str(file) != "-":
-        try:
-            yield from file.read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
-            raise DataError(f"--file {file}: there is no such file") from None
-        except UnicodeDecodeError as error:
-            raise DataError(f"--file {file}: not UTF-8 at byte {error.start}") from None
+        yield from DataFile.read(file).lines()
     elif file is not None or not sys.stdin.isatty():
-        yield from (line.rstrip("\n") for line in sys.stdin)
+        yield from stream_lines(sys.stdin.buffer, "standard input")
     else:
         yield ""

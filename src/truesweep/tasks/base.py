@@ -10,6 +10,7 @@ from torchmetrics import Metric
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from truesweep.data.batch import Batch
+from truesweep.data.encode import encode_inputs
 from truesweep.data.kinds import SampleKind
 from truesweep.data.prepare import Prepared
 from truesweep.errors import ConfigError
@@ -17,8 +18,13 @@ from truesweep.figures import Figure, by_name, compute, of_metric
 from truesweep.metrics.likelihood import linear_nll_by_row, nll_by_row
 from truesweep.metrics.sums import Count
 from truesweep.models import Head
+from truesweep.tasks.generation import context_length
 from truesweep.tasks.scores import Arrays, SampleScores
 from truesweep.tasks.training import Recipe, Training
+from truesweep.terminal import warn
+
+UNLIMITED = 1_000_000_000
+"""Tokens that no input has."""
 
 
 class Task(Training):
@@ -49,6 +55,11 @@ class Task(Training):
     """The pipeline of transformers, and so the hub's, that an exported model is for."""
     options: ClassVar[Mapping[str, str]] = {}
     """By option of `truesweep generate`, without the dashes, the task's own key that it sets."""
+    max_length: int | None = None
+    """Tokens of a sample at most in its training, which are those it reads of a new one.
+
+    None: as many as the model reads.
+    """
 
     def __init__(
         self,
@@ -170,6 +181,25 @@ class Task(Training):
             ConfigError: The input is none that the task can answer.
         """
         raise ConfigError(f"{type(self).__name__} generates nothing: it has no method answer")
+
+    def input_ids(self, text: str) -> Tensor:
+        """The tokens of a new input as those of a sample of its training, [1, length].
+
+        One that is longer than those is cut as they were, which is said.
+        """
+        (whole,) = encode_inputs(self.tokenizer, self.kind.name, [text], UNLIMITED)
+        limit = self.limit(len(whole))
+        (ids,) = encode_inputs(self.tokenizer, self.kind.name, [text], limit)
+        return torch.tensor([ids], device=self.device)
+
+    def limit(self, length: int) -> int:
+        """Tokens that an input keeps; says so where it has more, `length`."""
+        limits = self.max_length, context_length(self.model)
+        limit = min((found for found in limits if found), default=UNLIMITED)
+        if length > limit:
+            why = "data.max_length" if limit == self.max_length else "all that the model reads"
+            warn([f"an input of {length:,} tokens was cut after {limit:,} ({why})"], stderr=True)
+        return limit
 
     def baseline(self, prepared: Prepared, split_name: str) -> dict[str, Any]:
         """What figures are worth: the same figures of a trivial model, on the same split.

@@ -11,7 +11,6 @@ from torchmetrics import Metric
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from truesweep.data.batch import Batch
-from truesweep.data.encode import encode_inputs
 from truesweep.data.kinds import LABELLED, SampleKind
 from truesweep.data.prepare import Prepared
 from truesweep.figures import LOSS
@@ -20,7 +19,6 @@ from truesweep.metrics.likelihood import IGNORED, NegativeLogLikelihood, nll_by_
 from truesweep.models import Head
 from truesweep.tasks.base import Task
 from truesweep.tasks.baselines import score_once, unigram_loss
-from truesweep.tasks.generation import context_length
 from truesweep.tasks.training import Recipe, losses
 
 
@@ -113,9 +111,7 @@ class Classification(Task):
 
     def answer(self, text: str, packing: bool) -> str:
         """The likeliest class, a tab, and its probability."""
-        limit = context_length(self.model) or 1_000_000
-        ids = encode_inputs(self.tokenizer, self.kind.name, [text], limit)
-        tokens = torch.tensor(ids, device=self.device)
+        tokens = self.input_ids(text)
         with torch.inference_mode():
             logits = self.logits({"input_ids": tokens, "attention_mask": torch.ones_like(tokens)})
         probability, index = logits.float().softmax(-1)[0].max(0)

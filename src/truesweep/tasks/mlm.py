@@ -21,7 +21,6 @@ from truesweep.metrics.sums import SumMetric
 from truesweep.models.sample_dropout import draw
 from truesweep.tasks.base import Task
 from truesweep.tasks.baselines import unigram_loss
-from truesweep.tasks.generation import context_length
 from truesweep.tasks.training import Recipe
 
 EVALUATION = (0,)
@@ -197,8 +196,9 @@ class MaskedLanguageModeling(Task):
         ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=False)[
             "input_ids"
         ]
-        limit = context_length(self.model) or 1_000_000
-        row = input_frame(self.tokenizer, "text").wrap(np.array(ids, np.int32), limit)
+        frame = input_frame(self.tokenizer, "text")
+        limit = self.limit(len(ids) + len(frame))
+        row = frame.wrap(np.array(ids, np.int32), limit)
         tokens = torch.tensor([row], device=self.device)
         with torch.inference_mode():
             scores = self.logits({"input_ids": tokens, "attention_mask": torch.ones_like(tokens)})

@@ -11,7 +11,6 @@ from torchmetrics import Metric
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from truesweep.data.batch import Batch
-from truesweep.data.encode import encode_inputs
 from truesweep.data.kinds import PAIRS, SampleKind
 from truesweep.data.prepare import Prepared
 from truesweep.data.seq2seq import Seq2SeqDataset
@@ -185,9 +184,7 @@ class TextToText(Task):
 
     def answer(self, text: str, packing: bool) -> str:
         """The text that is generated for a source."""
-        limit = context_length(self.model) or 1_000_000
-        ids = encode_inputs(self.tokenizer, self.kind.name, [text], limit)
-        tokens = torch.tensor(ids, device=self.device)
+        tokens = self.input_ids(text)
         return self.generate_texts(tokens, torch.ones_like(tokens))[0]
 
     def baseline(self, prepared: Prepared, split_name: str) -> dict[str, float]:
