@@ -31,8 +31,8 @@ from typing import Any, Literal
 import psutil
 
 from truesweep.record.rows import read
+from truesweep.runs.run import Run
 from truesweep.sweeps.directory import ROOT, SweepDirectory
-from truesweep.sweeps.job import Job
 
 FIXED = [
     *("task=classification", "logger=none", "trainer.accelerator=cpu", "trainer.threads=1"),
@@ -133,7 +133,7 @@ def comes(sweep: Disturbed, phase: Phase) -> Callable[[], bool]:
 
 
 def pids(sweep: Disturbed) -> list[Any]:
-    return [job.run.status.get("pid") for job in sweep.directory.jobs()]
+    return [job.status.get("pid") for job in sweep.directory.jobs()]
 
 
 def end_family(driver: subprocess.Popen[bytes]) -> int:
@@ -148,13 +148,13 @@ def end_family(driver: subprocess.Popen[bytes]) -> int:
 def finished(sweep: Disturbed) -> dict[str, str]:
     """When the jobs that are done have ended."""
     jobs = sweep.directory.jobs()
-    return {job.id: job.run.status["finished"] for job in jobs if job.state == "completed"}
+    return {job.id: job.status["finished"] for job in jobs if job.state == "completed"}
 
 
-def figures(job: Job) -> tuple[Any, ...]:
+def figures(job: Run) -> tuple[Any, ...]:
     """The record of a job, and its results, without what clocks say."""
-    rows = [{k: v for k, v in row.items() if k not in CLOCKS} for row in read(job.run.metrics)]
-    results = {k: v for k, v in job.run.read_results().items() if k != "train/seconds"}
+    rows = [{k: v for k, v in row.items() if k not in CLOCKS} for row in read(job.metrics)]
+    results = {k: v for k, v in job.read_results().items() if k != "train/seconds"}
     return rows, results
 
 
@@ -221,7 +221,7 @@ class Experiment:
             if seed not in jobs or jobs[seed].state != "completed":
                 self.counted["lost"] += 1
                 continue
-            steps = [row["step"] for row in read(jobs[seed].run.metrics)]
+            steps = [row["step"] for row in read(jobs[seed].metrics)]
             self.counted["repeated"] += steps != sorted(set(steps))
             self.counted["different"] += figures(jobs[seed]) != undisturbed
 

@@ -19,9 +19,9 @@ import torch
 from benchmarks.sweep_kills import FIXED, figures
 from truesweep.config.frozen import update
 from truesweep.jobs.plan import checked
+from truesweep.runs.run import Run
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.driver import drive
-from truesweep.sweeps.job import Job
 from truesweep.sweeps.pool import LocalPool
 from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.source import Listed
@@ -76,7 +76,7 @@ def prepare(folder: Path, name: str, points: Sequence[Sequence[str]], steps: int
     return sweep
 
 
-def run(sweep: SweepDirectory) -> tuple[int, list[Job]]:
+def run(sweep: SweepDirectory) -> tuple[int, list[Run]]:
     jobs = sweep.jobs()
     return drive(sweep, Listed(jobs), LocalPool(2), sweep.settings), jobs
 
@@ -96,10 +96,10 @@ def main() -> None:
         _, alone = run(prepare(Path(scratch), "alone", healthy, asked.steps))
         print(f"\nexit code {code}\n\n| job | state | exit code | error |\n|---|---|---|---|")
         for name, job in zip(SPOILED, mixed[: 2 * len(SPOILED) : 2], strict=True):
-            status = job.run.status
+            status = job.status
             error = str(status["error"]).splitlines()[0]
             print(f"| {name} | {job.state} | {status['exit_code']} | {error} |")
-        fine = [job for job in mixed if list(job.run.job["varies"]) == ["seed"]]
+        fine = [job for job in mixed if list(job.job["varies"]) == ["seed"]]
         same = sum(figures(a) == figures(b) for a, b in zip(fine, alone, strict=True))
         completed = sum(job.state == "completed" for job in fine)
         print(f"\n{completed} of {len(fine)} others completed, {same} with the same figures")

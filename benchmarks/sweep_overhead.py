@@ -64,7 +64,7 @@ def work_hydras(arguments: Sequence[str]) -> None:
     @hydra.main(version_base=None, config_path=None)
     def one(config: DictConfig) -> None:
         job = SweepDirectory(Path(config.sweep)).jobs()[config.job]
-        launch(job.run)
+        launch(job)
 
     sys.argv = [sys.argv[0], *arguments]
     one()
@@ -77,7 +77,7 @@ def measure(sweep: SweepDirectory, slots: int, *arguments: str) -> dict[str, flo
     with (sweep.path / "launcher.log").open("w") as log:
         subprocess.run([sys.executable, __file__, *arguments], stdout=log, stderr=log, check=True)
     wall = time.perf_counter() - began
-    times = sorted(map(own_time, (job.run.status for job in jobs)))
+    times = sorted(map(own_time, (job.status for job in jobs)))
     own = sum(end - start for start, end in times)
     assert all(job.state == "completed" for job in jobs)
     return {

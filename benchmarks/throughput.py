@@ -26,7 +26,7 @@ from truesweep.jobs.logs import logs
 from truesweep.jobs.mirrors import describe, finish, make_loggers
 from truesweep.jobs.parts import Parts, build
 from truesweep.jobs.plan import Plan, plan
-from truesweep.jobs.rank import Job, use_processor
+from truesweep.jobs.rank import Rank, use_processor
 
 WARM_UP = 20
 
@@ -95,7 +95,7 @@ def measure(job: Plan, folder: Path) -> tuple[float, float]:
         use_processor(parts)
         turns = Turns(bare_loop(build(run.read_config())))
         config = run.read_config()
-        training = Job(run, config, parts, make_loggers(config, describe(run, config)))
+        training = Rank(run, config, parts, make_loggers(config, describe(run, config)))
         training.trainer.callbacks.append(turns)  # type: ignore[attr-defined]
         training.fit(resume=False)
         finish(training.loggers, {}, exit_code=0)

@@ -17,7 +17,7 @@ from truesweep.errors import (
     telling_line,
 )
 from truesweep.jobs import rank
-from truesweep.jobs.directory import RunDirectory
+from truesweep.runs.run import Run
 
 __all__ = ["data"]
 
@@ -76,7 +76,7 @@ def test_the_line_that_says_why(output: str, line: str) -> None:
 
 
 def test_a_status_holds_no_more_than_a_person_reads(tmp_path: Path) -> None:
-    run = RunDirectory(tmp_path)
+    run = Run(tmp_path)
     run.end("failed", 1, GXX)
     assert run.status["error"] == shorten(GXX)
 

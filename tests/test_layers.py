@@ -14,7 +14,7 @@ LAYERS = [
     {"jobs"},
     {"config"},
     {"tasks", "callbacks"},
-    {"data"},
+    {"data", "runs"},
     {"models", "metrics", "optim", "record", "analysis"},
 ]
 GROUND = {p.stem for p in ROOT.glob("*.py")} - {"__init__", "__main__"}

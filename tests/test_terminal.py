@@ -8,8 +8,8 @@ from rich.table import Table
 
 import truesweep
 from truesweep.commands.show import show_result
-from truesweep.jobs.directory import RunDirectory
 from truesweep.record.files import write_json
+from truesweep.runs.run import Run
 from truesweep.terminal import console, warn
 
 ROOT = Path(truesweep.__file__).parent
@@ -31,7 +31,7 @@ def test_labels_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> Non
 def test_the_final_table_has_every_class(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = RunDirectory.create(tmp_path / "[/run]", config="seed: 0", overrides=[], provenance={})
+    run = Run.create(tmp_path / "[/run]", config="seed: 0", overrides=[], provenance={})
     figures = {"train/steps": 1, "train/tokens": 1, "train/seconds": 1.0, "best_step": 1}
     verdict = {"kind": "fine", "text": "[/x] is never found"}
     write_json(run.results, {**figures, "val/loss": 1.0, "verdict": verdict})

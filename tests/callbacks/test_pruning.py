@@ -13,12 +13,12 @@ from tests.commands.conftest import data as data  # a fixture
 from tests.commands.conftest import truesweep
 from tests.conftest import THREADS
 from truesweep.callbacks import Pruned, Pruning
-from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.launch import launch
 from truesweep.jobs.plan import plan
 from truesweep.record.frozen import freeze
 from truesweep.record.rows import read
 from truesweep.record.study import Reports, open_storage
+from truesweep.runs.run import Run
 from truesweep.sweeps.directory import SweepDirectory
 
 SMALL = [
@@ -72,15 +72,13 @@ TRIAL: dict[str, Any] = {
 }
 
 
-def make_run(folder: Path, *overrides: str, trial: dict[str, Any] | None = TRIAL) -> RunDirectory:
+def make_run(folder: Path, *overrides: str, trial: dict[str, Any] | None = TRIAL) -> Run:
     """A job that is trial 1 of the study in its folder."""
     lines = [f"to be pruned {n} times or not to be pruned, that is {n % 7}\n" for n in range(300)]
     (folder / "text.txt").write_text("".join(lines))
     job = plan([*SMALL, *overrides])
     config, entry = freeze(job.config), {"trial": trial}
-    return RunDirectory.create(
-        folder / "job", config=config, overrides=[], provenance={}, job=entry
-    )
+    return Run.create(folder / "job", config=config, overrides=[], provenance={}, job=entry)
 
 
 def test_a_job_that_is_behind_stops_after_its_first_validation(workplace: Path) -> None:
@@ -232,13 +230,13 @@ def test_a_search_prunes_hopeless_rates_and_completes_the_best(
     assert done.code == 0, done.out + done.err
     best, *others = SweepDirectory(workplace / "outputs/sweeps/rates").jobs()
     assert (best.varies["optimizer.lr"], best.state, best.step) == (3e-2, "completed", 12)
-    assert best.run.results.exists()
+    assert best.results.exists()
     for job in others:
-        status = job.run.status
+        status = job.status
         assert (status["state"], status["exit_code"], status["step"]) == ("pruned", 0, 4)
-        logs = [job.run.log(rank).read_text() for rank in range(devices)]
+        logs = [job.log(rank).read_text() for rank in range(devices)]
         assert [log.count("pruned after step 4") for log in logs] == [1] * devices
-    storage = open_storage("study.journal", best.run.path.parent)
+    storage = open_storage("study.journal", best.path.parent)
     made = optuna.load_study(study_name="rates", storage=storage)
     assert [t.state.name for t in made.trials] == ["COMPLETE", "PRUNED", "PRUNED"]
     assert "2 pruned" in done.out

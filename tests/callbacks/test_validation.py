@@ -9,7 +9,7 @@ import pytest
 
 from tests.commands.conftest import SMALL, data, start, truesweep, values, wait_for_rows
 from truesweep.commands.train import train
-from truesweep.jobs.directory import RunDirectory
+from truesweep.runs.run import Run
 
 __all__ = ["data"]
 
@@ -62,7 +62,7 @@ def test_a_signal_during_a_validation_is_obeyed_at_once(
     # and more.
     assert max(batches(workplace)) <= max(before) + 2
     assert psutil.wait_procs(family, timeout=30)[1] == []
-    status = RunDirectory(run).status
+    status = Run(run).status
     assert (status["state"], status["saved_step"]) == ("preempted", 12)
     done = truesweep("resume", str(run), cwd=workplace)
     assert done.code == 0, done.out + done.err

@@ -17,10 +17,10 @@ from truesweep.commands.generate import Options, generate
 from truesweep.commands.resume import resume
 from truesweep.commands.train import train
 from truesweep.errors import ConfigError
-from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.load import load_run
 from truesweep.jobs.plan import plan
 from truesweep.record.checkpoints import CheckpointFiles
+from truesweep.runs.run import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # peft
 SIZES = "model.depth", "model.width", "model.heads"
@@ -87,7 +87,7 @@ def test_an_exported_adapter_is_loaded_by_peft(
     assert export(run, tmp_path / "adapter", "best") == 0
     assert export(run, tmp_path / "merged", "best", merge=True) == 0
     assert not list((tmp_path / "adapter").glob("model*"))
-    ours = load_run(RunDirectory.open(run), HEADS[task]).model  # type: ignore[arg-type]
+    ours = load_run(Run.open(run), HEADS[task]).model  # type: ignore[arg-type]
     expected = logits(ours, IDS, task)
     labels: dict[str, Any] = {"attn_implementation": "eager"}
     plain = AUTO[task].from_pretrained(base, **labels).eval()
@@ -141,7 +141,7 @@ def test_a_run_beside_a_new_model_is_taken_up_bit_for_bit(
     config = run / "config.yaml"
     config.write_text(re.sub("(?m)^seed: 0", "seed: 1", config.read_text()))
     with pytest.raises(ConfigError, match="not the one that the adapter was trained beside"):
-        load_run(RunDirectory.open(run), HEADS[head])  # type: ignore[arg-type]
+        load_run(Run.open(run), HEADS[head])  # type: ignore[arg-type]
 
 
 def test_shards_are_refused(data: dict[str, list[str]], workplace: Path) -> None:

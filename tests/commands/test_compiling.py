@@ -20,9 +20,9 @@ from truesweep.commands.sweep import sweep
 from truesweep.commands.train import create_run, train
 from truesweep.errors import LONGEST, ConfigError
 from truesweep.jobs import compiling, parts
-from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.launch import launch
 from truesweep.jobs.plan import plan
+from truesweep.runs.run import Run
 
 COMPILED = [
     *(*SMALL, "model.depth=1", "trainer.max_steps=4", "trainer.val_check_interval=2"),
@@ -31,9 +31,9 @@ COMPILED = [
 NONE = "there is no C++ compiler (g++). Install g++"
 
 
-def the_run(workplace: Path, name: str = "x") -> RunDirectory:
+def the_run(workplace: Path, name: str = "x") -> Run:
     (path,) = (workplace / "outputs" / name).iterdir()
-    return RunDirectory(path)
+    return Run(path)
 
 
 # No compiler

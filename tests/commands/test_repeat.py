@@ -9,15 +9,15 @@ import pytest
 from tests.commands.conftest import SMALL, write_data
 from truesweep.commands.train import create_run, train
 from truesweep.errors import ConfigError
-from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.extend import change
 from truesweep.jobs.plan import plan, plan_again
+from truesweep.runs.run import Run
 
 ASKED = [*SMALL, "model.depth=1", "trainer.max_steps=2", "name=x"]
 
 
 @pytest.fixture
-def run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> RunDirectory:
+def run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """A run that was started in a folder `first`; commands are now typed in another."""
     (workplace / "first").mkdir()
     (workplace / "second").mkdir()
@@ -28,12 +28,12 @@ def run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> RunDirectory:
     return made
 
 
-def said_of(run: RunDirectory, overrides: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str:
+def said_of(run: Run, overrides: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str:
     assert train(overrides, [], run.path, dry_run=True) == 0
     return " ".join(capsys.readouterr().out.split())
 
 
-def test_a_length_replaces_the_other_kind(run: RunDirectory) -> None:
+def test_a_length_replaces_the_other_kind(run: Run) -> None:
     with chdir(run.started_in):
         job = plan_again(run.path, ["trainer.max_epochs=1"])
     assert job.config["trainer"]["max_steps"] is None
@@ -41,13 +41,13 @@ def test_a_length_replaces_the_other_kind(run: RunDirectory) -> None:
 
 
 def test_data_are_found_from_where_the_run_was_started(
-    run: RunDirectory, workplace: Path, capsys: pytest.CaptureFixture[str]
+    run: Run, workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (workplace / "second/text.txt").write_text("another file of that name\n" * 400)
     assert train(["name=again"], [], run.path, dry_run=False) == 0
     assert Path.cwd() == workplace / "second"
     (again,) = (workplace / "second/outputs/again").iterdir()
-    known, found = (RunDirectory(path).read_provenance() for path in (run.path, again))
+    known, found = (Run(path).read_provenance() for path in (run.path, again))
     assert found["data"] == known["data"]
     assert found["directory"] == known["directory"]
     out = capsys.readouterr().out
@@ -56,7 +56,7 @@ def test_data_are_found_from_where_the_run_was_started(
 
 
 def test_a_plain_repeat_is_told_to_take_another_name(
-    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+    run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(run.started_in)
     job = plan_again(run.path, [])
@@ -66,7 +66,7 @@ def test_a_plain_repeat_is_told_to_take_another_name(
 
 
 def test_other_data_and_another_schedule_are_noted(
-    run: RunDirectory, capsys: pytest.CaptureFixture[str]
+    run: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "Note" not in said_of(run, ["optimizer.lr=1e-3"], capsys)
     with chdir(run.started_in):

@@ -14,8 +14,8 @@ from tests.commands.strike import samples
 from truesweep.commands.resume import resume
 from truesweep.commands.show import show_result
 from truesweep.commands.train import create_run, train
-from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.plan import plan
+from truesweep.runs.run import Run
 
 DROPOUT = ["model.dropout=0.1"]
 STRUCK = [
@@ -39,19 +39,19 @@ def same(run: Path, whole: Path) -> None:
 LAUNCH = """
 import sys
 from pathlib import Path
-from truesweep.jobs.directory import RunDirectory
+from truesweep.runs.run import Run
 from truesweep.jobs.launch import launch
 
-sys.exit(launch(RunDirectory(Path(sys.argv[1]))))
+sys.exit(launch(Run(Path(sys.argv[1]))))
 """
 
 
-def launched(run: RunDirectory) -> int:
+def launched(run: Run) -> int:
     """Carry out a run in a process of its own; its exit code."""
     return ended(["-c", LAUNCH, str(run.path)])
 
 
-def resumed(run: RunDirectory) -> int:
+def resumed(run: Run) -> int:
     """Resume a run in a process of its own; its exit code."""
     return ended(["-m", "truesweep", "resume", str(run.path)])
 
@@ -124,7 +124,7 @@ def test_the_commands_stop_and_resume(data: dict[str, list[str]], workplace: Pat
     run = wait_for_rows(workplace / "outputs/stopped", rows=20)
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 130
-    assert RunDirectory(run).status["state"] == "preempted"
+    assert Run(run).status["state"] == "preempted"
     done = typed("resume", str(run), cwd=workplace)
     assert done.code == 0, done.out + done.err
     assert train([*asked, "name=whole"], [], None, False) == 0

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.commands.conftest import SMALL, truesweep
-from truesweep.jobs.directory import RunDirectory
+from truesweep.runs.run import Run
 
 STEPS = ["trainer.max_steps=12", "callbacks.checkpoint.every_n_steps=4"]
 
@@ -59,7 +59,7 @@ def test_a_signal_while_ranks_start_is_soon_obeyed(
     assert process.returncode == (143 if signum == signal.SIGTERM else 130)
     assert "Traceback" not in said
     (run,) = (workplace / "outputs/s").iterdir()
-    assert RunDirectory(run).status["state"] == "preempted"
+    assert Run(run).status["state"] == "preempted"
     resumed = truesweep("resume", str(run), cwd=workplace)
     assert resumed.code == 0, resumed.out + resumed.err
-    assert RunDirectory(run).status["state"] == "completed"
+    assert Run(run).status["state"] == "completed"

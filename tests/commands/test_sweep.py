@@ -24,7 +24,7 @@ from truesweep.commands.sweep import sweep
 from truesweep.commands.train import train
 from truesweep.config.roots import shipped
 from truesweep.errors import ConfigError
-from truesweep.jobs.directory import RunDirectory
+from truesweep.runs.run import Run
 from truesweep.sweeps import foreign as foreign_jobs
 from truesweep.sweeps.ask import ask
 from truesweep.sweeps.directory import SweepDirectory
@@ -97,16 +97,16 @@ def test_a_sweep_stopped_while_its_jobs_are_made_loses_none(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    create = RunDirectory.create
+    create = Run.create
 
-    def stopped(path: Path, **given: Any) -> RunDirectory:
+    def stopped(path: Path, **given: Any) -> Run:
         if list(path.parent.glob("*/config.yaml")):
             raise KeyboardInterrupt
         return create(path, **given)
 
     asked = small(data["lm"], "seed=0,1,2", "trainer.max_steps=2", "name=s")
     with monkeypatch.context() as patched:
-        patched.setattr(RunDirectory, "create", stopped)
+        patched.setattr(Run, "create", stopped)
         with pytest.raises(KeyboardInterrupt):
             sweep(asked, [], False)
     directory = workplace / "outputs/sweeps/s"

@@ -16,11 +16,12 @@ from truesweep.commands.compare import row as compared_row
 from truesweep.commands.sweep import sweep
 from truesweep.commands.train import train
 from truesweep.errors import ConfigError, DataError
-from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.plan import plan_again
 from truesweep.record.files import verify_checksum
-from truesweep.report import compare, read_run
+from truesweep.report import compare
 from truesweep.report.payload import payload
+from truesweep.runs.run import Run
+from truesweep.runs.snapshot import read_snapshot
 
 EXPECTED = {
     "lm": {"test/loss", "test/perplexity", "test/bits_per_byte"},
@@ -181,8 +182,8 @@ def test_a_run_that_is_given_up_as_diverged_keeps_its_verdict(
     (found,) = compare([run]).runs
     assert (found.state, found.verdict) == ("failed", verdict)
     assert payload(compare([run]))["runs"][0]["verdict"]["grave"] == "bad"
-    RunDirectory(run).begin()  # another start is not judged yet
-    assert read_run(RunDirectory(run)).verdict == {}
+    Run(run).begin()  # another start is not judged yet
+    assert read_snapshot(Run(run)).verdict == {}
 
 
 @pytest.mark.slow
@@ -215,9 +216,9 @@ def test_a_rank_that_dies_ends_the_job(data: dict[str, list[str]], workplace: Pa
     ranks = [rank for server in servers for rank in server.children()]
     ranks[-1].kill()
     assert process.wait(60) == 1
-    assert RunDirectory(run).status["state"] == "failed"
+    assert Run(run).status["state"] == "failed"
     # The killed rank, or the one that lost the connection to it: whoever was noticed first.
-    assert re.search(r"rank [01].* \(see .*rank[01].log\)", RunDirectory(run).status["error"])
+    assert re.search(r"rank [01].* \(see .*rank[01].log\)", Run(run).status["error"])
     assert psutil.wait_procs(ranks, timeout=30)[1] == []
 
 

@@ -32,10 +32,10 @@ from truesweep.data.ragged import Ragged
 from truesweep.data.samples import Pair
 from truesweep.data.tokenizers import Byte, Word
 from truesweep.errors import ConfigError, DataError
-from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.load import load_run
 from truesweep.report import compare
 from truesweep.report.excerpts import later_scorings
+from truesweep.runs.run import Run
 
 AUTO = {
     "lm": AutoModelForCausalLM,
@@ -66,7 +66,7 @@ def test_an_export_loads_and_gives_identical_logits(
     run, folder = trained[task], tmp_path / "exported"
     assert export(run, folder, "best") == 0
     theirs = AUTO[task].from_pretrained(folder, attn_implementation="eager").eval()
-    ours = load_run(RunDirectory.open(run), HEADS[task]).model  # type: ignore[arg-type]
+    ours = load_run(Run.open(run), HEADS[task]).model  # type: ignore[arg-type]
     ours.set_attn_implementation("eager")
     ids = torch.randint(4, 20, (3, 11))
     assert torch.equal(logits(theirs, ids, task), logits(ours, ids, task))

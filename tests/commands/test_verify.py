@@ -10,9 +10,9 @@ import pytest
 from tests.commands.conftest import SMALL, truesweep, typed
 from truesweep.commands.train import create_run
 from truesweep.jobs import verify
-from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.plan import plan
 from truesweep.record.files import dump_json
+from truesweep.runs.run import Run
 
 pytestmark = pytest.mark.slow
 
@@ -114,8 +114,8 @@ def test_steps_without_a_loss_can_be_alike(workplace: Path) -> None:
         assert verify._loss_difference(*runs) == difference
 
 
-def recorded(folder: Path, losses: list[float]) -> RunDirectory:
+def recorded(folder: Path, losses: list[float]) -> Run:
     folder.mkdir(exist_ok=True)
     rows = [dump_json({"step": i, "train/loss": loss}) for i, loss in enumerate(losses)]
     (folder / "metrics.jsonl").write_text("\n".join(rows) + "\n")
-    return RunDirectory(folder)
+    return Run(folder)

@@ -14,9 +14,9 @@ from truesweep.commands.evaluate import evaluate
 from truesweep.commands.resume import resume
 from truesweep.commands.train import train
 from truesweep.errors import ConfigError
-from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.extend import CARRIED_OUT
 from truesweep.record.rows import read
+from truesweep.runs.run import Run
 
 __all__ = ["data"]
 
@@ -54,7 +54,7 @@ def test_a_finished_run_is_made_longer_and_says_what_that_does_to_the_schedule(
     asked = [*data["lm"], *SMALL, "scheduler=linear", "scheduler.warmup=0", "optimizer=adamw"]
     run = finished(workplace, *asked, "optimizer.lr=0.01")
     before = read_json(run / "results.json")
-    identity = RunDirectory(run).identity
+    identity = Run(run).identity
     capsys.readouterr()
     assert resume(run, ["trainer.max_steps=24"]) == 0
     said = " ".join(capsys.readouterr().out.split())
@@ -69,12 +69,12 @@ def test_a_finished_run_is_made_longer_and_says_what_that_does_to_the_schedule(
     after = read_json(run / "results.json")
     assert after["train/steps"] == 24
     assert after["val/loss"] < before["val/loss"]
-    assert RunDirectory(run).status["state"] == "completed"
-    (change,) = RunDirectory(run).read_provenance()["changes"]
+    assert Run(run).status["state"] == "completed"
+    (change,) = Run(run).read_provenance()["changes"]
     assert (change["overrides"], change["step"]) == (["trainer.max_steps=24"], 12)
     assert change["results"] == before
     assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_steps"] == 24
-    assert RunDirectory(run).identity == identity
+    assert Run(run).identity == identity
 
 
 def test_what_would_be_another_experiment_is_refused(
@@ -122,7 +122,7 @@ def test_a_run_that_was_stopped_early_goes_on_with_more_patience(
     data: dict[str, list[str]], workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = [*data["lm"], *SMALL, "model.depth=1", "trainer.val_check_interval=4", *EARLY]
-    run = RunDirectory(finished(workplace, *asked))
+    run = Run(finished(workplace, *asked))
     patience = "callbacks.early_stopping.patience=3"
     whole = finished(workplace, *asked, patience, name="whole")
     assert read(run.metrics)[-1]["step"] == 8
@@ -153,7 +153,7 @@ def test_a_run_without_checkpoints_that_had_some_is_not_begun_anew(
     data: dict[str, list[str]], workplace: Path
 ) -> None:
     run = finished(workplace, *data["lm"], *SMALL)
-    RunDirectory(run).update_status(state="preempted")
+    Run(run).update_status(state="preempted")
     for file in (run / "checkpoints").iterdir():
         file.unlink()
     with pytest.raises(ConfigError, match="holds no valid checkpoint to resume from"):
@@ -164,7 +164,7 @@ def test_a_run_that_ended_before_its_first_checkpoint_is_begun_anew(
     data: dict[str, list[str]], workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = finished(workplace, *data["lm"], *SMALL)
-    run = RunDirectory(whole)
+    run = Run(whole)
     rows = read(run.metrics)
     run.update_status(state="running", saved_step=None)
     for file in (*run.checkpoints.iterdir(), run.results):
@@ -210,7 +210,7 @@ def test_a_run_that_ended_before_its_figures_gets_them(
     data: dict[str, list[str]], workplace: Path, early: bool
 ) -> None:
     asked = [*data["lm"], *SMALL, "trainer.val_check_interval=3", *(EARLY if early else [])]
-    run = RunDirectory(finished(workplace, *asked))
+    run = Run(finished(workplace, *asked))
     before, rows = run.read_results(), read(run.metrics)
     assert rows[-1]["step"] == (6 if early else 12)
     run.results.unlink()
@@ -246,7 +246,7 @@ def test_a_loss_that_is_never_a_number_is_called_divergence(
     asked += ["allowed_packages=[not_a_number]", "callbacks.x._target_=not_a_number.NotANumber"]
     assert train(asked, [], None, False) == 1
     (run,) = (workplace / "outputs/x").iterdir()
-    assert "was not a number at any validation" in RunDirectory(run).status["error"]
+    assert "was not a number at any validation" in Run(run).status["error"]
     values = [row["val/loss"] for row in read(run / "metrics.jsonl") if "val/loss" in row]
     assert [math.isfinite(value) for value in values] == [False, False]
 

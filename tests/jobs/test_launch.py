@@ -8,24 +8,22 @@ import pytest
 
 from truesweep.callbacks import SIGNALS
 from truesweep.jobs import launch as module
-from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.launch import launch
+from truesweep.runs.run import Run
 
 
 @pytest.fixture
-def run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> RunDirectory:
+def run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """One whose end is written while signals arrive, as those that a parent process hands on do."""
-    created = RunDirectory.create(
-        workplace / "run", config="trainer: {}\n", overrides=[], provenance={}
-    )
-    end = RunDirectory.end
+    created = Run.create(workplace / "run", config="trainer: {}\n", overrides=[], provenance={})
+    end = Run.end
 
-    def struck(run: RunDirectory, *how: Any) -> None:
+    def struck(run: Run, *how: Any) -> None:
         for signum in SIGNALS:
             signal.raise_signal(signum)
         end(run, *how)
 
-    monkeypatch.setattr(RunDirectory, "end", struck)
+    monkeypatch.setattr(Run, "end", struck)
     monkeypatch.setattr(module, "make", lambda *_: OneDevice)
     return created
 
@@ -36,7 +34,7 @@ class OneDevice:
 
 @pytest.mark.parametrize("signum", SIGNALS)
 def test_a_run_that_was_stopped_says_so_whatever_signals_follow(
-    run: RunDirectory, monkeypatch: pytest.MonkeyPatch, signum: signal.Signals
+    run: Run, monkeypatch: pytest.MonkeyPatch, signum: signal.Signals
 ) -> None:
     monkeypatch.setattr(module, "run_rank", lambda *_: signal.raise_signal(signum))
     code = 130 if signum == signal.SIGINT else 143
@@ -45,7 +43,7 @@ def test_a_run_that_was_stopped_says_so_whatever_signals_follow(
 
 
 def test_a_signal_that_finds_nothing_to_stop_is_an_exit_code(
-    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+    run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "run_rank", lambda *_: None)
     assert launch(run) == 143  # SIGTERM was the first of those that came at its end

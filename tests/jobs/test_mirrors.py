@@ -15,7 +15,6 @@ from tests.commands.conftest import SMALL, WORDS, write_data
 from tests.record.test_wandb import contents_of, history_of, summary_of
 from truesweep import dotted
 from truesweep.errors import ConfigError
-from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.launch import launch
 from truesweep.jobs.logs import logs
 from truesweep.jobs.mirrors import is_agents, make_loggers, wandb_id
@@ -24,20 +23,19 @@ from truesweep.jobs.verify import LEFT
 from truesweep.record.frozen import freeze
 from truesweep.record.loggers import Guarded, RunInfo
 from truesweep.record.rows import read
+from truesweep.runs.run import Run
 
 SMALLEST = [*SMALL, "model.depth=1", "logger=wandb", "optimizer=adamw", "scheduler=constant"]
 
 
-def make_run(folder: Path, *overrides: str) -> RunDirectory:
+def make_run(folder: Path, *overrides: str) -> Run:
     """A run's directory; the current folder must be `folder`."""
     job = plan([*SMALLEST, *overrides])
-    return RunDirectory.create(
-        folder / "run", config=freeze(job.config), overrides=[], provenance={}
-    )
+    return Run.create(folder / "run", config=freeze(job.config), overrides=[], provenance={})
 
 
-def empty_run(path: Path) -> RunDirectory:
-    return RunDirectory.create(path, config="seed: 0", overrides=[], provenance={})
+def empty_run(path: Path) -> Run:
+    return Run.create(path, config="seed: 0", overrides=[], provenance={})
 
 
 def test_the_same_configuration_trained_anew_is_another_run(tmp_path: Path) -> None:
@@ -45,7 +43,7 @@ def test_the_same_configuration_trained_anew_is_another_run(tmp_path: Path) -> N
     assert wandb_id(one) != wandb_id(other)
     assert wandb_id(one).startswith(one.identity[:16])
     one.metrics.touch()
-    assert wandb_id(one) == wandb_id(RunDirectory.open(one.path))
+    assert wandb_id(one) == wandb_id(Run.open(one.path))
 
 
 def test_a_run_from_before_ids_were_kept_goes_on_as_it_began(tmp_path: Path) -> None:
@@ -71,7 +69,7 @@ def test_the_jobs_of_a_sweep_that_an_agent_starts_are_runs_of_their_own(
     monkeypatch.setenv("WANDB_RUN_ID", "given")
     monkeypatch.setenv("WANDB_SWEEP_ID", "1")
     jobs = [
-        RunDirectory.create(
+        Run.create(
             tmp_path / name,
             config="seed: 0",
             overrides=[],

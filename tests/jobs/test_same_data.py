@@ -10,18 +10,18 @@ from truesweep.callbacks import SameConfiguration
 from truesweep.commands.resume import resume
 from truesweep.commands.train import create_run
 from truesweep.errors import ConfigError
-from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.launch import launch
 from truesweep.jobs.parts import build
 from truesweep.jobs.plan import plan
-from truesweep.jobs.rank import Job
+from truesweep.jobs.rank import Rank
 from truesweep.jobs.same_data import changed_data, check_same_data
+from truesweep.runs.run import Run
 
 __all__ = ["data"]
 
 
 @pytest.fixture
-def run(data: dict[str, list[str]], workplace: Path) -> RunDirectory:
+def run(data: dict[str, list[str]], workplace: Path) -> Run:
     """A run that was not started yet."""
     return create_run(plan([*data["translation"], *SMALL, "name=x"]), Path("outputs/x/1"))
 
@@ -31,9 +31,7 @@ def write_other(file: Path) -> None:
     file.write_text("\n".join([*lines[1:], lines[0]]) + "\n")
 
 
-def test_other_data_are_refused_and_the_old_ones_are_not(
-    run: RunDirectory, workplace: Path
-) -> None:
+def test_other_data_are_refused_and_the_old_ones_are_not(run: Run, workplace: Path) -> None:
     file = workplace / "pairs.en"
     text = file.read_text()
     write_other(file)
@@ -47,13 +45,13 @@ def test_other_data_are_refused_and_the_old_ones_are_not(
     check_same_data(run, build(run.read_config()).prepared)
 
 
-def test_a_job_that_is_started_late_refuses_other_data(run: RunDirectory, workplace: Path) -> None:
+def test_a_job_that_is_started_late_refuses_other_data(run: Run, workplace: Path) -> None:
     write_other(workplace / "pairs.en")
     assert launch(run) == 1
     assert "the data have changed since 1 began" in run.status["error"]
 
 
-def test_a_run_that_kept_no_fingerprint_passes(run: RunDirectory, workplace: Path) -> None:
+def test_a_run_that_kept_no_fingerprint_passes(run: Run, workplace: Path) -> None:
     write_other(workplace / "pairs.en")
     prepared = build(run.read_config()).prepared
     assert changed_data(run, prepared)
@@ -63,10 +61,10 @@ def test_a_run_that_kept_no_fingerprint_passes(run: RunDirectory, workplace: Pat
     assert not changed_data(run, prepared)
 
 
-def test_ranks_compare_their_data(run: RunDirectory, workplace: Path) -> None:
+def test_ranks_compare_their_data(run: Run, workplace: Path) -> None:
     def compared() -> str:
         config = run.read_config()
-        job = Job(run, config, build(config), loggers=[])
+        job = Rank(run, config, build(config), loggers=[])
         # Lightning sets the list in a connector, which its types do not tell.
         callbacks = job.trainer.callbacks  # type: ignore[attr-defined]
         (found,) = (c.fingerprint for c in callbacks if isinstance(c, SameConfiguration))

@@ -9,22 +9,22 @@ import pytest
 import torch
 
 from tests.commands.conftest import trained
-from truesweep.jobs.directory import RunDirectory
 from truesweep.metrics.likelihood import IGNORED, nll_by_row, token_nll
 from truesweep.metrics.text import CorpusBleu
+from truesweep.runs.run import Run
 from truesweep.tasks.scores import SampleScores
 
 __all__ = ["trained"]
 
 
 def scores(run: Path, split: str) -> dict[str, npt.NDArray[Any]]:
-    return RunDirectory(run).read_scores(split)
+    return Run(run).read_scores(split)
 
 
 @pytest.mark.parametrize("task", ["lm", "translation", "classification"])
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_the_samples_add_up_to_the_figures(trained: dict[str, Path], task: str, split: str) -> None:
-    run = RunDirectory(trained[task])
+    run = Run(trained[task])
     results, kept = run.read_results(), scores(run.path, split)
     assert len(kept["nll"]) == results[f"{split}/samples"]
     loss = kept["nll"].sum() / kept["count"].sum()
@@ -39,7 +39,7 @@ def test_the_samples_add_up_to_the_figures(trained: dict[str, Path], task: str, 
 
 
 def test_figures_have_standard_errors(trained: dict[str, Path]) -> None:
-    results = RunDirectory(trained["classification"]).read_results()
+    results = Run(trained["classification"]).read_results()
     kept = scores(trained["classification"], "test")
     expected = kept["nll"].std(ddof=1) / np.sqrt(len(kept["nll"]))
     assert results["test/loss_standard_error"] == pytest.approx(expected)

@@ -14,8 +14,8 @@ import pytest
 from tests.sweeps.test_pool import results, starts
 from tests.sweeps.tiny import make_sweep, until
 from truesweep.record.rows import read
+from truesweep.runs.run import Run
 from truesweep.sweeps.driver import drive
-from truesweep.sweeps.job import Job
 from truesweep.sweeps.slurm import SlurmExecutor, SlurmSettings
 from truesweep.sweeps.slurm.queue import cancel, queue
 from truesweep.sweeps.source import Listed
@@ -29,20 +29,20 @@ ON_ONE_NODE = SlurmSettings(
 SLOW = {"callbacks.mishap.slow": 0.3}
 
 
-def slurm_id(job: Job) -> str:
+def slurm_id(job: Run) -> str:
     """The allocation that a job was given."""
-    return str(json.loads((job.run.path / "slurm.json").read_text())["id"])
+    return str(json.loads((job.path / "slurm.json").read_text())["id"])
 
 
-def curve(job: Job) -> list[dict[str, Any]]:
+def curve(job: Run) -> list[dict[str, Any]]:
     """Its record, without what a clock says."""
     clock = ("time", "tokens_per_second")
-    return [{k: v for k, v in row.items() if k not in clock} for row in read(job.run.metrics)]
+    return [{k: v for k, v in row.items() if k not in clock} for row in read(job.metrics)]
 
 
-def trained(job: Job) -> bool:
+def trained(job: Run) -> bool:
     """Whether it has told of a step, and trains on."""
-    return job.state == "running" and job.run.metrics.exists() and len(curve(job)) > 1
+    return job.state == "running" and job.metrics.exists() and len(curve(job)) > 1
 
 
 def test_jobs_of_one_node_and_of_two_run_beside_each_other(workplace: Path) -> None:
@@ -114,8 +114,8 @@ def test_a_driver_that_was_killed_comes_back_to_its_jobs(workplace: Path) -> Non
     back.stop(signal.SIGINT)
     assert queue() == {}
     running, waiting = sorted(jobs, key=lambda job: job.id not in starts(workplace))
-    assert running.run.status["state"] == "preempted"
-    assert running.run.status["exit_code"] == 130
-    assert running.run.status["saved_step"] > 0
+    assert running.status["state"] == "preempted"
+    assert running.status["exit_code"] == 130
+    assert running.status["saved_step"] > 0
     assert waiting.state == "queued"
     assert len(starts(workplace)) == 1

@@ -7,8 +7,8 @@ from typing import Any
 
 from truesweep.config.space import Axis, Point, Space
 from truesweep.record.files import write_json
+from truesweep.runs.run import Run
 from truesweep.sweeps.directory import SweepDirectory
-from truesweep.sweeps.job import Job
 from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.study import Search
 
@@ -29,7 +29,7 @@ def search(
     sweep = SweepDirectory(folder)
     number = iter(range(10**6))
 
-    def make(point: Point, seed: int, trial: dict[str, Any]) -> Job:
+    def make(point: Point, seed: int, trial: dict[str, Any]) -> Run:
         config = {"name": folder.name, "seed": seed, **point}
         label = " ".join(f"{key}={value}" for key, value in point.items())
         return sweep.add(
@@ -45,10 +45,10 @@ def loss(point: Mapping[str, Any]) -> float:
     return float(abs(point.get("optimizer.lr", 0.01) - 0.01) + abs(point.get("model.depth", 4) - 4))
 
 
-def complete(job: Job, **results: float) -> None:
-    job.run.begin()
-    write_json(job.run.results, {name.replace("_", "/"): v for name, v in results.items()})
-    job.run.end("completed", 0)
+def complete(job: Run, **results: float) -> None:
+    job.begin()
+    write_json(job.results, {name.replace("_", "/"): v for name, v in results.items()})
+    job.end("completed", 0)
 
 
 def drive(folder: Path, log: Path, storage: str | None, stop_after: int) -> None:

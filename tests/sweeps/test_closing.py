@@ -6,9 +6,9 @@ import pytest
 
 from tests.sweeps.test_driver import Pretended, run, sweep_of
 from truesweep.record.mirror import records_of
+from truesweep.runs.run import Run
 from truesweep.sweeps.closing import link_records
 from truesweep.sweeps.directory import SweepDirectory
-from truesweep.sweeps.job import Job
 
 
 def record(folder: Path, name: str) -> Path:
@@ -59,7 +59,7 @@ def test_a_sweep_that_is_stopped_at_once_has_a_page(tmp_path: Path, signum: int)
     sweep, jobs = sweep_of(tmp_path, [1, 1])
 
     class Stopped(Pretended):
-        def wait(self, timeout: float) -> list[tuple[Job, int]]:
+        def wait(self, timeout: float) -> list[tuple[Run, int]]:
             os.kill(os.getpid(), signum)
             return super().wait(timeout)
 

@@ -5,14 +5,13 @@ from typing import Any
 import pytest
 
 from truesweep.errors import ConfigError
-from truesweep.jobs.directory import RunDirectory
+from truesweep.runs.run import Run
 from truesweep.sweeps.directory import SweepDirectory
-from truesweep.sweeps.job import Job
 from truesweep.sweeps.progress import Board, counts
 from truesweep.sweeps.settings import Sweep
 
 
-def add(sweep: SweepDirectory, lr: float, seed: int = 0, number: int = 0) -> Job:
+def add(sweep: SweepDirectory, lr: float, seed: int = 0, number: int = 0) -> Run:
     config: dict[str, Any] = {"name": sweep.name, "seed": seed, "optimizer": {"lr": lr}}
     return sweep.add(
         config,
@@ -35,7 +34,7 @@ def test_jobs_come_back_in_their_order(sweep: SweepDirectory) -> None:
     found = sweep.jobs()
     assert found == added
     assert [job.label for job in found] == ["lr=0.3", "lr=0.1", "lr=0.2"]
-    file = found[0].run.path / "job.json"
+    file = found[0].path / "job.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"label": "lr=1e-3"}))
     assert sweep.jobs()[0].label == "lr=0.001"  # as version 0.1.0 kept it
     assert [job.devices for job in found] == [2, 2, 2]
@@ -44,17 +43,17 @@ def test_jobs_come_back_in_their_order(sweep: SweepDirectory) -> None:
 
 def test_the_same_job_is_not_made_twice(sweep: SweepDirectory) -> None:
     first = add(sweep, 0.1)
-    first.run.begin()
+    first.begin()
     assert add(sweep, 0.1, number=7) == first
-    assert sweep.jobs()[0].run.job["number"] == 0
-    assert first.run.status["state"] == "running"
-    assert sweep.find({"name": "s", "seed": 0, "optimizer": {"lr": 0.1}}) == first.run
+    assert sweep.jobs()[0].job["number"] == 0
+    assert first.status["state"] == "running"
+    assert sweep.find({"name": "s", "seed": 0, "optimizer": {"lr": 0.1}}) == first
     assert sweep.find({"name": "s", "seed": 1, "optimizer": {"lr": 0.1}}) is None
 
 
 def test_jobs_that_differ_by_their_seed_share_a_point(sweep: SweepDirectory) -> None:
     a, b, c = add(sweep, 0.1), add(sweep, 0.1, seed=1), add(sweep, 0.2)
-    assert a.run.job["point"] == b.run.job["point"] != c.run.job["point"]
+    assert a.job["point"] == b.job["point"] != c.job["point"]
     assert a.id != b.id
 
 
@@ -90,19 +89,19 @@ def test_two_drivers_make_the_same_job_at_once(
     first, find = add(sweep, 0.1, number=1), SweepDirectory.find
     looked: list[bool] = []
 
-    def late(self: SweepDirectory, config: dict[str, Any]) -> RunDirectory | None:
+    def late(self: SweepDirectory, config: dict[str, Any]) -> Run | None:
         looked.append(True)
         return find(self, config) if len(looked) > 1 else None  # not there yet, a moment ago
 
     monkeypatch.setattr(SweepDirectory, "find", late)
     assert add(sweep, 0.1, number=2) == first
-    assert first.run.job["number"] == 1
+    assert first.job["number"] == 1
 
 
 @pytest.mark.parametrize("name", ["status.json", "results.json", "job.json", "config.yaml"])
 def test_a_job_with_a_damaged_file_is_broken(sweep: SweepDirectory, name: str) -> None:
     broken, whole = add(sweep, 0.1), add(sweep, 0.2, number=1)
-    damaged, board = broken.run.path / name, Board("val/loss", "min")
+    damaged, board = broken.path / name, Board("val/loss", "min")
     before = damaged.read_text() if damaged.exists() else None
     damaged.write_text("")
     assert {job.id: job.state for job in sweep.jobs()} == {broken.id: "broken", whole.id: "queued"}
@@ -119,7 +118,7 @@ def test_a_job_with_a_damaged_file_is_broken(sweep: SweepDirectory, name: str) -
 
 def test_what_a_job_was_asked_with_is_not_needed(sweep: SweepDirectory) -> None:
     job = add(sweep, 0.1)
-    (job.run.path / "overrides.yaml").unlink()
+    (job.path / "overrides.yaml").unlink()
     sweep.write_jobs([job], Sweep())
     assert [(row["state"], row["overrides"]) for row in sweep.read_jobs()] == [("queued", None)]
 
@@ -134,9 +133,9 @@ def test_a_damaged_record_of_what_was_asked_is_named(sweep: SweepDirectory, text
 
 def test_jobs_are_summed_up(sweep: SweepDirectory) -> None:
     a, b = add(sweep, 0.1), add(sweep, 0.2, number=1)
-    a.run.begin()
-    a.run.end("completed", 0)
-    a.run.results.write_text(json.dumps({"val/loss": 2.5}))
+    a.begin()
+    a.end("completed", 0)
+    a.results.write_text(json.dumps({"val/loss": 2.5}))
     sweep.write_jobs([a, b], Sweep())
     assert sweep.read_jobs() == [
         {

@@ -10,12 +10,13 @@ from rich.console import Console
 
 from truesweep.errors import ConfigError
 from truesweep.record.files import write_json
+from truesweep.runs.run import Run
 from truesweep.sweeps import driver
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.display import Display, most_telling, summary
 from truesweep.sweeps.driver import drive
-from truesweep.sweeps.executor import BUSY, Needs, NotNow
-from truesweep.sweeps.job import Job
+from truesweep.sweeps.executor import BUSY, NotNow
+from truesweep.sweeps.planned import PlannedJob
 from truesweep.sweeps.progress import Board, Row, counts, seconds_left
 from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.source import Listed
@@ -35,52 +36,52 @@ class Pretended:
         self.order: list[str] = []
         self.beside: list[int] = []
         self.resumed: list[str] = []
-        self._running: list[Job] = []
+        self._running: list[Run] = []
 
     @property
-    def running(self) -> list[Job]:
+    def running(self) -> list[Run]:
         return list(self._running)
 
-    def check(self, job: Needs) -> None:
+    def check(self, job: PlannedJob | Run) -> None:
         assert job.devices <= self.slots
 
-    def fits(self, job: Job) -> bool:
+    def fits(self, job: Run) -> bool:
         return sum(other.devices for other in self._running) + job.devices <= self.slots
 
-    def takes_up(self, job: Job) -> bool:
+    def takes_up(self, job: Run) -> bool:
         return False
 
-    def start(self, job: Job, resume: bool) -> None:
+    def start(self, job: Run, resume: bool) -> None:
         assert self.fits(job)
-        job.run.begin()
+        job.begin()
         self.order.append(job.label)
         self.resumed += [job.label] if resume else []
         self._running.append(job)
         self.beside.append(sum(other.devices for other in self._running))
 
-    def wait(self, timeout: float) -> list[tuple[Job, int]]:
+    def wait(self, timeout: float) -> list[tuple[Run, int]]:
         if not self._running:
             time.sleep(min(timeout, 0.01))
             return []
         job = self._running.pop(0)
         if self.fails.get(job.label, 0):
             self.fails[job.label] -= 1
-            job.run.end("failed", 1, "for a reason")
+            job.end("failed", 1, "for a reason")
             return [(job, 1)]
-        write_json(job.run.results, {"val/loss": 1.0})
-        job.run.end("completed", 0)
+        write_json(job.results, {"val/loss": 1.0})
+        job.end("completed", 0)
         return [(job, 0)]
 
-    def kill(self, job: Job) -> None:
+    def kill(self, job: Run) -> None:
         raise AssertionError
 
     def stop(self, signum: int) -> None:
         for job in self._running:
-            job.run.end("preempted", 143)
+            job.end("preempted", 143)
         self._running = []
 
 
-def sweep_of(path: Path, devices: Iterable[int]) -> tuple[SweepDirectory, list[Job]]:
+def sweep_of(path: Path, devices: Iterable[int]) -> tuple[SweepDirectory, list[Run]]:
     sweep = SweepDirectory(path / "s")
     sweep.ask([], [], Sweep(), {})
     config = {"name": "s", "trainer": {"max_steps": 4}}
@@ -128,16 +129,16 @@ def test_failed_jobs_are_tried_again_and_then_listed(tmp_path: Path) -> None:
 
 def test_a_broken_job_leaves_the_others_alone(tmp_path: Path) -> None:
     sweep, jobs = sweep_of(tmp_path, [1, 1, 1, 1])
-    jobs[0].run.begin()
-    (jobs[0].run.path / "status.json").write_text("")
-    jobs[1].run.config.write_text("")
+    jobs[0].begin()
+    (jobs[0].path / "status.json").write_text("")
+    jobs[1].config.write_text("")
 
     class Spoils(Pretended):
-        def wait(self, timeout: float) -> list[tuple[Job, int]]:
+        def wait(self, timeout: float) -> list[tuple[Run, int]]:
             ended = super().wait(timeout)
             for job, _ in ended:
                 if job == jobs[2]:
-                    job.run.results.write_text("")
+                    job.results.write_text("")
             return ended
 
     code, told = run(sweep, Spoils(slots=1))
@@ -145,7 +146,7 @@ def test_a_broken_job_leaves_the_others_alone(tmp_path: Path) -> None:
     assert [job.state for job in jobs] == ["broken", "broken", "broken", "completed"]
     assert "4 jobs: 1 completed, 3 broken" in told
     for job, name in zip(jobs, ("status.json", "config.yaml", "results.json"), strict=False):
-        assert f"broken: {job.id}  {job.label}: {job.run.path / name}" in told
+        assert f"broken: {job.id}  {job.label}: {job.path / name}" in told
 
 
 def test_a_full_disk_ends_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,7 +155,7 @@ def test_a_full_disk_ends_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     tried: list[int] = []
     write = SweepDirectory.write_jobs
 
-    def full(self: SweepDirectory, jobs: list[Job], settings: Sweep) -> None:
+    def full(self: SweepDirectory, jobs: list[Run], settings: Sweep) -> None:
         tried.append(len(tried))
         if len(tried) < 3:
             raise OSError(28, "No space left on device")
@@ -174,7 +175,7 @@ def test_a_job_whose_end_cannot_be_written_is_a_failure(
     sweep, _ = sweep_of(tmp_path, [1])
 
     class Dies(Pretended):
-        def wait(self, timeout: float) -> list[tuple[Job, int]]:
+        def wait(self, timeout: float) -> list[tuple[Run, int]]:
             return [(self._running.pop(0), 1)]
 
     def full(*_: object) -> str:
@@ -208,16 +209,16 @@ def test_a_jobs_turn_that_another_driver_has_taken_is_waited_for(tmp_path: Path)
     class Elsewhere(Pretended):
         """The other driver ends its job when it is looked at for the second time."""
 
-        def wait(self, timeout: float) -> list[tuple[Job, int]]:
+        def wait(self, timeout: float) -> list[tuple[Run, int]]:
             if not self._running and claimed is not None:
-                write_json(jobs[0].run.results, {"val/loss": 1.0})
-                jobs[0].run.end("completed", 0)
+                write_json(jobs[0].results, {"val/loss": 1.0})
+                jobs[0].end("completed", 0)
                 claimed.__exit__(None, None, None)
             return super().wait(timeout)
 
-    claimed = jobs[0].run.claim()
+    claimed = jobs[0].claim()
     claimed.__enter__()
-    jobs[0].run.begin()
+    jobs[0].begin()
     executor = Elsewhere()
     code, told = run(sweep, executor)
     assert code == 0
@@ -229,7 +230,7 @@ def test_a_job_that_turns_out_to_be_claimed_is_not_a_failure(tmp_path: Path) -> 
     sweep, jobs = sweep_of(tmp_path, [1])
 
     class Late(Pretended):
-        def wait(self, timeout: float) -> list[tuple[Job, int]]:
+        def wait(self, timeout: float) -> list[tuple[Run, int]]:
             if len(self.order) == 1 and self._running:
                 self._running.clear()
                 return [(jobs[0], BUSY)]
@@ -248,10 +249,10 @@ class Limited(Pretended):
         self.never = never
         self.refused = False
 
-    def fits(self, job: Job) -> bool:
+    def fits(self, job: Run) -> bool:
         return not (self.refused and self._running)
 
-    def start(self, job: Job, resume: bool) -> None:
+    def start(self, job: Run, resume: bool) -> None:
         self.refused = bool(self._running) or job.label == self.never
         if self._running:
             raise NotNow("submit limit")
@@ -325,10 +326,10 @@ def test_a_board_reads_what_has_changed(tmp_path: Path) -> None:
     _, jobs = sweep_of(tmp_path, [1])
     board = Board("val/loss", "min")
     assert board.rows(jobs)[0].state == "queued"
-    jobs[0].run.begin()
+    jobs[0].begin()
     assert board.rows(jobs)[0].state == "interrupted"
     assert board.rows(jobs, {jobs[0].id})[0].state == "running"
-    write_json(jobs[0].run.results, {"val/loss": 0.5})
-    jobs[0].run.end("completed", 0)
+    write_json(jobs[0].results, {"val/loss": 0.5})
+    jobs[0].end("completed", 0)
     done = board.rows(jobs)[0]
     assert (done.state, done.best) == ("completed", 0.5)

@@ -10,23 +10,22 @@ from omegaconf import OmegaConf
 
 from hydra_plugins.truesweep import LocalLauncher, Sweeper
 from truesweep.config.overrides import parse
-from truesweep.jobs.directory import RunDirectory
+from truesweep.runs.run import Run
 from truesweep.sweeps import foreign
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.foreign import JobFailed, JobRunner, hand_out
-from truesweep.sweeps.job import Job
 from truesweep.sweeps.settings import Sweep
 
 
 @pytest.fixture
-def job(tmp_path: Path) -> Job:
+def job(tmp_path: Path) -> Run:
     sweep = SweepDirectory(tmp_path / "it's a sweep, of mine")
     config = {"name": sweep.name, "seed": 0}
     return sweep.add(config, [], {"a.lr": 0.1}, label="lr=0.1 x=a b", number=0, provenance={})
 
 
-def run(job: Job, monkeypatch: pytest.MonkeyPatch, code: int, state: Any) -> Any:
-    def launch(run: RunDirectory, resume: bool) -> int:
+def run(job: Run, monkeypatch: pytest.MonkeyPatch, code: int, state: Any) -> Any:
+    def launch(run: Run, resume: bool) -> int:
         assert not resume
         run.begin()
         run.results.write_text(json.dumps({"val/loss": 2.5, "val/bleu": 7}))
@@ -35,25 +34,25 @@ def run(job: Job, monkeypatch: pytest.MonkeyPatch, code: int, state: Any) -> Any
 
     monkeypatch.setattr(foreign, "launch", launch)
     settings = Sweep(objective=["val/loss", "val/bleu"])
-    runner = JobRunner("s", job.run.path.parent, settings, [], {})
+    runner = JobRunner("s", job.path.parent, settings, [], {})
     config = {o.key_or_group: o.value() for o in map(parse, hand_out(job))}
     return runner.run(config, [])
 
 
-def test_a_job_gives_its_objectives(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_gives_its_objectives(job: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(job, monkeypatch, 0, "completed") == (2.5, 7)
     # It is not run again.
     assert run(job, monkeypatch, 1, "failed") == (2.5, 7)
 
 
-def test_a_job_that_fails_says_so(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_job_that_fails_says_so(job: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(JobFailed, match=r"lr=0\.1 x=a b: too large"):
         run(job, monkeypatch, 1, "failed")
 
 
 @pytest.mark.parametrize("code", [130, 143])
 def test_a_job_that_is_stopped_ends_its_process(
-    job: Job, monkeypatch: pytest.MonkeyPatch, code: int
+    job: Run, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     with pytest.raises(SystemExit) as caught:
         run(job, monkeypatch, code, "preempted")

@@ -17,7 +17,7 @@ from truesweep.sweeps import planned, start
 from truesweep.sweeps.ask import Asked, ask
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.launchers import check_room, check_sweeper, make_executor
-from truesweep.sweeps.planned import check_disk
+from truesweep.sweeps.planned import check_disk, trainer_of
 from truesweep.sweeps.planning import JobMaker, plan_sweep
 from truesweep.sweeps.points import base_seed
 from truesweep.sweeps.start import add_jobs, prepare
@@ -225,12 +225,12 @@ def test_a_wrong_launcher_is_refused(launcher: dict[str, Any], message: str) -> 
 def test_more_values_add_jobs_and_keep_the_others(asked: AskFor, tmp_path: Path) -> None:
     sweep = SweepDirectory(tmp_path / "s")
     first = add_jobs(sweep, plan_sweep(asked("model.depth=1,2", "name=s")).jobs, {})
-    first[0].run.begin()
+    first[0].begin()
     again = add_jobs(sweep, plan_sweep(asked("model.depth=1,2,3", "name=s")).jobs, {})
     assert again[:2] == first
     assert [job.label for job in sweep.jobs()] == ["depth=1", "depth=2", "depth=3"]
-    assert [job.run.job["number"] for job in sweep.jobs()] == [0, 1, 2]
-    assert sweep.jobs()[0].run.status["state"] == "running"
+    assert [job.job["number"] for job in sweep.jobs()] == [0, 1, 2]
+    assert sweep.jobs()[0].status["state"] == "running"
 
 
 def test_a_search_makes_the_jobs_that_a_grid_would(asked: AskFor, tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_a_search_makes_the_jobs_that_a_grid_would(asked: AskFor, tmp_path: Path
     maker = JobMaker(sweep, SweepDirectory(tmp_path / "s"), {})
     job = maker({"model.depth": 2}, 0, {"number": 3})
     assert job.id == plan.jobs[1].id
-    assert job.run.job["trial"] == {"number": 3}
+    assert job.job["trial"] == {"number": 3}
     assert job.label == "depth=2"
 
 
@@ -252,7 +252,7 @@ def test_a_search_keeps_its_precision_on_another_machine(
         monkeypatch.setattr("truesweep.jobs.trainer.bf16_of_cpu", lambda: bf16)
         axes = ["model.depth=1,2,3,4", "name=s", *overrides]
         job = JobMaker(asked(*axes), directory, {})({"model.depth": depth}, 0, {"number": depth})
-        return job.trainer.precision
+        return trainer_of(job).precision
 
     auto = "trainer.precision=auto"
     assert taken(1, "AMX", auto) == taken(2, None, auto) == "bf16-mixed"

@@ -12,7 +12,7 @@ import pytest
 
 from tests.sweeps.tiny import DIVERGES, drive_here, make_sweep, until
 from truesweep.errors import ConfigError
-from truesweep.sweeps.job import Job
+from truesweep.runs.run import Run
 from truesweep.sweeps.pool import LocalPool
 
 pytestmark = pytest.mark.slow
@@ -25,10 +25,10 @@ def _clean_path() -> Iterator[None]:
     sys.path[:] = before
 
 
-def results(jobs: list[Job]) -> dict[str, dict[str, Any]]:
+def results(jobs: list[Run]) -> dict[str, dict[str, Any]]:
     """What the jobs found, without what a clock says."""
     return {
-        job.id: {k: v for k, v in job.run.read_results().items() if k != "train/seconds"}
+        job.id: {k: v for k, v in job.read_results().items() if k != "train/seconds"}
         for job in jobs
     }
 
@@ -68,16 +68,16 @@ def test_jobs_that_come_to_grief_leave_the_others_alone(workplace: Path) -> None
     sweep, jobs = make_sweep(workplace, points, stall_minutes=10 / 60)
     assert drive_here(sweep) == 1
     fine = [job for job in jobs if job.varies in good]
-    errors = [str(job.run.status.get("error")) for job in jobs if job not in fine]
+    errors = [str(job.status.get("error")) for job in jobs if job not in fine]
     named = ["nothing good", "out of memory: CUDA", "SIGKILL", "infinite or NaN", "hanging: "]
     assert all(name in error for name, error in zip(named, errors, strict=True))
     assert [job.state for job in fine] == ["completed"] * 2
     for job, word in zip(jobs, ("nothing good", "OutOfMemoryError"), strict=False):
-        assert word in job.run.log(0).read_text()
+        assert word in job.log(0).read_text()
     rows = [json.loads(line) for line in sweep.summary.read_text().splitlines()]
     assert [row["exit_code"] for row in rows] == [1, 1, 0, 137, 1, 137, 0]
     assert [row["objective"] for row in rows if row["state"] == "completed"] == [
-        job.run.read_results()["val/loss"] for job in fine
+        job.read_results()["val/loss"] for job in fine
     ]
 
     alone, same = make_sweep(workplace, good, name="s2")
@@ -132,15 +132,15 @@ def test_nothing_is_left_of_a_job_whose_main_process_is_killed(workplace: Path) 
     pool = LocalPool(2)
     pool.start(job, resume=False)
     until(lambda: (workplace / "starts.jsonl").exists() and len(starts(workplace)[job.id]) == 2)
-    leader = job.run.status["pid"]
+    leader = job.status["pid"]
     assert len(in_session(leader)) >= 3
     os.kill(leader, signal.SIGKILL)
-    ended: list[tuple[Job, int]] = []
+    ended: list[tuple[Run, int]] = []
     while not ended:
         ended = pool.wait(0.1)
     assert ended == [(job, -signal.SIGKILL)]
     until(lambda: not in_session(leader), 5)
-    assert not job.run.alive
+    assert not job.alive
     assert pool.fits(job)
 
 
@@ -148,7 +148,7 @@ def test_a_job_that_needs_too_much_is_refused_before_anything_starts(workplace: 
     sweep, jobs = make_sweep(workplace, [{"seed": 1}, {"trainer.devices": 3}])
     with pytest.raises(ConfigError, match=r"trainer.devices=3, but there are 2 slots"):
         drive_here(sweep)
-    assert all(not job.run.status for job in jobs)
+    assert all(not job.status for job in jobs)
 
 
 def test_a_retry_goes_on_from_the_checkpoint(workplace: Path) -> None:

@@ -17,7 +17,7 @@ from truesweep.callbacks.preemption import SAME_PRESS_SECONDS
 from truesweep.commands.resume import resume
 from truesweep.commands.status import status
 from truesweep.errors import ConfigError
-from truesweep.sweeps.job import Job
+from truesweep.runs.run import Run
 from truesweep.sweeps.pool import SECONDS_TO_STOP
 
 pytestmark = pytest.mark.slow
@@ -26,7 +26,7 @@ WAITS = {"callbacks.mishap.how": "wait", "callbacks.checkpoint.every_n_steps": 2
 POINTS = [{**WAITS, "seed": seed} for seed in range(3)]
 
 
-def completed_once(folder: Path, jobs: list[Job], twice: set[str]) -> None:
+def completed_once(folder: Path, jobs: list[Run], twice: set[str]) -> None:
     """Every job has ended well, and was started once, or went on where it was stopped."""
     assert [job.state for job in jobs] == ["completed"] * len(jobs)
     for job, rows in starts(folder).items():
@@ -45,9 +45,9 @@ def trainers(folder: Path) -> set[int]:
     }
 
 
-def running(jobs: list[Job], count: int) -> bool:
+def running(jobs: list[Run], count: int) -> bool:
     """Whether so many jobs have saved something and train on."""
-    saved = [job for job in jobs if (job.run.checkpoints / "last.ckpt").exists()]
+    saved = [job for job in jobs if (job.checkpoints / "last.ckpt").exists()]
     return sum(job.state == "running" for job in saved) >= count
 
 
@@ -111,17 +111,17 @@ def test_the_commands_know_a_sweep(workplace: Path, capsys: pytest.CaptureFixtur
     sweep, jobs = make_sweep(workplace, points)
     assert status(sweep.path) == 0
     assert "2 jobs: 2 queued" in capsys.readouterr().out
-    (jobs[0].run.path / "logs").rmdir()  # which it makes again
-    (jobs[0].run.path / "overrides.yaml").unlink()  # which it does not need
+    (jobs[0].path / "logs").rmdir()  # which it makes again
+    (jobs[0].path / "overrides.yaml").unlink()  # which it does not need
     assert resume(sweep.path) == 1
     said = capsys.readouterr().out
     assert "nothing good comes of this" in said
-    assert os.path.relpath(jobs[1].run.path / "logs") in said
+    assert os.path.relpath(jobs[1].path / "logs") in said
     assert status(sweep.path) == 0
     shown = capsys.readouterr().out
     assert "1 completed, 1 failed" in shown
-    assert f"{jobs[0].run.read_results()['val/loss']:.4g}" in shown
-    assert status(jobs[0].run.path) == 0
+    assert f"{jobs[0].read_results()['val/loss']:.4g}" in shown
+    assert status(jobs[0].path) == 0
     assert "12/12" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="resumed as it is"):
         resume(sweep.path, ["trainer.max_steps=20"])

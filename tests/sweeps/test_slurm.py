@@ -10,8 +10,8 @@ from submitit.slurm.slurm import _make_sbatch_string
 
 from tests.sweeps.tiny import make_sweep
 from truesweep.errors import ConfigError
+from truesweep.runs.run import Run
 from truesweep.sweeps.executor import BUSY, NotNow
-from truesweep.sweeps.job import Job
 from truesweep.sweeps.slurm import SlurmExecutor, SlurmSettings
 
 Commands = Callable[[str, str], None]
@@ -34,13 +34,13 @@ def command(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Commands:
 
 
 @pytest.fixture
-def job(workplace: Path) -> Job:
+def job(workplace: Path) -> Run:
     """One that nothing has run."""
     _, (job,) = make_sweep(workplace, [{}])
     return job
 
 
-def wait_for_end(job: Job, seconds: float = 5.0) -> list[tuple[Job, int]]:
+def wait_for_end(job: Run, seconds: float = 5.0) -> list[tuple[Run, int]]:
     executor = SlurmExecutor(SlurmSettings(poll_seconds=0.1))
     executor.start(job, resume=False)
     assert executor.running == [job]
@@ -78,38 +78,38 @@ def test_a_batch_script_asks_for_what_the_settings_say() -> None:
     assert "gpus_per_node" not in none
 
 
-def test_a_job_that_slurm_refuses_is_an_error_with_its_words(command: Commands, job: Job) -> None:
+def test_a_job_that_slurm_refuses_is_an_error_with_its_words(command: Commands, job: Run) -> None:
     command("sbatch", "echo 'sbatch: error: invalid partition specified: gpus' >&2; exit 1")
     with pytest.raises(ConfigError, match="invalid partition specified: gpus"):
         SlurmExecutor(SlurmSettings()).start(job, resume=False)
-    assert not (job.run.path / "slurm.json").exists()
+    assert not (job.path / "slurm.json").exists()
 
 
-def test_a_job_in_the_queue_is_not_submitted_again(command: Commands, job: Job) -> None:
+def test_a_job_in_the_queue_is_not_submitted_again(command: Commands, job: Run) -> None:
     command("sbatch", "exit 1")
-    command("squeue", f"echo '7|PENDING|/elsewhere'; echo '8|RUNNING|{job.run.path}'")
+    command("squeue", f"echo '7|PENDING|/elsewhere'; echo '8|RUNNING|{job.path}'")
     executor = SlurmExecutor(SlurmSettings())
     assert executor.takes_up(job)
     executor.start(job, resume=True)
-    assert '"8"' in (job.run.path / "slurm.json").read_text()
+    assert '"8"' in (job.path / "slurm.json").read_text()
 
 
-def test_a_job_that_slurm_ended_has_failed_by_its_reason(command: Commands, job: Job) -> None:
+def test_a_job_that_slurm_ended_has_failed_by_its_reason(command: Commands, job: Run) -> None:
     command("sbatch", "echo Submitted batch job 12")
     command("scontrol", "echo JobId=12 JobState=OUT_OF_MEMORY ExitCode=0:125")
     assert wait_for_end(job) == [(job, 1)]
     assert job.state == "failed"
-    assert "12 was ended (out of memory)" in job.run.status["error"]
+    assert "12 was ended (out of memory)" in job.status["error"]
 
 
-def test_a_job_that_another_process_holds_has_not_failed(command: Commands, job: Job) -> None:
+def test_a_job_that_another_process_holds_has_not_failed(command: Commands, job: Run) -> None:
     command("sbatch", "echo Submitted batch job 12")
     command("scontrol", f"echo JobId=12 JobState=FAILED ExitCode={BUSY}:0")
     assert wait_for_end(job) == [(job, BUSY)]
     assert job.state == "queued"
 
 
-def test_a_slurm_that_is_away_for_a_while_ends_nothing(command: Commands, job: Job) -> None:
+def test_a_slurm_that_is_away_for_a_while_ends_nothing(command: Commands, job: Run) -> None:
     command("sbatch", "echo Submitted batch job 12")
     executor = SlurmExecutor(SlurmSettings(poll_seconds=0.1))
     executor.start(job, resume=False)
@@ -132,10 +132,10 @@ def test_a_limit_on_jobs_is_waited_for(command: Commands, workplace: Path) -> No
         executor.start(second, resume=False)
     assert not executor.fits(second)
     assert executor.running == [first]
-    assert not (second.run.path / "slurm.json").exists()
+    assert not (second.path / "slurm.json").exists()
 
 
-def test_without_slurm_nothing_is_started(command: Commands, job: Job) -> None:
+def test_without_slurm_nothing_is_started(command: Commands, job: Run) -> None:
     command("squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
     with pytest.raises(ConfigError, match=r"Slurm does not answer: .*hydra/launcher=local"):
         SlurmExecutor(SlurmSettings()).check(job)

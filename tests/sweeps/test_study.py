@@ -13,10 +13,10 @@ from tests.sweeps.search_driver import DEPTH, LR, MODEL, complete, drive, loss, 
 from truesweep.config.space import Axis
 from truesweep.errors import ConfigError
 from truesweep.record.study import open_storage
+from truesweep.runs.run import Run
 from truesweep.sweeps import sharing, study
 from truesweep.sweeps import trials as trials_module
 from truesweep.sweeps.directory import SweepDirectory
-from truesweep.sweeps.job import Job
 from truesweep.sweeps.launchers import points_at_once
 from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.study import Search
@@ -28,7 +28,7 @@ def trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
     return optuna.load_study(study_name=folder.name, storage=storage).trials
 
 
-def run_all(source: Search) -> list[Job]:
+def run_all(source: Search) -> list[Run]:
     done = []
     while (job := source.ask()) is not None:
         complete(job, val_loss=loss(job.varies))
@@ -65,7 +65,7 @@ def test_each_suggestion_is_run_and_told(tmp_path: Path, sampler: str) -> None:
     told = [t for t in trials(tmp_path / "s") if "note" not in t.user_attrs]
     assert [t.state.name for t in told] == ["COMPLETE"] * 8
     assert [t.value for t in told] == [loss(job.varies) for job in done]
-    assert [job.run.job["trial"]["number"] for job in done] == [t.number for t in told]
+    assert [job.job["trial"]["number"] for job in done] == [t.number for t in told]
 
 
 def test_a_search_finds_better_points_than_chance(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_a_failed_job_and_one_without_the_figure(tmp_path: Path) -> None:
     assert failed is not None
     assert without is not None
     assert nan is not None
-    failed.run.end("failed", 1, error="out of memory")
+    failed.end("failed", 1, error="out of memory")
     complete(without, test_loss=1.0)
     complete(nan, val_loss=float("nan"))
     for job in (failed, without, nan):
@@ -191,7 +191,7 @@ def test_a_point_is_worth_the_mean_over_its_seeds(tmp_path: Path) -> None:
         source.tell(job)
     (trial,) = trials(tmp_path / "s")
     assert trial.value == 3.0
-    seeds = [job.run.read_config()["seed"] for job in jobs if job]
+    seeds = [job.read_config()["seed"] for job in jobs if job]
     assert seeds == [3, 5, 7]
 
 
@@ -202,16 +202,16 @@ def test_with_a_pruner_the_first_seed_goes_ahead(tmp_path: Path) -> None:
     assert bad is not None
     assert source.ask() is None
     assert not source.exhausted
-    assert first.run.job["trial"]["pruner"]["warmup"] == 4
+    assert first.job["trial"]["pruner"]["warmup"] == 4
     complete(first, val_loss=1.0)
     source.tell(first)
     second = source.ask()
     assert second is not None
-    assert second.run.job["trial"]["number"] == 0
-    assert second.run.job["trial"]["pruner"] is None
+    assert second.job["trial"]["number"] == 0
+    assert second.job["trial"]["pruner"] is None
     storage = open_storage("study.journal", tmp_path / "s")
     storage.set_trial_intermediate_value(1, 5, 9.0)
-    bad.run.end("pruned", 0)
+    bad.end("pruned", 0)
     source.tell(bad)
     complete(second, val_loss=2.0)
     source.tell(second)
@@ -233,7 +233,7 @@ def test_a_killed_driver_loses_nothing_and_repeats_nothing(tmp_path: Path) -> No
     source = search(folder, jobs=12)
     again = [source.ask() for _ in range(3)]
     assert [job.id for job in again if job] == [job for job in asked if job != told]
-    assert [job.run.job["trial"]["number"] for job in again if job] == [1, 2, 3]
+    assert [job.job["trial"]["number"] for job in again if job] == [1, 2, 3]
     for job in again:
         assert job is not None
         complete(job, val_loss=loss(job.varies))
@@ -270,7 +270,7 @@ def test_a_search_goes_on_in_another_space(tmp_path: Path, before: Axis, after: 
     second = run_all(search(folder, [LR, after], jobs=12, note=notes.append))
     assert not {job.id for job in first} & {job.id for job in second}
     assert len(second) == 4
-    (name,) = {job.run.job["trial"]["study"] for job in second}
+    (name,) = {job.job["trial"]["study"] for job in second}
     assert (name != "s") == (before is not BATCH or after is not LR)
     storage = open_storage("study.journal", folder)
     known = optuna.load_study(study_name=name, storage=storage).trials
@@ -283,7 +283,7 @@ def test_a_search_goes_on_in_another_space(tmp_path: Path, before: Axis, after: 
     assert run_all(search(folder, [LR, before], jobs=12)) == []
     third = run_all(search(folder, [LR, before], jobs=13))
     assert third[0].id not in {job.id for job in first + second}
-    assert third[0].run.job["trial"]["study"] == "s"
+    assert third[0].job["trial"]["study"] == "s"
 
 
 def test_a_point_in_both_spaces_is_told_and_not_run_again(tmp_path: Path) -> None:
@@ -324,11 +324,11 @@ def leave_behind(folder: Path, axes: list[Axis]) -> list[Any]:
 
 
 def test_a_failed_point_is_tried_again_by_the_next_driver(tmp_path: Path) -> None:
-    def some_fail(*bad: int, jobs: int = 6) -> list[Job]:
-        source, done = search(tmp_path / "s", jobs=jobs), list[Job]()
+    def some_fail(*bad: int, jobs: int = 6) -> list[Run]:
+        source, done = search(tmp_path / "s", jobs=jobs), list[Run]()
         while (job := source.ask()) is not None:
             if len(done) in bad:
-                job.run.end("failed", 1, error="No space left on device")
+                job.end("failed", 1, error="No space left on device")
             else:
                 complete(job, val_loss=loss(job.varies))
             source.tell(job)
@@ -419,13 +419,13 @@ def test_the_budget_holds_for_drivers_that_ask_at_once(
 def test_no_more_points_are_tried_at_once_than_the_limit(tmp_path: Path) -> None:
     source = search(tmp_path / "s", jobs=6, seeds=2, limit=2)
     jobs = list(iter(source.ask, None))
-    assert [job.run.job["trial"]["number"] for job in jobs] == [0, 0, 1, 1]
+    assert [job.job["trial"]["number"] for job in jobs] == [0, 0, 1, 1]
     assert not source.exhausted
     for job in jobs[1:3]:
         complete(job, val_loss=1.0)
         source.tell(job)
     assert source.ask() is None
-    jobs[0].run.end("failed", 1, error="out of memory")
+    jobs[0].end("failed", 1, error="out of memory")
     source.tell(jobs[0])
     assert len(list(iter(source.ask, None))) == 2
     cluster = {"_target_": "hydra_plugins.truesweep.SlurmLauncher"}
@@ -439,7 +439,7 @@ def test_a_point_that_cannot_be_run_is_told_to_be_bad(tmp_path: Path) -> None:
     source = search(tmp_path / "s", jobs=3, note=notes.append)
     make = source._make
 
-    def refuse(point: Any, seed: int, trial: dict[str, Any]) -> Job:
+    def refuse(point: Any, seed: int, trial: dict[str, Any]) -> Run:
         if trial["number"] < 2:
             raise ConfigError("model.width: is no multiple of model.heads")
         return make(point, seed, trial)
@@ -512,4 +512,4 @@ def test_a_password_stays_in_the_environment(
     storage = f"sqlite:///{tmp_path}/${{oc.env:DB_SECRET}}.db"
     (job,) = run_all(search(tmp_path / "s", storage=storage, jobs=1))
     assert (tmp_path / "hunter2.db").exists()
-    assert job.run.job["trial"]["storage"] == storage
+    assert job.job["trial"]["storage"] == storage

@@ -12,10 +12,10 @@ from typing import Any
 from tests.commands.conftest import SMALL, write_data
 from truesweep.config.frozen import update
 from truesweep.jobs.plan import checked
+from truesweep.runs.run import Run
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.driver import drive
 from truesweep.sweeps.forks import serve_forks, warm_up
-from truesweep.sweeps.job import Job
 from truesweep.sweeps.pool import LocalPool
 from truesweep.sweeps.process import PRELOADED
 from truesweep.sweeps.settings import Sweep
@@ -92,7 +92,7 @@ DIVERGES = {
 
 def make_sweep(
     folder: Path, points: Sequence[Mapping[str, Any]], name: str = "s", **settings: Any
-) -> tuple[SweepDirectory, list[Job]]:
+) -> tuple[SweepDirectory, list[Run]]:
     """The directories of a sweep's jobs; the current folder must be `folder`."""
     data = write_data(folder)["classification"]
     (folder / "mishaps.py").write_text(MISHAPS)

@@ -19,12 +19,12 @@ from truesweep.commands.export import export
 from truesweep.commands.generate import Options, generate
 from truesweep.commands.train import train
 from truesweep.errors import ConfigError
-from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.load import load_run
 from truesweep.jobs.logs import quiet
 from truesweep.jobs.parts import Parts, build
 from truesweep.jobs.plan import checked
 from truesweep.models import flops_per_token
+from truesweep.runs.run import Run
 from truesweep.tasks.mlm import EVALUATION, MaskedLanguageModeling
 
 IGNORED = -100
@@ -179,7 +179,7 @@ def test_a_run_is_scored_filled_in_and_exported(
     scored = json.loads((run / "evaluations.jsonl").read_text().splitlines()[-1])
     for name in ("test/accuracy", "test/accuracy_standard_error", "baseline/test/loss"):
         assert scored[name] == pytest.approx(results[name])
-    loaded = load_run(RunDirectory.open(run), "masked").model
+    loaded = load_run(Run.open(run), "masked").model
     read = results["train/tokens"] / 0.15  # of 15 in a hundred tokens, all are read
     assert results["train/flops"] == round(flops_per_token(loaded, 32).per_token * read)
     capsys.readouterr()

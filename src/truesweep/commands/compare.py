@@ -12,9 +12,10 @@ from rich.text import Text
 
 from truesweep.commands.ranking_table import print_ranking
 from truesweep.record.files import dump_json
-from truesweep.report import Comparison, Run, compare, write_report
+from truesweep.report import Comparison, compare, write_report
 from truesweep.report.findings import findings
 from truesweep.report.varying import setting
+from truesweep.runs.snapshot import Snapshot
 from truesweep.terminal import console
 
 
@@ -55,7 +56,7 @@ def compare_runs(directories: Sequence[Path], options: Options) -> int:
     return 0
 
 
-def row(comparison: Comparison, run: Run) -> dict[str, Any]:
+def row(comparison: Comparison, run: Snapshot) -> dict[str, Any]:
     """A run in plain values."""
     return {
         "rank": comparison.rank(run),

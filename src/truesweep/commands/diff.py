@@ -16,11 +16,11 @@ from truesweep.analysis.noise import Basis, noise
 from truesweep.analysis.outcomes import sign, unlike
 from truesweep.analysis.ranking import ALPHA, SPLITS
 from truesweep.figures import Declared, find, written
-from truesweep.jobs.directory import RunDirectory
 from truesweep.record.files import dump_json
-from truesweep.report import Run, read_run
 from truesweep.report.objective import Objective, declared_by
 from truesweep.report.outcomes import outcomes, paired
+from truesweep.runs.run import Run
+from truesweep.runs.snapshot import Snapshot, read_snapshot
 from truesweep.terminal import console
 
 VERSIONS = ("python", "packages", "git", "platform", "hardware")
@@ -37,7 +37,7 @@ KNOWN_FROM = {
 
 def diff(first: Path, second: Path, as_json: bool) -> int:
     """Print in what two runs differ: configuration, figures, versions, data."""
-    a, b = (read_run(RunDirectory.open(path)) for path in (first, second))
+    a, b = (read_snapshot(Run.open(path)) for path in (first, second))
     groups, apart = _sides(a, b), _gaps(a, b)
     if as_json:
         noise = {name: _plain_gap(gap) for name, gap in apart.items()}
@@ -57,7 +57,7 @@ def diff(first: Path, second: Path, as_json: bool) -> int:
 # -- in what two runs differ -------------------------------------------------------------------
 
 
-def _sides(a: Run, b: Run) -> dict[str, list[Difference]]:
+def _sides(a: Snapshot, b: Snapshot) -> dict[str, list[Difference]]:
     """What differs between two runs, by subject; a subject in which they agree is empty."""
     return {
         "configuration": differences(a.config, b.config),
@@ -67,11 +67,11 @@ def _sides(a: Run, b: Run) -> dict[str, list[Difference]]:
     }
 
 
-def _some(run: Run, names: tuple[str, ...]) -> dict[str, Any]:
+def _some(run: Snapshot, names: tuple[str, ...]) -> dict[str, Any]:
     return {name: run.provenance[name] for name in names if name in run.provenance}
 
 
-def _outcome(run: Run) -> dict[str, Any]:
+def _outcome(run: Snapshot) -> dict[str, Any]:
     """How a run ended; one without results, how far it came."""
     so_far = {"step": run.step, "tokens": run.tokens} if not run.results else {}
     error = {} if run.error is None else {"error": run.error}
@@ -102,7 +102,7 @@ class Gap:
         return None if self.margin is None else abs(self.difference) > self.margin
 
 
-def _gaps(a: Run, b: Run) -> dict[str, Gap]:
+def _gaps(a: Snapshot, b: Snapshot) -> dict[str, Gap]:
     """The figures of a split that both runs ended with, those of which one end is the better."""
     declared = declared_by([a, b])
     found = {
@@ -115,7 +115,7 @@ def _gaps(a: Run, b: Run) -> dict[str, Gap]:
     return {name: gap for name, gap in found.items() if gap is not None}
 
 
-def _gap(a: Run, b: Run, objective: Objective) -> Gap | None:
+def _gap(a: Snapshot, b: Snapshot, objective: Objective) -> Gap | None:
     name = objective.name
     if not {name} <= a.results.keys() & b.results.keys():
         return None
@@ -135,7 +135,9 @@ def _gap(a: Run, b: Run, objective: Objective) -> Gap | None:
 # -- in print ----------------------------------------------------------------------------------
 
 
-def _print_values(out: Console, a: Run, b: Run, title: str, found: Sequence[Difference]) -> None:
+def _print_values(
+    out: Console, a: Snapshot, b: Snapshot, title: str, found: Sequence[Difference]
+) -> None:
     """What somebody chose, or what was there, on both sides."""
     if not found:
         out.print(Text.assemble((f"{title}: ", "bold"), ("the same", "dim")))
@@ -150,7 +152,7 @@ def _print_values(out: Console, a: Run, b: Run, title: str, found: Sequence[Diff
 
 
 def _print_figures(
-    out: Console, a: Run, b: Run, found: Sequence[Difference], apart: Mapping[str, Gap]
+    out: Console, a: Snapshot, b: Snapshot, found: Sequence[Difference], apart: Mapping[str, Gap]
 ) -> None:
     """What was measured, how far it is apart, and whether that is more than noise."""
     rows = [one for one in found if _is_row(one.key)]

@@ -21,18 +21,17 @@ from truesweep.config.frozen import update
 from truesweep.config.origin import Origins
 from truesweep.errors import ConfigError
 from truesweep.figures import Mode, as_direction, require_mode
-from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.parts import complete, declared_figures
 from truesweep.record.files import dump_json
 from truesweep.record.frozen import fingerprint
 from truesweep.record.provenance import collect
+from truesweep.runs.run import Run
 from truesweep.secrets import redact_argv, redact_overrides
 from truesweep.sweeps.closing import sum_up
 from truesweep.sweeps.directory import ROOT, SweepDirectory, point_id
 from truesweep.sweeps.display import Display
 from truesweep.sweeps.driver import drive
 from truesweep.sweeps.executor import Executor
-from truesweep.sweeps.job import Job
 from truesweep.sweeps.launchers import check_room, make_executor
 from truesweep.sweeps.planned import PlannedJob, check_disk, check_objectives
 from truesweep.sweeps.planning import Candidate, plan_candidates
@@ -143,11 +142,11 @@ def read_contenders(texts: Sequence[str], config_dirs: Sequence[Path]) -> list[C
             "truesweep duel outputs/lm/1a2b3c4d optimizer.lr=0.03"
         )
     contenders: list[Contender] = []
-    base: RunDirectory | None = None
+    base: Run | None = None
     for letter, text in zip(ascii_uppercase, texts, strict=False):
         run, lines = base, shlex.split(text)
         if lines and "=" not in lines[0] and not lines[0].startswith("~"):
-            run, lines = RunDirectory.open(Path(lines[0])), lines[1:]
+            run, lines = Run.open(Path(lines[0])), lines[1:]
             base = base or run
         how = partial(_composed, lines, config_dirs)
         folder = Path.cwd()
@@ -170,7 +169,7 @@ def _composed(lines: Sequence[str], config_dirs: Sequence[Path], more: Sequence[
     return compose([*lines, *more], config_dirs)
 
 
-def _changed(run: RunDirectory, lines: Sequence[str], more: Sequence[str]) -> Composed:
+def _changed(run: Run, lines: Sequence[str], more: Sequence[str]) -> Composed:
     asked = [*lines, *more]
     config = update(run.read_config(), asked)
     return Composed(config, redact_overrides(asked), {}, (), Origins(asked, [], []), {})
@@ -206,7 +205,7 @@ class Match:
         name = terms.name or f"duel-{fingerprint({'points': points})[:8]}"
         self.sweep = SweepDirectory((ROOT / name).absolute())
         self.settings = Sweep(objective=self.objective, direction=as_direction(self.mode))
-        self.jobs: dict[str, dict[int, Job]] = {one.letter: {} for one in contenders}
+        self.jobs: dict[str, dict[int, Run]] = {one.letter: {} for one in contenders}
         self.executor: Executor = make_executor({})
 
     def _point(self, contender: Contender) -> str:

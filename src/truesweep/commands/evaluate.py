@@ -19,7 +19,6 @@ from truesweep.data.module import DataModule
 from truesweep.data.prepare import Prepared, prepare
 from truesweep.errors import ConfigError
 from truesweep.figures import Declared
-from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.load import load_run
 from truesweep.jobs.logs import quiet
 from truesweep.jobs.parts import (
@@ -37,6 +36,7 @@ from truesweep.jobs.plan import checked
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.models import Pretrained
 from truesweep.record.files import dump_json
+from truesweep.runs.run import Run
 from truesweep.secrets import redact_overrides
 from truesweep.tasks import Task
 from truesweep.terminal import console, warn
@@ -56,9 +56,9 @@ def evaluate(
     """Score a run or a pretrained model, print the figures, and keep a run's with the run."""
     _one_of("--split", split, SPLITS)
     _one_of("--checkpoint", checkpoint, ("best", "last"))
-    run: RunDirectory | None
+    run: Run | None
     if arguments and "=" not in arguments[0]:
-        run = RunDirectory.open(Path(arguments[0]))
+        run = Run.open(Path(arguments[0]))
         figures, declared = _score_run(run, arguments[1:], split, checkpoint)
     else:
         run = None
@@ -72,7 +72,7 @@ def evaluate(
     return 0
 
 
-def _show_count(run: RunDirectory) -> None:
+def _show_count(run: Run) -> None:
     """How often a run's own test split was looked at, if it just was."""
     looked = run.test_scorings
     if len(looked) > 1 and run.evaluations[-1] in looked:
@@ -89,7 +89,7 @@ def _one_of(option: str, value: str, known: Sequence[str]) -> None:
 
 
 def _score_run(
-    run: RunDirectory, overrides: Sequence[str], split: str, checkpoint: str
+    run: Run, overrides: Sequence[str], split: str, checkpoint: str
 ) -> tuple[dict[str, Any], Declared]:
     frozen = run.read_config()
     config = check(update(frozen, overrides), supplied=SUPPLIED, offered=OFFERED)

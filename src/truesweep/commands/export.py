@@ -9,10 +9,10 @@ from typing import Any, cast
 from truesweep.data import tokenizers
 from truesweep.errors import ConfigError
 from truesweep.figures import written
-from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.load import Loaded, load_run
 from truesweep.jobs.parts import task_class
 from truesweep.models.adapters import save_adapter
+from truesweep.runs.run import Run
 from truesweep.terminal import console, warn
 from truesweep.text import count
 
@@ -26,7 +26,7 @@ def export(directory: Path, output: Path, checkpoint: str, merge: bool = False) 
         raise ConfigError(f"--checkpoint {checkpoint}: expected best or last")
     if output.exists():
         raise ConfigError(f"{output} exists; name a new folder, or delete it")
-    run = RunDirectory.open(directory)
+    run = Run.open(directory)
     config = run.read_config()
     loaded = load_run(run, task_class(config).head, cast(Any, checkpoint))
     adapted = loaded.tuner is not None
@@ -54,7 +54,7 @@ def export(directory: Path, output: Path, checkpoint: str, merge: bool = False) 
     return 0
 
 
-def model_card(run: RunDirectory, config: dict[str, Any], loaded: Loaded, note: str | None) -> str:
+def model_card(run: Run, config: dict[str, Any], loaded: Loaded, note: str | None) -> str:
     """The folder's README: what the model is, how it was trained, and its figures.
 
     Args:

@@ -11,9 +11,9 @@ import torch
 from truesweep.config.types import signature
 from truesweep.data.readers import DataFile, stream_lines
 from truesweep.errors import ConfigError
-from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.load import load_folder, load_run
 from truesweep.jobs.parts import task_class
+from truesweep.runs.run import Run
 from truesweep.tasks import Task, task_of
 
 
@@ -45,7 +45,7 @@ def open_task(directory: Path, checkpoint: str, options: Options) -> tuple[Task,
     """A task over a trained model, and whether it has learned from packed text."""
     max_length = None
     if (directory / "config.yaml").is_file():
-        run = RunDirectory.open(directory)
+        run = Run.open(directory)
         config = run.read_config()
         target = task_class(config)
         loaded = load_run(run, target.head, cast(Any, checkpoint))

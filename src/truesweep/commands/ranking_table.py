@@ -9,8 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from truesweep import text
-from truesweep.report import Comparison, Run
+from truesweep.report import Comparison
 from truesweep.report.varying import setting
+from truesweep.runs.snapshot import Snapshot
 from truesweep.terminal import UNBOUNDED, console
 
 STATES = {
@@ -91,7 +92,7 @@ def _columns(comparison: Comparison) -> list[Column]:
     ]
 
 
-def _place(comparison: Comparison, run: Run) -> str:
+def _place(comparison: Comparison, run: Snapshot) -> str:
     rank = comparison.rank(run)
     return "" if rank is None else f"{rank}{' =' if comparison.tied(run) else ''}"
 

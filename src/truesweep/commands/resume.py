@@ -10,13 +10,13 @@ from truesweep.commands.sweep_resume import resume_sweep
 from truesweep.compat import untried_sentence
 from truesweep.errors import ConfigError
 from truesweep.jobs.compiling import choose
-from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.extend import change
 from truesweep.jobs.launch import launch
 from truesweep.jobs.parts import make, prepare_data
 from truesweep.jobs.rank import newest_checkpoint
 from truesweep.jobs.same_data import check_same_data
 from truesweep.jobs.trainer import TrainerSettings
+from truesweep.runs.run import Run
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.terminal import console, warn
 
@@ -26,7 +26,7 @@ def resume(directory: Path, overrides: Sequence[str] = ()) -> int:
     if SweepDirectory.is_sweep(directory):
         warn(untried_sentence())
         return resume_sweep(directory, overrides)
-    run = RunDirectory.open(directory)
+    run = Run.open(directory)
     if run.status.get("state") == "pruned":
         step = run.status.get("step", 0)
         console().print(f"{directory} was pruned after step {step:,}; nothing to do.")
@@ -37,7 +37,7 @@ def resume(directory: Path, overrides: Sequence[str] = ()) -> int:
     return code
 
 
-def go_on(run: RunDirectory, overrides: Sequence[str], name: str) -> int:
+def go_on(run: Run, overrides: Sequence[str], name: str) -> int:
     """Train the rest of a run, in the folder in which it was started; the exit code."""
     out = console()
     checkpoint = newest_checkpoint(run)
@@ -61,6 +61,6 @@ def go_on(run: RunDirectory, overrides: Sequence[str], name: str) -> int:
     return launch(run, resume=True)
 
 
-def work_in(run: RunDirectory) -> None:
+def work_in(run: Run) -> None:
     """Paths in a configuration are relative to where the run was started."""
     os.chdir(run.started_in)

@@ -15,11 +15,11 @@ from truesweep.analysis.verdict import read_verdict
 from truesweep.compat import untried_sentence
 from truesweep.data.left_out import describe_left_out
 from truesweep.figures import SAMPLES, Declared, Figure
-from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.parts import make
 from truesweep.jobs.plan import Plan
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.record.mirror import records_of
+from truesweep.runs.run import Run
 from truesweep.terminal import console, warn
 
 SPLITS = {"val": "validation", "test": "test"}
@@ -70,7 +70,7 @@ def _precision(trainer: TrainerSettings) -> str:
     return f"{native} ({why})" if trainer.precision == native else str(trainer.precision)
 
 
-def show_result(run: RunDirectory, exit_code: int) -> None:
+def show_result(run: Run, exit_code: int) -> None:
     """Figures beside their baselines, where everything lies, and what to type next."""
     out = console()
     here = os.path.relpath(run.path)
@@ -97,7 +97,7 @@ def _show_verdict(out: Console, verdict: Mapping[str, Any] | None) -> None:
         out.print(Text.assemble(("Verdict:", "bold"), f" {said['text']}"))
 
 
-def how_it_ended(run: RunDirectory) -> str:
+def how_it_ended(run: Run) -> str:
     """Why a run that has ended has no results."""
     if run.status.get("state") == "pruned":
         return f"Pruned after step {run.status.get('step', 0):,}, by the search that it belongs to"
@@ -135,7 +135,7 @@ def show_figures(figures: dict[str, Any], split: str, declared: Declared) -> Non
     warn(describe_left_out(figures, [split]))
 
 
-def _show_tables(out: Console, run: RunDirectory) -> None:
+def _show_tables(out: Console, run: Run) -> None:
     """Figures by class as a table; texts, which are long, one below the other."""
     for name, (columns, rows) in json.loads(run.tables.read_text(encoding="utf-8")).items():
         if name == "classes":
@@ -153,7 +153,7 @@ def _show_tables(out: Console, run: RunDirectory) -> None:
             out.print(Panel(told, title=Text(name), title_align="left", border_style="dim"))
 
 
-def _show_paths(out: Console, run: RunDirectory, here: str, results: dict[str, Any]) -> None:
+def _show_paths(out: Console, run: Run, here: str, results: dict[str, Any]) -> None:
     lines = {
         "best step": f"{results['best_step']:,} of {results['train/steps']:,}",
         "trained": f"{text.count(results['train/tokens'])} tokens in "

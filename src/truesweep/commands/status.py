@@ -7,11 +7,10 @@ from typing import Any
 from truesweep import dotted
 from truesweep.errors import ConfigError
 from truesweep.figures import Mode
-from truesweep.jobs.directory import RunDirectory
 from truesweep.record.files import dump_json
+from truesweep.runs.run import Run
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.display import Display, first_line
-from truesweep.sweeps.job import Job
 from truesweep.sweeps.progress import FAILED, Board
 
 
@@ -24,7 +23,7 @@ def status(directory: Path, as_json: bool = False) -> int:
             f"{directory} has neither sweep.yaml nor config.yaml: name the directory of a sweep, "
             "such as outputs/sweeps/NAME, or of a run, such as outputs/NAME/ID"
         )
-    return _run(RunDirectory.open(directory), as_json)
+    return _run(Run.open(directory), as_json)
 
 
 def _sweep(sweep: SweepDirectory, as_json: bool) -> int:
@@ -35,17 +34,16 @@ def _sweep(sweep: SweepDirectory, as_json: bool) -> int:
     return 0
 
 
-def _run(run: RunDirectory, as_json: bool) -> int:
+def _run(run: Run, as_json: bool) -> int:
     config = run.read_config()
     checkpoint = dotted.get(config, "callbacks.checkpoint", {})
-    job = Job(run, run.job.get("varies", {}))
     objective = checkpoint.get("monitor", "val/loss")
     show = _print_json if as_json else _show
-    show(str(config["name"]), [job], objective, checkpoint.get("mode", "min"), 0)
+    show(str(config["name"]), [run], objective, checkpoint.get("mode", "min"), 0)
     return 0
 
 
-def _show(name: str, jobs: list[Job], objective: str, mode: Mode, planned: int) -> None:
+def _show(name: str, jobs: list[Run], objective: str, mode: Mode, planned: int) -> None:
     board, display = Board(objective, mode), Display(name, objective)
     rows = board.rows(jobs)
     display.table(rows, planned, board.best(rows))
@@ -54,7 +52,7 @@ def _show(name: str, jobs: list[Job], objective: str, mode: Mode, planned: int) 
             display.console.print(f"{row.id}: {first_line(row.error)}")
 
 
-def _print_json(name: str, jobs: list[Job], objective: str, mode: Mode, planned: int) -> None:
+def _print_json(name: str, jobs: list[Run], objective: str, mode: Mode, planned: int) -> None:
     board = Board(objective, mode)
     rows = board.rows(jobs)
     best = board.best(rows)

@@ -11,7 +11,6 @@ from typing import Any
 from truesweep.commands.show import show_plan, show_result
 from truesweep.errors import ConfigError
 from truesweep.jobs.agent import SECONDS_TO_MEET
-from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.extend import made_longer
 from truesweep.jobs.launch import launch
 from truesweep.jobs.nodes import this_node
@@ -21,6 +20,7 @@ from truesweep.jobs.same_data import changed_data
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.record.frozen import freeze
 from truesweep.record.provenance import collect
+from truesweep.runs.run import Run
 from truesweep.secrets import redact_argv
 from truesweep.terminal import console, warn
 
@@ -30,7 +30,7 @@ def train(
 ) -> int:
     """Check everything, freeze it in a new directory, and start it from there."""
     outputs = Path("outputs").absolute()
-    original = RunDirectory.open(repeat) if repeat else None
+    original = Run.open(repeat) if repeat else None
     with chdir(original.started_in if original else Path()):
         job = repeated(original, overrides) if original else plan(overrides, config_dirs)
         show_plan(job)
@@ -49,7 +49,7 @@ def train(
     return code
 
 
-def repeated(original: RunDirectory, overrides: Sequence[str]) -> Plan:
+def repeated(original: Run, overrides: Sequence[str]) -> Plan:
     """The plan of a run's repetition; says what makes it another training than that was."""
     job = plan_again(original.path, overrides)
     for line in departures(original, job):
@@ -57,7 +57,7 @@ def repeated(original: RunDirectory, overrides: Sequence[str]) -> Plan:
     return job
 
 
-def departures(original: RunDirectory, job: Plan) -> list[str]:
+def departures(original: Run, job: Plan) -> list[str]:
     """In what a run's repetition departs from it without having been asked to."""
     said = []
     if changed := changed_data(original, job.prepared):
@@ -70,9 +70,9 @@ def departures(original: RunDirectory, job: Plan) -> list[str]:
     return said
 
 
-def create_run(job: Plan, folder: Path) -> RunDirectory:
+def create_run(job: Plan, folder: Path) -> Run:
     """The directory of a planned job."""
-    return RunDirectory.create(
+    return Run.create(
         folder,
         config=freeze(job.config),
         overrides=job.overrides,
@@ -90,7 +90,7 @@ def place_in_a_sweep(job: Plan) -> dict[str, Any] | None:
     return agents_job(job.name, job.overrides)
 
 
-def made_by_first_node(folder: Path) -> RunDirectory:
+def made_by_first_node(folder: Path) -> Run:
     """The directory that the first of several nodes makes, on a file system that all of them see.
 
     Raises:
@@ -99,4 +99,4 @@ def made_by_first_node(folder: Path) -> RunDirectory:
     deadline = time.monotonic() + SECONDS_TO_MEET
     while not (folder / "config.yaml").exists() and time.monotonic() < deadline:
         time.sleep(0.2)
-    return RunDirectory.open(folder)
+    return Run.open(folder)

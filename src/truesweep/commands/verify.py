@@ -8,10 +8,10 @@ from rich.text import Text
 
 from truesweep.commands.resume import work_in
 from truesweep.errors import ConfigError
-from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.logs import quiet
 from truesweep.jobs.verify import Check, tolerance, verify
 from truesweep.record.files import dump_json
+from truesweep.runs.run import Run
 from truesweep.terminal import console
 from truesweep.text import figure, value
 
@@ -22,7 +22,7 @@ def verify_run(directory: Path, steps: int, as_json: bool = False) -> int:
     """Show what is the same however a run is carried out; 1 if anything is not."""
     if steps < 2:
         raise ConfigError(f"--steps {steps}: at least 2 are needed, to stop between them")
-    run = RunDirectory.open(directory)
+    run = Run.open(directory)
     work_in(run)
     precision = str(run.read_config()["trainer"]["precision"])
     limit = tolerance(precision)

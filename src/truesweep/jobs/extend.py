@@ -10,13 +10,13 @@ from truesweep.config.frozen import update
 from truesweep.config.overrides import parse
 from truesweep.config.schema import check
 from truesweep.errors import ConfigError
-from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.parts import OFFERED, SUPPLIED, make
 from truesweep.jobs.plan import Plan, plan_config
 from truesweep.jobs.same_data import check_same_data
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.record.files import write_atomic, write_json
 from truesweep.record.frozen import freeze
+from truesweep.runs.run import Run
 from truesweep.secrets import redact_overrides
 from truesweep.text import value
 
@@ -38,7 +38,7 @@ CARRIED_OUT = (
 """Keys that say how a run is carried out, and leave its result what it is."""
 
 
-def change(run: RunDirectory, overrides: Sequence[str]) -> list[str]:
+def change(run: Run, overrides: Sequence[str]) -> list[str]:
     """Change a stopped or finished run's configuration before it goes on.
 
     The run keeps its directory, its id and its curve; `provenance.json` remembers the change and
@@ -84,7 +84,7 @@ def _refuse_others(overrides: Sequence[str]) -> None:
             )
 
 
-def _what_is_left(run: RunDirectory, before: dict[str, Any], plan: Plan) -> list[str]:
+def _what_is_left(run: Run, before: dict[str, Any], plan: Plan) -> list[str]:
     """Check that there is more to train, if anything about that changes, and say what."""
     trainer: TrainerSettings = make(before, "trainer")
     old, new = trainer.total_steps(plan.steps_per_epoch), plan.total_steps
@@ -136,13 +136,13 @@ def _new_schedule(config: dict[str, Any], done: int, old: int, new: int) -> list
     ]
 
 
-def made_longer(run: RunDirectory) -> bool:
+def made_longer(run: Run) -> bool:
     """Whether a run's length was changed on its way."""
     changes = run.read_provenance().get("changes", [])
     return any(parse(o).key_or_group in LENGTH for row in changes for o in row["overrides"])
 
 
-def _remember(run: RunDirectory, overrides: list[str]) -> None:
+def _remember(run: Run, overrides: list[str]) -> None:
     provenance = run.read_provenance()
     row = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -6,16 +6,16 @@ from rich.text import Text
 
 from truesweep.callbacks import Pruned, Stopped, stoppable
 from truesweep.errors import in_short
-from truesweep.jobs.directory import RunDirectory, State
 from truesweep.jobs.nodes import Node, this_node
 from truesweep.jobs.parts import make
 from truesweep.jobs.rank import run_rank
 from truesweep.jobs.ranks import RankFailed, run_ranks
 from truesweep.jobs.trainer import TrainerSettings
+from truesweep.runs.run import Run, State
 from truesweep.terminal import console
 
 
-def launch(run: RunDirectory, resume: bool = False, node: Node | None = None) -> int:
+def launch(run: Run, resume: bool = False, node: Node | None = None) -> int:
     """Run a job to its end.
 
     Of several nodes, the first one claims the run and writes its status.
@@ -38,7 +38,7 @@ def launch(run: RunDirectory, resume: bool = False, node: Node | None = None) ->
         return stopped.exit_code
 
 
-def _launch(run: RunDirectory, resume: bool, node: Node | None) -> int:
+def _launch(run: Run, resume: bool, node: Node | None) -> int:
     trainer: TrainerSettings = make(run.read_config(), "trainer")
     node = node or this_node(trainer.num_nodes)
     if node.first:
@@ -55,7 +55,7 @@ def _launch(run: RunDirectory, resume: bool, node: Node | None) -> int:
 
 
 def _carry_out(
-    run: RunDirectory, resume: bool, trainer: TrainerSettings, node: Node
+    run: Run, resume: bool, trainer: TrainerSettings, node: Node
 ) -> tuple[State, int, str | None]:
     """Run this node's ranks; the state they end in, the exit code, and the error."""
     try:
@@ -74,7 +74,7 @@ def _carry_out(
     return "completed", 0, None
 
 
-def _run_ranks(run: RunDirectory, ranks: int, resume: bool, node: Node) -> None:
+def _run_ranks(run: Run, ranks: int, resume: bool, node: Node) -> None:
     """Run the ranks; when one was out of memory, all of them again in smaller micro-batches."""
     while True:
         known = run.largest_micro_batch
@@ -88,14 +88,14 @@ def _run_ranks(run: RunDirectory, ranks: int, resume: bool, node: Node) -> None:
             resume = True
 
 
-def _record(run: RunDirectory, error: Exception, rank: int) -> str:
+def _record(run: Run, error: Exception, rank: int) -> str:
     """Put an error into the log of a node's first rank; gives it in short."""
     with run.log(rank).open("a", encoding="utf-8") as file:
         traceback.print_exception(error, file=file)
     return in_short(error)
 
 
-def _tell(run: RunDirectory, error: str) -> None:
+def _tell(run: Run, error: str) -> None:
     out = console(stderr=True)
     out.print(Text.assemble(("The run failed: ", "bold red"), error))
     out.print(f"Its log: {run.path / 'logs'}")

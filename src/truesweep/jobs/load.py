@@ -9,11 +9,11 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrain
 
 from truesweep.data import tokenizers
 from truesweep.errors import ConfigError
-from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.parts import make_model
 from truesweep.models.adapters import whole_state
 from truesweep.models.heads import AUTO_CLASSES, ENDINGS, Head, head_of
 from truesweep.record.checkpoints import CheckpointFiles
+from truesweep.runs.run import Run
 
 PREFIX = "model."
 """What a task's checkpoint puts before the names of the transformer's weights."""
@@ -45,7 +45,7 @@ class Loaded:
         return [str(names[i]) for i in sorted(names)]
 
 
-def load_run(run: RunDirectory, head: Head, checkpoint: Literal["best", "last"] = "best") -> Loaded:
+def load_run(run: Run, head: Head, checkpoint: Literal["best", "last"] = "best") -> Loaded:
     """The model of a run, with the weights of one of its checkpoints.
 
     Raises:
@@ -69,7 +69,7 @@ def load_run(run: RunDirectory, head: Head, checkpoint: Literal["best", "last"] 
 
 
 def _adapted(
-    run: RunDirectory, tokenizer: PreTrainedTokenizerBase, labels: list[str]
+    run: Run, tokenizer: PreTrainedTokenizerBase, labels: list[str]
 ) -> tuple[PreTrainedModel, Any]:
     """The base of a run's model, built as it was for the training, and its adapter."""
     config = run.read_config()

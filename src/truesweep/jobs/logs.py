@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from rich.text import Text
 
-from truesweep.jobs.directory import RunDirectory
+from truesweep.runs.run import Run
 from truesweep.terminal import console
 
 LIBRARIES = ("pytorch_lightning", "lightning_fabric", "transformers")
@@ -43,7 +43,7 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def logs(run: RunDirectory, rank: int) -> Iterator[None]:
+def logs(run: Run, rank: int) -> Iterator[None]:
     """Send this process' log and warnings to its file; ranks but the first print there too."""
     path = run.log(rank)
     path.parent.mkdir(parents=True, exist_ok=True)

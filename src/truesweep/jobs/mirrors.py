@@ -17,10 +17,10 @@ from truesweep.callbacks import Pruned, Stopped
 from truesweep.config.targets import TARGET, instantiate, resolve
 from truesweep.config.types import REQUIRED, schema_of
 from truesweep.errors import ConfigError, in_short
-from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.parts import task_class
 from truesweep.record.loggers import FOLDERS, GIVEN_BY_SERVERS, Guarded, RunInfo, RunLogger
 from truesweep.record.wandb import WandbLogger
+from truesweep.runs.run import Run
 from truesweep.tasks import DivergedError, OutOfMemory
 
 TAKEN = ("checkpoints", "logs", "model", "scores", "slurm", "wandb")
@@ -28,7 +28,7 @@ TAKEN = ("checkpoints", "logs", "model", "scores", "slurm", "wandb")
 Tables = Mapping[str, tuple[list[str], list[list[Any]]]]
 
 
-def describe(run: RunDirectory, config: dict[str, Any]) -> RunInfo:
+def describe(run: Run, config: dict[str, Any]) -> RunInfo:
     """What the loggers of a run are told of it."""
     job = run.job
     return RunInfo(
@@ -138,7 +138,7 @@ def _shown(config: dict[str, Any], key: str) -> str:
     return f"{key}={dotted.get(config, key)[TARGET].rpartition('.')[2]}"
 
 
-def wandb_id(run: RunDirectory) -> str:
+def wandb_id(run: Run) -> str:
     """One id for one directory, kept with the run, however often it is killed and resumed.
 
     What was asked is in it, but not alone: the same configuration trained anew, or by a colleague,
@@ -155,12 +155,12 @@ def wandb_id(run: RunDirectory) -> str:
     return new
 
 
-def is_agents(run: RunDirectory) -> bool:
+def is_agents(run: Run) -> bool:
     """Whether W&B's agent waits for this run; a sweep that an agent starts has jobs of its own."""
     return bool(os.environ.get("WANDB_SWEEP_ID")) and "point" not in run.job
 
 
-def tags(run: RunDirectory, config: dict[str, Any]) -> list[str]:
+def tags(run: Run, config: dict[str, Any]) -> list[str]:
     """Task, architecture, commit."""
     model = config["model"]
     architecture = model.get("architecture") or str(model.get("name_or_path", "")).rstrip("/")

@@ -20,7 +20,6 @@ from truesweep.dotted import flatten
 from truesweep.errors import ConfigError, nearest
 from truesweep.figures import Figure, keep
 from truesweep.jobs.compiling import choose
-from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.mirrors import check_loggers
 from truesweep.jobs.parts import (
     build_callbacks,
@@ -34,6 +33,7 @@ from truesweep.jobs.parts import (
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.models import Flops, ParameterCount, count_parameters, flops_per_token
 from truesweep.record.frozen import fingerprint
+from truesweep.runs.run import Run
 from truesweep.secrets import redact_overrides
 
 NAME_LENGTH = 60
@@ -134,7 +134,7 @@ def plan_again(directory: Path, overrides: Sequence[str]) -> Plan:
     Raises:
         ConfigError: There is no such configuration, or a change does not fit it.
     """
-    frozen = RunDirectory.open(directory).read_config()
+    frozen = Run.open(directory).read_config()
     return plan_config(complete(update(frozen, overrides)), redact_overrides(overrides))
 
 

@@ -25,7 +25,6 @@ from truesweep.callbacks import (
 )
 from truesweep.compat import drop_compilations, is_of_compiler, steps_done
 from truesweep.errors import ConfigError
-from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.load import save_layout
 from truesweep.jobs.logs import logs
 from truesweep.jobs.mirrors import complete, conclude, describe, make_loggers
@@ -39,6 +38,7 @@ from truesweep.record.loggers import RunLogger
 from truesweep.record.metrics import MetricsFile
 from truesweep.record.rows import read
 from truesweep.record.study import Reports
+from truesweep.runs.run import Run
 from truesweep.secrets import reveal
 from truesweep.tasks import DivergedError, OutOfMemory
 from truesweep.terminal import console
@@ -58,7 +58,7 @@ def run_rank(directory: str, resume: bool = False) -> None:
         Pruned: The search that the run belongs to asked for it.
         ConfigError: The data are not those that the run began with.
     """
-    run, rank = RunDirectory(Path(directory)), int(os.environ.get("RANK", "0"))
+    run, rank = Run(Path(directory)), int(os.environ.get("RANK", "0"))
     with logs(run, rank), stoppable():
         config = run.read_config()
         loggers = make_loggers(config, describe(run, config)) if rank == 0 else []
@@ -66,7 +66,7 @@ def run_rank(directory: str, resume: bool = False) -> None:
             parts = build(config, run.largest_micro_batch)
             check_same_data(run, parts.prepared)
             use_processor(parts)
-            job = Job(run, config, parts, loggers)
+            job = Rank(run, config, parts, loggers)
             job.carry_out(resume)
         except BaseException as error:
             if isinstance(error, OutOfMemory):
@@ -77,7 +77,7 @@ def run_rank(directory: str, resume: bool = False) -> None:
             raise
 
 
-class Job:
+class Rank:
     """One rank's trainer, and what it reports to.
 
     Args:
@@ -89,7 +89,7 @@ class Job:
 
     def __init__(
         self,
-        run: RunDirectory,
+        run: Run,
         config: dict[str, Any],
         parts: Parts,
         loggers: Sequence[RunLogger],
@@ -245,7 +245,7 @@ class TakeUp(pl.Callback):
         self.metrics.truncate(steps_done(trainer))
 
 
-def newest_checkpoint(run: RunDirectory) -> Path | None:
+def newest_checkpoint(run: Run) -> Path | None:
     """The checkpoint to resume from: the last one, or the best where the last is damaged.
 
     None if the run ended before it wrote the first one, and so goes on from the beginning.

@@ -10,17 +10,17 @@ from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 from truesweep.callbacks import Pruned, Stopped, stoppable
 from truesweep.errors import shorten
 from truesweep.jobs.agent import Agent
-from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.nodes import Node
 from truesweep.jobs.orphan import leave_with_parent
 from truesweep.jobs.rank import run_rank
+from truesweep.runs.run import Run
 
 
 class RankFailed(RuntimeError):
     """A rank ended with an error, which its log holds."""
 
 
-def run_ranks(run: RunDirectory, ranks: int, resume: bool, node: Node | None = None) -> None:
+def run_ranks(run: Run, ranks: int, resume: bool, node: Node | None = None) -> None:
     """Start the ranks, each from the run's directory alone, and wait for their end.
 
     Args:
@@ -57,7 +57,7 @@ def run_ranks(run: RunDirectory, ranks: int, resume: bool, node: Node | None = N
 def _rank(directory: str, resume: bool) -> int | Pruned:
     """One rank's entry point; returns the signal it stopped for, or 0, or that it was pruned."""
     leave_with_parent()
-    run = RunDirectory(Path(directory))
+    run = Run(Path(directory))
     try:
         with stoppable(last=True), run.join():
             run_rank(directory, resume)
@@ -85,7 +85,7 @@ def _first_cause(failures: dict[int, ProcessFailure]) -> tuple[int, int]:
     return rank, failures[rank].exitcode
 
 
-def _last_words(run: RunDirectory, rank: int, exit_code: int) -> str:
+def _last_words(run: Run, rank: int, exit_code: int) -> str:
     """What a rank that died said last."""
     path = run.log(rank)
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []

@@ -4,10 +4,10 @@ from typing import Any
 
 from truesweep.data.prepare import Prepared
 from truesweep.errors import ConfigError
-from truesweep.jobs.directory import RunDirectory
+from truesweep.runs.run import Run
 
 
-def check_same_data(run: RunDirectory, prepared: Prepared) -> None:
+def check_same_data(run: Run, prepared: Prepared) -> None:
     """Refuse to train a run on other data than those it was planned with.
 
     Args:
@@ -25,7 +25,7 @@ def check_same_data(run: RunDirectory, prepared: Prepared) -> None:
         )
 
 
-def changed_data(run: RunDirectory, prepared: Prepared) -> str:
+def changed_data(run: Run, prepared: Prepared) -> str:
     """What of the data differs from those a run began with: keys and files; empty if nothing."""
     began = run.read_provenance().get("data", {})
     if began.get("fingerprint", prepared.fingerprint) == prepared.fingerprint:

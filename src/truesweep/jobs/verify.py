@@ -18,7 +18,6 @@ import torch
 
 from truesweep import dotted
 from truesweep.errors import UserError
-from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.launch import launch
 from truesweep.jobs.parts import make
 from truesweep.jobs.trainer import TrainerSettings
@@ -26,6 +25,7 @@ from truesweep.record.checkpoints import CheckpointFiles
 from truesweep.record.files import write_atomic
 from truesweep.record.frozen import freeze
 from truesweep.record.rows import read
+from truesweep.runs.run import Run
 
 Verdict = Literal["identical", "equal to rounding", "differs", "not tried"]
 INITIAL = "initial.ckpt"
@@ -81,7 +81,7 @@ def tolerance(precision: str) -> Tolerance:
     return Tolerance(1e-5, 1e-4) if precision == "32-true" else Tolerance(1e-2, 0.2)
 
 
-def verify(run: RunDirectory, steps: int) -> Iterator[Check]:
+def verify(run: Run, steps: int) -> Iterator[Check]:
     """Compare ways of carrying out the first steps of a run; the run itself is left as it is.
 
     Args:
@@ -147,14 +147,14 @@ def _changed(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return changed
 
 
-def _trained(path: Path, config: dict[str, Any], stops: list[int]) -> RunDirectory:
+def _trained(path: Path, config: dict[str, Any], stops: list[int]) -> Run:
     """Train in a directory of its own, leaving after each of some steps and going on."""
     config = _changed(
         config | {"logger": None},
         {"trainer.log_every_n_steps": 1, "trainer.val_check_interval": stops[-1] + 1},
     )
     config["callbacks"] = {**config["callbacks"], "progress": None}
-    run = RunDirectory.create(path, config=freeze(config), overrides=[], provenance={})
+    run = Run.create(path, config=freeze(config), overrides=[], provenance={})
     for number, step in enumerate(stops):
         config["callbacks"]["leave"] = {"_target_": "truesweep.callbacks.LeaveAfter", "step": step}
         write_atomic(run.config, freeze(config))
@@ -165,7 +165,7 @@ def _trained(path: Path, config: dict[str, Any], stops: list[int]) -> RunDirecto
     return run
 
 
-def _launched(run: RunDirectory, resume: bool) -> int:
+def _launched(run: Run, resume: bool) -> int:
     """The exit code of the job, run in a process of its own."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
@@ -176,7 +176,7 @@ def _launched(run: RunDirectory, resume: bool) -> int:
     return process.exitcode
 
 
-def _job(run: RunDirectory, resume: bool) -> None:
+def _job(run: Run, resume: bool) -> None:
     run.log(0).parent.mkdir(exist_ok=True)
     with run.log(0).open("a") as file:
         os.dup2(file.fileno(), 1)
@@ -184,12 +184,12 @@ def _job(run: RunDirectory, resume: bool) -> None:
     os._exit(launch(run, resume))
 
 
-def _compare(name: str, first: RunDirectory, other: RunDirectory, limit: Tolerance) -> Check:
+def _compare(name: str, first: Run, other: Run, limit: Tolerance) -> Check:
     losses, weights = _loss_difference(first, other), _weight_difference(first, other)
     return Check(name, limit.verdict(losses, weights), losses, weights)
 
 
-def _loss_difference(first: RunDirectory, other: RunDirectory) -> float:
+def _loss_difference(first: Run, other: Run) -> float:
     """The largest difference over the largest loss: a step without targets has none."""
     mine, theirs = (
         {row["step"]: row["train/loss"] for row in read(run.metrics)} for run in (first, other)
@@ -208,7 +208,7 @@ def _apart(a: float, b: float) -> float:
     return difference if math.isfinite(difference) else math.inf
 
 
-def _weight_difference(first: RunDirectory, other: RunDirectory) -> float:
+def _weight_difference(first: Run, other: Run) -> float:
     """Over the update, since weights that hardly move, as in warm-up, hardly differ either.
 
     Norms, since AdamW divides a gradient near zero by itself: single elements are all noise.

@@ -1,10 +1,13 @@
 """Files that are always whole: after a kill at any moment there is the old one or the new one."""
 
+import errno
+import fcntl
 import hashlib
 import json
 import math
 import os
 import re
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -75,6 +78,56 @@ def _strict(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value
+
+
+@contextmanager
+def locked(
+    path: str | Path, how: int = fcntl.LOCK_EX, wait: float | None = None, new: bool = True
+) -> Iterator[int]:
+    """Hold a lock on a file, made for it if there is none; it dies with its holders.
+
+    Args:
+        path: The file.
+        how: `fcntl.LOCK_EX` or `LOCK_SH`.
+        wait: How long others may hold it, seconds; None: as long as they do.
+        new: Whether to make the file.
+
+    Yields:
+        The file's descriptor, whose lock `lock` can change.
+
+    Raises:
+        BlockingIOError: Others hold it.
+        FileNotFoundError: There is no file, and none is to be made.
+    """
+    descriptor = _open_lock(path, os.O_CREAT if new else 0)
+    try:
+        lock(descriptor, how, wait)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def lock(descriptor: int, how: int, wait: float | None) -> None:
+    """Lock a file, or change its lock; see `locked`."""
+    if wait is None:
+        return fcntl.flock(descriptor, how)
+    deadline = time.monotonic() + wait
+    while True:
+        try:
+            return fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.02)
+
+
+def _open_lock(path: str | Path, flags: int) -> int:
+    try:  # for writing, as locks on NFS demand
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, 0o644)
+    except OSError as error:  # somebody else's, who lets us read
+        if flags or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def checksum_path(path: str | Path) -> Path:

@@ -11,17 +11,17 @@ from truesweep.analysis.outcomes import Outcome
 from truesweep.analysis.ranking import Ranking, Standing, rank
 from truesweep.figures import Declared, digits_of
 from truesweep.report.filters import find_key, parse
-from truesweep.report.locate import Found, find
 from truesweep.report.objective import Objective, choose, declared_by, metrics
 from truesweep.report.outcomes import outcomes, paired, unfinished
-from truesweep.report.run import POINTS, Run, read_run
 from truesweep.report.varying import setting, varied_keys
+from truesweep.runs.find import Found, find
+from truesweep.runs.snapshot import POINTS, Snapshot, read_snapshot
 from truesweep.text import number, short_names
 
 BUDGET = 120_000
 """Points of all loss curves together: what a browser draws without waiting."""
 
-FIGURES: dict[str, Callable[[Run], Any]] = {
+FIGURES: dict[str, Callable[[Snapshot], Any]] = {
     "id": lambda run: run.id,
     "state": lambda run: run.state,
     "step": lambda run: run.step,
@@ -51,7 +51,7 @@ class Comparison:
     """
 
     found: Found
-    runs: list[Run]
+    runs: list[Snapshot]
     keys: list[str]
     objectives: list[Objective]
     outcomes: list[Outcome]
@@ -99,27 +99,27 @@ class Comparison:
         standings = enumerate(ordered, start=1)
         return {id: (place, one) for place, one in standings for id in one.ids}
 
-    def rank(self, run: Run) -> int | None:
+    def rank(self, run: Snapshot) -> int | None:
         """The place of a finished run's point; runs that differ by their seed share one.
 
         None where runs cannot be compared, too.
         """
         return self._places.get(str(run.directory.path), (None, None))[0]
 
-    def standing(self, run: Run) -> Standing | None:
+    def standing(self, run: Snapshot) -> Standing | None:
         """What the ranking says of a run's point."""
         return self._places.get(str(run.directory.path), (None, None))[1]
 
-    def tied(self, run: Run) -> bool:
+    def tied(self, run: Snapshot) -> bool:
         """Whether it is one of several that cannot be told apart from the best."""
         standing = self.standing(run)
         return standing is not None and standing.tied and bool(self.ranking.tied)
 
-    def _order(self, run: Run) -> tuple[float, bool, float, str]:
+    def _order(self, run: Snapshot) -> tuple[float, bool, float, str]:
         place = self.rank(run) or math.inf
         return place, *self.objective.key(self.objective.of(run)), run.id
 
-    def value(self, run: Run, key: str) -> Any:
+    def value(self, run: Snapshot, key: str) -> Any:
         """A run's value of anything in `known`; None where it has none."""
         if key == "objective":
             return self.objective.of(run)
@@ -169,7 +169,7 @@ def compare(folders: Sequence[Path], objective: str | None = None) -> Comparison
     """
     found = find(folders)
     points = max(100, min(POINTS, BUDGET // max(len(found.runs), 1)))
-    runs = [read_run(directory, points) for directory in found.runs]
+    runs = [read_snapshot(directory, points) for directory in found.runs]
     objectives = choose(runs, objective, found.settings)
     keys = varied_keys(runs)
     finished = outcomes(runs, keys, objectives)

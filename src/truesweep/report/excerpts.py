@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from truesweep.report.run import Run
+from truesweep.runs.snapshot import Snapshot
 from truesweep.secrets import scrub
 
 TRACEBACK = "Traceback (most recent call last)"
@@ -12,7 +12,7 @@ TAIL = 20_000
 """Bytes at the end of a log in which its last error is looked for."""
 
 
-def excerpts(run: Run, brief: bool = False) -> dict[str, Any]:
+def excerpts(run: Snapshot, brief: bool = False) -> dict[str, Any]:
     """The error with the end of its log, samples, and later scorings.
 
     Args:
@@ -29,7 +29,7 @@ def excerpts(run: Run, brief: bool = False) -> dict[str, Any]:
     }
 
 
-def _last_error(run: Run, width: int) -> str:
+def _last_error(run: Snapshot, width: int) -> str:
     """The last traceback of the first rank that has one, or the end of the first rank's log."""
     logs = sorted((run.directory.path / "logs").glob("rank*.log"))
     ends = [_end(log) for log in logs]
@@ -66,7 +66,7 @@ def _cut(cell: Any, width: int) -> Any:
     return f"{cell[:width]}…" if isinstance(cell, str) and len(cell) > width else cell
 
 
-def later_scorings(run: Run) -> int:
+def later_scorings(run: Snapshot) -> int:
     """How often the run's own test split was scored after the run itself had."""
     try:
         return max(0, len(run.directory.test_scorings) - 1)

@@ -12,7 +12,7 @@ from truesweep.figures import written
 from truesweep.report.comparison import Comparison
 from truesweep.report.excerpts import later_scorings
 from truesweep.report.outcomes import TOKENS
-from truesweep.report.run import Run
+from truesweep.runs.snapshot import Snapshot
 
 Kind = Literal["good", "warn", "bad", ""]
 
@@ -117,7 +117,7 @@ def _of_best(comparison: Comparison) -> str:
     return f" Of the best point's {len(runs)} runs: {_kinds(runs)}."
 
 
-def _kinds(runs: Sequence[Run]) -> str:
+def _kinds(runs: Sequence[Snapshot]) -> str:
     counts = Counter(run.verdict["kind"] for run in runs)
     return ", ".join(f"{number} {kind}" for kind, number in counts.most_common())
 
@@ -132,7 +132,7 @@ def _failures(comparison: Comparison) -> list[Finding]:
     return [Finding("Failed", f"{len(failed)} of {len(comparison.runs)} runs{often}", "bad")]
 
 
-def _first_line(run: Run) -> str:
+def _first_line(run: Snapshot) -> str:
     return next(iter((run.error or "").splitlines()), "no reason given")[:160]
 
 

@@ -19,7 +19,7 @@ from truesweep.figures import (
     recorded_mode,
     require_mode,
 )
-from truesweep.report.run import Run
+from truesweep.runs.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Objective:
     name: str
     mode: Mode
 
-    def of(self, run: Run) -> float | None:
+    def of(self, run: Snapshot) -> float | None:
         """A run's figure: at its best checkpoint, or the best so far; None without a finite one."""
         value = run.best(self.name, self.mode)
         return None if value is None or not math.isfinite(value) else value
@@ -51,7 +51,9 @@ class Objective:
         return False, value if self.mode == "min" else -value
 
 
-def choose(runs: Sequence[Run], asked: str | None, settings: Mapping[str, Any]) -> list[Objective]:
+def choose(
+    runs: Sequence[Snapshot], asked: str | None, settings: Mapping[str, Any]
+) -> list[Objective]:
     """The objective asked for, or the sweep's, or the one that chose the runs' checkpoints.
 
     The first one ranks; only a sweep over several objectives has more.
@@ -74,7 +76,7 @@ def choose(runs: Sequence[Run], asked: str | None, settings: Mapping[str, Any]) 
     return [Objective(name, mode) for name, mode in known.items()]
 
 
-def metrics(runs: Iterable[Run]) -> list[str]:
+def metrics(runs: Iterable[Snapshot]) -> list[str]:
     """The figures that some run has."""
     names = {
         name
@@ -85,12 +87,12 @@ def metrics(runs: Iterable[Run]) -> list[str]:
     return sorted(names)
 
 
-def declared_by(runs: Iterable[Run]) -> Declared:
+def declared_by(runs: Iterable[Snapshot]) -> Declared:
     """What the runs' tasks declared of their figures, by name."""
     return by_name(figure for run in runs for figure in run.figures.values())
 
 
-def _require(runs: Sequence[Run], name: str) -> None:
+def _require(runs: Sequence[Snapshot], name: str) -> None:
     known = metrics(runs)
     if name in known:
         return
@@ -101,14 +103,14 @@ def _require(runs: Sequence[Run], name: str) -> None:
     )
 
 
-def _declared(runs: Sequence[Run], name: str) -> Mode:
+def _declared(runs: Sequence[Snapshot], name: str) -> Mode:
     declared = declared_by(runs)
     ranked = [one for one in metrics(runs) if (figure := find(one, declared)) and figure.mode]
     remedy = f"Rank by one of {', '.join(ranked) or 'val/loss'}"
     return require_mode(name, declared, "--objective", remedy)
 
 
-def _monitor(run: Run) -> tuple[str, Mode]:
+def _monitor(run: Snapshot) -> tuple[str, Mode]:
     checkpoint = dotted.get(run.config, "callbacks.checkpoint", {})
     return checkpoint.get("monitor", "val/loss"), checkpoint.get("mode") or "min"
 

@@ -18,8 +18,8 @@ from truesweep.analysis.uncertainty import (
 )
 from truesweep.figures import Figure
 from truesweep.report.objective import Objective
-from truesweep.report.run import Run
 from truesweep.report.varying import counts, setting
+from truesweep.runs.snapshot import Snapshot
 
 FINISHED = ("completed",)
 """States of runs whose figures are final; a pruned run's are those of a shorter training."""
@@ -30,7 +30,7 @@ UNTRAINED = ("Byte", "Pretrained")
 
 
 def outcomes(
-    runs: Sequence[Run], keys: Sequence[str], objectives: Sequence[Objective]
+    runs: Sequence[Snapshot], keys: Sequence[str], objectives: Sequence[Objective]
 ) -> list[Outcome]:
     """The finished runs' figures; with those of each sample, where all were scored on the same."""
     finished = [run for run in runs if run.state in FINISHED]
@@ -44,13 +44,13 @@ def outcomes(
 
 
 def unfinished(
-    runs: Sequence[Run], keys: Sequence[str], objectives: Sequence[Objective]
+    runs: Sequence[Snapshot], keys: Sequence[str], objectives: Sequence[Objective]
 ) -> list[Outcome]:
     """The other runs, which tell what else was tried."""
     return [_outcome(run, keys, objectives) for run in runs if run.state not in FINISHED]
 
 
-def _outcome(run: Run, keys: Sequence[str], objectives: Sequence[Objective]) -> Outcome:
+def _outcome(run: Snapshot, keys: Sequence[str], objectives: Sequence[Objective]) -> Outcome:
     return Outcome(
         id=str(run.directory.path),
         point=_point(run, keys),
@@ -67,7 +67,7 @@ def _outcome(run: Run, keys: Sequence[str], objectives: Sequence[Objective]) -> 
     )
 
 
-def _point(run: Run, keys: Sequence[str]) -> str:
+def _point(run: Snapshot, keys: Sequence[str]) -> str:
     """What runs share that differ by their seed only, or by what changes no number.
 
     What was swept tells them apart, whatever it is.
@@ -77,7 +77,7 @@ def _point(run: Run, keys: Sequence[str]) -> str:
     return repr([(k, v) for k, v in sorted((shared | swept).items()) if k not in ("seed", "name")])
 
 
-def _standard_error(run: Run, name: str) -> float | None:
+def _standard_error(run: Snapshot, name: str) -> float | None:
     """Its own, or what that of another figure makes of it."""
     known: float | None = run.results.get(f"{name}_standard_error")
     figure, value = run.figure(name), run.results.get(name)
@@ -93,7 +93,7 @@ def _standard_error(run: Run, name: str) -> float | None:
 # -- sample by sample -------------------------------------------------------------------------
 
 
-def read_samples(runs: Sequence[Run], name: str) -> list[Samples] | None:
+def read_samples(runs: Sequence[Snapshot], name: str) -> list[Samples] | None:
     """Each run's samples; None where it keeps none, or they are not the same ones.
 
     Args:
@@ -119,7 +119,7 @@ def _same(first: Samples, second: Samples) -> bool:
     return np.array_equal(first[:, 1], second[:, 1])
 
 
-def _made_from_samples(run: Run, name: str) -> Figure | None:
+def _made_from_samples(run: Snapshot, name: str) -> Figure | None:
     """The figure's declaration, or that of the one it follows, as they are told apart alike."""
     figure = run.figure(name)
     if figure is not None and figure.follows is not None:
@@ -127,7 +127,7 @@ def _made_from_samples(run: Run, name: str) -> Figure | None:
     return figure
 
 
-def paired(runs: Sequence[Run], name: str) -> Paired:
+def paired(runs: Sequence[Snapshot], name: str) -> Paired:
     """What compares two runs by a figure, given the samples of both."""
     figure = _made_from_samples(runs[0], name) if runs else None
     kind = SCORES.get(figure.score) if figure is not None else None
@@ -137,7 +137,7 @@ def paired(runs: Sequence[Run], name: str) -> Paired:
 # -- what can be compared at all --------------------------------------------------------------
 
 
-def measured_on(run: Run, name: str) -> dict[str, str]:
+def measured_on(run: Snapshot, name: str) -> dict[str, str]:
     """The task, the split's content and the tokenizer, as far as they are known and matter.
 
     Only where they are the same can runs be ranked.
@@ -158,12 +158,12 @@ def measured_on(run: Run, name: str) -> dict[str, str]:
     return {what: str(value) for what, value in known.items() if value is not None}
 
 
-def _fingerprint(run: Run, split: str) -> str | None:
+def _fingerprint(run: Snapshot, split: str) -> str | None:
     """Of the samples as they were loaded, before any tokenizer."""
     return cast("str | None", dotted.get(run.provenance, f"data.fingerprints.{split}"))
 
 
-def _tokenizer(run: Run) -> dict[str, str | None]:
+def _tokenizer(run: Snapshot) -> dict[str, str | None]:
     """Its settings, and what it learned from."""
     node = dotted.get(run.config, "tokenizer", {})
     if not node:

@@ -15,10 +15,10 @@ from truesweep.figures import BUILT_IN, Declared
 from truesweep.report.comparison import Comparison
 from truesweep.report.excerpts import excerpts
 from truesweep.report.findings import findings
-from truesweep.report.history import Curve
-from truesweep.report.run import Run
 from truesweep.report.scaling import scaling
 from truesweep.report.varying import setting
+from truesweep.runs.history import Curve
+from truesweep.runs.snapshot import Snapshot
 
 FACTS = ("python", "packages", "git", "hardware", "data")
 """What is told of where a run's numbers come from."""
@@ -98,7 +98,7 @@ def _share(name: str, share: float, noise: float) -> dict[str, Any]:
     return {"name": name, **rounded, "distinguishable": share > noise}
 
 
-def _run(comparison: Comparison, run: Run) -> dict[str, Any]:
+def _run(comparison: Comparison, run: Snapshot) -> dict[str, Any]:
     return {
         "id": run.id,
         "label": label(comparison, run),
@@ -124,7 +124,7 @@ def _run(comparison: Comparison, run: Run) -> dict[str, Any]:
     }
 
 
-def _seeds(comparison: Comparison, run: Run) -> dict[str, Any]:
+def _seeds(comparison: Comparison, run: Snapshot) -> dict[str, Any]:
     """The mean of a run and those that differ from it by their seed, and its deviation."""
     standing = comparison.standing(run)
     if standing is None or standing.deviation is None:
@@ -132,7 +132,7 @@ def _seeds(comparison: Comparison, run: Run) -> dict[str, Any]:
     return {"mean": _round(standing.mean), "deviation": _round(standing.deviation)}
 
 
-def _verdict(run: Run) -> dict[str, Any] | None:
+def _verdict(run: Snapshot) -> dict[str, Any] | None:
     kind = run.verdict.get("kind")
     if not kind:
         return None
@@ -140,7 +140,7 @@ def _verdict(run: Run) -> dict[str, Any] | None:
     return {"kind": kind, "text": run.verdict["text"], "grave": grave}
 
 
-def label(comparison: Comparison, run: Run) -> str:
+def label(comparison: Comparison, run: Snapshot) -> str:
     """A run's short name: as its sweep calls it, or by what varies if that is more."""
     given = run.job.get("label")
     if given and (not run.varies or set(comparison.keys) <= set(run.varies)):
@@ -160,7 +160,7 @@ def _round(value: float | None) -> float | None:
     return None if value is None else text.rounded(value, 6)
 
 
-def _facts(run: Run) -> dict[str, Any]:
+def _facts(run: Snapshot) -> dict[str, Any]:
     return flatten({name: run.provenance[name] for name in FACTS if name in run.provenance})
 
 

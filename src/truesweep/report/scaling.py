@@ -11,7 +11,7 @@ from truesweep.analysis.fairness import TOLERANCE
 from truesweep.analysis.outcomes import Outcome, by_point
 from truesweep.analysis.scaling import Interval, ScalingFit, Variable, fit_scaling, frontier
 from truesweep.report.comparison import Comparison
-from truesweep.report.run import Run
+from truesweep.runs.snapshot import Snapshot
 from truesweep.text import count, counts, figures
 
 VARIABLES: tuple[Variable, ...] = ("parameters", "tokens", "compute")
@@ -141,7 +141,7 @@ def _budgets(points: Sequence[_Point]) -> list[list[float]]:
     return [[budget, one.value, one.low, one.high] for budget, one in found if one is not None]
 
 
-def _repeated(runs: Sequence[Run]) -> str:
+def _repeated(runs: Sequence[Snapshot]) -> str:
     """That later passes over the data teach less than the first, if there were any."""
     most = max((_passes(run) for run in runs), default=0.0)
     if most < 1 + TOLERANCE:
@@ -152,7 +152,7 @@ def _repeated(runs: Sequence[Run]) -> str:
     )
 
 
-def _passes(run: Run) -> float:
+def _passes(run: Snapshot) -> float:
     """How often a run went through its data, as its verdict knows it; 0 where it has none."""
     passes, best = run.verdict.get("sufficient_epochs"), run.verdict.get("best_step")
     return run.step * passes / best if passes and best else 0.0

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from truesweep.analysis import differences
-from truesweep.report.run import Run
+from truesweep.runs.snapshot import Snapshot
 
 BESIDE = (
     *("name", "logger", "callbacks.progress", "allowed_packages"),
@@ -14,7 +14,7 @@ BESIDE = (
 """What changes no number, and so is no difference worth a column."""
 
 
-def varied_keys(runs: Sequence[Run]) -> list[str]:
+def varied_keys(runs: Sequence[Snapshot]) -> list[str]:
     """The keys by which runs are told apart.
 
     Those that their sweeps varied, and those in which one sweep differs from another; where a run
@@ -26,9 +26,9 @@ def varied_keys(runs: Sequence[Run]) -> list[str]:
     return _different(runs)
 
 
-def _between_sweeps(runs: Sequence[Run]) -> list[str]:
+def _between_sweeps(runs: Sequence[Snapshot]) -> list[str]:
     """The keys that have one value throughout each sweep, but not the same in all."""
-    sweeps: dict[Path, list[Run]] = {}
+    sweeps: dict[Path, list[Snapshot]] = {}
     for run in runs:
         sweeps.setdefault(run.directory.path.parent, []).append(run)
     if len(sweeps) < 2:
@@ -37,11 +37,11 @@ def _between_sweeps(runs: Sequence[Run]) -> list[str]:
     return [key for key in _different([jobs[0] for jobs in sweeps.values()]) if key not in inside]
 
 
-def _flat(runs: Sequence[Run]) -> list[dict[str, Any]]:
+def _flat(runs: Sequence[Snapshot]) -> list[dict[str, Any]]:
     return [run.flat for run in runs]
 
 
-def _different(runs: Sequence[Run]) -> list[str]:
+def _different(runs: Sequence[Snapshot]) -> list[str]:
     """The keys in which configurations differ and that can change a number."""
     columns = differences.varying(_flat(runs))
     return [key for key in columns if counts(key) and not _follows(key, columns)]
@@ -59,7 +59,7 @@ def counts(key: str) -> bool:
     return not any(key == name or key.startswith(f"{name}.") for name in BESIDE)
 
 
-def setting(run: Run, key: str) -> Any:
+def setting(run: Snapshot, key: str) -> Any:
     """A run's value of a key; None where it has none.
 
     A swept key may be a group (`model=gpt2,llama`), which a frozen configuration no longer has.

@@ -14,9 +14,9 @@ from truesweep.report import compare, write_report
 from truesweep.report.comparison import Comparison
 from truesweep.report.findings import Finding, findings
 from truesweep.report.varying import setting
+from truesweep.runs.run import Run
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.display import Display
-from truesweep.sweeps.job import Job
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ def tell_loggers(sweep: SweepDirectory, comparison: Comparison, found: list[Find
         group=sweep.name,
         job_type="summary",
     )
-    loggers = make_loggers(jobs[0].run.read_config(), info)
+    loggers = make_loggers(jobs[0].read_config(), info)
     columns = ["rank", "run", "state", *comparison.keys, comparison.objective.name]
     rows = [_ranked(comparison, run) for run in comparison.runs]
     text = " ".join(one.text for one in found) or "No job has ended."
@@ -123,9 +123,9 @@ def tell_loggers(sweep: SweepDirectory, comparison: Comparison, found: list[Find
     finish(loggers, {f"best/{comparison.objective.name}": value, "findings": text}, exit_code=0)
 
 
-def _summary_id(sweep: SweepDirectory, first: Job) -> str:
+def _summary_id(sweep: SweepDirectory, first: Run) -> str:
     """W&B's id of a sweep's summary, which belongs to this directory as its first job's does."""
-    own = first.run.status.get("wandb_id", first.id)
+    own = first.status.get("wandb_id", first.id)
     return hashlib.sha256(f"{sweep.name} {own}".encode()).hexdigest()[:16]
 
 

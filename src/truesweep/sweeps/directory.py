@@ -10,10 +10,9 @@ import yaml
 
 from truesweep.errors import ConfigError
 from truesweep.figures import as_direction, recorded_mode
-from truesweep.jobs.directory import RunDirectory
 from truesweep.record.files import dump_json, write_atomic
 from truesweep.record.frozen import fingerprint, freeze, thaw
-from truesweep.sweeps.job import UNREADABLE, Job
+from truesweep.runs.run import Run
 from truesweep.sweeps.settings import Sweep
 from truesweep.text import short_names
 
@@ -146,14 +145,10 @@ class SweepDirectory:
         """The launcher's settings of the latest command."""
         return dict(self.read()["launcher"])
 
-    def jobs(self) -> list[Job]:
+    def jobs(self) -> list[Run]:
         """All jobs that have a directory, in the order in which they were added."""
-        runs = [RunDirectory(config.parent) for config in self.path.glob("*/config.yaml")]
-        placed = sorted(((_place(run), run) for run in runs), key=lambda pair: _order(*pair))
-        return [
-            Job(run, job.get("varies", {}), job.get("devices", 1), job.get("nodes", 1))
-            for job, run in placed
-        ]
+        runs = [Run(config.parent) for config in self.path.glob("*/config.yaml")]
+        return sorted(runs, key=lambda run: (run.number, run.id))
 
     def missing(self, command: Mapping[str, Any]) -> set[str]:
         """The ids of a command's jobs that have no directory: it was killed before they had.
@@ -162,7 +157,7 @@ class SweepDirectory:
             command: An entry of `asked`.
         """
         ids = command.get("jobs", ())
-        return {name for name in ids if not RunDirectory(self.path / name).config.is_file()}
+        return {name for name in ids if not Run(self.path / name).config.is_file()}
 
     @property
     def planned(self) -> int:
@@ -174,9 +169,9 @@ class SweepDirectory:
         missing = set[str]().union(*(self.missing(command) for command in record["asked"]))
         return len(self.jobs()) + len(missing)
 
-    def find(self, config: Mapping[str, Any]) -> RunDirectory | None:
+    def find(self, config: Mapping[str, Any]) -> Run | None:
         """The directory of a job with this configuration, if there is one."""
-        run = RunDirectory(self.path / job_id(config))
+        run = Run(self.path / job_id(config))
         return run if run.config.is_file() else None
 
     def add(
@@ -191,7 +186,7 @@ class SweepDirectory:
         devices: int = 1,
         nodes: int = 1,
         trial: Mapping[str, Any] | None = None,
-    ) -> Job:
+    ) -> Run:
         """A job's directory: a new one, or that of the same configuration as it is.
 
         Args:
@@ -216,8 +211,7 @@ class SweepDirectory:
             "devices": devices,
             "nodes": nodes,
         }
-        run = self.find(config) or self._create(config, overrides, provenance, place)
-        return Job(run, dict(varies), devices, nodes)
+        return self.find(config) or self._create(config, overrides, provenance, place)
 
     def _create(
         self,
@@ -225,9 +219,9 @@ class SweepDirectory:
         overrides: Sequence[str],
         provenance: Mapping[str, Any],
         place: Mapping[str, Any],
-    ) -> RunDirectory:
+    ) -> Run:
         try:
-            return RunDirectory.create(
+            return Run.create(
                 self.path / job_id(config),
                 config=freeze(config),
                 overrides=overrides,
@@ -240,7 +234,7 @@ class SweepDirectory:
                 raise
             return made
 
-    def write_jobs(self, jobs: Sequence[Job], settings: Sweep) -> None:
+    def write_jobs(self, jobs: Sequence[Run], settings: Sweep) -> None:
         """Sum up the jobs in `jobs.jsonl`."""
         rows = [dump_json(_row(job, settings)) for job in jobs]
         write_atomic(self.summary, "".join(f"{row}\n" for row in rows))
@@ -271,34 +265,22 @@ def swept(varies: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _place(run: RunDirectory) -> dict[str, Any]:
-    """What places a job in its sweep; nothing if that cannot be read, see `Job.problem`."""
-    try:
-        return run.job
-    except UNREADABLE:
-        return {}
-
-
-def _order(place: Mapping[str, Any], run: RunDirectory) -> tuple[int, str]:
-    return place.get("number", 0), run.path.name
-
-
-def _row(job: Job, settings: Sweep) -> dict[str, Any]:
+def _row(job: Run, settings: Sweep) -> dict[str, Any]:
     known = job.problem is None
     figures = {
         name: job.objective(name, mode) if known else None for name, mode in settings.modes.items()
     }
     return {
         "id": job.id,
-        "overrides": _asked(job.run),
+        "overrides": _asked(job),
         "varies": job.varies,
         "state": job.state,
-        "exit_code": job.run.status.get("exit_code") if known else None,
+        "exit_code": job.status.get("exit_code") if known else None,
         "objective": figures if len(figures) > 1 else next(iter(figures.values())),
     }
 
 
-def _asked(run: RunDirectory) -> list[str] | None:
+def _asked(run: Run) -> list[str] | None:
     """What was asked for a job, which it does not need; None if that cannot be read."""
     try:
         text = (run.path / "overrides.yaml").read_text(encoding="utf-8")

@@ -13,12 +13,12 @@ from typing import Any
 from truesweep.callbacks import Told
 from truesweep.errors import ConfigError
 from truesweep.figures import written
+from truesweep.runs.run import UNREADABLE, Run
 from truesweep.sweeps.closing import Page, sum_up
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.display import Display, first_line, short
 from truesweep.sweeps.executor import BUSY, Executor, NotNow
 from truesweep.sweeps.failure import name_failure, oom_kills
-from truesweep.sweeps.job import UNREADABLE, Job
 from truesweep.sweeps.progress import FAILED, Board
 from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.source import ENDED, JobSource, Listed
@@ -81,14 +81,14 @@ class Driver:
         self.display = display
         self.board = Board(settings.objectives[0], settings.modes[settings.objectives[0]])
         self.began = time.time()
-        self.waiting: list[Job] = []
-        self.elsewhere: list[Job] = []  # another driver runs them
+        self.waiting: list[Run] = []
+        self.elsewhere: list[Run] = []  # another driver runs them
         self.failures = Counter[str]()
         self.given_up: set[str] = set()
         self.started: dict[str, tuple[float, int]] = {}  # when, and the kernel's kills by then
         self.stalled: set[str] = set()
         self._told = Told()
-        self._jobs: list[Job] = []
+        self._jobs: list[Run] = []
         self._summarized_at = 0.0
         self._changed = True
         self._warned = False
@@ -154,7 +154,7 @@ class Driver:
                 self.waiting.insert(0, job)
                 self.display.event(f"waiting    {job.id}  {job.label}: {first_line(str(reason))}")
 
-    def _begin(self, job: Job) -> None:
+    def _begin(self, job: Run) -> None:
         """Start a job, unless another driver has to do with it, or nobody can."""
         if job.state == "broken":
             self._give_up(job, job.error or "")
@@ -168,7 +168,7 @@ class Driver:
         else:
             self._start(job)
 
-    def _next(self) -> Job | None:
+    def _next(self) -> Run | None:
         """The biggest job that fits; a search is asked for one as late as can be."""
         fitting = [job for job in self.waiting if self.executor.fits(job)]
         if fitting:
@@ -186,8 +186,8 @@ class Driver:
         """Whether a job like those that run would fit beside them."""
         return all(self.executor.fits(job) for job in self.executor.running)
 
-    def _start(self, job: Job) -> None:
-        again = bool(job.run.status)
+    def _start(self, job: Run) -> None:
+        again = bool(job.status)
         self._changed = True
         now = time.time(), oom_kills()
         try:
@@ -195,22 +195,22 @@ class Driver:
         except ConfigError as error:
             if not self.started:  # nothing has been spent yet
                 raise
-            job.run.end("failed", 1, str(error))
+            job.end("failed", 1, str(error))
             self._give_up(job, first_line(str(error)))
             return
         self.started[job.id] = now
         self.display.event(f"{'resumed' if again else 'started':<10} {job.id}  {job.label}")
 
-    def _failed_elsewhere(self, job: Job) -> bool:
+    def _failed_elsewhere(self, job: Run) -> bool:
         """Whether another driver has tried a job in vain since this one began."""
-        status = job.run.status
+        status = job.status
         if status.get("state") != "failed" or job.id in self.started:
             return False
         return datetime.fromisoformat(status["finished"]).timestamp() > self.began
 
     # -- jobs that have ended -------------------------------------------------------------------
 
-    def _settle(self, job: Job, code: int) -> None:
+    def _settle(self, job: Run, code: int) -> None:
         """Take note of a job's end, and of whether it is to go on."""
         self._changed = True
         state = job.state
@@ -225,14 +225,14 @@ class Driver:
         else:
             self._failed(job, code)
 
-    def _ended(self, job: Job) -> None:
+    def _ended(self, job: Run) -> None:
         self.source.tell(job)
         row = self.board.rows([job])[0]
         name, seconds = self.board.objective, duration(row.seconds)
         value = f"  {name} {written(name, row.best)}" if row.best is not None else ""
         self.display.event(f"{row.state:<10} {job.id}  {job.label}{value} in {seconds}")
 
-    def _failed(self, job: Job, code: int) -> None:
+    def _failed(self, job: Run, code: int) -> None:
         error = first_line(self._name_failure(job, code))
         self.failures[job.id] += 1
         if self.failures[job.id] <= self.settings.retries:
@@ -242,33 +242,33 @@ class Driver:
         else:
             self._give_up(job, error)
 
-    def _name_failure(self, job: Job, code: int) -> str:
+    def _name_failure(self, job: Run, code: int) -> str:
         kills = oom_kills() - self.started[job.id][1]
         minutes = self.settings.stall_minutes if job.id in self.stalled else None
         self.stalled.discard(job.id)
         try:
-            return name_failure(job.run, code, minutes, kills)
+            return name_failure(job, code, minutes, kills)
         except UNREADABLE as error:
             return str(error)
 
-    def _give_up(self, job: Job, error: str) -> None:
+    def _give_up(self, job: Run, error: str) -> None:
         self.given_up.add(job.id)
         self.source.tell(job)
-        log = "" if "(see " in error else f" (see {short(job.run.log(0))})"
+        log = "" if "(see " in error else f" (see {short(job.log(0))})"
         self.display.event(f"failed     {job.id}  {job.label}: {error}{log}", important=True)
 
     # -- meanwhile ------------------------------------------------------------------------------
 
     def _look_after(self) -> None:
         """Take back what another driver has left, and end what hangs."""
-        free = [job for job in self.elsewhere if not job.run.alive]
+        free = [job for job in self.elsewhere if not job.alive]
         self.elsewhere = [job for job in self.elsewhere if job not in free]
         self.waiting.extend(free)
         if self.settings.stall_minutes is None:
             return
         for job in self.executor.running:
             since = max(_last_sign(job), self.started[job.id][0])
-            if time.time() - since > self.settings.stall_minutes * 60 and job.run.alive:
+            if time.time() - since > self.settings.stall_minutes * 60 and job.alive:
                 self.stalled.add(job.id)
                 self.executor.kill(job)
 
@@ -347,7 +347,7 @@ class Driver:
         return int(any(row.state in FAILED or row.id in lost for row in rows))
 
 
-def _last_sign(job: Job) -> float:
+def _last_sign(job: Run) -> float:
     """When a job last wrote of itself, seconds since 1970."""
-    files = (job.run.path / "status.json", job.run.metrics, job.run.log(0))
+    files = (job.path / "status.json", job.metrics, job.log(0))
     return max((file.stat().st_mtime for file in files if file.exists()), default=0.0)

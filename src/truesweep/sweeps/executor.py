@@ -1,50 +1,24 @@
 """What runs jobs: slots of this machine, or a cluster."""
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-from truesweep.sweeps.job import Job
-
-if TYPE_CHECKING:
-    from truesweep.jobs.trainer import TrainerSettings
+from truesweep.runs.run import Run
+from truesweep.sweeps.planned import PlannedJob
 
 
 class NotNow(Exception):
     """A job cannot be started at the moment, as a limit is reached or nobody answers."""
 
 
-class Needs(Protocol):
-    """What a job needs, planned or with a directory."""
-
-    @property
-    def label(self) -> str:
-        """What varies, in short."""
-        ...
-
-    @property
-    def devices(self) -> int:
-        """Devices on each node."""
-        ...
-
-    @property
-    def nodes(self) -> int:
-        """Nodes."""
-        ...
-
-    @property
-    def trainer(self) -> "TrainerSettings":
-        """On what it trains."""
-        ...
-
-
 class Executor(Protocol):
     """Runs jobs beside each other, each in processes of its own."""
 
     @property
-    def running(self) -> list[Job]:
+    def running(self) -> list[Run]:
         """The jobs that were started and have not ended."""
         ...
 
-    def check(self, job: Needs) -> None:
+    def check(self, job: PlannedJob | Run) -> None:
         """Make sure, before anything is started, that there can be room for a job.
 
         Raises:
@@ -52,15 +26,15 @@ class Executor(Protocol):
         """
         ...
 
-    def fits(self, job: Job) -> bool:
+    def fits(self, job: Run) -> bool:
         """Whether there is room for a job right now."""
         ...
 
-    def takes_up(self, job: Job) -> bool:
+    def takes_up(self, job: Run) -> bool:
         """Whether a job that runs already can be started: it is one of an earlier driver's."""
         ...
 
-    def start(self, job: Job, resume: bool) -> None:
+    def start(self, job: Run, resume: bool) -> None:
         """Start a job from its directory, from its checkpoint or from the beginning.
 
         Raises:
@@ -70,7 +44,7 @@ class Executor(Protocol):
         """
         ...
 
-    def wait(self, timeout: float) -> list[tuple[Job, int]]:
+    def wait(self, timeout: float) -> list[tuple[Run, int]]:
         """The jobs that have ended, with their exit codes; returns as soon as there is one.
 
         An exit code below zero is the signal that ended the job; `BUSY` says that it was not
@@ -81,7 +55,7 @@ class Executor(Protocol):
         """
         ...
 
-    def kill(self, job: Job) -> None:
+    def kill(self, job: Run) -> None:
         """End a running job at once, with all of its processes; `wait` then reports it."""
         ...
 

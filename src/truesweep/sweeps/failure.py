@@ -4,7 +4,7 @@ import re
 import signal
 from pathlib import Path
 
-from truesweep.jobs.directory import RunDirectory
+from truesweep.runs.run import Run
 from truesweep.text import duration
 
 OUT_OF_MEMORY = re.compile(
@@ -26,7 +26,7 @@ def oom_kills() -> int:
     return int(found[1]) if found else 0
 
 
-def name_failure(run: RunDirectory, exit_code: int, stalled: float | None, kills: int) -> str:
+def name_failure(run: Run, exit_code: int, stalled: float | None, kills: int) -> str:
     """Write into a failed job's status what became of it, if it could not do so itself.
 
     Args:

@@ -8,10 +8,9 @@ from typing import Any
 
 from truesweep.config.compose import Composer
 from truesweep.config.overrides import as_text, parse
-from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.launch import launch
+from truesweep.runs.run import Run
 from truesweep.sweeps.directory import SweepDirectory
-from truesweep.sweeps.job import Job
 from truesweep.sweeps.planning import Candidate, plan_candidates
 from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.source import ENDED
@@ -40,9 +39,9 @@ class Outcome:
     error: JobFailed | None
 
 
-def hand_out(job: Job) -> list[str]:
+def hand_out(job: Run) -> list[str]:
     """The overrides by which another launcher starts a job; all else stands in its directory."""
-    return [f"++{DIRECTORY}={as_text(str(job.run.path))}", f"++{LABEL}={as_text(job.label)}"]
+    return [f"++{DIRECTORY}={as_text(str(job.path))}", f"++{LABEL}={as_text(job.label)}"]
 
 
 @dataclass(frozen=True)
@@ -78,10 +77,10 @@ class JobRunner:
             SystemExit: It was told to stop, and has saved.
         """
         handed_out = config.get(DIRECTORY)
-        job = self._make(overrides) if handed_out is None else _open(Path(str(handed_out)))
+        job = self._make(overrides) if handed_out is None else Run.open(Path(str(handed_out)))
         print(f"{job.id}  {job.label}", flush=True)
         if job.state not in ENDED:
-            code = launch(job.run, resume=bool(job.run.status))
+            code = launch(job, resume=bool(job.status))
             if code in (130, 143):
                 raise SystemExit(code)
         ended = outcome(job, self.settings)
@@ -89,14 +88,9 @@ class JobRunner:
             raise ended.error
         return ended.value
 
-    def _make(self, overrides: Overrides) -> Job:
+    def _make(self, overrides: Overrides) -> Run:
         plan = plan_candidates(self.name, candidates([overrides], self.config_dirs, ()))
         return add_jobs(SweepDirectory(self.path), plan.jobs, self.provenance)[0]
-
-
-def _open(path: Path) -> Job:
-    run = RunDirectory.open(path)
-    return Job(run, run.job.get("varies", {}))
 
 
 def candidates(
@@ -117,7 +111,7 @@ def candidates(
     ]
 
 
-def outcome(job: Job, settings: Sweep) -> Outcome:
+def outcome(job: Run, settings: Sweep) -> Outcome:
     """How a job ended."""
     if job.state not in ENDED:
         return Outcome(None, JobFailed(f"{job.label}: {job.error}"))

@@ -3,13 +3,15 @@
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from truesweep.errors import ConfigError, nearest
+from truesweep.jobs.parts import make
 from truesweep.jobs.trainer import TrainerSettings
+from truesweep.runs.run import Run
 from truesweep.sweeps.directory import SweepDirectory, job_id
-from truesweep.sweeps.job import Job
 from truesweep.sweeps.settings import Sweep
 from truesweep.text import quantity
 
@@ -75,7 +77,7 @@ class PlannedJob:
         number: int,
         provenance: Mapping[str, Any],
         trial: Mapping[str, Any] | None = None,
-    ) -> Job:
+    ) -> Run:
         """Its directory, a new one or the one it has."""
         return sweep.add(
             self.config,
@@ -88,6 +90,17 @@ class PlannedJob:
             nodes=self.nodes,
             trial=trial,
         )
+
+
+def trainer_of(job: PlannedJob | Run) -> TrainerSettings:
+    """On what a job trains: a planned one knows it, the configuration of another says it."""
+    return job.trainer if isinstance(job, PlannedJob) else _trainer(job)
+
+
+@cache
+def _trainer(run: Run) -> TrainerSettings:
+    trainer: TrainerSettings = make(run.read_config(), "trainer")
+    return trainer
 
 
 def check_objectives(jobs: Sequence[PlannedJob], settings: Sweep) -> None:

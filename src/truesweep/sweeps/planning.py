@@ -11,10 +11,10 @@ from truesweep.config.compose import Composed, PointComposer
 from truesweep.config.space import Point
 from truesweep.jobs.parts import complete, make
 from truesweep.jobs.plan import Planner, data_key
+from truesweep.runs.run import Run
 from truesweep.sweeps.ask import Asked
 from truesweep.sweeps.directory import SweepDirectory, job_id
-from truesweep.sweeps.job import Job
-from truesweep.sweeps.planned import PlannedJob
+from truesweep.sweeps.planned import PlannedJob, trainer_of
 from truesweep.sweeps.points import choose_points, choose_seeds
 from truesweep.sweeps.problems import Problems, some
 from truesweep.text import label, labels
@@ -109,9 +109,9 @@ class JobMaker:
         self._composer = asked.composer()
         self._planner = Planner()
         first = next((job for job in sweep.jobs() if job.problem is None), None)
-        self._precision = None if first is None else first.trainer.precision
+        self._precision = None if first is None else trainer_of(first).precision
 
-    def __call__(self, point: Point, seed: int, trial: Mapping[str, Any]) -> Job:
+    def __call__(self, point: Point, seed: int, trial: Mapping[str, Any]) -> Run:
         """The job at a point, with a directory.
 
         Raises:

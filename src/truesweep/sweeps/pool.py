@@ -5,9 +5,10 @@ import time
 from multiprocessing.connection import wait
 
 from truesweep.errors import ConfigError
-from truesweep.sweeps.executor import Needs
+from truesweep.jobs.trainer import TrainerSettings
+from truesweep.runs.run import Run
 from truesweep.sweeps.forks import warm_up
-from truesweep.sweeps.job import Job
+from truesweep.sweeps.planned import PlannedJob, trainer_of
 from truesweep.sweeps.process import PRELOADED, JobProcess
 from truesweep.sweeps.slots import Slots, cpu_slots, gpu_slots
 
@@ -30,18 +31,19 @@ class LocalPool:
         self._running: dict[str, tuple[JobProcess, Slots, list[int]]] = {}
 
     @property
-    def running(self) -> list[Job]:
+    def running(self) -> list[Run]:
         """The jobs that were started and have not ended."""
         return [process.job for process, _, _ in self._running.values()]
 
-    def check(self, job: Needs) -> None:
+    def check(self, job: PlannedJob | Run) -> None:
         """Make sure that there are as many devices as a job needs.
 
         Raises:
             ConfigError: There are fewer, or it needs several nodes, or certain devices.
         """
-        slots = self._slots(job)
-        if lacking := job.trainer.lacking():
+        trainer = trainer_of(job)
+        slots = self._slots(trainer)
+        if lacking := trainer.lacking():
             raise ConfigError(
                 f"{job.label}: {lacking}; run the sweep on another machine or by "
                 "hydra/launcher=slurm, or set trainer=cpu"
@@ -51,7 +53,7 @@ class LocalPool:
                 f"{job.label}: trainer.num_nodes={job.nodes} needs a cluster; set "
                 "hydra/launcher=slurm, or trainer.num_nodes=1"
             )
-        if slots is self.gpus and isinstance(named := job.trainer.devices, list):
+        if slots is self.gpus and isinstance(named := trainer.devices, list):
             raise ConfigError(
                 f"{job.label}: trainer.devices={named} names devices, but a sweep gives each job "
                 f"those that are free; set trainer.devices={len(named)}"
@@ -63,22 +65,22 @@ class LocalPool:
                 "here. Lower it, or give hydra.launcher.slots (slots may share cores, not GPUs)"
             )
 
-    def fits(self, job: Job) -> bool:
+    def fits(self, job: Run) -> bool:
         """Whether as many devices are free as a job needs."""
-        return self._slots(job).fits(job.devices)
+        return self._slots(trainer_of(job)).fits(job.devices)
 
-    def takes_up(self, job: Job) -> bool:
+    def takes_up(self, job: Run) -> bool:
         """No: the jobs of another driver of this machine are that one's."""
         return False
 
-    def start(self, job: Job, resume: bool) -> None:
+    def start(self, job: Run, resume: bool) -> None:
         """Start a job on free devices."""
-        slots = self._slots(job)
+        slots = self._slots(trainer_of(job))
         taken = slots.take(job.devices)
         process = JobProcess(job, [slots.all[number] for number in taken], resume)
         self._running[job.id] = process, slots, taken
 
-    def wait(self, timeout: float) -> list[tuple[Job, int]]:
+    def wait(self, timeout: float) -> list[tuple[Run, int]]:
         """The jobs that have ended, with their exit codes; nothing of them is left.
 
         Args:
@@ -91,7 +93,7 @@ class LocalPool:
             time.sleep(timeout)
         return [(process.job, self._remove(process)) for process in processes if process.ended]
 
-    def kill(self, job: Job) -> None:
+    def kill(self, job: Run) -> None:
         """End a job at once, with all of its processes."""
         self._running[job.id][0].kill()
 
@@ -113,6 +115,6 @@ class LocalPool:
         slots.give_back(taken)
         return code
 
-    def _slots(self, job: Needs) -> Slots:
-        on_gpu = len(self.gpus) > 0 and not job.trainer.is_cpu()
+    def _slots(self, trainer: TrainerSettings) -> Slots:
+        on_gpu = len(self.gpus) > 0 and not trainer.is_cpu()
         return self.gpus if on_gpu else self.cores

@@ -13,12 +13,11 @@ from pathlib import Path
 import torch
 
 from truesweep.errors import UserError
-from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.launch import launch
 from truesweep.jobs.orphan import leave_with_parent
+from truesweep.runs.run import Run
 from truesweep.sweeps.executor import BUSY
 from truesweep.sweeps.forks import serve_forks, unblock, warm_up
-from truesweep.sweeps.job import Job
 from truesweep.sweeps.slots import Slot
 
 PRELOADED = ("truesweep.libraries", __name__, "typer", "rich.progress")
@@ -43,13 +42,13 @@ class JobProcess:
         resume: Go on from a checkpoint.
     """
 
-    def __init__(self, job: Job, slots: Sequence[Slot], resume: bool) -> None:
+    def __init__(self, job: Run, slots: Sequence[Slot], resume: bool) -> None:
         warm_up(PRELOADED)
         self.job = job
         self.started = time.time()
         cores = frozenset[int]().union(*(slot.cores for slot in slots))
         where = environment(os.environ, slots), cores, len(slots)
-        arguments = (str(job.run.path), *where, resume)
+        arguments = (str(job.path), *where, resume)
         context = multiprocessing.get_context("forkserver")
         self._process = context.Process(target=_main, args=arguments, name=job.id)
         self._process.start()
@@ -82,7 +81,7 @@ class JobProcess:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._pid, signal.SIGKILL)
         deadline = time.monotonic() + SECONDS_TO_VANISH
-        while code != BUSY and self.job.run.alive and time.monotonic() < deadline:
+        while code != BUSY and self.job.alive and time.monotonic() < deadline:
             time.sleep(0.01)
         self._process.close()
         return code
@@ -110,7 +109,7 @@ def _main(
     """A job's main process; ends with its exit code, whatever its threads do."""
     os.setsid()
     unblock()
-    run = RunDirectory(Path(directory))
+    run = Run(Path(directory))
     code = 1
     try:
         _settle_in(run, environment, cores)
@@ -128,7 +127,7 @@ def _main(
         os._exit(code)
 
 
-def _not_started(run: RunDirectory, error: UserError) -> int:
+def _not_started(run: Run, error: UserError) -> int:
     print(error, file=sys.stderr)
     if run.alive:  # in another driver's hands
         return BUSY
@@ -136,7 +135,7 @@ def _not_started(run: RunDirectory, error: UserError) -> int:
     return 1
 
 
-def _settle_in(run: RunDirectory, environment: dict[str, str], cores: frozenset[int]) -> None:
+def _settle_in(run: Run, environment: dict[str, str], cores: frozenset[int]) -> None:
     """Own log, environment, cores and folder."""
     run.log(0).parent.mkdir(exist_ok=True)
     log = os.open(run.log(0), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from truesweep.figures import Mode
-from truesweep.jobs.directory import RunDirectory
 from truesweep.record.rows import read
-from truesweep.sweeps.job import UNREADABLE, Job
+from truesweep.runs.run import UNREADABLE, Run
 from truesweep.text import plural
 
 FAILED = ("failed", "broken")
@@ -27,7 +26,7 @@ class Row:
     Args:
         id: The name of its directory.
         label: What varies.
-        state: See `Job.state`.
+        state: See `Run.state`.
         step: Optimizer steps done.
         total: Optimizer steps of the whole training, where known.
         loss: The latest training loss, nats.
@@ -64,7 +63,7 @@ class Board:
         self.mode: Mode = mode
         self._rows: dict[str, tuple[Any, Row]] = {}
 
-    def rows(self, jobs: Sequence[Job], running: Collection[str] = ()) -> list[Row]:
+    def rows(self, jobs: Sequence[Run], running: Collection[str] = ()) -> list[Row]:
         """A row for each job.
 
         Args:
@@ -79,8 +78,8 @@ class Board:
         choose = min if self.mode == "min" else max
         return choose(scored, key=lambda row: row.best or 0.0, default=None)
 
-    def _row(self, job: Job, running: bool) -> Row:
-        changed = (_changed(job.run.path / "status.json"), _changed(job.run.metrics))
+    def _row(self, job: Run, running: bool) -> Row:
+        changed = (_changed(job.path / "status.json"), _changed(job.metrics))
         known = self._rows.get(job.id)
         settled = known and known[1].state not in ("running", "interrupted", "broken")
         if known and settled and known[0] == changed:
@@ -92,14 +91,14 @@ class Board:
         self._rows[job.id] = changed, row
         return row
 
-    def _read(self, job: Job, running: bool) -> Row:
+    def _read(self, job: Run, running: bool) -> Row:
         if (problem := job.problem) is not None:
             return _broken(job, problem)
-        status = job.run.status
+        status = job.status
         state = "running" if running and status.get("state") == "running" else job.state
-        latest = _latest(job.run.metrics) if state != "queued" else {}
+        latest = _latest(job.metrics) if state != "queued" else {}
         step = max(int(status.get("step", 0)), int(latest.get("step", 0)))
-        total = _total(job.run, status) if state not in ("queued", "completed") else step
+        total = _total(job, status) if state not in ("queued", "completed") else step
         started, ended = _time(status.get("started")), _time(status.get("finished"))
         return Row(
             id=job.id,
@@ -151,7 +150,7 @@ def counts(rows: Sequence[Row], planned: int) -> str:
     return f"{plural(by_state.total(), 'job')}: {', '.join(parts)}"
 
 
-def _broken(job: Job, problem: str) -> Row:
+def _broken(job: Run, problem: str) -> Row:
     return Row(job.id, job.label, "broken", 0, None, None, None, 0.0, None, 0.0, problem)
 
 
@@ -167,14 +166,14 @@ def _latest(metrics: Path) -> dict[str, Any]:
     return next((row for row in reversed(rows) if "train/loss" in row), {})
 
 
-def _total(run: RunDirectory, status: dict[str, Any]) -> int | None:
+def _total(run: Run, status: dict[str, Any]) -> int | None:
     total = status.get("total_steps") or _max_steps(run.path)
     return None if total is None else int(total)
 
 
 @cache
 def _max_steps(path: Path) -> int | None:
-    steps: int | None = RunDirectory(path).read_config()["trainer"].get("max_steps")
+    steps: int | None = Run(path).read_config()["trainer"].get("max_steps")
     return steps
 
 

@@ -125,7 +125,7 @@ class Sweep:
 
     @property
     def modes(self) -> dict[str, Mode]:
-        """`min` or `max` by objective, as callbacks and `Job.objective` have it."""
+        """`min` or `max` by objective, as callbacks and `Run.objective` have it."""
         return dict(zip(self.objectives, map(as_mode, self.directions), strict=True))
 
     def settled(self, declared: Declared) -> "Sweep":

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from truesweep.sweeps.job import Job
+from truesweep.runs.run import Run
 
 ENDED = ("completed", "pruned")
 """States of jobs that are done for good."""
@@ -17,11 +17,11 @@ class JobSource(Protocol):
         """Whether no job will come any more."""
         ...
 
-    def ask(self) -> Job | None:
+    def ask(self) -> Run | None:
         """The next job; None if there is none to start right now."""
         ...
 
-    def tell(self, job: Job) -> None:
+    def tell(self, job: Run) -> None:
         """A job has ended for good: completed, pruned, or failed after its retries."""
         ...
 
@@ -33,7 +33,7 @@ class Listed:
         jobs: In the order in which they are started; those that are done are left out.
     """
 
-    def __init__(self, jobs: Sequence[Job]) -> None:
+    def __init__(self, jobs: Sequence[Run]) -> None:
         self._left = [job for job in jobs if job.state not in ENDED]
 
     @property
@@ -41,9 +41,9 @@ class Listed:
         """Whether every job was given out."""
         return not self._left
 
-    def ask(self) -> Job | None:
+    def ask(self) -> Run | None:
         """The next job in the list."""
         return self._left.pop(0) if self._left else None
 
-    def tell(self, job: Job) -> None:
+    def tell(self, job: Run) -> None:
         """Nothing to learn."""

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from truesweep.runs.run import Run
 from truesweep.sweeps.ask import Asked
 from truesweep.sweeps.directory import ROOT, SweepDirectory
 from truesweep.sweeps.executor import Executor
-from truesweep.sweeps.job import Job
 from truesweep.sweeps.launchers import check_compiler, check_room, describe, points_at_once
 from truesweep.sweeps.overview import show_plan
 from truesweep.sweeps.planned import PlannedJob, check_disk, check_objectives
@@ -54,7 +54,7 @@ def directory(asked: Asked) -> SweepDirectory:
 
 def add_jobs(
     sweep: SweepDirectory, jobs: Sequence[PlannedJob], provenance: Mapping[str, Any]
-) -> list[Job]:
+) -> list[Run]:
     """Directories for planned jobs; those that have one keep it."""
     number = len(sweep.jobs())
     added = []

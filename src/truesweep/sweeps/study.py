@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from truesweep.config.space import Point, Space
 from truesweep.errors import ConfigError, UserError
 from truesweep.record.files import write_json
+from truesweep.runs.run import Run
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.distributions import Dimensions, Params
-from truesweep.sweeps.job import Job
 from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.source import ENDED
 from truesweep.sweeps.studies import JOBS
@@ -43,7 +43,7 @@ def say(text: str) -> None:
 class MakeJob(Protocol):
     """Composes and checks a job, and makes its directory; or finds the directory that exists."""
 
-    def __call__(self, point: Point, seed: int, trial: dict[str, Any]) -> Job:
+    def __call__(self, point: Point, seed: int, trial: dict[str, Any]) -> Run:
         """The job at a point, with a seed, for the entry `trial` of its `job.json`."""
         ...
 
@@ -90,9 +90,9 @@ class Search:
             raise ConfigError("sweeps.sampler=grid cannot list an interval; give values or a range")
         sweep.path.mkdir(parents=True, exist_ok=True)
         self._trials = Trials(sweep, settings, self._dimensions)
-        self._jobs: dict[int, list[Job]] = {}  # of the trials that this driver runs, by number
-        self._held: dict[int, list[Job]] = {}  # those that wait for their trial's first seed
-        self._ready: list[Job] = []
+        self._jobs: dict[int, list[Run]] = {}  # of the trials that this driver runs, by number
+        self._held: dict[int, list[Run]] = {}  # those that wait for their trial's first seed
+        self._ready: list[Run] = []
         self._covered = False
         if self._trials.begun_again:
             note(f"points that failed and are tried again: {self._trials.begun_again}")
@@ -106,7 +106,7 @@ class Search:
             return False
         return self._covered or self._spent()
 
-    def ask(self) -> Job | None:
+    def ask(self) -> Run | None:
         """The next job; None while there is nothing to start."""
         while not self._ready:
             if self._limit is not None and len(self._jobs) >= self._limit:
@@ -120,7 +120,7 @@ class Search:
                 return None
         return self._ready.pop(0)
 
-    def tell(self, job: Job) -> None:
+    def tell(self, job: Run) -> None:
         """Let the study know what has become of a point, once that is decided."""
         for number, jobs in list(self._jobs.items()):
             if any(job.id == own.id for own in jobs):
@@ -187,7 +187,7 @@ class Search:
     def _entry(self, number: int, index: int) -> dict[str, Any]:
         return self._trials.entry(number, self._settings.pruner is not None and index == 0)
 
-    def _hand_out(self, number: int, jobs: list[Job]) -> bool:
+    def _hand_out(self, number: int, jobs: list[Run]) -> bool:
         self._trials.set(number, JOBS, [job.id for job in jobs])
         self._jobs[number] = jobs
         left = [job for job in jobs if job.state not in ENDED]
@@ -215,7 +215,7 @@ class Search:
         else:
             self._ready += self._held.pop(number, [])
 
-    def _complete(self, number: int, jobs: Sequence[Job]) -> None:
+    def _complete(self, number: int, jobs: Sequence[Run]) -> None:
         values = []
         for name, mode in self._settings.modes.items():
             figures = [job.objective(name, mode) for job in jobs]
@@ -244,7 +244,7 @@ class Search:
         return False
 
 
-def _place(job: Job, entry: dict[str, Any]) -> None:
+def _place(job: Run, entry: dict[str, Any]) -> None:
     """Let a job know its trial; a directory that exists may be of another one, or of a grid."""
-    if job.run.job.get("trial") != entry:
-        write_json(job.run.path / "job.json", {**job.run.job, "trial": entry})
+    if job.job.get("trial") != entry:
+        write_json(job.path / "job.json", {**job.job, "trial": entry})

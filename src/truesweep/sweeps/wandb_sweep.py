@@ -66,7 +66,7 @@ def wandb_sweep(asked: Asked) -> dict[str, Any]:
 
 
 def agents_job(name: str, overrides: Sequence[str]) -> dict[str, Any] | None:
-    """The place of a run that W&B's agent has started in its sweep; see `RunDirectory.job`.
+    """The place of a run that W&B's agent has started in its sweep; see `Run.job`.
 
     The agent writes down for W&B which of the overrides it has chosen. None without an agent.
 

@@ -17,8 +17,9 @@ from submitit.helpers import clean_env
 
 from truesweep.errors import ConfigError
 from truesweep.record.files import write_json
-from truesweep.sweeps.executor import BUSY, Needs, NotNow
-from truesweep.sweeps.job import Job
+from truesweep.runs.run import Run
+from truesweep.sweeps.executor import BUSY, NotNow
+from truesweep.sweeps.planned import PlannedJob, trainer_of
 from truesweep.sweeps.slurm.queue import Entry, cancel, forbid_requeue, last_words, queue
 from truesweep.sweeps.slurm.settings import SlurmSettings
 from truesweep.sweeps.slurm.work import work
@@ -42,17 +43,17 @@ class SlurmExecutor:
 
     def __init__(self, settings: SlurmSettings) -> None:
         self.settings = settings
-        self._running: dict[str, Job] = {}
+        self._running: dict[str, Run] = {}
         self._answered = False
         self._refused_until = -float("inf")
         self._polled_at = -float("inf")
 
     @property
-    def running(self) -> list[Job]:
+    def running(self) -> list[Run]:
         """The jobs that were submitted and have not ended; some of them may be waiting."""
         return list(self._running.values())
 
-    def check(self, job: Needs) -> None:
+    def check(self, job: PlannedJob | Run) -> None:
         """Make sure that Slurm is there; what it can give, it says when a job is submitted.
 
         Raises:
@@ -62,17 +63,17 @@ class SlurmExecutor:
             _entries()
             self._answered = True
 
-    def fits(self, job: Job) -> bool:
+    def fits(self, job: Run) -> bool:
         """Whether one more job may be submitted; what the cluster has room for, it decides."""
         refused = time.monotonic() < self._refused_until
         return not refused and len(self._running) < self.settings.array_parallelism
 
-    def takes_up(self, job: Job) -> bool:
+    def takes_up(self, job: Run) -> bool:
         """Whether an earlier driver has submitted a job, and it waits or runs."""
         with self._later():
             return _submitted(job) is not None
 
-    def start(self, job: Job, resume: bool) -> None:
+    def start(self, job: Run, resume: bool) -> None:
         """Submit a job, or take up one that an earlier driver has submitted.
 
         It goes on from its checkpoint if it has one, whatever `resume` says: the cluster may have
@@ -84,7 +85,7 @@ class SlurmExecutor:
         """
         with self._later():
             slurm_id = _submitted(job) or self._submit(job)
-        write_json(job.run.path / "slurm.json", {"id": slurm_id})
+        write_json(job.path / "slurm.json", {"id": slurm_id})
         self._running[slurm_id] = job
 
     @contextmanager
@@ -100,7 +101,7 @@ class SlurmExecutor:
             )
             raise NotNow(str(error)) from None
 
-    def wait(self, timeout: float) -> list[tuple[Job, int]]:
+    def wait(self, timeout: float) -> list[tuple[Run, int]]:
         """The jobs that have ended, with their exit codes; returns as soon as there is one.
 
         Args:
@@ -114,7 +115,7 @@ class SlurmExecutor:
             if ended or time.monotonic() >= deadline:
                 return ended
 
-    def kill(self, job: Job) -> None:
+    def kill(self, job: Run) -> None:
         """End a job at once, wherever it is; `wait` then reports it."""
         ids = [slurm_id for slurm_id, each in self._running.items() if each == job]
         forbid_requeue(ids)
@@ -138,26 +139,26 @@ class SlurmExecutor:
         cancel(list(self._running))
         self._running.clear()
 
-    def _submit(self, job: Job) -> str:
-        executor = submitit.SlurmExecutor(job.run.path / "slurm", python=self.settings.python)
+    def _submit(self, job: Run) -> str:
+        executor = submitit.SlurmExecutor(job.path / "slurm", python=self.settings.python)
         executor.update_parameters(
             **self.settings.options(
-                name=f"{job.run.path.parent.name}/{job.id}",
-                comment=str(job.run.path),
+                name=f"{job.path.parent.name}/{job.id}",
+                comment=str(job.path),
                 nodes=job.nodes,
-                gpus=0 if job.trainer.is_cpu() else job.devices,
+                gpus=0 if trainer_of(job).is_cpu() else job.devices,
             )
         )
         try:
             with _outside_jobs():
-                return str(executor.submit(work, str(job.run.path)).job_id)
+                return str(executor.submit(work, str(job.path)).job_id)
         except (FailedSubmissionError, FailedJobError) as error:
             raise ConfigError(
                 f"{job.label}: Slurm refuses the job: {error}\nWhat it is asked for is set by "
                 "hydra.launcher.KEY=…, such as partition, timeout_min, gpus_per_node or mem_gb"
             ) from None
 
-    def _ended(self) -> list[tuple[Job, int]]:
+    def _ended(self) -> list[tuple[Run, int]]:
         return [(self._running[i], _exit_code(self._running.pop(i), i)) for i in self._gone()]
 
     def _gone(self) -> list[str]:
@@ -170,9 +171,9 @@ class SlurmExecutor:
         return [slurm_id for slurm_id in self._running if slurm_id not in there]
 
 
-def _submitted(job: Job) -> str | None:
+def _submitted(job: Run) -> str | None:
     """The id of a job's allocation, if it waits or runs."""
-    return next((entry.id for entry in _entries() if entry.comment == str(job.run.path)), None)
+    return next((entry.id for entry in _entries() if entry.comment == str(job.path)), None)
 
 
 def _entries() -> Collection[Entry]:
@@ -190,19 +191,19 @@ def _entries() -> Collection[Entry]:
         ) from None
 
 
-def _exit_code(job: Job, slurm_id: str) -> int:
+def _exit_code(job: Run, slurm_id: str) -> int:
     """How a job has ended: as it says itself, or as Slurm does if it had no time to."""
-    code = job.run.status.get("exit_code")
+    code = job.status.get("exit_code")
     if code is not None:
         return int(code)
     said = last_words(slurm_id)
     if said.get("ExitCode", "").startswith(f"{BUSY}:"):
         return BUSY
     state = said.get("JobState", "forgotten").replace("_", " ").lower()
-    job.run.end(
+    job.end(
         "failed",
         1,
-        error=f"Slurm's job {slurm_id} was ended ({state}); see {job.run.path / 'slurm'}",
+        error=f"Slurm's job {slurm_id} was ended ({state}); see {job.path / 'slurm'}",
     )
     return 1
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from truesweep.callbacks import Stopped, stoppable
 from truesweep.errors import ConfigError
-from truesweep.jobs.directory import RunDirectory
 from truesweep.jobs.launch import launch
 from truesweep.jobs.nodes import Node
+from truesweep.runs.run import Run
 from truesweep.sweeps.executor import BUSY
 from truesweep.sweeps.forks import serve_forks
 from truesweep.sweeps.source import ENDED
@@ -25,7 +25,7 @@ def work(directory: str) -> None:
     Args:
         directory: The job's directory.
     """
-    run, node = RunDirectory(Path(directory)), this_node()
+    run, node = Run(Path(directory)), this_node()
     if node.first:
         _log_into(run.log(0))
     serve_forks()
@@ -36,7 +36,7 @@ def work(directory: str) -> None:
         sys.exit(stopped.exit_code)
 
 
-def _launch(run: RunDirectory, node: Node) -> int:
+def _launch(run: Run, node: Node) -> int:
     started_in = Path(run.read_provenance().get("directory", "."))
     if started_in.is_dir():
         os.chdir(started_in)  # what relative paths in the configuration are relative to

@@ -1,4 +1,4 @@
-"""One run, as far as its directory tells."""
+"""A run as its files are at one moment, for tables and reports of many."""
 
 import json
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from typing import Any
 from truesweep import dotted
 from truesweep.analysis.verdict import read_verdict
 from truesweep.figures import Figure, find, read
-from truesweep.jobs.directory import RunDirectory
-from truesweep.report.history import History, read_history
-from truesweep.report.locate import read_mapping
+from truesweep.runs.find import read_mapping
+from truesweep.runs.history import History, read_history
+from truesweep.runs.run import Run
 from truesweep.secrets import scrub
 
 POINTS = 600
@@ -19,7 +19,7 @@ POINTS = 600
 
 
 @dataclass(frozen=True)
-class Run:
+class Snapshot:
     """What is known of a run; anything but its directory may be missing.
 
     Args:
@@ -32,7 +32,7 @@ class Run:
         history: Its curves.
     """
 
-    directory: RunDirectory
+    directory: Run
     config: dict[str, Any]
     status: dict[str, Any]
     results: dict[str, Any]
@@ -43,7 +43,7 @@ class Run:
     @property
     def id(self) -> str:
         """The name of its directory."""
-        return self.directory.path.name
+        return self.directory.id
 
     @property
     def varies(self) -> dict[str, Any]:
@@ -68,12 +68,7 @@ class Run:
     @cached_property
     def state(self) -> str:
         """`queued`, `running`, `interrupted` (killed while running) or how it ended."""
-        state = str(self.status.get("state", "queued"))
-        return "interrupted" if state == "running" and not self._alive() else state
-
-    def _alive(self) -> bool:
-        # Asking makes the lock's file; a report leaves what it reads as it is.
-        return (self.directory.path / ".lock").exists() and self.directory.alive
+        return self.directory.state_by(self.status)
 
     @property
     def step(self) -> int:
@@ -142,7 +137,7 @@ class Run:
         return curve.lowest if mode == "min" else curve.highest
 
 
-def read_run(directory: RunDirectory, points: int = POINTS) -> Run:
+def read_snapshot(directory: Run, points: int = POINTS) -> Snapshot:
     """Read a run, whatever of it is there.
 
     Args:
@@ -153,7 +148,7 @@ def read_run(directory: RunDirectory, points: int = POINTS) -> Run:
     provenance = _read_json(path / "provenance.json")
     declared = read(provenance.get("figures"))
     long = {name for name, figure in declared.items() if figure.curve}
-    return Run(
+    return Snapshot(
         directory,
         config=read_mapping(directory.config),
         status=_read_json(path / "status.json"),

@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from truesweep.errors import ConfigError
-from truesweep.jobs.directory import RunDirectory
 from truesweep.record.frozen import thaw
+from truesweep.runs.run import Run
 
 DEPTH = 4
 """Levels below a named folder that are looked through: `outputs/sweeps/NAME/ID` is the deepest."""
@@ -26,7 +26,7 @@ class Found:
         asked: Its `sweep.yaml`; empty without one.
     """
 
-    runs: list[RunDirectory]
+    runs: list[Run]
     sweep: Path | None = None
     asked: dict[str, Any] = field(default_factory=dict)
 
@@ -46,7 +46,7 @@ def find(folders: Sequence[Path]) -> Found:
     runs = {run.resolve(): None for folder in folders for run in _runs_below(folder)}
     sweep = folders[0].absolute() if len(folders) == 1 and _is_sweep(folders[0]) else None
     asked = thaw(sweep / "sweep.yaml") if sweep and (sweep / "sweep.yaml").is_file() else {}
-    return Found([RunDirectory(path) for path in runs], sweep, asked)
+    return Found([Run(path) for path in runs], sweep, asked)
 
 
 def _runs_below(folder: Path) -> list[Path]:

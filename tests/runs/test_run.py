@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from truesweep.errors import ConfigError, DataError
-from truesweep.jobs import directory
-from truesweep.jobs.directory import UNFINISHED, RunDirectory
+from truesweep.runs import run as module
+from truesweep.runs.run import UNFINISHED, Run
 
 
-def make(path: Path) -> RunDirectory:
-    return RunDirectory.create(path, config="seed: 1\n", overrides=[], provenance={}, job={})
+def make(path: Path) -> Run:
+    return Run.create(path, config="seed: 1\n", overrides=[], provenance={}, job={})
 
 
 def test_a_kill_while_a_directory_is_made_leaves_room_for_it(
@@ -33,8 +33,8 @@ def test_a_kill_while_a_directory_is_made_leaves_room_for_it(
         raise RuntimeError("killed")
 
     with monkeypatch.context() as patched:
-        patched.setattr(directory, "TemporaryDirectory", hidden)
-        patched.setattr(directory, "_rename", killed)
+        patched.setattr(module, "TemporaryDirectory", hidden)
+        patched.setattr(module, "_rename", killed)
         with pytest.raises(RuntimeError, match="killed"):
             make(path)
     (left,) = path.parent.iterdir()
@@ -45,7 +45,7 @@ def test_a_kill_while_a_directory_is_made_leaves_room_for_it(
         *("checkpoints", "config.yaml", "job.json", "logs", "overrides.yaml", "provenance.json")
     ]
     assert left.exists()  # it may be a living process's
-    os.utime(left, (0, time.time() - 2 * directory.SECONDS_TO_MAKE))
+    os.utime(left, (0, time.time() - 2 * module.SECONDS_TO_MAKE))
     make(tmp_path / "s/def")
     assert not left.exists()
     assert not list(path.parent.glob(f".*{UNFINISHED}"))

@@ -1,4 +1,7 @@
-"""A run's directory: the frozen configuration a job starts from, and what the job leaves behind."""
+"""A run: the frozen configuration that a job starts from, and what the job leaves behind.
+
+A job of a sweep is a run whose directory also says which place it has there.
+"""
 
 import errno
 import fcntl
@@ -18,28 +21,41 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from truesweep.errors import ConfigError, DataError, shorten
+from truesweep.errors import ConfigError, DataError, UserError, shorten
 from truesweep.figures import Figure, read
-from truesweep.record.files import dump_json, replacing, write_atomic, write_json
+from truesweep.record.files import dump_json, lock, locked, replacing, write_atomic, write_json
 from truesweep.record.frozen import fingerprint, thaw
+from truesweep.record.rows import read as read_rows
+from truesweep.text import number, relabel
 
 _REMEDY = "Restore it, or delete the run's directory and repeat its command"
+UNREADABLE = (OSError, UserError)
+"""What reading a run's files raises if they are empty, damaged, or not to be had."""
 State = Literal["running", "completed", "failed", "preempted", "pruned"]
 UNFINISHED = ".unfinished"
 """How the names of hidden folders end in which runs' directories are made."""
+SECONDS_TO_ASK = 1.0
+"""Whoever asks only whether a run is worked on holds its lock for less."""
 SECONDS_TO_MAKE = 600.0
 """A directory that is not whole after so long is a killed process's, and nobody's any more."""
 
 
 @dataclass(frozen=True)
-class RunDirectory:
-    """Where everything of one run lies.
+class Run:
+    """One run, by its directory; everything else is read from there when it is asked for.
 
     Args:
         path: The directory, absolute.
     """
 
     path: Path
+
+    @property
+    def id(self) -> str:
+        """The name of its directory."""
+        return self.path.name
+
+    # -- where everything lies ---------------------------------------------------------------
 
     @property
     def config(self) -> Path:
@@ -85,6 +101,8 @@ class RunDirectory:
         """What one rank had to say."""
         return self.path / "logs" / f"rank{rank}.log"
 
+    # -- making, finding and claiming --------------------------------------------------------
+
     @classmethod
     def create(
         cls,
@@ -94,7 +112,7 @@ class RunDirectory:
         overrides: Sequence[str],
         provenance: dict[str, Any],
         job: Mapping[str, Any] | None = None,
-    ) -> "RunDirectory":
+    ) -> "Run":
         """Make a new run's directory; one that exists is never written to.
 
         It is built out of sight and then renamed, so that it is whole, or not there, at any moment.
@@ -104,7 +122,7 @@ class RunDirectory:
             config: The frozen configuration, as text.
             overrides: What the command line changed, secrets redacted.
             provenance: Where the run's numbers will come from.
-            job: For a job of a sweep, what places it there; see `RunDirectory.job`.
+            job: For a job of a sweep, what places it there; see `Run.job`.
 
         Raises:
             ConfigError: The directory exists.
@@ -128,7 +146,7 @@ class RunDirectory:
         return cls(path)
 
     @classmethod
-    def open(cls, path: Path) -> "RunDirectory":
+    def open(cls, path: Path) -> "Run":
         """A run's directory that exists.
 
         Raises:
@@ -143,42 +161,11 @@ class RunDirectory:
             )
         return run
 
-    def read_config(self) -> dict[str, Any]:
-        """The frozen configuration, as plain values; secrets stand as references."""
-        return thaw(self.config)
-
-    def read_provenance(self) -> dict[str, Any]:
-        """Code, versions, hardware, data and command of the run."""
-        provenance: dict[str, Any] = _read_json(self.path / "provenance.json")
-        return provenance
-
-    @property
-    def figures(self) -> dict[str, Figure]:
-        """What its task declared of its figures, by their names."""
-        return read(self.read_provenance().get("figures"), self.read_results())
-
-    @property
-    def started_in(self) -> Path:
-        """What relative paths in its configuration are relative to; here, if that is gone."""
-        folder = Path(self.read_provenance().get("directory", "."))
-        return folder if folder.is_dir() else Path()
-
-    @property
-    def job(self) -> dict[str, Any]:
-        """A job's place in its sweep, which is no part of what it is; empty for a single run.
-
-        `sweep`: its name; `label`: what varies, in short; `varies`: the swept keys and their
-        values, `swept` the same by short names; `point`: what jobs share that differ by their seed
-        only; `trial`: the study that hears of every validation.
-        """
-        file = self.path / "job.json"
-        return _read_json(file) if file.exists() else {}
-
     @property
     def alive(self) -> bool:
         """Whether a process works on this run, on any node that sees the same files."""
         try:
-            with _locked(self._lock, fcntl.LOCK_EX, new=False):
+            with locked(self._lock, wait=0.0, new=False):
                 return False
         except FileNotFoundError:  # nobody ever has
             return False
@@ -194,8 +181,8 @@ class RunDirectory:
         """
         with ExitStack() as stack:
             try:
-                descriptor = stack.enter_context(_locked(self._lock, fcntl.LOCK_EX, patient=True))
-                _lock(descriptor, fcntl.LOCK_SH, patient=True)  # its ranks may join
+                descriptor = stack.enter_context(locked(self._lock, wait=SECONDS_TO_ASK))
+                lock(descriptor, fcntl.LOCK_SH, wait=SECONDS_TO_ASK)  # its ranks may join
             except BlockingIOError:
                 pid = self.status.get("pid", "unknown")
                 raise ConfigError(
@@ -207,12 +194,173 @@ class RunDirectory:
     @contextmanager
     def join(self) -> Iterator[None]:
         """Work on this run for the job that has claimed it, and maybe outlive it for a moment."""
-        with _locked(self._lock, fcntl.LOCK_SH, patient=True):
+        with locked(self._lock, fcntl.LOCK_SH, wait=SECONDS_TO_ASK):
             yield
 
     @property
     def _lock(self) -> Path:
         return self.path / ".lock"
+
+    # -- what was asked ----------------------------------------------------------------------
+
+    def read_config(self) -> dict[str, Any]:
+        """The frozen configuration, as plain values; secrets stand as references."""
+        return thaw(self.config)
+
+    def read_provenance(self) -> dict[str, Any]:
+        """Code, versions, hardware, data and command of the run."""
+        provenance: dict[str, Any] = _read_json(self.path / "provenance.json")
+        return provenance
+
+    @property
+    def identity(self) -> str:
+        """The fingerprint of what was asked at first; a run that is made longer keeps it."""
+        known = self.read_provenance().get("fingerprint")
+        return str(known or fingerprint(self.read_config()))
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """What its task declared of its figures, by their names."""
+        return read(self.read_provenance().get("figures"), self.read_results())
+
+    @property
+    def started_in(self) -> Path:
+        """What relative paths in its configuration are relative to; here, if that is gone."""
+        folder = Path(self.read_provenance().get("directory", "."))
+        return folder if folder.is_dir() else Path()
+
+    # -- its place in a sweep ----------------------------------------------------------------
+
+    @property
+    def job(self) -> dict[str, Any]:
+        """A job's place in its sweep, which is no part of what it is; empty for a single run.
+
+        `sweep`: its name; `label`: what varies, in short; `varies`: the swept keys and their
+        values, `swept` the same by short names; `point`: what jobs share that differ by their seed
+        only; `trial`: the study that hears of every validation.
+        """
+        file = self.path / "job.json"
+        return _read_json(file) if file.exists() else {}
+
+    @property
+    def varies(self) -> dict[str, Any]:
+        """The swept keys and their values, in the sweep's order; empty for a single run."""
+        return dict(self._place.get("varies") or {})
+
+    @property
+    def label(self) -> str:
+        """What varies, in short, such as `lr=3e-4 depth=6`; the id of a single run."""
+        return relabel(str(self._place.get("label", self.id)))
+
+    @property
+    def devices(self) -> int:
+        """Devices that a job of a sweep needs on each node."""
+        return int(self._place.get("devices", 1))
+
+    @property
+    def nodes(self) -> int:
+        """Nodes that a job of a sweep needs."""
+        return int(self._place.get("nodes", 1))
+
+    @property
+    def number(self) -> int:
+        """Where a job stands in the order of its sweep's."""
+        return int(self._place.get("number", 0))
+
+    @property
+    def _place(self) -> dict[str, Any]:
+        """The same as `job`; nothing if that cannot be read, see `problem`."""
+        try:
+            return self.job
+        except UNREADABLE:
+            return {}
+
+    # -- how far it is -----------------------------------------------------------------------
+
+    @property
+    def problem(self) -> str | None:
+        """Which of its files cannot be read, and why."""
+        try:
+            _ = self.job, self.status, self.read_results()
+            if not self.config.stat().st_size:
+                return f"{self.config}: is empty"
+        except UNREADABLE as error:
+            return str(error)
+        return None
+
+    @property
+    def error(self) -> str | None:
+        """Why it failed, or cannot be read."""
+        return self.problem or self.status.get("error")
+
+    @property
+    def state(self) -> str:
+        """`queued`, `running`, `interrupted` (killed while running) or how it ended.
+
+        `broken`: files of it cannot be read, see `problem`.
+        """
+        return "broken" if self.problem is not None else self.state_by(self.status)
+
+    def state_by(self, status: Mapping[str, Any]) -> str:
+        """The state that a status tells: one that says `running` does not know of a kill."""
+        state = str(status.get("state", "queued"))
+        return "interrupted" if state == "running" and not self.alive else state
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps done, as far as it has told."""
+        return int(self.status.get("step") or 0)
+
+    def objective(self, name: str, mode: str = "min") -> float | None:
+        """A figure by which jobs are compared; None before there is one.
+
+        The one in `results.json`, which belongs to the best checkpoint; before there are results
+        the best of the validations so far.
+
+        Args:
+            name: Such as `val/loss`.
+            mode: `min` or `max`: which validation is the best.
+        """
+        final = number(self.read_results().get(name))
+        if final is not None or not self.metrics.exists():
+            return final
+        values = [float(row[name]) for row in read_rows(self.metrics) if name in row]
+        kept = [value for value in values if value == value]  # NaN is never the best
+        return (min if mode == "min" else max)(kept, default=None)
+
+    @property
+    def status(self) -> dict[str, Any]:
+        """State, exit code, error, step and times; of a run that diverged, the verdict.
+
+        Empty before the first start.
+        """
+        file = self.path / "status.json"
+        return _read_json(file) if file.exists() else {}
+
+    def update_status(self, **changes: Any) -> None:
+        """Change some entries of `status.json`."""
+        status = {**self.status, **changes, "updated": _now()}
+        write_json(self.path / "status.json", status)
+
+    def begin(self) -> None:
+        """A job starts, or starts again."""
+        self.update_status(
+            state="running",
+            exit_code=None,
+            error=None,
+            verdict=None,
+            step=self.status.get("step", 0),
+            started=self.status.get("started", _now()),
+            finished=None,
+            pid=os.getpid(),
+        )
+
+    def end(self, state: State, exit_code: int, error: str | None = None) -> None:
+        """A job has ended; an error that is longer than a person reads is whole in the log only."""
+        short = None if error is None else shorten(error)
+        self.update_status(state=state, exit_code=exit_code, error=short, finished=_now())
+
+    # -- what came out -----------------------------------------------------------------------
 
     def read_results(self) -> dict[str, Any]:
         """Final figures; empty before the end."""
@@ -231,26 +379,6 @@ class RunDirectory:
             return {}
         with np.load(file, allow_pickle=False) as arrays:
             return dict(arrays)
-
-    @property
-    def identity(self) -> str:
-        """The fingerprint of what was asked at first; a run that is made longer keeps it."""
-        known = self.read_provenance().get("fingerprint")
-        return str(known or fingerprint(self.read_config()))
-
-    @property
-    def status(self) -> dict[str, Any]:
-        """State, exit code, error, step and times; of a run that diverged, the verdict.
-
-        Empty before the first start.
-        """
-        file = self.path / "status.json"
-        return _read_json(file) if file.exists() else {}
-
-    def update_status(self, **changes: Any) -> None:
-        """Change some entries of `status.json`."""
-        status = {**self.status, **changes, "updated": _now()}
-        write_json(self.path / "status.json", status)
 
     @property
     def evaluations(self) -> list[dict[str, Any]]:
@@ -280,55 +408,6 @@ class RunDirectory:
         row = {"time": _now(), "overrides": [], **what, **kept}
         with (self.path / "evaluations.jsonl").open("a", encoding="utf-8") as file:
             file.write(dump_json(row) + "\n")
-
-    def begin(self) -> None:
-        """A job starts, or starts again."""
-        self.update_status(
-            state="running",
-            exit_code=None,
-            error=None,
-            verdict=None,
-            step=self.status.get("step", 0),
-            started=self.status.get("started", _now()),
-            finished=None,
-            pid=os.getpid(),
-        )
-
-    def end(self, state: State, exit_code: int, error: str | None = None) -> None:
-        """A job has ended; an error that is longer than a person reads is whole in the log only."""
-        short = None if error is None else shorten(error)
-        self.update_status(state=state, exit_code=exit_code, error=short, finished=_now())
-
-
-@contextmanager
-def _locked(file: Path, how: int, patient: bool = False, new: bool = True) -> Iterator[int]:
-    descriptor = _open_lock(file, os.O_CREAT if new else 0)
-    try:
-        _lock(descriptor, how, patient)
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _open_lock(file: Path, flags: int) -> int:
-    try:  # for writing, as locks on NFS demand
-        return os.open(file, os.O_RDWR | os.O_CLOEXEC | flags, 0o644)
-    except OSError as error:  # somebody else's, who lets us read
-        if flags or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise
-        return os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-
-
-def _lock(descriptor: int, how: int, patient: bool) -> None:
-    """Lock a file; with patience, since whoever asks only whether it is locked holds it briefly."""
-    deadline = time.monotonic() + (1.0 if patient else 0.0)
-    while True:
-        try:
-            return fcntl.flock(descriptor, how | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                raise
-            time.sleep(0.02)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -368,7 +447,7 @@ def _rename(new: Path, path: Path) -> None:
 
 
 def _exists_message(path: Path) -> str:
-    run, shown = RunDirectory(path), os.path.relpath(path)
+    run, shown = Run(path), os.path.relpath(path)
     if not run.config.is_file():
         return f"{shown} exists and is no run's directory (it has no config.yaml): delete it"
     state = run.status.get("state", "unfinished")

@@ -1,0 +1,1 @@
+"""Runs: their directories, what these hold, and where they are found."""
