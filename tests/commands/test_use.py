@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import (
@@ -231,8 +232,9 @@ def test_an_input_is_cut_as_the_samples_of_the_training_were(
             name="test",
             samples=[made],
             tokens={
-                side: Ragged.of(encode(task.tokenizer, [getattr(made, side)]))
+                side: Ragged(row, np.array([0, len(row)]))
                 for side in ("source", "target")
+                for row in encode(task.tokenizer, [getattr(made, side)])
             },
             source=Memory(samples=[made], max_length=9),
             tokenizer=task.tokenizer,

@@ -1,4 +1,4 @@
-import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,12 +11,12 @@ from truesweep.errors import ConfigError
 class Counted:
     """Writes and reads an entry, and counts both."""
 
-    def __init__(self, together: int = 1) -> None:
+    def __init__(self, seconds: float = 0.0) -> None:
         self.written = 0
-        self.barrier = threading.Barrier(together)
+        self.seconds = seconds
 
     def write(self, folder: Path) -> None:
-        self.barrier.wait(10)
+        time.sleep(self.seconds)
         self.written += 1
         (folder / "sub").mkdir()
         (folder / "sub" / "data").write_text("content")
@@ -56,28 +56,69 @@ def test_a_damaged_entry_is_written_again(tmp_path: Path, damage: str) -> None:
     assert names(tmp_path) == ["key"]
 
 
+def test_of_a_large_file_samples_are_read_or_all_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("truesweep.data.cache._WHOLE", 100)
+    monkeypatch.setattr("truesweep.data.cache._BLOCK", 1)
+    entry = Counted()
+    cached(tmp_path, "key", entry.write, entry.read)
+    data = tmp_path / "key" / "sub" / "data"
+
+    def large(folder: Path) -> None:
+        entry.written += 1
+        (folder / "large").write_bytes(bytes(1000))
+
+    for full in (False, True, False):
+        cached(tmp_path, "large", large, names, full)
+    assert entry.written == 2
+    data = tmp_path / "large" / "large"
+    data.write_bytes(bytes(7) + b"x" + bytes(992))
+    cached(tmp_path, "large", large, names)
+    assert entry.written == 2
+    cached(tmp_path, "large", large, names, full=True)
+    assert entry.written == 3
+    for changed in (bytes(1001), bytes(999) + b"x", b"x" + bytes(999)):
+        data.write_bytes(changed)
+        cached(tmp_path, "large", large, names)
+        assert data.read_bytes() == bytes(1000)
+
+
 @pytest.mark.parametrize("damaged", [False, True])
-def test_many_writers_at_once(tmp_path: Path, damaged: bool) -> None:
+def test_of_many_at_once_one_writes(tmp_path: Path, damaged: bool) -> None:
     if damaged:
         once = Counted()
         cached(tmp_path, "key", once.write, once.read)
         (tmp_path / "key" / "sub" / "data").write_text("")
-    entry = Counted(together=6)  # all are in the middle of writing at the same time
+    entry = Counted(seconds=0.1)
     with ThreadPoolExecutor(6) as pool:
         jobs = [pool.submit(cached, tmp_path, "key", entry.write, entry.read) for _ in range(6)]
         assert [job.result() for job in jobs] == ["content"] * 6
-    assert entry.written == 6
+    assert entry.written == 1
     assert names(tmp_path) == ["key"]
 
 
 def test_a_writer_that_fails_leaves_nothing(tmp_path: Path) -> None:
     def write(folder: Path) -> None:
         (folder / "half").write_text("")
-        raise KeyboardInterrupt
+        raise ValueError("half")
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(ValueError, match="half"):
         cached(tmp_path, "key", write, lambda folder: None)
     assert names(tmp_path) == []
+
+
+def test_a_writer_goes_on_where_one_was_interrupted(tmp_path: Path) -> None:
+    def write(folder: Path) -> None:
+        if not (folder / "half").exists():
+            (folder / "half").write_text("")
+            raise KeyboardInterrupt
+        (folder / "whole").write_text("")
+
+    with pytest.raises(KeyboardInterrupt):
+        cached(tmp_path, "key", write, names)
+    assert sorted(cached(tmp_path, "key", write, names)) == ["half", "manifest.json", "whole"]
+    assert names(tmp_path) == ["key"]
 
 
 def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:

@@ -1,37 +1,122 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    models,
+    normalizers,
+    pre_tokenizers,
+    trainers,
+)
+from transformers import PreTrainedTokenizerFast
 
 from truesweep.data import encode as module
-from truesweep.data.encode import encode, encode_inputs, pieces
+from truesweep.data.encode import Encoder, encode, encode_inputs, pieces
 from truesweep.data.frames import Frame, input_frame, separator, target_frame
-from truesweep.data.tokenizers import Bpe, Byte, Char, Pretrained, TokenizerConfig
+from truesweep.data.tokenizers import Bpe, Byte, Char, Pretrained, TokenizerConfig, Word
 from truesweep.errors import ConfigError
 
 TEXT = "".join(f"line {i}, and more    spaces\n" + "\n" * (i % 4) for i in range(40))
 
 
-@pytest.mark.parametrize("config", [Char(), Byte(), Bpe(vocab_size=400)])
+WORDS = "It's one, two;  3.14 \u4e2d\u6587\u3002 na\u00efve <eos>\tend! "
+TEXTS = {
+    "LF": TEXT,
+    "CRLF": TEXT.replace("\n", "\r\n"),
+    "no line ends": WORDS * 40,
+    "blank lines": (WORDS + "\n\n \r\n") * 30,
+}
+GPT2 = pre_tokenizers.ByteLevel(add_prefix_space=False)
+LLAMA3 = pre_tokenizers.Sequence(
+    [
+        pre_tokenizers.Split(
+            Regex(
+                r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+                r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+            ),
+            "isolated",
+        ),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+    ]
+)
+PREFIXED = pre_tokenizers.ByteLevel(add_prefix_space=True)
+METASPACE = pre_tokenizers.Metaspace()
+BERT = pre_tokenizers.BertPreTokenizer()
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+@pytest.mark.parametrize("config", [Char(), Byte(), Bpe(vocab_size=400), Word()])
 def test_long_texts_are_encoded_in_pieces(
-    config: TokenizerConfig, monkeypatch: pytest.MonkeyPatch
+    config: TokenizerConfig, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tokenizer = config.build([TEXT])
-    texts = ["short <eos>", "", TEXT, "no end of a line " * 20, "last"]
+    tokenizer = config.build([text])
+    texts = ["short <eos>", "", text, "no end of a line " * 20, "last"]
     whole = [tokenizer.encode(text) for text in texts]
     monkeypatch.setattr(module, "PIECE", 100)
-    assert len(list(pieces(TEXT))) > 5
-    assert "".join(pieces(TEXT)) == TEXT
+    assert len(list(pieces(text))) > 5
+    assert "".join(pieces(text)) == text
     assert [row.tolist() for row in encode(tokenizer, texts)] == whole
+    assert len(list(Encoder(tokenizer)._pieces(text))) > 5
 
 
-def test_pretrained_tokenizers_get_whole_texts(
-    pretrained: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+def test_characters_may_be_cut_where_there_is_no_white_space(
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    tokenizer = Pretrained(name_or_path=str(pretrained("$A", eos_token="</s>"))).build([])
+    text = "ACGT" * 1000
     monkeypatch.setattr(module, "PIECE", 100)
-    monkeypatch.setattr(module, "pieces", None)  # not to be called
-    assert [len(row) for row in encode(tokenizer, [TEXT, "b"])] == [len(TEXT), 1]
+    for config, most in ((Char(), 101), (Byte(), 101), (Bpe(vocab_size=300), 4000)):
+        tokenizer = config.build([text])
+        assert max(map(len, Encoder(tokenizer)._pieces(text))) <= most
+        assert next(encode(tokenizer, [text])).tolist() == tokenizer.encode(text)
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+@pytest.mark.parametrize(
+    ("splits", "seam"),
+    [(GPT2, 0), (BERT, 0), (LLAMA3, 1), (PREFIXED, 2), (METASPACE, 2)],
+    ids=["GPT-2", "BERT", "Llama 3", "prefix", "metaspace"],
+)
+def test_long_texts_are_cut_where_a_pretrained_tokenizer_cuts(
+    splits: Any, seam: int, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = trained(splits, text)
+    whole = tokenizer(text, add_special_tokens=False)["input_ids"]
+    monkeypatch.setattr(module, "PIECE", 100)
+    encoder = Encoder(tokenizer)
+    assert len(list(encoder._pieces(text))) > 5
+    assert encoder.seam("") is module._SEAMS[seam]
+    assert next(encode(tokenizer, [text])).tolist() == whole
+
+
+@pytest.mark.parametrize("joined", ["no pre-tokenizer", "an added token"])
+def test_long_texts_stay_whole_where_a_tokenizer_joins_across_white_space(
+    joined: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer = trained(None if joined == "no pre-tokenizer" else GPT2, TEXT)
+    if joined == "an added token":
+        tokenizer.add_tokens(AddedToken("spaces\n", normalized=False))
+    whole = tokenizer(TEXT, add_special_tokens=False)["input_ids"]
+    monkeypatch.setattr(module, "PIECE", 100)
+    assert list(Encoder(tokenizer)._pieces(TEXT)) == [TEXT]
+    assert next(encode(tokenizer, [TEXT])).tolist() == whole
+
+
+def trained(splits: Any, text: str) -> PreTrainedTokenizerFast:
+    """A tokenizer of others, which splits text like that."""
+    backend = Tokenizer(models.BPE(unk_token="<unk>"))
+    if splits is None:
+        backend.normalizer = normalizers.Replace(" ", "\u2581")
+    else:
+        backend.pre_tokenizer = splits
+    trainer = trainers.BpeTrainer(
+        vocab_size=600, min_frequency=1, special_tokens=["<unk>"], show_progress=False
+    )
+    backend.train_from_iterator([text], trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")
 
 
 def test_ours_are_framed_by_kind() -> None:

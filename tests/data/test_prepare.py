@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from truesweep.data.ragged import RaggedWriter
 from truesweep.data.samples import Labelled, Pair
 from truesweep.data.tokenizers import Bpe, Byte, Char, Pretrained
 from truesweep.errors import DataError
@@ -23,11 +24,11 @@ def test_an_entry_serves_every_way_of_cutting(
     def forbidden(*args: Any) -> None:
         raise AssertionError("encoded again")
 
-    monkeypatch.setattr("truesweep.data.token_cache.encode", forbidden)
+    monkeypatch.setattr("truesweep.data.token_cache.Encoder", forbidden)
     for keys in ({"max_length": 3}, {"packing": False}, {"batch_size": 2, "max_length": 2}):
         prepared(["abcdefgh", "ij"], **keys)
     assert entries(tmp_path) == written
-    with pytest.raises(AssertionError, match="encoded again"):
+    with pytest.raises(AssertionError, match="again"):
         prepared(["abcdefgh", "iJ"])
 
 
@@ -47,7 +48,7 @@ def test_other_data_tokenizers_and_kinds_have_entries_of_their_own(
 def test_a_damaged_entry_is_encoded_again(prepared: Callable[..., Any], tmp_path: Path) -> None:
     before, _ = prepared(["abcdefgh"])
     (entry,) = entries(tmp_path)
-    file = tmp_path / "cache" / "tokens" / entry / "train.text.tokens.npy"
+    file = tmp_path / "cache" / "tokens" / entry / "train.text.tokens.bin"
     damaged = tmp_path / "damaged"
     damaged.write_bytes(file.read_bytes()[:-1] + b"\x7f")
     damaged.replace(file)
@@ -61,7 +62,48 @@ def test_tokens_stay_on_disk(prepared: Callable[..., Any]) -> None:
     while array.base is not None and not isinstance(array, np.memmap):
         array = array.base
     assert isinstance(array, np.memmap)
-    assert data.train.stream.dtype == np.int32
+    assert data.train.stream.dtype == np.uint16
+
+
+def test_what_was_encoded_before_a_kill_is_kept(
+    prepared: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [f"line {i} of a text\n" * (i + 1) for i in range(40)]
+    whole, _ = prepared(texts, Bpe(vocab_size=300))
+    monkeypatch.setattr("truesweep.data.encode.PIECE", 60)
+    monkeypatch.setattr("truesweep.data.encode.BATCH", 200)
+    monkeypatch.setattr("truesweep.data.token_cache.PART", 2)
+    monkeypatch.setattr("truesweep.data.token_cache.VERSION", 0)  # an entry of its own
+    written: list[int] = []
+    built: list[Bpe] = []
+    add, build = RaggedWriter.add, Bpe.build
+
+    def killed_after(most: int) -> Callable[..., None]:
+        def adding(writer: RaggedWriter, row: int, tokens: Any) -> None:
+            if sum(written) > most:
+                raise KeyboardInterrupt
+            written.append(len(tokens))
+            add(writer, row, tokens)
+
+        return adding
+
+    def counted(config: Bpe, texts: Any) -> Any:
+        built.append(config)
+        return build(config, texts)
+
+    monkeypatch.setattr(Bpe, "build", counted)
+    tokens = sum(stats["tokens"] for stats in whole.stats.values())
+    for share in (0.2, 0.5, 0.9):
+        monkeypatch.setattr(RaggedWriter, "add", killed_after(int(share * tokens)))
+        with pytest.raises(KeyboardInterrupt):
+            prepared(texts, Bpe(vocab_size=300))
+    monkeypatch.setattr(RaggedWriter, "add", killed_after(10 * tokens))
+    data, _ = prepared(texts, Bpe(vocab_size=300))
+    for split in ("train", "val", "test"):
+        assert (data.datasets[split].stream == whole.datasets[split].stream).all()
+    assert len(built) == 1
+    part = 2 * 300  # characters
+    assert tokens < sum(written) < tokens + 3 * part
 
 
 def test_what_a_run_records(prepared: Callable[..., Any]) -> None:

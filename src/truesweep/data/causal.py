@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from truesweep.data.batch import IGNORE, Batch, mask
 from truesweep.data.datasets import EncodedDataset
 from truesweep.data.frames import Frame
-from truesweep.data.ragged import Ragged
+from truesweep.data.ragged import EvenLengths, Ragged, Tokens
 
 
 class CausalDataset(EncodedDataset):
@@ -58,13 +58,13 @@ class Windows(CausalDataset):
         max_length: int,
         tokenizer: PreTrainedTokenizerBase,
     ) -> None:
+        self.texts = texts
         self.stream = texts.stream
         self.max_length = max_length
         self.pad_id = tokenizer.pad_token_id
         targets = max(0, len(self.stream) - 1)
-        starts = np.arange(0, targets, max_length)
-        self.lengths = np.minimum(targets - starts, max_length)
-        self.longest = int(self.lengths.max(initial=0))
+        self.lengths = EvenLengths(targets, max_length)
+        self.longest = self.lengths.max()
         unscored = token_bytes(tokenizer, self.stream[:1])
         self.bytes_per_target = (text_bytes - unscored) / max(1, targets)
 
@@ -75,6 +75,13 @@ class Windows(CausalDataset):
         places = np.asarray(indices)[:, None] * self.max_length + np.arange(width + 1)
         rows = self.stream[np.minimum(places, len(self.stream) - 1)].astype(np.int64)
         return {"index": list(indices), **_shifted(rows, lengths, self.pad_id)}
+
+    def target_counts(self, classes: int) -> npt.NDArray[np.int64]:
+        """Those of all tokens, but for the first one and what stands behind the last text."""
+        counts = np.pad(self.texts.counts, (0, classes - len(self.texts.counts)))
+        for token in (*self.stream[:1], *self.texts.tokens[len(self.stream) :]):
+            counts[token] -= 1
+        return counts
 
 
 class Rows(CausalDataset):
@@ -118,7 +125,7 @@ class Rows(CausalDataset):
         lengths = np.clip(whole - 1, 0, self.max_length)
         return {"index": list(indices), **_shifted(rows[:, :limit], lengths, self.pad_id)}
 
-    def _unscored(self) -> npt.NDArray[np.int32]:
+    def _unscored(self) -> Tokens:
         """Tokens of texts that are no targets: cut at the end, or with nothing in front."""
         end = self.max_length + 1 - len(self.frame.prefix)
         lengths = self.texts.lengths
@@ -140,7 +147,7 @@ def _shifted(rows: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], pad_id
     return batch
 
 
-def token_bytes(tokenizer: PreTrainedTokenizerBase, tokens: npt.NDArray[np.int32]) -> int:
+def token_bytes(tokenizer: PreTrainedTokenizerBase, tokens: Tokens) -> int:
     """UTF-8 bytes of the text that tokens stand for, special ones none.
 
     Taken from the tokens' names, because a byte-level token decoded by itself need not be text.

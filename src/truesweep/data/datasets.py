@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from truesweep.data.batch import IGNORE, Batch, Step, filler, mask
 from truesweep.data.frames import Frame
-from truesweep.data.ragged import Ragged
+from truesweep.data.ragged import Lengths, Ragged
 
 
 class EncodedDataset(Dataset[Batch], ABC):
@@ -18,7 +18,7 @@ class EncodedDataset(Dataset[Batch], ABC):
 
     Attributes:
         lengths: Tokens of each sample that a model gets to see (of a pair, those of the longer
-            side), int64 [N]: what samples are sorted by.
+            side), [N]: what samples are sorted by.
         longest: Tokens of the longest sample, before it was truncated.
         truncated: Samples that lost tokens at the end to `max_length`.
         cut: Tokens that they lost.
@@ -26,7 +26,7 @@ class EncodedDataset(Dataset[Batch], ABC):
         tokens_per_target: Tokens that a model reads for each target.
     """
 
-    lengths: npt.NDArray[np.int64]
+    lengths: Lengths
     longest: int
     truncated: int
     cut: int

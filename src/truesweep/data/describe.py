@@ -191,7 +191,7 @@ def _pair_shape(samples: Sequence[Sample], tokens: Tokens) -> PairShape:
 def _counts(tokens: Tokens, size: int) -> npt.NDArray[np.int64]:
     """How often each token of the vocabulary occurs, int64 [size]."""
     return sum(
-        (np.bincount(rows.tokens, minlength=size) for rows in tokens.values()),
+        (np.pad(rows.counts, (0, size - len(rows.counts))) for rows in tokens.values()),
         start=np.zeros(size, dtype=np.int64),
     )
 

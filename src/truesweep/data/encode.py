@@ -1,24 +1,153 @@
-"""From text to tokens."""
+"""From text to tokens, a piece at a time.
 
+A tokenizer needs a hundred bytes and more for each character that it is given at once, and gives a
+text to one core. So a long text is cut, where its tokenizer cuts it anyway.
+"""
+
+import json
 import re
 from collections.abc import Iterable, Iterator
-from itertools import groupby
+from itertools import chain, groupby, islice, pairwise
 from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from truesweep.data.frames import input_frame, is_ours, separator
 from truesweep.data.samples import Kind
 
-# Characters that are tokenized at once: a tokenizer needs some hundred bytes for each of them.
-PIECE = 1 << 20
-# No pre-tokenizer of ours joins anything across such a place.
-_SEAM = re.compile(r"(?<=\S\n)(?=\S)")
+PIECE = 1 << 15
+"""Characters of a piece of a long text: what one core is given."""
+BATCH = 1 << 20
+"""Characters that are tokenized at once, on all cores."""
 
 Tokens = npt.NDArray[np.int32]
+Owned = tuple[int, Tokens]
+"""The tokens of a piece, and the number of the text that it belongs to."""
+Seam = re.Pattern[str]
+"""Places where a text may be cut."""
+
+_WHITE = r"[ \t\r\n]"  # what Python and the tokenizers' Rust both take for white space
+BEFORE_WHITE = re.compile(rf"(?<=\S)(?={_WHITE})")
+"""No pre-tokenizer of ours joins anything across such a place, nor looks at what is before it."""
+# Some pre-tokenizers take line ends to the punctuation before them; some put a space in front of
+# what begins with none.
+_SEAMS = BEFORE_WHITE, re.compile(rf"(?<=[^\W_])(?={_WHITE})"), re.compile(r"(?<=\S)(?= \S)")
+_ANYWHERE = re.compile(r"(?<=.)(?=.)", re.DOTALL)
+
+# What pre-tokenizers tell apart, on both sides of all white space.
+_SIDES = *"a\u00c97._<{/\u4e2d\u3002\U0001f642\u200b\x1c", "'s", "e\u0301"
+_GAPS = (
+    *(" ", "  ", "\n", "\n\n", "\r\n", "\r\n\r\n", "\t", " \t"),
+    *(" \n", "\n ", " \r\n\t", "\u00a0 ", " \u3000"),
+)
+_PROBE = "".join(left + gap + right for left in _SIDES for gap in _GAPS for right in _SIDES)
+
+
+class Encoder:
+    """What makes tokens of texts, without special tokens.
+
+    Args:
+        tokenizer: Any tokenizer of transformers.
+        argument: `text`, or `text_target` for the target side of a translation.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, argument: str = "text") -> None:
+        self.tokenizer = tokenizer
+        self.argument = argument
+        self._backend: Tokenizer | None = getattr(tokenizer, "backend_tokenizer", None)
+        self._seam: list[Seam | None] = []  # once it is known
+        self._fast = [True] if is_ours(tokenizer) else []  # likewise
+
+    def batches(self, texts: Iterable[str], first: int = 0) -> Iterator[list[Owned]]:
+        """The tokens of texts of any length: of each its pieces, at least one, in order.
+
+        Args:
+            texts: The texts.
+            first: Batches to leave out; the same texts are always batched the same.
+        """
+        owned = ((i, piece) for i, text in enumerate(texts) for piece in self._pieces(text))
+        for batch in islice(_batches(owned), first, None):
+            owners, parts = zip(*batch, strict=True)
+            rows = self._rows(list(parts))
+            yield [(i, np.array(row, dtype=np.int32)) for i, row in zip(owners, rows, strict=True)]
+
+    def seam(self, text: str) -> Seam | None:
+        """Where long texts may be cut so that no token changes; None: nowhere.
+
+        Tried once, at all such places of a text and of what pre-tokenizers tell apart.
+
+        Args:
+            text: The beginning of the first long text.
+        """
+        if not self._seam:
+            self._seam.append(self._find_seam(text))
+        return self._seam[0]
+
+    def _pieces(self, text: str) -> Iterator[str]:
+        if len(text) <= PIECE or (seam := self.seam(text[:PIECE])) is None:
+            return iter((text,))
+        return pieces(text, seam)
+
+    def _find_seam(self, text: str) -> Seam | None:
+        if self._backend is None or self.argument != "text":
+            return None
+        if any(map(_takes_white, self._backend.get_added_tokens_decoder().values())):
+            return None
+        if _knows_characters_only(self._backend):
+            return _ANYWHERE
+        return next((seam for seam in _SEAMS if self._holds(seam, _PROBE + text)), None)
+
+    def _holds(self, seam: Seam, text: str) -> bool:
+        """Whether a text and its parts are split alike, even where the tokens would not show it."""
+        cuts = [0, *(found.start() for found in seam.finditer(text)), len(text)]
+        texts = [text, *(text[i:j] for i, j in pairwise(cuts))]
+        return all(
+            whole == list(chain.from_iterable(parts))
+            for whole, *parts in (map(self._split, texts), self._rows(texts))
+        )
+
+    def _split(self, text: str) -> list[str]:
+        """The words that a text is split into before any of them becomes tokens."""
+        assert self._backend is not None
+        normalizer, splitter = self._backend.normalizer, self._backend.pre_tokenizer
+        text = text if normalizer is None else normalizer.normalize_str(text)
+        return [text] if splitter is None else [w for w, _ in splitter.pre_tokenize_str(text)]
+
+    def _rows(self, texts: list[str]) -> list[list[int]]:
+        """The tokens of each text; many at once by the backend, where it makes the same of them."""
+        if not self._fast and sum(map(len, texts)) < PIECE:
+            return self._call(texts)
+        if not self._fast:
+            self._fast.append(self._is_fast_the_same(texts))
+        return self._call_fast(texts) if self._fast[0] else self._call(texts)
+
+    def _is_fast_the_same(self, texts: list[str]) -> bool:
+        if self._backend is None or self.argument != "text":
+            return False
+        tried = [_PROBE, *(text[:PIECE] for text in texts[:8])]
+        return self._call(tried) == self._call_fast(tried)
+
+    def _call(self, texts: list[str]) -> list[list[int]]:
+        rows: list[list[int]] = self.tokenizer(
+            **{self.argument: texts},
+            add_special_tokens=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,  # no word about a model's context: rows are cut later
+        )["input_ids"]
+        return rows
+
+    def _call_fast(self, texts: list[str]) -> list[list[int]]:
+        """Four times faster than the call, which also finds where each token begins."""
+        assert self._backend is not None
+        # As the call does; in texts, ours never take "<eos>" for the end of one.
+        split = is_ours(self.tokenizer) or self.tokenizer.split_special_tokens
+        self._backend.encode_special_tokens = split
+        encoded = self._backend.encode_batch_fast(texts, add_special_tokens=False)
+        return [row.ids for row in encoded]
 
 
 def encode(
@@ -31,22 +160,25 @@ def encode(
         texts: Texts of any length.
         argument: `text`, or `text_target` for the target side of a translation.
     """
-    whole = is_ours(tokenizer)
-    owned = (
-        (i, piece) for i, text in enumerate(texts) for piece in (pieces(text) if whole else [text])
-    )
-    encoded = (pair for batch in _batches(owned) for pair in _encode(tokenizer, batch, argument))
+    encoded = chain.from_iterable(Encoder(tokenizer, argument).batches(texts))
     for _, rows in groupby(encoded, key=itemgetter(0)):
         yield np.concatenate([row for _, row in rows])
 
 
-def pieces(text: str) -> Iterator[str]:
-    """Cut a long text into pieces of about `PIECE` characters, at ends of lines."""
-    start = 0
-    while len(text) - start > PIECE and (seam := _SEAM.search(text, start + PIECE)):
-        yield text[start : seam.start()]
-        start = seam.start()
-    yield text[start:]
+def pieces(text: str, seam: Seam = BEFORE_WHITE) -> Iterator[str]:
+    """Cut a text longer than `PIECE` into pieces of about as many characters.
+
+    Args:
+        text: The text.
+        seam: Where it may be cut.
+    """
+    held = ""
+    for start in range(0, max(1, len(text)), PIECE):
+        cut = _last(seam, held)
+        if cut:
+            yield held[:cut]
+        held = held[cut:] + text[start : start + PIECE]
+    yield held
 
 
 def encode_inputs(
@@ -78,43 +210,41 @@ def encode_inputs(
     return [row[-max_length:] or list(separator(tokenizer)) for row in rows]
 
 
+def _last(seam: Seam, text: str, near: int = 256) -> int:
+    """The last place where a text may be cut; 0 if there is none."""
+    for start in dict.fromkeys((max(0, len(text) - near), 0)):
+        if found := [match.start() for match in seam.finditer(text, start)]:
+            return found[-1]
+    return 0
+
+
+def _takes_white(token: AddedToken) -> bool:
+    """Whether a token that is looked for in the whole text takes white space behind something."""
+    return token.rstrip or BEFORE_WHITE.search(token.content) is not None
+
+
+def _knows_characters_only(backend: Tokenizer) -> bool:
+    """Whether a tokenizer makes the same of a character whatever stands beside it."""
+    made = json.loads(backend.to_str())
+    model, splits = made["model"], made["pre_tokenizer"] or {"type": "ByteLevel"}
+    return (
+        made["normalizer"] is None
+        and (splits["type"], splits.get("use_regex"), splits.get("add_prefix_space"))
+        in (("ByteLevel", None, None), ("ByteLevel", False, False))
+        and model["type"] == "BPE"
+        and not (model["merges"] or model["fuse_unk"] or model["end_of_word_suffix"])
+        and not model["continuing_subword_prefix"]
+    )
+
+
 def _batches(owned: Iterable[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
     batch: list[tuple[int, str]] = []
     size = 0
     for owner, piece in owned:
         batch.append((owner, piece))
         size += len(piece)
-        if size >= PIECE:
+        if size >= BATCH:
             yield batch
             batch, size = [], 0
     if batch:
         yield batch
-
-
-def _encode(
-    tokenizer: PreTrainedTokenizerBase, batch: list[tuple[int, str]], argument: str
-) -> Iterator[tuple[int, Tokens]]:
-    owners, texts = zip(*batch, strict=True)
-    encoded = _fast if is_ours(tokenizer) else _any
-    for owner, row in zip(owners, encoded(tokenizer, list(texts), argument), strict=True):
-        yield owner, np.array(row, dtype=np.int32)
-
-
-def _fast(tokenizer: PreTrainedTokenizerBase, texts: list[str], _: str) -> Iterable[list[int]]:
-    """Four times faster than the call of transformers, which also finds where each token begins."""
-    backend: Tokenizer = tokenizer.backend_tokenizer
-    backend.encode_special_tokens = True  # the call's `split_special_tokens`
-    return (row.ids for row in backend.encode_batch_fast(texts, add_special_tokens=False))
-
-
-def _any(
-    tokenizer: PreTrainedTokenizerBase, texts: list[str], argument: str
-) -> Iterable[list[int]]:
-    rows: Iterable[list[int]] = tokenizer(
-        **{argument: texts},
-        add_special_tokens=False,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        verbose=False,  # no word about a model's context: rows are cut later
-    )["input_ids"]
-    return rows

@@ -210,7 +210,7 @@ def _stats(
     return {
         "samples": len(samples),
         "rows": len(dataset),
-        "tokens": sum(int(rows.lengths.sum()) for rows in tokens.values()),
+        "tokens": sum(rows.size for rows in tokens.values()),
         "unknown": sum(rows.count(unknown) for rows in tokens.values()),
         "bytes": sum(text_bytes(samples, field) for field in tokens),
         "longest": dataset.longest,

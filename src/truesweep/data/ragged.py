@@ -1,11 +1,20 @@
 """Rows of tokens of different lengths, in two flat arrays that can stay on disk."""
 
-from collections.abc import Iterable
+import json
+import os
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 import numpy.typing as npt
+
+from truesweep.record.files import write_json
+
+Tokens = npt.NDArray[np.int32 | np.uint16]
+
+_AT_ONCE = 1 << 22  # tokens that are counted at once
 
 
 @dataclass(frozen=True)
@@ -13,29 +22,22 @@ class Ragged:
     """Rows of tokens, one behind the other.
 
     Attributes:
-        tokens: All tokens, int32 [sum of lengths + gap · rows].
+        tokens: All tokens, int32 or uint16 [sum of lengths + gap · rows].
         offsets: Where each row starts, and the end of the last, int64 [rows + 1].
         gap: Tokens behind each row that separate it from the next and belong to neither.
+        counted: How often each token occurs, if that is known; see `counts`.
     """
 
-    tokens: npt.NDArray[np.int32]
+    tokens: Tokens
     offsets: npt.NDArray[np.int64]
     gap: int = 0
-
-    @classmethod
-    def of(cls, rows: Iterable[npt.NDArray[np.int32]], separator: tuple[int, ...] = ()) -> "Ragged":
-        """Gather rows, with `separator` behind each of them."""
-        behind = np.array(separator, dtype=np.int32)
-        arrays = [np.concatenate([row, behind]) for row in rows]
-        offsets = np.zeros(len(arrays) + 1, dtype=np.int64)
-        np.cumsum([len(array) for array in arrays], out=offsets[1:])
-        return cls(np.concatenate([behind[:0], *arrays]), offsets, len(separator))
+    counted: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         """Rows."""
         return len(self.offsets) - 1
 
-    def __getitem__(self, row: int) -> npt.NDArray[np.int32]:
+    def __getitem__(self, row: int) -> Tokens:
         """The tokens of one row, as a view."""
         return self.tokens[self.offsets[row] : self.offsets[row + 1] - self.gap]
 
@@ -45,24 +47,175 @@ class Ragged:
         return np.diff(self.offsets) - self.gap
 
     @property
-    def stream(self) -> npt.NDArray[np.int32]:
+    def size(self) -> int:
+        """Tokens in all rows."""
+        return len(self.tokens) - self.gap * len(self)
+
+    @property
+    def stream(self) -> Tokens:
         """All rows as one, with the separators between them and none behind the last."""
         return self.tokens[: len(self.tokens) - self.gap] if len(self) else self.tokens
 
+    @cached_property
+    def counts(self) -> npt.NDArray[np.int64]:
+        """How often each token occurs, separators too, int64 [largest token + 1]."""
+        return count_tokens(self.tokens) if self.counted is None else self.counted
+
     def count(self, token: int | None) -> int:
         """How often a token occurs."""
-        return 0 if token is None else int(np.count_nonzero(self.tokens == token))
-
-    def save(self, folder: Path, name: str) -> None:
-        """Write the arrays as `name.tokens.npy` and `name.offsets.npy`."""
-        np.save(folder / f"{name}.tokens.npy", self.tokens)
-        np.save(folder / f"{name}.offsets.npy", self.offsets)
+        return int(self.counts[token]) if token is not None and token < len(self.counts) else 0
 
     @classmethod
-    def load(cls, folder: Path, name: str, gap: int = 0) -> "Ragged":
-        """Map what `save` wrote into memory, without reading it."""
-        tokens, offsets = (
-            np.asarray(np.load(folder / f"{name}.{part}.npy", mmap_mode="r"))
-            for part in ("tokens", "offsets")
+    def load(cls, folder: Path, name: str) -> "Ragged":
+        """Map what a `RaggedWriter` has written into memory, without reading it."""
+        index = json.loads((folder / f"{name}.json").read_text())
+        return cls(
+            _mapped(folder / f"{name}.tokens.bin", index["type"]),
+            _mapped(folder / f"{name}.offsets.bin", "int64"),
+            len(index["separator"]),
+            np.load(folder / f"{name}.counts.npy"),
         )
-        return cls(tokens, offsets, gap)
+
+
+@dataclass(frozen=True)
+class EvenLengths:
+    """The lengths of rows of one width but for the last, as an array would tell them.
+
+    Attributes:
+        total: Tokens in all rows.
+        width: Tokens in a row.
+    """
+
+    total: int
+    width: int
+
+    def __len__(self) -> int:
+        """Rows."""
+        return -(-self.total // self.width)
+
+    def __getitem__(self, rows: npt.ArrayLike) -> npt.NDArray[np.int64]:
+        """Tokens in each of some rows."""
+        return np.minimum(self.total - np.asarray(rows, dtype=np.int64) * self.width, self.width)
+
+    def max(self) -> int:
+        """Tokens in the longest row; 0 without rows."""
+        return min(self.total, self.width)
+
+    def sum(self) -> int:
+        """Tokens in all rows."""
+        return self.total
+
+    def any(self) -> bool:
+        """Whether there is a token."""
+        return self.total > 0
+
+
+Lengths = npt.NDArray[np.int64] | EvenLengths
+
+
+class RaggedWriter:
+    """Rows of tokens on their way to a file.
+
+    What `commit` has been called for outlives the process: another writer goes on behind it.
+
+    Args:
+        folder: Where the files are, `NAME.json`, `NAME.tokens.bin` and others.
+        name: Their name.
+        vocabulary: How many tokens there are, which decides their type on disk.
+        separator: Tokens behind each row.
+
+    Attributes:
+        parts: How often `commit` has been called.
+        done: Whether all rows are there.
+    """
+
+    def __init__(
+        self, folder: Path, name: str, vocabulary: int, separator: tuple[int, ...] = ()
+    ) -> None:
+        self._index = folder / f"{name}.json"
+        self._counts = folder / f"{name}.counts.npy"
+        kind = "uint16" if vocabulary <= 1 << 16 else "int32"
+        self._behind = np.array(separator, dtype=kind)
+        begun = json.loads(self._index.read_text()) if self._index.exists() else {}
+        self.parts: int = begun.get("parts", 0)
+        self.done: bool = begun.get("done", False)
+        self._rows: int = begun.get("rows", 0)  # that have ended
+        self._size: int = begun.get("tokens", 0)
+        self._tokens = _truncated(folder / f"{name}.tokens.bin", self._size * self._behind.itemsize)
+        self._offsets = _truncated(folder / f"{name}.offsets.bin", (self._rows + 1) * 8)
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the files, whatever they hold by then."""
+        self._tokens.close()
+        self._offsets.close()
+
+    def add(self, row: int, tokens: Tokens) -> None:
+        """Add tokens to the end of a row: the last one, or the next."""
+        while self._rows < row:
+            self._end_row()
+        self._write(tokens)
+
+    def commit(self) -> None:
+        """Have what was added so far outlive this process."""
+        for file in (self._tokens, self._offsets):
+            file.flush()
+            os.fsync(file.fileno())
+        self.parts += 1
+        self._describe()
+
+    def finish(self, rows: int) -> None:
+        """End the last row.
+
+        Args:
+            rows: How many there are.
+        """
+        while self._rows < rows:
+            self._end_row()
+        self._tokens.flush()
+        written = _mapped(Path(self._tokens.name), self._behind.dtype.name)
+        np.save(self._counts, count_tokens(written))
+        self.done = True
+        self._describe()
+
+    def _write(self, tokens: Tokens) -> None:
+        self._tokens.write(tokens.astype(self._behind.dtype, copy=False).tobytes())
+        self._size += len(tokens)
+
+    def _end_row(self) -> None:
+        self._write(self._behind)
+        self._rows += 1
+        self._offsets.write(np.int64(self._size).tobytes())
+
+    def _describe(self) -> None:
+        state = {"type": self._behind.dtype.name, "separator": self._behind.tolist()}
+        state |= {"rows": self._rows, "tokens": self._size}
+        write_json(self._index, {**state, "parts": self.parts, "done": self.done})
+
+
+def count_tokens(tokens: Tokens) -> npt.NDArray[np.int64]:
+    """How often each token occurs, int64 [largest + 1]."""
+    counts = np.zeros(0, dtype=np.int64)
+    for start in range(0, len(tokens), _AT_ONCE):
+        found = np.bincount(tokens[start : start + _AT_ONCE], minlength=len(counts))
+        found[: len(counts)] += counts
+        counts = found
+    return counts
+
+
+def _truncated(path: Path, size: int) -> BinaryIO:
+    """A file to write on behind its first bytes; a new one of offsets begins with a 0."""
+    file = path.open("r+b" if path.exists() else "w+b")
+    file.truncate(size)
+    file.seek(size)
+    return file
+
+
+def _mapped(path: Path, kind: str) -> npt.NDArray[Any]:
+    """A file as an array, which is read as it is needed."""
+    if not path.stat().st_size:  # nothing can be mapped
+        return np.zeros(0, dtype=kind)
+    return np.asarray(np.memmap(path, dtype=kind, mode="r"))

@@ -11,10 +11,10 @@ import numpy.typing as npt
 from torch.utils.data import Sampler
 
 from truesweep.data.batch import Step
+from truesweep.data.ragged import EvenLengths, Lengths
 
 POOL = 50  # batches among which samples of similar length are brought together
 
-Lengths = npt.NDArray[np.int64]
 Indices = npt.NDArray[np.int64]
 
 
@@ -60,14 +60,14 @@ class _StepSampler(Sampler[Step]):
         """Batches in one pass over all samples."""
         return -(-len(self.lengths) // self.batch_size)
 
-    def steps(self, order: Indices, first: int = 0) -> Iterator[Step]:
+    def steps(self, order: Indices | range, first: int = 0) -> Iterator[Step]:
         """This rank's share of each batch from number `first` on.
 
         A batch is sorted by length, longest first, and dealt out like cards: ranks and their
         micro-batches pad little.
         """
         for start in range(first * self.batch_size, len(order), self.batch_size):
-            batch = order[start : start + self.batch_size]
+            batch = np.asarray(order[start : start + self.batch_size])
             batch = batch[np.argsort(-self.lengths[batch], kind="stable")]
             yield Step(batch[self.rank :: self.world_size].tolist(), len(batch))
 
@@ -132,4 +132,6 @@ class EvalSampler(_StepSampler):
 
     def __iter__(self) -> Iterator[Step]:
         """Yield this rank's samples of each batch, and the size of the batch over all ranks."""
+        if isinstance(self.lengths, EvenLengths):  # only the last one is shorter
+            return self.steps(range(len(self.lengths)))
         return self.steps(np.argsort(-self.lengths, kind="stable"))

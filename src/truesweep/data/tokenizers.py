@@ -60,8 +60,11 @@ class Char(TokenizerConfig):
 
     def build(self, texts: Iterable[str]) -> PreTrainedTokenizerBase:
         """Collect the characters of `texts`; ids follow their code points."""
-        characters = sorted(set().union(*texts))
-        vocabulary = {token: i for i, token in enumerate([*SPECIALS.values(), *characters])}
+        characters: set[str] = set()
+        for text in texts:
+            characters.update(text)
+        named = [*SPECIALS.values(), *sorted(characters)]
+        vocabulary = {token: i for i, token in enumerate(named)}
         # BPE without merges splits into characters several times faster than a regular expression.
         backend = Tokenizer(models.BPE(vocabulary, [], unk_token=SPECIALS["unk_token"]))
         backend.decoder = decoders.Fuse()
