@@ -7,6 +7,9 @@ each of our steps, the bare loop does one, on a model of its own. Ours is what a
 every row of metrics, progress and W&B's record, and all that lies between two steps counts. The
 bare loop does what a step needs and nothing else: forward, backward, clipping, learning rate,
 update.
+
+A round's ratio is that of the median steps; the mean of all steps, rows of metrics included, stands
+beside it. The last step, to which the validation at the end belongs, counts in neither.
 """
 
 import argparse
@@ -32,7 +35,7 @@ WARM_UP = 20
 
 
 class Turns(pl.Callback):
-    """Lets the bare loop take a step after each of ours, and adds up both times."""
+    """Lets the bare loop take a step after each of ours, and notes the seconds of both."""
 
     def __init__(self, bare_step: Callable[[], None]) -> None:
         self.bare_step = bare_step
@@ -87,8 +90,8 @@ def _batches(parts: Parts, steps: int) -> list[tuple[torch.Tensor, torch.Tensor]
     return [(batch["input_ids"], batch["labels"]) for batch in collated]
 
 
-def measure(job: Plan, folder: Path) -> tuple[float, float]:
-    """Seconds of all our steps after the warm-up, and of all bare ones."""
+def measure(job: Plan, folder: Path) -> tuple[list[float], list[float]]:
+    """Milliseconds of each of our steps after the warm-up but the last, and of each bare one."""
     run = create_run(job, folder / job.id)
     with logs(run, rank=0):
         parts = build(run.read_config())
@@ -99,7 +102,8 @@ def measure(job: Plan, folder: Path) -> tuple[float, float]:
         training.trainer.callbacks.append(turns)  # type: ignore[attr-defined]
         training.fit(resume=False)
         finish(training.loggers, {}, exit_code=0)
-    return sum(turns.ours[WARM_UP:]), sum(turns.bare[WARM_UP:])
+    counted = slice(WARM_UP, -1)
+    return [1e3 * s for s in turns.ours[counted]], [1e3 * s for s in turns.bare[counted]]
 
 
 def main() -> None:
@@ -115,11 +119,10 @@ def main() -> None:
         job = plan([*asked.overrides, *fixed, f"seed={number}"])
         with tempfile.TemporaryDirectory() as folder:
             ours, bare = measure(job, Path(folder))
-        counted = asked.steps - WARM_UP
-        ratios.append(bare / ours)
+        ratios.append(statistics.median(bare) / statistics.median(ours))
         print(
-            f"ours {1e3 * ours / counted:.1f} ms/step, bare {1e3 * bare / counted:.1f} ms/step, "
-            f"ratio {ratios[-1]:.3f}",
+            f"ours {statistics.median(ours):.2f} ms/step, bare {statistics.median(bare):.2f} "
+            f"ms/step, ratio {ratios[-1]:.3f}; of means {sum(bare) / sum(ours):.3f}",
             flush=True,
         )
     print(f"median ratio {statistics.median(ratios):.3f} of {len(ratios)} rounds")

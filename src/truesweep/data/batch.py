@@ -78,7 +78,8 @@ def split(batch: Batch, micro_batch_size: int, count: int) -> Iterator[Batch]:
     assert rows <= micro_batch_size * count, (rows, micro_batch_size, count)
     for start in range(0, micro_batch_size * count, micro_batch_size):
         if start < rows:
-            yield _trim(_take(batch, slice(start, start + micro_batch_size)))
+            whole = count == 1
+            yield _trim(batch if whole else _take(batch, slice(start, start + micro_batch_size)))
         else:
             yield filler(batch)
 
@@ -99,7 +100,7 @@ def _trim(batch: Batch) -> Batch:
     }
     return {
         key: value[:, : widths[key]].contiguous()
-        if isinstance(value, torch.Tensor) and value.dim() > 1
+        if isinstance(value, torch.Tensor) and value.dim() > 1 and value.shape[1] > widths[key]
         else value
         for key, value in batch.items()
     }

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,11 @@ class EncodedDataset(Dataset[Batch], ABC):
     cut: int
     padded: bool = True
     tokens_per_target: float = 1.0
+
+    @cached_property
+    def width(self) -> int:
+        """Tokens of the longest sample that a model gets to see; at least 1."""
+        return max(1, int(self.lengths.max()))
 
     def __len__(self) -> int:
         """Samples: what batches are counted in."""

@@ -44,7 +44,13 @@ class StepLoader(AroundLoader):
 
     def __iter__(self) -> Iterator[Batch]:
         """Start a pass when the first batch is asked for."""
-        yield from self.loader
+        if self.loader.num_workers:
+            yield from self.loader
+            return
+        # What torch's loader does without workers, in half the time.
+        for step in self.loader.sampler:
+            batch = self.loader.dataset[step]
+            yield _pinned(batch) if self.loader.pin_memory else batch
 
     def state_dict(self) -> dict[str, Any]:
         """Nothing to keep."""
@@ -186,7 +192,7 @@ class DataModule(pl.LightningDataModule):
         """Rows of the longest length that keep a forward pass within the budget."""
         tokens, logits = _CPU_BUDGET if self._device == "cpu" else _DEVICE_BUDGET
         tokens = min(tokens, logits // self.prepared.classes)
-        return max(1, tokens // max(1, int(dataset.lengths.max())))
+        return max(1, tokens // dataset.width)
 
     @property
     def _device(self) -> str:
@@ -203,6 +209,14 @@ class DataModule(pl.LightningDataModule):
 
 def _can_fork() -> bool:
     return "fork" in multiprocessing.get_all_start_methods()
+
+
+def _pinned(batch: Batch) -> Batch:
+    """A batch from whose memory a GPU copies while the processor goes on."""
+    return {
+        key: value.pin_memory() if isinstance(value, torch.Tensor) else value
+        for key, value in batch.items()
+    }
 
 
 def _as_is(batch: Any) -> Any:

@@ -1,7 +1,7 @@
 """The `trainer` group: how long, how often, on what; with Lightning's names and meanings."""
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, cast
 
@@ -18,12 +18,14 @@ from pytorch_lightning.accelerators import (
 )
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins import CheckpointIO, TransformerEnginePrecision
+from pytorch_lightning.profilers import PassThroughProfiler
 from pytorch_lightning.strategies import (
     DDPStrategy,
     ModelParallelStrategy,
     Strategy,
     StrategyRegistry,
 )
+from typing_extensions import override
 
 from truesweep.compat import bf16_of_cpu
 from truesweep.errors import ConfigError, did_you_mean, in_short, missing_package
@@ -247,7 +249,7 @@ class TrainerSettings:
             enable_model_summary=False,
             deterministic=self.deterministic,
             detect_anomaly=self.detect_anomaly,
-            profiler=self.profiler,
+            profiler=self.profiler or NoProfiler(),
             default_root_dir=directory,
         )
 
@@ -270,3 +272,13 @@ class TrainerSettings:
             broadcast_buffers=False,
             gradient_as_bucket_view=True,
         )
+
+
+class NoProfiler(PassThroughProfiler):
+    """Measures nothing, and takes no time for it: Lightning asks some sixty times a step."""
+
+    _nothing = nullcontext()
+
+    @override
+    def profile(self, action_name: str) -> AbstractContextManager[None]:  # type: ignore[override]
+        return self._nothing

@@ -10,6 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -97,6 +98,7 @@ class Training(pl.LightningModule):
         self.recipe = recipe
         self._dropout = SampleDropout()
         self._output_layer: list[OutputLayer | None] = []  # none before it was looked for
+        self._weights: list[nn.Parameter] = []  # none before they are trained
         self.progress = Progress()
         self.latest: dict[str, float] = {}
         self.stop_requested = 0
@@ -138,9 +140,7 @@ class Training(pl.LightningModule):
     def output_layer(self, batch: Batch) -> OutputLayer | None:
         """The model's output layer, if a batch's logits are many and nothing is done with them."""
         labels: Tensor = batch["labels"]
-        vocabulary = self.model.get_output_embeddings()
-        rows = labels.numel()
-        if vocabulary is None or not is_many(rows, len(vocabulary.weight), labels.device):
+        if not is_many(labels.numel(), self._vocabulary, labels.device):
             return None
         if not self._output_layer:
             corner = {k: _corner(v) if isinstance(v, Tensor) else v for k, v in batch.items()}
@@ -149,6 +149,12 @@ class Training(pl.LightningModule):
             found = None if sharded else OutputLayer.find(self.model, lambda: self.logits(corner))
             self._output_layer.append(found)
         return self._output_layer[0]
+
+    @cached_property
+    def _vocabulary(self) -> int:
+        """Rows of the model's output layer; 0 if it has none."""
+        layer = self.model.get_output_embeddings()
+        return 0 if layer is None else len(layer.weight)
 
     def targets(self, batch: Batch) -> Tensor:
         """The number of targets in a rank's batch, int64 scalar: tokens, or samples to classify."""
@@ -179,6 +185,7 @@ class Training(pl.LightningModule):
 
     def configure_optimizers(self) -> Optimizer:
         """Build the optimizer; its groups keep their peak rate as `initial_lr`."""
+        self._weights = list(self.model.parameters())
         optimizer = self.plan.make_optimizer(self.model)
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
@@ -259,7 +266,10 @@ class Training(pl.LightningModule):
         Backward operations have the types of their forward ones, and an optimizer's matrix products
         choose their own.
         """
-        return torch.autocast(self.device.type, enabled=False)
+        device = self.device.type
+        if not torch.is_autocast_enabled(device):
+            return nullcontext()
+        return torch.autocast(device, enabled=False)
 
     def _micro_batches(self, batch: Batch) -> list[Batch]:
         """As many on every rank; where this rank has fewer samples, the last count for nothing."""
@@ -301,8 +311,14 @@ class Training(pl.LightningModule):
             )
 
     def _clip(self) -> Tensor:
+        """Clip the gradient; its norm before."""
         limit = self.plan.gradient_clip_val or math.inf
-        return whole(nn.utils.clip_grad_norm_(self.model.parameters(), limit))
+        if self.is_sharded or self.device.type != "cpu":
+            return whole(nn.utils.clip_grad_norm_(self._weights, limit))
+        norm = nn.utils.get_total_norm([p.grad for p in self._weights if p.grad is not None])
+        if not limit / (norm + 1e-6) >= 1:  # torch's factor; it multiplies by 1 where that is more
+            nn.utils.clip_grads_with_norm_(self._weights, limit, norm)
+        return norm
 
     def _write_row(self, step: int, lr: float) -> None:
         """Write a row of training metrics every few steps, before anything saves this step."""
