@@ -15,7 +15,6 @@ from truesweep.config.frozen import update
 from truesweep.config.schema import check
 from truesweep.data import Source
 from truesweep.data.left_out import left_out
-from truesweep.data.module import DataModule
 from truesweep.data.prepare import Prepared, prepare
 from truesweep.errors import ConfigError
 from truesweep.figures import Declared
@@ -27,6 +26,7 @@ from truesweep.jobs.parts import (
     build_model,
     build_task,
     choose_precision,
+    data_module,
     make,
     prepare_data,
     pretrained_tokenizer,
@@ -165,7 +165,7 @@ def score(
     settings: TrainerSettings = make(config, "trainer")
     task.test_split = split
     warn((*prepared.notes, *task.warnings(prepared.answers(split))), stderr=True)
-    data = DataModule(prepared, source, seed=config["seed"])
+    data = data_module(config, prepared, source, task.model, training=False)
     with quiet():
         trainer = Trainer(
             accelerator=settings.accelerator,

@@ -71,6 +71,7 @@ class DataModule(pl.LightningDataModule):
         decoder_start_token_id: The token that the model's decoder starts from, if the model has
             one that is not the pad token.
         largest_micro_batch: Rows that are known to fit the memory; None: nothing is known yet.
+        alone: Put each sample into a forward pass of its own, since the model mixes those of one.
     """
 
     def __init__(
@@ -81,8 +82,10 @@ class DataModule(pl.LightningDataModule):
         first_only: int = 0,
         decoder_start_token_id: int | None = None,
         largest_micro_batch: int | None = None,
+        alone: bool = False,
     ) -> None:
         super().__init__()
+        self.alone = alone
         self.largest_micro_batch = largest_micro_batch
         self.prepared = prepared
         self.source = source
@@ -105,6 +108,8 @@ class DataModule(pl.LightningDataModule):
 
         Never more than a rank's share of a step, nor than what has fitted the memory.
         """
+        if self.alone:
+            return 1
         share = -(-self.source.batch_size // self._world_size)
         wanted = self.source.micro_batch_size or self._rows(self.train)
         return min(wanted, share, self.largest_micro_batch or wanted)
@@ -162,7 +167,7 @@ class DataModule(pl.LightningDataModule):
         return Subset(dataset, order[: batches * self.source.batch_size])
 
     def _eval_loader(self, dataset: EncodedDataset) -> StepLoader:
-        batch_size = self.source.eval_batch_size or self._rows(dataset)
+        batch_size = 1 if self.alone else self.source.eval_batch_size or self._rows(dataset)
         sampler = EvalSampler(dataset.lengths, batch_size, self._rank, self._world_size)
         return self._loader(dataset, sampler)
 

@@ -9,15 +9,49 @@ A batch holds, besides the keys of every batch (`input_ids` is the source):
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from truesweep.data.batch import IGNORE, Batch, mask
 from truesweep.data.datasets import EncodedDataset
-from truesweep.data.frames import Frame
+from truesweep.data.frames import Frame, target_frame
 from truesweep.data.ragged import Ragged
 from truesweep.data.samples import Pair
+
+
+@torch.no_grad()
+def learned_start(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The token that a model's decoder has learned to start from.
+
+    It is what the model itself puts before labels: for most the token that its configuration names,
+    for MBart and its kin the last of the labels, which is the language.
+
+    Args:
+        model: An encoder–decoder with weights.
+        tokenizer: Puts around the labels what stands around a target.
+
+    Returns:
+        The token; None where the model makes nothing of labels.
+    """
+    frame = target_frame(tokenizer)
+    inside = next(i for i in range(len(tokenizer)) if i not in tokenizer.all_special_ids)
+    row = torch.tensor([[*frame.prefix, inside, inside, *frame.suffix]], device=model.device)
+    seen: list[torch.Tensor] = []
+
+    def look(_: Any, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        seen.append(named["input_ids"] if "input_ids" in named else given[0])
+
+    hook = model.get_decoder().register_forward_pre_hook(look, with_kwargs=True)
+    try:
+        model(input_ids=row, labels=row)
+    except (RuntimeError, TypeError, ValueError):
+        return None  # it has no start token to put there
+    finally:
+        hook.remove()
+    return int(seen[0][0, 0]) if seen and torch.is_tensor(seen[0]) else None
 
 
 class Seq2SeqDataset(EncodedDataset):

@@ -22,11 +22,14 @@ from truesweep.config.types import signature
 from truesweep.data import Source
 from truesweep.data.module import DataModule
 from truesweep.data.prepare import Prepared, prepare
+from truesweep.data.seq2seq import learned_start
 from truesweep.errors import ConfigError
 from truesweep.figures import Figure, by_name, mode, of_metric
 from truesweep.jobs.compiling import choose, compile_model
 from truesweep.jobs.trainer import Compile, TrainerSettings
 from truesweep.models import Pretrained, add_adapter
+from truesweep.models.batching import check_noise, mixes_samples
+from truesweep.models.tokens import pad_token
 from truesweep.optim import parameter_groups
 from truesweep.record.loggers import FACTS
 from truesweep.tasks import Recipe, Task
@@ -227,6 +230,8 @@ def make_model(
         max_length=max_length,
         **({"notes": notes} if isinstance(made, Pretrained) else {}),
     )
+    if head == "seq2seq" and isinstance(made, Pretrained) and model.device.type != "meta":
+        _start_as_learned(model, tokenizer)
     adapter = make(config, "adapter")
     if adapter is None:
         return model, None
@@ -240,6 +245,46 @@ def make_model(
             "adapter.modules_to_save=[lm_head]"
         )
     return model, tuner
+
+
+def _start_as_learned(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Have a loaded model's decoder start from the token that it has learned to start from."""
+    start = learned_start(model, tokenizer)
+    if start is None:
+        start = model.config.decoder_start_token_id
+    start = pad_token(tokenizer) if start is None else start
+    model.config.decoder_start_token_id = start
+    generation: Any = model.generation_config
+    if generation.decoder_start_token_id is None:
+        generation.decoder_start_token_id = start
+
+
+def data_module(
+    config: dict[str, Any],
+    prepared: Prepared,
+    source: Source,
+    model: PreTrainedModel,
+    training: bool = True,
+    **keys: Any,
+) -> DataModule:
+    """The data as a model needs them.
+
+    Args:
+        config: The configuration.
+        prepared: The data.
+        source: Where they come from.
+        model: Before it is compiled.
+        training: Whether it is trained on them; otherwise it is evaluated only.
+        keys: Further arguments of the module.
+    """
+    return DataModule(
+        prepared,
+        source,
+        config["seed"],
+        decoder_start_token_id=getattr(model.config, "decoder_start_token_id", None),
+        alone=mixes_samples(model, task_class(config).head, training),
+        **keys,
+    )
 
 
 def build_recipe(config: dict[str, Any], trainer: TrainerSettings, steps_per_epoch: int) -> Recipe:
@@ -271,9 +316,14 @@ def build(config: dict[str, Any], largest_micro_batch: int | None = None) -> Par
     source, prepared = prepare_data(config)
     trainer: TrainerSettings = make(config, "trainer")
     model = build_model(config, prepared, source)
-    start = getattr(model.config, "decoder_start_token_id", None)
-    data = DataModule(
-        prepared, source, config["seed"], trainer.overfit_batches, start, largest_micro_batch
+    check_noise(model, task_class(config).head)
+    data = data_module(
+        config,
+        prepared,
+        source,
+        model,
+        first_only=trainer.overfit_batches,
+        largest_micro_batch=largest_micro_batch,
     )
     recipe = build_recipe(config, trainer, data.steps_per_epoch)
     if trainer.precision == "64-true":

@@ -29,9 +29,11 @@ from truesweep.jobs.parts import (
     complete,
     make,
     prepare_data,
+    task_class,
 )
 from truesweep.jobs.trainer import TrainerSettings
-from truesweep.models import Flops, ParameterCount, count_parameters, flops_per_token
+from truesweep.models import Flops, Head, ParameterCount, count_parameters, flops_per_token
+from truesweep.models.batching import check_noise, mixes_samples
 from truesweep.record.frozen import fingerprint
 from truesweep.runs.run import Run
 from truesweep.secrets import redact_overrides
@@ -219,9 +221,26 @@ class Planner:
             notes: list[str] = []
             with torch.device("meta"):
                 model = build_model(config, prepared, source, notes)
+            notes += _of_batches(model, task_class(config).head)
             flops = flops_per_token(model, source.max_length)
             self._models[key] = model, count_parameters(model), flops, notes
         return self._models[key]
+
+
+def _of_batches(model: PreTrainedModel, head: Head) -> list[str]:
+    """What to know of how the model reads batches.
+
+    Raises:
+        ConfigError: What it learned would depend on how they are split.
+    """
+    check_noise(model, head)
+    if not mixes_samples(model, head, training=True):
+        return []
+    return [
+        f"what {model.config.model_type} makes of a sample changes with padding or with the "
+        "samples beside it: each has a forward pass of its own (data.micro_batch_size=1), which "
+        "is slow. Most other architectures have none of this"
+    ]
 
 
 def _left_out(prepared: Prepared, source: Source) -> Iterator[str]:

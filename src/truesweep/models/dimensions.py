@@ -111,6 +111,14 @@ def unused_positions(architecture: str, pad: int) -> int:
     return pad + 1 if architecture in _POSITIONS_AFTER_PAD else 0
 
 
+def positions(config: PreTrainedConfig) -> int | None:
+    """Tokens that a model reads at most; None where its configuration sets no limit."""
+    found = getattr(config, "max_position_embeddings", None)
+    if not found or found < 0:  # XLNet's is -1
+        return None
+    return int(found) - unused_positions(config.model_type, config.pad_token_id or 0)
+
+
 def check_dimensions(config: PreTrainedConfig, dimensions: Dimensions) -> None:
     """Raise a `ConfigError` if a configuration did not take its depth, width or heads."""
     asked = {

@@ -12,7 +12,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrain
 from truesweep.errors import ConfigError
 from truesweep.models.attention import Attention, choose_attention
 from truesweep.models.causality import check_causal
-from truesweep.models.dimensions import unused_positions
+from truesweep.models.dimensions import positions
 from truesweep.models.dropout import restrict_dropout
 from truesweep.models.freezing import freeze
 from truesweep.models.heads import AUTO_CLASSES, Head, check_head
@@ -56,11 +56,7 @@ class Pretrained:
 
     def context(self) -> int | None:
         """Tokens that the model reads at most; None where its configuration sets no limit."""
-        config = self._load_config()
-        positions = getattr(config, "max_position_embeddings", None)
-        if positions is None:
-            return None
-        return int(positions - unused_positions(config.model_type, config.pad_token_id or 0))
+        return positions(self._load_config())
 
     def build(
         self,
@@ -267,5 +263,3 @@ def _complete_generation(model: PreTrainedModel, pad: int) -> None:
     assert generation is not None  # can_generate says so
     if generation.pad_token_id is None:
         generation.pad_token_id = pad
-    if model.config.is_encoder_decoder and generation.decoder_start_token_id is None:
-        generation.decoder_start_token_id = pad

@@ -13,7 +13,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from truesweep.models.dimensions import unused_positions
+from truesweep.models.dimensions import positions
 from truesweep.tasks.sharding import is_sharded
 
 
@@ -126,7 +126,4 @@ def generate(
 
 def context_length(model: PreTrainedModel) -> int | None:
     """The longest sequence the model takes, in tokens; None where its positions know no end."""
-    config = model.config
-    length = getattr(config, "max_position_embeddings", None)
-    unused = unused_positions(config.model_type, config.pad_token_id or 0)
-    return int(length) - unused if length else None
+    return positions(model.config)

@@ -1,0 +1,140 @@
+"""Whether what a model makes of a sample depends on the samples beside it, or on chance."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from truesweep.errors import ConfigError
+from truesweep.models.dimensions import positions
+from truesweep.models.dropout import restrict_dropout
+from truesweep.models.heads import Head
+from truesweep.models.sample_dropout import SampleDropout
+
+_SMALL = 50_000_000  # parameters of a model of which another one is drawn for the trial
+_TOLERANCE = 1e-5  # of the largest logit; in 330 of transformers' it is 2e-6 at most, or over 7e-5
+_SHORT, _LONG = 4, 9  # tokens of the samples that are tried
+_TOKENS = 72  # on which noise is looked for
+_COPIES = 80  # more tokens than an expert takes of a batch (64 in NLLB's, if it is trained)
+
+
+@torch.no_grad()
+def mixes_samples(model: PreTrainedModel, head: Head, training: bool) -> bool:
+    """Whether the logits of a sample change with padding, or with the samples of its batch.
+
+    FNet's and Nyströmformer's attention, ConvBERT's convolutions and XLNet's classifier see the
+    padding; experts that take so many tokens of a batch see the other samples.
+
+    Args:
+        model: On the CPU. One on the meta device that is too large to be drawn passes.
+        head: What it is for.
+        training: Whether it is to be trained, too.
+    """
+    with _tried(model) as tried:
+        if tried is None:
+            return False
+        try:
+            # Training first: in evaluation, NLLB's experts come to take more tokens for good.
+            return (training and _mixes(tried.train(), head)) or _mixes(tried.eval(), head)
+        except (IndexError, RuntimeError, TypeError, ValueError):
+            return False  # it cannot read the samples of the trial, which are none of the data's
+
+
+@torch.no_grad()
+def check_noise(model: PreTrainedModel, head: Head) -> None:
+    """Refuse to train a model that draws random numbers of its own besides dropout.
+
+    They would follow from how a batch is split, as the noise of PhiMoE's experts does.
+
+    Args:
+        model: As `mixes_samples` takes it.
+        head: What it is for.
+
+    Raises:
+        ConfigError: It does.
+    """
+    with _tried(model) as tried:
+        if tried is None:
+            return
+        rows = _rows(tried)[1].repeat(_TOKENS // _LONG, 1)
+        found = []
+        try:
+            for seed in (0, 1):
+                torch.default_generator.manual_seed(seed)
+                found.append(_logits(tried.train(), head, rows, torch.ones_like(rows)))
+        except (IndexError, RuntimeError, TypeError, ValueError):
+            return
+        if _differ(*found):
+            raise ConfigError(
+                f"model: {model.config.model_type} draws random numbers in training, such as to "
+                "route tokens to experts, and what it learns would depend on how a batch is "
+                "split. Set another model, or model.config.router_jitter_noise=0 if it has that"
+            )
+
+
+@contextmanager
+def _tried(model: PreTrainedModel) -> Iterator[PreTrainedModel | None]:
+    """The model, or where that is cheap one of its kind, whose weights are not zero."""
+    meta = any(parameter.is_meta for parameter in model.parameters())
+    modes = [(module, module.training) for module in model.modules()]
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        if model.num_parameters() <= _SMALL:
+            fresh = type(model)(copy.deepcopy(model.config)).float()
+            restrict_dropout(fresh)
+            yield fresh
+        else:
+            yield None if meta else model
+    for module, mode in modes:
+        module.training = mode
+
+
+def _mixes(model: PreTrainedModel, head: Head) -> bool:
+    short, long = _rows(model)
+    pad = model.config.get_text_config().pad_token_id or 0
+    padded = torch.cat([short, torch.full((len(long) - len(short),), pad)])
+    beside = torch.stack([padded, long])
+    mask = (torch.arange(len(long)) < torch.tensor([[len(short)], [len(long)]])).long()
+    alone = _logits(model, head, short[None], torch.ones_like(short[None]))
+    first = _logits(model, head, beside, mask)[:1]
+    if head != "classifier":
+        first = first[:, : len(short)]
+    full = getattr(model.config, "expert_capacity", None) and model.num_parameters() <= _SMALL
+    copies = short.repeat(_COPIES if full else 2, 1)
+    same = _logits(model, head, copies, torch.ones_like(copies))
+    return _differ(alone, first) or _differ(alone.expand_as(same), same)
+
+
+def _rows(model: PreTrainedModel) -> tuple[Tensor, Tensor]:
+    """Two samples that end as texts do, one shorter than the other."""
+    config = model.config.get_text_config()
+    end = config.eos_token_id
+    end = end[0] if isinstance(end, list) else end
+    special = {config.pad_token_id, config.bos_token_id, end}
+    known = [i for i in range(min(config.vocab_size, 64)) if i not in special] or [0]
+    longest = min(_LONG, positions(config) or _LONG)
+    rows = []
+    for length in (min(_SHORT, longest - 1), longest):
+        row = [known[(5 * i + length) % len(known)] for i in range(length)]
+        rows.append(torch.tensor([*row[:-1], row[-1] if end is None else end]))
+    return rows[0], rows[1]
+
+
+def _logits(model: PreTrainedModel, head: Head, rows: Tensor, mask: Tensor) -> Tensor:
+    """Those of rows [B, T], with dropout that is the same in each of them."""
+    inputs: dict[str, Any] = {"input_ids": rows, "attention_mask": mask}
+    if head == "seq2seq":
+        start = getattr(model.config, "decoder_start_token_id", None)
+        starts = torch.full_like(rows[:, :1], start or 0)
+        inputs |= {"decoder_input_ids": torch.cat([starts, rows[:, :-1]], 1), "use_cache": False}
+    with SampleDropout().of(0, 0, [0] * len(rows), rows.device):
+        logits: Tensor = model(**inputs).logits
+    return logits
+
+
+def _differ(first: Tensor, second: Tensor) -> bool:
+    return bool((first - second).abs().max() > _TOLERANCE * first.abs().max())

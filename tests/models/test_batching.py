@@ -1,0 +1,80 @@
+"""Models whose figures would follow from how samples are put into batches are found."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from truesweep.errors import ConfigError
+from truesweep.models.batching import check_noise, mixes_samples
+
+Build = Callable[..., Any]
+
+
+@pytest.mark.parametrize(
+    ("name", "head"),
+    [
+        ("fnet", "classifier"),
+        ("fnet", "masked"),
+        ("nystromformer", "classifier"),
+        ("convbert", "masked"),
+        ("xlnet", "classifier"),
+        ("prophetnet", "seq2seq"),
+        ("fsmt", "seq2seq"),
+    ],
+)
+def test_what_sees_padding_is_found(name: str, head: Any, build: Build) -> None:
+    model = build(name, head, max_length=16)
+    assert mixes_samples(model, head, training=True)
+    assert mixes_samples(model, head, training=False)
+    assert all(module.training for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "keys"),
+    [
+        ("gpt2", "causal", {"dropout": 0.2}),
+        ("llama", "causal", {"init": "scaled"}),
+        ("lfm2", "causal", {}),
+        ("mixtral", "causal", {}),
+        ("modernbert", "masked", {}),
+        ("roberta", "classifier", {"dropout": 0.2}),
+        ("bart", "classifier", {}),
+        ("t5", "seq2seq", {"dropout": 0.2}),
+        ("m2m_100", "seq2seq", {}),
+        ("mbart", "seq2seq", {}),
+    ],
+)
+def test_others_are_not(name: str, head: Any, keys: dict[str, Any], build: Build) -> None:
+    model = build(name, head, **keys)
+    assert not mixes_samples(model, head, training=True)
+    check_noise(model, head)
+
+
+def test_no_weights_are_needed(build: Build) -> None:
+    with torch.device("meta"):
+        mixing, other = build("fnet", "masked"), build("bert", "masked")
+    assert mixes_samples(mixing, "masked", training=True)
+    assert not mixes_samples(other, "masked", training=True)
+
+
+def test_the_state_of_random_numbers_stays(build: Build) -> None:
+    model = build("fnet", "masked")
+    before = torch.get_rng_state()
+    mixes_samples(model, "masked", training=True)
+    check_noise(model, "masked")
+    assert torch.get_rng_state().equal(before)
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "depth"), [("phimoe", "causal", 2), ("switch_transformers", "seq2seq", 4)]
+)
+def test_noise_in_training_is_refused(name: str, head: Any, depth: int, build: Build) -> None:
+    with pytest.raises(ConfigError, match=f"model: {name} draws random numbers in training"):
+        check_noise(build(name, head, depth=depth), head)
+
+
+def test_noise_that_is_turned_off_is_not(build: Build) -> None:
+    config = {"router_jitter_noise": 0.0}
+    check_noise(build("switch_transformers", "seq2seq", depth=4, config=config), "seq2seq")
