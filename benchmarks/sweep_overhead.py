@@ -29,7 +29,7 @@ from truesweep.jobs.launch import launch
 from truesweep.jobs.plan import checked
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.driver import drive
-from truesweep.sweeps.pool import LocalPool
+from truesweep.sweeps.local import LocalPool
 from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.source import Listed
 

@@ -4,8 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from truesweep.analysis.least_squares import robust_fit
-from truesweep.analysis.scaling import Interval, ScalingFit, fit_scaling, frontier
+from truesweep.analysis.scaling import Interval, ScalingFit, fit_scaling, frontier, robust_fit
 
 pytestmark = pytest.mark.numbers
 

@@ -12,7 +12,7 @@ from pytorch_lightning.demos.boring_classes import BoringModel
 from truesweep.errors import DataError
 from truesweep.record.checkpoints import CheckpointFiles
 from truesweep.record.files import verify_checksum
-from truesweep.record.metrics import MetricsFile
+from truesweep.record.loggers import MetricsFile
 from truesweep.record.rows import read
 
 

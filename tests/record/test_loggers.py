@@ -12,8 +12,7 @@ import torch
 from pytorch_lightning.loggers import CSVLogger, Logger
 
 from truesweep.record import loggers
-from truesweep.record.loggers import Guarded, RunInfo
-from truesweep.record.metrics import MetricsFile
+from truesweep.record.loggers import Guarded, MetricsFile, RunInfo
 
 CONFIG = {"optimizer": {"lr": 0.1}, "seed": 0}
 

@@ -7,8 +7,8 @@ import torch
 from pytorch_lightning.utilities import rank_zero_only
 
 from truesweep.errors import DataError
-from truesweep.record import metrics as module
-from truesweep.record.metrics import MetricsFile
+from truesweep.record import loggers as module
+from truesweep.record.loggers import MetricsFile
 from truesweep.record.rows import read
 
 

@@ -20,8 +20,7 @@ from pytorch_lightning.utilities import rank_zero_only
 
 from truesweep.record import mirror
 from truesweep.record import wandb as module
-from truesweep.record.loggers import RunInfo
-from truesweep.record.metrics import MetricsFile
+from truesweep.record.loggers import MetricsFile, RunInfo
 from truesweep.record.wandb import WandbLogger
 
 CANARY = "canary" * 6 + "abcd"

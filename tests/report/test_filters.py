@@ -1,7 +1,7 @@
 import pytest
 
 from truesweep.errors import ConfigError
-from truesweep.report.filters import find_key, parse
+from truesweep.report.comparison import find_key, parse
 
 KNOWN = ["model.depth", "optimizer.lr", "scheduler.lr_end", "lr", "state", "data.packing"]
 SHORT = {"optimizer.lr": "lr"}

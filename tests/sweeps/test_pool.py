@@ -13,7 +13,7 @@ import pytest
 from tests.sweeps.tiny import DIVERGES, drive_here, make_sweep, until
 from truesweep.errors import ConfigError
 from truesweep.runs.run import Run
-from truesweep.sweeps.pool import LocalPool
+from truesweep.sweeps.local import LocalPool
 
 pytestmark = pytest.mark.slow
 

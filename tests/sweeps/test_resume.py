@@ -18,7 +18,7 @@ from truesweep.commands.resume import resume
 from truesweep.commands.status import status
 from truesweep.errors import ConfigError
 from truesweep.runs.run import Run
-from truesweep.sweeps.pool import SECONDS_TO_STOP
+from truesweep.sweeps.local import SECONDS_TO_STOP
 
 pytestmark = pytest.mark.slow
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from truesweep.sweeps.process import environment
+from truesweep.sweeps.local import environment
 from truesweep.sweeps.slots import Slot, Slots, cpu_slots, gpu_slots, usable_cores, visible_gpus
 from truesweep.sweeps.slots import _quota as quota
 

@@ -14,7 +14,7 @@ from truesweep.config.space import Axis
 from truesweep.errors import ConfigError
 from truesweep.record.study import open_storage
 from truesweep.runs.run import Run
-from truesweep.sweeps import sharing, study
+from truesweep.sweeps import study
 from truesweep.sweeps import trials as trials_module
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.launchers import points_at_once
@@ -478,7 +478,7 @@ def test_a_driver_elsewhere_that_falls_silent_is_dead(
     driver.kill()
     driver.join()
     assert here.ask() is None
-    monkeypatch.setattr(sharing, "DEAD_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(trials_module, "DEAD_AFTER_SECONDS", 0.0)
     monkeypatch.setattr(trials_module, "SETTLE_SECONDS", 0.1)
     assert not here.exhausted
     taken = [here.ask(), here.ask()]
@@ -492,7 +492,7 @@ LR_CHOICE = Axis("optimizer.lr", values=(0.01, 0.1))
 def test_what_cannot_be_searched_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="cannot list an interval"):
         search(tmp_path / "a", sampler="grid")
-    monkeypatch.setattr("truesweep.sweeps.samplers.find_spec", lambda name: None)
+    monkeypatch.setattr("truesweep.sweeps.sampling.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="pip install cmaes"):
         search(tmp_path / "b", sampler="cmaes")
     monkeypatch.undo()

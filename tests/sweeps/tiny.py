@@ -16,8 +16,7 @@ from truesweep.runs.run import Run
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.driver import drive
 from truesweep.sweeps.forks import serve_forks, warm_up
-from truesweep.sweeps.pool import LocalPool
-from truesweep.sweeps.process import PRELOADED
+from truesweep.sweeps.local import PRELOADED, LocalPool
 from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.source import Listed
 

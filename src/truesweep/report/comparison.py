@@ -1,7 +1,8 @@
 """Runs beside each other, best first."""
 
 import math
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -9,14 +10,15 @@ from typing import Any
 
 from truesweep.analysis.outcomes import Outcome
 from truesweep.analysis.ranking import Ranking, Standing, rank
+from truesweep.dotted import nearest_key
+from truesweep.errors import ConfigError, did_you_mean
 from truesweep.figures import Declared, digits_of
-from truesweep.report.filters import find_key, parse
 from truesweep.report.objective import Objective, choose, declared_by, metrics
 from truesweep.report.outcomes import outcomes, paired, unfinished
 from truesweep.report.varying import setting, varied_keys
 from truesweep.runs.find import Found, find
 from truesweep.runs.snapshot import POINTS, Snapshot, read_snapshot
-from truesweep.text import number, short_names
+from truesweep.text import Condition, number, short_names
 
 BUDGET = 120_000
 """Points of all loss curves together: what a browser draws without waiting."""
@@ -192,3 +194,49 @@ def _order(value: Any) -> tuple[int, float, str]:
     if value is None or (read is not None and not math.isfinite(read)):
         return 2, 0.0, ""
     return (0, read, "") if read is not None else (1, 0.0, str(value))
+
+
+# -- which runs are shown --------------------------------------------------------------------------
+
+_PATTERN = re.compile(r"\s*([\w./-]+?)\s*([<>=!].*)")
+
+
+def parse(text: str, known: Iterable[str], short: Mapping[str, str]) -> tuple[str, Condition]:
+    """Read a condition, and whose value has to meet it.
+
+    Args:
+        text: Such as `model.depth=4`.
+        known: All keys that there are.
+        short: Short names by key, which come before equal names.
+
+    Raises:
+        ConfigError: It is none, its key is unknown, or `<` is given something else than a number.
+    """
+    match = _PATTERN.fullmatch(text)
+    condition = Condition.read(match[2]) if match is not None else None
+    if match is None or condition is None:
+        raise ConfigError(
+            f"--filter {text!r}: expected KEY=VALUE, with = or !=, or with < > <= or "
+            ">= and a number, such as 'model.depth=4' or 'optimizer.lr<1e-3'"
+        )
+    return find_key(match[1], known, short, "--filter"), condition
+
+
+def find_key(key: str, known: Iterable[str], short: Mapping[str, str], option: str) -> str:
+    """A key by its short name, its whole name, or the end of it that only one key has.
+
+    Raises:
+        ConfigError: There is no such key, or there are several.
+    """
+    for whole, name in short.items():
+        if name == key:
+            return whole
+    known = list(known)
+    ends = [name for name in known if name == key or name.endswith(f".{key}")]
+    if key in known or len(ends) == 1:
+        return key if key in known else ends[0]
+    if ends:
+        raise ConfigError(f"{option} {key}: several keys end so: {', '.join(ends)}")
+    near = did_you_mean(key, known, nearest_key) or did_you_mean(key, known)
+    hint = near or f"; there are {', '.join(known[:12])}, …"
+    raise ConfigError(f"{option} {key}: no run has such a key{hint}")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from truesweep.analysis.fairness import unfairness
-from truesweep.analysis.pareto import pareto_points
+from truesweep.analysis.outcomes import pareto_points
 from truesweep.analysis.ranges import edges
 from truesweep.figures import written
 from truesweep.report.comparison import Comparison

@@ -1,7 +1,7 @@
 """From points to jobs that are known to start: everything is checked before job 0."""
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import chdir
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any
 
 from truesweep.config.compose import Composed, PointComposer
 from truesweep.config.space import Point
+from truesweep.errors import ConfigError, UserError
 from truesweep.jobs.parts import complete, make
 from truesweep.jobs.plan import Planner, data_key
 from truesweep.runs.run import Run
@@ -16,10 +17,11 @@ from truesweep.sweeps.ask import Asked
 from truesweep.sweeps.directory import SweepDirectory, job_id
 from truesweep.sweeps.planned import PlannedJob, trainer_of
 from truesweep.sweeps.points import choose_points, choose_seeds
-from truesweep.sweeps.problems import Problems, some
 from truesweep.text import label, labels
 
 PRECISION = "trainer.precision"
+NAMED = 3
+"""How many jobs a problem names."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,47 @@ class Candidate:
 
     compose: Callable[[], Composed]
     varies: dict[str, Any]
+
+
+class Problems:
+    """What is wrong with which jobs, each problem once.
+
+    Args:
+        total: The number of jobs.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._found: dict[str, list[str]] = {}
+
+    @contextmanager
+    def of(self, varies: Mapping[str, Any]) -> Iterator[None]:
+        """Note a problem of a job in place of raising it."""
+        try:
+            yield
+        except UserError as error:
+            for line in str(error).splitlines():
+                self._found.setdefault(line, []).append(label(varies))
+
+    def refuse(self) -> None:
+        """Raise what was found.
+
+        Raises:
+            ConfigError: There are problems.
+        """
+        if self._found:
+            lines = [f"{line}\n  {self._where(jobs)}" for line, jobs in self._found.items()]
+            raise ConfigError("\n".join(lines))
+
+    def _where(self, jobs: Sequence[str]) -> str:
+        if len(jobs) == self._total:
+            return f"in all {self._total} jobs"
+        return f"in {len(jobs)} of {self._total} jobs: {some(jobs)}"
+
+
+def some(jobs: Sequence[str]) -> str:
+    """The first of some jobs."""
+    return "; ".join(jobs[:NAMED]) + ("; …" if len(jobs) > NAMED else "")
 
 
 def plan_sweep(asked: Asked) -> SweepPlan:

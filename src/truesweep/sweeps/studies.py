@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from truesweep.errors import ConfigError
-from truesweep.sweeps.distributions import Dimensions
+from truesweep.sweeps.sampling import Dimensions
 from truesweep.sweeps.settings import Sweep
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from truesweep.errors import ConfigError, UserError
 from truesweep.record.files import write_json
 from truesweep.runs.run import Run
 from truesweep.sweeps.directory import SweepDirectory
-from truesweep.sweeps.distributions import Dimensions, Params
+from truesweep.sweeps.sampling import Dimensions, Params
 from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.source import ENDED
 from truesweep.sweeps.studies import JOBS

@@ -1,9 +1,16 @@
 """A search's trials: the study, seen by one of the drivers that may share it."""
 
+import fcntl
+import logging
+import os
 import random
+import threading
 import time
+import uuid
 import warnings
-from collections.abc import Sequence
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -12,10 +19,8 @@ from truesweep.compat import storage_id, suggest
 from truesweep.record.study import open_storage, trial_id
 from truesweep.secrets import reveal
 from truesweep.sweeps.directory import SweepDirectory
-from truesweep.sweeps.distributions import Dimensions, Params
-from truesweep.sweeps.samplers import make_sampler
+from truesweep.sweeps.sampling import Dimensions, Params, make_sampler
 from truesweep.sweeps.settings import Sweep
-from truesweep.sweeps.sharing import Drivers
 from truesweep.sweeps.studies import (
     AGAIN,
     DRIVER,
@@ -33,6 +38,7 @@ from truesweep.sweeps.studies import (
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial
+
 
 SETTLE_SECONDS = 2.0
 """Time in which a storage elsewhere shows which of two drivers took a trial up."""
@@ -231,3 +237,102 @@ def _as_jobs_see_it(storage: str | None) -> str:
     if storage is None:
         return "../study.journal"
     return storage if "://" in storage else str(Path(storage).absolute())
+
+
+# -- drivers beside each other ---------------------------------------------------------------------
+
+log = logging.getLogger(__name__)
+
+BEAT_SECONDS = 20.0
+DEAD_AFTER_SECONDS = 90.0
+"""How long a driver elsewhere is silent before its trials are taken up."""
+
+
+class Drivers:
+    """Tells whether a driver of the same search is alive.
+
+    In one directory each driver holds a lock, which dies with it, so that a resumed sweep goes on
+    at once. Where the study is shared by several directories, maybe on several hosts, each driver
+    also leaves a beat in the study every few seconds. Only whether it changes is looked at, so the
+    hosts' clocks need not agree.
+
+    Args:
+        directory: The sweep's directory.
+        study: The search's study.
+        shared: Whether drivers of other directories work on it.
+    """
+
+    def __init__(self, directory: Path, study: "Study", shared: bool) -> None:
+        self.me = uuid.uuid4().hex[:12]
+        self._study = study
+        self._shared = shared
+        self._locks = directory / ".drivers"
+        self._locks.mkdir(exist_ok=True)
+        self._seen: dict[str, tuple[float, float]] = {}
+        descriptor = os.open(self._lock(self.me), os.O_RDWR | os.O_CREAT, 0o644)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        weakref.finalize(self, os.close, descriptor)
+        if shared:
+            threading.Thread(target=self._beat, daemon=True).start()
+
+    def alive(self, driver: str) -> bool:
+        """Whether a driver lives, as far as can be known here."""
+        if driver == self.me:
+            return True
+        if self._lock(driver).exists():
+            return _is_held(self._lock(driver))
+        return self._shared and self._beats(driver)
+
+    def others(self) -> bool:
+        """Whether any other driver lives."""
+        here = {file.name for file in self._locks.iterdir()}
+        far = {k.removeprefix(_PREFIX) for k in self._study.user_attrs if k.startswith(_PREFIX)}
+        return any(driver != self.me and self.alive(driver) for driver in here | far)
+
+    @contextmanager
+    def one_at_a_time(self) -> Iterator[None]:
+        """Keep this directory's other drivers from doing the same meanwhile."""
+        descriptor = os.open(f"{self._locks}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def is_near(self, driver: str) -> bool:
+        """Whether a driver worked in this directory, so that its death is known for certain."""
+        return self._lock(driver).exists()
+
+    def _lock(self, driver: str) -> Path:
+        return self._locks / driver
+
+    def _beat(self) -> None:
+        while True:
+            try:
+                self._study.set_user_attr(_PREFIX + self.me, time.time())
+            except Exception as error:  # the storage may be away for a while
+                log.warning("the search's storage cannot be written to: %s", error)
+            time.sleep(BEAT_SECONDS)
+
+    def _beats(self, driver: str) -> bool:
+        beat = float(self._study.user_attrs.get(_PREFIX + driver, 0.0))
+        now = time.monotonic()
+        last, since = self._seen.setdefault(driver, (beat, now))
+        if last != beat:
+            self._seen[driver] = (beat, now)
+            return True
+        return now - since < DEAD_AFTER_SECONDS
+
+
+_PREFIX = "driver "
+
+
+def _is_held(lock: Path) -> bool:
+    descriptor = os.open(lock, os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False

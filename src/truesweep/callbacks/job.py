@@ -1,0 +1,137 @@
+"""What every job does around its steps: compare its ranks, tell how far it is, end in time."""
+
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch.distributed as dist
+from pytorch_lightning.utilities.types import STEP_OUTPUT
+
+from truesweep.compat import steps_done
+
+
+class SameConfiguration(pl.Callback):
+    """Compares a hash over all ranks before the first step.
+
+    Args:
+        fingerprint: The hash of this rank's configuration and data.
+    """
+
+    def __init__(self, fingerprint: str) -> None:
+        self.fingerprint = fingerprint
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Refuse to differ.
+
+        Raises:
+            RuntimeError: The ranks hold different configurations or data.
+        """
+        if trainer.world_size == 1:
+            return
+        hashes: list[str] = [""] * trainer.world_size
+        dist.all_gather_object(hashes, self.fingerprint)
+        if len(set(hashes)) > 1:
+            listed = ", ".join(f"rank {r}: {h[:12]}" for r, h in enumerate(hashes))
+            raise RuntimeError(f"the ranks hold different configurations or data ({listed})")
+
+
+class Heartbeat(pl.Callback):
+    """Passes the current step on every few seconds, from rank 0.
+
+    Args:
+        write: Called with the number of optimizer steps done.
+        seconds: The least time between two calls.
+    """
+
+    def __init__(self, write: Callable[[int], None], seconds: float = 5.0) -> None:
+        self.write = write
+        self.seconds = seconds
+        self._written_at = 0.0
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Write, if it is time."""
+        self._beat(trainer)
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Write, if it is time: an evaluation is a sign of life, too."""
+        self._beat(trainer)
+
+    on_test_batch_end = on_validation_batch_end
+
+    def _beat(self, trainer: pl.Trainer) -> None:
+        if trainer.is_global_zero and time.monotonic() - self._written_at >= self.seconds:
+            self._written_at = time.monotonic()
+            self.write(steps_done(trainer))
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write after every validation."""
+        if trainer.is_global_zero and trainer.state.fn == "fit":
+            self.write(steps_done(trainer))
+
+
+class StopAfter(pl.Callback):
+    """Stop after a number of optimizer steps.
+
+    With Lightning's own `max_steps`, a run that is resumed at its last step would not start at all,
+    and could not make up for a validation that is owed.
+
+    Args:
+        total_steps: Optimizer steps of the whole training.
+    """
+
+    def __init__(self, total_steps: int) -> None:
+        self.total_steps = total_steps
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Do no step where none is left."""
+        self._stop(trainer)
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Stop at the last step."""
+        self._stop(trainer)
+
+    def _stop(self, trainer: pl.Trainer) -> None:
+        if steps_done(trainer) >= self.total_steps:
+            trainer.should_stop = True
+
+
+class LeaveAfter(pl.Callback):
+    """Save and leave after a step, as on a signal; the schedule is that of the whole training.
+
+    Args:
+        step: The last optimizer step, counted from 1.
+    """
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Ask all ranks to leave, before the step in which they agree on it."""
+        if steps_done(trainer) + 1 >= self.step:
+            pl_module.stop_requested = signal.SIGTERM
