@@ -15,6 +15,7 @@ from truesweep.metrics.likelihood import (
     BitsPerByte,
     NegativeLogLikelihood,
     Perplexity,
+    is_many,
     linear_nll,
     linear_nll_by_row,
     nll_by_row,
@@ -189,14 +190,33 @@ def test_under_autocast_a_loss_through_its_layer_is_as_near_as_that_of_its_logit
     )
 
 
+@pytest.mark.parametrize("multiple", [1, 64])
 @pytest.mark.parametrize("biased", [False, True])
-def test_the_likelihoods_of_rows_through_a_layer_are_those_of_its_logits(biased: bool) -> None:
+def test_the_likelihoods_of_rows_through_a_layer_are_those_of_its_logits(
+    biased: bool, multiple: int
+) -> None:
     hidden, weight, bias, labels = layer(torch.float64, biased)
-    nll, count = linear_nll_by_row(hidden, weight, bias, labels, rows=5)
+    nll, count = linear_nll_by_row(hidden, weight, bias, labels, rows=5, multiple=multiple)
     expected, counts = nll_by_row(torch.nn.functional.linear(hidden, weight, bias), labels)
     assert nll.dtype == torch.float64
     torch.testing.assert_close(nll, expected, rtol=1e-13, atol=0)
     assert torch.equal(count, counts)
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "device", "through_layer"),
+    [
+        (50_257, "cuda", True),
+        (50_304, "cuda", False),
+        (97, "cuda", False),
+        (50_257, "cpu", False),
+        (2**28, "cpu", True),
+    ],
+)
+def test_an_odd_vocabulary_is_filled_up_for_a_gpu(
+    vocabulary: int, device: str, through_layer: bool
+) -> None:
+    assert is_many(8, vocabulary, torch.device(device)) == through_layer
 
 
 def test_logits_of_a_layer_exist_a_block_at_a_time() -> None:

@@ -29,6 +29,8 @@ CPU_BLOCK, GPU_BLOCK = 2**24, 2**27
 LEAST_ROWS = 512
 ALIGNED = 64
 """What a GPU's kernels want a vocabulary to be a multiple of; others take several times as long."""
+FEW_TOKENS = 512
+"""A vocabulary whose products are over soon, whatever kernel does them."""
 
 
 def token_nll(
@@ -87,8 +89,9 @@ def nll_by_row(logits: Tensor, labels: Tensor, chunk: int | None = None) -> tupl
 
 
 def is_many(rows: int, vocabulary: int, device: torch.device) -> bool:
-    """Whether so many logits take memory that `linear_nll` would spare."""
-    return rows * vocabulary > _block(device)
+    """Whether so many logits take memory that `linear_nll` would spare, or its filling up time."""
+    odd = device.type == "cuda" and vocabulary > FEW_TOKENS and vocabulary % ALIGNED > 0
+    return odd or rows * vocabulary > _block(device)
 
 
 def linear_nll(
@@ -130,16 +133,30 @@ def linear_nll(
 
 @torch.no_grad()
 def linear_nll_by_row(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, rows: int | None = None
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    labels: Tensor,
+    rows: int | None = None,
+    multiple: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """`nll_by_row` of the logits that a linear layer makes, which never exist all at once."""
     flat = hidden.reshape(-1, hidden.shape[-1]), labels.reshape(-1)
     blocks = zip(*(tensor.split(rows or _rows(weight)) for tensor in flat), strict=True)
-    parts = [nll_by_row(linear(x, weight, bias), y)[0] for x, y in blocks]
+    matrix, offset = _filled_up(weight, bias, multiple or (ALIGNED if weight.is_cuda else 1))
+    parts = [nll_by_row(linear(x, matrix, offset)[:, : len(weight)], y)[0] for x, y in blocks]
     return (
         torch.cat(parts).view(len(labels), -1).sum(1),
         (labels != IGNORED).view(len(labels), -1).sum(1),
     )
+
+
+def _filled_up(weight: Tensor, bias: Tensor | None, multiple: int) -> tuple[Tensor, Tensor | None]:
+    """A layer with as many more outputs, all nought, as make their number a multiple."""
+    fill = -len(weight) % multiple
+    if not fill:
+        return weight, bias
+    return pad(weight, (0, 0, 0, fill)), None if bias is None else pad(bias, (0, fill))
 
 
 def _block(device: torch.device) -> int:
@@ -222,9 +239,9 @@ class _LinearNll(torch.autograd.Function):
         device = hidden.device.type
         autocast = torch.is_autocast_enabled(device)
         dtype = torch.get_autocast_dtype(device) if autocast else hidden.dtype
-        vocabulary, fill = len(weight), -len(weight) % multiple
-        matrix = pad(weight.to(dtype), (0, 0, 0, fill)) if fill else weight.to(dtype)
-        offset = None if bias is None else pad(bias.to(dtype), (0, fill))
+        vocabulary = len(weight)
+        offset = None if bias is None else bias.to(dtype)
+        matrix, offset = _filled_up(weight.to(dtype), offset, multiple)
         of_hidden, of_weight, of_bias = ctx.needs_input_grad[:3]
         wide = _type(matrix)
         sums = torch.zeros(2, dtype=wide, device=hidden.device)
