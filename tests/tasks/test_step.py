@@ -15,8 +15,9 @@ from truesweep.jobs.logs import quiet
 from truesweep.jobs.parts import Parts, build
 from truesweep.jobs.plan import checked
 from truesweep.metrics import likelihood
+from truesweep.optim import takes_found_inf
 from truesweep.record.checkpoints import CheckpointFiles
-from truesweep.tasks import DivergedError
+from truesweep.tasks import DivergedError, Task
 
 pytestmark = pytest.mark.numbers
 
@@ -82,8 +83,8 @@ def test_the_loss_of_a_step_is_the_mean_over_all_its_targets(workplace: Path) ->
     assert rows[0]["train/loss"] == pytest.approx(float(expected), rel=1e-6)
 
 
-def test_a_step_without_finite_gradients_is_skipped_and_counted(workplace: Path) -> None:
-    parts = parts_of("lm", workplace, "trainer.max_steps=6")
+def with_spoilt_steps(parts: Parts, spoilt: set[int]) -> list[dict[str, Any]]:
+    """Have the losses of steps be no numbers; the rows that will be written."""
     original, calls = parts.task.loss, []
     rows: list[dict[str, Any]] = []
     # What a logger would be given, without one.
@@ -92,10 +93,58 @@ def test_a_step_without_finite_gradients_is_skipped_and_counted(workplace: Path)
     def sometimes_nan(batch: dict[str, Any]) -> tuple[torch.Tensor, ...]:
         loss, nll, count = original(batch)
         calls.append(1)
-        factor = float("nan") if len(calls) in {3, 5, 6} else 1.0
+        factor = float("nan") if len(calls) in spoilt else 1.0
         return loss * factor, nll * factor, count
 
     parts.task.loss = sometimes_nan  # type: ignore[method-assign, assignment]
+    return rows
+
+
+def on_device(task: Task, optimizer: torch.optim.Optimizer) -> bool:
+    """What `Training._skips_on_device` says where there is a GPU."""
+    return takes_found_inf(optimizer)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_device_skips_the_steps_that_a_processor_would(
+    optimizer: str, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = [f"optimizer={optimizer}", "optimizer.weight_decay=0.1", "optimizer.lr=0.01"]
+    found: list[tuple[str, dict[str, Any], dict[str, torch.Tensor]]] = []
+    for _ in range(2):  # the second time as on a GPU
+        parts = parts_of("lm", workplace, "trainer.max_steps=7", *asked)
+        rows = with_spoilt_steps(parts, {1, 3, 5, 6})
+        weights = fit(parts, workplace)
+        assert isinstance(parts.task.progress.skipped, torch.Tensor) == bool(found)
+        assert all(row.pop("tokens_per_second") for row in rows)
+        found.append((repr(rows), parts.task.progress.state_dict(), weights))
+        monkeypatch.setattr("truesweep.tasks.training.Training._skips_on_device", on_device)
+    (_, counts, weights), (_, _, on_gpu) = found
+    assert found[0][:2] == found[1][:2]
+    assert counts["skipped"] == 4
+    assert all(torch.equal(weights[name], on_gpu[name]) for name in weights)
+
+
+def test_a_device_that_only_skips_steps_ends_the_training(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = parts_of("lm", workplace, "trainer.max_steps=50", "optimizer=adamw")
+    with_spoilt_steps(parts, set(range(4, 99)))
+    monkeypatch.setattr("truesweep.tasks.training.Training._skips_on_device", on_device)
+    with pytest.raises(DivergedError, match="11 steps in a row, up to step 14"):
+        fit(parts, workplace)
+
+
+def test_optimizers_that_a_device_cannot_have_skip_a_step_are_waited_for() -> None:
+    weights = [torch.nn.Parameter(torch.zeros(2, 2))]
+    assert not takes_found_inf(torch.optim.SGD(weights, fused=True))
+    assert not takes_found_inf(torch.optim.AdamW(weights))
+    assert takes_found_inf(torch.optim.AdamW(weights, fused=True))
+
+
+def test_a_step_without_finite_gradients_is_skipped_and_counted(workplace: Path) -> None:
+    parts = parts_of("lm", workplace, "trainer.max_steps=6")
+    rows = with_spoilt_steps(parts, {3, 5, 6})
     weights = fit(parts, workplace)
     assert parts.task.progress.skipped == 3
     assert all(torch.isfinite(w).all() for w in weights.values())

@@ -149,7 +149,9 @@ def _keys_of(entropy: Sequence[int], samples: Sequence[int], device: torch.devic
     state = np.random.SeedSequence(tuple(entropy)).generate_state(2, np.uint32)
     first, second = state.view(np.int32).tolist()
     places = torch.tensor(samples or [0], dtype=torch.int32)
-    return _mix(_mix(places + first) + second).to(device)
+    keys = _mix(_mix(places + first) + second)
+    # A copy from pinned memory is not waited for.
+    return (keys.pin_memory() if device.type == "cuda" else keys).to(device, non_blocking=True)
 
 
 # One operation to the compiler, which would write out each hash of a hash twice, and so on.

@@ -1,7 +1,7 @@
 """Optimizers over parameter groups, and learning-rate schedules."""
 
 from truesweep.optim.groups import ROLES, Role, parameter_groups
-from truesweep.optim.muon_adamw import MuonAdamW
+from truesweep.optim.muon_adamw import MuonAdamW, set_found_inf, takes_found_inf
 from truesweep.optim.optimizers import adamw, muon, sgd
 from truesweep.optim.schedules import Constant, Cosine, Linear, Schedule, WarmupStableDecay
 
@@ -17,5 +17,7 @@ __all__ = [
     "adamw",
     "muon",
     "parameter_groups",
+    "set_found_inf",
     "sgd",
+    "takes_found_inf",
 ]

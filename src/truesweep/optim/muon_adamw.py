@@ -6,11 +6,37 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import AdamW, Muon, Optimizer
+from torch.optim import Adam, AdamW, Muon, Optimizer
 
 from truesweep.compat import foreach, muon_rate, muon_states
 
 _MAX_BATCH = 1 << 24  # elements orthogonalised at once: 64 MiB in float32
+
+
+FOUND_INF = "found_inf"
+"""The attribute by which torch's optimizers are told, on their device, to skip a step: 1 or 0."""
+
+
+def takes_found_inf(optimizer: Optimizer) -> bool:
+    """Whether an optimizer skips steps as `set_found_inf` says: ours and torch's fused AdamW."""
+    parts = optimizer.parts if isinstance(optimizer, MuonAdamW) else [optimizer]
+    return all(
+        isinstance(part, BatchedMuon) or (isinstance(part, Adam) and bool(part.defaults["fused"]))
+        for part in parts
+    )
+
+
+def set_found_inf(optimizer: Optimizer, skipped: Tensor) -> None:
+    """Have an optimizer change nothing at its next step, if that is to be skipped.
+
+    Args:
+        optimizer: One that `takes_found_inf`.
+        skipped: Whether the gradient is not finite; a bool scalar on the weights' device, which is
+            not waited for.
+    """
+    parts = optimizer.parts if isinstance(optimizer, MuonAdamW) else [optimizer]
+    for part in parts:
+        setattr(part, FOUND_INF, skipped.float())
 
 
 class MuonAdamW(Optimizer):
@@ -34,10 +60,10 @@ class MuonAdamW(Optimizer):
         muon: dict[str, Any],
         adamw: dict[str, Any],
     ) -> None:
-        self._parts: list[Optimizer] = [BatchedMuon(matrices, **muon)]
+        self.parts: list[Optimizer] = [BatchedMuon(matrices, **muon)]
         if others:
-            self._parts.append(AdamW(others, **adamw))
-        super().__init__([group for part in self._parts for group in part.param_groups], {})
+            self.parts.append(AdamW(others, **adamw))
+        super().__init__([group for part in self.parts for group in part.param_groups], {})
         self._share()
 
     @torch.no_grad()
@@ -47,7 +73,7 @@ class MuonAdamW(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for part in self._parts:
+        for part in self.parts:
             part.step()
         return loss
 
@@ -59,7 +85,7 @@ class MuonAdamW(Optimizer):
     def _share(self) -> None:
         """Let the parts work on this optimizer's groups and state, which loading replaces."""
         start = 0
-        for part in self._parts:
+        for part in self.parts:
             end = start + len(part.param_groups)
             part.param_groups = self.param_groups[start:end]
             part.state = self.state
@@ -96,12 +122,18 @@ class BatchedMuon(Muon):
         params, grads, buffers = muon_states(self, group)
         if not params:
             return
+        skipped: Tensor | None = getattr(self, FOUND_INF, None)
+        decay: Tensor | float = 1 - group["lr"] * group["weight_decay"]
+        if skipped is not None:
+            # Momenta stay what they are where they are their own gradients.
+            grads = [torch.where(skipped > 0, *own) for own in zip(buffers, grads, strict=True)]
+            decay = torch.where(skipped > 0, 1.0, decay)
         foreach("lerp_")(buffers, grads, 1 - group["momentum"])
         updates: Sequence[Tensor] = buffers
         if group["nesterov"]:
             updates = foreach("lerp")(grads, buffers, group["momentum"])
         if group["weight_decay"]:
-            foreach("mul_")(params, 1 - group["lr"] * group["weight_decay"])
+            foreach("mul_")(params, decay)
         for batch in _batches(list(zip(params, updates, strict=True))):
             directions = orthogonalize(
                 torch.stack([_wide(update.to(self._dtype)) for _, update in batch]),
@@ -109,6 +141,8 @@ class BatchedMuon(Muon):
                 group["ns_steps"],
                 group["eps"],
             )
+            if skipped is not None:
+                directions *= 1 - skipped
             for (param, update), direction in zip(batch, directions, strict=True):
                 rate = muon_rate(group, param)
                 same_way = direction if direction.shape == update.shape else direction.T

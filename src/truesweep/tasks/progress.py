@@ -17,8 +17,8 @@ class Progress:
 
     def __init__(self) -> None:
         self.total_tokens: Tensor | float = 0.0
-        self.skipped = 0
-        self.skipped_in_a_row = 0
+        self.skipped: Tensor | int = 0
+        self.skipped_in_a_row: Tensor | int = 0
         self.gradient_norm: Tensor | float = 0.0
         self._nll: Tensor | float = 0.0
         self._count: Tensor | float = 0.0
@@ -40,18 +40,34 @@ class Progress:
         """
         self._rated_tokens = self._rated_tokens + count
         self.total_tokens = self.total_tokens + count
+        nll = nll.double()
+        if isinstance(self.skipped_in_a_row, Tensor):
+            left_out = (self.skipped_in_a_row > 0) & ~torch.isfinite(_over_ranks(nll))
+            nll, count = nll.masked_fill(left_out, 0), count.masked_fill(left_out, 0)
         # All ranks skip alike, so all of them come to ask for the sum.
-        if self.skipped_in_a_row and not math.isfinite(_over_ranks(nll)):
+        elif self.skipped_in_a_row and not math.isfinite(_over_ranks(nll)):
             return
-        self._nll = self._nll + nll.double()
+        self._nll = self._nll + nll
         self._count = self._count + count
+
+    def add_gradient(self, norm: Tensor, skipped: Tensor | bool) -> None:
+        """Count a step's gradient, before the step itself.
+
+        Args:
+            norm: Of the gradient, before it was clipped.
+            skipped: Whether it is not finite, so that the step is left out. As a tensor it stays
+                where it is.
+        """
+        self.gradient_norm = norm
+        self.skipped = self.skipped + skipped
+        self.skipped_in_a_row = (self.skipped_in_a_row + skipped) * skipped
 
     def take_row(self, lr: float) -> dict[str, float]:
         """The metrics of the steps since the last row; starts the next one. All ranks call it.
 
         The loss is NaN where no step has one.
         """
-        nll, count = _over_ranks(self._nll), float(self._count)
+        nll, count = float(_over_ranks(self._nll)), float(self._count)
         loss = nll / count if count else math.nan
         self.pause_clock()
         row = {
@@ -78,9 +94,9 @@ class Progress:
         """Plain numbers; the sum over ranks stands for the ranks' sums. All ranks call it."""
         return {
             "total_tokens": float(self.total_tokens),
-            "skipped": self.skipped,
-            "skipped_in_a_row": self.skipped_in_a_row,
-            "nll": _over_ranks(self._nll),
+            "skipped": int(self.skipped),
+            "skipped_in_a_row": int(self.skipped_in_a_row),
+            "nll": float(_over_ranks(self._nll)),
             "count": float(self._count),
         }
 
@@ -93,10 +109,10 @@ class Progress:
         self._count = state["count"]
 
 
-def _over_ranks(nll: Tensor | float) -> float:
-    if not (dist.is_available() and dist.is_initialized()):
-        return float(nll)
-    device = nll.device if isinstance(nll, Tensor) else None
-    total = torch.as_tensor(nll, dtype=torch.float64, device=device).clone()
-    dist.all_reduce(total)
-    return float(total)
+def _over_ranks(nll: Tensor | float) -> Tensor:
+    """The sum over ranks, float64, where the ranks' own lie."""
+    total = torch.as_tensor(nll, dtype=torch.float64)
+    if dist.is_available() and dist.is_initialized():
+        total = total.clone()
+        dist.all_reduce(total)
+    return total

@@ -28,6 +28,7 @@ from truesweep.metrics.likelihood import IGNORED, is_many, linear_nll, token_nll
 from truesweep.models import SampleDropout
 from truesweep.models.adapters import base_of, has_adapter, trained_state, whole_state
 from truesweep.models.heads import OutputLayer
+from truesweep.optim import set_found_inf, takes_found_inf
 from truesweep.tasks.memory import OutOfMemory, is_out_of_memory, release_memory
 from truesweep.tasks.progress import Progress
 from truesweep.tasks.sharding import gradients_stay_local, is_sharded, shard, whole
@@ -293,19 +294,39 @@ class Training(pl.LightningModule):
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clip the gradient (unscaled by now, at any precision) and refuse one that is not finite.
 
-        All ranks hold the same gradient here, so all of them decide alike.
+        All ranks hold the same gradient here, so all of them decide alike. Where it can be, that is
+        left to the device, and nobody waits for it.
         """
         norm = self._clip()
-        self.progress.gradient_norm = norm
-        if torch.isfinite(norm):
-            self.progress.skipped_in_a_row = 0
+        skipped = ~torch.isfinite(norm)
+        if self._skips_on_device(optimizer):
+            self.progress.add_gradient(norm, skipped)
+            set_found_inf(optimizer, skipped)
             return
-        optimizer.zero_grad(set_to_none=True)  # a step without gradients changes nothing
-        self.progress.skipped += 1
-        self.progress.skipped_in_a_row += 1
-        if self.progress.skipped_in_a_row >= MAX_SKIPPED_IN_A_ROW:
+        self.progress.add_gradient(norm, bool(skipped))
+        if skipped:
+            optimizer.zero_grad(set_to_none=True)  # a step without gradients changes nothing
+            self._give_up()
+
+    def _skips_on_device(self, optimizer: Optimizer) -> bool:
+        """Whether a device skips the optimizer's steps by itself."""
+        return (
+            self.device.type == "cuda"
+            and not self.is_sharded
+            and self.trainer.precision != "16-mixed"  # whose scaler looks at gradients, and waits
+            and takes_found_inf(optimizer)
+        )
+
+    def _give_up(self) -> None:
+        """End a training whose steps have been skipped for too long.
+
+        Raises:
+            DivergedError: They have.
+        """
+        skipped = int(self.progress.skipped_in_a_row)
+        if skipped >= MAX_SKIPPED_IN_A_ROW:
             raise DivergedError(
-                f"the gradient was infinite or NaN in {MAX_SKIPPED_IN_A_ROW} steps in a row, up to "
+                f"the gradient was infinite or NaN in {skipped} steps in a row, up to "
                 f"step {self.steps_done + 1}. Lower optimizer.lr, lengthen scheduler.warmup, or "
                 f"set trainer.gradient_clip_val or a wider trainer.precision."
             )
@@ -323,6 +344,7 @@ class Training(pl.LightningModule):
     def _write_row(self, step: int, lr: float) -> None:
         """Write a row of training metrics every few steps, before anything saves this step."""
         if step % self.plan.log_every_n_steps == 0 or step in (1, self.plan.total_steps):
+            self._give_up()
             self.latest = self.progress.take_row(lr)
             self.record(self.latest, step)
 
