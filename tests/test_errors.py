@@ -1,6 +1,9 @@
 """What is shown of an error, and kept in `status.json`."""
 
+import errno
 import json
+import os
+import re
 from pathlib import Path
 
 import pytest
@@ -10,9 +13,12 @@ from truesweep.commands.train import train
 from truesweep.errors import (
     LONGEST,
     ConfigError,
+    DataError,
+    describe_os_error,
     did_you_mean,
     in_short,
     nearest,
+    refusing,
     shorten,
     telling_line,
 )
@@ -115,3 +121,35 @@ def test_a_few_that_begin_with_the_name_are_all_meant() -> None:
 def test_nothing_is_said_where_nothing_is_near() -> None:
     assert did_you_mean("zzz", ["sgd", "adamw"]) == ""
     assert did_you_mean("", ["sgd"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ValueError("not\n  good."), "not good."),
+        (KeyError("x"), "KeyError: 'x'."),
+        (TypeError(), "TypeError:."),
+        (ImportError("get it: `pip install -U some-thing>=1`"), "pip install some-thing."),
+    ],
+)
+def test_whatever_is_raised_is_refused_with_its_reason(error: Exception, reason: str) -> None:
+    refused = pytest.raises(ConfigError, match=f"^it will not do: .*{re.escape(reason)}$")
+    with refused, refusing(lambda said: f"it will not do: {said}"):
+        raise error
+
+
+def test_errors_of_ours_stay_as_they_are() -> None:
+    with pytest.raises(DataError, match=r"^mine$"), refusing(lambda said: f"no: {said}"):
+        raise DataError("mine")
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.ENOSPC, errno.ENAMETOOLONG, errno.ENOTDIR])
+def test_what_the_system_refuses_names_the_file_and_what_to_do(number: int) -> None:
+    said = describe_os_error(OSError(number, os.strerror(number), "outputs/a"))
+    assert said
+    assert said.startswith(f"outputs/a: {os.strerror(number)}. ")
+    assert said.endswith(".")
+
+
+def test_what_is_of_no_file_is_not_described() -> None:
+    assert describe_os_error(ConnectionResetError(errno.ECONNRESET, "reset")) is None

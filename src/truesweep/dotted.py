@@ -44,11 +44,14 @@ _ALIKE = 0.65
 def get(nested: Any, key: str, default: Any = None) -> Any:
     """What stands under a dotted key; the default where nothing does, or where it is None.
 
-    So `get(config, "callbacks.checkpoint", {})` is a dict wherever on the way one is missing.
+    So `get(config, "callbacks.checkpoint", {})` is a dict wherever on the way one is missing, or
+    something else stands in the place of one.
     """
     for part in key.split("."):
         nested = nested.get(part) if isinstance(nested, Mapping) else None
-    return default if nested is None else nested
+    if nested is None or (isinstance(default, Mapping) and not isinstance(nested, Mapping)):
+        return default
+    return nested
 
 
 def put(nested: dict[str, Any], key: str, value: Any) -> None:

@@ -1,7 +1,9 @@
 """Errors that a user can cause and can mend; every command turns them into one message."""
 
+import errno
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 LONGEST = 1_000
@@ -61,6 +63,62 @@ def missing_package(error: BaseException) -> str | None:
     if isinstance(error, ModuleNotFoundError) and error.name:
         return error.name.partition(".")[0]
     return None
+
+
+@contextmanager
+def refusing(say: Callable[[str], str]) -> Iterator[None]:
+    """Turn whatever other packages raise on a user's files and wishes into a `ConfigError`.
+
+    They raise all kinds of errors, and those of a damaged file differ by the byte.
+
+    Args:
+        say: The message, given the reason on one line, which ends in a full stop.
+
+    Raises:
+        ConfigError: Something was raised that is no error of ours already.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise ConfigError(say(_reason(error))) from error
+
+
+def _reason(error: Exception) -> str:
+    """What an error says, on one line, and what to install if that is all it wants."""
+    if package := missing_package(error):
+        return f"it needs the package {package}, which is not installed: pip install {package}."
+    reason = " ".join(str(error).split())
+    if not isinstance(error, OSError | ValueError | RuntimeError) or not reason:
+        reason = f"{type(error).__name__}: {reason}"
+    return f"{reason[:300].rstrip(' .')}."
+
+
+_REMEDIES = {
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM, errno.EROFS), "Use a folder that you may write to, or may read"
+    ),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "Make room, or use another disk"),
+    **dict.fromkeys((errno.EFBIG,), "Raise the limit (ulimit -f), or use another disk"),
+    **dict.fromkeys(
+        (errno.ENOTDIR, errno.EEXIST, errno.EISDIR),
+        "Something else stands where a file or a folder is wanted: move it, or name another place",
+    ),
+    errno.ENAMETOOLONG: "Give it a shorter name",
+    errno.ENOENT: "It is needed; restore it, or name another one",
+    errno.EIO: "The disk or the network that it lies on has failed",
+}
+"""What to do about what the operating system says of a file or of a whole disk."""
+
+
+def describe_os_error(error: OSError) -> str | None:
+    """What the operating system refuses, where, and what to do; None if it is of no file."""
+    remedy = _REMEDIES.get(error.errno or 0)
+    if remedy is None:
+        return None
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror}. {remedy}."
 
 
 def in_short(error: BaseException) -> str:

@@ -6,7 +6,7 @@ one that does not, torchmetrics' `higher_is_better` is taken. A run keeps what i
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import KW_ONLY, asdict, dataclass, fields, replace
+from dataclasses import KW_ONLY, asdict, dataclass, replace
 from typing import Any, Literal
 
 from truesweep import text
@@ -222,9 +222,24 @@ def read(kept: Any, results: Iterable[str] = ()) -> dict[str, Figure]:
         # There only tasks of tokens had a perplexity; the loss of the others is one of samples.
         per_token = any(name.endswith("/perplexity") for name in results)
         return {**BUILT_IN, "loss": replace(LOSS, per_token=per_token)}
-    known = {field.name for field in fields(Figure)}
     found = {}
     for name, values in kept.items():
-        given = {k: v for k, v in values.items() if k in known and k != "name"}
-        found[name] = Figure(name, **given | {"samples": tuple(given.get("samples", ()))})
+        told = values.items() if isinstance(values, Mapping) else ()
+        given = {k: v for k, v in told if k in _KEPT and isinstance(v, _KEPT[k])}
+        samples = tuple(str(column) for column in given.get("samples", ()))
+        found[name] = Figure(name, **given | {"samples": samples})
     return found
+
+
+_KEPT: dict[str, Any] = {
+    "higher_is_better": bool | None,
+    "digits": int,
+    "kind": str,
+    "samples": list,
+    "score": str,
+    "follows": str | None,
+    "growth": str,
+    "per_token": bool,
+    "curve": str | None,
+}
+"""What a declaration that was kept may hold."""

@@ -3,7 +3,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from tests.commands.conftest import truesweep
+from tests.commands.conftest import SMALL, truesweep
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,3 +35,13 @@ def test_a_wheel_carries_the_configuration(tmp_path: Path) -> None:
     shipped = {f"truesweep/{p.relative_to(ROOT)}" for p in (ROOT / "conf").rglob("*.yaml")}
     assert shipped <= names
     assert "truesweep/py.typed" in names
+
+
+def test_a_folder_that_cannot_be_written_is_named(
+    data: dict[str, list[str]], workplace: Path
+) -> None:
+    (workplace / "outputs").write_text("not a folder")
+    done = truesweep("train", *data["lm"], *SMALL, "name=a", cwd=workplace)
+    assert done.code == 2
+    assert done.err.startswith(f"error: {workplace}/outputs")
+    assert len(done.err.splitlines()) == 1, done.err

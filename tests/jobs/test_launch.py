@@ -1,5 +1,6 @@
 """A job that is told to stop more than once."""
 
+import errno
 import signal
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,10 @@ def run(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 class OneDevice:
     num_nodes = world_size = 1
 
+    @staticmethod
+    def local_ranks() -> int:
+        return 1
+
 
 @pytest.mark.parametrize("signum", SIGNALS)
 def test_a_run_that_was_stopped_says_so_whatever_signals_follow(
@@ -49,3 +54,19 @@ def test_a_signal_that_finds_nothing_to_stop_is_an_exit_code(
     assert launch(run) == 143  # SIGTERM was the first of those that came at its end
     assert not run.alive
     assert run.status["state"] == "running"  # to be resumed: nothing was lost
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_a_disk_that_takes_no_status_ends_a_run_in_words(
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    failed: bool,
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(module, "run_rank", full if failed else lambda *_: None)
+    monkeypatch.setattr(Run, "end", full)
+    assert launch(run) == 1
+    assert "No space left on device" in capsys.readouterr().err

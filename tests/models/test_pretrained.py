@@ -1,11 +1,19 @@
+import json
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    CanineConfig,
+    CanineForSequenceClassification,
+    Gemma3Config,
+    PreTrainedTokenizerBase,
+)
 
 from truesweep.errors import ConfigError
 from truesweep.models import Head, Pretrained
@@ -296,3 +304,79 @@ def test_as_many_names_as_classes_are_needed(
     build("bert", "classifier").save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match=r"has 3 classes \(a, b, c\), and 2 names are given"):
         Pretrained(name_or_path=str(tmp_path), labels=["x", "y"]).classes()
+
+
+@pytest.mark.parametrize("bytes_kept", [0, 7, 500, 3000])
+def test_weights_that_are_cut_short(
+    llama: Path, tokenizer: PreTrainedTokenizerBase, bytes_kept: int
+) -> None:
+    weights = llama / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:bytes_kept])
+    with pytest.raises(ConfigError, match=r"name_or_path: cannot load .*llama.*Safetensor"):
+        load(llama, "causal", tokenizer)
+
+
+def edit(file: Path, **changes: Any) -> None:
+    known = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps({**known, **changes}))
+
+
+@pytest.mark.parametrize(
+    ("quantization", "package"),
+    [
+        ({"quant_method": "gptq", "bits": 4}, "optimum"),
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes"),
+    ],
+)
+def test_a_quantised_model_without_its_library(
+    llama: Path, tokenizer: PreTrainedTokenizerBase, quantization: dict[str, Any], package: str
+) -> None:
+    if find_spec(package):
+        pytest.skip(f"needs {package} to be absent (it is installed)")
+    edit(llama / "config.json", quantization_config=quantization)
+    with pytest.raises(ConfigError, match=f"needs the package {package}.*: pip install {package}"):
+        load(llama, "causal", tokenizer)
+
+
+def test_a_model_of_images_and_text(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    Gemma3Config().save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"gemma3, which reads more than text.*gemma3_text"):
+        load(tmp_path, "causal", tokenizer)
+
+
+def test_a_model_without_a_table_of_tokens(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    names = dict(enumerate(LABELS))
+    small: Any = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = CanineConfig(**small, intermediate_size=8, num_hash_buckets=16, id2label=names)
+    CanineForSequenceClassification(config).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"cannot be used for this task: .*embeddings"):
+        load(tmp_path, "classifier", tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("given", "dropped", "kept"),
+    [
+        ({"do_sample": False, "temperature": 0.6, "num_beams": 2}, "temperature", 2),
+        ({"temperature": "hot", "num_beams": 2}, "temperature", 2),
+        ({"do_sample": True, "temperature": 0.6}, "", None),
+    ],
+)
+def test_settings_of_generation_that_cannot_be_saved(
+    llama: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    tmp_path: Path,
+    given: dict[str, Any],
+    dropped: str,
+    kept: int | None,
+) -> None:
+    edit(llama / "generation_config.json", **given)
+    notes: list[str] = []
+    model = Pretrained(name_or_path=str(llama)).build(
+        "causal", tokenizer, max_length=8, notes=notes
+    )
+    model.save_pretrained(tmp_path / "again")
+    assert model.generation_config.num_beams == kept
+    assert model.generation_config.eos_token_id == tokenizer.eos_token_id
+    assert [note.partition(" of ")[0] for note in notes] == ([dropped] if dropped else [])

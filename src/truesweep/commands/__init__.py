@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import truesweep
-from truesweep.errors import UserError
+from truesweep.errors import UserError, describe_os_error
 from truesweep.interrupts import interrupt
 
 app = typer.Typer(
@@ -354,4 +354,9 @@ def main() -> None:
         app()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if (said := describe_os_error(error)) is None:
+            raise
+        print(f"error: {said}", file=sys.stderr)
         sys.exit(2)

@@ -1,6 +1,5 @@
 """`truesweep export`."""
 
-import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -64,7 +63,7 @@ def model_card(run: Run, config: dict[str, Any], loaded: Loaded, note: str | Non
         note: What those who load it should know.
     """
     pipeline = task_class(config).pipeline
-    results = json.loads(run.results.read_text("utf-8")) if run.results.exists() else {}
+    results = run.read_results()
     figures = [
         f"| {key} | {written(key, value, run.figures)} |"
         for key, value in results.items()

@@ -18,7 +18,7 @@ from annotated_types import Ge
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from truesweep.errors import ConfigError, in_short
+from truesweep.errors import ConfigError, in_short, refusing
 
 # In the order of their ids, which are 0 to 3 in every tokenizer that we make ourselves.
 SPECIALS = {
@@ -190,17 +190,17 @@ def load(name_or_path: str | Path) -> PreTrainedTokenizerBase:
     Raises:
         ConfigError: It is not there or cannot be read.
     """
-    kind = _saved_class(Path(name_or_path)) or AutoTokenizer
-    try:
+    with refusing(
+        lambda reason: (
+            f"tokenizer.name_or_path={name_or_path}: no tokenizer could be loaded from there: "
+            f"{reason} Name a folder that holds tokenizer.json, or a repository of the Hugging "
+            "Face hub."
+        )
+    ):
+        kind = _saved_class(Path(name_or_path)) or AutoTokenizer
         return kind.from_pretrained(  # type: ignore[no-any-return]
             str(name_or_path), clean_up_tokenization_spaces=False
         )
-    except (OSError, ValueError, KeyError) as error:
-        raise ConfigError(
-            f"tokenizer.name_or_path={name_or_path}: no tokenizer could be loaded from there; name "
-            "a folder that holds tokenizer.json, or a repository of the Hugging Face hub "
-            f"({type(error).__name__}: {error})"
-        ) from error
 
 
 def save(tokenizer: PreTrainedTokenizerBase, folder: Path) -> str | None:
@@ -222,7 +222,9 @@ def save(tokenizer: PreTrainedTokenizerBase, folder: Path) -> str | None:
     name = type(tokenizer).__name__
     dump = json.dumps({**written, CLASS_KEY: name}, indent=2, ensure_ascii=False)
     path.write_text(dump + "\n", encoding="utf-8")
-    if not _alike(tokenizer, load(folder)):
+    with refusing(lambda reason: f"the tokenizer, a {name}, cannot be used: {reason}"):
+        same = _alike(tokenizer, load(folder))
+    if not same:
         raise ConfigError(
             f"the tokenizer, a {name}, is another one when it is loaded again: no figure of this "
             "run would hold for what is kept of it. Choose another tokenizer"

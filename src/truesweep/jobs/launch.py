@@ -3,6 +3,7 @@
 import os
 import signal
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 from rich.text import Text
@@ -51,7 +52,10 @@ def _launch(run: Run, resume: bool, node: Node | None) -> int:
             if run.status.get("state") in ("completed", "pruned"):
                 return 0  # by another process, while this one waited
             state, exit_code, error = _carry_out(run, resume, trainer, node)
-            run.end(state, exit_code, error)
+            try:
+                run.end(state, exit_code, error)
+            except OSError as lost:  # of the disk that the run may have failed for
+                error, exit_code = error or in_short(lost), exit_code or 1
     else:
         _, exit_code, error = _carry_out(run, resume, trainer, node)
     if error is not None:
@@ -95,7 +99,7 @@ def _run_ranks(run: Run, ranks: int, resume: bool, node: Node) -> None:
 
 def _record(run: Run, error: Exception, rank: int) -> str:
     """Put an error into the log of a node's first rank; gives it in short."""
-    with run.log(rank).open("a", encoding="utf-8") as file:
+    with suppress(OSError), run.log(rank).open("a", encoding="utf-8") as file:
         traceback.print_exception(error, file=file)
     return in_short(error)
 

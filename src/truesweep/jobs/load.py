@@ -8,12 +8,13 @@ import torch
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from truesweep.data import tokenizers
-from truesweep.errors import ConfigError
+from truesweep.errors import ConfigError, refusing
 from truesweep.jobs.parts import make_model
 from truesweep.models.adapters import whole_state
 from truesweep.models.heads import AUTO_CLASSES, ENDINGS, Head, head_of
+from truesweep.models.pretrained import check_text
 from truesweep.record.checkpoints import CheckpointFiles
-from truesweep.runs.run import Run
+from truesweep.runs.run import REMEDY, Run
 
 PREFIX = "model."
 """What a task's checkpoint puts before the names of the transformer's weights."""
@@ -54,6 +55,11 @@ def load_run(run: Run, head: Head, checkpoint: Literal["best", "last"] = "best")
     path = run.checkpoints / f"{checkpoint}.ckpt"
     if not path.is_file():
         raise ConfigError(f"{path} does not exist: the run has not reached its first validation")
+    with refusing(lambda reason: f"{path} does not go with {run.model}: {reason} {REMEDY}."):
+        return _load_run(run, head, path)
+
+
+def _load_run(run: Run, head: Head, path: Path) -> Loaded:
     tokenizer, architecture = tokenizers.load(run.model), AutoConfig.from_pretrained(run.model)
     saved = CheckpointFiles().load_checkpoint(path)
     state = {
@@ -90,7 +96,13 @@ def load_folder(folder: Path) -> tuple[Head, Loaded]:
             f"{folder} is neither a run's directory (no config.yaml) nor a Hugging Face folder "
             "(no config.json)"
         )
-    config = AutoConfig.from_pretrained(folder)
+    with refusing(lambda reason: f"{folder} cannot be loaded: {reason} Fetch or export it again."):
+        return _load_folder(folder)
+
+
+def _load_folder(folder: Path) -> tuple[Head, Loaded]:
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    check_text(config, folder)
     found = list(config.architectures or [])
     head = head_of(found)
     if head is None:

@@ -92,7 +92,10 @@ def task_class(config: dict[str, Any]) -> type[Task]:
     Raises:
         ConfigError: It is no task.
     """
-    target = resolve(config["task"]["_target_"], config["allowed_packages"])
+    named = dotted.get(config, "task._target_")
+    if named is None:  # the last group: a file that was cut short lacks it
+        raise ConfigError("task: the configuration has none, and is not whole; restore its file")
+    target = resolve(named, config.get("allowed_packages") or ())
     if isinstance(target, type) and issubclass(target, Task):
         return target
     raise ConfigError(f"task: {config['task'][TARGET]} is no task; derive it from truesweep.tasks")

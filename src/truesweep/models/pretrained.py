@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from truesweep.errors import ConfigError
+from truesweep.errors import ConfigError, refusing
 from truesweep.models.attention import Attention, choose_attention
 from truesweep.models.causality import check_causal
 from truesweep.models.dimensions import positions
@@ -17,7 +17,7 @@ from truesweep.models.dropout import restrict_dropout
 from truesweep.models.freezing import freeze
 from truesweep.models.heads import AUTO_CLASSES, Head, check_head
 from truesweep.models.init import output_layers
-from truesweep.models.tokens import label_fields, pad_token
+from truesweep.models.tokens import label_fields, pad_token, settle_generation
 
 
 @dataclass(kw_only=True)
@@ -46,7 +46,9 @@ class Pretrained:
             head: what the model is for.
             max_length: the longest sample, in tokens.
         """
-        check_head(self._load_config().model_type, head)
+        config = self._load_config()
+        check_text(config, self.name_or_path)
+        check_head(config.model_type, head)
         context = self.context()
         if context is not None and max_length > context:
             raise ConfigError(
@@ -81,6 +83,17 @@ class Pretrained:
             ConfigError: see `check`; or weights are missing, or are not safetensors.
         """
         self.check(head, max_length=max_length)
+        with refusing(self._not_used):
+            return self._build(head, tokenizer, max_length, labels, [] if notes is None else notes)
+
+    def _build(
+        self,
+        head: Head,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        labels: Sequence[str],
+        notes: list[str],
+    ) -> PreTrainedModel:
         config = self._load_config()
         own = self.classes() if head == "classifier" else []
         _adapt(config, head, tokenizer, labels)
@@ -92,7 +105,7 @@ class Pretrained:
                 _reorder_classes(model, [own.index(label) for label in labels])
             elif head == "classifier":
                 others = misshapen + _draw_last_layer(model, {*missing, *misshapen})
-            if (missing or others) and notes is not None:
+            if missing or others:
                 why = _other_classes(own, labels) if others else ""
                 notes.append(self._drawn_anew([*missing, *others]) + why)
             table = model.get_input_embeddings()
@@ -104,6 +117,11 @@ class Pretrained:
         restrict_dropout(model)
         if model.can_generate():
             _complete_generation(model, pad_token(tokenizer))
+            if idle := settle_generation(model):
+                notes.append(
+                    f"{', '.join(idle)} of {self.name_or_path}'s generation_config.json "
+                    "cannot be used as they stand there, and are left out"
+                )
         # Lightning trains a model in the mode it finds; from_pretrained leaves dropout off.
         model.train()
         return model
@@ -145,19 +163,17 @@ class Pretrained:
                 f"model.name_or_path: there is no folder {self.name_or_path}. Name a folder with "
                 "config.json and model.safetensors, or a model on the hub such as gpt2."
             )
-        try:
+        with refusing(self._not_loaded):
             config: PreTrainedConfig = AutoConfig.from_pretrained(
                 self.name_or_path, revision=self.revision, trust_remote_code=False
             )
-        except (OSError, ValueError, KeyError) as error:
-            raise self._not_loaded(error) from error
         return config
 
     def _load(
         self, head: Head, config: PreTrainedConfig, max_length: int
     ) -> tuple[PreTrainedModel, list[str], list[str]]:
         """The model, and the names of weights that are missing, and of those of another shape."""
-        try:
+        with refusing(self._not_loaded):
             model, info = AUTO_CLASSES[head].from_pretrained(
                 self.name_or_path,
                 config=config,
@@ -170,8 +186,6 @@ class Pretrained:
                 ignore_mismatched_sizes=head == "classifier",
                 output_loading_info=True,
             )
-        except (OSError, ValueError, RuntimeError) as error:
-            raise self._not_loaded(error) from error
         loaded: PreTrainedModel = model
         self._check_complete(loaded, head, info)
         misshapen = sorted(key for key, *_ in info["mismatched_keys"])
@@ -195,12 +209,30 @@ class Pretrained:
                 "Name a model that was trained for this task."
             )
 
-    def _not_loaded(self, error: Exception) -> ConfigError:
-        reason = " ".join(str(error).split())[:300]
-        return ConfigError(
+    def _not_used(self, reason: str) -> str:
+        return f"model.name_or_path: {self.name_or_path} cannot be used for this task: {reason}"
+
+    def _not_loaded(self, reason: str) -> str:
+        return (
             f"model.name_or_path: cannot load {self.name_or_path}: {reason} Name a folder with "
             "config.json and model.safetensors (only safetensors are read), or, with a network, a "
             "model on the hub."
+        )
+
+
+def check_text(config: PreTrainedConfig, name: object) -> None:
+    """Raise a `ConfigError` for a model that has one of text beside one of images or sounds.
+
+    Args:
+        config: the model's configuration.
+        name: what to call the model.
+    """
+    if "text_config" in config.sub_configs:
+        part = config.sub_configs["text_config"].model_type
+        raise ConfigError(
+            f"{name} is a {config.model_type}, which reads more than text, and only models of text "
+            f"are trained and scored. Name a checkpoint of its text model alone"
+            + (f", such as a {part}" if part else "")
         )
 
 

@@ -9,7 +9,7 @@ import torch
 from annotated_types import Ge, Gt, Lt
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from truesweep.errors import ConfigError, UserError
+from truesweep.errors import ConfigError, refusing
 from truesweep.models.attention import Attention, choose_attention
 from truesweep.models.causality import check_causal
 from truesweep.models.dimensions import Dimensions, check_dimensions, unused_positions
@@ -101,17 +101,13 @@ class Scratch:
         fields = token_fields(tokenizer) | {"is_decoder": head == "causal"}
         if head == "classifier":
             fields |= label_fields(labels)
-        try:
+        with refusing(self._not_built):
             model = self._build(head, self._configure(fields, max_length), max_length)
-        except UserError:
-            raise
-        except Exception as error:  # transformers raises all kinds at an unusual combination
-            raise ConfigError(
-                f"model: transformers cannot build {self.architecture} of these dimensions: "
-                f"{type(error).__name__}: {' '.join(str(error).split())}"
-            ) from error
         set_generation(model, tokenizer)
         return model
+
+    def _not_built(self, reason: str) -> str:
+        return f"model: transformers cannot build {self.architecture} of these dimensions: {reason}"
 
     def _build(self, head: Head, config: PreTrainedConfig, max_length: int) -> PreTrainedModel:
         model: PreTrainedModel = AUTO_CLASSES[head].from_config(

@@ -54,6 +54,39 @@ def label_fields(labels: Sequence[str]) -> dict[str, Any]:
     }
 
 
+def settle_generation(model: PreTrainedModel) -> list[str]:
+    """Drop what keeps a checkpoint's settings of `generate` from being saved again.
+
+    transformers loads settings that contradict each other, such as a temperature without sampling,
+    and then refuses to write them.
+
+    Returns:
+        The names of those that were dropped.
+    """
+    given = model.generation_config
+    assert given is not None
+    if _is_valid(given):
+        return []
+    waiting, kept = given.to_diff_dict(), GenerationConfig()
+    while fitting := [
+        (name, settled)
+        for name, value in waiting.items()
+        if _is_valid(settled := GenerationConfig(**{**kept.to_diff_dict(), name: value}))
+    ]:
+        name, kept = fitting[0]
+        del waiting[name]
+    model.generation_config = kept
+    return sorted(waiting)
+
+
+def _is_valid(generation: GenerationConfig) -> bool:
+    try:
+        generation.validate(strict=True)
+    except Exception:  # of a wrong type, too
+        return False
+    return True
+
+
 def set_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Let `generate` start, end and pad with the tokenizer's tokens.
 

@@ -38,6 +38,10 @@ def replacing(path: str | Path, *, checksum: bool = False) -> Iterator[BinaryIO]
             _write_digests(path, [digest, *_read_digests(path)])
         temporary.replace(path)
         _sync_directory(path.parent)
+    except OSError as error:
+        if error.filename is None:  # a full disk does not say of which file
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
     if checksum:
@@ -157,7 +161,8 @@ def _sha256(path: Path) -> str:
 
 def _read_digests(path: Path) -> list[str]:
     file = checksum_path(path)
-    return re.findall(r"(?m)^[0-9a-f]{64}(?= )", file.read_text()) if file.exists() else []
+    text = file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
+    return re.findall(r"(?m)^[0-9a-f]{64}(?= )", text)
 
 
 def _write_digests(path: Path, digests: list[str]) -> None:

@@ -29,6 +29,26 @@ def read(path: str | Path) -> list[Row]:
     return [row for _, row in parse(Path(path))]
 
 
+def read_objects(path: Path) -> list[Row]:
+    """Read the JSON objects, one a line, of a file that is only added to.
+
+    Raises:
+        DataError: A line is none; the last one may be cut short, as a kill leaves it.
+    """
+    lines = path.read_bytes().splitlines(keepends=True)
+    rows: list[Row] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if isinstance(row, dict):
+            rows.append(row)
+        elif number < len(lines) or line.endswith(b"\n"):
+            raise DataError(f"{path}, line {number}, is no JSON object. Remove the line.")
+    return rows
+
+
 def parse(path: Path) -> list[tuple[bytes, Row]]:
     """The lines of `path` and their rows, without a last line that a kill cut short."""
     lines = path.read_bytes().splitlines(keepends=True)
@@ -49,7 +69,7 @@ def _row(line: bytes) -> Row | None:
     """The row that `line` holds, or None if it is not a whole one."""
     try:
         row = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(row, dict) or not isinstance(row.get("step"), int):
         return None

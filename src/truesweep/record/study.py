@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from truesweep.compat import storage_id
-from truesweep.errors import ConfigError
+from truesweep.errors import ConfigError, refusing
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -44,7 +44,13 @@ def open_storage(where: str, directory: Path) -> "BaseStorage":
                 f"{str(error).splitlines()[0]}); check its URL, and that its driver is installed"
             ) from None
     journal = str(directory / where)
-    return JournalStorage(JournalFileBackend(journal, lock_obj=cast(Any, _Lock(journal))))
+    with refusing(
+        lambda reason: (
+            f"{journal}: the search's record is damaged: {reason} Restore it, or delete it: the "
+            "sweep's command, repeated, then searches anew and takes over the jobs that have ended"
+        )
+    ):
+        return JournalStorage(JournalFileBackend(journal, lock_obj=cast(Any, _Lock(journal))))
 
 
 class _Lock:

@@ -12,7 +12,7 @@ from truesweep.analysis.outcomes import Outcome, by_point
 from truesweep.analysis.scaling import Interval, ScalingFit, Variable, fit_scaling, frontier
 from truesweep.report.comparison import Comparison
 from truesweep.runs.snapshot import Snapshot
-from truesweep.text import count, counts, figures
+from truesweep.text import count, counts, figures, number
 
 VARIABLES: tuple[Variable, ...] = ("parameters", "tokens", "compute")
 DRAWN = 40
@@ -154,7 +154,7 @@ def _repeated(runs: Sequence[Snapshot]) -> str:
 
 def _passes(run: Snapshot) -> float:
     """How often a run went through its data, as its verdict knows it; 0 where it has none."""
-    passes, best = run.verdict.get("sufficient_epochs"), run.verdict.get("best_step")
+    passes, best = (number(run.verdict.get(key)) for key in ("sufficient_epochs", "best_step"))
     return run.step * passes / best if passes and best else 0.0
 
 

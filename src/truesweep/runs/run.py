@@ -21,16 +21,62 @@ import numpy as np
 import numpy.typing as npt
 import yaml
 
-from truesweep.errors import ConfigError, DataError, UserError, shorten
+from truesweep.errors import ConfigError, DataError, UserError, in_short, shorten
 from truesweep.figures import Figure, read
 from truesweep.record.files import dump_json, lock, locked, replacing, write_atomic, write_json
 from truesweep.record.frozen import fingerprint, thaw
 from truesweep.record.rows import read as read_rows
+from truesweep.record.rows import read_objects
 from truesweep.text import number, relabel
 
-_REMEDY = "Restore it, or delete the run's directory and repeat its command"
 UNREADABLE = (OSError, UserError)
 """What reading a run's files raises if they are empty, damaged, or not to be had."""
+REMEDY = "Restore it, or delete the run's directory and repeat its command"
+"""What to do about a file of a run that cannot be read."""
+_GROUPS = ("task", "data", "tokenizer", "model", "optimizer", "scheduler", "trainer")
+_NUMBER = int | float
+_FIGURE = _NUMBER | str | None
+_TYPES: dict[str, dict[str, Any]] = {
+    "status.json": {
+        "state": str,
+        "exit_code": int | None,
+        "error": str | None,
+        "verdict": dict | None,
+        "step": int,
+        "saved_step": int | None,
+        "total_steps": int,
+        "started": datetime,
+        "finished": datetime | None,
+        "updated": datetime,
+        "pid": int | None,
+        "wandb_id": str,
+    },
+    "results.json": {"verdict": dict | None, "best_step": int | None},
+    "job.json": {
+        "sweep": str,
+        "label": str,
+        "varies": dict,
+        "swept": dict,
+        "point": str,
+        "trial": dict | None,
+        "number": int,
+        "devices": int,
+        "nodes": int,
+    },
+    "provenance.json": {
+        "fingerprint": str,
+        "command": list,
+        "directory": str,
+        "changes": list,
+        "git": dict | None,
+        "packages": dict,
+        "hardware": dict,
+        "data": dict,
+        "figures": dict | None,
+    },
+    "memory.json": {"micro_batch_size": int},
+}
+"""By file, what its entries are; a time is kept as text."""
 State = Literal["running", "completed", "failed", "preempted", "pruned"]
 UNFINISHED = ".unfinished"
 """How the names of hidden folders end in which runs' directories are made."""
@@ -95,7 +141,7 @@ class Run:
     @property
     def largest_micro_batch(self) -> int | None:
         """Rows of a forward pass that fit the memory, if a rank ever ran out of it."""
-        return _read_json(self.memory)["micro_batch_size"] if self.memory.exists() else None
+        return read_entries(self.memory).get("micro_batch_size") if self.memory.exists() else None
 
     def log(self, rank: int) -> Path:
         """What one rank had to say."""
@@ -204,12 +250,20 @@ class Run:
     # -- what was asked ----------------------------------------------------------------------
 
     def read_config(self) -> dict[str, Any]:
-        """The frozen configuration, as plain values; secrets stand as references."""
-        return thaw(self.config)
+        """The frozen configuration, as plain values; secrets stand as references.
+
+        Raises:
+            ConfigError: It cannot be read, or is not what was written.
+        """
+        config = thaw(self.config)
+        spoilt = [group for group in _GROUPS if not isinstance(config.get(group, {}), dict)]
+        if spoilt:
+            raise ConfigError(f"{self.config}: {spoilt[0]} is no group of keys. {REMEDY}")
+        return config
 
     def read_provenance(self) -> dict[str, Any]:
         """Code, versions, hardware, data and command of the run."""
-        provenance: dict[str, Any] = _read_json(self.path / "provenance.json")
+        provenance: dict[str, Any] = read_entries(self.path / "provenance.json")
         return provenance
 
     @property
@@ -240,7 +294,7 @@ class Run:
         only; `trial`: the study that hears of every validation.
         """
         file = self.path / "job.json"
-        return _read_json(file) if file.exists() else {}
+        return read_entries(file) if file.exists() else {}
 
     @property
     def varies(self) -> dict[str, Any]:
@@ -324,8 +378,8 @@ class Run:
         final = number(self.read_results().get(name))
         if final is not None or not self.metrics.exists():
             return final
-        values = [float(row[name]) for row in read_rows(self.metrics) if name in row]
-        kept = [value for value in values if value == value]  # NaN is never the best
+        values = [number(row.get(name)) for row in read_rows(self.metrics)]
+        kept = [v for v in values if v is not None and v == v]  # NaN is never the best
         return (min if mode == "min" else max)(kept, default=None)
 
     @property
@@ -335,7 +389,7 @@ class Run:
         Empty before the first start.
         """
         file = self.path / "status.json"
-        return _read_json(file) if file.exists() else {}
+        return read_entries(file) if file.exists() else {}
 
     def update_status(self, **changes: Any) -> None:
         """Change some entries of `status.json`."""
@@ -364,7 +418,7 @@ class Run:
 
     def read_results(self) -> dict[str, Any]:
         """Final figures; empty before the end."""
-        return _read_json(self.results) if self.results.exists() else {}
+        return read_entries(self.results) if self.results.exists() else {}
 
     def write_scores(self, split: str, scores: Mapping[str, npt.NDArray[Any]]) -> None:
         """Keep what the best checkpoint scores on each sample of a split, in their order."""
@@ -377,8 +431,14 @@ class Run:
         file = self.path / "scores" / f"{split}.npz"
         if not file.exists():
             return {}
-        with np.load(file, allow_pickle=False) as arrays:
-            return dict(arrays)
+        try:
+            with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+                return dict(arrays)
+        except Exception as error:  # NumPy's and zipfile's own, by where the damage is
+            raise DataError(
+                f"{file}: cannot be read: {in_short(error)}. Delete it: figures are then compared "
+                "without their samples"
+            ) from None
 
     @property
     def evaluations(self) -> list[dict[str, Any]]:
@@ -386,7 +446,7 @@ class Run:
         file = self.path / "evaluations.jsonl"
         if not file.exists():
             return []
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        return read_objects(file)
 
     @property
     def test_scorings(self) -> list[dict[str, Any]]:
@@ -410,14 +470,35 @@ class Run:
             file.write(dump_json(row) + "\n")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_entries(path: Path) -> dict[str, Any]:
+    """What a run keeps in one of its JSON files.
+
+    Raises:
+        DataError: The file is damaged, or one of the entries that are used is of another type.
+        OSError: It is not there.
+    """
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: cannot be read: {error}. {_REMEDY}") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: cannot be read: {error}. {REMEDY}") from None
     if not isinstance(loaded, dict):
-        raise DataError(f"{path}: expected a mapping, found {type(loaded).__name__}. {_REMEDY}")
+        raise DataError(f"{path}: expected a mapping, found {type(loaded).__name__}. {REMEDY}")
+    known = _TYPES.get(path.name, {})
+    others = _FIGURE if path.name == "results.json" else object
+    for name, value in loaded.items():
+        if not isinstance(_as_time(value, known.get(name)), known.get(name, others)):
+            raise DataError(f"{path}: {name} is {value!r}, which it cannot be. {REMEDY}")
     return loaded
+
+
+def _as_time(value: Any, wanted: Any) -> Any:
+    """A text as the time that it tells, where one is wanted; all else as it is."""
+    if not isinstance(value, str) or wanted not in (datetime, datetime | None):
+        return value
+    try:
+        return datetime.fromisoformat(value)
+    except ValueError:
+        return value
 
 
 def _now() -> str:

@@ -1,6 +1,6 @@
 """A run as its files are at one moment, for tables and reports of many."""
 
-import json
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -8,11 +8,13 @@ from typing import Any
 
 from truesweep import dotted
 from truesweep.analysis.verdict import read_verdict
+from truesweep.errors import DataError
 from truesweep.figures import Figure, find, read
 from truesweep.runs.find import read_mapping
 from truesweep.runs.history import History, read_history
-from truesweep.runs.run import Run
+from truesweep.runs.run import Run, read_entries
 from truesweep.secrets import scrub
+from truesweep.text import number
 
 POINTS = 600
 """Points of a loss curve where runs are few."""
@@ -74,17 +76,18 @@ class Snapshot:
     def step(self) -> int:
         """Optimizer steps done."""
         last = self.history.last.get("step", 0)
-        return int(self.results.get("train/steps") or max(last, self.status.get("step") or 0))
+        return _whole(self.results.get("train/steps")) or max(last, self.status.get("step") or 0)
 
     @property
     def tokens(self) -> int:
         """Tokens trained on."""
-        return int(self.results.get("train/tokens") or self.history.last.get("tokens", 0))
+        return _whole(self.results.get("train/tokens")) or _whole(self.history.last.get("tokens"))
 
     @property
     def seconds(self) -> float:
         """Time since the run started, over all its resumptions."""
-        return float(self.results.get("train/seconds") or self.history.last.get("time", 0.0))
+        known = number(self.results.get("train/seconds"))
+        return known or number(self.history.last.get("time")) or 0.0
 
     @property
     def devices(self) -> int:
@@ -109,8 +112,7 @@ class Snapshot:
     @property
     def flops(self) -> float | None:
         """Operations of the training, where it counted them."""
-        flops = self.results.get("train/flops")
-        return None if flops is None else float(flops)
+        return number(self.results.get("train/flops"))
 
     @property
     def verdict(self) -> dict[str, Any]:
@@ -161,10 +163,15 @@ def read_snapshot(directory: Run, points: int = POINTS) -> Snapshot:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_entries(path)
+    except (OSError, DataError):
         return {}
-    return loaded if isinstance(loaded, dict) else {}
+
+
+def _whole(value: Any) -> int:
+    """A count, if it is one."""
+    found = number(value)
+    return int(found) if found is not None and math.isfinite(found) else 0
 
 
 def _numbers(results: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """A sweep's directory: what was asked, its jobs, and one run's directory for each of them."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -8,10 +7,12 @@ from typing import Any, cast
 
 import yaml
 
+from truesweep.config.schema import check_settings
 from truesweep.errors import ConfigError
 from truesweep.figures import as_direction, recorded_mode
 from truesweep.record.files import dump_json, write_atomic
 from truesweep.record.frozen import fingerprint, freeze, thaw
+from truesweep.record.rows import read_objects
 from truesweep.runs.run import Run
 from truesweep.sweeps.settings import Sweep
 from truesweep.text import short_names
@@ -129,12 +130,26 @@ class SweepDirectory:
         missing = [key for key in ("asked", "sweeps", "launcher") if key not in record]
         if missing:
             raise ConfigError(f"{self.asked}: has no {', '.join(missing)}")
+        commands = record["asked"]
+        kinds = isinstance(record["sweeps"], dict) and isinstance(record["launcher"], dict)
+        if not kinds or not isinstance(commands, list) or not all(map(_is_command, commands)):
+            raise ConfigError(
+                f"{self.asked}: is not as the program wrote it. Restore it, or repeat the sweep's "
+                "command, which keeps its jobs, when the file is gone"
+            )
         return record
+
+    def _settings(self, record: Mapping[str, Any]) -> Sweep:
+        try:
+            settings: Sweep = check_settings(Sweep, record["sweeps"], "sweeps")
+        except ConfigError as error:
+            raise ConfigError(f"{self.asked}: {error}") from None
+        return settings
 
     @property
     def settings(self) -> Sweep:
         """The settings of the latest command."""
-        settings = Sweep(**self.read()["sweeps"])
+        settings = self._settings(self.read())
         if settings.direction is not None:
             return settings
         modes = [recorded_mode(name) for name in settings.objectives]
@@ -163,7 +178,7 @@ class SweepDirectory:
     def planned(self) -> int:
         """How many jobs there are to be, as far as is known; of a search, how many points."""
         record = self.read()
-        settings = Sweep(**record["sweeps"])
+        settings = self._settings(record)
         if settings.method == "search":
             return settings.jobs or 0
         missing = set[str]().union(*(self.missing(command) for command in record["asked"]))
@@ -243,7 +258,7 @@ class SweepDirectory:
         """The rows of `jobs.jsonl`; none before it is written."""
         if not self.summary.exists():
             return []
-        return [json.loads(line) for line in self.summary.read_text(encoding="utf-8").splitlines()]
+        return read_objects(self.summary)
 
 
 def job_id(config: Mapping[str, Any]) -> str:
@@ -263,6 +278,14 @@ def swept(varies: Mapping[str, Any]) -> dict[str, Any]:
         names[key].replace(".", "_"): str(value) if isinstance(value, dict | list) else value
         for key, value in varies.items()
     }
+
+
+def _is_command(entry: Any) -> bool:
+    """Whether an entry of `asked` holds what is read of it."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("directory"), str):
+        return False
+    lists = entry.get("overrides"), entry.get("config_dirs"), entry.get("jobs", [])
+    return all(isinstance(some, list) and all(isinstance(x, str) for x in some) for some in lists)
 
 
 def _row(job: Run, settings: Sweep) -> dict[str, Any]:

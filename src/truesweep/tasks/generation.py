@@ -108,19 +108,22 @@ def generate(
         for name in ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
     }
     attention_mask = arguments.pop("attention_mask", torch.ones_like(input_ids))
+    settings = GenerationConfig(**special, **arguments)
     was_training = model.training
     model.eval()
     try:
+        model.generation_config = settings  # from there comes what a call leaves open
         # Each new length would be compiled anew.
         with torch.compiler.set_stance("force_eager"):
             return model.generate(  # type: ignore[no-any-return, operator]
                 input_ids=input_ids,
                 attention_mask=attention_mask,
-                generation_config=GenerationConfig(**special, **arguments),
+                generation_config=settings,
                 stopping_criteria=StoppingCriteriaList([Leave(leave)]),
                 synced_gpus=is_sharded(model),  # ranks go on until the last of them is done
             )
     finally:
+        model.generation_config = own
         model.train(was_training)
 
 

@@ -1,0 +1,113 @@
+"""Files of runs and sweeps that were damaged: a result, or a sentence with the file in it."""
+
+import random
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.damage import call, damage
+
+OF_A_RUN = (
+    "config.yaml",
+    "status.json",
+    "results.json",
+    "provenance.json",
+    "model/config.json",
+    "model/tokenizer.json",
+    "model/tokenizer_config.json",
+    "checkpoints/best.ckpt",
+    "checkpoints/best.ckpt.sha256",
+)
+OF_A_JOB = (
+    "config.yaml",
+    "status.json",
+    "results.json",
+    "job.json",
+    "provenance.json",
+    "metrics.jsonl",
+    "overrides.yaml",
+    "tables.json",
+    "scores/val.npz",
+    "evaluations.jsonl",
+)
+
+
+def assert_met(folder: Path, files: Sequence[str], each: int, *commands: Sequence[str]) -> None:
+    """Assert that no damage crashes a command, each time one of some, and that some are noticed."""
+    rng, refused, crashes = random.Random(0), 0, []
+    for name, what in damage(folder, files, rng, each):
+        command = rng.choice(commands)
+        met = call(*command)
+        refused += met.how == "refused"
+        if met.how == "crashed":
+            crashes.append(f"{name} {what}: {command[0]}: {met.said}")
+    assert not crashes, "\n".join(crashes)
+    assert refused
+
+
+@pytest.fixture
+def run(trained: dict[str, Path], tmp_path: Path) -> Path:
+    return shutil.copytree(trained["lm"], tmp_path / "run")
+
+
+def test_a_damaged_run_is_used_or_refused_in_words(run: Path) -> None:
+    generate = ["generate", str(run), "--prompt", "red", "--max-new-tokens", "1"]
+    assert_met(run, OF_A_RUN, 1, generate)
+
+
+def test_damage_that_an_export_reads(run: Path, tmp_path: Path) -> None:
+    files = ("results.json", "provenance.json", "model/tokenizer_config.json")
+    for name, what in damage(run, files, random.Random(1), 1):
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        met = call("export", str(run), str(tmp_path / "out"))
+        assert met.how != "crashed", f"{name} {what}: {met.said}"
+        assert (tmp_path / "out").exists() == (met.how == "done")
+
+
+@pytest.fixture
+def sweep(archive: Path, tmp_path: Path) -> Path:
+    """A sweep whose jobs have ended."""
+    found = [file.parent for file in archive.rglob("sweep.yaml")]
+    source = max(found, key=lambda folder: len(list(folder.glob("*/results.json"))))
+    return shutil.copytree(source, tmp_path / "sweep")
+
+
+def test_a_damaged_job_is_listed_or_refused_in_words(sweep: Path) -> None:
+    first, second, *_ = sorted(file.parent for file in sweep.glob("*/results.json"))
+    files = [f"{first.name}/{name}" for name in OF_A_JOB if (first / name).exists()]
+    assert_met(
+        sweep,
+        [*files, "sweep.yaml", "jobs.jsonl"],
+        1,
+        ["status", str(sweep)],
+        ["compare", str(sweep), "--json", "--html", str(sweep / "page.html")],
+        ["diff", str(first), str(second)],
+    )
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [("hours", []), ("jobs", {"a": 1}), ("sampler", {}), ("retries", "x")],
+)
+def test_settings_of_a_sweep_that_cannot_be(sweep: Path, entry: str, value: object) -> None:
+    asked = yaml.safe_load((sweep / "sweep.yaml").read_text())
+    asked["sweeps"][entry] = value
+    (sweep / "sweep.yaml").write_text(yaml.safe_dump(asked))
+    met = call("status", str(sweep))
+    assert met.how == "refused"
+    assert f"sweeps.{entry}" in met.said
+    assert "sweep.yaml" in met.said
+
+
+@pytest.mark.parametrize("entry", [-1, {"overrides": [True]}, {"overrides": None}])
+def test_a_command_of_a_sweep_that_is_none(sweep: Path, entry: object) -> None:
+    asked = yaml.safe_load((sweep / "sweep.yaml").read_text())
+    whole = {"directory": ".", "config_dirs": []}
+    asked["asked"] = [{**whole, **entry} if isinstance(entry, dict) else entry]
+    (sweep / "sweep.yaml").write_text(yaml.safe_dump(asked))
+    met = call("status", str(sweep))
+    assert met.how == "refused"
+    assert "sweep.yaml" in met.said

@@ -1,0 +1,34 @@
+import torch
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+
+from truesweep.tasks.generation import Sampling, continue_ids
+
+EOS = 2
+
+
+def model() -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=16,
+            hidden_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=16,
+            max_position_embeddings=32,
+            pad_token_id=0,
+            bos_token_id=1,
+            eos_token_id=EOS,
+        )
+    )
+
+
+def test_what_a_checkpoint_says_of_generation_does_not_apply_but_for_its_tokens() -> None:
+    greedy = Sampling(max_new_tokens=12, temperature=0)
+    expected = continue_ids(model(), [3, 4], greedy)
+    loaded = model()
+    own = loaded.generation_config = GenerationConfig(
+        repetition_penalty=9.0, num_beams=-3, top_p=0.1, pad_token_id=0, eos_token_id=EOS
+    )
+    assert continue_ids(loaded, [3, 4], greedy) == expected
+    assert loaded.generation_config is own
