@@ -73,6 +73,11 @@ F1_MACRO, F1_WEIGHTED, ACCURACY = (
     for name in ("f1_macro", "f1_weighted", "accuracy")
 )
 SAMPLES = Figure("samples", kind="count")
+OWN_COUNT = "_samples"
+"""What follows the name of a figure in that of its own count: `val/bleu_samples`.
+
+A figure has one if it is of fewer samples than its split has.
+"""
 _COUNTS = ("parameters", "steps", "tokens", "flops", "skipped_steps")
 
 Declared = Mapping[str, Figure]
@@ -133,6 +138,23 @@ def find(name: str, declared: Declared = BUILT_IN) -> Figure | None:
     """The declaration of a figure by its full name, such as `val/loss`; None without one."""
     last = name.rpartition("/")[2]
     return declared.get(last) or BUILT_IN.get(last)
+
+
+def beside(name: str, figures: Mapping[str, Any]) -> str:
+    """What is written behind a figure that is of fewer samples than its split has.
+
+    Args:
+        name: Such as `val/bleu`.
+        figures: Those that it stands among.
+    """
+    count = figures.get(f"{name}{OWN_COUNT}")
+    return "" if count is None else f" ({text.plural(int(count), 'sample')})"
+
+
+def unit(declared: Declared) -> str:
+    """What a training counts: `tokens`, or `samples` where each has but one target."""
+    loss = declared.get(LOSS.name)
+    return "tokens" if loss is None or loss.per_token else "samples"
 
 
 def mode(name: str, declared: Declared = BUILT_IN) -> Mode | None:
@@ -220,7 +242,8 @@ def read(kept: Any, results: Iterable[str] = ()) -> dict[str, Figure]:
     """
     if not isinstance(kept, Mapping):
         # There only tasks of tokens had a perplexity; the loss of the others is one of samples.
-        per_token = any(name.endswith("/perplexity") for name in results)
+        names = list(results)
+        per_token = not names or any(name.endswith("/perplexity") for name in names)
         return {**BUILT_IN, "loss": replace(LOSS, per_token=per_token)}
     found = {}
     for name, values in kept.items():

@@ -56,7 +56,7 @@ def test_a_narrow_terminal_is_given_whole_columns_that_fit(
     compare_runs([sweep], Options())
     shown = capsys.readouterr().out
     assert cells_of(shown, "job3") == ["1", "job3", "0.01", "4", "1.800", "completed"]
-    assert "Left out to fit: cost, tokens, time." in shown  # alike in all runs
+    assert "Left out to fit: cost, samples, time." in shown  # alike in all runs
 
 
 def test_rank_keys_and_objective_stay_however_narrow_it_is(

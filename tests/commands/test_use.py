@@ -26,6 +26,7 @@ from truesweep.commands.evaluate import evaluate
 from truesweep.commands.export import export
 from truesweep.commands.generate import Options, generate, open_task, prompts
 from truesweep.commands.resume import resume
+from truesweep.commands.show import show_figures, show_result
 from truesweep.commands.train import train
 from truesweep.data.encode import encode
 from truesweep.data.kinds import PAIRS, EncodedSplit
@@ -33,6 +34,7 @@ from truesweep.data.ragged import Ragged
 from truesweep.data.samples import Pair
 from truesweep.data.tokenizers import Byte, Word
 from truesweep.errors import ConfigError, DataError
+from truesweep.figures import BLEU, LOSS
 from truesweep.jobs.load import load_run
 from truesweep.report import compare
 from truesweep.report.excerpts import later_scorings
@@ -132,6 +134,23 @@ def test_scorings_of_a_runs_own_test_split_are_counted_and_no_others(
     assert counted("test", "data.test=other.txt") == (3, False)
     assert resume(run, ["trainer.max_steps=6"]) == 0  # which scores it a second time itself
     assert later_scorings(compare([run]).runs[0]) == 4
+
+
+def test_what_figures_are_of_stands_beside_them(
+    trained: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    figures = {"val/bleu": 20.0, "val/loss": 1.5, "val/bleu_samples": 100, "val/samples": 500}
+    show_figures(figures, "val", {"bleu": BLEU, "loss": LOSS})
+    rows = capsys.readouterr().out.splitlines()
+    assert [("100 samples" in row, "500" in row) for row in rows if "bleu" in row] == [
+        (True, False)
+    ]
+    assert not any("100" in row for row in rows if "bleu" not in row)
+    for task, counted in (("classification", "samples"), ("translation", "tokens")):
+        show_result(Run.open(trained[task]), 0)
+        printed = capsys.readouterr().out
+        assert f" {counted} in " in printed, printed
+        assert compare([trained[task]]).unit == counted
 
 
 def test_a_split_that_does_not_exist_is_named(trained: dict[str, Path]) -> None:

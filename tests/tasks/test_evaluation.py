@@ -106,7 +106,9 @@ def test_the_first_sentences_of_an_overfitted_batch_are_translated(workplace: Pa
     asked = ["trainer.overfit_batches=1", "task.val_generated=3"]
     parts = parts_of("translation", "n3", "n3", *asked)
     validate(parts)
-    assert "val/bleu" in parts.task.evaluations["val"]
+    found = parts.task.evaluations["val"]
+    assert found["val/bleu_samples"] == found["val/chrf_samples"] == 3 < found["val/samples"]
+    assert found.keys() & {"val/loss_samples", "val/perplexity_samples"} == set()
     assert len(parts.task.sample_scores["val"]["bleu"]) == 3
     assert len(parts.task.sample_scores["val"]["nll"]) == parts.source.batch_size
 

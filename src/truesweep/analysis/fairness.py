@@ -37,13 +37,17 @@ class Unfairness:
 
 
 def unfairness(
-    outcomes: Sequence[Outcome], ranking: Ranking, tolerance: float = TOLERANCE
+    outcomes: Sequence[Outcome],
+    ranking: Ranking,
+    counted: str = "tokens",
+    tolerance: float = TOLERANCE,
 ) -> list[Unfairness]:
     """How a ranking compares what should not be compared without saying so.
 
     Args:
         outcomes: The jobs that were ranked.
         ranking: Their ranking.
+        counted: What their `tokens` are: samples, where each has one target.
         tolerance: The share by which the most may exceed the least.
     """
     points = by_point(outcomes, ranking.objective)
@@ -54,7 +58,8 @@ def unfairness(
         if ranking.best is None or ranking.best.point not in known or len(known) < 2:
             continue
         if max(known.values()) > min(known.values()) * (1 + tolerance):
-            found.append(_finding(what, known, known[ranking.best.point]))
+            names = (counted, counted) if what == "tokens" else ("compute", "FLOP")
+            found.append(_finding(what, names, known, known[ranking.best.point]))
     return found
 
 
@@ -65,16 +70,15 @@ def _amount(jobs: Sequence[Outcome], what: str) -> float | None:
 
 
 def _finding(
-    what: Literal["tokens", "compute"], known: dict[str, float], best: float
+    what: Literal["tokens", "compute"], names: tuple[str, str], known: dict[str, float], best: float
 ) -> Unfairness:
     low, high = min(known.values()), max(known.values())
     favours = best > float(np.median(list(known.values()))) * (1 + TOLERANCE)
-    unit = "tokens" if what == "tokens" else "FLOP"
     least, most = text.counts([low, high])
     consequence = (
         "the best point had more than most, and its lead may be due to that"
         if favours
         else "the best point did not need more than most"
     )
-    said = f"Unequal {what}: from {least} to {most} {unit}; {consequence}."
+    said = f"Unequal {names[0]}: from {least} to {most} {names[1]}; {consequence}."
     return Unfairness(what, low, high, best, favours, said)

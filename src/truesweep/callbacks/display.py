@@ -15,7 +15,7 @@ from rich.progress import (
 )
 
 from truesweep.compat import steps_done
-from truesweep.figures import written
+from truesweep.figures import OWN_COUNT, beside, unit, written
 from truesweep.terminal import console
 from truesweep.text import count, duration, figure
 
@@ -76,7 +76,7 @@ class ProgressDisplay(pl.Callback):
     ) -> None:
         """Show where training stands, not more often than a reader wants."""
         if trainer.is_global_zero and time.monotonic() - self._shown_at >= self.interval:
-            self._show(steps_done(trainer), pl_module.latest)
+            self._show(steps_done(trainer), pl_module)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Show every validation."""
@@ -85,12 +85,12 @@ class ProgressDisplay(pl.Callback):
         values = pl_module.evaluations.get("val", {})
         step = steps_done(trainer)
         line = f"step {step:>6}  " + "  ".join(
-            f"{name} {written(name, value)}"
+            f"{name} {written(name, value)}{beside(name, values)}"
             for name, value in values.items()
-            if name != "val/samples"
+            if name != "val/samples" and not name.endswith(OWN_COUNT)
         )
         self.console.print(line)
-        self._show(step, pl_module.latest, line=False)
+        self._show(step, pl_module, line=False)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Close the bar."""
@@ -104,12 +104,12 @@ class ProgressDisplay(pl.Callback):
         """Leave the terminal usable."""
         self.on_train_end(trainer, pl_module)
 
-    def _show(self, step: int, values: dict[str, float], line: bool = True) -> None:
+    def _show(self, step: int, task: Any, line: bool = True) -> None:
         self._shown_at = time.monotonic()
-        text = ""
+        text, values = "", task.latest
         if values:
             speed = count(values["tokens_per_second"])
-            text = f"loss {figure(values['train/loss'])}  {speed} tokens/s"
+            text = f"loss {figure(values['train/loss'])}  {speed} {unit(task.declared)}/s"
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=step, values=text)
             self._bar.refresh()

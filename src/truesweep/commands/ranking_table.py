@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from truesweep import text
+from truesweep.figures import beside
 from truesweep.report import Comparison
 from truesweep.report.varying import setting
 from truesweep.runs.snapshot import Snapshot
@@ -23,7 +24,7 @@ STATES = {
     "interrupted": "yellow",
     "preempted": "yellow",
 }
-LEAST_MISSED = ("verdict", "FLOP", "cost", "state", "tokens", "time", "run")
+LEAST_MISSED = ("verdict", "FLOP", "cost", "state", "tokens", "samples", "time", "run")
 """In this order columns give way; before them those that tell nothing."""
 LEAST_FOLDED = 6
 """Characters of a line of a long value."""
@@ -80,16 +81,23 @@ def _columns(comparison: Comparison) -> list[Column]:
             for key in comparison.keys
         ),
         Column(
-            comparison.objective.name,
+            comparison.objective.name + _of(comparison),
             text.figures(map(comparison.objective.of, runs), comparison.digits),
         ),
-        Column("tokens", text.counts(run.tokens for run in runs)),
+        Column(comparison.unit, text.counts(run.tokens for run in runs)),
         Column("time", [text.duration(run.seconds) for run in runs]),
         Column("cost", [text.duration(run.cost) for run in runs]),
         *optional("FLOP", text.counts(run.flops for run in runs), "right"),
         Column("state", [run.state for run in runs], "left"),
         *optional("verdict", (str(run.verdict.get("kind", "")) for run in runs), "left"),
     ]
+
+
+def _of(comparison: Comparison) -> str:
+    """How many samples the objective is of, if these are not all of the split, in all runs."""
+    name = comparison.objective.name
+    found = {beside(name, run.results) for run in comparison.runs if run.results}
+    return found.pop() if len(found) == 1 else ""
 
 
 def _place(comparison: Comparison, run: Snapshot) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -14,7 +14,7 @@ from truesweep import text
 from truesweep.analysis.verdict import read_verdict
 from truesweep.compat import untried_sentence
 from truesweep.data.left_out import describe_left_out
-from truesweep.figures import SAMPLES, Declared, Figure
+from truesweep.figures import SAMPLES, Declared, Figure, beside, unit
 from truesweep.jobs.parts import make
 from truesweep.jobs.plan import Plan
 from truesweep.jobs.trainer import TrainerSettings
@@ -109,10 +109,19 @@ def _figures(results: dict[str, Any], declared: Declared) -> Table:
     for name in ("", *SPLITS.values(), "baseline"):
         table.add_column(name, justify="left" if not name else "right")
     for figure in _shown(declared):
-        row = [results.get(f"{prefix}/{figure.name}") for prefix in (*SPLITS, "baseline/test")]
-        if any(value is not None for value in row):
-            table.add_row(figure.name, *text.figures(row, figure.digits))
+        names = [f"{prefix}/{figure.name}" for prefix in (*SPLITS, "baseline/test")]
+        _add_figure(table, figure, names, results)
     return table
+
+
+def _add_figure(
+    table: Table, figure: Figure, names: Sequence[str], figures: Mapping[str, Any]
+) -> None:
+    """A row of one figure under its names, if any is there; with its own counts of samples."""
+    row = [figures.get(name) for name in names]
+    if any(value is not None for value in row):
+        cells = zip(text.figures(row, figure.digits), names, strict=True)
+        table.add_row(figure.name, *(cell + beside(name, figures) for cell, name in cells))
 
 
 def _shown(declared: Declared) -> list[Figure]:
@@ -127,10 +136,9 @@ def show_figures(figures: dict[str, Any], split: str, declared: Declared) -> Non
     for name in ("", called, "baseline"):
         table.add_column(name, justify="left" if not name else "right")
     for figure in _shown(declared):
-        value = figures.get(f"{split}/{figure.name}")
-        if value is not None:
-            row = [value, figures.get(f"baseline/{split}/{figure.name}")]
-            table.add_row(figure.name, *text.figures(row, figure.digits))
+        if figures.get(f"{split}/{figure.name}") is not None:
+            names = [f"{prefix}{split}/{figure.name}" for prefix in ("", "baseline/")]
+            _add_figure(table, figure, names, figures)
     console().print(table)
     warn(describe_left_out(figures, [split]))
 
@@ -156,7 +164,7 @@ def _show_tables(out: Console, run: Run) -> None:
 def _show_paths(out: Console, run: Run, here: str, results: dict[str, Any]) -> None:
     lines = {
         "best step": f"{results['best_step']:,} of {results['train/steps']:,}",
-        "trained": f"{text.count(results['train/tokens'])} tokens in "
+        "trained": f"{text.count(results['train/tokens'])} {unit(run.figures)} in "
         f"{text.duration(results['train/seconds'])}",
         "everything": here,
         "next": f"truesweep generate {here}",

@@ -294,7 +294,7 @@ def collect_results(
         verdict: What is to be said of the run.
     """
     best = {
-        name: int(value) if name.endswith("/samples") else value
+        name: int(value) if name.endswith("samples") else value
         for name, value in checkpoint.best_values.items()
     }
     last = rows[-1] if rows else {"time": 0.0, "tokens": 0, "step": 0}

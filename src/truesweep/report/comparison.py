@@ -12,7 +12,7 @@ from truesweep.analysis.outcomes import Outcome
 from truesweep.analysis.ranking import Ranking, Standing, rank
 from truesweep.dotted import nearest_key
 from truesweep.errors import ConfigError, did_you_mean
-from truesweep.figures import Declared, digits_of
+from truesweep.figures import Declared, digits_of, unit
 from truesweep.report.objective import Objective, choose, declared_by, metrics
 from truesweep.report.outcomes import outcomes, paired, unfinished
 from truesweep.report.varying import setting, varied_keys
@@ -74,6 +74,11 @@ class Comparison:
     def declared(self) -> Declared:
         """What the runs' tasks declared of their figures."""
         return declared_by(self.runs)
+
+    @property
+    def unit(self) -> str:
+        """What the runs' trainings count: `tokens` or `samples`."""
+        return unit(self.declared)
 
     @property
     def title(self) -> str:

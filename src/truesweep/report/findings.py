@@ -92,7 +92,7 @@ def _edges(comparison: Comparison) -> list[Finding]:
 
 
 def _unfair(comparison: Comparison) -> list[Finding]:
-    found = unfairness(comparison.outcomes, comparison.ranking)
+    found = unfairness(comparison.outcomes, comparison.ranking, comparison.unit)
     text = " ".join(one.text for one in found)
     kind: Kind = "warn" if any(one.favours_best for one in found) else ""
     return [Finding("Not the same chance", text, kind)] if found else []

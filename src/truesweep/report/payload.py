@@ -41,6 +41,7 @@ def payload(comparison: Comparison, filters: Sequence[str] = ()) -> dict[str, An
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "version": truesweep.__version__,
         "objective": {"name": comparison.objective.name, "mode": comparison.objective.mode},
+        "unit": comparison.unit,
         "figures": {
             name: {"digits": one.digits, "kind": one.kind}
             for name, one in {**comparison.declared, **_costs(comparison)}.items()

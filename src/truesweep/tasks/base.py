@@ -14,7 +14,7 @@ from truesweep.data.encode import encode_inputs
 from truesweep.data.kinds import SampleKind
 from truesweep.data.prepare import Prepared
 from truesweep.errors import ConfigError
-from truesweep.figures import Figure, by_name, compute, of_metric
+from truesweep.figures import OWN_COUNT, Figure, by_name, compute, of_metric
 from truesweep.metrics.likelihood import linear_nll_by_row, nll_by_row
 from truesweep.metrics.sums import Count
 from truesweep.models import Head
@@ -96,6 +96,10 @@ class Task(Training):
     def figures(self) -> dict[str, float]:
         """The figures of an evaluation, reduced over ranks."""
         return {k: v for one in self._metrics().items() for k, v in compute(*one).items()}
+
+    def own_counts(self) -> dict[str, int]:
+        """The samples that figures are of which are not of all, by their names, over all ranks."""
+        return {}
 
     def _metrics(self) -> dict[str, Metric]:
         return cast(dict[str, Metric], dict(self.metrics.items()))
@@ -256,6 +260,9 @@ class Task(Training):
                 f"{split_name} has {loader.samples} samples and {counted} were counted: the "
                 "figures would be wrong. Please report this."
             )
+        for name, count in self.own_counts().items():
+            if name in figures and count != counted:
+                figures[f"{name}{OWN_COUNT}"] = count
         self.sample_scores[split_name] = self.scores.gather()
         values = {f"{split_name}/{name}": value for name, value in figures.items()}
         self.evaluations[split_name] = values

@@ -14,7 +14,7 @@ from truesweep.data.batch import Batch
 from truesweep.data.kinds import PAIRS, SampleKind
 from truesweep.data.prepare import Prepared
 from truesweep.data.seq2seq import Seq2SeqDataset
-from truesweep.figures import compute
+from truesweep.figures import compute, of_metric
 from truesweep.metrics.likelihood import NegativeLogLikelihood, Perplexity
 from truesweep.metrics.sums import Count
 from truesweep.metrics.text import TextMetric
@@ -119,6 +119,14 @@ class TextToText(Task):
         if not int(self._generated.compute()):
             return {k: v for n in OF_LOSS for k, v in compute(n, self.metrics[n]).items()}
         return super().figures()
+
+    def own_counts(self) -> dict[str, int]:
+        """Figures of texts are of those that were generated."""
+        count = int(self._generated.compute())
+        of_texts = (
+            f for n, m in self._metrics().items() if n not in OF_LOSS for f in of_metric(n, m)
+        )
+        return {figure.name: count for figure in of_texts}
 
     def on_validation_epoch_start(self) -> None:
         """Forget the last evaluation and its examples."""

@@ -1,11 +1,12 @@
 // Train and validation curves of all runs, overlaid.
 
-const AXIS_NAMES = { step: "optimizer steps", tokens: "tokens", time: "seconds" };
+const AXIS_NAMES = { step: "optimizer steps", tokens: data.unit, time: "seconds" };
 const curves = { chart: null, box: null, x: null, y: null };
 
 // "loss" stands for train/loss and val/loss together, as do other names that both have.
 function metricChoices() {
-  const names = new Set(runs.flatMap((run) => Object.keys(run.curves)));
+  const names = new Set(runs.flatMap((run) => Object.keys(run.curves))
+    .filter((name) => !name.endsWith("_samples")));
   const both = [...names].filter((name) => name.startsWith("train/"))
     .map((name) => name.slice(6)).filter((name) => names.has(`val/${name}`));
   const joint = both.map((name) => ({ name: `${name}, training and validation`,

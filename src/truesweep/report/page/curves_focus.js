@@ -60,7 +60,7 @@ function tipOfCurve(event, run, px) {
     const measured = drawn && valueAt(drawn, x);
     return isMissing(measured) ? null : `${metric} ${told(metric, measured)}`;
   });
-  const where = view.axis === "time" ? duration(x) : `${count(Math.round(x))} ${view.axis === "step" ? "steps" : "tokens"}`;
+  const where = view.axis === "time" ? duration(x) : `${count(Math.round(x))} ${view.axis === "step" ? "steps" : data.unit}`;
   runTip(event, run, ...rows.filter(Boolean), `at ${where}`);
 }
 

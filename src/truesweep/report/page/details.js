@@ -61,7 +61,9 @@ function figuresTable(run) {
     && ["val/", "test/"].some((prefix) => !isMissing(found[prefix + name])));
   const shownAs = (name) => {
     const error = found[`${name}_standard_error`];
-    return told(name, found[name]) + (error === undefined ? "" : ` ± ${figure(error, 2)}`);
+    const of = found[`${name}_samples`];
+    return told(name, found[name]) + (error === undefined ? "" : ` ± ${figure(error, 2)}`)
+      + (of === undefined ? "" : ` (${plural(of, "sample")})`);
   };
   const splits = SPLITS.filter(([, prefix]) => names.some((name) => found[prefix + name] !== undefined));
   if (names.length === 0) return el("p", { className: "empty" }, "No figures yet.");
@@ -76,7 +78,7 @@ function figuresTable(run) {
 
 function miniNote(run) {
   const best = run.results.best_step;
-  const parts = [plural(run.step, "step"), `${count(run.tokens)} tokens`, duration(run.seconds)];
+  const parts = [plural(run.step, "step"), `${count(run.tokens)} ${data.unit}`, duration(run.seconds)];
   if (run.cost !== run.seconds) parts.push(`${duration(run.cost)} of devices`);
   if (run.results.parameters) parts.push(`${count(run.results.parameters)} parameters`);
   if (best !== undefined) parts.push(`best at step ${count(best)}`);

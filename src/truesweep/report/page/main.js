@@ -71,6 +71,7 @@ function bindControls() {
     apply(target);
     changed("curves");
   });
+  $("axis").querySelector("[value=tokens]").textContent = data.unit;
   redraw("metric", "change", (target) => { view.metric = choices[target.value]; });
   redraw("axis", "change", (target) => { view.axis = target.value; unzoom(); });
   redraw("logx", "change", (target) => { view.logx = target.checked; unzoom(); });

@@ -23,7 +23,7 @@ function tableColumns() {
     { id: "objective", name: data.objective.name, right, value: (run) => run.objective,
       text: cells((run) => run.objective, (found) => figures(found, digits)) },
     ...seeds, ...varied,
-    { id: "tokens", name: "tokens", right, value: (run) => run.tokens, text: amounts("tokens") },
+    { id: "tokens", name: data.unit, right, value: (run) => run.tokens, text: amounts("tokens") },
     { id: "seconds", name: "time", right, value: (run) => run.seconds, text: times("seconds") },
     { id: "cost", name: "cost", right, title: "time × devices", value: (run) => run.cost,
       text: times("cost") },
