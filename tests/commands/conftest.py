@@ -82,6 +82,20 @@ def write_data(folder: Path) -> dict[str, list[str]]:
     }
 
 
+def write_chats(folder: Path) -> list[str]:
+    """Conversations of one and two answers in a file; the overrides that name them."""
+    rng = random.Random(0)
+
+    def turn() -> list[dict[str, str]]:
+        words = rng.choices(WORDS, k=rng.randint(2, 5))
+        talk = {"user": " ".join(words), "assistant": " ".join(reversed(words))}
+        return [{"role": role, "content": content} for role, content in talk.items()]
+
+    rows = [{"messages": [m for _ in range(1 + i % 2) for m in turn()]} for i in range(300)]
+    (folder / "chats.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return ["task=sft", "tokenizer.vocab_size=300", "data=files", "data.train=chats.jsonl"]
+
+
 @dataclass(frozen=True)
 class Finished:
     """A command that has ended."""

@@ -32,7 +32,7 @@ def described(prepared: Callable[..., Any], tmp_path: Any) -> Describe:
         config = tokenizer or Char()
         made, source = prepared(train, config, val=val, test=test, **keys)
         splits: Splits = made.kind.load(source)
-        tokens = encode_splits(splits, config, tmp_path / "cache").tokens
+        tokens = encode_splits(splits, config, made.kind, tmp_path / "cache").tokens
         return describe(splits, tokens, made, source)
 
     return make

@@ -117,6 +117,7 @@ def test_what_a_run_records(prepared: Callable[..., Any]) -> None:
         "longest": 2,
         "truncated": 0,
         "cut": 0,
+        "without_target": 0,
     }
     assert data.origin == {"from": "memory", "fingerprint": data.fingerprint}
     assert len(data.fingerprint) == 64

@@ -3,6 +3,7 @@
 `python -m tests.tasks.on_ranks MODULE FUNCTION` is one of them, in the current folder.
 """
 
+import json
 import os
 import random
 import socket
@@ -32,6 +33,7 @@ TASKS = {
     "mlm": (["task=mlm"], ".txt"),
     "translation": (["task=translation", "data.source=de", "data.target=en"], ""),
     "classification": (["task=classification"], ".tsv"),
+    "sft": (["task=sft"], ".jsonl"),
 }
 """By task, how it is asked for, and how its files end."""
 RATES = ["scheduler=linear", "scheduler.warmup=4", "scheduler.final=0.1", "optimizer.lr=0.2"]
@@ -42,7 +44,7 @@ Figures = dict[str, dict[int, dict[str, float]]]
 
 
 def write_samples(folder: Path) -> None:
-    """Sentences of different lengths as text, as pairs, and with a label."""
+    """Sentences of different lengths as text, as pairs, with a label, and as conversations."""
     draw = random.Random(0)
     for name, count in [("many", 40), *((f"n{size}", size) for size in SIZES)]:
         sentences = [draw.choices(WORDS, k=draw.randint(4, 9)) for _ in range(count)]
@@ -51,6 +53,8 @@ def write_samples(folder: Path) -> None:
         (folder / f"{name}.de").write_text("\n".join(lines) + "\n")
         kept = [" ".join([*words[:-1], "end"]) for words in sentences]
         (folder / f"{name}.en").write_text("\n".join(kept) + "\n")
+        talks = [{"prompt": a, "completion": b} for a, b in zip(lines, kept, strict=True)]
+        (folder / f"{name}.jsonl").write_text("".join(f"{json.dumps(t)}\n" for t in talks))
         rows = [f"{line}\t{'ab'[line < 'm']}" for line in lines]
         (folder / f"{name}.tsv").write_text("\n".join(["text\tlabel", *rows]) + "\n")
 
@@ -93,7 +97,7 @@ def figures(ranks: int) -> Figures:
         found[task] = {}
         for val, test in SPLITS:
             parts = parts_of(task, f"n{val}", f"n{test}", f"trainer.devices={ranks}")
-            if task == "translation":
+            if task in ("translation", "sft"):
                 parts.task.generate_texts = _copies(parts)  # type: ignore[attr-defined]
             trainer = validate(parts)
             with quiet():
@@ -105,7 +109,7 @@ def figures(ranks: int) -> Figures:
 
 
 def _copies(parts: Parts) -> Any:
-    """What an untrained model cannot do: translations that are neither right nor wrong."""
+    """What an untrained model cannot do: texts that are neither right nor wrong."""
     decode = parts.task.tokenizer.batch_decode
     return lambda ids, mask: list(decode(ids, skip_special_tokens=True))
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from tests.commands.conftest import SMALL, write_data
+from tests.commands.conftest import SMALL, write_chats, write_data
 from tests.conftest import THREADS
 from tests.rounding import FP64
 from truesweep.callbacks import StopAfter
@@ -29,6 +29,7 @@ CASES: list[tuple[str, ...]] = [
     ("lm", "muon", *LORA),
     ("classification", "adamw", *LORA),
     ("mlm", "muon"),
+    ("sft", "muon"),
 ]
 FIVE_STEPS = [
     *("data.batch_size=64", "data.packing=false", "model.dropout=0.1", "trainer.max_steps=5"),
@@ -43,8 +44,10 @@ def train(task: str, optimizer: str, *overrides: str) -> Trained:
 
     From data in the current folder.
     """
-    data = write_data(Path())["lm" if task == "mlm" else task]
-    named = [f"task={task}", *data[1:]]
+    if task == "sft":
+        named = write_chats(Path())
+    else:
+        named = [f"task={task}", *write_data(Path())["lm" if task == "mlm" else task][1:]]
     config, _ = checked([*named, *SMALL, *FIVE_STEPS, f"optimizer={optimizer}", *overrides])
     parts = build(config)
     rows: list[dict[str, Any]] = []

@@ -18,6 +18,7 @@ EXPECTED = {
     "mlm": {"loss", "perplexity", "accuracy", "samples"},
     "translation": {"loss", "perplexity", "bleu", "chrf", "samples"},
     "classification": {"loss", "f1_macro", "f1_weighted", "accuracy", "samples"},
+    "sft": {"loss", "perplexity", "accuracy", "exact_match", "rougeL", "samples"},
 }
 
 
@@ -53,6 +54,7 @@ def test_all_ranks_hold_the_same_figures(found_by_ranks: Found, task: str) -> No
 def test_the_figures_would_show_a_sample_too_many(alone: Figures) -> None:
     assert all(len({alone[task][size]["loss"] for size in SIZES}) == len(SIZES) for task in TASKS)
     assert all(0 < alone["translation"][size]["bleu"] < 100 for size in SIZES)
+    assert all(0 < alone["sft"][size]["rougeL"] < 1 for size in SIZES)
 
 
 @pytest.mark.parametrize("packing", ["true", "false"])

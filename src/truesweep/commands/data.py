@@ -61,7 +61,8 @@ def describe_data(
     config, _ = checked(overrides, config_dirs)
     source, prepared = prepare_data(config)
     splits = prepared.kind.load(source)
-    tokens = encode_splits(splits, make(config, "tokenizer")).tokens  # from the cache by now
+    tokenizer = make(config, "tokenizer")
+    tokens = encode_splits(splits, tokenizer, prepared.kind).tokens  # from the cache by now
     return describe(splits, tokens, prepared, source, examples)
 
 

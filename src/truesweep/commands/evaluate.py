@@ -30,6 +30,7 @@ from truesweep.jobs.parts import (
     make,
     prepare_data,
     pretrained_tokenizer,
+    sample_kind,
     task_class,
 )
 from truesweep.jobs.plan import checked
@@ -100,7 +101,8 @@ def _score_run(
     # The run's own tokenizer and classes, whatever data it is scored on.
     config["tokenizer"] = pretrained_tokenizer(run.model)
     source: Source = make(config, "data")
-    prepared = prepare(source, make(config, "tokenizer"), task_type.kind, labels=loaded.labels)
+    tokenizer = make(config, "tokenizer")
+    prepared = prepare(source, tokenizer, sample_kind(config), labels=loaded.labels)
     task = build_task(config, loaded.model, prepared)
     figures = score(config, task, prepared, source, split)
     run.record_evaluation(
@@ -154,7 +156,7 @@ def _own_length(overrides: Sequence[str], config_dirs: Sequence[Path]) -> list[s
     longest = model.context() if isinstance(model, Pretrained) else None
     if longest is None:
         return []
-    packed = task_class(config).kind.packs and config["data"]["packing"]
+    packed = sample_kind(config).packs and config["data"]["packing"]
     return [f"data.max_length={min(longest, LONGEST_WINDOW) if packed else longest}"]
 
 

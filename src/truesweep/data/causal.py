@@ -74,7 +74,7 @@ class Windows(CausalDataset):
         width = int(lengths.max())
         places = np.asarray(indices)[:, None] * self.max_length + np.arange(width + 1)
         rows = self.stream[np.minimum(places, len(self.stream) - 1)].astype(np.int64)
-        return {"index": list(indices), **_shifted(rows, lengths, self.pad_id)}
+        return {"index": list(indices), **shifted(rows, lengths, self.pad_id)}
 
     def target_counts(self, classes: int) -> npt.NDArray[np.int64]:
         """Those of all tokens, but for the first one and what stands behind the last text."""
@@ -123,7 +123,7 @@ class Rows(CausalDataset):
             self.texts, indices, limit + len(self.frame), self.pad_id, least=2
         )
         lengths = np.clip(whole - 1, 0, self.max_length)
-        return {"index": list(indices), **_shifted(rows[:, :limit], lengths, self.pad_id)}
+        return {"index": list(indices), **shifted(rows[:, :limit], lengths, self.pad_id)}
 
     def _unscored(self) -> Tokens:
         """Tokens of texts that are no targets: cut at the end, or with nothing in front."""
@@ -135,8 +135,8 @@ class Rows(CausalDataset):
         return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32)
 
 
-def _shifted(rows: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], pad_id: int) -> Batch:
-    """Make inputs and labels of rows [B, T+1] in which the first `lengths` + 1 tokens count."""
+def shifted(rows: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], pad_id: int) -> Batch:
+    """Inputs and labels of rows [B, T+1] in which the first `lengths` + 1 tokens count."""
     inputs, labels = torch.from_numpy(rows[:, :-1].copy()), torch.from_numpy(rows[:, 1:].copy())
     batch: Batch = {"input_ids": inputs, "labels": labels, "lengths": lengths.tolist()}
     if int(lengths.min()) < inputs.shape[1]:

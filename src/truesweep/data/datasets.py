@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from truesweep.data.batch import IGNORE, Batch, Step, filler, mask
 from truesweep.data.frames import Frame
 from truesweep.data.ragged import Lengths, Ragged
+from truesweep.data.samples import Chat, Pair
 
 
 class EncodedDataset(Dataset[Batch], ABC):
@@ -24,15 +25,20 @@ class EncodedDataset(Dataset[Batch], ABC):
         truncated: Samples that lost tokens at the end to `max_length`.
         cut: Tokens that they lost.
         padded: Whether samples differ in length, so that it pays to sort them.
+        without_target: Samples of which no target is left, since they were truncated.
         tokens_per_target: Tokens that a model reads for each target.
+        pairs: Inputs and answers as text, which generated texts are compared with; none where no
+            text is generated.
     """
 
     lengths: Lengths
     longest: int
     truncated: int
     cut: int
+    without_target: int = 0
     padded: bool = True
     tokens_per_target: float = 1.0
+    pairs: Sequence[Pair | Chat] = ()
 
     @cached_property
     def width(self) -> int:

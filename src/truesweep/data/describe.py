@@ -59,6 +59,7 @@ class Part:
         longest: Tokens of the longest row, with special ones, before it is cut.
         truncated: Samples that lose tokens to `data.max_length`.
         cut: Tokens that they lose.
+        without_target: Samples that lose all that is to be learned.
         lengths: For each field of a sample, quantiles of its tokens.
         labels: How many samples each class has; None without classes.
         pairs: What only pairs have; None for other kinds.
@@ -74,6 +75,7 @@ class Part:
     longest: int
     truncated: int
     cut: int
+    without_target: int
     lengths: dict[str, Quantiles]
     labels: dict[str, int] | None
     pairs: PairShape | None

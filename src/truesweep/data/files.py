@@ -105,7 +105,7 @@ class Files(Columns):
             columns, rows = [str(other.path) for other in group], _line_pairs(*group)
         elif _is_table(file):
             columns = self.columns(kind)
-            rows = read_table(file, columns)
+            rows = read_table(file, columns, optional=kind == "chats")
             if kind == "text" and self.packing:
                 rows = join_lines(rows, file.notes)
         elif kind == "text":
@@ -137,7 +137,8 @@ def _is_table(file: DataFile) -> bool:
 
 
 def _where(file: DataFile, place: int) -> str:
-    return f"{file.path}, {'row' if extension(file.path) in BINARY else 'line'} {place}"
+    unit = "row" if extension(file.path) in BINARY else "line"
+    return f"{file.path}, {'line or entry' if extension(file.path) == '.json' else unit} {place}"
 
 
 def _sides(prefix: str, language: str) -> list[Path]:

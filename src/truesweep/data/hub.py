@@ -120,7 +120,7 @@ class Hub(Columns):
             dataset = builder.as_dataset(split=spec)
         except ValueError as error:
             raise ConfigError(f"{where}: {error} Write a slice as train[:10%], say.") from error
-        rows: Rows = read_rows(dataset, columns, where)
+        rows: Rows = read_rows(dataset, columns, where, optional=kind == "chats")
         if kind == "text" and self.packing:
             rows = join_lines(rows, notes)
         return to_samples(kind, columns, rows, lambda place: f"{where}, row {place}", notes)

@@ -12,10 +12,22 @@ if TYPE_CHECKING:
 
 
 def read_rows(
-    dataset: "Dataset", columns: Sequence[str], where: str
+    dataset: "Dataset", columns: Sequence[str], where: str, optional: bool = False
 ) -> Iterator[tuple[int, tuple[Any, ...]]]:
-    """The values of columns, rows counted from 1."""
-    return enumerate(zip(*(_column(dataset, name, where) for name in columns), strict=True), 1)
+    """The values of columns, rows counted from 1.
+
+    Args:
+        dataset: The table.
+        columns: Those to read.
+        where: Words for the table.
+        optional: Whether a column may be missing; its values are None then.
+    """
+    nothing = [None] * len(dataset)
+    columns_read = (
+        nothing if optional and name not in dataset.column_names else _column(dataset, name, where)
+        for name in columns
+    )
+    return enumerate(zip(*columns_read, strict=True), 1)
 
 
 def _column(dataset: "Dataset", name: str, where: str) -> list[Any]:

@@ -7,9 +7,10 @@ and sources of data know how to read that; the rest of what depends on the kind 
 import math
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from itertools import chain
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +21,10 @@ from truesweep.data.datasets import ClassifierDataset, EncodedDataset
 from truesweep.data.embedded import Embedded, Made
 from truesweep.data.frames import input_frame, target_frame
 from truesweep.data.leakage import Leakage
-from truesweep.data.ragged import Ragged
-from truesweep.data.samples import Kind, Labelled, Pair, Sample, Splits
+from truesweep.data.ragged import Ragged, Tokens
+from truesweep.data.samples import Kind, Labelled, Pair, Sample, Splits, field_texts
 from truesweep.data.seq2seq import Seq2SeqDataset
 from truesweep.data.source import Source
-from truesweep.data.token_cache import field_texts
 from truesweep.errors import DataError
 from truesweep.text import figure
 
@@ -42,7 +42,8 @@ class EncodedSplit:
     Args:
         name: The split's name.
         samples: Its samples.
-        tokens: The tokens of each field of the samples, without special ones.
+        tokens: The tokens of each field of the samples, without special ones unless these stand
+            within a sample; and the kind's marks beside them.
         source: Longest row, and whether texts are packed.
         tokenizer: The tokenizer that encoded the samples.
         labels: Names of the classes in the order of their ids; none without classes.
@@ -65,7 +66,10 @@ class SampleKind(ABC):
     """What the samples of a task are.
 
     Attributes:
-        name: What a sample consists of, as a source loads it: `text`, `pairs` or `labelled`.
+        name: What a sample consists of, as a source loads it: `text`, `pairs`, `labelled` or
+            `chats`.
+        fields: Which texts it has, by the names of its attributes.
+        marks: Under which names `marked` gives a number for each token besides.
         packs: Whether samples can be joined into windows.
         lossless: Whether tokens that hold a whole sample are worth knowing, to count its bytes.
         unit: What a report compares and counts.
@@ -79,6 +83,8 @@ class SampleKind(ABC):
     """
 
     name: ClassVar[Kind]
+    fields: ClassVar[tuple[str, ...]] = ("text",)
+    marks: ClassVar[tuple[str, ...]] = ()
     packs: ClassVar[bool] = False
     lossless: ClassVar[bool] = False
     unit: ClassVar[str] = "samples"
@@ -94,6 +100,35 @@ class SampleKind(ABC):
         if self.embedded is not None and isinstance(source, Embedded):
             return source.divided(self.name, self.embedded)
         return source.load(self.name)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a task's own keys have made it, as JSON values."""
+        return {}
+
+    @property
+    def encoding(self) -> dict[str, Any]:
+        """What decides on the tokens besides samples and tokenizer, as JSON values."""
+        return {}
+
+    def texts(self, samples: Sequence[Sample], template: str | None) -> Iterable[str]:
+        """What a tokenizer learns from.
+
+        Args:
+            samples: Those of the training split.
+            template: The chat template that it shall have; None: what it has or gets itself.
+        """
+        return chain.from_iterable(field_texts(samples, field) for field in self.fields)
+
+    def marked(
+        self, tokenizer: PreTrainedTokenizerBase, samples: Sequence[Sample]
+    ) -> Mapping[str, Sequence[Tokens]]:
+        """Of a kind with marks, the tokens of all samples and these, by their names.
+
+        Raises:
+            DataError: A sample cannot be encoded.
+        """
+        raise NotImplementedError
 
     def complete(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
         """Give a tokenizer what this kind needs besides; other kinds may share it."""
@@ -150,7 +185,8 @@ class TextKind(SampleKind):
 class PairKind(SampleKind):
     """Texts and what each is to be turned into: here, translations."""
 
-    name = "pairs"
+    name: ClassVar[Kind] = "pairs"
+    fields: ClassVar[tuple[str, ...]] = ("source", "target")
     answer = "translation"
     needed = 300  # the smaller samples of Koehn 2004
 

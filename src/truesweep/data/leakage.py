@@ -1,7 +1,8 @@
 """What stands twice: within a split, and in two splits of which one is to judge the other.
 
-Samples are compared by what a model reads of them: the source of a pair, the text of a class. Texts
-for language models are compared by their passages, and by the word 8-grams that they share.
+Samples are compared by what a model reads of them: the source of a pair, the text of a class, what
+a conversation's last answer answers. Texts for language models are compared by their passages, and
+by the word 8-grams that they share.
 """
 
 import re
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from truesweep.data.samples import Kind, Labelled, Pair, Sample
+from truesweep.data.samples import Chat, Kind, Labelled, Pair, Sample
 from truesweep.data.similarity import Hashes, closest, normalise, rolling
 from truesweep.data.splitting import lines, paragraphs
 
@@ -175,7 +176,7 @@ def _blocks(text: str) -> list[str]:
 
 
 def _fields(sample: Sample) -> tuple[str, str]:
-    if isinstance(sample, Pair):
+    if isinstance(sample, Pair | Chat):
         return sample.source, sample.target
     assert isinstance(sample, Labelled)
     return sample.text, sample.label

@@ -10,14 +10,16 @@ from truesweep.text import percent
 def left_out(prepared: Prepared, split: str) -> dict[str, float]:
     """Figures of a split; only those that are not zero.
 
-    `truncated` counts the samples that lost their end, `truncated_share` is the share of the
-    split's tokens that they lost, `unknown_share` the share of its tokens that are unknown ones.
+    `truncated` counts the samples that lost an end, `truncated_share` is the share of the split's
+    tokens that they lost, `without_target` counts those that lost all their targets, and
+    `unknown_share` is the share of the split's tokens that are unknown ones.
     """
     stats = prepared.stats[split]
     tokens = max(1, stats["tokens"])
     figures = {
         "truncated": stats["truncated"],
         "truncated_share": min(1.0, stats["cut"] / tokens),
+        "without_target": stats["without_target"],
         "unknown_share": stats["unknown"] / tokens,
     }
     return {f"{split}/{name}": value for name, value in figures.items() if value}
@@ -40,9 +42,14 @@ def describe_left_out(
             of = f" of {whole:,}" if whole else ""
             lost = percent(figures[f"{split}/truncated_share"])
             yield (
-                f"{cut:,}{of} {split} samples are longer than data.max_length{where} and lose "
-                f"their ends, {lost} of the split's tokens; "
-                "what is measured is the rest. Set a larger data.max_length to keep them"
+                f"{cut:,}{of} {split} samples are longer than data.max_length{where} and are cut "
+                f"there: {lost} of the split's tokens are lost, and what is measured is the rest. "
+                "Set a larger data.max_length to keep them"
+            )
+        if without := figures.get(f"{split}/without_target"):
+            yield (
+                f"{without:,} {split} samples are cut before anything that is to be learned, and "
+                "count for nothing. Set a larger data.max_length"
             )
     shares = {split: figures.get(f"{split}/unknown_share") for split in splits}
     unknown = [f"{percent(share)} of {split}'s" for split, share in shares.items() if share]

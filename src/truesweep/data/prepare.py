@@ -18,10 +18,9 @@ from truesweep.data.datasets import EncodedDataset
 from truesweep.data.encode import encode
 from truesweep.data.kinds import EncodedSplit, SampleKind, text_bytes
 from truesweep.data.ragged import Ragged
-from truesweep.data.samples import Sample
-from truesweep.data.seq2seq import Seq2SeqDataset
+from truesweep.data.samples import Sample, field_texts
 from truesweep.data.source import Source
-from truesweep.data.token_cache import SPLITS, encode_splits, field_texts
+from truesweep.data.token_cache import SPLITS, encode_splits
 from truesweep.data.tokenizers import TokenizerConfig
 from truesweep.errors import DataError
 
@@ -42,7 +41,8 @@ class Prepared:
         labels: Names of the classes in the order of their ids; None without classes.
         stats: For each split: `samples` as loaded, `rows` (what batches count: samples or windows),
             `tokens` without special ones, `unknown` among them, `bytes` (UTF-8), `longest` in
-            tokens, `truncated` samples, and the tokens that were `cut` from these.
+            tokens, `truncated` samples, the tokens that were `cut` from these, and the samples that
+            are left `without_target`.
         lossless: The splits of text whose tokens hold it whole, so that what predicts them has
             predicted the text.
         fingerprint: Hash of the content of all splits.
@@ -90,8 +90,7 @@ class Prepared:
 
     def answers(self, split: str) -> list[str]:
         """The texts that a model's own are compared with; none without pairs."""
-        dataset = self.datasets[split]
-        return [p.target for p in dataset.pairs] if isinstance(dataset, Seq2SeqDataset) else []
+        return [pair.target for pair in self.datasets[split].pairs]
 
     @property
     def classes(self) -> int:
@@ -126,7 +125,7 @@ def prepare(
         DataError: A split is too small, or has a class that training does not know.
     """
     splits = kind.load(source)
-    encoded = encode_splits(splits, tokenizer, cache_dir)
+    encoded = encode_splits(splits, tokenizer, kind, cache_dir)
     complete = kind.complete(encoded.tokenizer)
     samples = {split: getattr(splits, split) for split in SPLITS}
     found = kind.classes(samples["train"])
@@ -136,7 +135,7 @@ def prepare(
             EncodedSplit(
                 name=split,
                 samples=samples[split],
-                tokens=encoded.tokens[split],
+                tokens={**encoded.tokens[split], **encoded.marks[split]},
                 source=source,
                 tokenizer=complete,
                 labels=classes or (),
@@ -216,4 +215,5 @@ def _stats(
         "longest": dataset.longest,
         "truncated": dataset.truncated,
         "cut": dataset.cut,
+        "without_target": dataset.without_target,
     }

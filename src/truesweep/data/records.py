@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from truesweep.data.conversations import COLUMNS, conversation
 from truesweep.data.samples import Kind, Labelled, Pair, Sample
 from truesweep.data.source import Source
 from truesweep.errors import ConfigError, DataError
@@ -19,8 +20,10 @@ class Columns(Source):
     """A source whose samples can stand in the columns of a table.
 
     Args:
-        source: Language to translate from, or the column that holds it.
-        target: Language to translate into, or the column that holds it.
+        source: Language to translate from, or the column that holds it; of conversations, the
+            column of questions.
+        target: Language to translate into, or the column that holds it; of conversations, the
+            column of answers.
         text_column: Column of the text, for language models and classification.
         label_column: Column of the class, for classification.
     """
@@ -40,6 +43,8 @@ class Columns(Source):
             return [self.text_column]
         if kind == "labelled":
             return [self.text_column, self.label_column]
+        if kind == "chats" and self.source is None and self.target is None:
+            return list(COLUMNS)
         if self.source is None or self.target is None:
             raise ConfigError(
                 f"data.source={self.source} and data.target={self.target}: pairs need both. "
@@ -79,15 +84,12 @@ def to_samples(
     Raises:
         DataError: A value is missing, empty, or not of a type that can be used.
     """
-    make: dict[Kind, Callable[..., Sample]] = {"text": str, "pairs": Pair, "labelled": Labelled}
-    checks = (_text, _label) if kind == "labelled" else (_text, _text)
     for place, values in rows:
         if kind in BLANK and all(isinstance(v, str) and not v.strip() for v in values):
             notes[BLANK[kind]] += 1
             continue
-        cells = zip(checks, columns, values, strict=False)
         try:
-            sample = make[kind](*[check(column, value) for check, column, value in cells])
+            sample = _sample(kind, columns, values)
         except ValueError as error:
             raise DataError(
                 f"{where(place)}: {error}. Mend the value or remove the sample."
@@ -118,6 +120,15 @@ def told(notes: Mapping[str, Mapping[str, int]]) -> list[str]:
         for where, counts in notes.items()
         for what, count in counts.items()
     ]
+
+
+def _sample(kind: Kind, columns: Sequence[str], values: Sequence[Any]) -> Sample:
+    if kind == "chats":
+        return conversation(columns, values)
+    make: dict[Kind, Callable[..., Sample]] = {"text": str, "pairs": Pair, "labelled": Labelled}
+    checks = (_text, _label) if kind == "labelled" else (_text, _text)
+    cells = zip(checks, columns, values, strict=False)
+    return make[kind](*[check(column, value) for check, column, value in cells])
 
 
 def _text(column: str, value: Any) -> str:

@@ -1,11 +1,15 @@
 """What a source loads: samples of one kind, in three splits."""
 
 import hashlib
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal["text", "pairs", "labelled"]
+Kind = Literal["text", "pairs", "labelled", "chats"]
+
+Message = dict[str, Any]
+"""A `role`, a `content`, and what else a chat template may read, such as `tool_calls`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +28,60 @@ class Labelled:
     label: str
 
 
-Sample = str | Pair | Labelled
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """A conversation with at least one answer.
+
+    Args:
+        text: A JSON object of its `messages`, and of `tools` where it has any.
+    """
+
+    text: str
+
+    @classmethod
+    def of(cls, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> "Chat":
+        """A conversation of messages, the last `assistant` one of which is its last answer."""
+        parts = {"messages": list(messages), **({"tools": list(tools)} if tools else {})}
+        return cls(json.dumps(parts, ensure_ascii=False))
+
+    @property
+    def messages(self) -> list[Message]:
+        """Its messages, in their order."""
+        return list(json.loads(self.text)["messages"])
+
+    @property
+    def tools(self) -> list[Any] | None:
+        """Descriptions of the tools that may be called; None without any."""
+        tools: list[Any] | None = json.loads(self.text).get("tools")
+        return tools
+
+    @property
+    def source(self) -> str:
+        """The text of all that its last answer is an answer to."""
+        messages = self.messages
+        return "\n".join(map(text_of, messages[: answers(messages)[-1]]))
+
+    @property
+    def target(self) -> str:
+        """The text of its last answer."""
+        messages = self.messages
+        return text_of(messages[answers(messages)[-1]])
+
+
+def answers(messages: Sequence[Message]) -> list[int]:
+    """The places of the answers among messages."""
+    return [i for i, message in enumerate(messages) if message["role"] == "assistant"]
+
+
+def text_of(message: Message) -> str:
+    """The text of a message; what it has besides is left out."""
+    content = message["content"]
+    if isinstance(content, str):
+        return content
+    return "".join(part.get("text", "") for part in content)
+
+
+Sample = str | Pair | Labelled | Chat
 
 
 @dataclass(frozen=True)
@@ -35,7 +92,8 @@ class Splits:
         train: Training samples, in the order of the data.
         val: Validation samples: what the best checkpoint is chosen by.
         test: Test samples: scored once, at the end.
-        kind: `text` (each sample a `str`), `pairs` (a `Pair`) or `labelled` (a `Labelled`).
+        kind: `text` (each sample a `str`), `pairs` (a `Pair`), `labelled` (a `Labelled`) or `chats`
+            (a `Chat`).
         fingerprint: SHA-256 (hexadecimal) over the content of the three splits, order included.
         origin: Where the samples came from, as plain JSON values, for the run's provenance.
     """
@@ -63,8 +121,8 @@ class Splits:
 
 def content(sample: Sample) -> bytes:
     """The whole content of a sample as bytes, unambiguous: equal bytes only for equal samples."""
-    if isinstance(sample, str):
-        return sample.encode()
+    if isinstance(sample, str | Chat):
+        return (sample if isinstance(sample, str) else sample.text).encode()
     first, second = (
         (sample.source, sample.target) if isinstance(sample, Pair) else (sample.text, sample.label)
     )
@@ -82,3 +140,8 @@ def hash_splits(parts: Iterable[list[Sample]]) -> str:
             digest.update(b"%d:" % len(data))
             digest.update(data)
     return digest.hexdigest()
+
+
+def field_texts(samples: Sequence[Sample], field: str) -> Iterable[str]:
+    """One field of all samples; a plain text is its own only field."""
+    return (s if isinstance(s, str) else getattr(s, field) for s in samples)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from truesweep.data.samples import Kind, Labelled, Pair, Sample, Splits, hash_splits
+from truesweep.data.samples import Chat, Kind, Labelled, Pair, Sample, Splits, hash_splits
 from truesweep.data.source import Source
 from truesweep.errors import ConfigError, DataError
 
@@ -225,7 +225,7 @@ def _position(sample: Sample) -> float:
 
 def _read(sample: Sample) -> str:
     """What a model reads of a sample, to be compared with others'."""
-    read = sample.source if isinstance(sample, Pair) else sample
+    read = sample.source if isinstance(sample, Pair | Chat) else sample
     return (read.text if isinstance(read, Labelled) else read).strip()
 
 

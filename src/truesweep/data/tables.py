@@ -5,7 +5,7 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from truesweep.data.paths import extension, nearest_first
 from truesweep.data.readers import DataFile, split_lines
@@ -17,51 +17,68 @@ if TYPE_CHECKING:
 Row = tuple[
     int, list[Any]
 ]  # line (of binary formats: row), counted from 1, and the values asked for
-Reader = Callable[[DataFile, Sequence[str]], Iterator[Row]]
 
 
-def read_jsonl(file: DataFile, columns: Sequence[str]) -> Iterator[Row]:
+class Reader(Protocol):
+    """How a format is read."""
+
+    def __call__(
+        self, file: DataFile, columns: Sequence[str], optional: bool = False
+    ) -> Iterator[Row]:
+        """Columns of a table; those that are not there are None if they are optional."""
+        ...
+
+
+def read_jsonl(file: DataFile, columns: Sequence[str], optional: bool = False) -> Iterator[Row]:
     """One JSON object a line; a column may be a key of an object within it."""
     for line, text in file.numbered_lines():
         where = f"{file.path}, line {line}"
-        row = _json_object(where, text)
-        yield line, [_member(where, row, column) for column in columns]
+        yield line, _values(where, _json(where, text), columns, optional)
 
 
-def read_csv(file: DataFile, columns: Sequence[str]) -> Iterator[Row]:
+def read_json(file: DataFile, columns: Sequence[str], optional: bool = False) -> Iterator[Row]:
+    """A JSON list of objects, counted from 1; or one object a line."""
+    if not file.text().lstrip().startswith("["):
+        yield from read_jsonl(file, columns, optional)
+        return
+    for place, row in enumerate(_json(str(file.path), file.text()), 1):
+        yield place, _values(f"{file.path}, entry {place}", row, columns, optional)
+
+
+def read_csv(file: DataFile, columns: Sequence[str], optional: bool = False) -> Iterator[Row]:
     """Comma-separated values with a header, quoted as Python's csv module and spreadsheets do."""
     text = file.text()
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))
-    return _with_header(file, _csv_rows(file, text), columns)
+    return _with_header(file, _csv_rows(file, text), columns, optional)
 
 
-def read_tsv(file: DataFile, columns: Sequence[str]) -> Iterator[Row]:
+def read_tsv(file: DataFile, columns: Sequence[str], optional: bool = False) -> Iterator[Row]:
     """Tab-separated values with a header.
 
     A `"` is a character like others, unless the file was written with quotes throughout.
     """
     plain = [(line, text.split("\t")) for line, text in file.numbered_lines()]
     if not any(field.startswith('"') for _, fields in plain for field in fields):
-        return _with_header(file, iter(plain), columns)
+        return _with_header(file, iter(plain), columns, optional)
     quoted = _quoted_tsv(file.text())
     file.notes[QUOTED if quoted else UNQUOTED] = 0
-    return _with_header(file, iter(quoted or plain), columns)
+    return _with_header(file, iter(quoted or plain), columns, optional)
 
 
-def read_parquet(file: DataFile, columns: Sequence[str]) -> Iterator[Row]:
+def read_parquet(file: DataFile, columns: Sequence[str], optional: bool = False) -> Iterator[Row]:
     """An Apache Parquet file; rows are counted from 1."""
     import pyarrow as pa  # here, since it takes longer to import than the other formats to read
     import pyarrow.parquet
 
     def read(data: "pa.BufferReader") -> "pa.Table":
         table = pa.parquet.ParquetFile(data)
-        outer = [_outer(file, table.schema_arrow, column) for column in columns]
-        return table.read(columns=list(dict.fromkeys(outer)))
+        outer = _outers(file, table.schema_arrow, columns, optional)
+        return table.read(columns=list(dict.fromkeys(filter(None, outer))))
 
-    return _arrow_rows(file, columns, "a Parquet", read)
+    return _arrow_rows(file, columns, optional, "a Parquet", read)
 
 
-def read_arrow(file: DataFile, columns: Sequence[str]) -> Iterator[Row]:
+def read_arrow(file: DataFile, columns: Sequence[str], optional: bool = False) -> Iterator[Row]:
     """An Arrow file or stream, as `datasets` and Feather write them; rows are counted from 1."""
     import pyarrow as pa
 
@@ -69,12 +86,13 @@ def read_arrow(file: DataFile, columns: Sequence[str]) -> Iterator[Row]:
         kind = pa.ipc.open_file if file.data.startswith(b"ARROW1") else pa.ipc.open_stream
         return kind(data).read_all()
 
-    return _arrow_rows(file, columns, "an Arrow", read)
+    return _arrow_rows(file, columns, optional, "an Arrow", read)
 
 
 def _arrow_rows(
     file: DataFile,
     columns: Sequence[str],
+    optional: bool,
     kind: str,
     read: "Callable[[pa.BufferReader], pa.Table]",
 ) -> Iterator[Row]:
@@ -82,17 +100,28 @@ def _arrow_rows(
 
     try:
         table = read(pa.BufferReader(file.data))
-        outer = [_outer(file, table.schema, column) for column in columns]
-        lists = [table.column(name).to_pylist() for name in outer]
+        outer = _outers(file, table.schema, columns, optional)
+        nothing = [None] * table.num_rows
+        lists = [nothing if name is None else table.column(name).to_pylist() for name in outer]
     except (pa.ArrowException, OSError) as error:
         raise DataError(
             f"{file.path} is cut off or not {kind} file ({error}). Fetch or write it again."
         ) from error
     inner = [
-        values if name == column else [value and value.get(column) for value in values]
+        values if name in (column, None) else [value and value.get(column) for value in values]
         for name, column, values in zip(outer, columns, lists, strict=True)
     ]
     return ((n, list(row)) for n, row in enumerate(zip(*inner, strict=True), 1))
+
+
+def _outers(
+    file: DataFile, schema: "pa.Schema", columns: Sequence[str], optional: bool
+) -> list[str | None]:
+    """The columns of a schema that are, or hold, those asked for; None for a missing one."""
+    return [
+        None if optional and column not in schema.names else _outer(file, schema, column)
+        for column in columns
+    ]
 
 
 def _outer(file: DataFile, schema: "pa.Schema", column: str) -> str:
@@ -112,7 +141,7 @@ def _outer(file: DataFile, schema: "pa.Schema", column: str) -> str:
 READERS: dict[str, Reader] = {
     ".jsonl": read_jsonl,
     ".ndjson": read_jsonl,
-    ".json": read_jsonl,
+    ".json": read_json,
     ".csv": read_csv,
     ".tsv": read_tsv,
     ".parquet": read_parquet,
@@ -126,14 +155,19 @@ QUOTED = 'its fields are quoted as in CSV, with "" for a ", and were read so'
 UNQUOTED = 'some of its fields begin with a ", which was taken for a character of theirs'
 
 
-def read_table(file: DataFile, columns: Sequence[str]) -> Iterator[Row]:
+def read_table(file: DataFile, columns: Sequence[str], optional: bool = False) -> Iterator[Row]:
     """Rows of a table, in the format that its extension names; at least one.
+
+    Args:
+        file: The table.
+        columns: Those to read.
+        optional: Whether a column may be missing; its values are None then.
 
     Raises:
         DataError: No such column, a malformed row, or no row at all.
     """
     empty = True
-    for row in READERS[extension(file.path)](file, columns):
+    for row in READERS[extension(file.path)](file, columns, optional):
         empty = False
         yield row
     if empty:
@@ -162,9 +196,9 @@ def missing_column(where: str, column: str, present: Sequence[str]) -> DataError
     )
 
 
-def _json_object(where: str, text: str) -> dict[str, Any]:
+def _json(where: str, text: str) -> Any:
     try:
-        row = json.loads(text, object_pairs_hook=_object)
+        return json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
         raise DataError(
             f"{where}, column {error.colno}: malformed JSON ({error.msg}). Put one whole JSON "
@@ -174,12 +208,18 @@ def _json_object(where: str, text: str) -> dict[str, Any]:
         raise DataError(f"{where}: two values for {error}. Remove one of them.") from None
     except (RecursionError, ValueError) as error:  # nested too deep; a number too long
         raise DataError(f"{where}: unusable JSON ({error}). Mend or remove the line.") from None
+
+
+def _values(where: str, row: Any, columns: Sequence[str], optional: bool) -> list[Any]:
+    """The values of a JSON object."""
     if not isinstance(row, dict):
         raise DataError(
             f"{where}: a JSON {type(row).__name__}, not an object. Put one JSON object, such as "
             '{"text": "…"}, on each line.'
         )
-    return row
+    if optional:
+        return [row.get(column) for column in columns]
+    return [_member(where, row, column) for column in columns]
 
 
 class _TwiceError(Exception):
@@ -262,19 +302,19 @@ def _csv_rows(file: DataFile, text: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _with_header(
-    file: DataFile, rows: Iterator[tuple[int, list[str]]], columns: Sequence[str]
+    file: DataFile, rows: Iterator[tuple[int, list[str]]], columns: Sequence[str], optional: bool
 ) -> Iterator[Row]:
     _, header = next(rows, (1, []))
     for column in columns:
-        if column not in header:
+        if column not in header and not optional:
             raise missing_column(f"{file.path}, line 1 (the header)", column, header)
         if header.count(column) > 1:
             raise DataError(f"{file.path}, line 1: two columns {column!r}. Rename one of them.")
-    wanted = [header.index(column) for column in columns]
+    wanted = [header.index(column) if column in header else None for column in columns]
     for line, row in rows:
         if len(row) != len(header):
             raise DataError(
                 f"{file.path}, line {line}: {len(row)} fields, where the header has "
                 f"{len(header)}. Mend or remove the line."
             )
-        yield line, [row[i] for i in wanted]
+        yield line, [None if i is None else row[i] for i in wanted]

@@ -5,7 +5,6 @@ import json
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain, product
 from pathlib import Path
 
 import tokenizers
@@ -14,9 +13,10 @@ from transformers import PreTrainedTokenizerBase
 from truesweep.data.cache import cached, default_cache
 from truesweep.data.encode import Encoder, pieces
 from truesweep.data.frames import is_ours, separator
-from truesweep.data.ragged import Ragged, RaggedWriter
-from truesweep.data.samples import Kind, Sample, Splits
-from truesweep.data.tokenizers import TokenizerConfig, load
+from truesweep.data.kinds import SampleKind
+from truesweep.data.ragged import Ragged, RaggedWriter, Tokens
+from truesweep.data.samples import Splits, field_texts
+from truesweep.data.tokenizers import TokenizerConfig, load, template_of
 
 VERSION = 2  # of what is written below; a new one leaves all older entries unread
 
@@ -25,11 +25,6 @@ PART = 32
 """Batches (`encode.BATCH`) of tokens that a kill may lose."""
 
 SPLITS = ("train", "val", "test")
-FIELDS: dict[Kind, tuple[str, ...]] = {
-    "text": ("text",),
-    "pairs": ("source", "target"),
-    "labelled": ("text",),
-}
 
 
 @dataclass(frozen=True)
@@ -39,14 +34,20 @@ class Encoded:
     Attributes:
         tokenizer: The tokenizer, as loaded from the cache.
         tokens: For each split, the tokens of each field (`text`, or `source` and `target`).
+        marks: For each split, what its kind knows of each token.
     """
 
     tokenizer: PreTrainedTokenizerBase
     tokens: dict[str, dict[str, Ragged]]
+    marks: dict[str, dict[str, Ragged]]
 
 
 def encode_splits(
-    splits: Splits, config: TokenizerConfig, cache_dir: Path | None = None, full: bool = False
+    splits: Splits,
+    config: TokenizerConfig,
+    kind: SampleKind,
+    cache_dir: Path | None = None,
+    full: bool = False,
 ) -> Encoded:
     """Train or load the tokenizer and encode all splits, or take both from the cache.
 
@@ -56,6 +57,7 @@ def encode_splits(
     Args:
         splits: The samples.
         config: The tokenizer's configuration.
+        kind: What the samples are.
         cache_dir: Folder of the cache; the user's by default.
         full: Read an entry whole to see whether it is damaged.
     """
@@ -65,41 +67,54 @@ def encode_splits(
         "tokenizer": config.identity(),
         "tokenizers": tokenizers.__version__,
         "version": VERSION,
+        **kind.encoding,
     }
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
 
     def write(folder: Path) -> None:
-        _write(folder, splits, config)
+        _write(folder, splits, config, kind)
 
     def read(folder: Path) -> Encoded:
-        return _read(folder, splits.kind)
+        return _read(folder, kind)
 
     return cached((cache_dir or default_cache()) / "tokens", name, write, read, full)
 
 
-def field_texts(samples: Sequence[Sample], field: str) -> Iterable[str]:
-    """One field of all samples; a plain text is its own only field."""
-    return (s if isinstance(s, str) else getattr(s, field) for s in samples)
-
-
-def _write(folder: Path, splits: Splits, config: TokenizerConfig) -> None:
-    tokenizer = _tokenizer(folder / TOKENIZER, splits, config)
-    between = separator(tokenizer) if splits.kind == "text" else ()
-    for split, field in product(SPLITS, FIELDS[splits.kind]):
+def _write(folder: Path, splits: Splits, config: TokenizerConfig, kind: SampleKind) -> None:
+    tokenizer = _tokenizer(folder / TOKENIZER, splits, config, kind)
+    between = separator(tokenizer) if kind.name == "text" else ()
+    for split in SPLITS:
         samples = getattr(splits, split)
-        encoder = Encoder(tokenizer, "text_target" if field == "target" else "text")
-        with RaggedWriter(folder, f"{split}.{field}", len(tokenizer), between) as writer:
-            if not writer.done:
-                _encode(encoder, field_texts(samples, field), writer)
-                writer.finish(len(samples))
+        if kind.marks:
+            for name, rows in kind.marked(tokenizer, samples).items():
+                _write_rows(folder, f"{split}.{name}", len(tokenizer), rows)
+            continue
+        for field in kind.fields:
+            encoder = Encoder(tokenizer, "text_target" if field == "target" else "text")
+            with RaggedWriter(folder, f"{split}.{field}", len(tokenizer), between) as writer:
+                if not writer.done:
+                    _encode(encoder, field_texts(samples, field), writer)
+                    writer.finish(len(samples))
 
 
-def _tokenizer(folder: Path, splits: Splits, config: TokenizerConfig) -> PreTrainedTokenizerBase:
+def _write_rows(folder: Path, name: str, vocabulary: int, rows: Sequence[Tokens]) -> None:
+    with RaggedWriter(folder, name, vocabulary) as writer:
+        for place, row in enumerate(rows if not writer.done else ()):
+            writer.add(place, row)
+        writer.finish(len(rows))
+
+
+def _tokenizer(
+    folder: Path, splits: Splits, config: TokenizerConfig, kind: SampleKind
+) -> PreTrainedTokenizerBase:
     """The tokenizer, which is kept, but for one that is loaded and not learned."""
     if folder.is_dir() and is_ours(kept := load(folder)):
         return kept
-    training = chain.from_iterable(field_texts(splits.train, f) for f in FIELDS[splits.kind])
+    template = template_of(config)
+    training = kind.texts(splits.train, template)
     tokenizer = config.build(piece for text in training for piece in pieces(text))
+    if template is not None:
+        tokenizer.chat_template = template
     shutil.rmtree(folder, ignore_errors=True)
     fresh = folder.with_suffix(".new")  # perhaps one of before a kill: then the files are the same
     tokenizer.save_pretrained(fresh)
@@ -117,9 +132,8 @@ def _encode(encoder: Encoder, texts: Iterable[str], writer: RaggedWriter) -> Non
             writer.commit()
 
 
-def _read(folder: Path, kind: Kind) -> Encoded:
-    tokens = {
-        split: {field: Ragged.load(folder, f"{split}.{field}") for field in FIELDS[kind]}
-        for split in SPLITS
-    }
-    return Encoded(load(folder / TOKENIZER), tokens)
+def _read(folder: Path, kind: SampleKind) -> Encoded:
+    def read(names: tuple[str, ...]) -> dict[str, dict[str, Ragged]]:
+        return {s: {name: Ragged.load(folder, f"{s}.{name}") for name in names} for s in SPLITS}
+
+    return Encoded(load(folder / TOKENIZER), read(kind.fields), read(kind.marks))

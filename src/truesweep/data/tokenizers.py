@@ -42,8 +42,16 @@ HARD = (
 """Texts that tokenizers split in different ways."""
 
 
+@dataclass(kw_only=True)
 class TokenizerConfig(ABC):
-    """What a tokenizer is made from."""
+    """What a tokenizer is made from.
+
+    Args:
+        chat_template: How the tokenizer writes conversations: a Jinja template, or the file that
+            holds one. None: as it does by itself.
+    """
+
+    chat_template: str | None = None
 
     @abstractmethod
     def build(self, texts: Iterable[str]) -> PreTrainedTokenizerBase:
@@ -51,7 +59,8 @@ class TokenizerConfig(ABC):
 
     def identity(self) -> dict[str, Any]:
         """What decides the tokens besides the training texts, as JSON values."""
-        return {"class": type(self).__name__, **asdict(self)}  # type: ignore[call-overload]
+        settings = {**asdict(self), "chat_template": template_of(self)}
+        return {"class": type(self).__name__, **_asked(settings)}
 
 
 @dataclass(kw_only=True)
@@ -181,7 +190,26 @@ class Pretrained(TokenizerConfig):
             for file in sorted(Path(folder).rglob("*")):
                 if file.is_file():
                     digest.update(file.name.encode() + b"\0" + file.read_bytes())
-        return {"class": type(self).__name__, "sha256": digest.hexdigest()}
+        files = {"sha256": digest.hexdigest(), "chat_template": template_of(self)}
+        return {"class": type(self).__name__, **_asked(files)}
+
+
+def template_of(config: Any) -> str | None:
+    """The chat template that a tokenizer's configuration asks for, as Jinja; None: it does not.
+
+    Raises:
+        ConfigError: There is no such file.
+    """
+    given: str | None = getattr(config, "chat_template", None)
+    if given is None or "{" in given:
+        return given
+    try:
+        return Path(given).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"tokenizer.chat_template={given}: no Jinja template, which has {{{{ … }}}}, and no "
+            f"file that could be read ({in_short(error)})"
+        ) from None
 
 
 def load(name_or_path: str | Path) -> PreTrainedTokenizerBase:
@@ -268,6 +296,11 @@ def _fast(backend: Tokenizer) -> PreTrainedTokenizerBase:
         # A text that contains "<eos>" has five characters there, not the end of the text.
         split_special_tokens=True,
     )
+
+
+def _asked(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings without a chat template that is None, as they were before there was the key."""
+    return {k: v for k, v in settings.items() if k != "chat_template" or v is not None}
 
 
 def _byte_token(byte: int) -> str:

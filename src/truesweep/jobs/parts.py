@@ -20,6 +20,7 @@ from truesweep.config.schema import check
 from truesweep.config.targets import TARGET, instantiate, resolve
 from truesweep.config.types import signature
 from truesweep.data import Source
+from truesweep.data.kinds import SampleKind
 from truesweep.data.module import DataModule
 from truesweep.data.prepare import Prepared, prepare
 from truesweep.data.seq2seq import learned_start
@@ -99,6 +100,11 @@ def task_class(config: dict[str, Any]) -> type[Task]:
     if isinstance(target, type) and issubclass(target, Task):
         return target
     raise ConfigError(f"task: {config['task'][TARGET]} is no task; derive it from truesweep.tasks")
+
+
+def sample_kind(config: dict[str, Any]) -> SampleKind:
+    """The kind of samples that the `task` group asks for."""
+    return task_class(config).kind_of(config["task"])
 
 
 def complete(config: dict[str, Any], origin: Origins | None = None) -> dict[str, Any]:
@@ -190,7 +196,7 @@ def prepare_data(
     """
     source: Source = make(config, "data")
     tokenizer = make(config, "tokenizer")
-    return source, prepare(source, tokenizer, task_class(config).kind, labels=labels)
+    return source, prepare(source, tokenizer, sample_kind(config), labels=labels)
 
 
 def build_model(

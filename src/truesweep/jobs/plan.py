@@ -29,6 +29,7 @@ from truesweep.jobs.parts import (
     complete,
     make,
     prepare_data,
+    sample_kind,
     task_class,
 )
 from truesweep.jobs.trainer import TrainerSettings
@@ -215,7 +216,8 @@ class Planner:
         """The model without memory for its weights, its size, and what to know of it."""
         task, tokenizer = config["task"]["_target_"], config["tokenizer"]
         described = config["model"], config.get("adapter")
-        shared = [*described, task, tokenizer, source.max_length, prepared.fingerprint]
+        data = source.max_length, prepared.fingerprint, prepared.classes
+        shared = [*described, task, tokenizer, *data]
         key = fingerprint({"shared": shared})
         if key not in self._models:
             notes: list[str] = []
@@ -270,12 +272,11 @@ def check_monitors(config: Mapping[str, Any], metrics: Sequence[str]) -> None:
             declared_mode(name, monitor)
 
 
-def data_key(config: Mapping[str, Any]) -> str:
+def data_key(config: dict[str, Any]) -> str:
     """What configurations share that have the same data, tokenizer and kind of task."""
-    nodes = ("data", "tokenizer", "allowed_packages")
-    return fingerprint(
-        {**{name: config[name] for name in nodes}, "task": config["task"]["_target_"]}
-    )
+    nodes = {name: config[name] for name in ("data", "tokenizer", "allowed_packages")}
+    task = {"task": config["task"]["_target_"], "kind": sample_kind(config).settings}
+    return fingerprint({**nodes, **task})
 
 
 def default_name(choices: Mapping[str, str | None], overrides: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy, linear, pad
 from typing_extensions import override
 
 from truesweep.compat import forget_value
-from truesweep.figures import BITS_PER_BYTE, LOSS, PERPLEXITY
+from truesweep.figures import BITS_PER_BYTE, LOSS, PERPLEXITY, Figure
 from truesweep.metrics.sums import SumMetric
 
 IGNORED = -100
@@ -86,6 +86,11 @@ def nll_by_row(logits: Tensor, labels: Tensor, chunk: int | None = None) -> tupl
         torch.cat(parts).view(rows, -1).sum(1, dtype=torch.float64),
         (labels != IGNORED).view(rows, -1).sum(1),
     )
+
+
+def correct_by_row(logits: Tensor, labels: Tensor) -> Tensor:
+    """How many labels of each row of a batch of B are the likeliest, int64 [B]."""
+    return ((logits.argmax(-1) == labels) & (labels != IGNORED)).sum(1)
 
 
 def is_many(rows: int, vocabulary: int, device: torch.device) -> bool:
@@ -377,3 +382,29 @@ class BitsPerByte(NegativeLogLikelihood):
     @override
     def compute(self) -> Tensor:
         return super().compute() / (math.log(2) * self.bytes_per_target)
+
+
+class TokenAccuracy(SumMetric):
+    """The share of tokens that the model holds to be the likeliest."""
+
+    figures = (
+        Figure("accuracy", higher_is_better=True, samples=("correct", "count"), per_token=True),
+    )
+    correct: Tensor
+    count: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        for name in ("correct", "count"):
+            self.add_state(name, torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    @override
+    def update(self, correct: Tensor, count: Tensor) -> None:
+        """Add so many tokens that were found, of so many."""
+        self.correct += correct.sum()
+        self.count += count.sum()
+
+    @override
+    def compute(self) -> Tensor:
+        """The share, float64 scalar; NaN of no token."""
+        return self.correct.double() / self.count

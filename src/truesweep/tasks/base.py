@@ -79,6 +79,15 @@ class Task(Training):
         self.evaluations: dict[str, dict[str, float]] = {}
         self.test_split = "test"
 
+    @classmethod
+    def kind_of(cls, settings: Mapping[str, Any]) -> SampleKind:
+        """The kind of samples under settings of the task, where these have a say in it.
+
+        Args:
+            settings: The `task` group of a configuration.
+        """
+        return cls.kind
+
     @abstractmethod
     def make_metrics(self) -> dict[str, Metric]:
         """The metrics of an evaluation, by the name they are reported under."""

@@ -1,4 +1,4 @@
-"""Text from a model: sampling for language models, beam search for translation."""
+"""Text from a model: sampling for language models, beam search for translation, answers."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -108,7 +108,7 @@ def generate(
         for name in ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
     }
     attention_mask = arguments.pop("attention_mask", torch.ones_like(input_ids))
-    settings = GenerationConfig(**special, **arguments)
+    settings = GenerationConfig(**{**special, **arguments})
     was_training = model.training
     model.eval()
     try:

@@ -85,13 +85,7 @@ class LanguageModeling(Task):
 
     def logits(self, batch: Batch) -> Tensor:
         """Scores [batch, length, vocabulary]."""
-        scores = self.model(
-            input_ids=batch["input_ids"],
-            attention_mask=batch.get("attention_mask"),
-            use_cache=False,
-        ).logits
-        assert isinstance(scores, Tensor)
-        return scores
+        return causal_logits(self.model, batch)
 
     def on_test_epoch_start(self) -> None:
         """Forget the last evaluation, and what it began with."""
@@ -170,3 +164,12 @@ class LanguageModeling(Task):
         if per_byte := prepared.bytes_per_target.get(split_name):
             figures["bits_per_byte"] = figures["loss"] / math.log(2) / per_byte
         return figures
+
+
+def causal_logits(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """A causal model's scores of the next tokens [batch, length, vocabulary]."""
+    scores = model(
+        input_ids=batch["input_ids"], attention_mask=batch.get("attention_mask"), use_cache=False
+    ).logits
+    assert isinstance(scores, Tensor)
+    return scores

@@ -15,9 +15,14 @@ from truesweep.data.frames import input_frame
 from truesweep.data.masked import MASK, MASKED_TEXT
 from truesweep.data.prepare import Prepared
 from truesweep.errors import ConfigError
-from truesweep.figures import Figure
-from truesweep.metrics.likelihood import IGNORED, NegativeLogLikelihood, Perplexity, nll_by_row
-from truesweep.metrics.sums import SumMetric
+from truesweep.metrics.likelihood import (
+    IGNORED,
+    NegativeLogLikelihood,
+    Perplexity,
+    TokenAccuracy,
+    correct_by_row,
+    nll_by_row,
+)
 from truesweep.models.sample_dropout import draw
 from truesweep.tasks.base import Task
 from truesweep.tasks.baselines import unigram_loss
@@ -27,30 +32,6 @@ EVALUATION = (0,)
 """What the masks of evaluations follow from, besides the sample: the same in all runs."""
 CHOICE = 1
 """Behind a seed and a step, what tells masks from dropout."""
-
-
-class MaskedAccuracy(SumMetric):
-    """The share of hidden tokens that the model holds to be the likeliest."""
-
-    figures = (
-        Figure("accuracy", higher_is_better=True, samples=("correct", "count"), per_token=True),
-    )
-    correct: Tensor
-    count: Tensor
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        for name in ("correct", "count"):
-            self.add_state(name, torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-
-    def update(self, correct: Tensor, count: Tensor) -> None:
-        """Add so many tokens that were found, of so many."""
-        self.correct += correct.sum()
-        self.count += count.sum()
-
-    def compute(self) -> Tensor:
-        """The share, float64 scalar; NaN of no token."""
-        return self.correct.double() / self.count
 
 
 class MaskedLanguageModeling(Task):
@@ -75,7 +56,7 @@ class MaskedLanguageModeling(Task):
         ConfigError: `masked` and `random` are more than all.
     """
 
-    declares = MaskedAccuracy.figures
+    declares = TokenAccuracy.figures
     head = "masked"
     kind = MASKED_TEXT
     tag = "mlm"
@@ -155,19 +136,19 @@ class MaskedLanguageModeling(Task):
         return {
             "loss": NegativeLogLikelihood(),
             "perplexity": Perplexity(),
-            "accuracy": MaskedAccuracy(),
+            "accuracy": TokenAccuracy(),
         }
 
     def evaluate(self, batch: Batch, split_name: str) -> None:
         """Add one batch of windows or texts."""
         logits, labels = self.logits(batch), batch["labels"]
         nll, count = nll_by_row(logits, labels)
-        correct = ((logits.argmax(-1) == labels) & (labels != IGNORED)).sum(1)
+        correct = correct_by_row(logits, labels)
         self.scores.add(batch["index"], nll=nll, count=count, correct=correct)
         self.add_to_metrics(batch["index"], logits, labels)
         for name in ("loss", "perplexity"):
             cast(NegativeLogLikelihood, self.metrics[name]).update_sums(nll.sum(), count.sum())
-        cast(MaskedAccuracy, self.metrics["accuracy"]).update(correct, count)
+        cast(TokenAccuracy, self.metrics["accuracy"]).update(correct, count)
 
     def tokens_per_target(self, prepared: Prepared) -> float:
         """All tokens are read, and few are targets."""

@@ -1,7 +1,7 @@
-"""What tasks share that turn one text into another with an encoder–decoder."""
+"""What tasks share that turn one text into another, mostly with an encoder–decoder."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, cast
 
 import torch
@@ -13,7 +13,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from truesweep.data.batch import Batch
 from truesweep.data.kinds import PAIRS, SampleKind
 from truesweep.data.prepare import Prepared
-from truesweep.data.seq2seq import Seq2SeqDataset
 from truesweep.figures import compute, of_metric
 from truesweep.metrics.likelihood import NegativeLogLikelihood, Perplexity
 from truesweep.metrics.sums import Count
@@ -25,8 +24,8 @@ from truesweep.tasks.generation import context_length, generate
 from truesweep.tasks.sharding import is_sharded
 from truesweep.tasks.training import Recipe
 
-OF_LOSS = ("loss", "perplexity")
-"""The metrics for which nothing is generated."""
+LIKELIHOODS = ("loss", "perplexity")
+"""The metrics of how likely the right text is."""
 
 
 class TextToText(Task):
@@ -56,6 +55,8 @@ class TextToText(Task):
     }
     table: ClassVar[str] = "texts"
     """The name of the table of examples."""
+    of_tokens: ClassVar[tuple[str, ...]] = LIKELIHOODS
+    """The metrics for which nothing is generated."""
 
     def __init__(
         self,
@@ -112,20 +113,19 @@ class TextToText(Task):
     def reported(self, split_name: str) -> tuple[str, ...]:
         """Without figures of texts where none is to be generated."""
         none = split_name == "val" and self.val_generated == 0
-        return OF_LOSS if none else super().reported(split_name)
+        return self.of_tokens if none else super().reported(split_name)
 
     def figures(self) -> dict[str, float]:
         """Without figures of texts where none was generated, on any rank."""
         if not int(self._generated.compute()):
-            return {k: v for n in OF_LOSS for k, v in compute(n, self.metrics[n]).items()}
+            return {k: v for n in self.of_tokens for k, v in compute(n, self.metrics[n]).items()}
         return super().figures()
 
     def own_counts(self) -> dict[str, int]:
         """Figures of texts are of those that were generated."""
         count = int(self._generated.compute())
-        of_texts = (
-            f for n, m in self._metrics().items() if n not in OF_LOSS for f in of_metric(n, m)
-        )
+        generated = {n: m for n, m in self._metrics().items() if n not in self.of_tokens}
+        of_texts = (f for n, m in generated.items() for f in of_metric(n, m))
         return {figure.name: count for figure in of_texts}
 
     def on_validation_epoch_start(self) -> None:
@@ -138,21 +138,32 @@ class TextToText(Task):
 
     def evaluate(self, batch: Batch, split_name: str) -> None:
         """Add one batch: its loss, and the texts that are generated for it."""
-        nll, count, _ = self.nll_by_row(batch)
+        nll, count = self.score_tokens(batch)
         self.scores.add(batch["index"], nll=nll, count=count)
-        for name in OF_LOSS:
+        for name in LIKELIHOODS:
             cast(NegativeLogLikelihood, self.metrics[name]).update_sums(nll.sum(), count.sum())
         limit = self.val_generated if split_name == "val" else None
         rows = [r for r, i in enumerate(batch["index"]) if limit is None or i < limit]
         if not rows and is_sharded(self.model):
             # Other ranks generate and need this one for it, in validation too.
-            self.generate_texts(batch["input_ids"][:1], batch["attention_mask"][:1])
+            one = batch["input_ids"][:1]
+            self.generate_texts(one, torch.ones_like(one))
         if rows:
             self._score_texts(batch, rows)
 
-    def _score_texts(self, batch: Batch, rows: list[int]) -> None:
-        texts = self.generate_texts(batch["input_ids"][rows], batch["attention_mask"][rows])
+    def score_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Sums of the negative log-likelihoods of a batch's targets and their number, by row."""
+        nll, count, _ = self.nll_by_row(batch)
+        return nll, count
+
+    def asked(self, batch: Batch, rows: Sequence[int]) -> tuple[Tensor, Tensor, list[str]]:
+        """What texts are generated for: token ids and mask [rows, length], and references."""
         references = [batch["reference"][r] for r in rows]
+        return batch["input_ids"][rows], batch["attention_mask"][rows], references
+
+    def _score_texts(self, batch: Batch, rows: list[int]) -> None:
+        *inputs, references = self.asked(batch, rows)
+        texts = self.generate_texts(*inputs)
         index = [batch["index"][r] for r in rows]
         self._generated.update(len(rows))
         for name, metric in self.metrics.items():
@@ -161,9 +172,9 @@ class TextToText(Task):
                 metric.update_counts(counts)
                 self.scores.add(index, **metric.by_sample(counts))
         self.add_to_metrics(index, texts, references)
-        for row, text in zip(rows, texts, strict=True):
+        for row, reference, text in zip(rows, references, texts, strict=True):
             if batch["index"][row] < self.shown:
-                example = (batch["source"][row], batch["reference"][row], text)
+                example = (batch["source"][row], reference, text)
                 self._examples.append((batch["index"][row], *example))
 
     def tables(self) -> dict[str, tuple[list[str], list[list[Any]]]]:
@@ -173,7 +184,9 @@ class TextToText(Task):
 
     def generate_texts(self, input_ids: Tensor, attention_mask: Tensor) -> list[str]:
         """Turn token ids [batch, length] into texts, no longer than the model's context."""
-        longest = min(self.max_new_tokens, context_length(self.model) or self.max_new_tokens)
+        read = input_ids.shape[1] if self.head == "causal" else 0  # stands in front of the text
+        context = context_length(self.model) or read + self.max_new_tokens
+        longest = max(1, min(self.max_new_tokens, context - read))
         beams: dict[str, Any] = {}
         if self.beam_size > 1:
             beams = {"length_penalty": self.length_penalty, "early_stopping": True}
@@ -187,8 +200,16 @@ class TextToText(Task):
                 num_beams=self.beam_size,
                 do_sample=False,
                 **beams,
+                **self.stopping,
             )
-        return [str(t) for t in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+        return [
+            str(t) for t in self.tokenizer.batch_decode(ids[:, read:], skip_special_tokens=True)
+        ]
+
+    @property
+    def stopping(self) -> dict[str, Any]:
+        """What ends a text, as arguments of `GenerationConfig`; empty: what the model says."""
+        return {}
 
     def answer(self, text: str, packing: bool) -> str:
         """The text that is generated for a source."""
@@ -197,10 +218,9 @@ class TextToText(Task):
 
     def baseline(self, prepared: Prepared, split_name: str) -> dict[str, float]:
         """Frequencies of tokens in training, and what a trivial model makes of the sources."""
-        dataset = prepared.datasets[split_name]
-        assert isinstance(dataset, Seq2SeqDataset)
-        texts = [self.trivial(pair.source) for pair in dataset.pairs]
-        references = [pair.target for pair in dataset.pairs]
+        pairs = prepared.datasets[split_name].pairs
+        texts = [self.trivial(pair.source) for pair in pairs]
+        references = [pair.target for pair in pairs]
         figures = unigram(prepared, split_name)
         for name, metric in self.metrics.items():
             if name in self.added or isinstance(metric, TextMetric):

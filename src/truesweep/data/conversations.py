@@ -1,0 +1,120 @@
+"""Conversations as people keep them: rows of a table as lists of messages with roles."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from truesweep.data.samples import Chat, Message, answers
+
+COLUMNS = (
+    *("messages", "conversations"),  # of OpenAI and the hub; of ShareGPT
+    *("instruction", "input", "output"),  # of Alpaca
+    *("prompt", "completion"),
+    *("system", "tools"),  # beside any of these
+)
+"""The columns that may make up a conversation; a row has those of one form."""
+SAYS = (
+    "messages (a list of role and content), conversations (a list of from and value), instruction "
+    "and output, or prompt and completion; or name two with data.source=… and data.target=…"
+)
+_ROLES = ("system", "developer", "user", "assistant", "tool")
+_SHAREGPT = {
+    "human": "user",
+    "gpt": "assistant",
+    "function_call": "assistant",
+    "observation": "tool",
+    "function_response": "tool",
+}
+
+
+def conversation(columns: Sequence[str], values: Sequence[Any]) -> Chat:
+    """Make a conversation of a row.
+
+    Args:
+        columns: `COLUMNS`, or those of questions and of answers.
+        values: What stands there; None where there is no such column.
+
+    Raises:
+        ValueError: It is none.
+    """
+    row = {k: v for k, v in zip(columns, values, strict=True) if v is not None}
+    if columns != list(COLUMNS):
+        row = dict(zip(("prompt", "completion"), map(row.get, columns), strict=True))
+    messages = [_message(*one) for one in enumerate(_messages(row), 1)]
+    if system := row.get("system"):
+        messages.insert(0, {"role": "system", "content": system})
+    if not answers(messages):
+        raise ValueError("a conversation without an answer: no message of the role assistant")
+    return Chat.of(messages, _tools(row.get("tools")))
+
+
+def messages_of(text: str) -> list[Message]:
+    """What a user types to be answered: a question, or messages as JSON."""
+    try:
+        given = json.loads(text)
+    except ValueError:
+        given = None
+    if isinstance(given, list) and given and isinstance(given[0], dict):
+        return [_message(*one) for one in enumerate(given, 1)]
+    return [{"role": "user", "content": text}]
+
+
+def _messages(row: Mapping[str, Any]) -> list[Any]:
+    """The messages of a row, as they stand there."""
+    for column in ("messages", "conversations"):
+        if column in row:
+            found = _from_json(row[column])
+            if not isinstance(found, list):
+                raise ValueError(f"{column!r} is no list of messages")
+            return found
+    if "instruction" in row and "output" in row:
+        asked = "\n\n".join(filter(None, (row["instruction"], row.get("input"))))
+        return [{"role": "user", "content": asked}, _answer(row["output"])]
+    if "prompt" in row and "completion" in row:
+        return [*_side(row["prompt"], "user"), *_side(row["completion"], "assistant")]
+    raise ValueError(f"no conversation: the columns must be {SAYS}")
+
+
+def _side(value: Any, role: str) -> list[Any]:
+    return value if isinstance(value, list) else [{"role": role, "content": value}]
+
+
+def _answer(content: Any) -> Message:
+    return {"role": "assistant", "content": content}
+
+
+def _message(number: int, given: Any) -> Message:
+    """A message with one of the roles of chat templates, and a content."""
+    if not isinstance(given, Mapping):
+        raise ValueError(f"message {number} is a {type(given).__name__}, not an object")
+    message = {k: v for k, v in given.items() if v is not None}
+    if "from" in message and "value" in message:
+        message = {"role": message.pop("from"), "content": message.pop("value"), **message}
+    role = message.get("role")
+    role = message["role"] = _SHAREGPT.get(str(role), role)
+    if role not in _ROLES:
+        raise ValueError(f"message {number} has the role {role!r}, not one of {', '.join(_ROLES)}")
+    content = message.setdefault("content", "")
+    texts = content if isinstance(content, list) else [{"type": "text", "text": content}]
+    if not all(isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in texts):
+        raise ValueError(f"message {number} has a content that is no text")
+    if role == "assistant" and not content and not message.get("tool_calls"):
+        raise ValueError(f"message {number} is an empty answer")
+    return message
+
+
+def _tools(value: Any) -> list[Any] | None:
+    tools = _from_json(value)
+    if tools is None or isinstance(tools, list):
+        return tools
+    raise ValueError("'tools' is no list")
+
+
+def _from_json(value: Any) -> Any:
+    """A value that some tables hold as JSON."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value

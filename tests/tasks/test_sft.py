@@ -1,0 +1,164 @@
+"""Supervised fine-tuning: losses are those of transformers, answers those of each prompt alone."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.commands.conftest import SMALL, write_chats
+from tests.data.chat_styles import STYLES, ragged
+from tests.data.test_chats import by_hand
+from truesweep.commands.evaluate import evaluate
+from truesweep.commands.export import export
+from truesweep.commands.generate import Options, generate
+from truesweep.commands.train import train
+from truesweep.data.chats import ChatKind
+from truesweep.data.kinds import EncodedSplit
+from truesweep.data.samples import Chat
+from truesweep.data.source import Source
+from truesweep.errors import DataError
+from truesweep.jobs.plan import plan
+from truesweep.models import Scratch
+from truesweep.tasks.sft import Answers, SupervisedFineTuning
+
+pytestmark = pytest.mark.numbers
+
+
+def small(architecture: str, tokenizer: Any) -> Any:
+    torch.manual_seed(0)
+    scratch = Scratch(architecture=architecture, depth=2, width=32, heads=2, init="default")
+    model: Any = scratch.build("causal", tokenizer, max_length=256)
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.3)  # so that all that is read matters
+    return model.eval()
+
+
+def dataset(tokenizer: Any, chats: list[Chat], **settings: Any) -> Any:
+    kind = ChatKind(**settings)
+    rows = {name: ragged(of) for name, of in kind.marked(tokenizer, chats).items()}
+
+    class At(Source):
+        load: Any = None
+
+    source = At(max_length=256)
+    split = EncodedSplit(name="val", samples=chats, tokens=rows, source=source, tokenizer=tokenizer)
+    return kind.dataset(split)
+
+
+@pytest.mark.parametrize("name", STYLES)
+def test_losses_are_those_of_transformers(name: str) -> None:
+    style = STYLES[name]
+    tokenizer = style.tokenizer()
+    model = small("llama", tokenizer).double()
+    first = 1 if style.system else 0
+    chats = [Chat.of(style.messages), Chat.of(style.messages[: first + 2])]
+    ids, inside = by_hand(style, tokenizer)
+    labels = [i if answer else -100 for i, answer in zip(ids, inside, strict=True)]
+    task = SupervisedFineTuning(model=model, tokenizer=tokenizer)
+    batch = dataset(tokenizer, chats).collate([0, 1])
+    with torch.no_grad():
+        theirs = model(input_ids=torch.tensor([ids]), labels=torch.tensor([labels]))
+        nll, count = task.score_tokens(batch)
+        loss, _, total = task.loss(batch)
+    assert count[0] == sum(inside)
+    shifted = torch.tensor(labels[1:])
+    by_torch = cross_entropy(theirs.logits[0, :-1], shifted, ignore_index=-100)
+    assert float(nll[0] / count[0]) == pytest.approx(float(by_torch), rel=1e-12)
+    assert float(nll[0] / count[0]) == pytest.approx(float(theirs.loss), rel=1e-6)  # in fp32
+    assert float(loss / total) == pytest.approx(float(nll.sum() / count.sum()), rel=1e-12)
+    guessed = theirs.logits[0, :-1].argmax(-1).tolist()
+    right = sum(g == label for g, label in zip(guessed, labels[1:], strict=True))
+    task.on_validation_epoch_start()
+    task.score_tokens(dataset(tokenizer, chats).collate([0]))
+    accuracy: Any = task.metrics["accuracy"]
+    assert float(accuracy.compute()) == pytest.approx(right / sum(inside))
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "qwen3", "lfm2"])
+def test_answers_do_not_depend_on_what_is_asked_beside_them(architecture: str) -> None:
+    style = STYLES["zephyr"]
+    tokenizer = style.tokenizer()
+    task = SupervisedFineTuning(
+        model=small(architecture, tokenizer), tokenizer=tokenizer, max_new_tokens=12
+    )
+    texts = ["How many legs?", "wings?", "Be brief. And how many legs and wings, I think?"]
+    chats = [
+        Chat.of([{"role": "user", "content": t}, {"role": "assistant", "content": "None."}])
+        for t in texts
+    ]
+    batch = dataset(tokenizer, chats).collate([0, 1, 2])
+    ids, mask, references = task.asked(batch, [0, 1, 2])
+    assert references == ["None."] * 3
+    assert (mask[:, -1] == 1).all()
+    assert not mask.all()
+    together = task.generate_texts(ids, mask)
+    assert len(set(together)) > 1
+    assert [text.strip() for text in together] == [task.answer(text, False) for text in texts]
+
+
+def test_an_answer_ends_where_the_template_ends_one() -> None:
+    tokenizer = STYLES["phi-3"].tokenizer()
+    model = small("llama", tokenizer)
+    task = SupervisedFineTuning(model=model, tokenizer=tokenizer, max_new_tokens=5)
+    end, text = (tokenizer.convert_tokens_to_ids(t) for t in ("<|end|>", "<|endoftext|>"))
+    assert task.stopping == {"eos_token_id": sorted([end, text])}
+    ids = torch.tensor([[5, 6, 7]])
+    assert task.generate_texts(ids, torch.ones_like(ids)) != [""]
+    direction = model.model(input_ids=ids).last_hidden_state[0, -1].detach()
+    model.lm_head.weight.data[end] = 10 * direction  # by far the likeliest
+    assert task.generate_texts(ids, torch.ones_like(ids)) == [""]
+    warned = SupervisedFineTuning(model=model, tokenizer=STYLES["alpaca"].tokenizer())
+    assert "does not learn to end one" in next(warned.warnings(()))
+    assert not list(task.warnings(()))
+
+
+def test_exact_match_and_rouge_are_means_over_answers() -> None:
+    metric = Answers()
+    metric.update(["a cat sat", " Four.\n", ""], ["the cat sat", "Four.", "No."])
+    found = metric.compute()
+    assert float(found["exact_match"]) == pytest.approx(1 / 3)
+    assert float(found["rougeL"]) == pytest.approx((2 / 3 + 1 + 0) / 3)
+
+
+def test_a_run_is_trained_scored_asked_and_exported(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = [*write_chats(workplace), *SMALL, "model.init=default", "task.max_new_tokens=6"]
+    asked = [*named, "data.max_length=48", "optimizer.lr=0.02", "trainer.max_steps=24", "name=s"]
+    assert train(asked, [], None, False) == 0
+    (run,) = (workplace / "outputs/s").iterdir()
+    results = json.loads((run / "results.json").read_text())
+    assert results["test/loss"] < results["baseline/test/loss"]
+    for figure in ("loss", "accuracy", "exact_match", "rougeL"):
+        assert results[f"test/{figure}_standard_error"] >= 0
+    assert results["val/samples"] > 0
+    capsys.readouterr()
+    assert evaluate([str(run)], "test", "best", [], as_json=True) == 0
+    again = json.loads(capsys.readouterr().out)
+    known = {k: v for k, v in again.items() if isinstance(results.get(k), float)}
+    assert known == pytest.approx({k: results[k] for k in known}, rel=1e-5)
+    assert generate(run, "red green blue", None, "best", Options()) == 0
+    said = capsys.readouterr().out.strip()
+    assert export(run, workplace / "out", "best") == 0
+    tokenizer: Any = AutoTokenizer.from_pretrained(workplace / "out")
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "red green blue"}],
+        add_generation_prompt=True,
+        return_tensors="pt",
+    )
+    model: Any = AutoModelForCausalLM.from_pretrained(workplace / "out")
+    out = model.generate(**prompt, max_new_tokens=6, do_sample=False)
+    text = tokenizer.decode(out[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True)
+    assert text.strip() == said
+
+
+def test_answers_that_are_all_cut_off_are_refused(workplace: Path) -> None:
+    with pytest.raises(DataError, match=r"no answer within data\.max_length=3"):
+        plan([*write_chats(workplace), *SMALL, "data.max_length=3"])
+    planned = plan([*write_chats(workplace), *SMALL, "data.max_length=12", "task.truncation=left"])
+    assert any("are cut there" in warning for warning in planned.warnings)
