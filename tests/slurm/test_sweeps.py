@@ -24,7 +24,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("slurm")]
 
 SETTINGS = SlurmSettings(cpus_per_task=1, timeout_min=10, poll_seconds=0.3)
 ON_ONE_NODE = SlurmSettings(
-    timeout_min=10, poll_seconds=0.3, additional_parameters={"nodelist": "alpha", "exclusive": True}
+    timeout_min=10,
+    poll_seconds=0.3,
+    nodelist="alpha",
+    additional_parameters={"exclusive": True, "comment": "billing 7"},
 )
 SLOW = {"callbacks.mishap.slow": 0.3}
 

@@ -56,7 +56,7 @@ def test_a_batch_script_asks_for_what_the_settings_say() -> None:
         setup=["module load cuda"],
         additional_parameters={"exclude": "node7"},
     )
-    options = settings.options(name="s/1", comment="/there", nodes=2, gpus=4)
+    options = settings.options(name="s/1", nodes=2, gpus=4)
     script = _make_sbatch_string("python work", "/there/slurm", **options)
     asked = set(script.splitlines())
     assert asked >= {
@@ -74,8 +74,59 @@ def test_a_batch_script_asks_for_what_the_settings_say() -> None:
     assert "cpus" not in script
     setup, after = script.index("module load cuda"), script.index("scontrol requeue")
     assert setup < script.index("python work") < after
-    none = SlurmSettings(gpus_per_node=0).options(name="", comment="", nodes=1, gpus=4)
+    none = SlurmSettings(gpus_per_node=0).options(name="", nodes=1, gpus=4)
     assert "gpus_per_node" not in none
+
+
+def script_of(settings: SlurmSettings) -> set[str]:
+    options = settings.options(name="s/1", nodes=1, gpus=2)
+    return set(_make_sbatch_string("python work", "/there/slurm", **options).splitlines())
+
+
+def test_options_are_what_sbatch_takes() -> None:
+    further = {
+        "requeue": False,
+        "licenses": None,
+        "exclusive": True,
+        "overcommit": False,
+        "mail-type": ["END", "FAIL"],
+    }
+    asked = script_of(
+        SlurmSettings(
+            gres="gpu:a100:2",
+            exclude=["node7", "node8"],
+            nodelist="node[1-2]",
+            comment="billing 7",
+            additional_parameters=further,
+        )
+    )
+    assert asked >= {
+        "#SBATCH --gres=gpu:a100:2",
+        "#SBATCH --exclude=node7,node8",
+        "#SBATCH --nodelist='node[1-2]'",
+        "#SBATCH --comment='billing 7'",
+        "#SBATCH --no-requeue",
+        "#SBATCH --exclusive",
+        "#SBATCH --mail-type=END,FAIL",
+    }
+    left_out = ("requeue", "licenses", "overcommit", "gpus-per-node")
+    assert not [
+        line for line in asked if line.startswith(tuple(f"#SBATCH --{o}" for o in left_out))
+    ]
+    assert not [line for line in asked if "scontrol requeue" in line]
+
+
+@pytest.mark.parametrize("option", ["gpus", "gpus-per-task", "gres"])
+def test_gpus_are_asked_for_in_one_way(option: str) -> None:
+    asked = script_of(SlurmSettings(additional_parameters={option: 1}))
+    assert [line for line in asked if "gpu" in line or "gres" in line] == [f"#SBATCH --{option}=1"]
+
+
+@pytest.mark.parametrize("requeue", [None, True])
+def test_a_cluster_may_choose_whether_jobs_are_requeued(requeue: bool | None) -> None:
+    asked = script_of(SlurmSettings(additional_parameters={"requeue": requeue}))
+    assert ("#SBATCH --requeue" in asked) == bool(requeue)
+    assert "#SBATCH --no-requeue" not in asked
 
 
 def test_a_job_that_slurm_refuses_is_an_error_with_its_words(command: Commands, job: Run) -> None:
@@ -85,9 +136,14 @@ def test_a_job_that_slurm_refuses_is_an_error_with_its_words(command: Commands, 
     assert not (job.path / "slurm.json").exists()
 
 
-def test_a_job_in_the_queue_is_not_submitted_again(command: Commands, job: Run) -> None:
+@pytest.mark.parametrize("by_script", [True, False])  # False: by version 0.1.0
+def test_a_job_in_the_queue_is_not_submitted_again(
+    command: Commands, job: Run, by_script: bool
+) -> None:
     command("sbatch", "exit 1")
-    command("squeue", f"echo '7|PENDING|/elsewhere'; echo '8|RUNNING|{job.path}'")
+    ours = f"{job.path}/slurm/submission_file_1a.sh" if by_script else "/work.sh"
+    comment = "billing|7" if by_script else job.path
+    command("squeue", f"echo '7|PENDING|/work.sh|7'; echo '8|RUNNING|{ours}|{comment}'")
     executor = SlurmExecutor(SlurmSettings())
     assert executor.takes_up(job)
     executor.start(job, resume=True)

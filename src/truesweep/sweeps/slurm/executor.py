@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError, environment_variables
@@ -24,6 +25,8 @@ from truesweep.sweeps.slurm.queue import Entry, cancel, forbid_requeue, last_wor
 from truesweep.sweeps.slurm.settings import SlurmSettings
 from truesweep.sweeps.slurm.work import work
 
+SCRIPTS = "slurm"
+"""The folder in a job's directory of its batch scripts, and of what they said."""
 SECONDS_TO_STOP = 30.0
 """How long jobs may take to save and leave before they are cancelled."""
 SECONDS_TO_TRY_AGAIN = 60.0
@@ -140,11 +143,10 @@ class SlurmExecutor:
         self._running.clear()
 
     def _submit(self, job: Run) -> str:
-        executor = submitit.SlurmExecutor(job.path / "slurm", python=self.settings.python)
+        executor = submitit.SlurmExecutor(job.path / SCRIPTS, python=self.settings.python)
         executor.update_parameters(
             **self.settings.options(
                 name=f"{job.path.parent.name}/{job.id}",
-                comment=str(job.path),
                 nodes=job.nodes,
                 gpus=0 if trainer_of(job).is_cpu() else job.devices,
             )
@@ -173,7 +175,16 @@ class SlurmExecutor:
 
 def _submitted(job: Run) -> str | None:
     """The id of a job's allocation, if it waits or runs."""
-    return next((entry.id for entry in _entries() if entry.comment == str(job.path)), None)
+    return next((entry.id for entry in _entries() if _is_of(entry, job)), None)
+
+
+def _is_of(entry: Entry, job: Run) -> bool:
+    """Whether an allocation is a job's: its batch script was written into the job's directory.
+
+    Version 0.1.0 told by the comment, which is the user's.
+    """
+    script = Path(entry.script).parent == job.path / SCRIPTS
+    return script or entry.comment == str(job.path)
 
 
 def _entries() -> Collection[Entry]:
@@ -203,7 +214,7 @@ def _exit_code(job: Run, slurm_id: str) -> int:
     job.end(
         "failed",
         1,
-        error=f"Slurm's job {slurm_id} was ended ({state}); see {job.path / 'slurm'}",
+        error=f"Slurm's job {slurm_id} was ended ({state}); see {job.path / SCRIPTS}",
     )
     return 1
 

@@ -15,11 +15,13 @@ class Entry:
     Args:
         id: Slurm's number of it.
         state: Such as `PENDING`, `RUNNING` or `COMPLETING`.
+        script: The batch script that was submitted.
         comment: What it was submitted with.
     """
 
     id: str
     state: str
+    script: str
     comment: str
 
 
@@ -29,8 +31,8 @@ def queue() -> dict[str, Entry]:
     Raises:
         OSError, subprocess.SubprocessError: Slurm does not answer.
     """
-    lines = _run("squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%i|%T|%k")
-    entries = (Entry(*line.split("|", 2)) for line in lines.splitlines())
+    lines = _run("squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%i|%T|%o|%k")
+    entries = (Entry(*line.split("|", 3)) for line in lines.splitlines())
     return {entry.id: entry for entry in entries}
 
 

@@ -17,6 +17,11 @@ class SlurmSettings:
         account: The account that is charged.
         qos: The quality of service.
         constraint: Features that nodes must have.
+        gres: Generic resources on each node, such as `gpu:a100:2`; those of GPUs are then not asked
+            for by `gpus_per_node`.
+        exclude: Nodes that must not be used, as text or a list.
+        nodelist: Nodes that must be, likewise.
+        comment: A comment, for whatever the cluster makes of it.
         timeout_min: Time limit of an allocation, minutes. A job that reaches it saves, is requeued
             and goes on in another allocation.
         cpus_per_task: Cores on each node, for all of its ranks and their data workers.
@@ -27,7 +32,8 @@ class SlurmSettings:
         max_requeues: How often a job that was preempted, or reached its time limit, is requeued.
         setup: Shell commands to run before a job, such as `module load cuda`.
         python: The command that starts Python on the nodes; None: this one.
-        additional_parameters: Any other options of sbatch, such as `{exclude: node17}`.
+        additional_parameters: Any other options of sbatch, such as `{licenses: foo}`; `true` is an
+            option without a value, and `false` and null leave one out, also `requeue`.
         poll_seconds: How often Slurm is asked for the jobs that have ended.
     """
 
@@ -35,6 +41,10 @@ class SlurmSettings:
     account: str | None = None
     qos: str | None = None
     constraint: str | None = None
+    gres: str | list[str] | None = None
+    exclude: str | list[str] | None = None
+    nodelist: str | list[str] | None = None
+    comment: str | None = None
     timeout_min: Annotated[int, Gt(0)] = 60
     cpus_per_task: Annotated[int, Gt(0)] | None = None
     gpus_per_node: Annotated[int, Ge(0)] | None = None
@@ -47,21 +57,27 @@ class SlurmSettings:
     additional_parameters: dict[str, Any] = field(default_factory=dict)
     poll_seconds: Annotated[float, Gt(0)] = 5.0
 
-    def options(self, *, name: str, comment: str, nodes: int, gpus: int) -> dict[str, Any]:
+    def options(self, *, name: str, nodes: int, gpus: int) -> dict[str, Any]:
         """The parameters of a submission, as submitit's `update_parameters` takes them.
 
         Args:
             name: The job's name.
-            comment: What the job can be found again by.
             nodes: Nodes of the allocation.
             gpus: GPUs that the job trains on, on each node.
         """
         gpus = gpus if self.gpus_per_node is None else self.gpus_per_node
+        further = {_spelt(key): value for key, value in self.additional_parameters.items()}
+        if self.gpus_per_node is None and GPUS & {*further, *({"gres"} if self.gres else ())}:
+            gpus = 0  # asked for in another way
         asked = {
             "partition": self.partition,
             "account": self.account,
             "qos": self.qos,
             "constraint": self.constraint,
+            "gres": _listed(self.gres),
+            "exclude": _listed(self.exclude),
+            "nodelist": _listed(self.nodelist),
+            "comment": self.comment,
             "cpus_per_task": self.cpus_per_task,
             "gpus_per_node": gpus or None,
             "mem": None if self.mem_gb is None else f"{round(self.mem_gb * 1024)}M",
@@ -69,26 +85,44 @@ class SlurmSettings:
         return {
             **{option: value for option, value in asked.items() if value is not None},
             "job_name": name,
-            "comment": comment,
             "time": self.timeout_min,
             "nodes": nodes,
             "ntasks_per_node": 1,
             "wckey": None,
             "setup": [*self.setup, *BEFORE],
-            "teardown": self._after(),
+            "teardown": self._after(further.get("requeue", True) is not False),
             "srun_args": [f"--wait={SECONDS_FOR_OTHERS}"],
-            "additional_parameters": {
-                "requeue": True,
-                "signal": f"TERM@{self.signal_delay_s}",
-                **self.additional_parameters,
-            },
+            "additional_parameters": _flags(
+                {"requeue": True, "signal": f"TERM@{self.signal_delay_s}", **further}
+            ),
         }
 
-    def _after(self) -> list[str]:
+    def _after(self, requeue: bool) -> list[str]:
+        if not requeue:
+            return []
         again = f'[ "$code" -eq 143 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {self.max_requeues} ]'
         return ["code=$?", f'{again} && scontrol requeue "$SLURM_JOB_ID"', 'exit "$code"']
 
 
+def _spelt(option: str) -> str:
+    """An option as submitit names its own: `mail-type` and `mail_type` are one."""
+    return option.strip("-").replace("-", "_")
+
+
+def _listed(value: Any) -> Any:
+    """Several nodes or resources as sbatch takes them."""
+    return ",".join(map(str, value)) if isinstance(value, list) else value
+
+
+def _flags(options: dict[str, Any]) -> dict[str, Any]:
+    """Options as submitit writes them; `false` and null are said by leaving one out."""
+    given = {k: _listed(v) for k, v in options.items() if v is not None and v is not False}
+    # By default a cluster may requeue or not, so that this one has an option of its own.
+    return given | ({"no_requeue": True} if options["requeue"] is False else {})
+
+
+GPUS = {"gres", "gpus", "gpus_per_node", "gpus_per_task", "gpus_per_socket"}
+"""Options of sbatch that ask for GPUs, one of which is enough."""
 BEFORE = ["trap : TERM INT USR1"]
 """The batch script outlives signals, which are for the job: it is the one that requeues it."""
 SECONDS_FOR_OTHERS = 60
