@@ -333,3 +333,10 @@ def test_a_board_reads_what_has_changed(tmp_path: Path) -> None:
     jobs[0].end("completed", 0)
     done = board.rows(jobs)[0]
     assert (done.state, done.best) == ("completed", 0.5)
+
+
+def test_a_search_that_has_tried_every_point_has_none_queued(tmp_path: Path) -> None:
+    sweep, _ = sweep_of(tmp_path, [1, 1])
+    code, told = run(sweep, Pretended(), Sweep(method="search", jobs=6))
+    assert code == 0
+    assert "2 jobs: 2 completed\n" in told

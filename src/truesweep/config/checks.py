@@ -5,6 +5,8 @@ from pathlib import PurePath
 from typing import Any
 
 from truesweep import dotted
+from truesweep.config.origin import Origins
+from truesweep.config.roots import shipped, shown
 from truesweep.errors import ConfigError
 
 Config = Mapping[str, Any]
@@ -16,6 +18,26 @@ REQUIRED_GROUPS = ("data", "model", "optimizer", "scheduler", "trainer", "task")
 def contradictions(config: Config) -> list[str]:
     """All contradictions in a checked configuration, each with its remedy."""
     return [problem for rule in RULES for problem in rule(config)]
+
+
+def check_primary(config: Mapping[str, Any], origin: Origins) -> None:
+    """Refuse a `train.yaml` of the user's that takes the place of ours without its groups.
+
+    Args:
+        config: Checked by `schema.check`.
+        origin: Where it came from.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    primary = next((source.path for source in origin.sources if not source.group), None)
+    lacking = [group for group in REQUIRED_GROUPS if config.get(group) is None]
+    if lacking and primary and not primary.is_relative_to(shipped("conf")):
+        raise ConfigError(
+            f"{shown(primary)}: takes the place of the program's own {primary.name}, and chooses "
+            f"no {', '.join(lacking)}. For a few values, make it an option: experiment/NAME.yaml "
+            "with `# @package _global_` as its first line"
+        )
 
 
 def check_across(config: Config) -> None:

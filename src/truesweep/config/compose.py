@@ -125,7 +125,7 @@ class Composer:
         node = raw.pop(SWEEPS, None)
         origins = Origins(overrides, self.roots, tree.sources, swept)
         _refuse_missing(raw, origins)
-        with as_config_errors(asked, origins):
+        with as_config_errors(asked, self.roots, origins):
             of_files = (value for source in tree.sources for value in source.values.values())
             config = resolve_all(raw, of_files)
         given = [*overrides, *(f"{key}={as_text(value)}" for key, value in swept.items())]
@@ -151,7 +151,7 @@ class Composer:
 
     def _tree(self, asked: list[str]) -> _Tree:
         if tuple(asked) not in self._trees:
-            with as_config_errors(asked):
+            with as_config_errors(asked, self.roots):
                 tree, sources = self.load(asked)
             raw = cast(dict[str, Any], OmegaConf.to_container(tree))
             del raw["hydra"]
@@ -248,7 +248,7 @@ def compose_multirun(overrides: Sequence[str], config_dirs: Sequence[Path | str]
     single = [override for override in own if not parse(override).is_sweep_override()]
     composer = Composer(config_dirs)
     asked = [*hydras, *normalize(single, config_dirs)]
-    with as_config_errors(asked):
+    with as_config_errors(asked, composer.roots):
         tree, _ = composer.load(asked)
         raw = cast(dict[str, Any], OmegaConf.to_container(tree))
         node = resolve_keeping_secrets({SWEEPS: raw.get(SWEEPS)})[SWEEPS]

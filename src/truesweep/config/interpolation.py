@@ -3,14 +3,16 @@
 import ast
 import copy
 import operator
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
+from truesweep import dotted
 from truesweep.compat import replace_resolver
 from truesweep.config.secrets import resolve_keeping_secrets
 from truesweep.config.targets import TARGET, resolve
-from truesweep.config.types import plain_default, signature
+from truesweep.config.types import as_found, plain_default, signature
 from truesweep.dotted import flatten, map_leaves
 from truesweep.errors import ConfigError, did_you_mean
 
@@ -20,6 +22,7 @@ RESOLVERS = ("eval", "now", "oc.env", "oc.select", "oc.decode", "oc.dict.keys", 
 
 _STARTED = datetime.now()
 _MOST_BITS = 4096
+_REFERENCE = re.compile(rf"\$\{{{VARS}\.([\w.]+)\}}")
 _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -100,8 +103,14 @@ def _refuse_idle_variables(raw: Mapping[str, Any], replaced: Iterable[Any]) -> N
     """A misspelt helper value would leave all as it was."""
     given = raw.get(VARS) or {}
     if not isinstance(given, Mapping):
-        raise ConfigError(f"{VARS}: expected a mapping of names to values, found {given!r}")
+        raise ConfigError(f"{VARS}: expected a mapping of names to values, found {as_found(given)}")
     text = "\n".join(str(leaf) for leaf in (*_leaves(raw), *replaced))
+    lacking = [name for name in _REFERENCE.findall(text) if dotted.get(given, name, ...) is ...]
+    if lacking:
+        known = did_you_mean(lacking[0], flatten(given)) or f"; there is {', '.join(given)}"
+        raise ConfigError(
+            f"${{{VARS}.{lacking[0]}}}: there is no {VARS}.{lacking[0]}{known if given else ''}"
+        )
     idle = [key for key in flatten(given) if f"{VARS}.{key.partition('.')[0]}" not in text]
     if idle:
         used = [key for key in flatten(given) if key not in idle]

@@ -1,5 +1,6 @@
 """What is said of a wrong configuration: which key was meant, where it belongs, what to do."""
 
+import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from truesweep.config.interpolation import RESOLVERS
 from truesweep.config.origin import Origins
-from truesweep.config.roots import shown
+from truesweep.config.roots import groups, is_group, options, shown
 from truesweep.config.targets import resolve
 from truesweep.config.types import signature
 from truesweep.dotted import nearest_key
@@ -39,9 +40,9 @@ def hint(
             f"no such key; the {group}'s file lacks `# @package _global_` in its very first line, "
             "without a byte-order mark before it"
         )
-    options = owners(key, roots, allowed_packages)
-    if options:
-        return f"no such key here; it belongs to {' or '.join(f'{group}={o}' for o in options)}"
+    found = owners(key, roots, allowed_packages)
+    if found:
+        return f"no such key here; it belongs to {' or '.join(f'{group}={o}' for o in found)}"
     guess = did_you_mean(key, known, nearest_key)
     if guess:
         return f"no such key{guess}"
@@ -90,8 +91,16 @@ _NOISE = (
 
 
 @contextmanager
-def as_config_errors(overrides: Sequence[str], origins: Origins | None = None) -> Iterator[None]:
-    """Turn what composing or resolving raises into a `ConfigError` without secrets."""
+def as_config_errors(
+    overrides: Sequence[str], roots: Sequence[Path], origins: Origins | None = None
+) -> Iterator[None]:
+    """Turn what composing or resolving raises into a `ConfigError` without secrets.
+
+    Args:
+        overrides: The command line's.
+        roots: The folders in which groups are looked up.
+        origins: Tells where a key came from, if that is known yet.
+    """
     try:
         yield
     except UserError:
@@ -104,16 +113,18 @@ def as_config_errors(overrides: Sequence[str], origins: Origins | None = None) -
         TypeError,
         OSError,
     ) as error:
-        message = explain(error, origins)
+        message = explain(error, roots, origins)
         for override in overrides:
             message = message.replace(override, redact_override(override))
         raise ConfigError(message) from None
 
 
-def explain(error: BaseException, origins: Origins | None = None) -> str:
+def explain(
+    error: BaseException, roots: Sequence[Path] = (), origins: Origins | None = None
+) -> str:
     """What is wrong, where, and what to do about it, on one line."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        return _explain_missing(error.missing_cfg_file, error.options or ())
+        return _explain_missing(error.missing_cfg_file, error.options, roots)
     if isinstance(error, OmegaConfBaseException):
         return _explain_omegaconf(error, origins)
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
@@ -121,15 +132,36 @@ def explain(error: BaseException, origins: Origins | None = None) -> str:
         return f"{shown(Path(mark.name))}:{mark.line + 1}: not valid YAML: {error.problem}"
     cause = error.__cause__ or error.__context__
     if isinstance(cause, OmegaConfBaseException | yaml.YAMLError) and not str(error).strip():
-        return explain(cause, origins)
-    return _plain(str(error))
+        return explain(cause, roots, origins)
+    return _plain(str(error), roots)
 
 
-def _explain_missing(config: str, options: Sequence[str]) -> str:
+PLUGINS = {
+    "hydra/launcher": {
+        "joblib": "hydra-joblib-launcher",
+        "ray": "hydra-ray-launcher",
+        "ray_aws": "hydra-ray-launcher",
+        "rq": "hydra-rq-launcher",
+        "submitit_local": "hydra-submitit-launcher",
+        "submitit_slurm": "hydra-submitit-launcher",
+    },
+    "hydra/sweeper": {
+        "ax": "hydra-ax-sweeper",
+        "nevergrad": "hydra-nevergrad-sweeper",
+        "optuna": "hydra-optuna-sweeper",
+    },
+}
+"""The packages that bring further options of Hydra's own groups."""
+
+
+def _explain_missing(config: str, known: Sequence[str] | None, roots: Sequence[Path]) -> str:
     group, _, option = config.rpartition("/")
-    hint = did_you_mean(option, options) or "."
+    names = known or options(group, roots)
+    if package := PLUGINS.get(group, {}).get(option):
+        return f"{group}={option} needs the package {package}: pip install {package}"
+    hint = did_you_mean(option, names) or "."
     own = f" Those of your own are found by --config-dir DIR, for DIR/{group}/{option}.yaml."
-    return f"{group}={option}: no such option{hint} Options: {', '.join(options) or 'none'}.{own}"
+    return f"{group}={option}: no such option{hint} Options: {', '.join(names) or 'none'}.{own}"
 
 
 def _explain_omegaconf(error: OmegaConfBaseException, origins: Origins | None) -> str:
@@ -141,12 +173,17 @@ def _explain_omegaconf(error: OmegaConfBaseException, origins: Origins | None) -
     return (f"{key}: " if key else "") + text + (f" ({where})" if where else "")
 
 
-def _plain(message: str) -> str:
+def _plain(message: str, roots: Sequence[Path] = ()) -> str:
     """The message's own lines, without what only Hydra's or OmegaConf's own users can act on."""
     kept = [line for line in message.splitlines() if not line.lstrip(" ").startswith(_NOISE)]
     text = " ".join(line.strip() for line in kept if line.strip())
     if text.startswith(("Multiple values for", "force-add of config groups")):
         text += " Write GROUP=OPTION without a leading +."
-    if text.startswith("Could not override") and text.endswith("."):
-        text += " There is no such group."
+    if (found := re.match(r"Could not override '([^'@]+)'\.", text)) and text.endswith("."):
+        group = found[1]
+        text += (
+            f" Nothing chooses from this group so far; write +{group}=OPTION."
+            if is_group(group, roots)
+            else f" There is no such group{did_you_mean(group, groups(roots))}"
+        )
     return text or "the configuration cannot be composed"

@@ -92,6 +92,8 @@ def find_line(source: Source, key: str) -> int | None:
         return None
     inner = key[len(source.package) + 1 :] if source.package else key
     node = yaml.compose(source.path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    if as_one := _entry(node, inner):  # a name with dots, by mistake
+        return int(as_one[0].start_mark.line) + 1
     line = None
     for part in inner.split("."):
         entry = _entry(node, part)

@@ -21,6 +21,9 @@ from truesweep.dotted import flatten
 from truesweep.errors import ConfigError
 from truesweep.secrets import redact_override
 
+ONE_OF = ("data", "tokenizer", "model", "adapter", "optimizer", "scheduler", "trainer", "task")
+"""Groups of which a run has one option; merged, several would be none of them."""
+
 
 def parse(override: str) -> Override:
     """Parse one override.
@@ -165,9 +168,29 @@ def _normalize_choice(parsed: Override, text: str) -> str:
     if isinstance(value, dict):
         # Merged into the group's node, whatever option is chosen.
         return f"++{text}"
+    if isinstance(value, list):
+        _check_several(text, key, [str(option) for option in value])
     if isinstance(value, str | list):
         return text
     raise ConfigError(f"{text}: {key} is a group; choose one of its options by name")
+
+
+def _check_several(text: str, key: str, options: list[str]) -> None:
+    """Refuse a choice of several options of which only the last would be left.
+
+    Raises:
+        ConfigError: It is one.
+    """
+    twice = [option for option in options if options.count(option) > 1]
+    if twice:
+        raise ConfigError(f"{text}: names {twice[0]} twice; name each option once")
+    if "none" in options and len(options) > 1:
+        raise ConfigError(f"{text}: none is not one of several; leave it or the others out")
+    if key in ONE_OF and len(options) > 1:
+        raise ConfigError(
+            f"{text}: a run has one {key}; for a run with each of them add -m and write "
+            f"{key}={','.join(options)}"
+        )
 
 
 def as_text(value: Any) -> str:

@@ -41,6 +41,13 @@ def is_group(name: str, roots: Sequence[Path]) -> bool:
     return bool(options(name, roots))
 
 
+def groups(roots: Sequence[Path]) -> list[str]:
+    """All groups, such as `optimizer` and `hydra/launcher`, in alphabetical order."""
+    files = ((root, file) for root in roots for file in root.rglob("*.yaml"))
+    names = {file.parent.relative_to(root).as_posix() for root, file in files}
+    return sorted(names - {"."})
+
+
 def options(group: str, roots: Sequence[Path]) -> list[str]:
     """The options of a group, in alphabetical order; none of what is no group."""
     return sorted({file.stem for root in roots for file in (root / group).glob("*.yaml")})

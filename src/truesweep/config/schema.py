@@ -12,7 +12,15 @@ from annotated_types import Ge, Lt
 from truesweep.config.messages import hint
 from truesweep.config.origin import Origins
 from truesweep.config.targets import TARGET, holds_node, resolve
-from truesweep.config.types import REQUIRED, Parameter, Schema, is_default, plain_default, schema_of
+from truesweep.config.types import (
+    REQUIRED,
+    Parameter,
+    Schema,
+    as_found,
+    is_default,
+    plain_default,
+    schema_of,
+)
 from truesweep.errors import ConfigError
 from truesweep.secrets import is_reference
 
@@ -145,7 +153,7 @@ class _Checker:
         if node is None:
             return None
         if not isinstance(node, Mapping):
-            self._problems.append((key, f"expected a node with a {TARGET}, found {node!r}"))
+            self._problems.append((key, f"expected a node with a {TARGET}, found {as_found(node)}"))
             return node
         if TARGET in node:
             return self._node(key, node)
@@ -200,6 +208,10 @@ class _Checker:
             elif name not in given and self._is_required(schema, prefix, name):
                 way = f"is required; give it as {prefix}{name}=VALUE"
                 self._problems.append((prefix + name, way))
+            elif name in fit.unknown and "." in str(name):
+                *above, last = f"{prefix}{name}".split(".")
+                way = f"keys of a file are nested: write {last} below {'.'.join(above)}:"
+                self._problems.append((prefix + name, f"has a dot in it; {way}"))
             elif name in fit.unknown:
                 self._add_unknown(prefix + name, given[name])
         return {

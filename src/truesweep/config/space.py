@@ -7,7 +7,7 @@ The only place that knows sweep syntax: `a=1,2`, `choice()`, `range()`, `interva
 import itertools
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -182,7 +182,7 @@ def _axis(override: Override, roots: Sequence[Path], seed: int) -> Axis:
             raise ConfigError(f"{override.input_line}: there is no tag {tag}{hint}")
     if isinstance(sweep, ChoiceSweep):
         group = chooses(override, roots)
-        axis = Axis(key, values=tuple(map(plain_value, sweep.list)), group=group)
+        axis = Axis(key, values=tuple(_elements(override, sweep, roots)), group=group)
     elif isinstance(sweep, RangeSweep):
         axis = _range(key, sweep)
     else:
@@ -192,6 +192,24 @@ def _axis(override: Override, roots: Sequence[Path], seed: int) -> Axis:
         raise ConfigError(f"{override.input_line}: a logarithmic scale needs numbers above zero")
     log = tagged or _is_logarithmic(axis)
     return replace(axis, log=log, values=_order(axis, getattr(sweep, "shuffle", False), seed))
+
+
+def _elements(override: Override, sweep: ChoiceSweep, roots: Sequence[Path]) -> Iterator[Any]:
+    """The values of a choice; a range, a glob or another choice among them are their own values."""
+    for item in sweep.list:
+        if isinstance(item, ChoiceSweep):
+            yield from _elements(override, item, roots)
+        elif isinstance(item, RangeSweep):
+            yield from _range(override.get_key_element(), item).values
+        elif isinstance(item, Glob):
+            yield from _options(override, item, roots)
+        elif isinstance(item, IntervalSweep):
+            raise ConfigError(
+                f"{override.input_line}: an interval has no list of values to stand in; write the "
+                "interval alone, or values alone"
+            )
+        else:
+            yield plain_value(item)
 
 
 def _order(axis: Axis, shuffled: bool, seed: int) -> tuple[Any, ...]:

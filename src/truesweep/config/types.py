@@ -28,6 +28,7 @@ from pydantic import (
     create_model,
 )
 
+from truesweep.config.overrides import as_text
 from truesweep.errors import did_you_mean
 
 REQUIRED = inspect.Parameter.empty
@@ -222,7 +223,13 @@ def mismatch(annotation: Any, value: Any) -> str:
     """What an annotation expects, where a value does not fit."""
     form = plain_form(annotation)
     hint = did_you_mean(value, choices(form)) if isinstance(value, str) else ""
-    return f"expected {describe(form)}, found {value!r}{hint}"
+    return f"expected {describe(form)}, found {as_found(value)}{hint}"
+
+
+def as_found(value: Any) -> str:
+    """What stands where something else is wanted, as a user would write it."""
+    of_mappings = isinstance(value, list) and any(isinstance(item, dict) for item in value)
+    return as_text(value) if isinstance(value, dict) or of_mappings else repr(value)
 
 
 def _courtesy(value: Any) -> Any:

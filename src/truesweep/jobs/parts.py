@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from truesweep import dotted
-from truesweep.config.checks import check_across
+from truesweep.config.checks import check_across, check_primary
 from truesweep.config.origin import Origins
 from truesweep.config.schema import check
 from truesweep.config.targets import TARGET, instantiate, resolve
@@ -119,6 +119,8 @@ def complete(config: dict[str, Any], origin: Origins | None = None) -> dict[str,
     """
     checked = check(config, supplied=SUPPLIED, offered=OFFERED, origin=origin)
     checked.setdefault("logger", None)  # logger=null leaves the group out
+    if origin is not None:
+        check_primary(checked, origin)
     check_across(checked)
     choose_modes(checked)
     choose_precision(checked)

@@ -301,7 +301,9 @@ class Driver:
         self._changed = False
 
     def _planned(self) -> int:
-        return (self.settings.jobs or 0) if self.settings.method == "search" else 0
+        """Points that a search is still to have; none where it has tried every one there is."""
+        searching = self.settings.method == "search" and not self.source.exhausted
+        return (self.settings.jobs or 0) if searching else 0
 
     # -- the end --------------------------------------------------------------------------------
 

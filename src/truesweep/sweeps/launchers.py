@@ -1,7 +1,7 @@
 """Hydra's launcher nodes as executors."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
 from annotated_types import Gt
@@ -53,8 +53,27 @@ def make_executor(launcher: Mapping[str, Any]) -> Executor:
         return SlurmExecutor(check_settings(SlurmSettings, settings, "hydra.launcher"))
     if not is_ours(launcher):
         settings = {}
+    _refuse_slurms(settings)
     local: LocalSettings = check_settings(LocalSettings, settings, "hydra.launcher")
     return LocalPool(local.slots)
+
+
+def _refuse_slurms(settings: Mapping[str, Any]) -> None:
+    """Say of which launcher a key is that slots do not have.
+
+    Raises:
+        ConfigError: There is one of Slurm's.
+    """
+    try:
+        from truesweep.sweeps.slurm.settings import SlurmSettings
+    except ModuleNotFoundError:  # its package
+        return
+    known = {field.name for field in fields(SlurmSettings)}
+    if found := [key for key in settings if key in known]:
+        raise ConfigError(
+            f"hydra.launcher.{found[0]}: is no key of the slots of this machine; it is one of "
+            "hydra/launcher=slurm"
+        )
 
 
 def points_at_once(settings: Sweep, launcher: Mapping[str, Any]) -> int | None:

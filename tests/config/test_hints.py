@@ -1,0 +1,103 @@
+"""Wishes that cannot be met: the message says what was meant, and where."""
+
+from pathlib import Path
+
+import pytest
+
+from truesweep.config.compose import compose, compose_multirun
+from truesweep.errors import ConfigError
+from truesweep.jobs.plan import checked
+from truesweep.sweeps.ask import ask
+from truesweep.sweeps.launchers import make_executor
+
+GLOBAL = "# @package _global_\n"
+
+
+def refused(overrides: list[str], said: str, folder: Path | None = None) -> None:
+    with pytest.raises(ConfigError, match=said):
+        checked(overrides, [folder] if folder else [])
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("seed=range(3),7", (0, 1, 2, 7)),
+        ("seed=9,range(1,3),choice(4,5)", (9, 1, 2, 4, 5)),
+        ("model=glob(q*),llama", ("qwen3", "llama")),
+    ],
+)
+def test_a_list_may_hold_ranges_choices_and_globs(text: str, values: tuple[object, ...]) -> None:
+    (axis,) = ask([text]).space.axes
+    assert axis.values == values
+
+
+def test_an_interval_in_a_list_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"seed=interval\(1,3\),7: an interval has no list"):
+        ask(["seed=interval(1,3),7"])
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("optimizer/x=adamw", r"There is no such group; did you mean optimizer\?"),
+        ("logger=[wandb,wandb]", "names wandb twice"),
+        ("logger=[wandb,none]", "none is not one of several"),
+        ("logger=[wandb,wandbb]", r"logger=wandbb: .*did you mean wandb\? Options: csv, none"),
+        ("optimizer=[adamw,sgd]", "a run has one optimizer; .*optimizer=adamw,sgd"),
+        ("optimizer.lr={a:1}", r"found \{a:1\} \(command line\)"),
+        ("data.train=[{a:b}]", r"no such key"),
+    ],
+)
+def test_a_wish_that_cannot_be_met(override: str, said: str) -> None:
+    refused([override], said)
+
+
+def test_a_group_that_nothing_chooses_from(tmp_path: Path) -> None:
+    (tmp_path / "optimizer" / "extra").mkdir(parents=True)
+    (tmp_path / "optimizer" / "extra" / "big.yaml").write_text("lr: 1\n")
+    refused(["optimizer/extra=big"], r"write \+optimizer/extra=OPTION", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["vars.x=3", "seed=${vars.y}"], r"^\$\{vars\.y\}: there is no vars\.y; there is x$"),
+        (["vars.seeds=3", "seed=${vars.seed}"], r"did you mean seeds\?"),
+        (["seed=${vars.y}"], r"there is no vars\.y$"),
+    ],
+)
+def test_a_helper_value_that_is_not_there(overrides: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        compose(overrides)
+
+
+@pytest.mark.parametrize("plugin", ["launcher=joblib", "launcher=submitit_slurm", "sweeper=optuna"])
+def test_a_plugin_without_its_package(plugin: str) -> None:
+    name = plugin.partition("=")[2].partition("_")[0]
+    with pytest.raises(ConfigError, match=rf"hydra/{plugin} needs .* pip install hydra-{name}"):
+        compose_multirun([f"hydra/{plugin}", "seed=1,2"])
+
+
+def test_a_key_of_slurm_given_to_slots() -> None:
+    with pytest.raises(ConfigError, match=r"launcher\.partition: .*hydra/launcher=slurm"):
+        make_executor({"partition": "gpu"})
+
+
+def test_a_key_with_dots_in_a_file_names_its_line(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "e.yaml").write_text(f"{GLOBAL}seed: 1\noptimizer.lr: 0.1\n")
+    said = r"optimizer\.lr: has a dot in it; .*write lr below optimizer: \(.*e\.yaml:3\)"
+    refused(["experiment=e"], said, tmp_path)
+
+
+def test_a_primary_file_of_the_users_that_lacks_groups(tmp_path: Path) -> None:
+    (tmp_path / "train.yaml").write_text("seed: 3\n")
+    refused([], r"train\.yaml: takes the place of .* chooses no data, .*task", tmp_path)
+
+
+def test_a_primary_file_of_the_users_with_all_groups(tmp_path: Path) -> None:
+    from truesweep.config.roots import shipped
+
+    ours = (shipped("conf") / "train.yaml").read_text()
+    (tmp_path / "train.yaml").write_text(ours.replace("seed: 0", "seed: 3"))
+    assert compose([], [tmp_path]).config["seed"] == 3
