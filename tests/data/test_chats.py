@@ -255,7 +255,7 @@ def test_functions_are_asked_about_without_leakage(splits: Splits) -> None:
     }
     asked = {"what are its parameters?", "what does it do?"}
     assert {t for t in said["train"] & said["val"] if " " in t and "," not in t} <= asked
-    every = [chat for chat in splits.train + splits.val + splits.test if isinstance(chat, Chat)]
+    every = [chat for chat in (*splits.train, *splits.val, *splits.test) if isinstance(chat, Chat)]
     (example,) = (chat for chat in every if "bisect.insort_right(" in chat.text)
     answers = {message["content"] for message in example.messages[1::2]}
     summary = "Insert item x in list a, and keep it sorted assuming a is sorted."

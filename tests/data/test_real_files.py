@@ -189,7 +189,7 @@ def test_a_text_of_one_line_is_cut_by_characters(packing: bool) -> None:
     text = "".join(chr(97 + i % 26) for i in range(1000))
     Path("t.txt").write_text(text)
     splits = Files(train="t.txt", val_fraction=0.1, test_fraction=0.2, packing=packing).load("text")
-    assert splits.train + splits.val + splits.test == [text[:700], text[700:800], text[800:]]
+    assert [*splits.train, *splits.val, *splits.test] == [text[:700], text[700:800], text[800:]]
     assert "data.train: has too few lines to divide" in notes(splits)
     assert splits.origin["split_off"]["by"] == "characters of train, its last ones"
 
@@ -198,7 +198,7 @@ def test_a_text_of_carriage_returns_is_divided_by_lines() -> None:
     Path("t.txt").write_bytes(b"".join(b"line %d\r" % i for i in range(300)))
     splits = Files(train="t.txt").load("text")
     assert "lines of train" in splits.origin["split_off"]["by"]
-    assert all(str(part).endswith("\r") for part in splits.val + splits.test)
+    assert all(str(part).endswith("\r") for part in (*splits.val, *splits.test))
 
 
 def test_zstandard_with_a_long_window() -> None:

@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -89,6 +89,31 @@ def sampled_digest(path: Path) -> str:
                 file.seek(i * (size - _BLOCK) // (_BLOCKS - 1))
                 digest.update(file.read(_BLOCK))
     return digest.hexdigest()
+
+
+def file_digest(path: Path, full: bool = False) -> str:
+    """SHA-256 (hexadecimal) of a file of the user's.
+
+    A large one that has the size, the time of its last change and the samples that it had when it
+    was last read is not read again.
+
+    Args:
+        path: Where it lies.
+        full: Read all of it nevertheless.
+    """
+    stat = path.stat()
+    if stat.st_size <= _WHOLE or full:
+        return full_digest(path)
+    state = str(path.resolve()), stat.st_size, stat.st_mtime_ns, sampled_digest(path)
+    known = default_cache() / "files" / hashlib.sha256(json.dumps(state).encode()).hexdigest()[:32]
+    try:
+        return str(json.loads(known.read_text()))
+    except (OSError, ValueError):
+        digest = full_digest(path)
+    with suppress(OSError):  # what cannot be kept is read again
+        known.parent.mkdir(parents=True, exist_ok=True)
+        write_json(known, digest)
+    return digest
 
 
 def full_digest(path: Path) -> str:

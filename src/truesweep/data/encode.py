@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from truesweep.data.frames import input_frame, is_ours, separator
 from truesweep.data.samples import Kind
+from truesweep.data.texts import Text, beginning, blocks
 
 PIECE = 1 << 15
 """Characters of a piece of a long text: what one core is given."""
@@ -61,7 +62,7 @@ class Encoder:
         self._seam: list[Seam | None] = []  # once it is known
         self._fast = [True] if is_ours(tokenizer) else []  # likewise
 
-    def batches(self, texts: Iterable[str], first: int = 0) -> Iterator[list[Owned]]:
+    def batches(self, texts: Iterable[Text], first: int = 0) -> Iterator[list[Owned]]:
         """The tokens of texts of any length: of each its pieces, at least one, in order.
 
         Args:
@@ -86,10 +87,11 @@ class Encoder:
             self._seam.append(self._find_seam(text))
         return self._seam[0]
 
-    def _pieces(self, text: str) -> Iterator[str]:
-        if len(text) <= PIECE or (seam := self.seam(text[:PIECE])) is None:
+    def _pieces(self, text: Text) -> Iterator[str]:
+        if isinstance(text, str) and len(text) <= PIECE:
             return iter((text,))
-        return pieces(text, seam)
+        seam = self.seam(beginning(text, PIECE))
+        return iter((str(text),)) if seam is None else pieces(text, seam)
 
     def _find_seam(self, text: str) -> Seam | None:
         if self._backend is None or self.argument != "text":
@@ -151,7 +153,7 @@ class Encoder:
 
 
 def encode(
-    tokenizer: PreTrainedTokenizerBase, texts: Iterable[str], argument: str = "text"
+    tokenizer: PreTrainedTokenizerBase, texts: Iterable[Text], argument: str = "text"
 ) -> Iterator[Tokens]:
     """Give the tokens of each text, without special tokens.
 
@@ -165,7 +167,7 @@ def encode(
         yield np.concatenate([row for _, row in rows])
 
 
-def pieces(text: str, seam: Seam = BEFORE_WHITE) -> Iterator[str]:
+def pieces(text: Text, seam: Seam = BEFORE_WHITE) -> Iterator[str]:
     """Cut a text longer than `PIECE` into pieces of about as many characters.
 
     Args:
@@ -173,11 +175,11 @@ def pieces(text: str, seam: Seam = BEFORE_WHITE) -> Iterator[str]:
         seam: Where it may be cut.
     """
     held = ""
-    for start in range(0, max(1, len(text)), PIECE):
+    for block in blocks(text, PIECE):
         cut = _last(seam, held)
         if cut:
             yield held[:cut]
-        held = held[cut:] + text[start : start + PIECE]
+        held = held[cut:] + block
     yield held
 
 

@@ -1,24 +1,35 @@
 """`data=files`: samples from the user's own files."""
 
-from collections.abc import Iterator
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import zip_longest
+from functools import partial
+from itertools import chain, zip_longest
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from truesweep.data.cache import cached, default_cache
 from truesweep.data.paths import COMPRESSED, extension, find, listed, matches
 from truesweep.data.readers import DataFile
-from truesweep.data.records import Columns, Located, Rows, join_lines, to_samples, told
+from truesweep.data.records import LINES, Columns, Located, Rows, are_lines, ended, to_samples, told
 from truesweep.data.samples import Kind, Labelled, Splits
 from truesweep.data.splitting import (
     Parts,
     check_labels,
     complete,
     divide,
+    divide_stored,
     shares,
 )
 from truesweep.data.tables import BINARY, READERS, Row, read_table
+from truesweep.data.texts import Texts, TextsWriter
 from truesweep.errors import DataError
+from truesweep.record.files import write_json
+
+VERSION = 1  # of the texts that are kept; a new one leaves all older ones unread
+_DESCRIBED = "splits.json"
 
 Group = tuple[DataFile, ...]  # one file, or the two sides of a parallel text
 
@@ -51,37 +62,93 @@ class Files(Columns):
             name: self._groups(kind, name) for name, spec in named.items() if spec is not None
         }
         origin = {name: [f.origin() for g in of for f in g] for name, of in groups.items()}
+        missing = shares(self, groups)
+        if kind == "text":
+            return self._stored(groups, {"files": origin}, missing)
         parts: Parts = {
             name: [sample for group in of for _, sample in self._samples(kind, group)]
             for name, of in groups.items()
         }
-        how, notes = self._split_off(groups["train"], parts)
-        read = {_name(group): group[0].notes for of in groups.values() for group in of}
-        splits = complete(kind, parts, {"files": origin, **how}, [*told(read), *notes])
+        how: dict[str, Any] = {}
+        notes: list[str] = []
+        if missing:
+            divided, split_off, notes = divide(parts["train"], missing)
+            parts |= divided
+            how = {"split_off": split_off}
+        splits = complete(kind, parts, {"files": origin, **how}, [*_told(groups), *notes])
         check_labels(splits, lambda name, label: self._locate(groups, name, label))
         return splits
 
-    def _split_off(self, train: list[Group], parts: Parts) -> tuple[dict[str, Any], list[str]]:
-        """Fill the parts that are missing from `train`; tell how, for provenance and the user."""
-        missing = shares(self, parts)
-        if not missing:
-            return {}, []
-        documents = self.packing and not any(_is_table(file) for (file, *_) in train)
-        divided, how, notes = divide(parts["train"], missing, documents)
-        parts |= divided
-        return {"split_off": how}, notes
+    def _stored(
+        self, groups: dict[str, list[Group]], origin: dict[str, Any], missing: dict[str, float]
+    ) -> Splits:
+        """The splits of texts, which are written once, as UTF-8, and stay on disk."""
+        key = {
+            "origin": origin,
+            "packing": self.packing,
+            "column": self.text_column,
+            "shares": missing,
+            "version": VERSION,
+        }
+        name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+
+        def write(folder: Path) -> None:
+            made = {name: self._write(folder, name, of) for name, of in groups.items()}
+            how: dict[str, Any] = {}
+            notes: list[str] = []
+            if missing:
+                of_train = groups["train"]
+                documents = self.packing and not any(_is_table(file) for (file, *_) in of_train)
+                with TemporaryDirectory(dir=folder) as aside:
+                    whole = _moved(folder, "train", Path(aside))
+                    divided, split_off, notes = divide_stored(whole, missing, documents, folder)
+                made |= divided
+                how = {"split_off": split_off}
+            splits = complete("text", made, {**origin, **how}, [*_told(groups), *notes])
+            described = {"fingerprint": splits.fingerprint, "origin": splits.origin}
+            write_json(folder / _DESCRIBED, described)
+
+        def read(folder: Path) -> Splits:
+            described = json.loads((folder / _DESCRIBED).read_text(encoding="utf-8"))
+            train, val, test = (Texts(folder, name) for name in ("train", "val", "test"))
+            return Splits(train, val, test, "text", described["fingerprint"], described["origin"])
+
+        return cached(default_cache() / "texts", name, write, read, self.verify == "full")
+
+    def _write(self, folder: Path, name: str, groups: list[Group]) -> Texts:
+        with TextsWriter(folder, name) as writer:
+            for (file,) in groups:
+                for text in self._texts(file):
+                    writer.add(text)
+        return Texts(folder, name)
+
+    def _texts(self, file: DataFile) -> Iterator[Iterable[bytes]]:
+        """The texts of a file, each in blocks of UTF-8."""
+        if not _is_table(file) and self.packing:
+            yield file.utf8_blocks()
+            return
+        rows = partial(read_table, file, self.columns("text"))
+        if _is_table(file) and self.packing and are_lines(rows()):
+            file.notes[LINES] = 0
+            yield (ended(text).encode() for _, (text,) in rows())
+            return
+        for _, sample in self._samples("text", (file,)):
+            yield (str(sample).encode(),)
 
     def _groups(self, kind: Kind, name: str) -> list[Group]:
         spec, key = getattr(self, name), f"data.{name}"
         if kind != "pairs":
-            return [(DataFile.read(path),) for path in find(spec, key)]
+            return [(self._file(path),) for path in find(spec, key)]
         groups: list[Group] = []
         for pattern in listed(spec, key):
             if extension(pattern) in READERS:
-                groups += [(DataFile.read(path),) for path in find(pattern, key)]
+                groups += [(self._file(path),) for path in find(pattern, key)]
             else:
-                groups += [tuple(map(DataFile.read, both)) for both in self._parallel(pattern, key)]
+                groups += [tuple(map(self._file, both)) for both in self._parallel(pattern, key)]
         return groups
+
+    def _file(self, path: Path) -> DataFile:
+        return DataFile.read(path, self.verify == "full")
 
     def _parallel(self, pattern: str, key: str) -> Iterator[tuple[Path, Path]]:
         """The two files of each prefix that a pattern names."""
@@ -106,18 +173,13 @@ class Files(Columns):
         elif _is_table(file):
             columns = self.columns(kind)
             rows = read_table(file, columns, optional=kind == "chats")
-            if kind == "text" and self.packing:
-                rows = join_lines(rows, file.notes)
         elif kind == "text":
-            return self._plain(file)
+            return file.numbered_lines()
         else:
             raise DataError(
                 f"{file.path}: not a table that the program knows. Use one of {', '.join(READERS)}."
             )
         return to_samples(kind, columns, rows, lambda place: _where(file, place), file.notes)
-
-    def _plain(self, file: DataFile) -> Iterator[Located]:
-        return iter([(1, file.text())]) if self.packing else file.numbered_lines()
 
     def _locate(self, groups: dict[str, list[Group]], name: str, label: str) -> str:
         """Where a label first stands: read again, rather than keep a place for every sample."""
@@ -128,8 +190,17 @@ class Files(Columns):
         raise AssertionError(f"label {label!r} is in none of the files that it came from")
 
 
-def _name(group: Group) -> str:
-    return " and ".join(str(file.path) for file in group)
+def _told(groups: dict[str, list[Group]]) -> list[str]:
+    """What was done to the samples of all files."""
+    of = chain.from_iterable(groups.values())
+    return told({" and ".join(str(file.path) for file in group): group[0].notes for group in of})
+
+
+def _moved(folder: Path, name: str, other: Path) -> Texts:
+    """Texts that are read from another folder than they were written to."""
+    for file in folder.glob(f"{name}.*"):
+        file.rename(other / file.name)
+    return Texts(other, name)
 
 
 def _is_table(file: DataFile) -> bool:

@@ -22,9 +22,10 @@ from truesweep.data.embedded import Embedded, Made
 from truesweep.data.frames import input_frame, target_frame
 from truesweep.data.leakage import Leakage
 from truesweep.data.ragged import Ragged, Tokens
-from truesweep.data.samples import Kind, Labelled, Pair, Sample, Splits, field_texts
+from truesweep.data.samples import Kind, Labelled, Pair, Sample, Splits, field_texts, text_bytes
 from truesweep.data.seq2seq import Seq2SeqDataset
 from truesweep.data.source import Source
+from truesweep.data.texts import Text
 from truesweep.errors import DataError
 from truesweep.text import figure
 
@@ -111,7 +112,7 @@ class SampleKind(ABC):
         """What decides on the tokens besides samples and tokenizer, as JSON values."""
         return {}
 
-    def texts(self, samples: Sequence[Sample], template: str | None) -> Iterable[str]:
+    def texts(self, samples: Sequence[Sample], template: str | None) -> Iterable[Text]:
         """What a tokenizer learns from.
 
         Args:
@@ -233,11 +234,6 @@ class LabelledKind(SampleKind):
 
 
 TEXT, PAIRS, LABELLED = TextKind(), PairKind(), LabelledKind()
-
-
-def text_bytes(samples: Sequence[Sample], field: str) -> int:
-    """UTF-8 bytes of one field of all samples."""
-    return sum(len(text.encode()) for text in field_texts(samples, field))
 
 
 def _leaked(leak: Leakage, count: int, surely: int) -> int | None:

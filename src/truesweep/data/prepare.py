@@ -16,10 +16,11 @@ from transformers import PreTrainedTokenizerBase
 from truesweep.data.causal import CausalDataset
 from truesweep.data.datasets import EncodedDataset
 from truesweep.data.encode import encode
-from truesweep.data.kinds import EncodedSplit, SampleKind, text_bytes
+from truesweep.data.kinds import EncodedSplit, SampleKind
 from truesweep.data.ragged import Ragged
-from truesweep.data.samples import Sample, field_texts
+from truesweep.data.samples import Sample, field_texts, text_bytes
 from truesweep.data.source import Source
+from truesweep.data.texts import Text, beginning
 from truesweep.data.token_cache import SPLITS, encode_splits
 from truesweep.data.tokenizers import TokenizerConfig
 from truesweep.errors import DataError
@@ -125,7 +126,7 @@ def prepare(
         DataError: A split is too small, or has a class that training does not know.
     """
     splits = kind.load(source)
-    encoded = encode_splits(splits, tokenizer, kind, cache_dir)
+    encoded = encode_splits(splits, tokenizer, kind, cache_dir, source.verify == "full")
     complete = kind.complete(encoded.tokenizer)
     samples = {split: getattr(splits, split) for split in SPLITS}
     found = kind.classes(samples["train"])
@@ -165,7 +166,7 @@ def prepare(
     )
 
 
-def keeps_text(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> bool:
+def keeps_text(tokenizer: PreTrainedTokenizerBase, texts: Iterable[Text]) -> bool:
     """Whether tokens are turned back into the text that they were made from.
 
     White space is not compared, since decoders put some where there was none; a tokenizer of whole
@@ -173,7 +174,7 @@ def keeps_text(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str]) -> bool
     """
     if isinstance(getattr(tokenizer, "backend_tokenizer", Tokenizer(BPE())).model, WordLevel):
         return False
-    tried = [text[:TRIED_CHARACTERS] for text in islice(texts, TRIED_TEXTS)]
+    tried = [beginning(text, TRIED_CHARACTERS) for text in islice(texts, TRIED_TEXTS)]
     back = (str(tokenizer.decode(row.tolist())) for row in encode(tokenizer, tried))
     return all(_letters(a) == _letters(b) for a, b in zip(tried, back, strict=True))
 

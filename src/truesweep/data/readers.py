@@ -3,18 +3,21 @@
 import bz2
 import codecs
 import gzip
-import hashlib
 import lzma
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import zstandard
 
+from truesweep.data.cache import file_digest
 from truesweep.data.paths import COMPRESSED, instead
+from truesweep.data.texts import BLOCK
 from truesweep.errors import DataError
 
 LONGEST_WINDOW = 2**31
@@ -23,12 +26,10 @@ LONGEST_WINDOW = 2**31
 
 @dataclass(frozen=True)
 class DataFile:
-    """A data file that has been read once, and what a run's provenance needs of it.
+    """A data file, which is read in blocks whenever its content is needed.
 
     Attributes:
         path: Where it lies, as the user named it.
-        data: Its bytes, decompressed, without a byte order mark.
-        skipped: Bytes of the byte order mark that `data` lacks.
         sha256: Digest of the file as it lies on disk.
         size: Bytes on disk.
         notes: What was done to its samples that a user should know, and to how many of them; 0
@@ -36,26 +37,75 @@ class DataFile:
     """
 
     path: Path
-    data: bytes
-    skipped: int
     sha256: str
     size: int
     notes: Counter[str] = field(default_factory=Counter)
 
     @classmethod
-    def read(cls, path: Path) -> "DataFile":
-        """Read and decompress a file.
+    def read(cls, path: Path, full: bool = False) -> "DataFile":
+        """Look at a file.
+
+        Args:
+            path: Where it lies.
+            full: Read all of it even if it seems to be what it was when it was last read.
 
         Raises:
             DataError: It is missing, a folder, unreadable, empty, or cut off.
         """
-        raw = _bytes(path)
-        whole = _decompressed(path, raw)
-        data = whole.removeprefix(codecs.BOM_UTF8)
-        if not data.strip():
+        try:
+            file = cls(path, file_digest(path, full), path.stat().st_size)
+        except FileNotFoundError:
+            raise DataError(f"{path} does not exist{instead(path)}") from None
+        except IsADirectoryError:
+            raise DataError(
+                f"{path} is a folder. Name its files, such as {path / '*.txt'}"
+            ) from None
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+        if not any(block.strip() for block in file.blocks()):
             raise DataError(f"{path} is empty. Give a file that holds samples.")
-        digest = hashlib.sha256(raw).hexdigest()
-        return cls(path, data, len(whole) - len(data), digest, len(raw))
+        return file
+
+    @property
+    def is_compressed(self) -> bool:
+        """Whether what lies on disk is not yet its content."""
+        return self.path.suffix.lower() in COMPRESSED
+
+    @cached_property
+    def data(self) -> bytes:
+        """Its bytes, decompressed, without a byte order mark."""
+        return b"".join(self.blocks())
+
+    def blocks(self) -> Iterator[bytes]:
+        """The same a block at a time.
+
+        Raises:
+            DataError: It is cut off or not what its extension says.
+        """
+        blocks = _decompressed(self.path)
+        head = b""
+        while len(head) < len(codecs.BOM_UTF8) and (block := next(blocks, b"")):
+            head += block
+        yield head.removeprefix(codecs.BOM_UTF8)
+        yield from blocks
+
+    def utf8_blocks(self) -> Iterator[bytes]:
+        """The same, of a file that is text.
+
+        Raises:
+            DataError: It is not valid UTF-8.
+        """
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        line, at = 1, 0
+        for block in chain(self.blocks(), (None,)):
+            open_end = len(decoder.getstate()[0])
+            try:
+                decoder.decode(block or b"", final=block is None)
+            except UnicodeDecodeError as error:
+                raise self._invalid(error, line, at - open_end) from error
+            if block is not None:
+                line, at = line + block.count(b"\n"), at + len(block)
+                yield block
 
     def text(self) -> str:
         """Its whole text, line ends as they are.
@@ -63,28 +113,44 @@ class DataFile:
         Raises:
             DataError: It is not valid UTF-8.
         """
-        try:
-            return self.data.decode()
-        except UnicodeDecodeError as error:
-            line = self.data.count(b"\n", 0, error.start) + 1
-            marked = self.data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-            raise DataError(
-                f"{self.path}, line {line}: invalid UTF-8 at byte {error.start + self.skipped} of "
-                f"the text (0x{self.data[error.start]:02x}). Convert the file: "
-                f"iconv -f {'UTF-16' if marked else 'ITS_ENCODING'} -t UTF-8"
-            ) from error
+        return b"".join(self.utf8_blocks()).decode()
 
     def lines(self) -> list[str]:
         """Its lines, as `split_lines` gives them."""
-        return split_lines(self.text())
+        return list(self._lines())
 
     def numbered_lines(self) -> Iterator[tuple[int, str]]:
         """Its lines that are not blank, each with its number, counted from 1."""
-        return ((n, line) for n, line in enumerate(self.lines(), 1) if line.strip())
+        return ((n, line) for n, line in enumerate(self._lines(), 1) if line.strip())
 
     def origin(self) -> dict[str, str | int]:
         """What provenance keeps of the file."""
         return {"path": str(self.path), "sha256": self.sha256, "bytes": self.size}
+
+    def _lines(self) -> Iterator[str]:
+        at = 0
+        for number, (raw, ends) in enumerate(_cut_lines(self.blocks()), 1):
+            try:
+                line = raw.decode()
+            except UnicodeDecodeError as error:
+                raise self._invalid(error, number, at) from error
+            at += len(raw) + 1
+            if number == 1 and not ends:  # only then its lines may end by carriage returns
+                yield from split_lines(line)
+            else:
+                yield line.removesuffix("\r")
+
+    def _invalid(self, error: UnicodeDecodeError, line: int, at: int) -> DataError:
+        """What to say of bytes that begin at a line and a byte of the text."""
+        data, start = error.object, error.start
+        marked = at == 0 and data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        first = next(_decompressed(self.path))
+        skipped = len(first) - len(first.removeprefix(codecs.BOM_UTF8))
+        return DataError(
+            f"{self.path}, line {line + data.count(10, 0, start)}: invalid UTF-8 at byte "
+            f"{at + start + skipped} of the text (0x{data[start]:02x}). Convert the file: "
+            f"iconv -f {'UTF-16' if marked else 'ITS_ENCODING'} -t UTF-8"
+        )
 
 
 def split_lines(text: str) -> list[str]:
@@ -123,45 +189,61 @@ def stream_lines(stream: BinaryIO, name: str) -> Iterator[str]:
         )
 
 
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist{instead(path)}") from None
-    except IsADirectoryError:
-        raise DataError(f"{path} is a folder. Name its files, such as {path / '*.txt'}") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+def _cut_lines(blocks: Iterable[bytes]) -> Iterator[tuple[bytes, bool]]:
+    r"""Lines without their `\n`, and whether one was there; none of no bytes."""
+    held: list[bytes] = []
+    for block in blocks:
+        first, *rest = block.split(b"\n")
+        held.append(first)
+        if rest:
+            yield b"".join(held), True
+            yield from ((line, True) for line in rest[:-1])
+            held = rest[-1:]
+    if last := b"".join(held):
+        yield last, False
 
 
-def _decompressed(path: Path, raw: bytes) -> bytes:
+def _decompressed(path: Path) -> Iterator[bytes]:
     suffix = path.suffix.lower()
-    if suffix not in COMPRESSED or not raw:
-        return raw
+    opened = _OPEN.get(suffix) if path.stat().st_size else None
+    if opened is None:
+        with path.open("rb") as file:
+            yield from iter(partial(file.read, BLOCK), b"")
+        return
     try:
-        return _DECOMPRESS[suffix](raw)
+        yield from opened(path)
     except (EOFError, OSError, ValueError, *_DAMAGED) as error:
         raise DataError(
             f"{path} is cut off or not a {suffix} file ({error}). Fetch or compress it again."
         ) from error
 
 
-def _unzstd(raw: bytes) -> bytes:
+def _blocks_of(module: Any, path: Path) -> Iterator[bytes]:
+    with module.open(path, "rb") as file:
+        yield from iter(partial(file.read, BLOCK), b"")
+
+
+def _unzstd(path: Path) -> Iterator[bytes]:
     # `stream_reader` returns what it has when a frame is cut off, without a word.
-    parts = []
-    while raw:
-        frame = zstandard.ZstdDecompressor(max_window_size=LONGEST_WINDOW).decompressobj()
-        parts.append(frame.decompress(raw))
-        if not frame.eof:
-            raise EOFError("the last frame has no end")
-        raw = frame.unused_data
-    return b"".join(parts)
+    frame = None
+    with path.open("rb") as file:
+        while raw := file.read(BLOCK):
+            while raw:
+                if frame is None:
+                    decompressor = zstandard.ZstdDecompressor(max_window_size=LONGEST_WINDOW)
+                    frame = decompressor.decompressobj()
+                if block := frame.decompress(raw):
+                    yield block
+                raw = frame.unused_data if frame.eof else b""
+                frame = None if frame.eof else frame
+    if frame is not None:
+        raise EOFError("the last frame has no end")
 
 
-_DECOMPRESS: dict[str, Callable[[bytes], bytes]] = {
-    ".gz": gzip.decompress,
-    ".bz2": bz2.decompress,
-    ".xz": lzma.decompress,
+_OPEN: dict[str, Callable[[Path], Iterator[bytes]]] = {
+    ".gz": partial(_blocks_of, gzip),
+    ".bz2": partial(_blocks_of, bz2),
+    ".xz": partial(_blocks_of, lzma),
     ".zst": _unzstd,
 }
 _DAMAGED = zlib.error, lzma.LZMAError, zstandard.ZstdError

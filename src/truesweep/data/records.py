@@ -100,17 +100,29 @@ def to_samples(
 
 
 def join_lines(rows: Rows, notes: Counter[str]) -> Rows:
-    """Rows of one text each, as one row where they are the lines of a text, as WikiText's are.
-
-    They are if some are blank and the others end as lines do.
-    """
+    """Rows of one text each, as one row where they are the lines of a text, as WikiText's are."""
     rows = list(rows)
-    texts = [str(text) for _, (text,) in rows]
-    blank = [not text.strip() for text in texts]
-    if not any(blank) or not all(b or t.endswith("\n") for b, t in zip(blank, texts, strict=True)):
+    if not are_lines(rows):
         return rows
     notes[LINES] = 0
-    return [(1, ["".join(t if t.endswith("\n") else f"{t}\n" for t in texts)])]
+    return [(1, ["".join(ended(text) for _, (text,) in rows)])]
+
+
+def are_lines(rows: Rows) -> bool:
+    """Whether rows are the lines of a text: some are blank, and the others end as lines do."""
+    blank = False
+    for _, (value,) in rows:
+        text = str(value)
+        if not text.strip():
+            blank = True
+        elif not text.endswith("\n"):
+            return False
+    return blank
+
+
+def ended(line: str) -> str:
+    """A line with its end."""
+    return line if line.endswith("\n") else f"{line}\n"
 
 
 def told(notes: Mapping[str, Mapping[str, int]]) -> list[str]:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from truesweep.data.texts import Text, Texts
+
 Kind = Literal["text", "pairs", "labelled", "chats"]
 
 Message = dict[str, Any]
@@ -98,9 +100,9 @@ class Splits:
         origin: Where the samples came from, as plain JSON values, for the run's provenance.
     """
 
-    train: list[Sample]
-    val: list[Sample]
-    test: list[Sample]
+    train: Sequence[Sample]
+    val: Sequence[Sample]
+    test: Sequence[Sample]
     kind: Kind
     fingerprint: str
     origin: dict[str, Any]
@@ -115,8 +117,8 @@ class Splits:
         origin: dict[str, Any],
     ) -> "Splits":
         """Gather three splits and take their fingerprint."""
-        parts = list(train), list(val), list(test)
-        return cls(*parts, kind=kind, fingerprint=hash_splits(parts), origin=origin)
+        a, b, c = (p if isinstance(p, Sequence) else list(p) for p in (train, val, test))
+        return cls(a, b, c, kind, hash_splits((a, b, c)), origin)
 
 
 def content(sample: Sample) -> bytes:
@@ -130,10 +132,13 @@ def content(sample: Sample) -> bytes:
     return b"%d:%b%b" % (len(head), head, second.encode())
 
 
-def hash_splits(parts: Iterable[list[Sample]]) -> str:
+def hash_splits(parts: Iterable[Sequence[Sample]]) -> str:
     """SHA-256 (hexadecimal) over the content of samples, order and division included."""
     digest = hashlib.sha256()
     for samples in parts:
+        if isinstance(samples, Texts):
+            samples.update(digest)
+            continue
         digest.update(b"%d\n" % len(samples))
         for sample in samples:
             data = content(sample)
@@ -142,6 +147,15 @@ def hash_splits(parts: Iterable[list[Sample]]) -> str:
     return digest.hexdigest()
 
 
-def field_texts(samples: Sequence[Sample], field: str) -> Iterable[str]:
+def field_texts(samples: Sequence[Sample], field: str) -> Iterable[Text]:
     """One field of all samples; a plain text is its own only field."""
+    if isinstance(samples, Texts):
+        return samples.parts()
     return (s if isinstance(s, str) else getattr(s, field) for s in samples)
+
+
+def text_bytes(samples: Sequence[Sample], field: str) -> int:
+    """UTF-8 bytes of one field of all samples."""
+    if isinstance(samples, Texts):
+        return samples.size
+    return sum(len(str(text).encode()) for text in field_texts(samples, field))

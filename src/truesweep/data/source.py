@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Lt
 
@@ -26,6 +26,9 @@ class Source(ABC):
         num_workers: Processes that prepare batches on each device; 0: none besides the main one.
         val_fraction: Share of the data that is split off for validation where no split is given.
         test_fraction: The same for the test split.
+        verify: Whether files and what was made of them are the same as when they were last read is
+            told by their size, the time of their last change and samples of their content; or,
+            with `full`, by reading all of it. Up to 16 MiB all is read.
     """
 
     batch_size: Annotated[int, Gt(0)] = 32
@@ -37,6 +40,7 @@ class Source(ABC):
     num_workers: Annotated[int, Ge(0)] = 0
     val_fraction: Annotated[float, Gt(0), Lt(1)] = 0.05
     test_fraction: Annotated[float, Gt(0), Lt(1)] = 0.05
+    verify: Literal["sample", "full"] = "sample"
 
     @abstractmethod
     def load(self, kind: Kind) -> Splits:

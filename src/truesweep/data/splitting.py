@@ -6,15 +6,21 @@ or from chance: duplicates stay on one side, and a sample stays where it is when
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from itertools import chain
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from truesweep.data.samples import Chat, Kind, Labelled, Pair, Sample, Splits, hash_splits
 from truesweep.data.source import Source
+from truesweep.data.texts import BLOCK, StoredText, Text, Texts, TextsWriter
 from truesweep.errors import ConfigError, DataError
 
 KEY = "data.train"
+_PARAGRAPH, _LINE, _OLD_LINE = map(re.compile, (rb"\n(?:[ \t]*\r?\n)+", rb"\n", rb"\r"))
 CHARACTERS = "characters of train, its last ones"
 """How a text is divided that has too few lines."""
 
@@ -52,35 +58,64 @@ def divide(
     Returns:
         The splits; how they were made, for provenance; and what the user should know of that.
     """
-    notes: list[str] = []
     texts = [sample for sample in samples if isinstance(sample, str)]
     if texts and (documents or len(texts) == 1):
         parts, by = split_documents(texts, shares)
-        if by == CHARACTERS:
-            notes.append(
-                f"{KEY}: has too few lines to divide, so that {' and '.join(shares)} are "
-                "its last characters"
-            )
+        return parts, _how(by, shares), _notes(by, shares)
+    parts, notes = split_off(samples, shares), []
+    if kept := _keep_classes(parts):
+        notes.append(
+            f"{KEY}: samples of classes that nothing would be left of to train on "
+            f"were not split off ({kept:,} of them)"
+        )
+    return parts, _how("samples", shares), notes
+
+
+def divide_stored(
+    texts: Texts, shares: Mapping[str, float], documents: bool, folder: Path
+) -> tuple[dict[str, Texts], dict[str, Any], list[str]]:
+    """Split parts off from training texts, as `divide` does.
+
+    Args:
+        texts: The training texts.
+        shares: Of what is to be split off, by the name of the split.
+        documents: Whether each split gets a part of each of them.
+        folder: Where the splits are written.
+    """
+    names = ("train", *shares)
+    if documents or len(texts) == 1:
+        by = _split_stored(texts, shares, folder)
     else:
-        parts, by = split_off(samples, shares), "samples"
-        if kept := _keep_classes(parts):
-            notes.append(
-                f"{KEY}: samples of classes that nothing would be left of to train on "
-                f"were not split off ({kept:,} of them)"
-            )
+        by = "samples"
+        with _writers(folder, names) as writers:
+            for text in texts.parts():
+                writer = writers[_side(text, shares)]
+                writer.add([text.encode()] if isinstance(text, str) else text.byte_blocks())
+    parts = {name: Texts(folder, name) for name in names}
+    return parts, _how(by, shares), _notes(by, shares)
+
+
+def _how(by: str, shares: Mapping[str, float]) -> dict[str, Any]:
     by = by if by == CHARACTERS else f"SHA-256 of {by} of train"
-    return parts, {"by": by, "shares": {**shares}}, notes
+    return {"by": by, "shares": {**shares}}
+
+
+def _notes(by: str, shares: Mapping[str, float]) -> list[str]:
+    if by != CHARACTERS:
+        return []
+    few = "has too few lines to divide, so that"
+    return [f"{KEY}: {few} {' and '.join(shares)} are its last characters"]
 
 
 def split_off(samples: Iterable[Sample], shares: Mapping[str, float]) -> Parts:
     """Distribute samples over `train` and the splits of `shares`, keeping their order."""
     parts: Parts = {name: [] for name in ("train", *shares)}
     for sample in samples:
-        parts[_side(sample, shares)].append(sample)
+        parts[_side(_read(sample), shares)].append(sample)
     return parts
 
 
-def split_documents(documents: list[str], shares: Mapping[str, float]) -> tuple[Parts, str]:
+def split_documents(documents: Sequence[str], shares: Mapping[str, float]) -> tuple[Parts, str]:
     """Distribute the paragraphs of documents, or their lines where paragraphs are too few.
 
     Where lines are too few as well, each document is cut in two or three.
@@ -88,17 +123,88 @@ def split_documents(documents: list[str], shares: Mapping[str, float]) -> tuple[
     Returns:
         Each split's part of each document, verbatim and in order; and what was distributed.
     """
-    units = (paragraphs, "paragraphs"), (lines, "lines"), (_lines_of_old, "lines")
-    for cut, unit in units:
-        parts = _split_blocks(documents, shares, cut)
-        if all(parts.values()):
-            return parts, unit
-    return _split_characters(documents, shares), CHARACTERS
+    with TemporaryDirectory() as aside:
+        folder = Path(aside)
+        with TextsWriter(folder, "all") as writer:
+            for document in documents:
+                writer.add([document.encode()])
+        by = _split_stored(Texts(folder, "all"), shares, folder)
+        return {name: list(Texts(folder, name)) for name in ("train", *shares)}, by
+
+
+def _split_stored(documents: Texts, shares: Mapping[str, float], folder: Path) -> str:
+    """Distribute documents as `split_documents` does, into texts of the splits' names."""
+    names = ("train", *shares)
+    units = (_PARAGRAPH, "paragraphs"), (_LINE, "lines"), (_OLD_LINE, "lines")
+    for end, unit in units:
+        with _writers(folder, names) as writers:
+            for document in documents.stored():
+                written = set()
+                for begin, stop in _cut(document, end):
+                    if stop - begin > BLOCK:
+                        block = replace(document, start=begin, end=stop)
+                        side, parts = _side(block, shares), block.byte_blocks()
+                    else:
+                        data = documents.read(begin, stop)
+                        side, parts = _side(data.decode(), shares), iter((data,))
+                    for part in parts:
+                        writers[side].write(part)
+                    written.add(side)
+                for side in written:
+                    writers[side].end()
+        if all(len(Texts(folder, name)) for name in names):
+            return unit
+    with _writers(folder, names) as writers:
+        for document in documents.stored():
+            _cut_characters(document, shares, writers)
+    return CHARACTERS
+
+
+def _cut(text: StoredText, end: re.Pattern[bytes]) -> Iterator[tuple[int, int]]:
+    """Where the parts of a text are that end with a pattern of white space, and the last part."""
+    begun, at, held = text.start, text.start, b""
+    for block in chain(text.byte_blocks(), (b"",)):
+        held += block
+        # What matches behind it may go on in the next block.
+        safe = len(held.rstrip(b" \t\r\n")) if block else len(held)
+        for match in end.finditer(held):
+            if match.start() >= safe:
+                break
+            yield begun, at + match.end()
+            begun = at + match.end()
+        held, at = held[safe:], at + safe
+    if begun < text.end:
+        yield begun, text.end
+
+
+def _cut_characters(
+    text: StoredText, shares: Mapping[str, float], writers: Mapping[str, TextsWriter]
+) -> None:
+    """Cut a text: its end is what is split off."""
+    length = end = sum(map(len, text.blocks()))
+    ranges: list[tuple[int, int, str]] = []
+    for name, share in reversed(list(shares.items())):
+        start = end - int(length * share)
+        ranges.insert(0, (start, end, name))
+        end = start
+    at = 0
+    for block in text.blocks():
+        for start, stop, name in ((0, end, "train"), *ranges):
+            writers[name].write(block[max(0, start - at) : max(0, stop - at)].encode())
+        at += len(block)
+    for name in ("train", *(name for start, stop, name in ranges if start < stop)):
+        writers[name].end()
+
+
+@contextmanager
+def _writers(folder: Path, names: Iterable[str]) -> Iterator[dict[str, TextsWriter]]:
+    with ExitStack() as stack:
+        yield {name: stack.enter_context(TextsWriter(folder, name)) for name in names}
 
 
 def paragraphs(text: str) -> list[str]:
     """Blocks of a text that end with blank lines, which they include; joined, the text again."""
-    ends = [match.end() for match in re.finditer(r"\n(?:[ \t]*\r?\n)+", text)]
+    ends = [match.end() for match in re.finditer(_PARAGRAPH.pattern.decode(), text)]
     blocks = [text[i:j] for i, j in zip([0, *ends], [*ends, len(text)], strict=True)]
     return [block for block in blocks if block]
 
@@ -108,12 +214,12 @@ def lines(text: str) -> list[str]:
     return re.findall(r"[^\n]*\n|[^\n]+", text)
 
 
-def _lines_of_old(text: str) -> list[str]:
-    """Lines that end by carriage returns."""
-    return re.findall(r"[^\r]*\r|[^\r]+", text)
-
-
-def complete(kind: Kind, parts: Parts, origin: dict[str, Any], notes: Sequence[str] = ()) -> Splits:
+def complete(
+    kind: Kind,
+    parts: Mapping[str, Sequence[Sample]],
+    origin: dict[str, Any],
+    notes: Sequence[str] = (),
+) -> Splits:
     """Make `Splits` of three parts, none of which may be empty; each adds its hash to the origin.
 
     Args:
@@ -160,29 +266,6 @@ def check_labels(splits: Splits, locate: Callable[[str, str], str]) -> None:
             )
 
 
-def _split_blocks(
-    documents: list[str], shares: Mapping[str, float], cut: Callable[[str], list[str]]
-) -> Parts:
-    parts: Parts = {name: [] for name in ("train", *shares)}
-    for document in documents:
-        for name, blocks in split_off(cut(document), shares).items():
-            parts[name] += ["".join(map(str, blocks))] if blocks else []
-    return parts
-
-
-def _split_characters(documents: list[str], shares: Mapping[str, float]) -> Parts:
-    """Cut each document: its end is what is split off."""
-    parts: Parts = {name: [] for name in ("train", *shares)}
-    for text in documents:
-        end = len(text)
-        for name, share in reversed(list(shares.items())):
-            start = end - int(len(text) * share)
-            parts[name] += [text[start:end]] if start < end else []
-            end = start
-        parts["train"] += [text[:end]]
-    return parts
-
-
 def _keep_classes(parts: Parts) -> int:
     """Take back into `train` what it needs to have a sample of each class.
 
@@ -199,7 +282,7 @@ def _keep_classes(parts: Parts) -> int:
     nearest: dict[str, tuple[float, str]] = {}
     for sample in chain.from_iterable(split.values()):
         if isinstance(sample, Labelled) and sample.label in lacking:
-            place = abs(_position(sample) - 0.5), _read(sample)
+            place = abs(_position(_read(sample)) - 0.5), _read(sample)
             nearest[sample.label] = min(place, nearest.get(sample.label, place))
     back = {text for _, text in nearest.values()}
     kept = [sample for part in split.values() for sample in part if _read(sample) in back]
@@ -209,18 +292,38 @@ def _keep_classes(parts: Parts) -> int:
     return len(kept)
 
 
-def _side(sample: Sample, shares: Mapping[str, float]) -> str:
-    """`val` takes hashes from the bottom, `test` from the top: neither moves the other's border."""
-    position = _position(sample)
+def _side(read: Text, shares: Mapping[str, float]) -> str:
+    """`val` takes hashes from the bottom, `test` from the top: neither moves the other's border.
+
+    Args:
+        read: What is read of a sample.
+        shares: Of what is split off, by the name of the split.
+    """
+    position = _position(read)
     if position < shares.get("val", 0.0):
         return "val"
     return "test" if 1 - position <= shares.get("test", 0.0) else "train"
 
 
-def _position(sample: Sample) -> float:
-    """The place of what is read of a sample among all there could be: from 0 to 1."""
-    digest = hashlib.sha256(_read(sample).encode()).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
+def _position(read: Text) -> float:
+    """The place of a text, without white space around it, among all there could be: 0 to 1."""
+    if isinstance(read, str):
+        digest = hashlib.sha256(read.strip().encode())
+    else:
+        digest = hashlib.sha256()
+        for block in _stripped(read.blocks()):
+            digest.update(block.encode())
+    return int.from_bytes(digest.digest()[:8], "big") / 2**64
+
+
+def _stripped(blocks: Iterable[str]) -> Iterator[str]:
+    """A text in blocks, without white space around it."""
+    begun, held = False, ""
+    for block in blocks:
+        held += block if begun else block.lstrip()
+        body = held.rstrip()
+        yield body
+        begun, held = begun or bool(body), held[len(body) :]
 
 
 def _read(sample: Sample) -> str:

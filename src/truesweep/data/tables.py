@@ -70,23 +70,27 @@ def read_parquet(file: DataFile, columns: Sequence[str], optional: bool = False)
     import pyarrow as pa  # here, since it takes longer to import than the other formats to read
     import pyarrow.parquet
 
-    def read(data: "pa.BufferReader") -> "pa.Table":
+    def batches(data: Any) -> "Iterator[pa.RecordBatch]":
         table = pa.parquet.ParquetFile(data)
         outer = _outers(file, table.schema_arrow, columns, optional)
-        return table.read(columns=list(dict.fromkeys(filter(None, outer))))
+        wanted = list(dict.fromkeys(filter(None, outer)))
+        yield from table.iter_batches(ROWS, columns=wanted)
 
-    return _arrow_rows(file, columns, optional, "a Parquet", read)
+    return _arrow_rows(file, columns, optional, "a Parquet", batches)
 
 
 def read_arrow(file: DataFile, columns: Sequence[str], optional: bool = False) -> Iterator[Row]:
     """An Arrow file or stream, as `datasets` and Feather write them; rows are counted from 1."""
     import pyarrow as pa
 
-    def read(data: "pa.BufferReader") -> "pa.Table":
-        kind = pa.ipc.open_file if file.data.startswith(b"ARROW1") else pa.ipc.open_stream
-        return kind(data).read_all()
+    def batches(data: Any) -> "Iterator[pa.RecordBatch]":
+        if next(file.blocks()).startswith(b"ARROW1"):
+            opened = pa.ipc.open_file(data)
+            yield from (opened.get_batch(i) for i in range(opened.num_record_batches))
+        else:
+            yield from pa.ipc.open_stream(data)
 
-    return _arrow_rows(file, columns, optional, "an Arrow", read)
+    return _arrow_rows(file, columns, optional, "an Arrow", batches)
 
 
 def _arrow_rows(
@@ -94,24 +98,30 @@ def _arrow_rows(
     columns: Sequence[str],
     optional: bool,
     kind: str,
-    read: "Callable[[pa.BufferReader], pa.Table]",
+    batches: "Callable[[Any], Iterator[pa.RecordBatch]]",
 ) -> Iterator[Row]:
     import pyarrow as pa
 
+    number = 0
     try:
-        table = read(pa.BufferReader(file.data))
-        outer = _outers(file, table.schema, columns, optional)
-        nothing = [None] * table.num_rows
-        lists = [nothing if name is None else table.column(name).to_pylist() for name in outer]
+        data = pa.BufferReader(file.data) if file.is_compressed else pa.memory_map(str(file.path))
+        for batch in batches(data):
+            outer = _outers(file, batch.schema, columns, optional)
+            nothing = [None] * batch.num_rows
+            lists = [nothing if name is None else batch.column(name).to_pylist() for name in outer]
+            inner = [
+                values
+                if name in (column, None)
+                else [value and value.get(column) for value in values]
+                for name, column, values in zip(outer, columns, lists, strict=True)
+            ]
+            for row in zip(*inner, strict=True):
+                number += 1
+                yield number, list(row)
     except (pa.ArrowException, OSError) as error:
         raise DataError(
             f"{file.path} is cut off or not {kind} file ({error}). Fetch or write it again."
         ) from error
-    inner = [
-        values if name in (column, None) else [value and value.get(column) for value in values]
-        for name, column, values in zip(outer, columns, lists, strict=True)
-    ]
-    return ((n, list(row)) for n, row in enumerate(zip(*inner, strict=True), 1))
 
 
 def _outers(
@@ -138,6 +148,8 @@ def _outer(file: DataFile, schema: "pa.Schema", column: str) -> str:
     return found
 
 
+ROWS = 1024
+"""Rows of a Parquet file that are read at once."""
 READERS: dict[str, Reader] = {
     ".jsonl": read_jsonl,
     ".ndjson": read_jsonl,

@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import tokenizers
@@ -16,6 +17,7 @@ from truesweep.data.frames import is_ours, separator
 from truesweep.data.kinds import SampleKind
 from truesweep.data.ragged import Ragged, RaggedWriter, Tokens
 from truesweep.data.samples import Splits, field_texts
+from truesweep.data.texts import Text, Texts
 from truesweep.data.tokenizers import TokenizerConfig, load, template_of
 
 VERSION = 2  # of what is written below; a new one leaves all older entries unread
@@ -112,7 +114,11 @@ def _tokenizer(
         return kept
     template = template_of(config)
     training = kind.texts(splits.train, template)
-    tokenizer = config.build(piece for text in training for piece in pieces(text))
+    size = splits.train.size if isinstance(splits.train, Texts) else 0
+    every = max(1, -(-size // config.sample)) if config.sample else 1
+    tokenizer = config.build(
+        islice((piece for text in training for piece in pieces(text)), 0, None, every)
+    )
     if template is not None:
         tokenizer.chat_template = template
     shutil.rmtree(folder, ignore_errors=True)
@@ -122,7 +128,7 @@ def _tokenizer(
     return tokenizer
 
 
-def _encode(encoder: Encoder, texts: Iterable[str], writer: RaggedWriter) -> None:
+def _encode(encoder: Encoder, texts: Iterable[Text], writer: RaggedWriter) -> None:
     """Go on where a writer stands: batches of the same texts are always the same."""
     done = writer.parts * PART
     for number, batch in enumerate(encoder.batches(texts, done), done + 1):

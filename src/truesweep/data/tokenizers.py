@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import transformers
 from annotated_types import Ge
@@ -34,6 +34,7 @@ FRAMING_KEY, FRAMING = "framing", "bos_eos"
 CLASS_KEY = "truesweep_class"
 """What `save` notes the tokenizer's class under."""
 TOKENIZER_CONFIG = "tokenizer_config.json"
+SAMPLE = 1 << 30
 HARD = (
     "Hello, world! It's 12,345 dogs' 3.5 %.",
     "don't  stop\n\nnow\t ok ",
@@ -49,8 +50,13 @@ class TokenizerConfig(ABC):
     Args:
         chat_template: How the tokenizer writes conversations: a Jinja template, or the file that
             holds one. None: as it does by itself.
+
+    Attributes:
+        sample: UTF-8 bytes of the training texts that it learns from at most, evenly spread pieces
+            of them where there are more; None: all. What is counted of them is held in memory.
     """
 
+    sample: ClassVar[int | None] = None
     chat_template: str | None = None
 
     @abstractmethod
@@ -103,6 +109,8 @@ class Bpe(TokenizerConfig):
         min_frequency: How often a pair must occur to be merged.
     """
 
+    sample = SAMPLE
+
     vocab_size: Annotated[int, Ge(260)] = 4000
     min_frequency: Annotated[int, Ge(1)] = 2
 
@@ -134,6 +142,8 @@ class Word(TokenizerConfig):
         min_frequency: How often a word must occur to be kept.
         lowercase: Take upper and lower case for the same.
     """
+
+    sample = SAMPLE
 
     vocab_size: Annotated[int, Ge(5)] = 30_000
     min_frequency: Annotated[int, Ge(1)] = 2

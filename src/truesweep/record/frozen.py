@@ -27,6 +27,7 @@ def freeze(config: Mapping[str, Any]) -> str:
 
 
 ADDED_SINCE: dict[str, Any] = {
+    "data.verify": "sample",
     "adapter": None,
     "logger.job_type": None,
     "logger.name": None,

@@ -1,0 +1,182 @@
+"""Texts one behind the other in a file, so that none of them has to be in memory whole."""
+
+import codecs
+import os
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Self, cast, overload
+
+import numpy as np
+
+BLOCK = 1 << 20
+"""Bytes of a text that are read at once."""
+
+
+class Texts(Sequence[str]):
+    """Texts that a `TextsWriter` has written, each read when it is asked for.
+
+    Args:
+        folder: Where the files are, `NAME.txt` and `NAME.offsets.bin`.
+        name: Their name.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.offsets = np.fromfile(folder / f"{name}.offsets.bin", dtype=np.int64)
+        self._file = os.open(folder / f"{name}.txt", os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._file)
+
+    def __len__(self) -> int:
+        """Texts."""
+        return len(self.offsets) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        """A text, whole; or some of them."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return str(self._stored(range(len(self))[index]))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether another sequence has the same texts."""
+        same = isinstance(other, Sequence) and len(other) == len(self)
+        return same and all(a == b for a, b in zip(self, cast(Sequence[Any], other), strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def size(self) -> int:
+        """UTF-8 bytes of all texts."""
+        return int(self.offsets[-1])
+
+    def stored(self) -> "Iterator[StoredText]":
+        """All texts in order, to be read in blocks."""
+        return map(self._stored, range(len(self)))
+
+    def parts(self) -> "Iterator[Text]":
+        """All texts in order, long ones to be read in blocks."""
+        start = 0
+        while start < len(self):
+            end = int(np.searchsorted(self.offsets, self.offsets[start] + BLOCK, side="right")) - 1
+            if end <= start:
+                yield self._stored(start)
+            else:
+                data = self.read(int(self.offsets[start]), int(self.offsets[end]))
+                places = (self.offsets[start : end + 1] - self.offsets[start]).tolist()
+                yield from (data[i:j].decode() for i, j in pairwise(places))
+            start = max(end, start + 1)
+
+    def read(self, start: int, end: int) -> bytes:
+        """Some of the bytes of all texts."""
+        parts = []
+        while start < end:  # at most 2 GiB come at once
+            parts.append(os.pread(self._file, end - start, start))
+            start += len(parts[-1])
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def update(self, digest: Any) -> None:
+        """Give a hash what tells these texts from all others, as `samples.hash_splits` does."""
+        digest.update(b"%d\n" % len(self))
+        for text in self.parts():
+            if isinstance(text, str):
+                data = text.encode()
+                digest.update(b"%d:" % len(data) + data)
+            else:
+                digest.update(b"%d:" % (text.end - text.start))
+                for block in text.byte_blocks():
+                    digest.update(block)
+
+    def _stored(self, index: int) -> "StoredText":
+        return StoredText(self, int(self.offsets[index]), int(self.offsets[index + 1]))
+
+
+@dataclass(frozen=True)
+class StoredText:
+    """A text that is read in blocks.
+
+    Attributes:
+        texts: Those that it is one of.
+        start: Where its bytes begin among all of theirs.
+        end: Where they end.
+    """
+
+    texts: Texts
+    start: int
+    end: int
+
+    def __str__(self) -> str:
+        """All of it."""
+        return self.texts.read(self.start, self.end).decode()
+
+    def byte_blocks(self) -> Iterator[bytes]:
+        """Its bytes, `BLOCK` at once."""
+        for start in range(self.start, self.end, BLOCK):
+            yield self.texts.read(start, min(start + BLOCK, self.end))
+
+    def blocks(self) -> Iterator[str]:
+        """Its characters, of about `BLOCK` bytes at once."""
+        return codecs.iterdecode(self.byte_blocks(), "utf-8")
+
+
+Text = str | StoredText
+
+
+def blocks(text: Text, size: int) -> Iterator[str]:
+    """The characters of a text, at most `size` of them at once."""
+    for block in (text,) if isinstance(text, str) else text.blocks():
+        for start in range(0, len(block), size):
+            yield block[start : start + size]
+
+
+def beginning(text: Text, size: int) -> str:
+    """The first characters of a text."""
+    found = ""
+    for block in blocks(text, size):
+        found += block
+        if len(found) >= size:
+            break
+    return found[:size]
+
+
+class TextsWriter:
+    """Texts on their way to a file.
+
+    Args:
+        folder: Where the files shall be, `NAME.txt` and `NAME.offsets.bin`.
+        name: Their name.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._file = (folder / f"{name}.txt").open("wb")
+        self._offsets = (folder / f"{name}.offsets.bin").open("wb")
+        self._size = 0
+        self.end()
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the files."""
+        self._file.close()
+        self._offsets.close()
+
+    def add(self, blocks: Iterable[bytes]) -> None:
+        """Add a text, which comes in blocks of UTF-8."""
+        for block in blocks:
+            self.write(block)
+        self.end()
+
+    def write(self, block: bytes) -> None:
+        """Add to the last text."""
+        self._file.write(block)
+        self._size += len(block)
+
+    def end(self) -> None:
+        """End the last text."""
+        self._offsets.write(np.int64(self._size).tobytes())

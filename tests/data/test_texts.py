@@ -1,0 +1,221 @@
+"""Texts that are larger than memory: blocks change nothing, and nothing is read twice."""
+
+import gzip
+import json
+import random
+import re
+import tracemalloc
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import zstandard
+
+from truesweep.data import Files, encode
+from truesweep.data.cache import file_digest
+from truesweep.data.kinds import TEXT
+from truesweep.data.prepare import Prepared, prepare
+from truesweep.data.readers import DataFile
+from truesweep.data.samples import hash_splits
+from truesweep.data.splitting import divide, divide_stored, lines, paragraphs, split_off
+from truesweep.data.texts import Texts, TextsWriter, beginning, blocks
+from truesweep.data.tokenizers import Bpe, Byte
+from truesweep.errors import DataError
+
+WORDS = ["one", "two", "", "drei\tvier", "naïve", "中文", "🙂", "3.14", "it's"]
+ENDS = {"LF": "\n", "CRLF": "\r\n", "CR": "\r", "none": " "}
+SHARES = {"val": 0.2, "test": 0.3}
+
+
+def text(end: str, sentences: int = 200, seed: int = 0) -> str:
+    rng = random.Random(seed)
+    parts = [
+        " ".join(rng.choices(WORDS, k=rng.randrange(1, 9))) + end * rng.choice((1, 1, 2, 3))
+        for _ in range(sentences)
+    ]
+    return end + "".join(parts)
+
+
+@pytest.fixture(params=[1 << 20, 7, 64], ids=lambda size: f"blocks of {size}")
+def small(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Bytes that are read at once."""
+    for module in ("texts", "readers", "splitting"):
+        monkeypatch.setattr(f"truesweep.data.{module}.BLOCK", request.param)
+    return int(request.param)
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRUESWEEP_CACHE", str(tmp_path / "cache"))
+
+
+def stored(folder: Path, texts: Sequence[str]) -> Texts:
+    with TextsWriter(folder, "all") as writer:
+        for one in texts:
+            writer.add([one.encode()])
+    return Texts(folder, "all")
+
+
+def test_stored_texts_are_the_same_texts(small: int, tmp_path: Path) -> None:
+    texts = [text("\n", n, n) for n in (1, 40, 3, 2, 1)] + ["", "a", "\u4e2d" * 50]
+    found = stored(tmp_path, texts)
+    assert found == texts
+    assert found != texts[:-1]
+    assert found[-2:] == texts[-2:]
+    assert [str(part) for part in found.parts()] == texts
+    assert ["".join(blocks(part, 5)) for part in found.parts()] == texts
+    assert [beginning(part, 3) for part in found.stored()] == [one[:3] for one in texts]
+    assert hash_splits([found, found]) == hash_splits([texts, texts])
+    assert found.size == sum(len(one.encode()) for one in texts)
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+@pytest.mark.parametrize("documents", [True, False])
+def test_texts_are_divided_as_ever(small: int, documents: bool, end: str, tmp_path: Path) -> None:
+    texts = [text(end, 100, seed) for seed in range(3)] + [f"only {end}{end} one{end}"]
+    for given in (texts, texts[:1]):
+        parts, how, notes = divide_stored(stored(tmp_path, given), SHARES, documents, tmp_path)
+        if len(given) > 1 and not documents:
+            assert parts == split_off(given, SHARES)
+            assert how["by"] == "SHA-256 of samples of train"
+        else:
+            assert parts == by_hand(given)
+        listed = divide(given, SHARES, documents)
+        assert parts == listed[0]
+        assert (how, notes) == listed[1:]
+
+
+def by_hand(texts: Sequence[str]) -> dict[str, list[str]]:
+    """What the division of documents comes to, without blocks."""
+    for cut in (paragraphs, lines, partial(re.findall, r"[^\r]*\r|[^\r]+")):
+        parts: dict[str, list[str]] = {"train": [], "val": [], "test": []}
+        for one in texts:
+            for name, taken in split_off(cut(one), SHARES).items():
+                parts[name] += ["".join(map(str, taken))] if taken else []
+        if all(parts.values()):
+            return parts
+    parts = {"train": [], "val": [], "test": []}
+    for one in texts:
+        test = len(one) - int(len(one) * SHARES["test"])
+        val = test - int(len(one) * SHARES["val"])
+        for name, part in zip(parts, (one[:val], one[val:test], one[test:]), strict=True):
+            parts[name].append(part)
+    return parts
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+@pytest.mark.parametrize("name", ["t.txt", "t.txt.gz", "t.txt.zst", "t.jsonl", "t.parquet"])
+def test_files_are_read_in_blocks(small: int, name: str, end: str, tmp_path: Path) -> None:
+    documents = [text(end, 30, seed) for seed in range(3)]
+    path = tmp_path / name
+    if name == "t.jsonl":
+        path.write_text("".join(json.dumps({"text": one}) + "\n" for one in documents))
+    elif name == "t.parquet":
+        pq.write_table(pa.table({"text": documents}), path, row_group_size=1)
+    else:
+        documents = documents[:1]
+        data = b"\xef\xbb\xbf" + documents[0].encode()
+        data = gzip.compress(data) if path.suffix == ".gz" else data
+        path.write_bytes(zstandard.compress(data) if path.suffix == ".zst" else data)
+    splits = Files(train=str(path), val=str(path), test=str(path)).load("text")
+    assert splits.train == splits.val == splits.test == documents
+    assert splits.fingerprint == hash_splits([documents] * 3)
+
+
+def test_what_is_no_utf8_is_named_in_any_block(small: int, tmp_path: Path) -> None:
+    path = tmp_path / "t.txt"
+    path.write_bytes("\u4e2d\n".encode() * 20 + b"abc \xe4\xb8\n")
+    for packing in (True, False):
+        with pytest.raises(DataError, match=r"line 21: .* byte 84 .*0xe4"):
+            Files(train=str(path), packing=packing).load("text")
+
+
+def prepared(path: Path, **keys: Any) -> Prepared:
+    return prepare(Files(train=str(path), max_length=16, **keys), Bpe(vocab_size=300), TEXT)
+
+
+def test_texts_are_written_once_and_again_when_they_have_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, written = tmp_path / "t.txt", []
+    path.write_text(text("\n"))
+    add = TextsWriter.add
+
+    def counted(writer: TextsWriter, parts: Any) -> None:
+        written.append(path)
+        add(writer, parts)
+
+    monkeypatch.setattr(TextsWriter, "add", counted)
+    first = prepared(path)
+    again = prepared(path, batch_size=4)
+    assert len(written) == 1
+    assert again.fingerprint == first.fingerprint
+    path.write_text(text("\n", seed=1))
+    assert prepared(path).fingerprint != first.fingerprint
+    assert len(written) == 2
+
+
+def test_a_large_file_is_known_by_its_time_and_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("truesweep.data.cache._WHOLE", 100)
+    monkeypatch.setattr("truesweep.data.cache._BLOCK", 1)
+    path = tmp_path / "t.bin"
+    path.write_bytes(bytes(1000))
+    first = file_digest(path)
+    monkeypatch.setattr("truesweep.data.cache.full_digest", lambda path: "new")
+    assert file_digest(path) == first
+    assert file_digest(path, full=True) == "new"
+    path.write_bytes(bytes(7) + b"x" + bytes(992))  # at another time, where no sample is
+    assert file_digest(path) == "new"
+
+
+def test_memory_does_not_grow_with_a_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("texts", "readers", "splitting"):
+        monkeypatch.setattr(f"truesweep.data.{module}.BLOCK", 1 << 14)
+    monkeypatch.setattr(encode, "PIECE", 1 << 10)
+    monkeypatch.setattr(encode, "BATCH", 1 << 14)
+    monkeypatch.setattr("truesweep.data.ragged._AT_ONCE", 1 << 14)
+    monkeypatch.setattr("truesweep.data.cache._WHOLE", 1 << 14)
+    monkeypatch.setattr("truesweep.data.cache._BLOCK", 1 << 6)
+    sizes = []
+    for copies in (300, 1200):
+        path = tmp_path / f"{copies}.txt"
+        path.write_text("".join(f"line {i} of some text\n\n" * 20 for i in range(copies)))
+        tracemalloc.start()
+        prepare(Files(train=str(path)), Byte(), TEXT)
+        sizes.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert path.stat().st_size > 500_000
+    assert sizes[1] < sizes[0] + 100_000
+
+
+def test_words_are_learned_from_pieces_of_what_is_too_much(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encode, "PIECE", 1000)
+    monkeypatch.setattr(Bpe, "sample", 20_000)
+    learned: list[str] = []
+    build = Bpe.build
+
+    def counted(config: Bpe, texts: Any) -> Any:
+        learned.extend(texts)
+        return build(config, learned)
+
+    monkeypatch.setattr(Bpe, "build", counted)
+    path = tmp_path / "t.txt"
+    path.write_text(text("\n", 4000))
+    prepared(path)
+    assert 10_000 < sum(len(piece.encode()) for piece in learned) <= 21_000
+    assert learned[0][:50] in path.read_text()[:5000]
+    assert any(piece[:50] in path.read_text()[-20_000:] for piece in learned)
+
+
+def test_a_file_is_looked_at_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "t.txt"
+    path.write_text(" \n" * 1000 + "x")
+    assert DataFile.read(path).size == 2001
