@@ -42,7 +42,8 @@ FIXED = [
 ]
 SECONDS_TO_LEAVE = 30.0
 SECONDS_PER_LOOK = 0.05
-CLOCKS = ("time", "tokens_per_second")
+CLOCKS = ("time", "tokens_per_second", "flops_per_second", "mfu")
+TIMED = ("train/seconds", "train/flops_per_second", "train/mfu")
 Phase = Literal["planning", "making", "running", "concluding"]
 PHASES: tuple[Phase, ...] = ("planning", "making", "running", "concluding")
 
@@ -154,7 +155,7 @@ def finished(sweep: Disturbed) -> dict[str, str]:
 def figures(job: Run) -> tuple[Any, ...]:
     """The record of a job, and its results, without what clocks say."""
     rows = [{k: v for k, v in row.items() if k not in CLOCKS} for row in read(job.metrics)]
-    results = {k: v for k, v in job.read_results().items() if k != "train/seconds"}
+    results = {k: v for k, v in job.read_results().items() if k not in TIMED}
     return rows, results
 
 

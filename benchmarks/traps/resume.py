@@ -28,7 +28,7 @@ from truesweep.record.rows import read
 SAMPLES, BATCH, EPOCHS, SAVE_EVERY, VALIDATE_EVERY = 80, 8, 3, 4, 5
 STEPS_PER_EPOCH = SAMPLES // BATCH
 STEPS = STEPS_PER_EPOCH * EPOCHS
-CLOCK = ("time", "tokens_per_second")
+CLOCK = ("time", "tokens_per_second", "flops_per_second", "mfu")
 POINTS = 20
 
 

@@ -97,6 +97,8 @@ BUILT_IN: Declared = by_name(
         *(LOSS, PERPLEXITY, BITS_PER_BYTE, BLEU, CHRF, F1_MACRO, F1_WEIGHTED, ACCURACY),
         SAMPLES,
         Figure("tokens_per_second", higher_is_better=True, kind="count"),
+        Figure("flops_per_second", higher_is_better=True, kind="count"),
+        Figure("mfu", higher_is_better=True, digits=3),
         *(Figure(name, higher_is_better=False, kind="count") for name in _COUNTS),
         Figure("seconds", higher_is_better=False, kind="duration"),
     ]

@@ -50,7 +50,9 @@ WORDS = [
 ARCHIVE = Path(__file__).parents[1] / "fixtures" / "runs-0.1.0.tar.xz"
 MADE_IN = "/home/user/project"
 
-TIMES = ("time", "tokens_per_second")
+TIMES = ("time", "tokens_per_second", "flops_per_second", "mfu")
+TIMED = ("train/seconds", "train/flops_per_second", "train/mfu")
+"""What a clock says in rows, and in final figures."""
 
 
 def write_data(folder: Path) -> dict[str, list[str]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.commands.conftest import SMALL, truesweep, typed
+from tests.commands.conftest import SMALL, TIMED, truesweep, typed
 from tests.tasks.on_ranks import start
 from truesweep.commands.train import create_run
 from truesweep.jobs.plan import plan
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 def results(folder: Path) -> dict[str, float]:
     (run,) = folder.iterdir()
     loaded = json.loads((run / "results.json").read_text())
-    return {k: v for k, v in loaded.items() if isinstance(v, float) and k != "train/seconds"}
+    return {k: v for k, v in loaded.items() if isinstance(v, float) and k not in TIMED}
 
 
 @pytest.mark.parametrize("task", ["lm", "translation"])

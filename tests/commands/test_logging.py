@@ -1,9 +1,11 @@
 """What a run leaves for W&B, and runs without it."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 
 import pytest
 import torch
@@ -14,20 +16,28 @@ from truesweep.record.rows import read
 
 
 def test_the_wandb_record_holds_what_metrics_hold(
-    data: dict[str, list[str]], workplace: Path
+    data: dict[str, list[str]], workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked = [*data["lm"], *SMALL, "logger=wandb", "name=x", "optimizer.lr=0.03"]
+    asked += ["callbacks.progress.seconds_between_lines=0"]
     assert train(asked, [], None, False) == 0
     (run,) = (workplace / "outputs/x").iterdir()
     (record,) = (run / "wandb").glob("offline-run-*/*.wandb")
     leet = [str(Path(sys.executable).parent / "wandb"), "leet", "inspect", "--json", str(record)]
     shown = subprocess.run(leet, capture_output=True, text=True, check=True).stdout
-    for name in ("train/loss", "val/loss", "lr", "grad_norm", "tokens_per_second", "tokens"):
+    speeds = ("tokens_per_second", "flops_per_second")
+    for name in ("train/loss", "val/loss", "lr", "grad_norm", *speeds, "tokens"):
         assert name in shown
     assert "0.03" in shown
     last = read(run / "metrics.jsonl")[-1]["val/loss"]
     assert f"{last:.6f}"[:7] in shown
-    assert json.loads((run / "results.json").read_text())["test/loss"] > 0
+    results = json.loads((run / "results.json").read_text())
+    assert results["test/loss"] > 0
+    rates = [row[speeds[1]] for row in read(run / "metrics.jsonl") if speeds[1] in row]
+    assert results["train/flops_per_second"] == median(rates)
+    assert "train/mfu" not in results, "of a processor nobody knows the peak"
+    (line, *_) = [line for line in capsys.readouterr().out.splitlines() if "tokens/s" in line]
+    assert re.search(r"tokens/s  [\d.]+ .?FLOP/s", line)
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import torch
 
-from truesweep.models import Head, count_parameters, flops_per_token
+from truesweep.models import Head, count_parameters, flops_per_token, peak_flops
 
 VOCABULARY, WIDTH, DEPTH, LENGTH = 44, 64, 3, 16
 
@@ -103,3 +103,31 @@ def test_an_architecture_that_cannot_be_counted_is_estimated(
     blocks = DEPTH * (12 * WIDTH**2 + 13 * WIDTH) + 2 * WIDTH
     assert flops.method == "estimated"
     assert flops.per_token == 6 * blocks + 12 * DEPTH * WIDTH * LENGTH
+
+
+@pytest.mark.parametrize(
+    ("card", "precision", "tflops"),
+    [
+        ("NVIDIA H100 80GB HBM3", "bf16-mixed", 989.4),
+        ("NVIDIA H100 PCIe", "bf16-mixed", 756),
+        ("NVIDIA A100-SXM4-80GB", "32-true", 19.5),
+        ("NVIDIA A10", "16-mixed", 125),
+        ("NVIDIA A10G", "16-mixed", None),
+        ("Tesla T4", "16-true", 65),
+        ("NVIDIA H200", "64-true", None),
+    ],
+)
+def test_the_peak_of_a_card_is_that_of_its_products(
+    card: str, precision: str, tflops: float | None
+) -> None:
+    assert peak_flops(card, precision) == (None if tflops is None else tflops * 1e12)
+
+
+def test_tf32_has_a_peak_of_its_own() -> None:
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("high")
+        assert peak_flops("NVIDIA A100-SXM4-80GB", "32-true") == 156e12
+        assert peak_flops("Tesla T4", "32-true") == 8.1e12  # has no tf32
+    finally:
+        torch.set_float32_matmul_precision(before)

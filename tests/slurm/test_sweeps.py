@@ -39,7 +39,7 @@ def slurm_id(job: Run) -> str:
 
 def curve(job: Run) -> list[dict[str, Any]]:
     """Its record, without what a clock says."""
-    clock = ("time", "tokens_per_second")
+    clock = ("time", "tokens_per_second", "flops_per_second")
     return [{k: v for k, v in row.items() if k not in clock} for row in read(job.metrics)]
 
 

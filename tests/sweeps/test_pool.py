@@ -10,6 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.commands.conftest import TIMED
 from tests.sweeps.tiny import DIVERGES, drive_here, make_sweep, until
 from truesweep.errors import ConfigError
 from truesweep.runs.run import Run
@@ -27,10 +28,7 @@ def _clean_path() -> Iterator[None]:
 
 def results(jobs: list[Run]) -> dict[str, dict[str, Any]]:
     """What the jobs found, without what a clock says."""
-    return {
-        job.id: {k: v for k, v in job.read_results().items() if k != "train/seconds"}
-        for job in jobs
-    }
+    return {job.id: {k: v for k, v in job.read_results().items() if k not in TIMED} for job in jobs}
 
 
 def starts(folder: Path) -> dict[str, list[dict[str, Any]]]:

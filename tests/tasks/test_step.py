@@ -18,6 +18,7 @@ from truesweep.metrics import likelihood
 from truesweep.optim import takes_found_inf
 from truesweep.record.checkpoints import CheckpointFiles
 from truesweep.tasks import DivergedError, Task
+from truesweep.tasks.progress import Progress
 
 pytestmark = pytest.mark.numbers
 
@@ -151,6 +152,15 @@ def test_a_step_without_finite_gradients_is_skipped_and_counted(workplace: Path)
     # Rows of steps 1, 2, 3 and 4, 5 and 6: a mean leaves out what is not a number.
     assert [math.isfinite(row["train/loss"]) for row in rows] == [True, True, True, False]
     assert [row.get("skipped_steps") for row in rows] == [None, None, 1, 3]
+
+
+def test_a_row_says_what_share_of_the_devices_operations_is_made_use_of() -> None:
+    progress = Progress()
+    progress.flops_per_target, progress.peak_flops = 6e6, 1e12
+    progress.add(torch.tensor(100.0), torch.tensor(50))
+    row = progress.take_row(lr=0.1)
+    assert row["flops_per_second"] == pytest.approx(6e6 * row["tokens_per_second"])
+    assert row["mfu"] == pytest.approx(row["flops_per_second"] / 1e12)
 
 
 def test_gradients_that_stay_infinite_end_the_training(

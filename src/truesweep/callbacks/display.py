@@ -1,6 +1,7 @@
 """Progress on screen: a bar on a terminal, a line every few seconds elsewhere."""
 
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -17,7 +18,7 @@ from rich.progress import (
 from truesweep.compat import steps_done
 from truesweep.figures import OWN_COUNT, beside, unit, written
 from truesweep.terminal import console
-from truesweep.text import count, duration, figure
+from truesweep.text import count, duration, figure, percent, quantity
 
 
 class ProgressDisplay(pl.Callback):
@@ -108,8 +109,8 @@ class ProgressDisplay(pl.Callback):
         self._shown_at = time.monotonic()
         text, values = "", task.latest
         if values:
-            speed = count(values["tokens_per_second"])
-            text = f"loss {figure(values['train/loss'])}  {speed} {unit(task.declared)}/s"
+            speed = f"{count(values['tokens_per_second'])} {unit(task.declared)}/s"
+            text = f"loss {figure(values['train/loss'])}  {speed}{_effort(values)}"
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=step, values=text)
             self._bar.refresh()
@@ -123,3 +124,11 @@ class ProgressDisplay(pl.Callback):
             return ""
         seconds = (time.monotonic() - self._started_at) / done * (self.total_steps - step)
         return f"{duration(seconds)} left"
+
+
+def _effort(values: Mapping[str, float]) -> str:
+    """How much of the device's speed is made use of or, where that is not known, how much it is."""
+    if "mfu" in values:
+        return f"  {percent(values['mfu'])} MFU"
+    flops = values.get("flops_per_second")
+    return "" if flops is None else f"  {quantity(flops, 'FLOP/s')}"

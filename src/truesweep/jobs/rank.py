@@ -1,9 +1,10 @@
 """What one rank of a job does, from the frozen configuration to the final figures."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytorch_lightning as pl
@@ -33,7 +34,7 @@ from truesweep.jobs.logs import logs
 from truesweep.jobs.mirrors import complete, conclude, describe, make_loggers
 from truesweep.jobs.parts import Parts, build, build_callbacks, make
 from truesweep.jobs.same_data import check_same_data
-from truesweep.models import count_parameters, flops_per_token
+from truesweep.models import count_parameters, flops_per_token, peak_flops
 from truesweep.models.adapters import base_of, has_adapter
 from truesweep.record.checkpoints import CheckpointFiles
 from truesweep.record.files import verify_checksum, write_json
@@ -114,6 +115,17 @@ class Rank:
             checkpoint_io=CheckpointFiles(),
             directory=str(run.path),
         )
+        progress = parts.task.progress
+        progress.flops_per_target = flops_per_target(parts)
+        progress.peak_flops = self._peak_flops()
+
+    def _peak_flops(self) -> float | None:
+        """Operations a second that all ranks' devices can do; None where that is not known."""
+        device = self.trainer.strategy.root_device
+        if device.type != "cuda":
+            return None
+        peak = peak_flops(torch.cuda.get_device_name(device), self.parts.trainer.precision)
+        return None if peak is None else peak * self.trainer.world_size
 
     def _saved(self, name: str, step: int) -> None:
         """A checkpoint was written."""
@@ -308,7 +320,8 @@ def collect_results(
         **sizes(parts.task.model),
         "train/seconds": last["time"],
         "train/tokens": last["tokens"],
-        "train/flops": training_flops(parts, int(last["tokens"])),
+        "train/flops": round(parts.task.progress.flops_per_target * int(last["tokens"])),
+        **speeds(rows),
         "train/steps": last["step"],
         "verdict": verdict.to_dict(),
     }
@@ -323,12 +336,15 @@ def sizes(model: PreTrainedModel) -> dict[str, Any]:
     return {"parameters": count.total, **trainable}
 
 
-def training_flops(parts: Parts, targets: int) -> int:
-    """Operations of a training, forward and backward: those for one token times the tokens read.
+def speeds(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """How fast a training was, by the median of its rows."""
+    columns = {
+        name: [row[name] for row in rows if name in row] for name in ("flops_per_second", "mfu")
+    }
+    return {f"train/{name}": median(column) for name, column in columns.items() if column}
 
-    Args:
-        parts: The run's objects.
-        targets: Tokens, or samples to classify, that were trained on.
-    """
+
+def flops_per_target(parts: Parts) -> float:
+    """Operations of forward and backward pass for a token, or a sample, that is trained on."""
     per_token = flops_per_token(parts.task.model, parts.source.max_length).per_token
-    return round(per_token * parts.task.tokens_per_target(parts.prepared) * targets)
+    return per_token * parts.task.tokens_per_target(parts.prepared)

@@ -7,7 +7,13 @@ from truesweep.models.heads import PRESETS, Head
 from truesweep.models.pretrained import Pretrained
 from truesweep.models.sample_dropout import SampleDropout
 from truesweep.models.scratch import Scratch
-from truesweep.models.size import Flops, ParameterCount, count_parameters, flops_per_token
+from truesweep.models.size import (
+    Flops,
+    ParameterCount,
+    count_parameters,
+    flops_per_token,
+    peak_flops,
+)
 
 __all__ = [
     "PRESETS",
@@ -21,6 +27,7 @@ __all__ = [
     "add_adapter",
     "count_parameters",
     "flops_per_token",
+    "peak_flops",
 ]
 
 logging.disable_progress_bar()  # weights of our size load at once, and commands print results only

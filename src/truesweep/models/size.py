@@ -1,6 +1,7 @@
 """How large a model is: parameters, and floating-point operations per token."""
 
 import copy
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -101,3 +102,47 @@ def _estimate(model: PreTrainedModel, length: int) -> int:
     width: int = model.config.hidden_size
     added = added_parameters(model) if has_adapter(model) else 0
     return 2 * (count.total - added - count.embedding) + 4 * depth * width * length
+
+
+_PEAKS: dict[str, tuple[float, float | None, float | None]] = {
+    "B200": (2250, 1125, 75),
+    "H200": (989.4, 494.7, 66.9),
+    "GH200": (989.4, 494.7, 66.9),
+    "H100 PCIe": (756, 378, 51.2),
+    "H100 NVL": (835.5, 417.7, 60),
+    "H100": (989.4, 494.7, 66.9),
+    "A100": (312, 156, 19.5),
+    "A40": (149.7, 74.8, 37.4),
+    "A10": (125, 62.5, 31.2),
+    "L40S": (362, 183, 91.6),
+    "L40": (181, 90.5, 90.5),
+    "L4": (121, 60, 30.3),
+    "V100": (125, None, 15.7),
+    "T4": (65, None, 8.1),
+    "RTX A6000": (154.8, 77.4, 38.7),
+    "RTX 5090": (209.5, 104.8, 104.8),
+    "RTX 4090": (165.2, 82.6, 82.6),
+    "RTX 3090": (71.2, 35.6, 35.6),
+    "MI300X": (1307.4, 653.7, 163.4),
+}
+"""By a word of a card's name, TFLOP/s of dense products: in 16 bits (sums in 32), tf32, fp32.
+
+From the data sheets and white papers of NVIDIA and AMD, where sparsity doubles them. The first that
+fits counts.
+"""
+
+
+def peak_flops(card: str, precision: str) -> float | None:
+    """Operations a second that a card's matrix products can do at most; None: not known.
+
+    Args:
+        card: Its name, as the driver has it.
+        precision: That of the training, as in `trainer.precision`.
+    """
+    found = next((p for name, p in _PEAKS.items() if re.search(rf"\b{name}\b", card)), None)
+    if found is None or precision == "64-true":
+        return None
+    half, tf32, single = found
+    exact = torch.get_float32_matmul_precision() == "highest"
+    peak = half if precision != "32-true" else single if exact else tf32 or single
+    return None if peak is None else 1e12 * peak

@@ -13,9 +13,15 @@ class Progress:
     """Sums over the steps since the last row, and totals over the whole run.
 
     Tensors stay on their device until a row is due, so that counting never waits for it.
+
+    Attributes:
+        flops_per_target: Operations of forward and backward pass for one target; 0: not known.
+        peak_flops: Operations a second that all devices together can do; None: not known.
     """
 
     def __init__(self) -> None:
+        self.flops_per_target = 0.0
+        self.peak_flops: float | None = None
         self.total_tokens: Tensor | float = 0.0
         self.skipped: Tensor | int = 0
         self.skipped_in_a_row: Tensor | int = 0
@@ -70,12 +76,17 @@ class Progress:
         nll, count = float(_over_ranks(self._nll)), float(self._count)
         loss = nll / count if count else math.nan
         self.pause_clock()
+        rate = float(self._rated_tokens) / max(self._seconds, 1e-9)
         row = {
             "train/loss": loss,
             "lr": lr,
             "grad_norm": float(self.gradient_norm),
-            "tokens_per_second": float(self._rated_tokens) / max(self._seconds, 1e-9),
+            "tokens_per_second": rate,
         }
+        if self.flops_per_target:
+            row["flops_per_second"] = flops = rate * self.flops_per_target
+            if self.peak_flops:
+                row["mfu"] = flops / self.peak_flops
         if self.skipped:
             row["skipped_steps"] = float(self.skipped)
         self._nll = self._count = self._rated_tokens = self._seconds = 0.0
