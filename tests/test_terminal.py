@@ -7,7 +7,7 @@ import pytest
 from rich.table import Table
 
 import truesweep
-from truesweep.commands.show import show_result
+from truesweep.commands.output import show_result
 from truesweep.record.files import write_json
 from truesweep.runs.run import Run
 from truesweep.terminal import console, warn

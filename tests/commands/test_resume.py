@@ -11,8 +11,8 @@ import torch
 from tests import processes
 from tests.commands.conftest import SMALL, start, truesweep, typed, values, wait_for_rows
 from tests.commands.strike import samples
+from truesweep.commands.output import show_result
 from truesweep.commands.resume import resume
-from truesweep.commands.show import show_result
 from truesweep.commands.train import create_run, train
 from truesweep.jobs.plan import plan
 from truesweep.runs.run import Run

@@ -25,8 +25,8 @@ from tests.data.conftest import Memory
 from truesweep.commands.evaluate import evaluate
 from truesweep.commands.export import export
 from truesweep.commands.generate import Options, generate, open_task, prompts
+from truesweep.commands.output import show_figures, show_result
 from truesweep.commands.resume import resume
-from truesweep.commands.show import show_figures, show_result
 from truesweep.commands.train import train
 from truesweep.data.encode import encode
 from truesweep.data.kinds import PAIRS, EncodedSplit

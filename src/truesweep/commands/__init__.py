@@ -85,6 +85,21 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Compose, check and show the plan; start nothing.")
     ] = False,
+    json: Annotated[bool, typer.Option("--json", help="With --dry-run: print JSON.")] = False,
+    cfg: Annotated[
+        str | None,
+        typer.Option("--cfg", help="Print the configuration and start nothing: job."),
+    ] = None,
+    resolved: Annotated[
+        bool, typer.Option("--resolve", help="With --cfg: values in place of ${…}.")
+    ] = False,
+    jobs: Annotated[
+        str | None,
+        typer.Option(
+            help="With -m: prepare the jobs and print a command for each, for any other scheduler: "
+            "json.",
+        ),
+    ] = None,
     wandb_sweep: Annotated[
         Path | None,
         typer.Option(
@@ -95,7 +110,17 @@ def train(
     """Train a model: compose, check, freeze, train, choose the best, score the test split once."""
     if wandb_sweep and not multirun:
         raise typer.BadParameter("--wandb-sweep writes a sweep; add -m, or leave it out")
+    if json and not dry_run:
+        raise typer.BadParameter("--json prints a plan; add --dry-run")
+    if jobs and not multirun:
+        raise typer.BadParameter("--jobs prints the jobs of a sweep; add -m")
+    if cfg and (multirun or repeat):
+        raise typer.BadParameter("--cfg prints one configuration; leave -m and --from out")
     _load_libraries()
+    if cfg:
+        from truesweep.commands.show import print_composed
+
+        raise typer.Exit(print_composed(cfg, overrides or [], config_dir or [], resolved))
     if multirun:
         from truesweep.commands.sweep import sweep
 
@@ -105,10 +130,36 @@ def train(
             from truesweep.commands.wandb_sweep import write
 
             raise typer.Exit(write(overrides or [], config_dir or [], wandb_sweep, dry_run))
-        raise typer.Exit(sweep(overrides or [], config_dir or [], dry_run))
+        if jobs:
+            from truesweep.commands.sweep import print_jobs
+
+            raise typer.Exit(print_jobs(jobs, overrides or [], config_dir or []))
+        raise typer.Exit(sweep(overrides or [], config_dir or [], dry_run, json))
     from truesweep.commands.train import train as work
 
-    raise typer.Exit(work(overrides or [], config_dir or [], repeat, dry_run))
+    raise typer.Exit(work(overrides or [], config_dir or [], repeat, dry_run, json))
+
+
+@app.command()
+def show(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[DIR] | [KEY=VALUE]...",
+            help="A run's or a sweep's directory, or overrides.",
+            show_default=False,
+        ),
+    ] = None,
+    config_dir: ConfigDirs = None,
+    resolve: Annotated[
+        bool, typer.Option("--resolve", help="Values in place of ${…}; secrets stay out.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Print a composed configuration, each value with its origin: file and line, default, …."""
+    from truesweep.commands.show import show as work
+
+    raise typer.Exit(work(arguments or [], config_dir or [], resolve, json))
 
 
 @app.command()
@@ -266,6 +317,7 @@ def generate(
     top_k: Annotated[int | None, typer.Option(help="Sample among so many tokens.")] = None,
     beam_size: Annotated[int | None, typer.Option(help="Translation: hypotheses kept.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
 ) -> None:
     """Text from a language model, a translation, or a class."""
     _load_libraries()
@@ -273,7 +325,7 @@ def generate(
     from truesweep.commands.generate import generate as work
 
     options = Options(max_new_tokens, temperature, top_k, beam_size, seed)
-    raise typer.Exit(work(directory, prompt, file, checkpoint, options))
+    raise typer.Exit(work(directory, prompt, file, checkpoint, options, json))
 
 
 @app.command()
@@ -284,12 +336,13 @@ def export(
     merge: Annotated[
         bool, typer.Option("--merge", help="Merge an adapter into the base's weights.")
     ] = False,
+    json: Json = False,
 ) -> None:
     """Write a Hugging Face folder that `from_pretrained` loads; of an adapter, one for peft."""
     _load_libraries()
     from truesweep.commands.export import export as work
 
-    raise typer.Exit(work(directory, output, checkpoint, merge))
+    raise typer.Exit(work(directory, output, checkpoint, merge, json))
 
 
 @app.command()

@@ -8,8 +8,8 @@ from pytorch_lightning import Trainer
 from rich.text import Text
 
 from truesweep.analysis.uncertainty import standard_errors
+from truesweep.commands.output import show_figures
 from truesweep.commands.resume import work_in
-from truesweep.commands.show import show_figures
 from truesweep.config.compose import compose
 from truesweep.config.frozen import update
 from truesweep.config.schema import check

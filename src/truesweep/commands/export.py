@@ -11,12 +11,15 @@ from truesweep.figures import written
 from truesweep.jobs.load import Loaded, load_run
 from truesweep.jobs.parts import task_class
 from truesweep.models.adapters import save_adapter
+from truesweep.record.files import dump_json
 from truesweep.runs.run import Run
 from truesweep.terminal import console, warn
 from truesweep.text import count
 
 
-def export(directory: Path, output: Path, checkpoint: str, merge: bool = False) -> int:
+def export(
+    directory: Path, output: Path, checkpoint: str, merge: bool = False, as_json: bool = False
+) -> int:
     """Write weights (safetensors), configuration, tokenizer and model card to a new folder.
 
     Of a model with an adapter, the adapter alone, unless it is merged into the base's weights.
@@ -48,6 +51,10 @@ def export(directory: Path, output: Path, checkpoint: str, merge: bool = False) 
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
+    if as_json:
+        files = sorted(file.name for file in output.iterdir())
+        print(dump_json({"directory": str(output), "files": files, "note": note}, indent=2))
+        return 0
     console().print(f"Exported to {output}")
     warn([note] if note else [])
     return 0

@@ -13,6 +13,7 @@ from truesweep.data.readers import DataFile, stream_lines
 from truesweep.errors import ConfigError
 from truesweep.jobs.load import load_folder, load_run
 from truesweep.jobs.parts import task_class
+from truesweep.record.files import dump_json
 from truesweep.runs.run import Run
 from truesweep.tasks import Task, task_of
 
@@ -29,15 +30,25 @@ class Options:
 
 
 def generate(
-    directory: Path, prompt: str | None, file: Path | None, checkpoint: str, options: Options
+    directory: Path,
+    prompt: str | None,
+    file: Path | None,
+    checkpoint: str,
+    options: Options,
+    as_json: bool = False,
 ) -> int:
-    """Continue, translate or classify each prompt, and print one result for each."""
+    """Continue, translate or classify each prompt, and print one result for each.
+
+    As JSON, an object a line with `prompt` and `answer`.
+    """
     if checkpoint not in ("best", "last"):
         raise ConfigError(f"--checkpoint {checkpoint}: expected best or last")
     task, packing = open_task(directory, checkpoint, options)
     torch.manual_seed(options.seed)
     for text in prompts(prompt, file):
-        print(task.answer(text, packing), flush=True)
+        answer = task.answer(text, packing)
+        shown = dump_json({"prompt": text, "answer": answer}) if as_json else answer
+        print(shown, flush=True)
     return 0
 
 

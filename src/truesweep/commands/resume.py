@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import chdir
 from pathlib import Path
 
-from truesweep.commands.show import show_result
+from truesweep.commands.output import show_result
 from truesweep.commands.sweep_resume import resume_sweep
 from truesweep.compat import untried_sentence
 from truesweep.errors import ConfigError

@@ -1,177 +1,157 @@
-"""What a command prints."""
+"""`truesweep show`, and `truesweep train --cfg job`: what was composed, and where it comes from."""
 
-import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.panel import Panel
-from rich.table import Table
+import yaml
 from rich.text import Text
 
-from truesweep import text
-from truesweep.analysis.verdict import read_verdict
-from truesweep.compat import untried_sentence
-from truesweep.data.left_out import describe_left_out
-from truesweep.figures import SAMPLES, Declared, Figure, beside, unit
-from truesweep.jobs.parts import make
-from truesweep.jobs.plan import Plan
-from truesweep.jobs.trainer import TrainerSettings
-from truesweep.record.mirror import records_of
+from truesweep import dotted
+from truesweep.config.origin import Origins, Source
+from truesweep.config.overrides import as_text
+from truesweep.errors import ConfigError
+from truesweep.record.files import dump_json
+from truesweep.record.frozen import freeze
 from truesweep.runs.run import Run
-from truesweep.terminal import console, warn
+from truesweep.sweeps.directory import SweepDirectory
+from truesweep.terminal import console
 
-SPLITS = {"val": "validation", "test": "test"}
-SHOWN = 3
-"""How many samples of text are printed."""
-
-
-def show_plan(plan: Plan) -> None:
-    """What is about to happen, before anything is spent."""
-    config, stats = plan.config, plan.prepared.stats
-    train = stats["train"]
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim")
-    table.add_column()
-    table.add_row("run", f"{plan.name}/{plan.id}")
-    sizes = ", ".join(f"{text.count(s['samples'])} {name}" for name, s in stats.items())
-    table.add_row("data", f"{sizes} samples; {text.count(train['tokens'])} training tokens")
-    embedding = plan.parameters.embedding
-    table.add_row(
-        "model",
-        f"{config['model'].get('architecture', 'pretrained')}, "
-        f"{text.count(plan.parameters.total)} parameters ({text.count(embedding)} in embeddings), "
-        f"{text.quantity(plan.flops.per_token, 'FLOP')} per token",
-    )
-    if config.get("adapter"):
-        trained = plan.parameters.trainable
-        table.add_row(
-            "adapter",
-            f"{config['adapter']['_target_'].rpartition('.')[2]}, {text.count(trained)} of them "
-            f"trained ({trained / plan.parameters.total:.2%})",
-        )
-    epochs = plan.total_steps / plan.steps_per_epoch
-    table.add_row(
-        "training",
-        f"{text.figure(plan.total_steps)} steps of {config['data']['batch_size']} samples "
-        f"({text.count(epochs)} epochs) on {text.plural(plan.world_size, 'device')}",
-    )
-    trainer = make(config, "trainer")
-    if isinstance(trainer, TrainerSettings):
-        table.add_row("precision", _precision(trainer))
-    console().print(table)
-    warn((*untried_sentence(), *plan.warnings))
+WIDEST = 44
+"""Characters of a value in a column; longer ones push what stands behind them aside."""
+LIMITS = {"trainer.max_epochs": "trainer.max_steps", "trainer.max_steps": "trainer.max_epochs"}
+"""Who names one of these and not the other has that one alone."""
 
 
-def _precision(trainer: TrainerSettings) -> str:
-    """A training's precision, and why `auto` would be the same if it would."""
-    native, why = trainer.native_precision()
-    return f"{native} ({why})" if trainer.precision == native else str(trainer.precision)
+@dataclass(frozen=True)
+class Entry:
+    """A value of a configuration.
+
+    Args:
+        key: Dotted.
+        value: Plain; where interpolations were not resolved, text with `${…}`.
+        origin: A file and line, `command line`, `swept` or `default`.
+    """
+
+    key: str
+    value: Any
+    origin: str
 
 
-def show_result(run: Run, exit_code: int) -> None:
-    """Figures beside their baselines, where everything lies, and what to type next."""
+def show(
+    arguments: Sequence[str], config_dirs: Sequence[Path], resolve: bool, as_json: bool
+) -> int:
+    """Print a composed configuration, or that of a run or a sweep, each value with its origin.
+
+    Args:
+        arguments: Overrides, or one directory.
+        config_dirs: The user's own folders of configuration.
+        resolve: Whether to show the values of interpolations, and not how they are written.
+        as_json: Print JSON: `config`, nested, and `origins` by dotted key.
+    """
+    if arguments and "=" not in arguments[0] and not arguments[0].startswith("~"):
+        if len(arguments) > 1:
+            raise ConfigError(f"{' '.join(arguments[1:])}: a directory is shown as it is")
+        found = list(of_directory(Path(arguments[0])))
+    else:
+        found = list(composed(arguments, config_dirs, resolve))
+    if as_json:
+        origins = {entry.key: entry.origin for entry in found}
+        print(dump_json({"config": _nested(found), "origins": origins}, indent=2))
+    else:
+        _print(found)
+    return 0
+
+
+def print_composed(
+    what: str, overrides: Sequence[str], config_dirs: Sequence[Path], resolve: bool
+) -> int:
+    """Print a configuration as YAML, as Hydra's `--cfg job` does.
+
+    Raises:
+        ConfigError: Hydra's own configuration is asked for.
+    """
+    if what != "job":
+        raise ConfigError(f"--cfg {what}: Hydra's own runtime is not used; write --cfg job")
+    print(freeze(_nested(list(composed(overrides, config_dirs, resolve)))), end="")
+    return 0
+
+
+def composed(
+    overrides: Sequence[str], config_dirs: Sequence[Path], resolve: bool
+) -> Iterator[Entry]:
+    """The values of a configuration that overrides compose; see `show`.
+
+    Raises:
+        ConfigError: It is wrong.
+    """
+    from truesweep.config.compose import compose  # not for a run's directory, which is read only
+    from truesweep.jobs.parts import complete
+    from truesweep.jobs.plan import default_name
+
+    made = compose(overrides, config_dirs)
+    config = complete(made.config, made.origins)
+    written = {} if resolve else made.written
+    helpers = {key: value for key, value in written.items() if key.startswith("vars.")}
+    values = {**dotted.flatten(config), **{f"sweeps.{k}": v for k, v in made.sweeps.items()}}
+    for key, value in {**values, **helpers}.items():
+        origin = _origin(key, value, made.origins)
+        if key == "name" and value is None:
+            value, origin = default_name(made.choices, made.overrides), "from what was asked"
+        yield Entry(key, written.get(key, value), origin)
+
+
+def _origin(key: str, value: Any, origins: Origins) -> str:
+    """Where a value comes from, which need not be where it would stand."""
+    other = LIMITS.get(key)
+    if other and value is None and (where := origins(other)):
+        return f"since {other} is given ({where})"
+    return origins(key) or "default"
+
+
+def of_directory(directory: Path) -> Iterator[Entry]:
+    """The values of a run's configuration, or of what a sweep was asked for.
+
+    Raises:
+        ConfigError: It is the directory of neither.
+    """
+    if SweepDirectory.is_sweep(directory):
+        sweep = SweepDirectory.open(directory)
+        record, file = sweep.read(), sweep.asked
+        latest = record.pop("asked")[-1]
+        overrides: list[str] = latest["overrides"]
+        swept: Mapping[str, Any] = {}
+    else:
+        run = Run.open(directory)
+        record, file, swept = run.read_config(), run.config, run.varies
+        overrides = _overrides(run.path / "overrides.yaml")
+    origins = Origins(overrides, (), [Source(file, "")], swept)
+    for key, value in dotted.flatten(record).items():
+        yield Entry(key, value, origins(key) or "default")
+
+
+def _overrides(path: Path) -> list[str]:
+    """The overrides that a run keeps; none where they cannot be read."""
+    try:
+        kept = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return []
+    return [line for line in kept if isinstance(line, str)] if isinstance(kept, list) else []
+
+
+def _nested(entries: Sequence[Entry]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for entry in entries:
+        dotted.put(nested, entry.key, entry.value)
+    return nested
+
+
+def _print(entries: Sequence[Entry]) -> None:
+    values = [as_text(entry.value) for entry in entries]
+    keys = max(len(entry.key) for entry in entries)
+    width = min(WIDEST, max(map(len, values)))
     out = console()
-    here = os.path.relpath(run.path)
-    if exit_code in (130, 143):
-        again = Text(f"truesweep resume {here}", "bold")
-        out.print(Text.assemble("Stopped and saved. To go on: ", again))
-    if exit_code != 0:
-        _show_verdict(out, run.status.get("verdict"))
-        return
-    results = run.read_results()
-    if not results:
-        out.print(how_it_ended(run))
-        return
-    out.print(_figures(results, run.figures))
-    warn(describe_left_out(results, ("val", "test")))
-    _show_verdict(out, results.get("verdict"))
-    _show_tables(out, run)
-    _show_paths(out, run, here, results)
-
-
-def _show_verdict(out: Console, verdict: Mapping[str, Any] | None) -> None:
-    said = read_verdict(verdict)
-    if said.get("text"):
-        out.print(Text.assemble(("Verdict:", "bold"), f" {said['text']}"))
-
-
-def how_it_ended(run: Run) -> str:
-    """Why a run that has ended has no results."""
-    if run.status.get("state") == "pruned":
-        return f"Pruned after step {run.status.get('step', 0):,}, by the search that it belongs to"
-    return f"{os.path.relpath(run.results)} is missing"
-
-
-def _figures(results: dict[str, Any], declared: Declared) -> Table:
-    table = Table(title="Results", title_justify="left", title_style="bold")
-    for name in ("", *SPLITS.values(), "baseline"):
-        table.add_column(name, justify="left" if not name else "right")
-    for figure in _shown(declared):
-        names = [f"{prefix}/{figure.name}" for prefix in (*SPLITS, "baseline/test")]
-        _add_figure(table, figure, names, results)
-    return table
-
-
-def _add_figure(
-    table: Table, figure: Figure, names: Sequence[str], figures: Mapping[str, Any]
-) -> None:
-    """A row of one figure under its names, if any is there; with its own counts of samples."""
-    row = [figures.get(name) for name in names]
-    if any(value is not None for value in row):
-        cells = zip(text.figures(row, figure.digits), names, strict=True)
-        table.add_row(figure.name, *(cell + beside(name, figures) for cell, name in cells))
-
-
-def _shown(declared: Declared) -> list[Figure]:
-    """A split's figures in the order they are shown, the number of its samples last."""
-    return [*(f for name, f in declared.items() if name != SAMPLES.name), SAMPLES]
-
-
-def show_figures(figures: dict[str, Any], split: str, declared: Declared) -> None:
-    """The figures of one split beside their baselines."""
-    called = SPLITS.get(split, split)
-    table = Table(title=f"Scores on {called}", title_justify="left", title_style="bold")
-    for name in ("", called, "baseline"):
-        table.add_column(name, justify="left" if not name else "right")
-    for figure in _shown(declared):
-        if figures.get(f"{split}/{figure.name}") is not None:
-            names = [f"{prefix}{split}/{figure.name}" for prefix in ("", "baseline/")]
-            _add_figure(table, figure, names, figures)
-    console().print(table)
-    warn(describe_left_out(figures, [split]))
-
-
-def _show_tables(out: Console, run: Run) -> None:
-    """Figures by class as a table; texts, which are long, one below the other."""
-    for name, (columns, rows) in json.loads(run.tables.read_text(encoding="utf-8")).items():
-        if name == "classes":
-            table = Table(*columns, title="Classes", title_justify="left", title_style="bold")
-            for row in rows:
-                table.add_row(*(text.figure(v, 3) if isinstance(v, float) else str(v) for v in row))
-            out.print(table)
-            continue
-        for row in rows[:SHOWN]:
-            told = Text()
-            for column, value in zip(columns, row, strict=True):
-                told.append(f"{column}: ", style="dim")
-                told.append(f"{value}\n")
-            told.rstrip()
-            out.print(Panel(told, title=Text(name), title_align="left", border_style="dim"))
-
-
-def _show_paths(out: Console, run: Run, here: str, results: dict[str, Any]) -> None:
-    lines = {
-        "best step": f"{results['best_step']:,} of {results['train/steps']:,}",
-        "trained": f"{text.count(results['train/tokens'])} {unit(run.figures)} in "
-        f"{text.duration(results['train/seconds'])}",
-        "everything": here,
-        "next": f"truesweep generate {here}",
-        "": f"truesweep evaluate {here}",
-    }
-    if records_of(run.path):
-        lines[" "] = f"wandb leet {here}/wandb"
-    for name, value in lines.items():
-        # Not folded: these are to be copied.
-        out.print(Text.assemble((f"{name:<10}", "dim"), f"  {value}"), soft_wrap=True)
+    for entry, value in zip(entries, values, strict=True):
+        line = Text.assemble(f"{entry.key:<{keys}}  {value:<{width}}  ", (entry.origin, "dim"))
+        out.print(line, soft_wrap=True)

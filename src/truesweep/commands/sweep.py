@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from truesweep.compat import no_callbacks
 from truesweep.config.overrides import normalize
 from truesweep.errors import ConfigError
+from truesweep.record.files import dump_json
 from truesweep.record.provenance import collect
 from truesweep.secrets import redact_argv
 from truesweep.sweeps import start
@@ -31,7 +32,9 @@ from truesweep.sweeps.progress import FAILED, Board
 from truesweep.sweeps.source import JobSource, Listed
 
 
-def sweep(overrides: Sequence[str], config_dirs: Sequence[Path], dry_run: bool) -> int:
+def sweep(
+    overrides: Sequence[str], config_dirs: Sequence[Path], dry_run: bool, as_json: bool = False
+) -> int:
     """Check a whole sweep, then run its jobs: all by ourselves, or with a plugin of Hydra's."""
     asked = ask(overrides, config_dirs)
     launcher, sweeper = _node(asked, "launcher"), _node(asked, "sweeper")
@@ -44,7 +47,9 @@ def sweep(overrides: Sequence[str], config_dirs: Sequence[Path], dry_run: bool) 
         task = SweepTask(asked, executor, start.record(asked, launcher, None))
         return _through_hydra(task, partial(_sweep, task))
     check_sweeper(sweeper)
-    plan = start.prepare(asked, executor, dry_run)
+    plan = start.prepare(asked, executor, dry_run, silent=as_json)
+    if as_json:
+        print(dump_json(start.plain_plan(asked, plan), indent=2))
     if dry_run:
         return 0
     directory, provenance = start.record(asked, launcher, plan), collect(redact_argv(sys.argv), {})
@@ -53,6 +58,37 @@ def sweep(overrides: Sequence[str], config_dirs: Sequence[Path], dry_run: bool) 
         return drive(directory, source, executor, asked.settings)
     task = SweepTask(asked, None, directory)
     return _through_hydra(task, partial(_launch, task, source))
+
+
+def print_jobs(form: str, overrides: Sequence[str], config_dirs: Sequence[Path]) -> int:
+    """Make a sweep's jobs and start none: a command for each, for whatever starts them.
+
+    The commands may run anywhere that sees the same files, in any order, and be repeated.
+
+    Raises:
+        ConfigError: The jobs are not known beforehand, or the form is not.
+    """
+    if form != "json":
+        raise ConfigError(f"--jobs {form}: expected json")
+    asked = ask(overrides, config_dirs)
+    if asked.settings.method == "search" or not is_ours(_node(asked, "sweeper")):
+        raise ConfigError("--jobs: a search chooses its jobs by the results of others; start it")
+    plan = start.prepare(asked, None, silent=True)
+    directory = start.record(asked, {}, plan)
+    jobs = start.add_jobs(directory, plan.jobs, collect(redact_argv(sys.argv), {}))
+    rows = [
+        {
+            "id": job.id,
+            "label": job.label,
+            "state": job.state,
+            "devices": job.devices,
+            "nodes": job.nodes,
+            "command": [sys.executable, "-m", "truesweep", "resume", str(job.path)],
+        }
+        for job in jobs
+    ]
+    print(dump_json({"sweep": str(directory.path), "jobs": rows}, indent=2))
+    return 0
 
 
 def _node(asked: Asked, name: str) -> dict[str, Any]:

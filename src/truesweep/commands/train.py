@@ -8,7 +8,7 @@ from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
-from truesweep.commands.show import show_plan, show_result
+from truesweep.commands.output import plain_plan, show_plan, show_result
 from truesweep.errors import ConfigError
 from truesweep.jobs.agent import SECONDS_TO_MEET
 from truesweep.jobs.extend import made_longer
@@ -18,6 +18,7 @@ from truesweep.jobs.parts import make
 from truesweep.jobs.plan import Plan, plan, plan_again
 from truesweep.jobs.same_data import changed_data
 from truesweep.jobs.trainer import TrainerSettings
+from truesweep.record.files import dump_json
 from truesweep.record.frozen import freeze
 from truesweep.record.provenance import collect
 from truesweep.runs.run import Run
@@ -26,16 +27,26 @@ from truesweep.terminal import console, warn
 
 
 def train(
-    overrides: Sequence[str], config_dirs: Sequence[Path], repeat: Path | None, dry_run: bool
+    overrides: Sequence[str],
+    config_dirs: Sequence[Path],
+    repeat: Path | None,
+    dry_run: bool,
+    as_json: bool = False,
 ) -> int:
     """Check everything, freeze it in a new directory, and start it from there."""
     outputs = Path("outputs").absolute()
     original = Run.open(repeat) if repeat else None
     with chdir(original.started_in if original else Path()):
-        job = repeated(original, overrides) if original else plan(overrides, config_dirs)
-        show_plan(job)
+        job = plan_again(original.path, overrides) if original else plan(overrides, config_dirs)
+        notes = departures(original, job) if original else []
         trainer: TrainerSettings = make(job.config, "trainer")
         lacking = trainer.lacking()
+        if dry_run and as_json:
+            print(dump_json({**plain_plan(job), "notes": notes, "lacking": lacking}, indent=2))
+            return 0
+        for line in notes:
+            console().print(f"Note: {line}")
+        show_plan(job)
         if dry_run:
             warn([lacking] if lacking else [])
             return 0
@@ -47,14 +58,6 @@ def train(
         code = launch(run, node=node)
     show_result(run, code)
     return code
-
-
-def repeated(original: Run, overrides: Sequence[str]) -> Plan:
-    """The plan of a run's repetition; says what makes it another training than that was."""
-    job = plan_again(original.path, overrides)
-    for line in departures(original, job):
-        console().print(f"Note: {line}")
-    return job
 
 
 def departures(original: Run, job: Plan) -> list[str]:

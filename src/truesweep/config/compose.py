@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from truesweep import dotted
 from truesweep.compat import config_loader
-from truesweep.config.interpolation import resolve_all
+from truesweep.config.interpolation import is_written, resolve_all
 from truesweep.config.messages import as_config_errors
 from truesweep.config.origin import Origins, Source, find_line
 from truesweep.config.overrides import (
@@ -52,6 +52,8 @@ class Composed:
         roots: The folders in which the groups were looked up.
         origins: Tells where a key came from.
         sweeps: The `sweeps` node, which is no part of the configuration; unresolved.
+        written: The values that are interpolations, as they are written, and all helper values,
+            by dotted key.
     """
 
     config: dict[str, Any]
@@ -60,6 +62,7 @@ class Composed:
     roots: tuple[Path, ...]
     origins: Origins = field(repr=False, compare=False)
     sweeps: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    written: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -128,9 +131,12 @@ class Composer:
         with as_config_errors(asked, self.roots, origins):
             of_files = (value for source in tree.sources for value in source.values.values())
             config = resolve_all(raw, of_files)
+        written = {key: leaf for key, leaf in dotted.flatten(raw).items() if is_written(key, leaf)}
         given = [*overrides, *(f"{key}={as_text(value)}" for key, value in swept.items())]
         sweeps = {} if said.get(SWEEPS, "") is None else node or {}
-        return Composed(config, redact_overrides(given), tree.choices, self.roots, origins, sweeps)
+        return Composed(
+            config, redact_overrides(given), tree.choices, self.roots, origins, sweeps, written
+        )
 
     def load(self, asked: Sequence[str]) -> tuple[DictConfig, list[Source]]:
         """Hydra's own composition of normalized overrides, and the files that took part.

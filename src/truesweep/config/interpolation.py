@@ -15,6 +15,7 @@ from truesweep.config.targets import TARGET, resolve
 from truesweep.config.types import as_found, plain_default, signature
 from truesweep.dotted import flatten, map_leaves
 from truesweep.errors import ConfigError, did_you_mean
+from truesweep.secrets import is_secret
 
 VARS = "vars"
 """The node of helper values; they exist for interpolations alone, and are no part of any job."""
@@ -58,6 +59,12 @@ def resolve_all(raw: dict[str, Any], replaced: Iterable[Any] = ()) -> dict[str, 
     config = _only(resolve_keeping_secrets(seen), raw)
     config.pop(VARS, None)
     return config  # type: ignore[no-any-return]
+
+
+def is_written(key: str, leaf: Any) -> bool:
+    """Whether a leaf is a helper value, or stands for another value; a secret's is never told."""
+    refers = isinstance(leaf, str) and "${" in leaf
+    return (refers or key.startswith(f"{VARS}.")) and not is_secret(key)
 
 
 def started(form: str) -> str:

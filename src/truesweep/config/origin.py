@@ -38,6 +38,12 @@ class Source:
         own = {str(name): value for name, value in content.items() if name != "defaults"}
         return flatten(own, f"{self.package}." if self.package else "")
 
+    @cached_property
+    def tree(self) -> yaml.Node | None:
+        """The file's nodes, which know their lines."""
+        text = self.path.read_text(encoding="utf-8")
+        return yaml.compose(text, Loader=yaml.SafeLoader)  # type: ignore[no-any-return]
+
 
 class Origins:
     """Finds where the keys of one configuration came from, when a message needs it.
@@ -91,7 +97,7 @@ def find_line(source: Source, key: str) -> int | None:
     if source.package and not key.startswith(f"{source.package}."):
         return None
     inner = key[len(source.package) + 1 :] if source.package else key
-    node = yaml.compose(source.path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    node = source.tree
     if as_one := _entry(node, inner):  # a name with dots, by mistake
         return int(as_one[0].start_mark.line) + 1
     line = None

@@ -23,13 +23,16 @@ from truesweep.terminal import console, warn
 from truesweep.text import count, counts, short_names, value, values
 
 
-def prepare(asked: Asked, executor: Executor | None, dry_run: bool = False) -> SweepPlan:
+def prepare(
+    asked: Asked, executor: Executor | None, dry_run: bool = False, silent: bool = False
+) -> SweepPlan:
     """Check a sweep as a whole, and print what it will do; nothing is written.
 
     Args:
         asked: The sweep.
         executor: What will run its jobs, if that is ours.
         dry_run: Whether to list the jobs.
+        silent: Print nothing.
 
     Raises:
         UserError: Something is wrong with any of its jobs.
@@ -41,8 +44,32 @@ def prepare(asked: Asked, executor: Executor | None, dry_run: bool = False) -> S
     if executor is not None:
         check_room(executor, plan.jobs)
     plan = replace(plan, notes=[*plan.notes, *check_compiler(executor, plan.jobs)])
-    show_plan(asked, plan, sweep, describe(executor), listed=dry_run)
+    if not silent:
+        show_plan(asked, plan, sweep, describe(executor), listed=dry_run)
     return plan
+
+
+def plain_plan(asked: Asked, plan: SweepPlan) -> dict[str, Any]:
+    """A sweep's plan as values for JSON; of a search, some of the jobs that it may come to."""
+    sweep = directory(asked)
+    jobs = [
+        {
+            "id": job.id,
+            "label": job.label,
+            "varies": job.varies,
+            "parameters": job.parameters,
+            "steps": job.steps,
+            "tokens": job.tokens,
+            "devices": job.devices,
+            "nodes": job.nodes,
+            "there": sweep.find(job.config) is not None,
+            "warnings": job.warnings,
+        }
+        for job in plan.jobs
+    ]
+    kept = {key: getattr(asked.settings, key) for key in ("method", "objective", "jobs", "seeds")}
+    where = str(ROOT / asked.name)
+    return {"name": asked.name, "directory": where, **kept, "notes": plan.notes, "jobs": jobs}
 
 
 def _new(asked: Asked, plan: SweepPlan, sweep: SweepDirectory) -> list[PlannedJob]:

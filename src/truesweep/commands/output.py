@@ -1,0 +1,196 @@
+"""What a command prints."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from truesweep import text
+from truesweep.analysis.verdict import read_verdict
+from truesweep.compat import untried_sentence
+from truesweep.data.left_out import describe_left_out
+from truesweep.figures import SAMPLES, Declared, Figure, beside, unit
+from truesweep.jobs.parts import make
+from truesweep.jobs.plan import Plan
+from truesweep.jobs.trainer import TrainerSettings
+from truesweep.record.mirror import records_of
+from truesweep.runs.run import Run
+from truesweep.terminal import console, warn
+
+SPLITS = {"val": "validation", "test": "test"}
+SHOWN = 3
+"""How many samples of text are printed."""
+
+
+def show_plan(plan: Plan) -> None:
+    """What is about to happen, before anything is spent."""
+    config, stats = plan.config, plan.prepared.stats
+    train = stats["train"]
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim")
+    table.add_column()
+    table.add_row("run", f"{plan.name}/{plan.id}")
+    sizes = ", ".join(f"{text.count(s['samples'])} {name}" for name, s in stats.items())
+    table.add_row("data", f"{sizes} samples; {text.count(train['tokens'])} training tokens")
+    embedding = plan.parameters.embedding
+    table.add_row(
+        "model",
+        f"{config['model'].get('architecture', 'pretrained')}, "
+        f"{text.count(plan.parameters.total)} parameters ({text.count(embedding)} in embeddings), "
+        f"{text.quantity(plan.flops.per_token, 'FLOP')} per token",
+    )
+    if config.get("adapter"):
+        trained = plan.parameters.trainable
+        table.add_row(
+            "adapter",
+            f"{config['adapter']['_target_'].rpartition('.')[2]}, {text.count(trained)} of them "
+            f"trained ({trained / plan.parameters.total:.2%})",
+        )
+    epochs = plan.total_steps / plan.steps_per_epoch
+    table.add_row(
+        "training",
+        f"{text.figure(plan.total_steps)} steps of {config['data']['batch_size']} samples "
+        f"({text.count(epochs)} epochs) on {text.plural(plan.world_size, 'device')}",
+    )
+    trainer = make(config, "trainer")
+    if isinstance(trainer, TrainerSettings):
+        table.add_row("precision", _precision(trainer))
+    console().print(table)
+    warn((*untried_sentence(), *plan.warnings))
+
+
+def _precision(trainer: TrainerSettings) -> str:
+    """A training's precision, and why `auto` would be the same if it would."""
+    native, why = trainer.native_precision()
+    return f"{native} ({why})" if trainer.precision == native else str(trainer.precision)
+
+
+def plain_plan(plan: Plan) -> dict[str, Any]:
+    """The same as values for JSON."""
+    return {
+        "name": plan.name,
+        "id": plan.id,
+        "directory": f"outputs/{plan.name}/{plan.id}",
+        "data": plan.prepared.stats,
+        "parameters": plan.parameters.total,
+        "trainable_parameters": plan.parameters.trainable,
+        "flops_per_token": plan.flops.per_token,
+        "steps": plan.total_steps,
+        "steps_per_epoch": plan.steps_per_epoch,
+        "devices": plan.world_size,
+        "metrics": plan.metrics,
+        "warnings": plan.warnings,
+        "config": plan.config,
+    }
+
+
+def show_result(run: Run, exit_code: int) -> None:
+    """Figures beside their baselines, where everything lies, and what to type next."""
+    out = console()
+    here = os.path.relpath(run.path)
+    if exit_code in (130, 143):
+        again = Text(f"truesweep resume {here}", "bold")
+        out.print(Text.assemble("Stopped and saved. To go on: ", again))
+    if exit_code != 0:
+        _show_verdict(out, run.status.get("verdict"))
+        return
+    results = run.read_results()
+    if not results:
+        out.print(how_it_ended(run))
+        return
+    out.print(_figures(results, run.figures))
+    warn(describe_left_out(results, ("val", "test")))
+    _show_verdict(out, results.get("verdict"))
+    _show_tables(out, run)
+    _show_paths(out, run, here, results)
+
+
+def _show_verdict(out: Console, verdict: Mapping[str, Any] | None) -> None:
+    said = read_verdict(verdict)
+    if said.get("text"):
+        out.print(Text.assemble(("Verdict:", "bold"), f" {said['text']}"))
+
+
+def how_it_ended(run: Run) -> str:
+    """Why a run that has ended has no results."""
+    if run.status.get("state") == "pruned":
+        return f"Pruned after step {run.status.get('step', 0):,}, by the search that it belongs to"
+    return f"{os.path.relpath(run.results)} is missing"
+
+
+def _figures(results: dict[str, Any], declared: Declared) -> Table:
+    table = Table(title="Results", title_justify="left", title_style="bold")
+    for name in ("", *SPLITS.values(), "baseline"):
+        table.add_column(name, justify="left" if not name else "right")
+    for figure in _shown(declared):
+        names = [f"{prefix}/{figure.name}" for prefix in (*SPLITS, "baseline/test")]
+        _add_figure(table, figure, names, results)
+    return table
+
+
+def _add_figure(
+    table: Table, figure: Figure, names: Sequence[str], figures: Mapping[str, Any]
+) -> None:
+    """A row of one figure under its names, if any is there; with its own counts of samples."""
+    row = [figures.get(name) for name in names]
+    if any(value is not None for value in row):
+        cells = zip(text.figures(row, figure.digits), names, strict=True)
+        table.add_row(figure.name, *(cell + beside(name, figures) for cell, name in cells))
+
+
+def _shown(declared: Declared) -> list[Figure]:
+    """A split's figures in the order they are shown, the number of its samples last."""
+    return [*(f for name, f in declared.items() if name != SAMPLES.name), SAMPLES]
+
+
+def show_figures(figures: dict[str, Any], split: str, declared: Declared) -> None:
+    """The figures of one split beside their baselines."""
+    called = SPLITS.get(split, split)
+    table = Table(title=f"Scores on {called}", title_justify="left", title_style="bold")
+    for name in ("", called, "baseline"):
+        table.add_column(name, justify="left" if not name else "right")
+    for figure in _shown(declared):
+        if figures.get(f"{split}/{figure.name}") is not None:
+            names = [f"{prefix}{split}/{figure.name}" for prefix in ("", "baseline/")]
+            _add_figure(table, figure, names, figures)
+    console().print(table)
+    warn(describe_left_out(figures, [split]))
+
+
+def _show_tables(out: Console, run: Run) -> None:
+    """Figures by class as a table; texts, which are long, one below the other."""
+    for name, (columns, rows) in json.loads(run.tables.read_text(encoding="utf-8")).items():
+        if name == "classes":
+            table = Table(*columns, title="Classes", title_justify="left", title_style="bold")
+            for row in rows:
+                table.add_row(*(text.figure(v, 3) if isinstance(v, float) else str(v) for v in row))
+            out.print(table)
+            continue
+        for row in rows[:SHOWN]:
+            told = Text()
+            for column, value in zip(columns, row, strict=True):
+                told.append(f"{column}: ", style="dim")
+                told.append(f"{value}\n")
+            told.rstrip()
+            out.print(Panel(told, title=Text(name), title_align="left", border_style="dim"))
+
+
+def _show_paths(out: Console, run: Run, here: str, results: dict[str, Any]) -> None:
+    lines = {
+        "best step": f"{results['best_step']:,} of {results['train/steps']:,}",
+        "trained": f"{text.count(results['train/tokens'])} {unit(run.figures)} in "
+        f"{text.duration(results['train/seconds'])}",
+        "everything": here,
+        "next": f"truesweep generate {here}",
+        "": f"truesweep evaluate {here}",
+    }
+    if records_of(run.path):
+        lines[" "] = f"wandb leet {here}/wandb"
+    for name, value in lines.items():
+        # Not folded: these are to be copied.
+        out.print(Text.assemble((f"{name:<10}", "dim"), f"  {value}"), soft_wrap=True)
