@@ -22,6 +22,12 @@ NOT_FINITE = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}
 _POWER = re.compile(r"(?<=[=\[,:])-?\d[\d.]*e[-+]?\d+(?=[ ,\]}]|$)")
 _PATH = re.compile(r"[\w.~@:+/-]+")
 
+SPACELESS = re.compile(
+    r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    r"\U00020000-\U0003ffff]"
+)
+"""A character of Thai, Lao, Burmese, Khmer, kana or Chinese: no spaces stand between words."""
+
 
 def rounded(number: float, digits: int) -> float:
     """A number with so many significant digits."""

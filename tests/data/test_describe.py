@@ -10,7 +10,7 @@ from truesweep.data.advice import advise
 from truesweep.data.describe import Description, describe, pair_shape, quantiles
 from truesweep.data.leakage import Leakage, duplicates, leakage, leaks, ngrams, passages, shared
 from truesweep.data.samples import Labelled, Pair, Sample, Splits
-from truesweep.data.similarity import SIMILAR, closest, jaccard, normalise, signatures
+from truesweep.data.similarity import SIMILAR, closest, jaccard, normalise, signatures, words
 from truesweep.data.token_cache import encode_splits
 from truesweep.data.tokenizers import Bpe, Char, TokenizerConfig, Word
 
@@ -144,6 +144,58 @@ def test_texts_are_compared_by_paragraphs_of_eight_words() -> None:
     assert [passage.text for passage in kept] == [body]
     by_lines = passages([f"{body}\n{heading}\n{body} again\n"], "text")
     assert [passage.text for passage in by_lines] == [body, f"{body} again"]
+
+
+THAI = "\u0e20\u0e32\u0e29\u0e32\u0e44\u0e17\u0e22\u0e40\u0e02\u0e35\u0e22\u0e19"
+SPACELESS = {
+    "zh": "\u4eca\u5929\u5929\u6c14\u5f88\u597d\u6211\u4eec\u53bb\u516c\u56ed\u6563\u6b65\u5427",
+    "ja": "\u4eca\u65e5\u306f\u3068\u3066\u3082\u5929\u6c17\u304c\u3044\u3044\u3067\u3059\u306d",
+    "th": THAI,
+    "lo": "".join(chr(ord(c) + 0x80) for c in THAI),
+    "km": "\u1781\u17d2\u1789\u17bb\u17c6\u179f\u17d2\u179a\u17a1\u17b6\u1789\u17cb\u1797\u17b6",
+}
+
+
+@pytest.mark.parametrize("language", SPACELESS)
+@pytest.mark.parametrize("packing", [True, False])
+def test_leaks_are_found_where_no_spaces_stand(language: str, packing: bool) -> None:
+    sentence = SPACELESS[language]
+    others = ["".join(chr(ord(c) + i) for c in sentence) for i in range(1, 9)]
+
+    def samples(*texts: str) -> list[Sample]:
+        return ["\n".join(texts)] if packing else list(texts)
+
+    splits = {"train": samples(*others[:6], sentence), "test": samples("x", sentence + "\u3002")}
+    _, found = leakage("text", {**splits, "val": samples(sentence, *others[6:])})
+    val, test = between(found, "val", "train"), between(found, "test", "train")
+    assert (val.passages, val.exact, val.near) == (3, 1, 0)
+    assert test.near == 1
+    assert val.ngrams is not None
+    assert val.ngrams > 0.1
+
+
+@pytest.mark.parametrize("text", ["word", "a short line", "0x1f", "!?"])
+@pytest.mark.parametrize("packing", [True, False])
+def test_an_identical_sample_is_found_however_short(text: str, packing: bool) -> None:
+    def samples(*texts: str) -> list[Sample]:
+        return ["\n".join(texts)] if packing else list(texts)
+
+    splits = {"train": samples("other", text), "val": samples(text), "test": samples("third")}
+    twice, found = leakage("text", splits)
+    assert between(found, "val", "train").exact == 1
+    assert between(found, "test", "train").exact == 0
+    assert twice["train"].passages == 2
+
+
+def test_words_are_characters_where_no_spaces_stand() -> None:
+    assert words("two words \u4eca\u5929abc 12") == [
+        "two",
+        "words",
+        "\u4eca",
+        "\u5929",
+        "abc",
+        "12",
+    ]
 
 
 def test_shared_word_eight_grams_are_counted() -> None:

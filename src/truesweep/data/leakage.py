@@ -5,15 +5,15 @@ a conversation's last answer answers. Texts for language models are compared by 
 by the word 8-grams that they share.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from truesweep.data.samples import Chat, Kind, Labelled, Pair, Sample
-from truesweep.data.similarity import Hashes, closest, normalise, rolling
+from truesweep.data.similarity import Hashes, closest, normalise, rolling, words
 from truesweep.data.splitting import lines, paragraphs
+from truesweep.text import SPACELESS
 
 NGRAM = 8
 """Words that hardly ever follow each other twice by chance: Radford et al. 2019 (GPT-2), 4."""
@@ -88,11 +88,10 @@ def passages(samples: Sequence[Sample], kind: Kind) -> list[Passage]:
     """What is compared of the samples of a split, in their order.
 
     Of texts, the paragraphs, or the lines where there is but one; not those of under 8 words, which
-    are headings, brackets and the like.
+    are headings, brackets and the like, unless a text has no others.
     """
     if kind == "text":
-        blocks = (block for text in samples for block in _blocks(str(text)))
-        return [_passage(block) for block in blocks if len(block.split()) >= NGRAM]
+        return [_passage(block) for text in samples for block in _telling(_blocks(str(text)))]
     return [_passage(*_fields(sample)) for sample in samples]
 
 
@@ -123,9 +122,9 @@ def leaks(split: Sequence[Passage], other: Sequence[Passage]) -> list[Leak]:
 
 def ngrams(samples: Iterable[Sample]) -> Hashes:
     """A hash of every `NGRAM` consecutive words of texts, without case and punctuation."""
-    words = (re.findall(r"\w+", normalise(str(text))) for text in samples)
+    found = (words(normalise(str(text))) for text in samples)
     # Python's hash differs from process to process, and nothing here outlives one.
-    codes = (np.array([hash(word) for word in row], dtype=np.int64) for row in words)
+    codes = (np.array([hash(word) for word in row], dtype=np.int64) for row in found)
     return np.concatenate([rolling(row.view(np.uint64), NGRAM) for row in codes])
 
 
@@ -173,6 +172,12 @@ def _leak(passage: Passage, twin: Passage, similarity: float) -> Leak:
 def _blocks(text: str) -> list[str]:
     blocks = paragraphs(text)
     return blocks if len(blocks) > 1 else lines(text)
+
+
+def _telling(blocks: list[str]) -> list[str]:
+    """The blocks that are long enough to tell something; where there are none, all of them."""
+    long = [b for b in blocks if len(b.split()) + len(SPACELESS.findall(b)) >= NGRAM]
+    return long or [block for block in blocks if block.strip()]
 
 
 def _fields(sample: Sample) -> tuple[str, str]:

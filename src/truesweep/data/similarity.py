@@ -13,11 +13,16 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from truesweep.text import SPACELESS
+
 SIMILAR = 0.8
 """From here on, two texts count as the same: Lee et al. 2022, Deduplicating Training Data."""
 
 SHORTEST = 25
-"""Characters: shorter texts that differ at all are different words rather than variants."""
+"""Characters: shorter texts that differ at all are different words rather than variants.
+
+One that is a syllable or a word counts as two.
+"""
 
 _WINDOW = 5
 # A pair at SIMILAR meets in one of the bands with a probability of 1 - (1 - 0.8^4)^16 = 0.9998.
@@ -34,6 +39,13 @@ Signatures = npt.NDArray[np.uint32]
 def normalise(text: str) -> str:
     """Drop what makes no other text of it: case, white space, forms of one character (NFKC)."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def words(text: str) -> list[str]:
+    """The words of a text; where no spaces stand between them, its characters."""
+    if SPACELESS.search(text) is None:
+        return re.findall(r"\w+", text)
+    return re.findall(rf"{SPACELESS.pattern}|(?:(?!{SPACELESS.pattern})\w)+", text)
 
 
 def rolling(codes: Hashes, window: int) -> Hashes:
@@ -67,7 +79,11 @@ def closest(queries: Sequence[str], corpus: Sequence[str]) -> dict[int, tuple[in
     Returns:
         By the place of a query: the place of its twin, and their similarity, at least `SIMILAR`.
     """
-    long = [i for i, query in enumerate(queries) if len(query) >= SHORTEST]
+    long = [
+        i
+        for i, query in enumerate(queries)
+        if len(query) + len(SPACELESS.findall(query)) >= SHORTEST
+    ]
     if not long or not corpus:
         return {}
     candidates = _candidates(signatures([queries[i] for i in long]), signatures(corpus))

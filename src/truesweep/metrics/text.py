@@ -17,6 +17,7 @@ from truesweep.errors import ConfigError
 from truesweep.figures import BLEU as BLEU_FIGURE
 from truesweep.figures import CHRF as CHRF_FIGURE
 from truesweep.metrics.sums import SumMetric
+from truesweep.text import SPACELESS
 
 
 class TextMetric(SumMetric):
@@ -98,10 +99,6 @@ BY_LANGUAGE: dict[str, BleuTokenizer] = {"zh": "zh", "ja": "ja-mecab", "ko": "ko
 """SacreBLEU's own choice by the language of the translations; `13a` for all others."""
 BY_SPACES = ("13a", "intl", "none")
 """Tokenizers that find words by the spaces between them."""
-_SPACELESS = re.compile(
-    r"[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
-)
-"""Thai, Lao, Khmer, kana, and Chinese characters."""
 
 
 def bleu_tokenizer(language: str | None) -> BleuTokenizer:
@@ -115,7 +112,7 @@ def written_without_spaces(texts: Iterable[str]) -> bool:
     letters = without = 0
     for text in texts:
         letters += sum(map(str.isalpha, text))
-        without += sum(map(str.isalpha, _SPACELESS.findall(text)))
+        without += sum(map(str.isalpha, SPACELESS.findall(text)))
     return 2 * without > letters
 
 
