@@ -1,3 +1,5 @@
+import time
+import tracemalloc
 from collections import Counter
 from itertools import chain
 
@@ -5,11 +7,19 @@ import numpy as np
 import pytest
 import torch
 
+from truesweep.data import samplers
 from truesweep.data.batch import IGNORE, Batch, Step, filler, micro_batch_count, split
+from truesweep.data.ragged import EvenLengths
 from truesweep.data.samplers import EvalSampler, TrainSampler, epoch_order
 
 RANKS = (1, 2, 3)
 SIZES = (1, 3, 5, 7, 8, 17)
+
+
+@pytest.fixture(params=[1 << 24, 0], ids=["a table", "no table"])
+def table(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the order of so many samples as a table."""
+    monkeypatch.setattr(samplers, "TABLE", request.param)
 
 
 def lengths(n: int) -> np.ndarray:
@@ -46,6 +56,7 @@ def joined(ranks: list[list[Step]]) -> list[list[int]]:
     return steps
 
 
+@pytest.mark.usefixtures("table")
 @pytest.mark.parametrize("world_size", RANKS)
 @pytest.mark.parametrize("n", SIZES)
 def test_an_epoch_has_each_sample_once(n: int, world_size: int) -> None:
@@ -56,6 +67,7 @@ def test_an_epoch_has_each_sample_once(n: int, world_size: int) -> None:
         assert steps == joined(train(n, batch_size))  # whatever the number of ranks
 
 
+@pytest.mark.usefixtures("table")
 @pytest.mark.parametrize("start", range(12))
 def test_a_start_within_an_epoch_gives_exactly_its_rest(start: int) -> None:
     epoch = start // 5
@@ -101,6 +113,42 @@ def test_grouping_pads_less_and_keeps_batches_shuffled() -> None:
     assert padding(grouped) < 1.05
     means = tokens[grouped].reshape(-1, size).mean(1)
     assert abs(np.corrcoef(means, np.arange(len(means)))[0, 1]) < 0.2
+
+
+def test_an_order_without_a_table_has_each_sample_once() -> None:
+    for n in (*range(1, 70), 1000, 4097):
+        orders = [samplers.Scattered(n, np.random.default_rng((n, epoch))) for epoch in (0, 1)]
+        assert all(sorted(order[:].tolist()) == list(range(n)) for order in orders)
+        assert [orders[0][i : i + 1][0] for i in range(n)] == orders[0][:].tolist()
+    first, second = (order[:] for order in orders)
+    for one, other in ((first, second), (first, np.arange(n)), (first[1:], first[:-1])):
+        assert abs(np.corrcoef(one, other)[0, 1]) < 0.05
+
+
+def test_grouping_is_the_same_without_a_table() -> None:
+    n, size = 1017, 4
+    tokens = np.random.default_rng(0).integers(1, 9, n)
+    rng = np.random.default_rng((5, 6))
+    grouped = samplers._Grouped(rng.permutation(n), rng.permutation(n // size), tokens, size)
+    parts = [grouped[start : start + size] for start in range(0, n, size)]
+    assert (np.concatenate(parts) == epoch_order(tokens, size, 5, 6, group_by_length=True)).all()
+
+
+def test_a_billion_windows_are_resumed_anywhere_at_once() -> None:
+    windows = EvenLengths(10**9 * 128 - 5, 128)
+    started = time.process_time()
+    tracemalloc.start()
+    dealt = [
+        next(iter(TrainSampler(windows, 64, 7, start=lambda: 10**7, rank=rank, world_size=ranks)))
+        for ranks in (1, 2, 4)
+        for rank in range(ranks)
+    ]
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
+    assert time.process_time() - started < 1
+    assert sorted(dealt[0].indices) == sorted(dealt[1].indices + dealt[2].indices)
+    assert sorted(dealt[0].indices) == sorted(i for step in dealt[3:] for i in step.indices)
+    assert len(set(dealt[0].indices)) == 64
 
 
 def test_only_the_last_batch_of_an_epoch_is_smaller() -> None:

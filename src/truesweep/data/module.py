@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any, cast
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
@@ -15,7 +16,7 @@ from truesweep.compat import AroundLoader, steps_done
 from truesweep.data.batch import Batch, micro_batch_count, split
 from truesweep.data.datasets import EncodedDataset, Subset
 from truesweep.data.prepare import Prepared
-from truesweep.data.samplers import EvalSampler, TrainSampler, epoch_order
+from truesweep.data.samplers import EvalSampler, TrainSampler, order_of_any
 from truesweep.data.seq2seq import Seq2SeqDataset
 from truesweep.data.source import Source
 
@@ -163,8 +164,8 @@ class DataModule(pl.LightningDataModule):
 
     def _first(self, batches: int) -> Subset:
         dataset = self.prepared.train
-        order = epoch_order(dataset.lengths, self.source.batch_size, self.seed, epoch=0)
-        return Subset(dataset, order[: batches * self.source.batch_size])
+        order = order_of_any(dataset.lengths, self.source.batch_size, self.seed, epoch=0)
+        return Subset(dataset, np.asarray(order[: batches * self.source.batch_size]))
 
     def _eval_loader(self, dataset: EncodedDataset) -> StepLoader:
         batch_size = 1 if self.alone else self.source.eval_batch_size or self._rows(dataset)

@@ -4,7 +4,8 @@ Which samples an optimizer step sees depends neither on the number of ranks nor 
 was interrupted: both only choose from the same sequence of global batches.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,97 @@ from truesweep.data.ragged import EvenLengths, Lengths
 
 POOL = 50  # batches among which samples of similar length are brought together
 
+TABLE = 1 << 24
+"""Samples whose order is drawn as a table, 128 MiB in less than a second; that of more is computed
+as it is needed."""
+_ROUNDS = 6
+
 Indices = npt.NDArray[np.int64]
+
+
+class Order(Protocol):
+    """Samples in the order in which they are taken, by slices."""
+
+    def __len__(self) -> int:
+        """How many."""
+
+    def __getitem__(self, part: slice, /) -> Sequence[int] | Indices:
+        """Those at consecutive places."""
+
+
+class Scattered:
+    """A permutation without a table, of which parts are asked for as slices: a Feistel network.
+
+    It permutes the next power of four; what it puts out of range is put through it again, until it
+    is in range.
+
+    Args:
+        count: How many there are.
+        rng: Decides the permutation.
+    """
+
+    def __init__(self, count: int, rng: np.random.Generator) -> None:
+        self._count = count
+        self._half = np.uint64(max(1, -(-(count - 1).bit_length() // 2)))
+        self._keys = rng.integers(1 << 64, size=_ROUNDS, dtype=np.uint64)
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return self._count
+
+    def __getitem__(self, part: slice) -> Indices:
+        """What stands at some consecutive places, int64."""
+        start, stop, _ = part.indices(self._count)
+        places = self._permuted(np.arange(start, stop, dtype=np.uint64))
+        while (out := places >= self._count).any():
+            places[out] = self._permuted(places[out])
+        return places.astype(np.int64)
+
+    def _permuted(self, places: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+        mask = (np.uint64(1) << self._half) - np.uint64(1)
+        left, right = places >> self._half, places & mask
+        for key in self._keys:
+            left, right = right, left ^ (_mixed(right ^ key) & mask)
+        return (left << self._half) | right
+
+
+def _mixed(numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """A hash of each: SplitMix64's."""
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        numbers = (numbers ^ (numbers >> np.uint64(shift))) * np.uint64(factor)
+    return numbers ^ (numbers >> np.uint64(31))
+
+
+class _Grouped:
+    """An order whose batches are of samples of similar length; slices are batches.
+
+    Args:
+        order: All samples, in pools of `POOL` batches.
+        batches: The order of the full batches.
+        lengths: Tokens of each sample, int64 [N].
+        batch_size: Samples in a batch.
+    """
+
+    def __init__(self, order: Order, batches: Order, lengths: Lengths, batch_size: int) -> None:
+        self._order = order
+        self._batches = batches
+        self._lengths = lengths
+        self._size = batch_size
+
+    def __len__(self) -> int:
+        """Samples."""
+        return len(self._order)
+
+    def __getitem__(self, part: slice) -> Indices:
+        """The samples of the batch that begins where the slice does."""
+        batch = part.start // self._size
+        if batch < len(self._batches):  # the last batch, if it is not full, is not shuffled
+            batch = int(self._batches[batch : batch + 1][0])
+        pool, place = divmod(batch * self._size, POOL * self._size)
+        start = pool * POOL * self._size
+        samples = np.asarray(self._order[start : start + POOL * self._size])
+        samples = samples[np.argsort(-self._lengths[samples], kind="stable")]
+        return samples[place : place + self._size]
 
 
 def epoch_order(
@@ -35,6 +126,19 @@ def epoch_order(
     full = len(order) // batch_size
     batches = order[: full * batch_size].reshape(full, batch_size)
     return np.concatenate([batches[rng.permutation(full)].ravel(), order[full * batch_size :]])
+
+
+def order_of_any(
+    lengths: Lengths, batch_size: int, seed: int, epoch: int, group_by_length: bool = False
+) -> Order:
+    """`epoch_order`; of more than `TABLE` samples another one, which needs no memory."""
+    if len(lengths) <= TABLE:
+        return epoch_order(lengths, batch_size, seed, epoch, group_by_length)
+    rng = np.random.default_rng((seed, epoch))
+    order = Scattered(len(lengths), rng)
+    if not group_by_length:
+        return order
+    return _Grouped(order, Scattered(len(lengths) // batch_size, rng), lengths, batch_size)
 
 
 class _StepSampler(Sampler[Step]):
@@ -60,7 +164,7 @@ class _StepSampler(Sampler[Step]):
         """Batches in one pass over all samples."""
         return -(-len(self.lengths) // self.batch_size)
 
-    def steps(self, order: Indices | range, first: int = 0) -> Iterator[Step]:
+    def steps(self, order: Order, first: int = 0) -> Iterator[Step]:
         """This rank's share of each batch from number `first` on.
 
         A batch is sorted by length, longest first, and dealt out like cards: ranks and their
@@ -106,7 +210,7 @@ class TrainSampler(_StepSampler):
     def __iter__(self) -> Iterator[Step]:
         """Yield this rank's samples of each step, and the size of the whole step."""
         epoch, first = divmod(self.start(), len(self))
-        order = epoch_order(
+        order = order_of_any(
             self.lengths, self.batch_size, self.seed, epoch, group_by_length=self.group_by_length
         )
         return self.steps(order, first)
