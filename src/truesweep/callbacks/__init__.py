@@ -1,6 +1,6 @@
 """What happens around the steps of a training."""
 
-from truesweep.callbacks.checkpoint import Checkpoint, SaveFirst
+from truesweep.callbacks.checkpoint import Branches, Checkpoint, SaveFirst
 from truesweep.callbacks.display import ProgressDisplay
 from truesweep.callbacks.job import Heartbeat, LeaveAfter, SameConfiguration, StopAfter
 from truesweep.callbacks.preemption import SIGNALS, Preemption, Stopped, Told, stoppable, told
@@ -9,6 +9,7 @@ from truesweep.callbacks.validation import Validation
 
 __all__ = [
     "SIGNALS",
+    "Branches",
     "Checkpoint",
     "EarlyStopping",
     "Heartbeat",

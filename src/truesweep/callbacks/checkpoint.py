@@ -1,7 +1,7 @@
 """`best.ckpt` and `last.ckpt`."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,6 +12,8 @@ from pytorch_lightning.utilities.types import STEP_OUTPUT
 
 from truesweep.compat import steps_done
 from truesweep.figures import BUILT_IN, Mode, require_mode
+from truesweep.runs.branches import checkpoint_path, is_kept, keep
+from truesweep.runs.run import Run
 
 
 class Checkpoint(LightningCheckpoint):
@@ -128,6 +130,44 @@ def declared_mode(callback: str, monitor: str) -> Mode:
     key = f"callbacks.{callback}"
     remedy = f"Set {key}.mode=min or {key}.mode=max"
     return require_mode(monitor, BUILT_IN, f"{key}.monitor", remedy)
+
+
+class Branches(pl.Callback):
+    """Keep the state after some steps, from which other jobs of a sweep go on.
+
+    Comes after what validates and writes the other checkpoints, with which it is to be in step.
+
+    Args:
+        run: The run.
+        steps: After which.
+    """
+
+    def __init__(self, run: Run, steps: Collection[int]) -> None:
+        self.run = run
+        self.steps = frozenset(steps)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keep a step that a kill came after."""
+        self._keep_if_due(trainer)
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: STEP_OUTPUT,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Keep a step that is to be kept."""
+        self._keep_if_due(trainer)
+
+    def _keep_if_due(self, trainer: pl.Trainer) -> None:
+        step = steps_done(trainer)
+        if step not in self.steps or trainer.strategy.broadcast(is_kept(self.run, step)):
+            return
+        trainer.save_checkpoint(checkpoint_path(self.run, step), weights_only=False)
+        if trainer.is_global_zero:
+            keep(self.run, step)
 
 
 class SaveFirst(pl.Callback):

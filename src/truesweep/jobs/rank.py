@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from truesweep.analysis.uncertainty import standard_errors
 from truesweep.analysis.verdict import Verdict, judge
 from truesweep.callbacks import (
+    Branches,
     Checkpoint,
     Heartbeat,
     Preemption,
@@ -229,7 +230,13 @@ class Rank:
             *self._pruning(),
             Heartbeat(lambda step: self.run.update_status(step=step)),
             self.checkpoint,
+            *self._branches(),
         ]
+
+    def _branches(self) -> list[pl.Callback]:
+        """What keeps the states from which other jobs of the sweep go on, if any do."""
+        steps = self.run.place.get("branches")
+        return [Branches(self.run, steps)] if steps else []
 
     def _fingerprint(self) -> str:
         """Of all that this rank's training follows from."""

@@ -291,7 +291,8 @@ class Run:
 
         `sweep`: its name; `label`: what varies, in short; `varies`: the swept keys and their
         values, `swept` the same by short names; `point`: what jobs share that differ by their seed
-        only; `trial`: the study that hears of every validation.
+        only; `trial`: the study that hears of every validation; `trunk`: the job that trains the
+        same up to a step, and that step; `branches`: the steps after which others go on from here.
         """
         file = self.path / "job.json"
         return read_entries(file) if file.exists() else {}
@@ -299,30 +300,30 @@ class Run:
     @property
     def varies(self) -> dict[str, Any]:
         """The swept keys and their values, in the sweep's order; empty for a single run."""
-        return dict(self._place.get("varies") or {})
+        return dict(self.place.get("varies") or {})
 
     @property
     def label(self) -> str:
         """What varies, in short, such as `lr=3e-4 depth=6`; the id of a single run."""
-        return relabel(str(self._place.get("label", self.id)))
+        return relabel(str(self.place.get("label", self.id)))
 
     @property
     def devices(self) -> int:
         """Devices that a job of a sweep needs on each node."""
-        return int(self._place.get("devices", 1))
+        return int(self.place.get("devices", 1))
 
     @property
     def nodes(self) -> int:
         """Nodes that a job of a sweep needs."""
-        return int(self._place.get("nodes", 1))
+        return int(self.place.get("nodes", 1))
 
     @property
     def number(self) -> int:
         """Where a job stands in the order of its sweep's."""
-        return int(self._place.get("number", 0))
+        return int(self.place.get("number", 0))
 
     @property
-    def _place(self) -> dict[str, Any]:
+    def place(self) -> dict[str, Any]:
         """The same as `job`; nothing if that cannot be read, see `problem`."""
         try:
             return self.job

@@ -201,6 +201,8 @@ class SweepDirectory:
         devices: int = 1,
         nodes: int = 1,
         trial: Mapping[str, Any] | None = None,
+        trunk: tuple[str, int] | None = None,
+        branches: Sequence[int] = (),
     ) -> Run:
         """A job's directory: a new one, or that of the same configuration as it is.
 
@@ -214,6 +216,8 @@ class SweepDirectory:
             devices: Devices that it needs on each node.
             nodes: Nodes that it needs.
             trial: The search's trial that it is: `storage`, `study` and `number`.
+            trunk: The id of the job that trains the same up to a step, and that step.
+            branches: The steps after which others go on from it.
         """
         place = {
             "sweep": self.name,
@@ -225,6 +229,8 @@ class SweepDirectory:
             "number": number,
             "devices": devices,
             "nodes": nodes,
+            "trunk": None if trunk is None else list(trunk),
+            "branches": list(branches),
         }
         return self.find(config) or self._create(config, overrides, provenance, place)
 

@@ -23,6 +23,7 @@ from truesweep.sweeps.executor import BUSY, Executor, NotNow
 from truesweep.sweeps.progress import FAILED, Board
 from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.source import ENDED, JobSource, Listed
+from truesweep.sweeps.trunks import Trunks
 from truesweep.text import duration
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -94,6 +95,7 @@ class Driver:
         self._changed = True
         self._warned = False
         self._page = Page(sweep)
+        self.trunks = Trunks([])
 
     @property
     def signum(self) -> int:
@@ -104,6 +106,7 @@ class Driver:
         """Drive the sweep to its end."""
         if isinstance(self.source, Listed):  # known as a whole, so that the biggest can go first
             self.waiting.extend(iter(self.source.ask, None))
+            self.trunks = Trunks(self.sweep.jobs())
         for job in list(self.waiting):
             if job.state == "broken":
                 self.waiting.remove(job)
@@ -171,9 +174,16 @@ class Driver:
 
     def _next(self) -> Run | None:
         """The biggest job that fits; a search is asked for one as late as can be."""
-        fitting = [job for job in self.waiting if self.executor.fits(job)]
+        unfinished = [*self.waiting, *self.executor.running, *self.elsewhere]
+        fitting = [
+            job
+            for job in self.waiting
+            if self.executor.fits(job) and self.trunks.is_ready(job, unfinished)
+        ]
         if fitting:
-            return max(fitting, key=lambda job: job.devices * job.nodes)
+            return max(
+                fitting, key=lambda job: (job.devices * job.nodes, self.trunks.is_trunk(job))
+            )
         if self.waiting or self.source.exhausted or not self._room():
             return None
         job = self.source.ask()
@@ -188,6 +198,7 @@ class Driver:
         return all(self.executor.fits(job) for job in self.executor.running)
 
     def _start(self, job: Run) -> None:
+        branch = self.trunks.branch(job)
         again = bool(job.status)
         self._changed = True
         now = time.time(), oom_kills()
@@ -200,7 +211,9 @@ class Driver:
             self._give_up(job, first_line(str(error)))
             return
         self.started[job.id] = now
-        self.display.event(f"{'resumed' if again else 'started':<10} {job.id}  {job.label}")
+        on = "" if branch is None else f" from step {branch[1]:,} of {branch[0]}"
+        how = "branched" if branch else "resumed" if again else "started"
+        self.display.event(f"{how:<10} {job.id}  {job.label}{on}")
 
     def _failed_elsewhere(self, job: Run) -> bool:
         """Whether another driver has tried a job in vain since this one began."""
@@ -344,6 +357,7 @@ class Driver:
         lost = {row.id for row in rows if row.id in self.given_up and row.state not in ENDED}
         self.display.conclude(rows, self._planned(), self.board.best(rows), self.sweep.path)
         self._page.finish()
+        self.trunks.tidy()
         if self.signum:
             self._page.write()
             return 130 if self.signum == signal.SIGINT else 143

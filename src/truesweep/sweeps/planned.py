@@ -32,11 +32,14 @@ class PlannedJob:
         label: The same, in short.
         parameters: The model's parameters.
         steps: Optimizer steps.
+        validate_every: Optimizer steps between validations.
         tokens: Training tokens.
         trainer: On what it trains.
         origin: Where its numbers come from and what they are, for its provenance.
         metrics: The names of what its validations report.
         warnings: What the user should know before it starts.
+        trunk: The id of a job that trains the same up to a step, and that step; see `trunks`.
+        branches: The steps after which others go on from this job.
     """
 
     config: dict[str, Any]
@@ -45,11 +48,14 @@ class PlannedJob:
     label: str
     parameters: int
     steps: int
+    validate_every: int
     tokens: int
     trainer: TrainerSettings
     origin: dict[str, Any]
     metrics: tuple[str, ...]
     warnings: tuple[str, ...]
+    trunk: tuple[str, int] | None = None
+    branches: tuple[int, ...] = ()
 
     @property
     def id(self) -> str:
@@ -69,7 +75,7 @@ class PlannedJob:
     @property
     def disk(self) -> int:
         """Bytes that its checkpoints take, about."""
-        return self.parameters * BYTES_PER_PARAMETER
+        return self.parameters * BYTES_PER_PARAMETER * (2 + len(self.branches)) // 2
 
     def add_to(
         self,
@@ -89,6 +95,8 @@ class PlannedJob:
             devices=self.devices,
             nodes=self.nodes,
             trial=trial,
+            trunk=self.trunk,
+            branches=self.branches,
         )
 
 

@@ -12,11 +12,13 @@ from truesweep.config.space import Point
 from truesweep.errors import ConfigError, UserError
 from truesweep.jobs.parts import complete, make
 from truesweep.jobs.plan import Planner, data_key
+from truesweep.jobs.trainer import TrainerSettings
 from truesweep.runs.run import Run
 from truesweep.sweeps.ask import Asked
 from truesweep.sweeps.directory import SweepDirectory, job_id
 from truesweep.sweeps.planned import PlannedJob, trainer_of
 from truesweep.sweeps.points import choose_points, choose_seeds
+from truesweep.sweeps.trunks import describe, share
 from truesweep.text import label, labels
 
 PRECISION = "trainer.precision"
@@ -105,7 +107,11 @@ def plan_sweep(asked: Asked) -> SweepPlan:
     candidates = [
         _candidate(composer, point, seed) for seed in choose_seeds(asked) for point in points
     ]
-    return plan_candidates(asked.name, candidates, notes)
+    plan = plan_candidates(asked.name, candidates, notes)
+    if asked.settings.method == "search" or not asked.settings.share:
+        return plan
+    jobs = share(plan.jobs)
+    return replace(plan, jobs=jobs, notes=[*plan.notes, *describe(jobs)])
 
 
 def plan_candidates(
@@ -211,6 +217,7 @@ def _plan_all(checked: Sequence[_Checked], problems: Problems) -> list[PlannedJo
 
 def _plan(planner: Planner, checked: _Checked) -> PlannedJob:
     plan = planner.plan(checked.config, checked.overrides)
+    trainer: TrainerSettings = make(checked.config, "trainer")
     epochs = plan.total_steps / plan.steps_per_epoch
     return PlannedJob(
         config=checked.config,
@@ -219,8 +226,9 @@ def _plan(planner: Planner, checked: _Checked) -> PlannedJob:
         label=label(checked.varies),
         parameters=plan.parameters.total,
         steps=plan.total_steps,
+        validate_every=trainer.validate_every(plan.steps_per_epoch),
         tokens=round(epochs * plan.prepared.stats["train"]["tokens"]),
-        trainer=make(checked.config, "trainer"),
+        trainer=trainer,
         origin=plan.origin,
         metrics=plan.metrics,
         warnings=plan.warnings,

@@ -59,6 +59,8 @@ class Sweep:
             None: it is waited for.
         storage: Optuna's storage, for several drivers that share one search: a file or a
             database's URL; None: `study.journal` in the sweep's directory.
+        share: Whether jobs that differ in their length only go on from the steps that they have in
+            common, trained once by the longest; no result depends on it.
     """
 
     space: dict[str, Any] = field(default_factory=dict)
@@ -81,6 +83,7 @@ class Sweep:
     fail_fast: bool = False
     stall_minutes: Annotated[float, Gt(0)] | None = None
     storage: str | None = None
+    share: bool = True
 
     def __post_init__(self) -> None:
         if isinstance(self.direction, list) and len(self.direction) != len(self.objectives):

@@ -1,0 +1,91 @@
+"""The state of a run after some step, kept for others that train the same up to there."""
+
+import os
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from truesweep.record.files import checksum_path, write_json
+from truesweep.runs.run import Run
+
+
+def checkpoint_path(run: Run, step: int) -> Path:
+    """Where the checkpoint after a step goes, before all that belongs to it is there."""
+    return _folder(run, step).with_name(f".{step}") / "last.ckpt"
+
+
+def is_kept(run: Run, step: int) -> bool:
+    """Whether the state after a step is there, as a whole."""
+    return _folder(run, step).is_dir()
+
+
+def keep(run: Run, step: int) -> None:
+    """Put to a checkpoint what the run's directory holds after its step.
+
+    Args:
+        run: The run, at that step.
+        step: Optimizer steps done; `checkpoint_path` is written.
+    """
+    hidden = checkpoint_path(run, step).parent
+    best = run.checkpoints / "best.ckpt"
+    for file in (best, checksum_path(best), run.path / "scores" / "val.npz"):
+        if file.exists():
+            _link(file, hidden / file.name)
+    shutil.copyfile(run.metrics, hidden / run.metrics.name)
+    shutil.copytree(run.model, hidden / run.model.name, dirs_exist_ok=True)
+    hidden.rename(_folder(run, step))
+
+
+def adopt(run: Run, other: Run, step: int) -> bool:
+    """Have a run that has not begun go on from another's state, as if it had trained so far itself.
+
+    A run that has begun stays as it is.
+
+    Args:
+        run: The run.
+        other: Trains the same up to `step`.
+        step: Optimizer steps done there.
+
+    Returns:
+        Whether the run goes on from there.
+
+    Raises:
+        ConfigError: Another process works on the run.
+    """
+    kept = _folder(other, step)
+    with run.claim():
+        if run.status or not kept.is_dir():
+            return False
+        last, best = kept / "last.ckpt", kept / "best.ckpt"
+        for file in (last, checksum_path(last), best, checksum_path(best)):
+            if file.exists():
+                _link(file, run.checkpoints / file.name)
+        if (scores := kept / "val.npz").exists():
+            (run.path / "scores").mkdir(exist_ok=True)
+            _link(scores, run.path / "scores" / scores.name)
+        shutil.copyfile(kept / run.metrics.name, run.metrics)
+        shutil.copytree(kept / run.model.name, run.model, dirs_exist_ok=True)
+        branched = {"run": other.id, "step": step}
+        write_json(run.path / "provenance.json", run.read_provenance() | {"branched": branched})
+        run.update_status(step=step, saved_step=step)
+    return True
+
+
+def forget(run: Run, step: int) -> None:
+    """Remove a state that nobody needs any more."""
+    shutil.rmtree(_folder(run, step), ignore_errors=True)
+    with suppress(OSError):
+        _folder(run, step).parent.rmdir()
+
+
+def _folder(run: Run, step: int) -> Path:
+    return run.path / "branches" / str(step)
+
+
+def _link(file: Path, new: Path) -> None:
+    """Give a file that is only ever replaced as a whole a second name, or copy it."""
+    new.unlink(missing_ok=True)
+    try:
+        os.link(file, new)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(file, new)

@@ -1,0 +1,175 @@
+"""Jobs that share steps: what comes out is what each would have come to by itself."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.commands.conftest import SMALL, TIMED, write_data
+from tests.sweeps.tiny import FIXED, MISHAPS
+from truesweep.record.rows import read
+from truesweep.runs.run import Run
+from truesweep.sweeps.ask import ask
+from truesweep.sweeps.directory import SweepDirectory
+from truesweep.sweeps.driver import drive
+from truesweep.sweeps.local import LocalPool
+from truesweep.sweeps.planning import SweepPlan, plan_sweep
+from truesweep.sweeps.source import Listed
+from truesweep.sweeps.start import add_jobs
+
+WSD = ["scheduler=wsd", "scheduler.warmup=2", "trainer.val_check_interval=4"]
+LENGTHS = "trainer.max_steps=12,16,24"
+CLOCK = (*TIMED, "time", "tokens_per_second", "flops_per_second", "mfu")
+
+
+def plan(folder: Path, *overrides: str) -> SweepPlan:
+    given = {override.partition("=")[0] for override in overrides}
+    small = [*write_data(folder)["lm"], *SMALL]
+    kept = [override for override in small if override.partition("=")[0] not in given]
+    return plan_sweep(ask([*kept, *overrides, "name=s"]))
+
+
+def shared(plan: SweepPlan) -> dict[int, tuple[int, int] | None]:
+    """By the length of each job: the length of the one it goes on from, and the common steps."""
+    steps = {job.id: job.steps for job in plan.jobs}
+    trunks = {job.steps: job.trunk for job in plan.jobs}
+    return {length: t and (steps[t[0]], t[1]) for length, t in trunks.items()}
+
+
+def test_lengths_share_the_steps_before_their_rates_part(workplace: Path) -> None:
+    found = plan(workplace, *WSD, LENGTHS)
+    # A fifth of the steps is the decay, whose first step still has the whole rate.
+    assert shared(found) == {12: (24, 10), 16: (24, 13), 24: None}
+    assert found.jobs[2].branches == (10, 13)
+    assert "29 steps in place of 52" in " ".join(found.notes)
+
+
+def test_a_constant_rate_parts_at_the_last_step(workplace: Path) -> None:
+    rates = ["scheduler=constant", "scheduler.warmup=2", "trainer.val_check_interval=4"]
+    assert shared(plan(workplace, *rates, LENGTHS)) == {12: (24, 11), 16: (24, 15), 24: None}
+
+
+def test_cool_downs_share_what_comes_before_them(workplace: Path) -> None:
+    found = plan(workplace, *WSD, "trainer.max_steps=20", "scheduler.decay=4,10")
+    first, second = found.jobs
+    assert (first.trunk, second.trunk) == (None, (first.id, 10))
+
+
+def test_each_combination_shares_among_its_own(workplace: Path) -> None:
+    found = plan(workplace, *WSD, "trainer.max_steps=12,24", "seed=1,2")
+    seeds = {job.id: job.config["seed"] for job in found.jobs}
+    pairs = [(job.config["seed"], seeds[job.trunk[0]]) for job in found.jobs if job.trunk]
+    assert sorted(pairs) == [(1, 1), (2, 2)]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["scheduler=linear", "scheduler.warmup=0", WSD[2]],
+        ["scheduler=wsd", "trainer.val_check_interval=4", "scheduler.warmup=0.25"],
+        [*WSD[:2], "trainer.val_check_interval=null"],
+        [*WSD, "data.batch_size=4,8"],
+        [*WSD, "sweeps.share=false"],
+    ],
+    ids=["rates", "warm-up", "validations", "batches", "off"],
+)
+def test_what_parts_early_shares_nothing(workplace: Path, overrides: list[str]) -> None:
+    lengths = [] if "data.batch_size=4,8" in overrides else ["trainer.max_steps=12,24"]
+    found = plan(workplace, *overrides, *lengths)
+    assert len(found.jobs) == 2
+    assert all(job.trunk is None and not job.branches for job in found.jobs)
+    said = "scheduler=wsd" in " ".join(found.notes)
+    assert said == (bool(lengths) and "sweeps.share=false" not in overrides)
+
+
+# -- trained -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mishaps(workplace: Path) -> Iterator[Path]:
+    before = list(sys.path)
+    (workplace / "mishaps.py").write_text(MISHAPS)
+    sys.path.insert(0, str(workplace))
+    yield workplace
+    sys.path[:] = before
+
+
+def train(folder: Path, name: str, *overrides: str, **settings: Any) -> tuple[int, list[Run]]:
+    """Train a sweep's jobs; its exit code and the jobs."""
+    asked = ask([*write_data(folder)["lm"], *SMALL[:-4], "logger=none", *overrides, "name=s"])
+    sweep = SweepDirectory(folder / name)
+    sweep.ask([], [], asked.settings, {})
+    add_jobs(sweep, plan_sweep(asked).jobs, {})
+    return drive(sweep, Listed(sweep.jobs()), LocalPool(2), asked.settings), sweep.jobs()
+
+
+def rows(run: Run) -> list[dict[str, Any]]:
+    return [{k: v for k, v in row.items() if k not in CLOCK} for row in read(run.metrics)]
+
+
+def same(first: Any, second: Any) -> bool:
+    """Whether two states are the same bit for bit."""
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same(first[k], second[k]) for k in first)
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(same, first, second))
+    return bool(first == second)
+
+
+def assert_same(first: Run, second: Run) -> None:
+    results = [
+        {k: v for k, v in r.read_results().items() if k not in CLOCK} for r in (first, second)
+    ]
+    assert results[0] == results[1]
+    assert rows(first) == rows(second)
+    for name in ("best.ckpt", "last.ckpt"):
+        states = [torch.load(r.checkpoints / name, weights_only=True) for r in (first, second)]
+        for part in ("state_dict", "optimizer_states", "global_step"):
+            assert same(states[0][part], states[1][part]), (name, part)
+    for split in ("val", "test"):
+        scores = [r.read_scores(split) for r in (first, second)]
+        assert scores[0].keys() == scores[1].keys()
+        assert all(np.array_equal(scores[0][k], scores[1][k]) for k in scores[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_each_job_ends_as_it_would_by_itself(mishaps: Path, dropout: float) -> None:
+    """The one that trains for all is killed on its way, after it has kept the first state."""
+    kill = ["+callbacks.mishap.how=kill", "+callbacks.mishap.at=12", "+callbacks.mishap.once=true"]
+    asked = [*FIXED, *kill, "sweeps.retries=1", *WSD, LENGTHS, f"model.dropout={dropout}"]
+    code, jobs = train(mishaps, "shared", *asked)
+    apart = [*asked, "sweeps.share=false"]
+    assert (code, train(mishaps, "apart", *apart)[0]) == (0, 0)
+    alone = {run.id: run for run in SweepDirectory(mishaps / "apart").jobs()}
+    longest = jobs[2]
+    for job, step in zip(jobs, (10, 13, None), strict=True):
+        assert_same(job, alone[job.id])
+        branched = job.read_provenance().get("branched")
+        assert branched == (step and {"run": longest.id, "step": step})
+    assert not (longest.path / "branches").exists()
+
+
+@pytest.mark.slow
+def test_jobs_train_by_themselves_where_the_longest_cannot(mishaps: Path) -> None:
+    fail = ["+callbacks.mishap.how=fail", "+callbacks.mishap.at=5"]
+    code, jobs = train(mishaps, "shared", *FIXED, *fail, *WSD, "trainer.max_steps=12,24")
+    assert code == 1
+    assert [(job.state, job.step) for job in jobs] == [("failed", 4), ("failed", 4)]
+    assert all("branched" not in job.read_provenance() for job in jobs)
+
+
+@pytest.mark.slow
+def test_two_ranks_branch_too(workplace: Path) -> None:
+    asked = ["trainer.devices=2", *WSD, "trainer.max_steps=8,10"]
+    code, jobs = train(workplace, "shared", *asked)
+    assert (code, train(workplace, "apart", *asked, "sweeps.share=false")[0]) == (0, 0)
+    for job, alone in zip(jobs, SweepDirectory(workplace / "apart").jobs(), strict=True):
+        assert_same(job, alone)
+    assert jobs[0].read_provenance()["branched"]["step"] == 6
