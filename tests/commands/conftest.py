@@ -98,6 +98,17 @@ def write_chats(folder: Path) -> list[str]:
     return ["task=sft", "tokenizer.vocab_size=300", "data=files", "data.train=chats.jsonl"]
 
 
+def write_preferences(folder: Path) -> list[str]:
+    """Answers that repeat a question, and worse ones, in a file; the overrides that name them."""
+    rows = [
+        {"prompt": f"{a} {b}", "chosen": f"{a} {b}", "rejected": "no no no"[: 2 + 3 * (i % 3)]}
+        for a in WORDS
+        for i, b in enumerate(WORDS)
+    ]
+    (folder / "pairs.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return ["task=dpo", "tokenizer.vocab_size=300", "data=files", "data.train=pairs.jsonl"]
+
+
 @dataclass(frozen=True)
 class Finished:
     """A command that has ended."""

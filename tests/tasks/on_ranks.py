@@ -34,6 +34,7 @@ TASKS = {
     "translation": (["task=translation", "data.source=de", "data.target=en"], ""),
     "classification": (["task=classification"], ".tsv"),
     "sft": (["task=sft"], ".jsonl"),
+    "dpo": (["task=dpo", "task.loss=simpo", "adapter=none"], ".jsonl"),
 }
 """By task, how it is asked for, and how its files end."""
 RATES = ["scheduler=linear", "scheduler.warmup=4", "scheduler.final=0.1", "optimizer.lr=0.2"]
@@ -53,7 +54,10 @@ def write_samples(folder: Path) -> None:
         (folder / f"{name}.de").write_text("\n".join(lines) + "\n")
         kept = [" ".join([*words[:-1], "end"]) for words in sentences]
         (folder / f"{name}.en").write_text("\n".join(kept) + "\n")
-        talks = [{"prompt": a, "completion": b} for a, b in zip(lines, kept, strict=True)]
+        talks = [
+            {"prompt": line, "chosen": better, "rejected": f"end {line}"}
+            for line, better in zip(lines, kept, strict=True)
+        ]
         (folder / f"{name}.jsonl").write_text("".join(f"{json.dumps(t)}\n" for t in talks))
         rows = [f"{line}\t{'ab'[line < 'm']}" for line in lines]
         (folder / f"{name}.tsv").write_text("\n".join(["text\tlabel", *rows]) + "\n")

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from tests.commands.conftest import SMALL, write_chats, write_data
+from tests.commands.conftest import SMALL, write_chats, write_data, write_preferences
 from tests.conftest import THREADS
 from tests.rounding import FP64
 from truesweep.callbacks import StopAfter
@@ -30,6 +30,7 @@ CASES: list[tuple[str, ...]] = [
     ("classification", "adamw", *LORA),
     ("mlm", "muon"),
     ("sft", "muon"),
+    ("dpo", "adamw", "adapter.dropout=0.2"),
 ]
 FIVE_STEPS = [
     *("data.batch_size=64", "data.packing=false", "model.dropout=0.1", "trainer.max_steps=5"),
@@ -44,8 +45,8 @@ def train(task: str, optimizer: str, *overrides: str) -> Trained:
 
     From data in the current folder.
     """
-    if task == "sft":
-        named = write_chats(Path())
+    if task in ("sft", "dpo"):
+        named = {"sft": write_chats, "dpo": write_preferences}[task](Path())
     else:
         named = [f"task={task}", *write_data(Path())["lm" if task == "mlm" else task][1:]]
     config, _ = checked([*named, *SMALL, *FIVE_STEPS, f"optimizer={optimizer}", *overrides])

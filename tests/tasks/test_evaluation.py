@@ -19,6 +19,7 @@ EXPECTED = {
     "translation": {"loss", "perplexity", "bleu", "chrf", "samples"},
     "classification": {"loss", "f1_macro", "f1_weighted", "accuracy", "samples"},
     "sft": {"loss", "perplexity", "accuracy", "exact_match", "rougeL", "samples"},
+    "dpo": {"loss", "accuracy", "margin", "samples"},
 }
 
 

@@ -10,7 +10,7 @@ A batch holds, besides the keys of every batch:
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 import torch
@@ -68,12 +68,14 @@ class ChatDataset(EncodedDataset):
         self.lengths = np.minimum(whole, max_length)
         self.starts = tokens.offsets[:-1] + (whole - self.lengths if truncation == "left" else 0)
         self.longest = int(whole.max(initial=0))
-        self.truncated = int(np.count_nonzero(whole > max_length))
         self.cut = int((whole - self.lengths).sum())
+        self.is_cut = whole > max_length
+        self.truncated = int(self.is_cut.sum())
         before = np.concatenate([[0], np.cumsum(marks.tokens != OTHER)])
         targets = before[self.starts + self.lengths + 1] - before[self.starts + 1]
         self.targets = int(targets.sum())
-        self.without_target = int(np.count_nonzero(targets == 0))
+        self.is_without = targets == 0
+        self.without_target = int(self.is_without.sum())
         self.tokens_per_target = int(self.lengths.sum()) / max(1, self.targets)
 
     def collate(self, indices: Sequence[int]) -> Batch:
@@ -111,7 +113,7 @@ class ChatKind(SummaryKind):
 
     name = "chats"
     fields = ("text",)
-    marks = ("marks",)
+    marks: ClassVar[tuple[str, ...]] = ("marks",)
     unit, answer = "conversations", "answer"
     embedded = staticmethod(chats)
 
@@ -151,8 +153,12 @@ class ChatKind(SummaryKind):
         Raises:
             DataError: Nothing that is to be learned is left of any.
         """
+        return self.rows(split, "text", "marks")
+
+    def rows(self, split: EncodedSplit, tokens: str, marks: str) -> ChatDataset:
+        """The dataset of tokens and marks with these names; raises what `dataset` does."""
         limit = split.source.max_length
-        rows = split.tokens["text"], split.tokens["marks"]
+        rows = split.tokens[tokens], split.tokens[marks]
         conversations = cast(Sequence[Chat], split.samples)
         found = ChatDataset(conversations, *rows, limit, self.truncation, split.pad_id)
         if not found.targets:

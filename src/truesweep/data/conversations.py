@@ -10,12 +10,14 @@ COLUMNS = (
     *("messages", "conversations"),  # of OpenAI and the hub; of ShareGPT
     *("instruction", "input", "output"),  # of Alpaca
     *("prompt", "completion"),
+    *("chosen", "rejected"),  # behind a prompt, or whole
     *("system", "tools"),  # beside any of these
 )
 """The columns that may make up a conversation; a row has those of one form."""
 SAYS = (
     "messages (a list of role and content), conversations (a list of from and value), instruction "
-    "and output, or prompt and completion; or name two with data.source=… and data.target=…"
+    "and output, prompt and completion, or chosen and rejected; or name two with data.source=… and "
+    "data.target=…"
 )
 _ROLES = ("system", "developer", "user", "assistant", "tool")
 _SHAREGPT = {
@@ -40,12 +42,18 @@ def conversation(columns: Sequence[str], values: Sequence[Any]) -> Chat:
     row = {k: v for k, v in zip(columns, values, strict=True) if v is not None}
     if columns != list(COLUMNS):
         row = dict(zip(("prompt", "completion"), map(row.get, columns), strict=True))
-    messages = [_message(*one) for one in enumerate(_messages(row), 1)]
+    rejected = _checked(row, _preferred(row, "rejected")) if "rejected" in row else None
+    return Chat.of(_checked(row, _messages(row)), _tools(row.get("tools")), rejected)
+
+
+def _checked(row: Mapping[str, Any], given: Sequence[Any]) -> list[Message]:
+    """Messages of a row, with its system prompt."""
+    messages = [_message(*one) for one in enumerate(given, 1)]
     if system := row.get("system"):
         messages.insert(0, {"role": "system", "content": system})
     if not answers(messages):
         raise ValueError("a conversation without an answer: no message of the role assistant")
-    return Chat.of(messages, _tools(row.get("tools")))
+    return messages
 
 
 def messages_of(text: str) -> list[Message]:
@@ -72,7 +80,18 @@ def _messages(row: Mapping[str, Any]) -> list[Any]:
         return [{"role": "user", "content": asked}, _answer(row["output"])]
     if "prompt" in row and "completion" in row:
         return [*_side(row["prompt"], "user"), *_side(row["completion"], "assistant")]
+    if "chosen" in row:
+        return _preferred(row, "chosen")
     raise ValueError(f"no conversation: the columns must be {SAYS}")
+
+
+def _preferred(row: Mapping[str, Any], column: str) -> list[Any]:
+    """A conversation that is preferred to another one, or the other one."""
+    messages = _side(row[column], "assistant")
+    first = messages[0] if messages else None
+    if isinstance(first, Mapping) and first.get("role") != "assistant":
+        return messages  # with its prompt
+    return [*_side(row.get("prompt", ""), "user"), *messages]
 
 
 def _side(value: Any, role: str) -> list[Any]:

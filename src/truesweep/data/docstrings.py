@@ -4,7 +4,7 @@ import inspect
 import platform
 import re
 import sysconfig
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -62,6 +62,24 @@ def chats(shares: Mapping[str, float]) -> Made:
                 talks.setdefault(normalise(summary), talk)
     parts = split_off(talks.values(), shares)
     return _new(parts, lambda chat: cast(Chat, chat).source), _origin(shares)
+
+
+def preferences(shares: Mapping[str, float]) -> Made:
+    """The same conversations; rejected is what is true of another function."""
+    parts, origin = chats(shares)
+    return {name: _with_rejected([*cast(Sequence[Chat], of)]) for name, of in parts.items()}, origin
+
+
+def _with_rejected(talks: Sequence[Chat]) -> list[Sample]:
+    """Conversations, each preferred to itself with the last answer of the next that asks so."""
+    found: list[Sample] = []
+    for first in dict.fromkeys(chat.messages[2]["content"] for chat in talks):
+        alike = [chat for chat in talks if chat.messages[2]["content"] == first]
+        for chat, other in zip(alike, [*alike[1:], *alike[:1]], strict=True):
+            messages = chat.messages
+            rejected = [*messages[:-1], {**messages[-1], "content": other.target}]
+            found.append(Chat.of(messages, rejected=rejected))
+    return found
 
 
 def _talk(name: str, parameters: str, summary: str) -> Chat | None:

@@ -35,16 +35,23 @@ class Chat:
     """A conversation with at least one answer.
 
     Args:
-        text: A JSON object of its `messages`, and of `tools` where it has any.
+        text: A JSON object of its `messages`, of `tools` where it has any, and of those messages,
+            as `rejected`, which it is preferred to.
     """
 
     text: str
 
     @classmethod
-    def of(cls, messages: Sequence[Message], tools: Sequence[Any] | None = None) -> "Chat":
+    def of(
+        cls,
+        messages: Sequence[Message],
+        tools: Sequence[Any] | None = None,
+        rejected: Sequence[Message] | None = None,
+    ) -> "Chat":
         """A conversation of messages, the last `assistant` one of which is its last answer."""
-        parts = {"messages": list(messages), **({"tools": list(tools)} if tools else {})}
-        return cls(json.dumps(parts, ensure_ascii=False))
+        parts = {"messages": messages, "tools": tools, "rejected": rejected}
+        kept = {name: list(part) for name, part in parts.items() if part}
+        return cls(json.dumps(kept, ensure_ascii=False))
 
     @property
     def messages(self) -> list[Message]:
@@ -56,6 +63,12 @@ class Chat:
         """Descriptions of the tools that may be called; None without any."""
         tools: list[Any] | None = json.loads(self.text).get("tools")
         return tools
+
+    @property
+    def rejected(self) -> "Chat | None":
+        """The conversation that it is preferred to; None without one."""
+        parts = json.loads(self.text)
+        return Chat.of(parts["rejected"], parts.get("tools")) if "rejected" in parts else None
 
     @property
     def source(self) -> str:

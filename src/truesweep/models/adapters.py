@@ -4,6 +4,8 @@ They are put into the model in place, so that it stays the transformers model th
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -184,6 +186,27 @@ def base_of(model: PreTrainedModel) -> str | None:
 def has_adapter(model: Any) -> bool:
     """Whether a model has an adapter."""
     return hasattr(model, "peft_config")
+
+
+@contextmanager
+def without_adapter(model: PreTrainedModel) -> Iterator[None]:
+    """The model as it was before it had an adapter; within it, nothing is trained."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+    from peft.utils import AuxiliaryTrainingWrapper
+
+    layers = [
+        m for m in model.modules() if isinstance(m, BaseTunerLayer | AuxiliaryTrainingWrapper)
+    ]
+    trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        for layer in layers:
+            layer.enable_adapters(False)
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+        for parameter, learns in trained:
+            parameter.requires_grad_(learns)
 
 
 def is_replaced(name: str) -> bool:

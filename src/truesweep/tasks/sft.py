@@ -188,4 +188,5 @@ class SupervisedFineTuning(TextToText):
     def answer(self, text: str, packing: bool) -> str:
         """The answer to a question, or to messages given as JSON."""
         prompt = encode_prompt(self.tokenizer, messages_of(text))
+        prompt = prompt[-self.limit(len(prompt)) :]
         return self.generate_texts(*self._aligned([prompt]))[0].strip()
