@@ -5,12 +5,14 @@ one that does not, torchmetrics' `higher_is_better` is taken. A run keeps what i
 `provenance.json`, so that those who only read it need none of the code that trained it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from truesweep import text
 from truesweep.errors import ConfigError
+
+T = TypeVar("T")
 
 Mode = Literal["min", "max"]
 """Which value of a figure is the best, as callbacks and W&B's summaries call it."""
@@ -163,6 +165,19 @@ def mode(name: str, declared: Declared = BUILT_IN) -> Mode | None:
     """Which value of a figure is the best; None where nobody has declared it."""
     figure = find(name, declared)
     return None if figure is None else figure.mode
+
+
+def best_first(found: Iterable[T], value: Callable[[T], float], best: Mode) -> list[T]:
+    """In the order of a figure, the best first; of equals, the one that was first before.
+
+    Whoever names a winner asks here, with what was asked for first in front: there is one winner.
+
+    Args:
+        found: What has the figure.
+        value: Its value.
+        best: Which value is the best.
+    """
+    return sorted(found, key=lambda one: value(one) if best == "min" else -value(one))
 
 
 def digits_of(name: str, declared: Declared = BUILT_IN) -> int:

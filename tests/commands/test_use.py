@@ -110,6 +110,30 @@ def test_evaluating_on_other_data_uses_the_runs_own_tokenizer(
     assert scored["test/loss"] > 0
 
 
+def test_a_run_on_embedded_data_is_scored_on_a_file(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["task=classification", "data.languages=[de,en]", "tokenizer.vocab_size=300", *SMALL]
+    assert train([*asked, "trainer.max_steps=2", "name=x"], [], None, False) == 0
+    (run,) = (workplace / "outputs/x").iterdir()
+    rows = [("one two", "en"), ("ein zwei", "de"), ("three", "en")]
+    table = [("words", "label"), *rows]
+    Path("other.csv").write_text("".join(f"{text},{label}\n" for text, label in table))
+    asked = [str(run), "data.test=other.csv", "data.text_column=words", "checkpoint=last"]
+    capsys.readouterr()
+    assert evaluate(asked, "test", "best", [], as_json=True) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["test/samples"] == 3
+    # The baseline is of what the run was trained on, not of the file: that has ln 3 - 2/3 ln 2.
+    assert abs(figures["baseline/test/loss"] - (math.log(3) - 2 / 3 * math.log(2))) > 0.01
+    (kept,) = map(json.loads, (run / "evaluations.jsonl").read_text().splitlines()[1:])
+    assert (kept["checkpoint"], kept["overrides"]) == ("last", asked[1:3])
+    with pytest.raises(ConfigError, match="checkpoint first: expected one of best, last"):
+        evaluate([str(run), "checkpoint=first"], "test", "best", [])
+    with pytest.raises(ConfigError, match="tset"):
+        evaluate([str(run), "data.tset=other.csv"], "test", "best", [])
+
+
 def test_scorings_of_a_runs_own_test_split_are_counted_and_no_others(
     data: dict[str, list[str]], workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,6 +17,7 @@ from transformers import (
 
 from truesweep.errors import ConfigError
 from truesweep.models import Head, Pretrained
+from truesweep.models.pretrained import Drawn
 
 pytestmark = pytest.mark.numbers
 
@@ -296,6 +297,22 @@ def test_what_chooses_no_class_is_refused(
     model.save_pretrained(tmp_path)
     with pytest.raises(ConfigError, match=f"was trained for {named}"):
         load(tmp_path, "classifier", tokenizer)
+
+
+@pytest.mark.parametrize("kind", [None, "single_label_classification"])
+def test_what_does_not_say_how_many_classes_it_chooses_is_said(
+    kind: str | None, build: Build, tokenizer: PreTrainedTokenizerBase, tmp_path: Path
+) -> None:
+    model = build("bert", "classifier")
+    model.config.problem_type = kind
+    model.save_pretrained(tmp_path)
+    notes: list[str] = []
+    classifier = Pretrained(name_or_path=str(tmp_path))
+    classifier.build("classifier", tokenizer, max_length=8, labels=LABELS, notes=notes)
+    assert not any(isinstance(note, Drawn) for note in notes)
+    assert [note.partition(" (")[0] for note in notes] == [
+        f"{tmp_path} does not say whether it chooses one class or several"
+    ] * (kind is None)
 
 
 def test_as_many_names_as_classes_are_needed(

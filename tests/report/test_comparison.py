@@ -1,6 +1,7 @@
 import fcntl
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from truesweep.errors import ConfigError
 from truesweep.report import Comparison, compare
 from truesweep.report.findings import findings
 from truesweep.report.payload import label
+from truesweep.sweeps.directory import SweepDirectory
+from truesweep.sweeps.progress import Board
 
 
 def ids(comparison: Comparison) -> list[str]:
@@ -24,6 +27,26 @@ def test_a_sweep_is_ranked_with_what_it_varied(sweep: Path) -> None:
     assert list(found.short.values()) == ["lr", "depth"]
     assert [found.rank(run) for run in found.runs] == [1, 2, 3, None]
     assert found.title == "sweep"
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_of_equal_jobs_the_first_one_asked_for_is_best_everywhere(
+    make_run: MakeRun, tmp_path: Path, mode: Any
+) -> None:
+    write(tmp_path / "sweep.yaml", {"sweeps": {}})
+    for number, name in enumerate("cab"):
+        config = configuration(model__depth=number)
+        job = {"number": number, "varies": {"model.depth": number}}
+        make_run(name, config, job=job, **{"val/bleu": 20.0})
+    figure = {"min": "val/loss", "max": "val/bleu"}[mode]
+    found = compare([tmp_path], figure)
+    assert ids(found) == ["c", "a", "b"]
+    assert found.ranking.best is not None
+    assert [Path(id).name for id in found.ranking.best.ids] == ["c"]
+    board = Board(figure, mode)
+    best = board.best(board.rows(SweepDirectory(tmp_path).jobs()))
+    assert best is not None
+    assert best.id == "c"
 
 
 def test_an_unfinished_run_has_no_rank_however_good_it_is(

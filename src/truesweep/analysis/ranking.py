@@ -11,6 +11,7 @@ from truesweep import text
 from truesweep.analysis.noise import Basis, Paired, noise, unknown
 from truesweep.analysis.outcomes import Direction, Outcome, by_point, sign, unlike
 from truesweep.analysis.uncertainty import paired_mean
+from truesweep.figures import best_first
 
 ALPHA = 0.05
 NAMED = 5
@@ -95,10 +96,11 @@ def rank(
     paired: Paired = paired_mean,
     digits: int = 4,
 ) -> Ranking:
-    """Rank the points of a sweep.
+    """Rank the points of a sweep; of equals, the one whose first job is in front.
 
     Args:
-        outcomes: Its jobs; those without a finite objective are set aside.
+        outcomes: Its jobs, in the order in which they were asked for; those without a finite
+            objective are set aside.
         objective: What to rank by.
         direction: Whether less or more of it is better.
         alpha: How often the best point may be missing among those said to be tied.
@@ -108,10 +110,10 @@ def rank(
     Raises:
         DataError: The direction is not one.
     """
-    factor = sign(direction)
     ranked = [one for one in outcomes if math.isfinite(one.value(objective))]
-    points = list(by_point(ranked, objective).values())
-    points.sort(key=lambda jobs: factor * _mean(jobs, objective))
+    factor = sign(direction)
+    jobs_of = by_point(ranked, objective).values()
+    points = best_first(jobs_of, lambda jobs: factor * _mean(jobs, objective), "min")
     differs = unlike(ranked)
     known = unknown(len(points)) if differs else noise(points, objective, alpha, paired)
     standings = [

@@ -1,6 +1,6 @@
 """`truesweep evaluate`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,10 +12,14 @@ from truesweep.commands.output import show_figures
 from truesweep.commands.resume import work_in
 from truesweep.config.compose import compose
 from truesweep.config.frozen import update
+from truesweep.config.overrides import named
 from truesweep.config.schema import check
-from truesweep.data import Source
+from truesweep.config.targets import TARGET, resolve
+from truesweep.config.types import signature
+from truesweep.data import Files, Source, Splits
 from truesweep.data.left_out import left_out
 from truesweep.data.prepare import Prepared, prepare
+from truesweep.data.splitting import complete
 from truesweep.errors import ConfigError
 from truesweep.figures import Declared
 from truesweep.jobs.load import load_run
@@ -36,6 +40,7 @@ from truesweep.jobs.parts import (
 from truesweep.jobs.plan import checked
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.models import Pretrained
+from truesweep.models.pretrained import Drawn
 from truesweep.record.files import dump_json
 from truesweep.runs.run import Run
 from truesweep.secrets import redact_overrides
@@ -60,7 +65,8 @@ def evaluate(
     run: Run | None
     if arguments and "=" not in arguments[0]:
         run = Run.open(Path(arguments[0]))
-        figures, declared = _score_run(run, arguments[1:], split, checkpoint)
+        asked, checkpoint = _checkpoint(arguments[1:], checkpoint)
+        figures, declared = _score_run(run, asked, split, checkpoint)
     else:
         run = None
         figures, declared = _score_pretrained(arguments, split, config_dirs)
@@ -89,11 +95,19 @@ def _one_of(option: str, value: str, known: Sequence[str]) -> None:
         raise ConfigError(f"{option} {value}: expected one of {', '.join(known)}")
 
 
+def _checkpoint(arguments: Sequence[str], otherwise: str) -> tuple[list[str], str]:
+    """The overrides, and the checkpoint where one of them names it, as `checkpoint=last`."""
+    key = "checkpoint="
+    found = [argument.removeprefix(key) for argument in arguments if argument.startswith(key)]
+    for name in found:
+        _one_of("checkpoint", name, ("best", "last"))
+    return [a for a in arguments if not a.startswith(key)], (found or [otherwise])[-1]
+
+
 def _score_run(
     run: Run, overrides: Sequence[str], split: str, checkpoint: str
 ) -> tuple[dict[str, Any], Declared]:
-    frozen = run.read_config()
-    config = check(update(frozen, overrides), supplied=SUPPLIED, offered=OFFERED)
+    own, config = _data_of(run.read_config(), overrides)
     choose_precision(config)
     task_type = task_class(config)
     work_in(run)
@@ -101,8 +115,11 @@ def _score_run(
     # The run's own tokenizer and classes, whatever data it is scored on.
     config["tokenizer"] = pretrained_tokenizer(run.model)
     source: Source = make(config, "data")
-    tokenizer = make(config, "tokenizer")
-    prepared = prepare(source, tokenizer, sample_kind(config), labels=loaded.labels)
+    kind, tokenizer = sample_kind(config), make(config, "tokenizer")
+    splits = None
+    if own is not None:
+        splits = _beside(kind.load(make(own, "data")), kind.load(source), _files(overrides))
+    prepared = prepare(source, tokenizer, kind, labels=loaded.labels, splits=splits)
     task = build_task(config, loaded.model, prepared)
     figures = score(config, task, prepared, source, split)
     run.record_evaluation(
@@ -117,6 +134,43 @@ def _score_run(
     return figures, task.declared
 
 
+def _files(overrides: Sequence[str]) -> dict[str, Any]:
+    """The files that overrides name, by their splits."""
+    given = named(overrides)
+    return {split: given[f"data.{split}"] for split in SPLITS if f"data.{split}" in given}
+
+
+def _data_of(
+    frozen: dict[str, Any], overrides: Sequence[str]
+) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """A run's configuration with what is to be changed of it.
+
+    Returns:
+        Where a file is named for a run whose data are no files: its configuration with its own
+        data; otherwise None. And the one that is evaluated, whose data that file is.
+    """
+    files = _files(overrides)
+    of_data = [o for o in overrides if o.startswith("data.")]
+    known = signature(resolve(frozen["data"][TARGET], frozen["allowed_packages"])).parameters
+    if not files or files.keys() <= known.keys():
+        return None, check(update(frozen, overrides), supplied=SUPPLIED, offered=OFFERED)
+    rest = update(frozen, [o for o in overrides if o not in of_data])
+    shared = {k: v for k, v in frozen["data"].items() if k in signature(Files).parameters}
+    only = dict.fromkeys(SPLITS, next(iter(files.values())))
+    node = {TARGET: f"{Files.__module__}.{Files.__name__}", **only, **shared}
+    config = update({**rest, "data": node}, of_data)
+    return rest, check(config, supplied=SUPPLIED, offered=OFFERED)
+
+
+def _beside(own: Splits, other: Splits, given: Mapping[str, Any]) -> Splits:
+    """The splits that are given, beside those of the run that are not."""
+    parts = {split: getattr(other if split in given else own, split) for split in SPLITS}
+    origin = {k: v for k, v in own.origin.items() if k not in ("fingerprints", "notes")}
+    files = {split: other.origin["files"][split] for split in given}
+    notes = [*own.origin.get("notes", ()), *other.origin.get("notes", ())]
+    return complete(own.kind, parts, {**origin, "files": files}, notes)
+
+
 def _score_pretrained(
     overrides: Sequence[str], split: str, config_dirs: Sequence[Path]
 ) -> tuple[dict[str, Any], Declared]:
@@ -128,10 +182,11 @@ def _score_pretrained(
     overrides = [*overrides, "data.batch_size=1", "logger=none"]
     config, _ = checked([*overrides, *_own_length(overrides, config_dirs)], config_dirs)
     source, prepared = prepare_data(config, _own_classes(config))
-    drawn: list[str] = []
-    task = build_task(config, build_model(config, prepared, source, drawn), prepared)
-    if drawn:
+    notes: list[str] = []
+    task = build_task(config, build_model(config, prepared, source, notes), prepared)
+    if drawn := [note for note in notes if isinstance(note, Drawn)]:
         raise ConfigError(f"what is not trained cannot be scored: {drawn[0]}")
+    warn(notes, stderr=True)
     return score(config, task, prepared, source, split), task.declared
 
 

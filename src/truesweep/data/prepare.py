@@ -18,7 +18,7 @@ from truesweep.data.datasets import EncodedDataset
 from truesweep.data.encode import encode
 from truesweep.data.kinds import EncodedSplit, SampleKind
 from truesweep.data.ragged import Ragged
-from truesweep.data.samples import Sample, field_texts, text_bytes
+from truesweep.data.samples import Sample, Splits, field_texts, text_bytes
 from truesweep.data.source import Source
 from truesweep.data.texts import Text, beginning
 from truesweep.data.token_cache import SPLITS, encode_splits
@@ -110,6 +110,7 @@ def prepare(
     kind: SampleKind,
     cache_dir: Path | None = None,
     labels: Sequence[str] | None = None,
+    splits: Splits | None = None,
 ) -> Prepared:
     """Load, encode and check the data.
 
@@ -120,12 +121,13 @@ def prepare(
         cache_dir: Folder of the cache; the user's by default.
         labels: Classes of a model that is already trained, if the kind has any; by default those
             of the training split.
+        splits: The samples, if they are others than those of the source.
 
     Raises:
         ConfigError: The tokenizer cannot be had or does not fit.
         DataError: A split is too small, or has a class that training does not know.
     """
-    splits = kind.load(source)
+    splits = splits or kind.load(source)
     encoded = encode_splits(splits, tokenizer, kind, cache_dir, source.verify == "full")
     complete = kind.complete(encoded.tokenizer)
     samples = {split: getattr(splits, split) for split in SPLITS}

@@ -20,6 +20,10 @@ from truesweep.models.init import output_layers
 from truesweep.models.tokens import label_fields, pad_token, settle_generation
 
 
+class Drawn(str):
+    """A sentence that says of weights that they are new, so that there is nothing to score yet."""
+
+
 @dataclass(kw_only=True)
 class Pretrained:
     """A model from safetensors files, in float32. No code that comes with it is run.
@@ -77,7 +81,8 @@ class Pretrained:
             max_length: the longest sample, in tokens.
             labels: names of the classes, for a classifier. A checkpoint that has the same names
                 in another order is reordered; one with others gets a new last layer.
-            notes: is given a sentence if any weights are drawn anew.
+            notes: is given a sentence, a `Drawn` one, if any weights are drawn anew, and others
+                of what the checkpoint leaves open.
 
         Raises:
             ConfigError: see `check`; or weights are missing, or are not safetensors.
@@ -96,6 +101,7 @@ class Pretrained:
     ) -> PreTrainedModel:
         config = self._load_config()
         own = self.classes() if head == "classifier" else []
+        unsaid = head == "classifier" and config.problem_type is None
         _adapt(config, head, tokenizer, labels)
         # Loaded even where the caller wants shapes only: what is missing shows in no other way.
         with torch.device("cpu"):
@@ -107,7 +113,12 @@ class Pretrained:
                 others = misshapen + _draw_last_layer(model, {*missing, *misshapen})
             if missing or others:
                 why = _other_classes(own, labels) if others else ""
-                notes.append(self._drawn_anew([*missing, *others]) + why)
+                notes.append(Drawn(self._drawn_anew([*missing, *others]) + why))
+            elif unsaid:
+                notes.append(
+                    f"{self.name_or_path} does not say whether it chooses one class or several "
+                    "(problem_type is null): it is taken to choose one"
+                )
             table = model.get_input_embeddings()
             if isinstance(table, nn.Embedding) and len(tokenizer) > table.num_embeddings:
                 model.resize_token_embeddings(len(tokenizer))

@@ -122,9 +122,9 @@ class Comparison:
         standing = self.standing(run)
         return standing is not None and standing.tied and bool(self.ranking.tied)
 
-    def _order(self, run: Snapshot) -> tuple[float, bool, float, str]:
+    def _order(self, run: Snapshot) -> tuple[float, bool, float, int, str]:
         place = self.rank(run) or math.inf
-        return place, *self.objective.key(self.objective.of(run)), run.id
+        return place, *self.objective.key(self.objective.of(run)), *run.asked
 
     def value(self, run: Snapshot, key: str) -> Any:
         """A run's value of anything in `known`; None where it has none."""
@@ -177,6 +177,8 @@ def compare(folders: Sequence[Path], objective: str | None = None) -> Comparison
     found = find(folders)
     points = max(100, min(POINTS, BUDGET // max(len(found.runs), 1)))
     runs = [read_snapshot(directory, points) for directory in found.runs]
+    folders = list(dict.fromkeys(run.directory.path.parent for run in runs))
+    runs.sort(key=lambda run: (folders.index(run.directory.path.parent), *run.asked))
     objectives = choose(runs, objective, found.settings)
     keys = varied_keys(runs)
     finished = outcomes(runs, keys, objectives)

@@ -48,6 +48,12 @@ class Snapshot:
         return self.directory.id
 
     @property
+    def asked(self) -> tuple[int, str]:
+        """Its place in the order in which the jobs of its sweep were asked for."""
+        number = self.job.get("number")
+        return number if isinstance(number, int) else 0, self.id
+
+    @property
     def varies(self) -> dict[str, Any]:
         """The swept keys and their values; empty for a single run."""
         varies = self.job.get("varies")

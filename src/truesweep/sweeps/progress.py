@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from truesweep.figures import Mode
+from truesweep.figures import Mode, best_first
 from truesweep.record.rows import read
 from truesweep.runs.run import UNREADABLE, Run
 from truesweep.text import plural
@@ -73,10 +73,9 @@ class Board:
         return [self._row(job, job.id in running) for job in jobs]
 
     def best(self, rows: Sequence[Row]) -> Row | None:
-        """The row with the best objective of all."""
+        """The row with the best objective of all; of equals, the first."""
         scored = [row for row in rows if row.best is not None]
-        choose = min if self.mode == "min" else max
-        return choose(scored, key=lambda row: row.best or 0.0, default=None)
+        return next(iter(best_first(scored, lambda row: row.best or 0.0, self.mode)), None)
 
     def _row(self, job: Run, running: bool) -> Row:
         changed = (_changed(job.path / "status.json"), _changed(job.metrics))
