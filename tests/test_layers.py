@@ -1,4 +1,5 @@
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -76,3 +77,64 @@ def test_only_configuration_and_commands_know_hydra(path: Path) -> None:
     if path.relative_to(ROOT).parts[0] in ("commands", "config"):
         return
     assert not {name.split(".")[0] for name in imported(path)} & HYDRA
+
+
+# -- no module for one other alone ---------------------------------------------------------------
+
+SHORT = 120
+"""Lines of a module that needs more than one other to be worth a file of its own."""
+KEPT = {"truesweep.sweeps.slurm.work": "allocations in a queue start it by this name"}
+MODULES = {
+    ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in ROOT.rglob("*.py")
+}
+
+
+def homes(module: str, name: str) -> set[str]:
+    """The modules that `from module import name` leads to, through what packages pass on."""
+    if f"{module}.{name}" in MODULES:
+        return {f"{module}.{name}"}
+    if MODULES.get(module, Path()).name != "__init__.py":
+        return {module}
+    found = {module}
+    for node in ast.parse(MODULES[module].read_text()).body:
+        if isinstance(node, ast.ImportFrom) and any(a.name == name for a in node.names):
+            found |= homes(node.module or "", name)
+    return found
+
+
+def needed(path: Path) -> set[str]:
+    """The modules of ours that a file needs: by an import, or by their names in a text."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            found = found.union(*(homes(node.module or "", alias.name) for alias in node.names))
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            found.add(node.value)
+    return found
+
+
+def test_a_short_module_serves_more_than_one_other() -> None:
+    """Commands, and what a single task brings along, stand by themselves."""
+    users: dict[str, set[str]] = {module: set() for module in MODULES}
+    for user, path in MODULES.items():
+        passes_on = path.name == "__init__.py" and "def " not in path.read_text()
+        for module in needed(path) & users.keys() - {user} if not passes_on else ():
+            users[module].add(user)
+    for file in (ROOT.parents[1] / "conf").rglob("*.yaml"):
+        for target in re.findall(r"_target_: (truesweep[\w.]*)\.(\w+)", file.read_text()):
+            for module in homes(*target) & users.keys():
+                users[module].add(file.name)
+    alone = {module: min(found) for module, found in users.items() if len(found) == 1}
+    short = {
+        module: user
+        for module, user in alone.items()
+        if MODULES[module].name != "__init__.py"
+        and len(MODULES[module].read_text().splitlines()) <= SHORT
+        and package(module) not in ("commands", "tasks")
+        and package(user) != "tasks"
+        and module not in KEPT
+    }
+    assert not short

@@ -12,7 +12,7 @@ from tests.commands.conftest import trained
 from truesweep.metrics.likelihood import IGNORED, nll_by_row, token_nll
 from truesweep.metrics.text import CorpusBleu
 from truesweep.runs.run import Run
-from truesweep.tasks.scores import SampleScores
+from truesweep.tasks.base import SampleScores
 
 __all__ = ["trained"]
 

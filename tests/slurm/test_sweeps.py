@@ -17,7 +17,7 @@ from truesweep.record.rows import read
 from truesweep.runs.run import Run
 from truesweep.sweeps.driver import drive
 from truesweep.sweeps.slurm import SlurmExecutor, SlurmSettings
-from truesweep.sweeps.slurm.queue import cancel, queue
+from truesweep.sweeps.slurm.executor import cancel, queue
 from truesweep.sweeps.source import Listed
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("slurm")]

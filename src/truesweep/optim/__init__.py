@@ -1,8 +1,7 @@
 """Optimizers over parameter groups, and learning-rate schedules."""
 
-from truesweep.optim.groups import ROLES, Role, parameter_groups
 from truesweep.optim.muon_adamw import MuonAdamW, set_found_inf, takes_found_inf
-from truesweep.optim.optimizers import adamw, muon, sgd
+from truesweep.optim.optimizers import ROLES, Role, adamw, muon, parameter_groups, sgd
 from truesweep.optim.schedules import Constant, Cosine, Linear, Schedule, WarmupStableDecay
 
 __all__ = [
