@@ -30,30 +30,32 @@ class Met:
     Args:
         how: `done`, `refused` with a sentence, or `crashed` with any other error.
         said: The sentence, or the error.
-        error: What crashed it.
+        out: What it printed.
+        err: What it warned of.
     """
 
     how: str
     said: str = ""
-    error: BaseException | None = None
+    out: str = ""
+    err: str = ""
 
 
 def call(*arguments: str) -> Met:
     """Run a command in this process."""
-    quiet = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
+    out, err = io.StringIO(), io.StringIO()
     try:
-        with quiet[0], quiet[1]:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             app(list(arguments), standalone_mode=False)
     except (typer.Exit, SystemExit):
-        return Met("done")
+        return Met("done", out=out.getvalue(), err=err.getvalue())
     except UserError as error:
         return Met("refused", str(error))
     except Exception as error:
         said = describe_os_error(error) if isinstance(error, OSError) else None
         if said is None:
-            return Met("crashed", f"{type(error).__name__}: {error}", error)
+            return Met("crashed", f"{type(error).__name__}: {error}")
         return Met("refused", said)
-    return Met("done")
+    return Met("done", out=out.getvalue(), err=err.getvalue())
 
 
 def mutants(name: str, data: bytes, rng: random.Random, each: int) -> Iterator[tuple[str, bytes]]:

@@ -21,7 +21,7 @@ from truesweep.report.objective import Objective, declared_by
 from truesweep.report.outcomes import outcomes, paired
 from truesweep.runs.run import Run
 from truesweep.runs.snapshot import Snapshot, read_snapshot
-from truesweep.terminal import console
+from truesweep.terminal import console, warn
 
 VERSIONS = ("python", "packages", "git", "platform", "hardware")
 """What of a run's provenance is of versions."""
@@ -38,6 +38,7 @@ KNOWN_FROM = {
 def diff(first: Path, second: Path, as_json: bool) -> int:
     """Print in what two runs differ: configuration, figures, versions, data."""
     a, b = (read_snapshot(Run.open(path)) for path in (first, second))
+    warn((*a.problems, *b.problems), stderr=True)
     groups, apart = _sides(a, b), _gaps(a, b)
     if as_json:
         noise = {name: _plain_gap(gap) for name, gap in apart.items()}

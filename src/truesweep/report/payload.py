@@ -120,7 +120,7 @@ def _run(comparison: Comparison, run: Snapshot) -> dict[str, Any]:
         "command": " ".join(map(str, run.provenance.get("command") or [])),
         "clock": [[step, tokens, _round(time)] for step, tokens, time in run.history.clock],
         "curves": {name: _curve(curve) for name, curve in run.history.curves.items()},
-        "problem": run.history.problem,
+        "problem": " ".join(run.problems) or None,
         **excerpts(run, brief=len(comparison.runs) > 100),
     }
 

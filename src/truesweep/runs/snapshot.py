@@ -32,6 +32,7 @@ class Snapshot:
         job: Its place in a sweep.
         provenance: Code, versions, hardware and data.
         history: Its curves.
+        problems: What of its files cannot be read, and why; a sentence each.
     """
 
     directory: Run
@@ -41,6 +42,7 @@ class Snapshot:
     job: dict[str, Any]
     provenance: dict[str, Any]
     history: History
+    problems: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -153,24 +155,35 @@ def read_snapshot(directory: Run, points: int = POINTS) -> Snapshot:
         points: The most points that are kept of a curve that goes on from training to validation.
     """
     path = directory.path
-    provenance = _read_json(path / "provenance.json")
+    problems: list[str] = []
+    files = ("provenance.json", "status.json", "results.json", "job.json")
+    provenance, status, results, job = (_read_json(path / name, problems) for name in files)
     declared = read(provenance.get("figures"))
     long = {name for name, figure in declared.items() if figure.curve}
+    config, history = read_mapping(directory.config), read_history(directory.metrics, points, long)
+    if not config:
+        problems.append(f"{directory.config}: cannot be read as a configuration")
+    if history.problem:
+        problems.append(history.problem)
     return Snapshot(
         directory,
-        config=read_mapping(directory.config),
-        status=_read_json(path / "status.json"),
-        results=_numbers(_read_json(directory.results)),
-        job=_read_json(path / "job.json"),
+        config=config,
+        status=status,
+        results=_numbers(results),
+        job=job,
         provenance=provenance,
-        history=read_history(directory.metrics, points, long),
+        history=history,
+        problems=tuple(problems),
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path, problems: list[str]) -> dict[str, Any]:
     try:
         return read_entries(path)
-    except (OSError, DataError):
+    except FileNotFoundError:
+        return {}
+    except (OSError, DataError) as error:
+        problems.append(str(error))
         return {}
 
 
