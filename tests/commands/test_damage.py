@@ -111,3 +111,13 @@ def test_a_command_of_a_sweep_that_is_none(sweep: Path, entry: object) -> None:
     met = call("status", str(sweep))
     assert met.how == "refused"
     assert "sweep.yaml" in met.said
+
+
+@pytest.mark.parametrize("name", ["status.json", "results.json", "config.yaml", "metrics.jsonl"])
+def test_a_comparison_says_which_file_it_lacks(sweep: Path, name: str) -> None:
+    job = next(file.parent for file in sweep.glob("*/results.json"))
+    (job / name).write_text("[\n[\n")
+    met = call("compare", str(sweep), "--json")
+    assert met.how == "done"
+    assert "Warning: " in met.err
+    assert name in met.err.replace("\n", "")

@@ -45,7 +45,7 @@ def compare_runs(directories: Sequence[Path], options: Options) -> int:
     """Print runs beside each other, and write the page that shows them."""
     found = compare(directories, options.objective).filtered(options.filters)
     shown = found.sorted(options.sort) if options.sort else found
-    warn((problem for run in shown.runs for problem in run.problems), stderr=True)
+    warn((problem.rstrip(".") for run in shown.runs for problem in run.problems), stderr=True)
     if options.json:
         print(dump_json([row(shown, run) for run in shown.runs], indent=2))
     elif options.csv:

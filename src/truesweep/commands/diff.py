@@ -38,7 +38,7 @@ KNOWN_FROM = {
 def diff(first: Path, second: Path, as_json: bool) -> int:
     """Print in what two runs differ: configuration, figures, versions, data."""
     a, b = (read_snapshot(Run.open(path)) for path in (first, second))
-    warn((*a.problems, *b.problems), stderr=True)
+    warn((problem.rstrip(".") for run in (a, b) for problem in run.problems), stderr=True)
     groups, apart = _sides(a, b), _gaps(a, b)
     if as_json:
         noise = {name: _plain_gap(gap) for name, gap in apart.items()}
