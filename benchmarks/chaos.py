@@ -10,6 +10,8 @@ For attacks: nothing of the attacker's ran (`told`), or it did (`silent`). Tries
 """
 
 import argparse
+import hashlib
+import io
 import json
 import os
 import pickle
@@ -37,7 +39,7 @@ from tests.damage import call, damage
 
 from benchmarks.sweep_kills import figures
 from truesweep.record.checkpoints import CheckpointFiles
-from truesweep.record.files import write_checksum
+from truesweep.record.files import checksum_path
 from truesweep.runs.run import Run
 
 WAYS = ("same", "told", "lost", "silent", "crashed")
@@ -153,7 +155,7 @@ def _as_before(run: Run, expected: Any) -> bool:
     ]
     if other or len(rows) != len(expected[0]):
         print(f"{run.path.parent.name}: {len(rows)} rows; {other[:5]}", file=sys.stderr)
-    return (rows, results) == expected
+    return bool((rows, results) == expected)
 
 
 # -- kills ----------------------------------------------------------------------------------------
@@ -491,6 +493,7 @@ def wandb_that_fails(place: Place) -> Iterator[str]:
 
 # -- attacks --------------------------------------------------------------------------------------
 
+EVIL = "open('ran', 'w')\nclass Evil: pass\n"
 HOSTILE = [
     "optimizer._target_=os.system",
     "optimizer._target_=subprocess.run",
@@ -528,7 +531,7 @@ HOSTILE = [
 
 def hostile_wishes(place: Place) -> Iterator[str]:
     """Targets, aliases, recursion and interpolations that would run something."""
-    (place.folder / "evil.py").write_text("open('ran', 'w')\nclass Evil: pass\n")
+    (place.folder / "evil.py").write_text(EVIL)
     for line in HOSTILE:
         met = call("train", "--dry-run", *place.asked, *SMALL, *shlex.split(line))
         ran = (place.folder / "ran").exists() or (place.folder.parent / "ran").exists()
@@ -551,39 +554,40 @@ def hostile_checkpoints(place: Place) -> Iterator[str]:
     call("export", str(source.path), str(exported))
     code = {"AutoConfig": "evil.Evil", "AutoModelForCausalLM": "evil.Evil", "AutoTokenizer": "evil"}
 
-    def attacks() -> Iterator[tuple[Path, Callable[[], object]]]:
+    def attacks() -> Iterator[tuple[Path, dict[Path, bytes | None]]]:
         best = run / "checkpoints" / "best.ckpt"
-        yield run, lambda: (best.write_bytes(pickle.dumps(_Evil())), write_checksum(best))
-        yield run, lambda: (torch.save({"state_dict": _Evil()}, best), write_checksum(best))
+        for poison in (pickle.dumps(_Evil()), _saved({"state_dict": _Evil()})):
+            digest = f"{hashlib.sha256(poison).hexdigest()}  {best.name}\n".encode()
+            yield run, {best: poison, checksum_path(best): digest}
         weights = exported / "model.safetensors"
-        yield (
-            exported,
-            lambda: (
-                weights.unlink(),
-                (exported / "pytorch_model.bin").write_bytes(pickle.dumps(_Evil())),
-            ),
-        )
+        yield exported, {weights: None, exported / "pytorch_model.bin": pickle.dumps(_Evil())}
         for name in ("config.json", "tokenizer_config.json", "generation_config.json"):
-            file = exported / name
+            known = json.loads((exported / name).read_text())
             for more in (
                 {"auto_map": code, "model_type": "evil"},
                 {"custom_generate": "evil", "trust_remote_code": True},
                 {"chat_template": "{{ ''.__class__.__mro__[1].__subclasses__() }}"},
             ):
-                known = json.loads(file.read_text())
-                new = json.dumps({**known, **more})
-                yield exported, lambda file=file, new=new: file.write_text(new)  # type: ignore[misc]
+                yield exported, {exported / name: json.dumps({**known, **more}).encode()}
 
     whole = {path: _contents(path) for path in (run, exported)}
-    shutil.copy(place.folder / "evil.py", exported) if (place.folder / "evil.py").exists() else None
-    for path, attack in attacks():
-        attack()
+    (exported / "evil.py").write_text(EVIL)
+    for path, files in attacks():
+        for file, content in files.items():
+            file.unlink() if content is None else file.write_bytes(content)
         met = call("generate", str(path), "--prompt", "red", "--max-new-tokens", "2")
-        ran = any((folder / "ran").exists() for folder in (Path(), place.folder, path))
+        ran = any((folder / "ran").exists() for folder in (place.folder, path))
         yield "silent" if ran else {"done": "same", "refused": "told"}.get(met.how, met.how)
+        for file in files:
+            file.unlink(missing_ok=True)
         for file, content in whole[path].items():
             file.write_bytes(content)
-        (exported / "pytorch_model.bin").unlink(missing_ok=True)
+
+
+def _saved(value: object) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
 
 
 def _contents(folder: Path) -> dict[Path, bytes]:

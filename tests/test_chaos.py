@@ -4,7 +4,6 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-
 from benchmarks.chaos import WAYS, measure, row
 
 

@@ -8,11 +8,12 @@ from typing import Any, cast
 
 import torch
 
+from truesweep.config.schema import check
 from truesweep.config.types import signature
 from truesweep.data.readers import DataFile, stream_lines
 from truesweep.errors import ConfigError
 from truesweep.jobs.load import load_folder, load_run
-from truesweep.jobs.parts import task_class
+from truesweep.jobs.parts import OFFERED, SUPPLIED, task_class
 from truesweep.record.files import dump_json
 from truesweep.runs.run import Run
 from truesweep.tasks import Task, task_of
@@ -57,7 +58,7 @@ def open_task(directory: Path, checkpoint: str, options: Options) -> tuple[Task,
     max_length = None
     if (directory / "config.yaml").is_file():
         run = Run.open(directory)
-        config = run.read_config()
+        config = check(run.read_config(), supplied=SUPPLIED, offered=OFFERED)
         target = task_class(config)
         loaded = load_run(run, target.head, cast(Any, checkpoint))
         keys = {k: v for k, v in config["task"].items() if k not in ("_target_", "metrics")}
