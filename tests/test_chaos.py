@@ -11,7 +11,7 @@ from benchmarks.chaos import WAYS, measure, row
     ("names", "scale"),
     [
         (["checkpoints", "checkpoints-tmpfs"], 0.05),
-        (["hostile", "limit"], 0.1),
+        (["limit"], 0.1),
     ],
 )
 def test_a_small_case(

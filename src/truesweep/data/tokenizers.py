@@ -236,9 +236,11 @@ def load(name_or_path: str | Path) -> PreTrainedTokenizerBase:
         )
     ):
         kind = _saved_class(Path(name_or_path)) or AutoTokenizer
-        return kind.from_pretrained(  # type: ignore[no-any-return]
+        loaded: PreTrainedTokenizerBase = kind.from_pretrained(
             str(name_or_path), clean_up_tokenization_spaces=False
         )
+        loaded.decode(loaded("a")["input_ids"])  # some damage shows when it is used
+    return loaded
 
 
 def save(tokenizer: PreTrainedTokenizerBase, folder: Path) -> str | None:
