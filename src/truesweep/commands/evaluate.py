@@ -211,7 +211,7 @@ def _own_length(overrides: Sequence[str], config_dirs: Sequence[Path]) -> list[s
     longest = model.context() if isinstance(model, Pretrained) else None
     if longest is None:
         return []
-    packed = sample_kind(config).packs and config["data"]["packing"]
+    packed = config["data"]["packing"] in sample_kind(config).packs
     return [f"data.max_length={min(longest, LONGEST_WINDOW) if packed else longest}"]
 
 

@@ -54,7 +54,7 @@ def generate(
 
 
 def open_task(directory: Path, checkpoint: str, options: Options) -> tuple[Task, bool]:
-    """A task over a trained model, and whether it has learned from packed text."""
+    """A task over a trained model, and whether it has learned from texts that were joined."""
     max_length = None
     if (directory / "config.yaml").is_file():
         run = Run.open(directory)
@@ -62,7 +62,7 @@ def open_task(directory: Path, checkpoint: str, options: Options) -> tuple[Task,
         target = task_class(config)
         loaded = load_run(run, target.head, cast(Any, checkpoint))
         keys = {k: v for k, v in config["task"].items() if k not in ("_target_", "metrics")}
-        packing = bool(config["data"]["packing"])
+        packing = config["data"]["packing"] is True
         max_length = config["data"]["max_length"]
     else:
         head, loaded = load_folder(directory)

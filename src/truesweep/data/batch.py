@@ -95,6 +95,7 @@ def _trim(batch: Batch) -> Batch:
     widths = {
         "input_ids": width,
         "attention_mask": width,
+        "position_ids": width,
         "labels": target_width,
         "decoder_input_ids": target_width,
     }

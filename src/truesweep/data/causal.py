@@ -3,10 +3,12 @@
 A batch holds, besides the keys of every batch:
 
 - `labels` [B, T]: the token after each of `input_ids`, -100 where there is none;
-- `attention_mask` only if the batch has padding.
+- `attention_mask` only if the batch has padding;
+- `position_ids` [B, T] instead, of documents side by side: each begins at 0, and padding is all 0.
+  Models make of them which tokens may see each other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -82,6 +84,103 @@ class Windows(CausalDataset):
         for token in (*self.stream[:1], *self.texts.tokens[len(self.stream) :]):
             counts[token] -= 1
         return counts
+
+
+class Documents(CausalDataset):
+    """Texts put side by side into windows, where each begins anew: none sees another.
+
+    Texts are framed as `Rows` frames them. What is longer than a window is cut into windows, each
+    of which begins anew; what is left of it, or shorter, goes into the window that the last one
+    went into, as long as there is room. In one pass each token of a framed text but its first is a
+    target exactly once.
+
+    Args:
+        texts: The tokens of the texts, without special tokens.
+        text_bytes: UTF-8 bytes of the texts.
+        max_length: Targets in a window at most.
+        frame: Special tokens around a text. Without one in front, its first token is no target.
+        tokenizer: Gives the pad token, and the bytes of tokens that are no targets.
+    """
+
+    padded = False
+    truncated = cut = 0
+
+    def __init__(
+        self,
+        texts: Ragged,
+        text_bytes: int,
+        max_length: int,
+        frame: Frame,
+        tokenizer: PreTrainedTokenizerBase,
+    ) -> None:
+        self.texts = texts
+        self.frame = frame
+        self.max_length = max_length
+        self.pad_id = tokenizer.pad_token_id
+        targets = np.maximum(0, texts.lengths + len(frame) - 1)
+        self.longest = int(targets.max(initial=0))
+        whole, rest = np.divmod(targets, max_length)
+        # Windows that one text fills come first: where those of each text end.
+        self._filled = np.cumsum(whole)
+        self._short = np.flatnonzero(rest)  # texts that share windows
+        ends = np.cumsum(rest[self._short])
+        begins = ends - rest[self._short]
+        # If a window begins with a text, which one the next begins with.
+        following = np.searchsorted(ends, begins + max_length, side="right").tolist()
+        shared, at = [], 0
+        while at < len(following):
+            shared.append(at)
+            at = following[at]
+        self._shared = np.array([*shared, at], dtype=np.int64)
+        lengths = np.add.reduceat(rest[self._short], shared) if shared else rest[:0]
+        filled = int(self._filled[-1]) if len(texts) else 0
+        self.lengths = np.concatenate([np.full(filled, max_length), lengths])
+        first = texts.offsets[:-1][texts.lengths > 0]  # tokens, which are no targets
+        unscored = token_bytes(tokenizer, texts.tokens[first[:0] if frame.prefix else first])
+        self.bytes_per_target = (text_bytes - unscored) / max(1, self.targets)
+
+    def collate(self, indices: Sequence[int]) -> Batch:
+        """Windows below each other, [B, longest of them]."""
+        lengths = self.lengths[np.asarray(indices)]
+        shape = len(indices), max(1, int(lengths.max()))
+        inputs, positions = np.full(shape, self.pad_id), np.zeros(shape, dtype=np.int64)
+        labels = np.full(shape, IGNORE)
+        for row, index in enumerate(indices):
+            start = 0
+            for tokens in self._parts(index):
+                here = slice(start, start := start + len(tokens) - 1)
+                inputs[row, here], labels[row, here] = tokens[:-1], tokens[1:]
+                positions[row, here] = np.arange(len(tokens) - 1)
+        arrays = {"input_ids": inputs, "labels": labels, "position_ids": positions}
+        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        return {"index": list(indices), "lengths": lengths.tolist(), **tensors}
+
+    def _parts(self, window: int) -> Iterator[npt.NDArray[np.int64]]:
+        """What stands in a window of each text in it: its inputs, and the last target."""
+        filled = len(self.lengths) - len(self._shared) + 1
+        if window < filled:
+            text = int(np.searchsorted(self._filled, window, side="right"))
+            before = int(self._filled[text - 1]) if text else 0
+            yield self._part(text, window - before)
+            return
+        for text in self._short[self._shared[window - filled] : self._shared[window - filled + 1]]:
+            before = int(self._filled[text - 1]) if text else 0
+            yield self._part(int(text), int(self._filled[text]) - before)
+
+    def _part(self, text: int, number: int) -> npt.NDArray[np.int64]:
+        """A framed text from a multiple of the window's length on, as far as a window goes."""
+        tokens, prefix = self.texts[text], self.frame.prefix
+        start = number * self.max_length
+        stop = start + self.max_length + 1
+        places = (max(0, place - len(prefix)) for place in (start, stop))
+        after = (max(0, place - len(prefix) - len(tokens)) for place in (start, stop))
+        return np.concatenate(
+            [
+                np.array(prefix[start:stop], dtype=np.int64),
+                tokens[slice(*places)],
+                np.array(self.frame.suffix[slice(*after)], dtype=np.int64),
+            ]
+        )
 
 
 class Rows(CausalDataset):

@@ -141,7 +141,7 @@ def describe(
     }
     return Description(
         kind=prepared.kind,
-        packed=prepared.kind.packs and source.packing,
+        packed=source.packing in prepared.kind.packs,
         max_length=source.max_length,
         fingerprint=splits.fingerprint,
         origin=splits.origin,

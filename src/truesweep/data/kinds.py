@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from transformers import PreTrainedTokenizerBase
 
-from truesweep.data.causal import Rows, Windows
+from truesweep.data.causal import Documents, Rows, Windows
 from truesweep.data.datasets import ClassifierDataset, EncodedDataset
 from truesweep.data.embedded import Embedded, Made
 from truesweep.data.frames import input_frame, target_frame
@@ -71,7 +71,8 @@ class SampleKind(ABC):
             `chats`.
         fields: Which texts it has, by the names of its attributes.
         marks: Under which names `marked` gives a number for each token besides.
-        packs: Whether samples can be joined into windows.
+        packs: How samples can be put into windows: `data.packing` may be one of these. A kind that
+            has none of them leaves that key alone.
         lossless: Whether tokens that hold a whole sample are worth knowing, to count its bytes.
         unit: What a report compares and counts.
         answer: What a model shall make of a sample; None of plain text.
@@ -86,7 +87,7 @@ class SampleKind(ABC):
     name: ClassVar[Kind]
     fields: ClassVar[tuple[str, ...]] = ("text",)
     marks: ClassVar[tuple[str, ...]] = ()
-    packs: ClassVar[bool] = False
+    packs: ClassVar[tuple[bool | str, ...]] = ()
     lossless: ClassVar[bool] = False
     unit: ClassVar[str] = "samples"
     answer: ClassVar[str | None] = None
@@ -160,16 +161,19 @@ class TextKind(SampleKind):
     """Text whose every token is to be predicted from those before it."""
 
     name = "text"
-    packs = lossless = True
+    packs: ClassVar[tuple[bool | str, ...]] = (True, "documents")
+    lossless = True
     unit, counted = "passages", "tokens"
     needed = 10_000  # tokens: 0.04 nats at a standard deviation of 2
 
     def dataset(self, split: EncodedSplit) -> EncodedDataset:
-        """Windows of all texts joined, or each text on its own."""
+        """Windows of all texts joined or side by side, or each text on its own."""
         texts, size = split.tokens["text"], text_bytes(split.samples, "text")
-        if split.source.packing:
+        if split.source.packing is True:
             return Windows(texts, size, split.source.max_length, split.tokenizer)
         frame = input_frame(split.tokenizer, "text")
+        if split.source.packing:
+            return Documents(texts, size, split.source.max_length, frame, split.tokenizer)
         return Rows(texts, size, split.source.max_length, frame, split.tokenizer)
 
     def uncertainty(self, size: int) -> str:

@@ -5,6 +5,7 @@ place of special ones. Which of them are hidden, the task decides: at each step 
 """
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -55,6 +56,7 @@ class MaskedDataset(FramedDataset):
 class MaskedTextKind(TextKind):
     """Text whose hidden tokens are to be found."""
 
+    packs: ClassVar[tuple[bool | str, ...]] = (True,)
     lossless = False
 
     def complete(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
@@ -71,7 +73,7 @@ class MaskedTextKind(TextKind):
     def dataset(self, split: EncodedSplit) -> EncodedDataset:
         """Windows of all texts joined, or each text on its own; both framed."""
         frame, texts = input_frame(split.tokenizer, "text"), split.tokens["text"]
-        longest, packed = split.source.max_length, split.source.packing
+        longest, packed = split.source.max_length, bool(split.source.packing)
         if packed:
             texts = _windows(texts, longest - len(frame))
         return MaskedDataset(texts, frame, longest, split.tokenizer, not packed)

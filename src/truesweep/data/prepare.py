@@ -23,7 +23,7 @@ from truesweep.data.source import Source
 from truesweep.data.texts import Text, beginning
 from truesweep.data.token_cache import SPLITS, encode_splits
 from truesweep.data.tokenizers import TokenizerConfig
-from truesweep.errors import DataError
+from truesweep.errors import ConfigError, DataError
 
 TRIED_TEXTS, TRIED_CHARACTERS = 20, 2_000
 """Of a split, what a tokenizer is tried on."""
@@ -127,6 +127,11 @@ def prepare(
         ConfigError: The tokenizer cannot be had or does not fit.
         DataError: A split is too small, or has a class that training does not know.
     """
+    if source.packing not in (False, True, *kind.packs):
+        raise ConfigError(
+            f"data.packing={source.packing}: these samples cannot be put side by side, only texts "
+            "of task=lm can. Set data.packing=false"
+        )
     splits = splits or kind.load(source)
     encoded = encode_splits(splits, tokenizer, kind, cache_dir, source.verify == "full")
     complete = kind.complete(encoded.tokenizer)
@@ -186,7 +191,7 @@ def _letters(text: str) -> str:
 
 
 def _check_sizes(datasets: dict[str, EncodedDataset], source: Source, kind: SampleKind) -> None:
-    packed = kind.packs and source.packing
+    packed = source.packing in kind.packs
     unit = f"windows of data.max_length={source.max_length} tokens" if packed else "samples"
     if len(datasets["train"]) < source.batch_size:
         smaller = "data.batch_size or data.max_length" if packed else "data.batch_size"

@@ -20,7 +20,9 @@ class Source(ABC):
         eval_batch_size: Samples per forward pass of an evaluation on one device. None: the program
             chooses.
         max_length: Tokens: the window of packed text, the longest sample otherwise.
-        packing: Join texts into full windows; otherwise each sample stands on its own.
+        packing: Join texts into full windows, in which tokens see the texts before their own; with
+            `documents`, put them side by side into windows, in which each sees its own text only;
+            otherwise each sample stands on its own.
         group_by_length: Let samples of similar length share an optimizer step, where there is
             padding to be saved.
         num_workers: Processes that prepare batches on each device; 0: none besides the main one.
@@ -35,7 +37,7 @@ class Source(ABC):
     micro_batch_size: Annotated[int, Gt(0)] | None = None
     eval_batch_size: Annotated[int, Gt(0)] | None = None
     max_length: Annotated[int, Gt(1)] = 128
-    packing: bool = True
+    packing: bool | Literal["documents"] = True
     group_by_length: bool = True
     num_workers: Annotated[int, Ge(0)] = 0
     val_fraction: Annotated[float, Gt(0), Lt(1)] = 0.05

@@ -29,7 +29,7 @@ from truesweep.figures import Figure, by_name, mode, of_metric
 from truesweep.jobs.compiling import choose, compile_model
 from truesweep.jobs.trainer import Compile, TrainerSettings
 from truesweep.models import Pretrained, add_adapter
-from truesweep.models.batching import check_noise, mixes_samples
+from truesweep.models.batching import check_noise, check_packing, mixes_samples
 from truesweep.models.tokens import pad_token
 from truesweep.optim import parameter_groups
 from truesweep.record.loggers import FACTS
@@ -213,7 +213,10 @@ def build_model(
         notes: Is given what the user should know of weights that were to be loaded.
     """
     labels = prepared.labels or ()
-    return make_model(config, prepared.tokenizer, labels, source.max_length, notes)[0]
+    model = make_model(config, prepared.tokenizer, labels, source.max_length, notes)[0]
+    if source.packing == "documents":
+        check_packing(model)
+    return model
 
 
 def make_model(

@@ -216,7 +216,7 @@ class Planner:
         """The model without memory for its weights, its size, and what to know of it."""
         task, tokenizer = config["task"]["_target_"], config["tokenizer"]
         described = config["model"], config.get("adapter")
-        data = source.max_length, prepared.fingerprint, prepared.classes
+        data = source.max_length, source.packing, prepared.fingerprint, prepared.classes
         shared = [*described, task, tokenizer, *data]
         key = fingerprint({"shared": shared})
         if key not in self._models:

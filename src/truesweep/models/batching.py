@@ -3,13 +3,14 @@
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from truesweep.errors import ConfigError
+from truesweep.errors import ConfigError, in_short
 from truesweep.models.dimensions import positions
 from truesweep.models.dropout import restrict_dropout
 from truesweep.models.heads import Head
@@ -74,6 +75,39 @@ def check_noise(model: PreTrainedModel, head: Head) -> None:
                 "route tokens to experts, and what it learns would depend on how a batch is "
                 "split. Set another model, or model.config.router_jitter_noise=0 if it has that"
             )
+
+
+@torch.no_grad()
+def check_packing(model: PreTrainedModel) -> None:
+    """Refuse a language model that lets documents side by side in a row see each other.
+
+    Positions that begin anew tell attention where a document begins. Convolutions and the states of
+    state-space models run on, and some models take no positions.
+
+    Args:
+        model: As `mixes_samples` takes it.
+
+    Raises:
+        ConfigError: It does, or cannot read such a row.
+    """
+    with _tried(model) as tried:
+        if tried is None:
+            return
+        rows = _rows(tried)
+        beside = torch.cat([torch.arange(len(row)) for row in rows])[None]
+        read = partial(tried.eval(), use_cache=False)
+        try:
+            packed = read(input_ids=torch.cat(rows)[None], position_ids=beside).logits
+            alone = torch.cat([read(input_ids=row[None]).logits for row in rows], dim=1)
+            if not _differ(alone, packed):
+                return
+            reason = "lets tokens see the documents beside their own"
+        except (IndexError, RuntimeError, TypeError, ValueError) as error:
+            reason = f"cannot read documents side by side ({in_short(error)})"
+    raise ConfigError(
+        f"data.packing=documents: {model.config.model_type} {reason}. Set data.packing=false for "
+        "each on its own, or a model with attention alone, such as llama or qwen3"
+    )
 
 
 @contextmanager

@@ -168,8 +168,9 @@ class LanguageModeling(Task):
 
 def causal_logits(model: PreTrainedModel, batch: Batch) -> Tensor:
     """A causal model's scores of the next tokens [batch, length, vocabulary]."""
-    scores = model(
-        input_ids=batch["input_ids"], attention_mask=batch.get("attention_mask"), use_cache=False
-    ).logits
+    inputs = {name: batch.get(name) for name in ("input_ids", "attention_mask")}
+    if "position_ids" in batch:  # not all models know them
+        inputs["position_ids"] = batch["position_ids"]
+    scores = model(**inputs, use_cache=False).logits
     assert isinstance(scores, Tensor)
     return scores

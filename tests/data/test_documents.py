@@ -1,0 +1,151 @@
+"""Documents side by side in a window: none sees another."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+from transformers import PreTrainedModel
+
+from truesweep.data.batch import IGNORE, Batch, split
+from truesweep.data.masked import MASKED_TEXT
+from truesweep.data.prepare import prepare
+from truesweep.data.samples import Labelled
+from truesweep.data.tokenizers import Byte, Pretrained
+from truesweep.errors import ConfigError
+from truesweep.models import Scratch
+from truesweep.models.batching import check_packing
+from truesweep.tasks.lm import causal_logits
+
+TEXTS = [
+    "one",
+    "",
+    "a longer text",
+    "two",
+    "x",
+    "fourteen bytes",
+    "seventeen bytes, and 30 more bytes",
+]
+LENGTH = 16
+KNOWING = (
+    *("gpt2", "gpt_neox", "gptj", "llama", "qwen3", "mistral", "phi3", "olmo2", "stablelm"),
+    *("starcoder2", "gemma3_text", "mixtral", "cohere", "granite"),
+)
+MIXING = ("lfm2", "mamba", "rwkv", "bloom", "opt")
+
+
+def built(architecture: str) -> PreTrainedModel:
+    torch.manual_seed(0)
+    scratch = Scratch(architecture=architecture, depth=2, width=32, heads=2)
+    model = scratch.build("causal", Byte().build(()), max_length=LENGTH)
+    model.eval()
+    return model
+
+
+def targets(batch: Batch) -> list[tuple[int, ...]]:
+    """Each target with the tokens that it may be predicted from."""
+    found = []
+    for ids, labels, places in zip(
+        *(batch[key].tolist() for key in ("input_ids", "labels", "position_ids")), strict=True
+    ):
+        for i, label in enumerate(labels):
+            if label != IGNORE:
+                found.append((*ids[i - places[i] : i + 1], label))
+    return found
+
+
+@pytest.mark.parametrize("framed", [True, False])
+def test_each_token_is_a_target_once_behind_those_of_its_own_text(
+    framed: bool, prepared: Callable[..., Any], pretrained: Callable[..., Path]
+) -> None:
+    tokenizer = (
+        Byte() if framed else Pretrained(name_or_path=str(pretrained("$A", eos_token="</s>")))
+    )
+    data, _ = prepared(TEXTS, tokenizer, packing="documents", max_length=LENGTH)
+    alone, _ = prepared(TEXTS, tokenizer, packing=False, max_length=LENGTH * 9)
+    batch = data.train.collate(range(len(data.train)))
+    wanted = []
+    for text in range(len(TEXTS)):
+        row = alone.train.collate([text])
+        ids, labels = row["input_ids"][0].tolist(), row["labels"][0].tolist()
+        for i in range(row["lengths"][0]):
+            wanted.append((*ids[i // LENGTH * LENGTH : i + 1], labels[i]))
+    assert sorted(targets(batch)) == sorted(wanted)
+    assert data.train.targets == len(wanted) == alone.train.targets
+    assert data.train.bytes_per_target == pytest.approx(alone.train.bytes_per_target)
+    assert (data.train.target_counts(data.classes) == alone.train.target_counts(data.classes)).all()
+    assert max(batch["lengths"]) <= LENGTH
+    assert len(data.train) < sum(-(-int(n) // LENGTH) for n in alone.train.lengths)
+    assert data.train.truncated == data.train.cut == 0
+    assert (batch["labels"] != IGNORE).sum(1).tolist() == batch["lengths"]
+
+
+def test_windows_are_split_as_others(prepared: Callable[..., Any]) -> None:
+    data, _ = prepared(TEXTS, Byte(), packing="documents", max_length=LENGTH)
+    batch = {**data.train.collate([3, 0, 1]), "size": 3}
+    parts = list(split(batch, 1, 4))
+    assert [part["lengths"] for part in parts] == [[n] for n in (*batch["lengths"], 0)]
+    for row, part in enumerate(parts[:3]):
+        width = batch["lengths"][row]
+        assert (
+            part["position_ids"].tolist() == batch["position_ids"][row : row + 1, :width].tolist()
+        )
+
+
+def loss_and_gradients(model: PreTrainedModel, batches: list[Batch]) -> tuple[float, torch.Tensor]:
+    model.zero_grad()
+    total = torch.zeros(())
+    for batch in batches:
+        logits, labels = causal_logits(model, batch), batch["labels"]
+        total = total + functional.cross_entropy(
+            logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction="sum"
+        )
+    total.backward()  # type: ignore[no-untyped-call]
+    parts = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+    return total.item(), torch.cat(parts)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("architecture", KNOWING)
+def test_loss_and_gradients_are_those_of_single_documents(
+    architecture: str, attention: str, prepared: Callable[..., Any]
+) -> None:
+    texts = TEXTS[:-1]  # no longer than a window
+    packed, _ = prepared(texts, Byte(), packing="documents", max_length=LENGTH)
+    alone, _ = prepared(texts, Byte(), packing=False, max_length=LENGTH)
+    model = built(architecture)
+    model.set_attn_implementation(attention)
+    check_packing(model)
+    one, gradient = loss_and_gradients(model, [alone.train.collate([i]) for i in range(len(texts))])
+    other, its_gradient = loss_and_gradients(
+        model, [packed.train.collate(list(range(len(packed.train))))]
+    )
+    assert len(packed.train) < len(texts)
+    assert other == pytest.approx(one, rel=1e-5)
+    assert (its_gradient - gradient).abs().max() < 1e-5 * gradient.abs().max()
+
+
+@pytest.mark.parametrize("architecture", MIXING)
+def test_models_that_see_other_documents_are_refused_by_name(architecture: str) -> None:
+    with pytest.raises(ConfigError, match=rf"data\.packing=documents: {architecture} lets tokens"):
+        check_packing(built(architecture))
+
+
+def test_what_is_no_text_is_not_put_side_by_side(prepared: Callable[..., Any]) -> None:
+    with pytest.raises(ConfigError, match=r"data\.packing=documents: these samples cannot"):
+        prepared([Labelled("a", "x"), Labelled("b", "y")], packing="documents")
+    _, source = prepared(["abc"])
+    source.packing = "documents"
+    with pytest.raises(ConfigError, match="cannot be put side by side"):
+        prepare(source, Byte(), MASKED_TEXT)
+
+
+def test_many_documents_fill_their_windows(prepared: Callable[..., Any]) -> None:
+    rng = np.random.default_rng(0)
+    texts = ["x" * int(n) for n in rng.integers(0, 12, 500)]
+    data, _ = prepared(texts, Byte(), packing="documents", max_length=40)
+    assert data.train.lengths.sum() == sum(len(text) + 1 for text in texts)
+    assert data.train.lengths.mean() > 34
