@@ -135,6 +135,10 @@ def rows_of(path: Path, rows: list[dict[str, Any]]) -> Path:
 
 FORMS: dict[str, tuple[dict[str, Any], list[dict[str, str]]]] = {
     "messages": ({"messages": [SYSTEM, QUESTION, ANSWER]}, [SYSTEM, QUESTION, ANSWER]),
+    "other order": (
+        {"messages": [dict(reversed(one.items())) for one in (QUESTION, ANSWER)]},
+        [QUESTION, ANSWER],
+    ),
     "sharegpt": (
         {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
         [QUESTION, ANSWER],

@@ -7,6 +7,7 @@ import datasets
 import pytest
 
 from truesweep.data import Hub, Labelled, Pair
+from truesweep.data.samples import Chat
 from truesweep.errors import ConfigError, DataError
 
 LABELS = datasets.ClassLabel(names=["neg", "pos"])
@@ -54,6 +55,17 @@ def test_text_and_pairs_from_plain_columns() -> None:
     keys: dict[str, Any] = {"name": name, "train_split": "train+validation", "test_split": "train"}
     assert Hub(text_column="en", **keys).load("text").train == ["yes", "b"]
     assert Hub(source="de", target="en", **keys).load("pairs").test == [Pair("ja", "yes")]
+
+
+def test_conversations() -> None:
+    said: list[dict[str, Any]] = [
+        {"role": "user", "content": "q"},
+        {"role": "assistant", "content": "a"},
+    ]
+    name = write({"train": [{"messages": said, "source": "x"}], "test": [{"messages": said}]})
+    keys: dict[str, Any] = {"name": name, "val_split": "test"}
+    splits = Hub(**keys).load("chats")
+    assert splits.train == splits.test == [Chat.of(said)]
 
 
 @pytest.mark.parametrize("features", [None, datasets.Translation(languages=["de", "en"])])

@@ -109,17 +109,16 @@ def _message(number: int, given: Any) -> Message:
     message = {k: v for k, v in given.items() if v is not None}
     if "from" in message and "value" in message:
         message = {"role": message.pop("from"), "content": message.pop("value"), **message}
-    role = message.get("role")
-    role = message["role"] = _SHAREGPT.get(str(role), role)
+    role, content = message.pop("role", None), message.pop("content", "")
+    role = _SHAREGPT.get(str(role), role)
     if role not in _ROLES:
         raise ValueError(f"message {number} has the role {role!r}, not one of {', '.join(_ROLES)}")
-    content = message.setdefault("content", "")
     texts = content if isinstance(content, list) else [{"type": "text", "text": content}]
     if not all(isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in texts):
         raise ValueError(f"message {number} has a content that is no text")
     if role == "assistant" and not content and not message.get("tool_calls"):
         raise ValueError(f"message {number} is an empty answer")
-    return message
+    return {"role": role, "content": content, **message}  # one order, whatever a file's
 
 
 def _tools(value: Any) -> list[Any] | None:

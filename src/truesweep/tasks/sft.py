@@ -149,7 +149,12 @@ class SupervisedFineTuning(TextToText):
         """What comes before the last answers, all ending together, and these as text."""
         answers = [batch["answers"][r] for r in rows]
         references = self.tokenizer.batch_decode(answers, skip_special_tokens=True)
-        return *self._aligned([batch["prompts"][r] for r in rows]), [str(t) for t in references]
+        prompts = self._aligned([batch["prompts"][r] for r in rows])
+        return *prompts, [str(text).strip() for text in references]
+
+    def generate_texts(self, input_ids: Tensor, attention_mask: Tensor) -> list[str]:
+        """The answers to token ids [batch, length]."""
+        return [text.strip() for text in super().generate_texts(input_ids, attention_mask)]
 
     def _aligned(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Token ids and mask of prompts that end together; of long ones, the end.
@@ -189,4 +194,4 @@ class SupervisedFineTuning(TextToText):
         """The answer to a question, or to messages given as JSON."""
         prompt = encode_prompt(self.tokenizer, messages_of(text))
         prompt = prompt[-self.limit(len(prompt)) :]
-        return self.generate_texts(*self._aligned([prompt]))[0].strip()
+        return self.generate_texts(*self._aligned([prompt]))[0]
