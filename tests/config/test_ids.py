@@ -48,6 +48,14 @@ def test_compiling_by_default_is_the_question_that_it_was() -> None:
     assert len({*plain, *whole, *layers}) == 3
 
 
+def test_computing_layers_twice_is_another_question_only_where_it_is_asked() -> None:
+    plain, once, twice = (
+        ids_of(["name=lm", *given])
+        for given in ([], *([f"model.activation_checkpointing={v}"] for v in ("false", "true")))
+    )
+    assert plain == once == ["4aad85a9"] != twice  # of version 0.1.0
+
+
 def test_w_and_bs_defaults_are_the_question_that_they_were() -> None:
     plain, said = (
         ids_of(["name=lm", *given])

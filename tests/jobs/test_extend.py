@@ -21,6 +21,7 @@ from truesweep.runs.run import Run
 __all__ = ["data"]
 
 OTHERWISE = {
+    "model.activation_checkpointing": "true",
     "trainer.accelerator": "auto",
     "trainer.compile": "false",
     "trainer.devices": "2",

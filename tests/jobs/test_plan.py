@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from pytorch_lightning.accelerators import CUDAAccelerator
+from transformers.models.llama.modeling_llama import LlamaPreTrainedModel
 
 from tests.commands.conftest import SMALL, write_data
 from truesweep.commands.train import train
@@ -117,6 +118,23 @@ def test_a_recipe_takes_the_precision_that_the_processor_has(
     said = capsys.readouterr().out
     assert taken in said
     assert asked or why[bf16] in " ".join(said.split())
+
+
+@pytest.mark.parametrize("asked", ["true", "layers"])
+def test_compiled_layers_cannot_draw_their_dropout_twice(asked: str, workplace: Path) -> None:
+    recomputed = [*SMALL, "model.activation_checkpointing=true", f"trainer.compile={asked}"]
+    with pytest.raises(ConfigError, match="cannot draw their dropout's masks a second time"):
+        plan([*recomputed, "model.dropout=0.1"])
+    plan([*recomputed, "model.dropout=0"])
+
+
+def test_an_architecture_whose_layers_cannot_be_computed_twice_says_so(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LlamaPreTrainedModel, "supports_gradient_checkpointing", False)
+    asked = [*SMALL, "model=llama", "model.activation_checkpointing=true"]
+    with pytest.raises(ConfigError, match=r"cannot compute the layers of llama twice\. Set"):
+        plan(asked)
 
 
 @pytest.mark.parametrize(

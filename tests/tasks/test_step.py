@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from tests.commands.conftest import SMALL, write_data
 from tests.rounding import FP64, assert_same_training
@@ -65,6 +66,27 @@ def test_a_loss_through_the_output_layer_does_not_change_the_result(
     parts = parts_of(task, workplace, *asked)
     assert_same_training(fit(parts, workplace), whole)
     assert parts.task.output_layer(next(iter(parts.data.train_dataloader()))) is not None
+
+
+@pytest.mark.parametrize(
+    ("task", "model"), [("lm", "gpt2"), ("lm", "llama"), ("translation", "t5")]
+)
+def test_layers_that_are_computed_twice_do_not_change_the_result(
+    task: str, model: str, workplace: Path
+) -> None:
+    asked = [f"model={model}", "model.dropout=0.2", "data.micro_batch_size=24"]
+    asked += ["trainer.max_steps=3", "optimizer=adamw", "optimizer.lr=0.01"]
+    plain = fit(parts_of(task, workplace, *asked), workplace)
+    parts = parts_of(task, workplace, *asked, "model.activation_checkpointing=true")
+    modules = list(parts.task.model.modules())
+    layer = next(m for m in modules if type(m).__name__.endswith(("Block", "DecoderLayer")))
+    inner = next(m for m in layer.modules() if not list(m.children()))
+    calls: list[nn.Module] = []
+    for module in (layer, inner):
+        module.register_forward_pre_hook(lambda module, _: calls.append(module))
+    twice = fit(parts, workplace)
+    assert all(torch.equal(plain[name], twice[name]) for name in plain)
+    assert calls.count(inner) == 2 * calls.count(layer) > 0
 
 
 def test_the_loss_of_a_step_is_the_mean_over_all_its_targets(workplace: Path) -> None:

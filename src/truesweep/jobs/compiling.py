@@ -15,10 +15,12 @@ from typing import NamedTuple
 import torch
 from torch import nn
 from torch.compiler import config as compiler_config
+from transformers import PreTrainedModel
 
 from truesweep.compat import build_cpp, compiled_code, cpp_compilers
 from truesweep.errors import ConfigError, telling_line
 from truesweep.jobs.trainer import Compile, TrainerSettings
+from truesweep.models import drops
 
 ON_GPU: Compile = True
 """What `auto` takes on a GPU; on anything else it takes nothing."""
@@ -46,13 +48,16 @@ class Choice(NamedTuple):
     note: str = ""
 
 
-def choose(trainer: TrainerSettings, in_rank: bool = False) -> Choice:
+def choose(
+    trainer: TrainerSettings, in_rank: bool = False, model: PreTrainedModel | None = None
+) -> Choice:
     """Settle how a model is compiled on this machine, before it is.
 
     Args:
         trainer: What was asked for.
         in_rank: Whether this process may use the GPU. One that plans may not: others are still to
             be forked from it.
+        model: The model, with or without memory for its weights, where it is known.
 
     Raises:
         ConfigError: It was asked for by name, and cannot be had.
@@ -64,6 +69,11 @@ def choose(trainer: TrainerSettings, in_rank: bool = False) -> Choice:
         problem = no_gpu_compiler() or (too_old() if in_rank else None)
     elif how and trainer.is_cpu():
         problem = no_cpu_compiler()
+    if how and model is not None and model.is_activation_checkpointing and drops(model):
+        problem = (
+            "layers that are compiled cannot draw their dropout's masks a second time. Set "
+            "model.activation_checkpointing=false or the dropout to 0"
+        )
     if problem is None:
         return Choice(how)
     if asked == "auto":

@@ -22,6 +22,7 @@ from truesweep.text import value
 
 LENGTH = ("trainer.max_steps", "trainer.max_epochs")
 CARRIED_OUT = (
+    "model.activation_checkpointing",
     "trainer.accelerator",
     "trainer.compile",
     "trainer.devices",

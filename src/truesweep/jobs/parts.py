@@ -342,11 +342,13 @@ def build(config: dict[str, Any], largest_micro_batch: int | None = None) -> Par
     recipe = build_recipe(config, trainer, data.steps_per_epoch)
     if trainer.precision == "64-true":
         model.double()  # Lightning would only after a checkpoint was loaded into fp32 weights
-    choice = choose(trainer, in_rank=True)
+    choice = choose(trainer, in_rank=True, model=model)
     if choice.note:
         log.warning("%s", choice.note)
     compile_model(model, choice.how)
     task = build_task(config, model, prepared, recipe)
+    if model.is_activation_checkpointing and not choice.how:
+        task.repeat_dropout()
     return Parts(source, prepared, task, data, trainer, recipe, choice.how)
 
 

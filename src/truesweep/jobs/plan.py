@@ -145,7 +145,8 @@ def plan_config(config: dict[str, Any], overrides: list[str]) -> Plan:
     """Check a configuration against its data, its model, and the compiler of this machine."""
     planned = Planner().plan(config, overrides)
     note = choose(make(config, "trainer")).note
-    return replace(planned, warnings=(*planned.warnings, note)) if note else planned
+    known = not note or note in planned.warnings
+    return planned if known else replace(planned, warnings=(*planned.warnings, note))
 
 
 class Planner:
@@ -176,6 +177,7 @@ class Planner:
         model, parameters, flops, notes = self._model(config, source, prepared)
         task = build_task(config, model, prepared, recipe)
         task.configure_optimizers()
+        uncompiled = choose(trainer, model=model).note if model.is_activation_checkpointing else ""
         metrics = tuple(f"val/{name}" for name in task.reported("val"))
         check_monitors(config, metrics)
         return Plan(
@@ -194,6 +196,7 @@ class Planner:
                 *notes,
                 *_left_out(prepared, source),
                 *task.warnings(prepared.answers("test")),
+                *([uncompiled] if uncompiled else []),
             ),
         )
 

@@ -3,9 +3,10 @@
 from transformers.utils import logging
 
 from truesweep.models.adapters import Lora, add_adapter
+from truesweep.models.dropout import drops
 from truesweep.models.heads import PRESETS, Head
 from truesweep.models.pretrained import Pretrained
-from truesweep.models.sample_dropout import SampleDropout
+from truesweep.models.sample_dropout import SampleDropout, recompute_layers
 from truesweep.models.scratch import Scratch
 from truesweep.models.size import (
     Flops,
@@ -26,8 +27,10 @@ __all__ = [
     "Scratch",
     "add_adapter",
     "count_parameters",
+    "drops",
     "flops_per_token",
     "peak_flops",
+    "recompute_layers",
 ]
 
 logging.disable_progress_bar()  # weights of our size load at once, and commands print results only

@@ -65,6 +65,7 @@ def add_residual_dropout(model: PreTrainedModel, rate: float) -> None:
             f"model.dropout={rate}: {model.config.model_type} has no dropout of its own. "
             "Set model.dropout=0."
         )
+    model.residual_dropout = rate  # type: ignore[assignment]
     for writer in writers:
         writer.register_forward_hook(partial(_drop, rate=rate))
 
@@ -78,9 +79,7 @@ def restrict_dropout(model: PreTrainedModel) -> None:
     for module in model.modules():
         if getattr(module, "layerdrop", 0):
             module.layerdrop = 0.0  # type: ignore[assignment]
-    config = model.config
-    names = [field.name for field in fields(type(config)) if _RATE.search(field.name)]
-    dropped = [name for name in names if getattr(config, name, None)]
+    config, dropped = model.config, _dropped(model)
     if dropped and config.model_type in _POSITIONS_FIRST:
         raise ConfigError(
             f"model.dropout: what {config.model_type} drops would depend on how a batch is split. "
@@ -92,6 +91,18 @@ def restrict_dropout(model: PreTrainedModel) -> None:
             "model.attention=flash_attention_2: what it drops of the attention's weights would "
             "depend on how a batch is split. Set model.attention=sdpa."
         )
+
+
+def drops(model: PreTrainedModel) -> bool:
+    """Whether a model drops anything while it is trained."""
+    own = any(isinstance(module, nn.Dropout) and module.p for module in model.modules())
+    return own or bool(getattr(model, "residual_dropout", 0)) or bool(_dropped(model))
+
+
+def _dropped(model: PreTrainedModel) -> list[str]:
+    """The rates of a model's configuration that are not nought, by name."""
+    names = [field.name for field in fields(type(model.config)) if _RATE.search(field.name)]
+    return [name for name in names if getattr(model.config, name, None)]
 
 
 def _drop(module: nn.Module, _inputs: Any, output: Tensor, *, rate: float) -> Tensor:

@@ -17,6 +17,7 @@ from truesweep.models.dropout import restrict_dropout
 from truesweep.models.freezing import freeze
 from truesweep.models.heads import AUTO_CLASSES, Head, check_head
 from truesweep.models.init import output_layers
+from truesweep.models.sample_dropout import recompute_layers
 from truesweep.models.tokens import label_fields, pad_token, settle_generation
 
 
@@ -36,12 +37,15 @@ class Pretrained:
         attention: implementation; by default the fastest for the length of samples.
         labels: what a classifier's classes are called in the data, in the order of its own ids; by
             default what the checkpoint calls them, or 0, 1, … where it has no names for them.
+        activation_checkpointing: keep what layers are given, and compute them once more in the
+            backward pass: less memory, more time, the same numbers.
     """
 
     name_or_path: str
     revision: str | None = None
     attention: Attention | None = None
     labels: list[str] | None = None
+    activation_checkpointing: bool = False
 
     def check(self, head: Head, *, max_length: int) -> None:
         """Raise a `ConfigError` for what the model's configuration alone tells.
@@ -126,6 +130,8 @@ class Pretrained:
                 check_causal(model)
         freeze(model, head)
         restrict_dropout(model)
+        if self.activation_checkpointing:
+            recompute_layers(model)
         if model.can_generate():
             _complete_generation(model, pad_token(tokenizer))
             if idle := settle_generation(model):

@@ -1,8 +1,8 @@
 """Dropout whose masks belong to samples, so that no split of a batch changes them."""
 
 import math
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.library import custom_op
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+from transformers import PreTrainedModel
 
 from truesweep.errors import ConfigError
 
@@ -34,7 +35,7 @@ class SampleDropout(TorchFunctionMode):
     The first dimension of what is dropped must count samples, or samples times heads, positions
     or the like. It is left to `models.dropout.restrict_dropout` to refuse what is otherwise. Other
     random numbers of a model, such as the jitter of some routers of experts, are not replaced.
-    Nor does it know of recomputed layers: gradient checkpointing would draw other masks.
+    Layers that are computed once more in the backward pass draw their masks again by `twice`.
     """
 
     def __init__(self) -> None:
@@ -64,6 +65,23 @@ class SampleDropout(TorchFunctionMode):
         """End the forward pass."""
         super().__exit__(error, *rest)
         self._idle = error is None and self._keys is self._first
+
+    def twice(self) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+        """The contexts of a layer's forward pass, and of the one that repeats it.
+
+        torch's `checkpoint` asks for them as the layer's turn comes.
+        """
+        return nullcontext(), self._again(self._keys)
+
+    @contextmanager
+    def _again(self, keys: Tensor) -> Iterator[None]:
+        before = self._first, self._keys, self._idle
+        self._keys = keys
+        try:
+            with self:
+                yield
+        finally:
+            self._first, self._keys, self._idle = before
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
@@ -122,6 +140,27 @@ class SampleDropout(TorchFunctionMode):
         wide = torch.promote_types(query.dtype, torch.float32)
         weights = scores.softmax(-1, dtype=wide).to(query.dtype)
         return self._dropout(weights, dropout_p) @ value
+
+
+def recompute_layers(model: PreTrainedModel, dropout: SampleDropout | None = None) -> None:
+    """Have a model in training keep what its layers are given, and compute them once more.
+
+    Args:
+        model: It has layers that transformers can repeat in the backward pass.
+        dropout: What draws its masks, if it is not compiled: torch's compiler takes no such
+            contexts.
+
+    Raises:
+        ConfigError: transformers cannot.
+    """
+    contexts = {} if dropout is None else {"context_fn": dropout.twice}
+    try:
+        model.activation_checkpointing_enable({"use_reentrant": False, **contexts})
+    except ValueError:
+        raise ConfigError(
+            f"model.activation_checkpointing=true: transformers cannot compute the layers of "
+            f"{model.config.model_type} twice. Set model.activation_checkpointing=false"
+        ) from None
 
 
 def draw(

@@ -23,6 +23,7 @@ from truesweep.models.fields import check_fields, known_fields
 from truesweep.models.freezing import freeze
 from truesweep.models.heads import AUTO_CLASSES, Head, check_head, config_class
 from truesweep.models.init import scale_weights
+from truesweep.models.sample_dropout import recompute_layers
 from truesweep.models.tokens import label_fields, set_generation, token_fields
 
 Count = Annotated[int, Gt(0)]
@@ -45,6 +46,8 @@ class Scratch:
         tie_embeddings: one table for input and output; by default the architecture's habit.
         init: `default` is the architecture's own, `scaled` starts blocks and head from zero.
         attention: implementation; by default the fastest for the length of samples.
+        activation_checkpointing: keep what layers are given, and compute them once more in the
+            backward pass: less memory, more time, the same numbers.
         config: further fields of the architecture's transformers configuration.
     """
 
@@ -58,6 +61,7 @@ class Scratch:
     tie_embeddings: bool | None = None
     init: Literal["default", "scaled"] = "default"
     attention: Attention | None = None
+    activation_checkpointing: bool = False
     config: dict[str, Any] = field(default_factory=dict)
 
     def check(self, head: Head, *, max_length: int) -> None:
@@ -122,6 +126,8 @@ class Scratch:
             scale_weights(model)
         add_residual_dropout(model, self.dropout)
         restrict_dropout(model)
+        if self.activation_checkpointing:
+            recompute_layers(model)
         return model
 
     def _configure(self, fields: dict[str, Any], max_length: int) -> PreTrainedConfig:

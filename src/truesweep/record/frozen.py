@@ -32,6 +32,7 @@ ADDED_SINCE: dict[str, Any] = {
     "logger.job_type": None,
     "logger.name": None,
     "logger.notes": None,
+    "model.activation_checkpointing": False,
     "model.labels": None,
     "task.bleu_tokenize": None,
     "task.metrics": None,

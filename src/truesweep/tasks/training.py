@@ -25,7 +25,7 @@ from transformers import PreTrainedModel
 from truesweep.compat import steps_done
 from truesweep.data.batch import Batch
 from truesweep.metrics.likelihood import IGNORED, is_many, linear_nll, token_nll
-from truesweep.models import SampleDropout
+from truesweep.models import SampleDropout, recompute_layers
 from truesweep.models.adapters import base_of, has_adapter, trained_state, whole_state
 from truesweep.models.heads import OutputLayer
 from truesweep.optim import set_found_inf, takes_found_inf
@@ -114,6 +114,13 @@ class Training(pl.LightningModule):
             targets both are summed over; scalars, fp32 or fp64, the first two zero where there is
             no target.
         """
+
+    def repeat_dropout(self) -> None:
+        """Have layers that are computed once more in the backward pass drop what they dropped.
+
+        Compiled ones cannot.
+        """
+        recompute_layers(self.model, self._dropout)
 
     def seen(self, batch: Batch, step: int | None) -> Batch:
         """A rank's batch as the model is to see it.
