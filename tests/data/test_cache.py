@@ -84,6 +84,14 @@ def test_of_a_large_file_samples_are_read_or_all_of_it(
         assert data.read_bytes() == bytes(1000)
 
 
+def test_what_blocks_within_a_writer_is_no_lock(tmp_path: Path) -> None:
+    def write(folder: Path) -> None:
+        raise BlockingIOError("no more processes")
+
+    with pytest.raises(ConfigError, match="no more processes"):
+        cached(tmp_path, "key", write, names)
+
+
 @pytest.mark.parametrize("damaged", [False, True])
 def test_of_many_at_once_one_writes(tmp_path: Path, damaged: bool) -> None:
     if damaged:

@@ -106,6 +106,22 @@ def test_what_was_encoded_before_a_kill_is_kept(
     assert tokens < sum(written) < tokens + 3 * part
 
 
+def test_how_far_the_tokens_are_is_said_now_and_then(
+    prepared: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("truesweep.data.encode.BATCH", 100)
+    monkeypatch.setattr("truesweep.data.token_cache.BATCH", 100)
+    prepared(["a" * 50] * 10)
+    assert not capsys.readouterr().err
+    monkeypatch.setattr("truesweep.data.token_cache.SECONDS_UNTOLD", -1.0)
+    prepared(["b" * 50] * 10)
+    told = capsys.readouterr().err.splitlines()
+    assert told[:5] == [f"tokenizing train: {n} %" for n in (20, 40, 60, 80, 100)]
+    assert "tokenizing val: 20 %" in told
+
+
 def test_what_a_run_records(prepared: Callable[..., Any]) -> None:
     data, _ = prepared(["äbc", "d"], max_length=2)
     assert data.stats["train"] == {

@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -127,17 +127,17 @@ def _alone(lock: Path) -> Iterator[None]:
     """Hold a lock whose file is there only as long as it is held; say so if others hold it."""
     wait: float | None = 0.0
     while True:
-        try:
-            with locked(lock, wait=wait) as descriptor:
-                if not _is_at(descriptor, lock):
-                    continue
-                try:
-                    return (yield)
-                finally:
-                    lock.unlink()
-        except BlockingIOError:
-            log.warning("another process prepares the same data; waiting for it")
-            wait = None
+        with ExitStack() as stack:
+            try:
+                descriptor = stack.enter_context(locked(lock, wait=wait))
+            except BlockingIOError:
+                log.warning("another process prepares the same data; waiting for it")
+                wait = None
+                continue
+            if _is_at(descriptor, lock):
+                stack.callback(lock.unlink)
+                yield
+                return
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

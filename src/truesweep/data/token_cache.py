@@ -3,7 +3,8 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -12,19 +13,24 @@ import tokenizers
 from transformers import PreTrainedTokenizerBase
 
 from truesweep.data.cache import cached, default_cache
-from truesweep.data.encode import Encoder, pieces
+from truesweep.data.encode import BATCH, Encoder, pieces
 from truesweep.data.frames import is_ours, separator
 from truesweep.data.kinds import SampleKind
 from truesweep.data.ragged import Ragged, RaggedWriter, Tokens
-from truesweep.data.samples import Splits, field_texts
+from truesweep.data.samples import Splits, field_texts, text_bytes
 from truesweep.data.texts import Text, Texts
 from truesweep.data.tokenizers import TokenizerConfig, load, template_of
+from truesweep.terminal import console
+from truesweep.text import percent
 
 VERSION = 2  # of what is written below; a new one leaves all older entries unread
 
 TOKENIZER = "tokenizer"
 PART = 32
 """Batches (`encode.BATCH`) of tokens that a kill may lose."""
+
+SECONDS_UNTOLD = 15.0
+"""How long it is not said how far the tokens are."""
 
 SPLITS = ("train", "val", "test")
 
@@ -95,7 +101,8 @@ def _write(folder: Path, splits: Splits, config: TokenizerConfig, kind: SampleKi
             encoder = Encoder(tokenizer, "text_target" if field == "target" else "text")
             with RaggedWriter(folder, f"{split}.{field}", len(tokenizer), between) as writer:
                 if not writer.done:
-                    _encode(encoder, field_texts(samples, field), writer)
+                    told = _told(split, text_bytes(samples, field))
+                    _encode(encoder, field_texts(samples, field), writer, told)
                     writer.finish(len(samples))
 
 
@@ -128,7 +135,28 @@ def _tokenizer(
     return tokenizer
 
 
-def _encode(encoder: Encoder, texts: Iterable[Text], writer: RaggedWriter) -> None:
+def _told(split: str, size: int) -> Callable[[int], None]:
+    """What is to be told how many batches of a split are done, and says so now and then.
+
+    Args:
+        split: Its name.
+        size: Its UTF-8 bytes.
+    """
+    said = time.monotonic()
+
+    def tell(batches: int) -> None:
+        nonlocal said
+        if time.monotonic() - said > SECONDS_UNTOLD:
+            said = time.monotonic()
+            share = min(1.0, batches * BATCH / max(1, size))
+            console(stderr=True).print(f"tokenizing {split}: {percent(share)}")
+
+    return tell
+
+
+def _encode(
+    encoder: Encoder, texts: Iterable[Text], writer: RaggedWriter, told: Callable[[int], None]
+) -> None:
     """Go on where a writer stands: batches of the same texts are always the same."""
     done = writer.parts * PART
     for number, batch in enumerate(encoder.batches(texts, done), done + 1):
@@ -136,6 +164,7 @@ def _encode(encoder: Encoder, texts: Iterable[Text], writer: RaggedWriter) -> No
             writer.add(row, tokens)
         if number % PART == 0:
             writer.commit()
+        told(number)
 
 
 def _read(folder: Path, kind: SampleKind) -> Encoded:
