@@ -87,6 +87,9 @@ def test_an_exported_adapter_is_loaded_by_peft(
     assert export(run, tmp_path / "adapter", "best") == 0
     assert export(run, tmp_path / "merged", "best", merge=True) == 0
     assert not list((tmp_path / "adapter").glob("model*"))
+    cards = [(tmp_path / name / "README.md").read_text() for name in ("adapter", "merged")]
+    assert cards[0].startswith(f'---\nlibrary_name: peft\nbase_model: "{base}"\n')
+    assert cards[1].startswith(f'---\nlibrary_name: transformers\nbase_model: "{base}"\n')
     ours = load_run(Run.open(run), HEADS[task]).model  # type: ignore[arg-type]
     expected = logits(ours, IDS, task)
     labels: dict[str, Any] = {"attn_implementation": "eager"}

@@ -106,7 +106,7 @@ def test_an_answer_ends_where_the_template_ends_one() -> None:
     model = small("llama", tokenizer)
     task = SupervisedFineTuning(model=model, tokenizer=tokenizer, max_new_tokens=5)
     end, text = (tokenizer.convert_tokens_to_ids(t) for t in ("<|end|>", "<|endoftext|>"))
-    assert task.stopping == {"eos_token_id": sorted([end, text])}
+    assert task.ends(tokenizer) == sorted([end, text])
     ids = torch.tensor([[5, 6, 7]])
     assert task.generate_texts(ids, torch.ones_like(ids)) != [""]
     direction = model.model(input_ids=ids).last_hidden_state[0, -1].detach()
@@ -157,6 +157,7 @@ def test_a_run_is_trained_scored_asked_and_exported(
         return_tensors="pt",
     )
     model: Any = AutoModelForCausalLM.from_pretrained(workplace / "out")
+    assert model.generation_config.eos_token_id == [tokenizer.eos_token_id]
     out = model.generate(**prompt, max_new_tokens=6, do_sample=False)
     text = tokenizer.decode(out[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True)
     assert text.strip() == said

@@ -1,5 +1,6 @@
 """`truesweep export`."""
 
+import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -42,9 +43,12 @@ def export(
             save_adapter(loaded.model, scratch, config["model"].get("name_or_path"))
         else:
             model = loaded.tuner.merge_and_unload(safe_merge=True) if merge else loaded.model
+            if ends := task_class(config).ends(loaded.tokenizer):
+                model.generation_config.eos_token_id = ends
             model.save_pretrained(scratch)
         note = tokenizers.save(loaded.tokenizer, scratch)
-        card = model_card(run, config, loaded, note)
+        library = "peft" if adapted and not merge else "transformers"
+        card = model_card(run, config, loaded, note, library)
         (scratch / "README.md").write_text(card, encoding="utf-8")
         scratch.chmod(0o755)
         scratch.rename(output)
@@ -60,7 +64,9 @@ def export(
     return 0
 
 
-def model_card(run: Run, config: dict[str, Any], loaded: Loaded, note: str | None) -> str:
+def model_card(
+    run: Run, config: dict[str, Any], loaded: Loaded, note: str | None, library: str
+) -> str:
     """The folder's README: what the model is, how it was trained, and its figures.
 
     Args:
@@ -68,7 +74,9 @@ def model_card(run: Run, config: dict[str, Any], loaded: Loaded, note: str | Non
         config: Its configuration.
         loaded: Its model.
         note: What those who load it should know.
+        library: What loads it: `transformers`, or `peft` an adapter.
     """
+    base = config["model"].get("name_or_path")
     pipeline = task_class(config).pipeline
     results = run.read_results()
     figures = [
@@ -90,7 +98,8 @@ def model_card(run: Run, config: dict[str, Any], loaded: Loaded, note: str | Non
     return "\n".join(
         [
             "---",
-            "library_name: transformers",
+            f"library_name: {library}",
+            *([f"base_model: {json.dumps(base)}"] if base else []),
             *([f"pipeline_tag: {pipeline}"] if pipeline else []),
             "tags: [truesweep]",
             "---",

@@ -91,6 +91,11 @@ class Task(Training):
         """
         return cls.kind
 
+    @classmethod
+    def ends(cls, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+        """The tokens that end a text of the model; none: what the model says itself."""
+        return []
+
     @abstractmethod
     def make_metrics(self) -> dict[str, Metric]:
         """The metrics of an evaluation, by the name they are reported under."""

@@ -119,6 +119,11 @@ class DirectPreference(Task):
         """Preferences, cut at the end that the settings ask for."""
         return PreferenceKind("completion", settings["truncation"])
 
+    @classmethod
+    def ends(cls, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+        """Those of answers."""
+        return SupervisedFineTuning.ends(tokenizer)
+
     def targets(self, batch: Batch) -> Tensor:
         """Pairs."""
         return self.pairs(batch).sum()

@@ -200,16 +200,11 @@ class TextToText(Task):
                 num_beams=self.beam_size,
                 do_sample=False,
                 **beams,
-                **self.stopping,
+                **({"eos_token_id": ends} if (ends := self.ends(self.tokenizer)) else {}),
             )
         return [
             str(t) for t in self.tokenizer.batch_decode(ids[:, read:], skip_special_tokens=True)
         ]
-
-    @property
-    def stopping(self) -> dict[str, Any]:
-        """What ends a text, as arguments of `GenerationConfig`; empty: what the model says."""
-        return {}
 
     def answer(self, text: str, packing: bool) -> str:
         """The text that is generated for a source."""

@@ -1,7 +1,6 @@
 """Supervised fine-tuning: a causal model learns to give the answers of conversations."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
 from typing import Annotated, Any, ClassVar, cast
 
 import torch
@@ -171,11 +170,11 @@ class SupervisedFineTuning(TextToText):
         mask = ids >= 0
         return ids.masked_fill(~mask, int(self.tokenizer.pad_token_id)), mask.long()
 
-    @cached_property
-    def stopping(self) -> dict[str, Any]:
-        """An answer ends with what the chat template puts there, or the end of a text."""
-        ends = {end_token(self.tokenizer), self.tokenizer.eos_token_id} - {None}
-        return {"eos_token_id": sorted(ends)} if ends else {}
+    @classmethod
+    def ends(cls, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+        """What the chat template puts behind an answer, and the end of a text."""
+        found = {end_token(tokenizer), cast(int | None, tokenizer.eos_token_id)}
+        return sorted(token for token in found if token is not None)
 
     def warnings(self, answers: Sequence[str]) -> Iterator[str]:
         """Whether a model can learn to end an answer."""
