@@ -1,6 +1,7 @@
 """`truesweep duel`: who is better, by runs with the same seeds."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,10 @@ import pytest
 
 from tests.commands.conftest import SMALL, truesweep
 from truesweep.commands.duel import Terms, duel, read_contenders
+from truesweep.commands.sweep import sweep
+from truesweep.commands.sweep_resume import resume_sweep
 from truesweep.errors import ConfigError
+from truesweep.sweeps.directory import SweepDirectory
 
 TERMS = Terms(None, 0.05, 0.0, 20, None, dry_run=True, json=False)
 TINY = ["model.depth=1", "trainer.max_steps=4", "trainer.val_check_interval=4"]
@@ -87,3 +91,24 @@ def test_a_dry_run_writes_nothing(
 def test_terms_that_mean_nothing_are_refused(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         replace(TERMS, **changed)
+
+
+@pytest.mark.slow
+def test_the_leaders_of_a_sweep_are_settled(
+    data: dict[str, list[str]],
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Of three points two are all but the same, which their samples cannot tell apart."""
+    monkeypatch.setattr(sys.modules[duel.__module__], "SEEDS", 2)
+    rates = "optimizer.lr=0.02,0.0200001,1e-5"
+    asked = [*data["lm"], *SMALL, *TINY, rates, "name=x", "sweeps.settle=true"]
+    assert sweep(asked, [], dry_run=False) == 0
+    said = capsys.readouterr().out
+    assert "Settling 2 leaders: at most 2 seeds each" in said
+    assert "B against A is undecided" in said
+    settled = SweepDirectory(workplace / "outputs/sweeps/x-settled").jobs()
+    assert sorted(job.varies["seed"] for job in settled) == [0, 0, 1, 1]
+    assert resume_sweep(workplace / "outputs/sweeps/x") == 0
+    assert "B against A is undecided" in capsys.readouterr().out

@@ -1,5 +1,6 @@
 """`truesweep duel`: is one configuration really better than another?"""
 
+import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,7 @@ from truesweep.jobs.parts import complete, declared_figures
 from truesweep.record.files import dump_json
 from truesweep.record.frozen import fingerprint
 from truesweep.record.provenance import collect
+from truesweep.report import compare
 from truesweep.runs.run import Run
 from truesweep.secrets import redact_argv, redact_overrides
 from truesweep.sweeps.closing import sum_up
@@ -45,6 +47,10 @@ FIRST = 4
 """Seeds before anything is judged: fewer decide nothing, whatever they show."""
 EACH = 2
 """Seeds that are added at a time."""
+ERROR, SEEDS = 0.05, 20
+"""What a sweep's leaders are settled by, as `truesweep duel` without options is."""
+LEADERS = 4
+"""The most leaders of a sweep that are settled: each costs as many seeds as the first."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +131,21 @@ def duel(texts: Sequence[str], config_dirs: Sequence[Path], terms: Terms) -> int
     if code == 0:
         match.show()
     return code
+
+
+def settle(sweep: SweepDirectory) -> int:
+    """Let a duel decide among the leaders of a sweep that cannot be told apart; the exit code."""
+    comparison = compare([sweep.path])
+    ranking = comparison.ranking
+    if ranking.best is None or not ranking.tied:
+        return 0
+    leaders = [ranking.best, *ranking.tied][:LEADERS]
+    left_out = len(ranking.tied) + 1 - len(leaders)
+    more = f", the first of {len(ranking.tied) + 1} that are tied" * bool(left_out)
+    console().print(f"Settling {len(leaders)} leaders{more}: at most {SEEDS} seeds each")
+    texts = [shlex.quote(os.path.relpath(one.ids[0])) for one in leaders]
+    name = f"{sweep.name}-settled"
+    return duel(texts, [], Terms(comparison.objective.name, ERROR, 0.0, SEEDS, name, False, False))
 
 
 def read_contenders(texts: Sequence[str], config_dirs: Sequence[Path]) -> list[Contender]:

@@ -11,6 +11,7 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from truesweep.commands.duel import settle
 from truesweep.compat import no_callbacks
 from truesweep.config.overrides import normalize
 from truesweep.errors import ConfigError
@@ -55,7 +56,8 @@ def sweep(
     directory, provenance = start.record(asked, launcher, plan), collect(redact_argv(sys.argv), {})
     source = start.make_source(asked, directory, provenance, plan)
     if executor is not None:
-        return drive(directory, source, executor, asked.settings)
+        code = drive(directory, source, executor, asked.settings)
+        return settle(directory) if asked.settings.settle and code == 0 else code
     task = SweepTask(asked, None, directory)
     return _through_hydra(task, partial(_launch, task, source))
 

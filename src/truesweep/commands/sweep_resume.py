@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from truesweep.commands.duel import settle
 from truesweep.errors import ConfigError
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.driver import drive
@@ -30,7 +31,8 @@ def resume_sweep(directory: Path, overrides: Sequence[str] = ()) -> int:
     sweep = SweepDirectory.open(directory)
     settings, executor = sweep.settings, make_executor(sweep.launcher)
     source = _search(sweep) if settings.method == "search" else _listed(sweep)
-    return drive(sweep, source, executor, settings)
+    code = drive(sweep, source, executor, settings)
+    return settle(sweep) if settings.settle and code == 0 else code
 
 
 def _listed(sweep: SweepDirectory) -> JobSource:

@@ -61,6 +61,8 @@ class Sweep:
             database's URL; None: `study.journal` in the sweep's directory.
         share: Whether jobs that differ in their length only go on from the steps that they have in
             common, trained once by the longest; no result depends on it.
+        settle: At its end, train leaders that cannot be told apart with further seeds until it is
+            known which is the better one, as `truesweep duel` does.
     """
 
     space: dict[str, Any] = field(default_factory=dict)
@@ -84,6 +86,7 @@ class Sweep:
     stall_minutes: Annotated[float, Gt(0)] | None = None
     storage: str | None = None
     share: bool = True
+    settle: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.direction, list) and len(self.direction) != len(self.objectives):
