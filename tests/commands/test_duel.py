@@ -100,10 +100,10 @@ def test_the_leaders_of_a_sweep_are_settled(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Of three points two are all but the same, which their samples cannot tell apart."""
+    """Two points that come to the same are tied, and stay so."""
     monkeypatch.setattr(sys.modules[duel.__module__], "SEEDS", 2)
-    rates = "optimizer.lr=0.02,0.0200001,1e-5"
-    asked = [*data["lm"], *SMALL, *TINY, rates, "name=x", "sweeps.settle=true"]
+    rows = "trainer.log_every_n_steps=1,2"
+    asked = [*data["lm"], *SMALL, *TINY, rows, "name=x", "sweeps.settle=true"]
     assert sweep(asked, [], dry_run=False) == 0
     said = capsys.readouterr().out
     assert "Settling 2 leaders: at most 2 seeds each" in said
