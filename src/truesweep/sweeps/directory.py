@@ -1,13 +1,15 @@
 """A sweep's directory: what was asked, its jobs, and one run's directory for each of them."""
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
-from truesweep.config.schema import check_settings
 from truesweep.errors import ConfigError
 from truesweep.figures import as_direction, recorded_mode
 from truesweep.record.files import dump_json, write_atomic
@@ -19,6 +21,8 @@ from truesweep.text import short_names
 
 ROOT = Path("outputs/sweeps")
 """Where sweeps lie, relative to where a command is typed."""
+
+_FORM = TypeAdapter(Sweep)
 
 
 @dataclass(frozen=True)
@@ -140,6 +144,12 @@ class SweepDirectory:
         return record
 
     def _settings(self, record: Mapping[str, Any]) -> Sweep:
+        written = json.dumps(record["sweeps"], default=str)
+        with suppress(ValidationError):
+            if record["sweeps"].keys() <= {each.name for each in fields(Sweep)}:
+                return _FORM.validate_json(written, strict=True)
+        from truesweep.config.schema import check_settings  # and Hydra, to say what is wrong
+
         try:
             settings: Sweep = check_settings(Sweep, record["sweeps"], "sweeps")
         except ConfigError as error:
