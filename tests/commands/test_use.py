@@ -110,6 +110,16 @@ def test_evaluating_on_other_data_uses_the_runs_own_tokenizer(
     assert scored["test/loss"] > 0
 
 
+def test_files_are_found_where_the_command_is_typed(
+    trained: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere.txt").write_text("cold cold cold red\n" * 50)
+    monkeypatch.chdir(tmp_path)
+    assert evaluate([str(trained["lm"]), "data.test=elsewhere.txt"], "test", "best", []) == 0
+    kept = (trained["lm"] / "evaluations.jsonl").read_text().splitlines()[-1]
+    assert json.loads(kept)["overrides"] == ["data.test=elsewhere.txt"]
+
+
 def test_a_run_on_embedded_data_is_scored_on_a_file(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

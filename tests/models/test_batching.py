@@ -59,6 +59,39 @@ def test_no_weights_are_needed(build: Build) -> None:
     assert not mixes_samples(other, "masked", training=True)
 
 
+@pytest.mark.parametrize(
+    ("name", "head", "mixing"),
+    [("fnet", "masked", True), ("prophetnet", "seq2seq", True), ("llama", "causal", False)],
+)
+def test_a_large_model_is_known_by_a_small_one(
+    name: str, head: Any, mixing: bool, build: Build
+) -> None:
+    with torch.device("meta"):
+        large = build(name, head, width=2048, heads=16)
+    assert large.num_parameters() > 50_000_000
+    assert mixes_samples(large, head, training=True) == mixing
+    check_noise(large, head)
+
+
+def test_the_noise_of_a_large_model_is_found(build: Build) -> None:
+    with torch.device("meta"):
+        noisy = build("phimoe", "causal", width=1024, heads=8)
+        quiet = build("mixtral", "causal", width=1024, heads=8)
+    with pytest.raises(ConfigError, match="phimoe draws random numbers"):
+        check_noise(noisy, "causal")
+    check_noise(quiet, "causal")
+
+
+def test_a_model_of_another_make_passes(build: Build) -> None:
+    class Own(type(build("bert", "masked"))):  # type: ignore[misc]
+        def __init__(self, config: Any, needed: int) -> None:
+            super().__init__(config)
+
+    own = Own(build("bert", "masked").config, 1)
+    assert not mixes_samples(own, "masked", training=True)
+    check_noise(own, "masked")
+
+
 def test_the_state_of_random_numbers_stays(build: Build) -> None:
     model = build("fnet", "masked")
     before = torch.get_rng_state()

@@ -110,6 +110,8 @@ def _score_run(
     own, config = _data_of(run.read_config(), overrides)
     choose_precision(config)
     task_type = task_class(config)
+    if not run.started_in.samefile(Path()):
+        config["data"] |= {split: _typed_here(named) for split, named in _files(overrides).items()}
     work_in(run)
     loaded = load_run(run, task_type.head, cast(Any, checkpoint))
     # The run's own tokenizer and classes, whatever data it is scored on.
@@ -138,6 +140,13 @@ def _files(overrides: Sequence[str]) -> dict[str, Any]:
     """The files that overrides name, by their splits."""
     given = named(overrides)
     return {split: given[f"data.{split}"] for split in SPLITS if f"data.{split}" in given}
+
+
+def _typed_here(files: Any) -> Any:
+    """Paths as they are called from anywhere, since those of a run begin where it was started."""
+    if isinstance(files, list):
+        return [_typed_here(file) for file in files]
+    return str(Path.cwd() / Path(files).expanduser()) if isinstance(files, str) else files
 
 
 def _data_of(

@@ -15,8 +15,9 @@ from truesweep.models.dimensions import positions
 from truesweep.models.dropout import restrict_dropout
 from truesweep.models.heads import Head
 from truesweep.models.sample_dropout import SampleDropout
+from truesweep.models.scratch import miniature
 
-_SMALL = 50_000_000  # parameters of a model of which another one is drawn for the trial
+_SMALL = 20_000_000  # parameters of a model of which another one is drawn for the trial
 _TOLERANCE = 1e-5  # of the largest logit; in 330 of transformers' it is 2e-6 at most, or over 7e-5
 _SHORT, _LONG = 4, 9  # tokens of the samples that are tried
 _TOKENS = 72  # on which noise is looked for
@@ -31,11 +32,11 @@ def mixes_samples(model: PreTrainedModel, head: Head, training: bool) -> bool:
     padding; experts that take so many tokens of a batch see the other samples.
 
     Args:
-        model: On the CPU. One on the meta device that is too large to be drawn passes.
+        model: On the CPU. On the meta device, one of which there can be no small one passes.
         head: What it is for.
         training: Whether it is to be trained, too.
     """
-    with _tried(model) as tried:
+    with _tried(model, head) as tried:
         if tried is None:
             return False
         try:
@@ -58,7 +59,7 @@ def check_noise(model: PreTrainedModel, head: Head) -> None:
     Raises:
         ConfigError: It does.
     """
-    with _tried(model) as tried:
+    with _tried(model, head) as tried:
         if tried is None:
             return
         rows = _rows(tried)[1].repeat(_TOKENS // _LONG, 1)
@@ -90,7 +91,7 @@ def check_packing(model: PreTrainedModel) -> None:
     Raises:
         ConfigError: It does, or cannot read such a row.
     """
-    with _tried(model) as tried:
+    with _tried(model, "causal") as tried:
         if tried is None:
             return
         rows = _rows(tried)
@@ -111,18 +112,25 @@ def check_packing(model: PreTrainedModel) -> None:
 
 
 @contextmanager
-def _tried(model: PreTrainedModel) -> Iterator[PreTrainedModel | None]:
-    """The model, or where that is cheap one of its kind, whose weights are not zero."""
+def _tried(model: PreTrainedModel, head: Head) -> Iterator[PreTrainedModel | None]:
+    """A small model of its kind whose weights are not zero, or the model itself; None: neither.
+
+    Modes and random numbers are the same afterwards.
+    """
     meta = any(parameter.is_meta for parameter in model.parameters())
     modes = [(module, module.training) for module in model.modules()]
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        if model.num_parameters() <= _SMALL:
-            fresh = type(model)(copy.deepcopy(model.config)).float()
+        try:
+            if model.num_parameters() <= _SMALL:
+                fresh = type(model)(copy.deepcopy(model.config)).float()
+            else:
+                fresh = miniature(model.config, head)
             restrict_dropout(fresh)
-            yield fresh
-        else:
+        except Exception:  # transformers, and a user's own model, raise what they like
             yield None if meta else model
+        else:
+            yield fresh
     for module, mode in modes:
         module.training = mode
 
@@ -137,7 +145,7 @@ def _mixes(model: PreTrainedModel, head: Head) -> bool:
     first = _logits(model, head, beside, mask)[:1]
     if head != "classifier":
         first = first[:, : len(short)]
-    full = getattr(model.config, "expert_capacity", None) and model.num_parameters() <= _SMALL
+    full = getattr(model.config, "expert_capacity", None)
     copies = short.repeat(_COPIES if full else 2, 1)
     same = _logits(model, head, copies, torch.ones_like(copies))
     return _differ(alone, first) or _differ(alone.expand_as(same), same)

@@ -9,6 +9,7 @@ import torch
 from annotated_types import Ge, Gt, Lt
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from truesweep.compat import attention
 from truesweep.errors import ConfigError, refusing
 from truesweep.models.attention import Attention, choose_attention
 from truesweep.models.causality import check_causal
@@ -19,7 +20,7 @@ from truesweep.models.dropout import (
     dropout_fields,
     restrict_dropout,
 )
-from truesweep.models.fields import check_fields, known_fields
+from truesweep.models.fields import VOCABULARY, check_fields, known_fields
 from truesweep.models.freezing import freeze
 from truesweep.models.heads import AUTO_CLASSES, Head, check_head, config_class
 from truesweep.models.init import scale_weights
@@ -106,7 +107,7 @@ class Scratch:
         if head == "classifier":
             fields |= label_fields(labels)
         with refusing(self._not_built):
-            model = self._build(head, self._configure(fields, max_length), max_length)
+            model = self._build(head, self.configure(fields, max_length), max_length)
         set_generation(model, tokenizer)
         return model
 
@@ -130,7 +131,7 @@ class Scratch:
             recompute_layers(model)
         return model
 
-    def _configure(self, fields: dict[str, Any], max_length: int) -> PreTrainedConfig:
+    def configure(self, fields: dict[str, Any], max_length: int) -> PreTrainedConfig:
         """The architecture's configuration, from the data's fields and this description."""
         found = config_class(self.architecture)
         fields = fields | dropout_fields(found, self.dropout)
@@ -161,3 +162,34 @@ class Scratch:
             feed_forward=self.feed_forward,
             context=(self.context or max_length) + unused_positions(self.architecture, pad),
         )
+
+
+def miniature(config: PreTrainedConfig, head: Head) -> PreTrainedModel:
+    """A small model of the architecture of another, to be tried; its choices are the other's.
+
+    Args:
+        config: The other's configuration.
+        head: What it is for.
+    """
+    known = known_fields(type(config))
+    # Whatever is no number of layers, features or tokens.
+    choices = {name: getattr(config, name, None) for name in known}
+    choices = {k: v for k, v in choices.items() if isinstance(v, bool | float | str)}
+    small = Scratch(
+        architecture=config.model_type, depth=4, width=64, heads=4, context=32, config=choices
+    )
+    fields = {
+        **dict.fromkeys(VOCABULARY, 64),
+        "pad_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "decoder_start_token_id": 0,
+        "is_decoder": head == "causal",
+        **(label_fields(["a", "b"]) if head == "classifier" else {}),
+    }
+    model: PreTrainedModel = AUTO_CLASSES[head].from_config(
+        small.configure(fields, 16),
+        dtype=torch.float32,
+        attn_implementation=attention(config),
+    )
+    return model
