@@ -94,7 +94,7 @@ def test_long_texts_are_cut_where_a_pretrained_tokenizer_cuts(
 
 @pytest.mark.parametrize("joined", ["no pre-tokenizer", "an added token"])
 def test_long_texts_stay_whole_where_a_tokenizer_joins_across_white_space(
-    joined: str, monkeypatch: pytest.MonkeyPatch
+    joined: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     tokenizer = trained(None if joined == "no pre-tokenizer" else GPT2, TEXT)
     if joined == "an added token":
@@ -102,6 +102,10 @@ def test_long_texts_stay_whole_where_a_tokenizer_joins_across_white_space(
     whole = tokenizer(TEXT, add_special_tokens=False)["input_ids"]
     monkeypatch.setattr(module, "PIECE", 100)
     assert list(Encoder(tokenizer)._pieces(TEXT)) == [TEXT]
+    assert not caplog.messages
+    monkeypatch.setattr(module, "WHOLE", 100)
+    assert list(Encoder(tokenizer)._pieces(TEXT)) == [TEXT]
+    assert "joins text across white space" in caplog.text
     assert next(encode(tokenizer, [TEXT])).tolist() == whole
 
 

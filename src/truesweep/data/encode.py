@@ -5,6 +5,7 @@ text to one core. So a long text is cut, where its tokenizer cuts it anyway.
 """
 
 import json
+import logging
 import re
 from collections.abc import Iterable, Iterator
 from itertools import chain, groupby, islice, pairwise
@@ -19,10 +20,15 @@ from truesweep.data.frames import input_frame, is_ours, separator
 from truesweep.data.samples import Kind
 from truesweep.data.texts import Text, beginning, blocks
 
+log = logging.getLogger(__name__)
+
 PIECE = 1 << 15
 """Characters of a piece of a long text: what one core is given."""
 BATCH = 1 << 20
-"""Characters that are tokenized at once, on all cores."""
+"""Characters that are tokenized at once, on all cores. What was done before a kill is counted in
+these: other numbers need another `token_cache.VERSION`."""
+WHOLE = 1 << 26
+"""Bytes of a text that may be tokenized whole without a word."""
 
 Tokens = npt.NDArray[np.int32]
 Owned = tuple[int, Tokens]
@@ -90,8 +96,16 @@ class Encoder:
     def _pieces(self, text: Text) -> Iterator[str]:
         if isinstance(text, str) and len(text) <= PIECE:
             return iter((text,))
-        seam = self.seam(beginning(text, PIECE))
-        return iter((str(text),)) if seam is None else pieces(text, seam)
+        if (seam := self.seam(beginning(text, PIECE))) is not None:
+            return pieces(text, seam)
+        if len(text) > WHOLE:
+            log.warning(
+                "this tokenizer joins text across white space, so that a text of %s MB is "
+                "tokenized at once, which takes some %s GB of memory. Give the text as documents, "
+                "such as the rows of a .jsonl or .parquet file, or choose another tokenizer",
+                *(round(len(text) / 1e6), round(150 * len(text) / 1e9)),
+            )
+        return iter((str(text),))
 
     def _find_seam(self, text: str) -> Seam | None:
         if self._backend is None or self.argument != "text":

@@ -109,6 +109,10 @@ class StoredText:
     start: int
     end: int
 
+    def __len__(self) -> int:
+        """Its UTF-8 bytes."""
+        return self.end - self.start
+
     def __str__(self) -> str:
         """All of it."""
         return self.texts.read(self.start, self.end).decode()

@@ -23,10 +23,10 @@ from truesweep.data.tokenizers import TokenizerConfig, load, template_of
 from truesweep.terminal import console
 from truesweep.text import percent
 
-VERSION = 2  # of what is written below; a new one leaves all older entries unread
+VERSION = 3  # of what is written below; a new one leaves all older entries unread
 
 TOKENIZER = "tokenizer"
-PART = 32
+PART = 8
 """Batches (`encode.BATCH`) of tokens that a kill may lose."""
 
 SECONDS_UNTOLD = 15.0
