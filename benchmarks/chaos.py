@@ -53,7 +53,9 @@ import pytorch_lightning as pl
 
 
 class Fault(pl.Callback):
-    def __init__(self, how: Literal["nan", "spike", "clock", "slow"], at: int = 4, rank: int = 0):
+    def __init__(
+        self, how: Literal["poison", "spike", "clock", "slow"], at: int = 4, rank: int = 0
+    ):
         self.how, self.at, self.rank, self.step = how, at, rank, 0
 
     def on_before_optimizer_step(self, trainer, module, optimizer):
@@ -68,7 +70,7 @@ class Fault(pl.Callback):
             return
         for parameter in module.parameters():
             if parameter.grad is not None:
-                parameter.grad.mul_(float("nan") if self.how == "nan" else 1e6)
+                parameter.grad.mul_(float("nan") if self.how == "poison" else 1e6)
 
 
 class Keyed(pl.Callback):
@@ -378,7 +380,7 @@ TWO = ["trainer.devices=2", "trainer.strategy=ddp"]
 
 def numbers_that_are_none(place: Place) -> Iterator[str]:
     """One of two ranks has gradients of NaN, or a million times too large, at one step."""
-    for how in ("nan", "spike"):
+    for how in ("poison", "spike"):
         for rank in (0, 1):
             name = f"{how}{rank}"
             fault = [f"callbacks.fault.how={how}", f"callbacks.fault.rank={rank}"]

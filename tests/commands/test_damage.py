@@ -121,3 +121,26 @@ def test_a_comparison_says_which_file_it_lacks(sweep: Path, name: str) -> None:
     assert met.how == "done"
     assert "Warning: " in met.err
     assert name in met.err.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "digit", "command"),
+    [
+        ("results.json", '"val/loss": ', "status"),
+        ("model/config.json", '"num_attention_heads": ', "generate"),
+        ("model/tokenizer.json", '"id": ', "generate"),
+    ],
+)
+def test_another_digit_is_noticed(run: Path, name: str, digit: str, command: str) -> None:
+    text = (run / name).read_text()
+    at = text.index(digit) + len(digit)
+    (run / name).write_text(text[:at] + str((int(text[at]) + 1) % 10) + text[at + 1 :])
+    met = call(command, str(run))
+    assert "is not what the run has written" in " ".join((met.out + met.said).split())
+
+
+def test_a_record_that_lacks_its_end_is_noticed(run: Path) -> None:
+    record = run / "metrics.jsonl"
+    record.write_text(record.read_text().splitlines(keepends=True)[0])
+    met = call("compare", str(run), "--json")
+    assert "metrics.jsonl: ends at step" in " ".join(met.err.split())

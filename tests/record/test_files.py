@@ -18,6 +18,7 @@ import torch
 from truesweep.errors import DataError
 from truesweep.record.checkpoints import CheckpointFiles
 from truesweep.record.files import (
+    changed_since_summed,
     checksum_path,
     dump_json,
     replacing,
@@ -25,6 +26,7 @@ from truesweep.record.files import (
     write_atomic,
     write_checksum,
     write_json,
+    write_sums,
 )
 
 KILLS = 20
@@ -191,3 +193,26 @@ def test_a_checkpoint_is_removed_with_its_checksum(tmp_path: Path) -> None:
     assert list((tmp_path / "deep").iterdir()) == []
     files.remove_checkpoint(tmp_path / "deep")
     assert not (tmp_path / "deep").exists()
+
+
+def test_a_folder_whose_files_have_changed(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    for name in ("a", "below/b"):
+        (tmp_path / name).write_text(name)
+    assert changed_since_summed(tmp_path) == []  # nobody has summed it
+    write_sums(tmp_path)
+    assert changed_since_summed(tmp_path) == []
+    (tmp_path / "below/b").write_text("c")
+    (tmp_path / "a").unlink()
+    assert changed_since_summed(tmp_path) == ["a", "below/b"]
+    (tmp_path / "SHA256SUMS").write_bytes(b"\xff")
+    assert changed_since_summed(tmp_path) == ["SHA256SUMS"]
+
+
+def test_a_checksum_is_kept_in_step_with_json(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    write_json(path, {"a": 1})
+    assert not checksum_path(path).exists()
+    write_json(path, {"a": 2}, checksum=True)
+    write_json(path, {"a": 3})
+    assert verify_checksum(path)

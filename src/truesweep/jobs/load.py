@@ -8,12 +8,13 @@ import torch
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from truesweep.data import tokenizers
-from truesweep.errors import ConfigError, refusing
+from truesweep.errors import ConfigError, DataError, refusing
 from truesweep.jobs.parts import make_model
 from truesweep.models.adapters import whole_state
 from truesweep.models.heads import AUTO_CLASSES, ENDINGS, Head, head_of
 from truesweep.models.pretrained import check_text
 from truesweep.record.checkpoints import CheckpointFiles
+from truesweep.record.files import SUMS, changed_since_summed, write_sums
 from truesweep.runs.run import REMEDY, Run
 
 PREFIX = "model."
@@ -55,6 +56,11 @@ def load_run(run: Run, head: Head, checkpoint: Literal["best", "last"] = "best")
     path = run.checkpoints / f"{checkpoint}.ckpt"
     if not path.is_file():
         raise ConfigError(f"{path} does not exist: the run has not reached its first validation")
+    if changed := changed_since_summed(run.model):
+        raise DataError(
+            f"{run.model / changed[0]}: is not what the run has written. {REMEDY}. If it was "
+            f"changed on purpose, delete {run.model / SUMS}"
+        )
     with refusing(lambda reason: f"{path} does not go with {run.model}: {reason} {REMEDY}."):
         return _load_run(run, head, path)
 
@@ -126,3 +132,4 @@ def save_layout(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedToken
     if model.can_generate():
         cast(Any, model.generation_config).save_pretrained(folder)
     tokenizers.save(tokenizer, folder)
+    write_sums(folder)

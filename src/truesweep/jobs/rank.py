@@ -192,7 +192,7 @@ class Rank:
         }
         tables = self.parts.task.tables()
         write_json(self.run.tables, tables)
-        write_json(self.run.results, results)
+        write_json(self.run.results, results, checksum=True)
         what = {"split": "test", "fingerprint": self.parts.prepared.fingerprint_of("test")}
         self.run.record_evaluation({**what, "checkpoint": "best", "own": True}, results)
         kept = [self.checkpoint.best_path, self.run.config]

@@ -54,9 +54,13 @@ def write_atomic(path: str | Path, data: bytes | str) -> None:
         file.write(data.encode() if isinstance(data, str) else data)
 
 
-def write_json(path: str | Path, value: Any) -> None:
-    """Write `value` to `path` as indented JSON, whole or not at all; see `dump_json`."""
-    write_atomic(path, dump_json(value, indent=2) + "\n")
+def write_json(path: str | Path, value: Any, *, checksum: bool = False) -> None:
+    """Write `value` to `path` as indented JSON, whole or not at all; see `dump_json`.
+
+    A checksum that is there is kept in step, whether or not one is asked for.
+    """
+    with replacing(path, checksum=checksum or checksum_path(path).exists()) as file:
+        file.write(f"{dump_json(value, indent=2)}\n".encode())
 
 
 def dump_json(value: Any, indent: int | None = None) -> str:
@@ -152,6 +156,31 @@ def verify_checksum(path: str | Path) -> bool:
     """
     path = Path(path)
     return path.is_file() and _sha256(path) in _read_digests(path)
+
+
+SUMS = "SHA256SUMS"
+"""The file in a folder that holds the checksums of all others, in the format of `sha256sum`."""
+
+
+def write_sums(folder: Path) -> None:
+    """Write the checksums of a folder's files."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != SUMS)
+    lines = [f"{_sha256(file)}  {file.relative_to(folder).as_posix()}\n" for file in files]
+    write_atomic(folder / SUMS, "".join(lines))
+
+
+def changed_since_summed(folder: Path) -> list[str]:
+    """The files of a folder that are not as `write_sums` found them; none where it never did."""
+    sums = folder / SUMS
+    if not sums.exists():
+        return []
+    text = sums.read_text(encoding="utf-8", errors="replace")
+    lines = [line.partition("  ") for line in text.splitlines()]
+    if not all(re.fullmatch("[0-9a-f]{64}", digest) for digest, _, _ in lines):
+        return [SUMS]
+    kept = {name: digest for digest, _, name in lines}
+    files = ((name, folder / name) for name in kept)
+    return [name for name, file in files if not file.is_file() or _sha256(file) != kept[name]]
 
 
 def _sha256(path: Path) -> str:

@@ -23,7 +23,16 @@ import yaml
 
 from truesweep.errors import ConfigError, DataError, UserError, in_short, shorten
 from truesweep.figures import Figure, read
-from truesweep.record.files import dump_json, lock, locked, replacing, write_atomic, write_json
+from truesweep.record.files import (
+    checksum_path,
+    dump_json,
+    lock,
+    locked,
+    replacing,
+    verify_checksum,
+    write_atomic,
+    write_json,
+)
 from truesweep.record.frozen import fingerprint, thaw
 from truesweep.record.rows import read as read_rows
 from truesweep.record.rows import read_objects
@@ -478,6 +487,11 @@ def read_entries(path: Path) -> dict[str, Any]:
         DataError: The file is damaged, or one of the entries that are used is of another type.
         OSError: It is not there.
     """
+    if checksum_path(path).exists() and not verify_checksum(path):
+        raise DataError(
+            f"{path}: is not what the run has written. {REMEDY}. If it was changed on purpose, "
+            f"delete {checksum_path(path).name}"
+        )
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:

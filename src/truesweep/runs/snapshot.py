@@ -165,6 +165,9 @@ def read_snapshot(directory: Run, points: int = POINTS) -> Snapshot:
         problems.append(f"{directory.config}: cannot be read as a configuration")
     if history.problem:
         problems.append(history.problem)
+    ends, steps = history.last.get("step", 0), _whole(results.get("train/steps"))
+    if ends < steps and not history.problem:
+        problems.append(f"{directory.metrics}: ends at step {ends:,} of {steps:,}")
     return Snapshot(
         directory,
         config=config,
