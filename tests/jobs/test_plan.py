@@ -147,6 +147,27 @@ def test_an_older_gpu_takes_fp16(
     assert TrainerSettings(accelerator="gpu").native_precision()[0] == taken
 
 
+@pytest.mark.parametrize(
+    ("precision", "asked", "on_gpu", "chosen"),
+    [
+        ("bf16-mixed", "auto", True, "high"),
+        ("32-true", "auto", True, "highest"),
+        ("32-true", "high", True, "high"),
+        ("bf16-mixed", "high", False, "highest"),  # on a CPU, some would be bf16
+    ],
+)
+def test_a_gpu_takes_tf32_for_what_is_left_in_fp32(
+    precision: Any, asked: Any, on_gpu: bool, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TrainerSettings, "is_gpu", lambda self: on_gpu)
+    before = torch.get_float32_matmul_precision()
+    try:
+        TrainerSettings(precision=precision, matmul_precision=asked).set_matmul_precision()
+        assert torch.get_float32_matmul_precision() == chosen
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def test_auto_is_refused_like_any_precision_for_an_accelerator_that_there_is_not() -> None:
     with pytest.raises(ConfigError, match=r"trainer.accelerator=cpux: no such accelerator"):
         plan([*SMALL, "trainer.precision=auto", "trainer.accelerator=cpux"])

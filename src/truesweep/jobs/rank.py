@@ -296,6 +296,7 @@ def use_processor(parts: Parts) -> None:
     ranks = parts.trainer.local_ranks()
     torch.set_num_threads(parts.trainer.threads or max(1, (cores or 1) // ranks))
     torch.set_flush_denormal(True)
+    parts.trainer.set_matmul_precision()
 
 
 # -- final figures, with a trivial baseline beside each --------------------------------------------

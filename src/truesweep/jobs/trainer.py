@@ -70,6 +70,9 @@ class TrainerSettings:
         precision: Lightning's names; `bf16-mixed` keeps weights in fp32. `auto`: what this machine
             does by itself, `bf16-mixed`, `16-mixed` on older GPUs, or `32-true`. The configuration
             that a run is started from holds what was taken.
+        matmul_precision: Of products that are in fp32 on a GPU: `highest`; `high` is tf32; `medium`
+            may be bf16; see `torch.set_float32_matmul_precision`. `auto`: `high` where the others
+            are in 16 bits anyway, else `highest`.
         compile: `torch.compile` the whole model (True) or each of its layers (`layers`), which
             starts sooner; `auto`: the whole one on a GPU, if there is a compiler, and none else.
         deterministic: Refuse operations that have no deterministic form.
@@ -89,6 +92,7 @@ class TrainerSettings:
     num_nodes: Annotated[int, Gt(0)] = 1
     strategy: str = "auto"
     precision: Precision = "32-true"
+    matmul_precision: Literal["auto", "highest", "high", "medium"] = "auto"
     compile: Compile = "auto"
     deterministic: bool = False
     detect_anomaly: bool = False
@@ -130,6 +134,14 @@ class TrainerSettings:
         if bf16 is None:
             return "32-true", "this processor has no bf16 of its own, and imitates it slowly"
         return "bf16-mixed", f"this processor has {bf16}"
+
+    def set_matmul_precision(self) -> None:
+        """Choose the kernels of this process for products in fp32; on a CPU they stay exact."""
+        if self.is_gpu():
+            exact = self.precision in ("32-true", "64-true")
+            auto = "highest" if exact else "high"
+            chosen = auto if self.matmul_precision == "auto" else self.matmul_precision
+            torch.set_float32_matmul_precision(chosen)
 
     @contextmanager
     def _refused(self, key: str, names: Collection[str] = ()) -> Iterator[None]:

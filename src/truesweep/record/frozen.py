@@ -36,6 +36,7 @@ ADDED_SINCE: dict[str, Any] = {
     "model.labels": None,
     "task.bleu_tokenize": None,
     "task.metrics": None,
+    "trainer.matmul_precision": "auto",
     "tokenizer.chat_template": None,
 }
 """Keys that came after version 0.1.0, with the value that asks for what there was before them.
