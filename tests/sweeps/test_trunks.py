@@ -1,5 +1,6 @@
 """Jobs that share steps: what comes out is what each would have come to by itself."""
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 
 from tests.commands.conftest import SMALL, TIMED, write_data
 from tests.sweeps.tiny import FIXED, MISHAPS
+from truesweep.commands.sweep import print_jobs
 from truesweep.record.rows import read
 from truesweep.runs.run import Run
 from truesweep.sweeps.ask import ask
@@ -84,6 +86,26 @@ def test_what_parts_early_shares_nothing(workplace: Path, overrides: list[str]) 
     assert all(job.trunk is None and not job.branches for job in found.jobs)
     said = "scheduler=wsd" in " ".join(found.notes)
     assert said == (bool(lengths) and "sweeps.share=false" not in overrides)
+
+
+def test_what_is_there_already_keeps_nothing_waiting(workplace: Path) -> None:
+    """A longer job that is added later keeps no states for jobs that have theirs."""
+    first = plan(workplace, *WSD, "trainer.max_steps=12,16")
+    add_jobs(SweepDirectory(workplace / "outputs/sweeps/s"), first.jobs, {})
+    more = plan(workplace, *WSD, "trainer.max_steps=12,16,20,24")
+    assert shared(more) == {12: None, 16: None, 20: (24, 16), 24: None}
+    assert more.jobs[3].branches == (16,)
+
+
+def test_jobs_that_others_start_share_nothing(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = [o for o in [*write_data(workplace)["lm"], *SMALL] if "max_steps" not in o]
+    kept = [o for o in small if "val_check" not in o]
+    assert print_jobs("json", [*kept, *WSD, LENGTHS, "name=s"], []) == 0
+    jobs = SweepDirectory(workplace / "outputs/sweeps/s").jobs()
+    assert len(jobs) == len(json.loads(capsys.readouterr().out)["jobs"]) == 3
+    assert not any(job.place["trunk"] or job.place["branches"] for job in jobs)
 
 
 # -- trained -----------------------------------------------------------------------------------

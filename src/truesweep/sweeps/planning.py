@@ -15,7 +15,7 @@ from truesweep.jobs.plan import Planner, data_key
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.runs.run import Run
 from truesweep.sweeps.ask import Asked
-from truesweep.sweeps.directory import SweepDirectory, job_id
+from truesweep.sweeps.directory import ROOT, SweepDirectory, job_id
 from truesweep.sweeps.planned import PlannedJob, trainer_of
 from truesweep.sweeps.points import choose_points, choose_seeds
 from truesweep.sweeps.trunks import describe, share
@@ -95,8 +95,12 @@ def some(jobs: Sequence[str]) -> str:
     return "; ".join(jobs[:NAMED]) + ("; …" if len(jobs) > NAMED else "")
 
 
-def plan_sweep(asked: Asked) -> SweepPlan:
+def plan_sweep(asked: Asked, together: bool = True) -> SweepPlan:
     """Compose and check every job of a sweep; of a search, the corners and some random points.
+
+    Args:
+        asked: The sweep.
+        together: Whether our driver runs the jobs, so that one can go on from another's state.
 
     Raises:
         UserError: With all problems of all jobs.
@@ -108,10 +112,12 @@ def plan_sweep(asked: Asked) -> SweepPlan:
         _candidate(composer, point, seed) for seed in choose_seeds(asked) for point in points
     ]
     plan = plan_candidates(asked.name, candidates, notes)
-    if asked.settings.method == "search" or not asked.settings.share:
+    if asked.settings.method == "search" or not (asked.settings.share and together):
         return plan
-    jobs = share(plan.jobs)
-    return replace(plan, jobs=jobs, notes=[*plan.notes, *describe(jobs)])
+    sweep = SweepDirectory((ROOT / asked.name).absolute())
+    new = {job.id: job for job in share([j for j in plan.jobs if sweep.find(j.config) is None])}
+    jobs = [new.get(job.id, job) for job in plan.jobs]
+    return replace(plan, jobs=jobs, notes=[*plan.notes, *describe(list(new.values()))])
 
 
 def plan_candidates(

@@ -38,7 +38,7 @@ def prepare(
         UserError: Something is wrong with any of its jobs.
     """
     sweep = directory(asked)
-    plan = plan_sweep(asked)
+    plan = plan_sweep(asked, together=executor is not None)
     check_objectives(plan.jobs, asked.settings)
     check_disk(_new(asked, plan, sweep), sweep.path)
     if executor is not None:
