@@ -118,7 +118,9 @@ def _arrow_rows(
             for row in zip(*inner, strict=True):
                 number += 1
                 yield number, list(row)
-    except (pa.ArrowException, OSError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # of all kinds, by where the damage is
         raise DataError(
             f"{file.path} is cut off or not {kind} file ({error}). Fetch or write it again."
         ) from error
