@@ -5,6 +5,7 @@ import gzip
 import json
 import lzma
 import random
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -68,3 +69,20 @@ def named_or_loaded(source: Files, kind: Kind, name: str) -> bool:
     except UserError as error:
         return name in str(error)
     return True
+
+
+def test_offsets_that_point_outside_of_an_arrow_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, TABLE.schema) as file:
+        file.write_table(TABLE)
+    data = bytearray(sink.getvalue().to_pybytes())
+    lengths = [len(row["text"]) for row in ROWS]
+    offsets = [sum(lengths[:i]) for i in range(len(lengths) + 1)]
+    place = data.index(struct.pack(f"<{len(offsets)}i", *offsets))
+    data[place + 4 : place + 8] = struct.pack("<i", 2**30)
+    Path("a.arrow").write_bytes(data)
+    with pytest.raises(UserError, match=r"a\.arrow is cut off or not an Arrow file"):
+        Files(train="a.arrow", val="a.arrow", test="a.arrow").load("labelled")

@@ -106,6 +106,7 @@ def _arrow_rows(
     try:
         data = pa.BufferReader(file.data) if file.is_compressed else pa.memory_map(str(file.path))
         for batch in batches(data):
+            batch.validate(full=True)  # offsets that point outside would end the process
             outer = _outers(file, batch.schema, columns, optional)
             nothing = [None] * batch.num_rows
             lists = [nothing if name is None else batch.column(name).to_pylist() for name in outer]
