@@ -59,7 +59,7 @@ def adapted(
     named = write_data(folder)[task]
     done = truesweep("train", *asked(named, base, f"name={task}-lora"), cwd=folder)
     assert done.code == 0, done.out + done.err
-    assert re.search(r"adapter +Lora, [\d.,k]+ of them trained \(\d+\.\d\d%\)", done.out)
+    assert re.search(r"adapter +Lora, [\d.,k]+ of them trained \([\d.]+ %\)", done.out)
     (run,) = (folder / f"outputs/{task}-lora").iterdir()
     return task, base, run
 

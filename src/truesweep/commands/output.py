@@ -49,7 +49,7 @@ def show_plan(plan: Plan) -> None:
         table.add_row(
             "adapter",
             f"{config['adapter']['_target_'].rpartition('.')[2]}, {text.count(trained)} of them "
-            f"trained ({trained / plan.parameters.total:.2%})",
+            f"trained ({text.percent(trained / plan.parameters.total)})",
         )
     epochs = plan.total_steps / plan.steps_per_epoch
     table.add_row(
