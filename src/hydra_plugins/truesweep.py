@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 if TYPE_CHECKING:
     from truesweep.commands.sweep import SweepTask
-    from truesweep.sweeps.foreign import Outcome
+    from truesweep.sweeps.plugins import Outcome
 
 ONLY_OURS = "truesweep's sweeps are run by `truesweep train -m`"
 

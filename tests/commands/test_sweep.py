@@ -25,10 +25,10 @@ from truesweep.commands.train import train
 from truesweep.config.roots import shipped
 from truesweep.errors import ConfigError
 from truesweep.runs.run import Run
-from truesweep.sweeps import foreign as foreign_jobs
-from truesweep.sweeps.ask import ask
+from truesweep.sweeps import plugins as foreign_jobs
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.planning import plan_sweep
+from truesweep.sweeps.request import ask
 from truesweep.sweeps.settings import Sweep
 
 NAMED = sorted(path.stem for path in shipped("sweeps").glob("*.yaml"))

@@ -7,8 +7,8 @@ import pytest
 from truesweep.config.compose import compose, compose_multirun
 from truesweep.errors import ConfigError
 from truesweep.jobs.plan import checked
-from truesweep.sweeps.ask import ask
 from truesweep.sweeps.launchers import make_executor
+from truesweep.sweeps.request import ask
 
 GLOBAL = "# @package _global_\n"
 

@@ -11,8 +11,8 @@ from truesweep.config.space import Point
 from truesweep.jobs.parts import complete
 from truesweep.jobs.plan import checked
 from truesweep.record.frozen import fingerprint
-from truesweep.sweeps.ask import ask
 from truesweep.sweeps.points import choose_points, choose_seeds
+from truesweep.sweeps.request import ask
 
 TABLE: dict[str, list[str]] = json.loads((Path(__file__).parent / "ids.json").read_text("utf-8"))
 """The ids of version 0.1.0 by command line, its words separated by spaces."""

@@ -10,7 +10,7 @@ from truesweep.config.roots import search_roots
 from truesweep.config.space import Space, read_axes
 from truesweep.errors import ConfigError
 from truesweep.jobs.plan import checked
-from truesweep.sweeps.ask import ask
+from truesweep.sweeps.request import ask
 
 PLUGINS = "hydra_plugins.truesweep"
 AddFiles = Callable[[Path, dict[str, str]], Path]

@@ -15,11 +15,11 @@ from tests.sweeps.tiny import FIXED, MISHAPS
 from truesweep.commands.sweep import print_jobs
 from truesweep.record.rows import read
 from truesweep.runs.run import Run
-from truesweep.sweeps.ask import ask
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.driver import drive
 from truesweep.sweeps.local import LocalPool
 from truesweep.sweeps.planning import SweepPlan, plan_sweep
+from truesweep.sweeps.request import ask
 from truesweep.sweeps.source import Listed
 from truesweep.sweeps.start import add_jobs
 

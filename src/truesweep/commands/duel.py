@@ -29,7 +29,6 @@ from truesweep.record.provenance import collect
 from truesweep.report import compare
 from truesweep.runs.run import Run
 from truesweep.secrets import redact_argv, redact_overrides
-from truesweep.sweeps.closing import sum_up
 from truesweep.sweeps.directory import ROOT, SweepDirectory, point_id
 from truesweep.sweeps.display import Display
 from truesweep.sweeps.driver import drive
@@ -40,6 +39,7 @@ from truesweep.sweeps.planning import Candidate, plan_candidates
 from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.source import Listed
 from truesweep.sweeps.start import add_jobs
+from truesweep.sweeps.summary import sum_up
 from truesweep.terminal import console
 from truesweep.text import count, figure, figures, plural, signed, value
 

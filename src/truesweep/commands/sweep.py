@@ -19,18 +19,18 @@ from truesweep.record.files import dump_json
 from truesweep.record.provenance import collect
 from truesweep.secrets import redact_argv
 from truesweep.sweeps import start
-from truesweep.sweeps.ask import Asked, ask
-from truesweep.sweeps.closing import Page, sum_up
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.display import Display
 from truesweep.sweeps.driver import drive
 from truesweep.sweeps.executor import Executor
-from truesweep.sweeps.foreign import JobFailed, JobRunner, Outcome, candidates, hand_out, outcome
 from truesweep.sweeps.launchers import check_room, check_sweeper, is_ours, make_executor
 from truesweep.sweeps.planned import check_disk, check_objectives
 from truesweep.sweeps.planning import plan_candidates
+from truesweep.sweeps.plugins import JobFailed, JobRunner, Outcome, candidates, hand_out, outcome
 from truesweep.sweeps.progress import FAILED, Board
+from truesweep.sweeps.request import Asked, ask
 from truesweep.sweeps.source import JobSource, Listed
+from truesweep.sweeps.summary import Page, sum_up
 
 
 def sweep(

@@ -72,7 +72,7 @@ def _search(sweep: SweepDirectory) -> JobSource:
 
 
 def _ask(command: Mapping[str, Any]) -> Any:
-    from truesweep.sweeps.ask import ask
+    from truesweep.sweeps.request import ask
 
     return ask(command["overrides"], [Path(folder) for folder in command["config_dirs"]])
 

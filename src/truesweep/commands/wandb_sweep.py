@@ -7,7 +7,7 @@ import yaml
 
 from truesweep.errors import ConfigError
 from truesweep.record.files import write_atomic
-from truesweep.sweeps.ask import ask
+from truesweep.sweeps.request import ask
 from truesweep.sweeps.wandb_sweep import wandb_sweep
 from truesweep.terminal import console
 

@@ -16,13 +16,13 @@ from truesweep.callbacks import Told
 from truesweep.errors import ConfigError
 from truesweep.figures import written
 from truesweep.runs.run import UNREADABLE, Run
-from truesweep.sweeps.closing import Page, sum_up
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.display import Display, first_line, short
 from truesweep.sweeps.executor import BUSY, Executor, NotNow
 from truesweep.sweeps.progress import FAILED, Board
 from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.source import ENDED, JobSource, Listed
+from truesweep.sweeps.summary import Page, sum_up
 from truesweep.sweeps.trunks import Trunks
 from truesweep.text import duration
 

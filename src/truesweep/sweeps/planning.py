@@ -14,10 +14,10 @@ from truesweep.jobs.parts import complete, make
 from truesweep.jobs.plan import Planner, data_key
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.runs.run import Run
-from truesweep.sweeps.ask import Asked
 from truesweep.sweeps.directory import ROOT, SweepDirectory, job_id
 from truesweep.sweeps.planned import PlannedJob, trainer_of
 from truesweep.sweeps.points import choose_points, choose_seeds
+from truesweep.sweeps.request import Asked
 from truesweep.sweeps.trunks import describe, share
 from truesweep.text import label, labels
 

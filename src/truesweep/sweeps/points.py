@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from truesweep.config.space import Point, Space
 from truesweep.errors import ConfigError
-from truesweep.sweeps.ask import Asked
+from truesweep.sweeps.request import Asked
 
 PROBES = 20
 """Random points of a search's space that are checked beforehand, besides its corners."""

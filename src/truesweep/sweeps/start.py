@@ -11,13 +11,13 @@ from rich.text import Text
 from truesweep.compat import untried_sentence
 from truesweep.config.space import Space
 from truesweep.runs.run import Run
-from truesweep.sweeps.ask import Asked
 from truesweep.sweeps.directory import ROOT, SweepDirectory
 from truesweep.sweeps.executor import Executor
 from truesweep.sweeps.launchers import check_compiler, check_room, describe, points_at_once
 from truesweep.sweeps.planned import PlannedJob, check_disk, check_objectives
 from truesweep.sweeps.planning import JobMaker, SweepPlan, plan_sweep
 from truesweep.sweeps.points import base_seed
+from truesweep.sweeps.request import Asked
 from truesweep.sweeps.source import JobSource, Listed
 from truesweep.terminal import console, warn
 from truesweep.text import count, counts, short_names, value, values

@@ -17,8 +17,8 @@ from truesweep.errors import ConfigError
 from truesweep.jobs.mirrors import nodes, target
 from truesweep.record.wandb import WandbLogger, project_name
 from truesweep.secrets import redact_overrides
-from truesweep.sweeps.ask import Asked
 from truesweep.sweeps.directory import swept
+from truesweep.sweeps.request import Asked
 from truesweep.text import label
 
 METHODS = {"grid": "grid", "random": "random", "search": "bayes"}

@@ -11,9 +11,9 @@ from omegaconf import OmegaConf
 from hydra_plugins.truesweep import LocalLauncher, Sweeper
 from truesweep.config.overrides import parse
 from truesweep.runs.run import Run
-from truesweep.sweeps import foreign
+from truesweep.sweeps import plugins
 from truesweep.sweeps.directory import SweepDirectory
-from truesweep.sweeps.foreign import JobFailed, JobRunner, hand_out
+from truesweep.sweeps.plugins import JobFailed, JobRunner, hand_out
 from truesweep.sweeps.settings import Sweep
 
 
@@ -32,7 +32,7 @@ def run(job: Run, monkeypatch: pytest.MonkeyPatch, code: int, state: Any) -> Any
         run.end(state, code, error="too large" if code == 1 else None)
         return code
 
-    monkeypatch.setattr(foreign, "launch", launch)
+    monkeypatch.setattr(plugins, "launch", launch)
     settings = Sweep(objective=["val/loss", "val/bleu"])
     runner = JobRunner("s", job.path.parent, settings, [], {})
     config = {o.key_or_group: o.value() for o in map(parse, hand_out(job))}

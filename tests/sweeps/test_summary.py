@@ -7,8 +7,8 @@ import pytest
 from tests.sweeps.test_driver import Pretended, run, sweep_of
 from truesweep.record.mirror import records_of
 from truesweep.runs.run import Run
-from truesweep.sweeps.closing import link_records
 from truesweep.sweeps.directory import SweepDirectory
+from truesweep.sweeps.summary import link_records
 
 
 def record(folder: Path, name: str) -> Path:
