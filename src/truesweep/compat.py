@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch.optim import Muon
     from torch.utils.data import DataLoader
     from torchmetrics import Metric
-    from transformers import PreTrainedConfig
+    from transformers import PreTrainedConfig, PreTrainedModel
 
     Metrics = TypeVar("Metrics", bound=type[Metric])
 
@@ -367,6 +367,23 @@ def attention(config: "PreTrainedConfig") -> str | None:
 def set_attention(config: "PreTrainedConfig", name: str) -> None:
     """Name the attention that a model made from this will use."""
     config._attn_implementation = name  # transformers 5.10.1 to 5.24.0
+
+
+def checkpoint_layers(model: "PreTrainedModel", options: dict[str, Any]) -> None:
+    """Have a model keep what its layers are given, and compute them once more.
+
+    Its method is `gradient_checkpointing_enable` in transformers 5.18, and in 5.24
+    `activation_checkpointing_enable`, where the other warns.
+
+    Args:
+        model: The model.
+        options: What `torch.utils.checkpoint.checkpoint` is to be called with.
+
+    Raises:
+        ValueError: Its layers cannot be computed twice.
+    """
+    named = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
+    getattr(model, next(name for name in named if hasattr(model, name)))(options)
 
 
 # sacreBLEU

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -156,8 +157,10 @@ def test_a_shell_completes_commands_without_anything_heavy(tmp_path: Path) -> No
 
 
 def test_completion_is_installed_where_the_shell_looks(tmp_path: Path) -> None:
+    # The shell is the nearest one above the command, whatever the name that follows the option.
+    command = shlex.join([sys.executable, "-c", REPORTING, "--install-completion", "bash"])
     done = subprocess.run(
-        [sys.executable, "-c", REPORTING, "--install-completion", "bash"],
+        ["bash", "-c", f"{command}; exit $?"],
         env=os.environ | {"HOME": str(tmp_path)},
         capture_output=True,
         text=True,

@@ -30,7 +30,7 @@ def search(
     number = iter(range(10**6))
 
     def make(point: Point, seed: int, trial: dict[str, Any]) -> Run:
-        config = {"name": folder.name, "seed": seed, **point}
+        config = {"name": folder.name, "seed": seed, "point": dict(point)}
         label = " ".join(f"{key}={value}" for key, value in point.items())
         return sweep.add(
             config, [], point, label=label, number=next(number), provenance={}, trial=trial

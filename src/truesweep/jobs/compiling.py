@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from truesweep.compat import build_cpp, compiled_code, cpp_compilers
 from truesweep.errors import ConfigError, telling_line
 from truesweep.jobs.trainer import Compile, TrainerSettings
-from truesweep.models import drops
+from truesweep.models import drops, recomputes_layers
 
 ON_GPU: Compile = True
 """What `auto` takes on a GPU; on anything else it takes nothing."""
@@ -69,7 +69,7 @@ def choose(
         problem = no_gpu_compiler() or (too_old() if in_rank else None)
     elif how and trainer.is_cpu():
         problem = no_cpu_compiler()
-    if how and model is not None and model.is_activation_checkpointing and drops(model):
+    if how and model is not None and recomputes_layers(model) and drops(model):
         problem = (
             "layers that are compiled cannot draw their dropout's masks a second time. Set "
             "model.activation_checkpointing=false or the dropout to 0"

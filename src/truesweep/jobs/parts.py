@@ -28,7 +28,7 @@ from truesweep.errors import ConfigError
 from truesweep.figures import Figure, by_name, mode, of_metric
 from truesweep.jobs.compiling import choose, compile_model
 from truesweep.jobs.trainer import Compile, TrainerSettings
-from truesweep.models import Pretrained, add_adapter
+from truesweep.models import Pretrained, add_adapter, recomputes_layers
 from truesweep.models.batching import check_noise, check_packing, mixes_samples
 from truesweep.models.tokens import pad_token
 from truesweep.optim import parameter_groups
@@ -347,7 +347,7 @@ def build(config: dict[str, Any], largest_micro_batch: int | None = None) -> Par
         log.warning("%s", choice.note)
     compile_model(model, choice.how)
     task = build_task(config, model, prepared, recipe)
-    if model.is_activation_checkpointing and not choice.how:
+    if recomputes_layers(model) and not choice.how:
         task.repeat_dropout()
     return Parts(source, prepared, task, data, trainer, recipe, choice.how)
 

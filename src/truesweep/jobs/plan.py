@@ -33,7 +33,14 @@ from truesweep.jobs.parts import (
     task_class,
 )
 from truesweep.jobs.trainer import TrainerSettings
-from truesweep.models import Flops, Head, ParameterCount, count_parameters, flops_per_token
+from truesweep.models import (
+    Flops,
+    Head,
+    ParameterCount,
+    count_parameters,
+    flops_per_token,
+    recomputes_layers,
+)
 from truesweep.models.batching import check_noise, mixes_samples
 from truesweep.record.frozen import fingerprint
 from truesweep.runs.run import Run
@@ -177,7 +184,7 @@ class Planner:
         model, parameters, flops, notes = self._model(config, source, prepared)
         task = build_task(config, model, prepared, recipe)
         task.configure_optimizers()
-        uncompiled = choose(trainer, model=model).note if model.is_activation_checkpointing else ""
+        uncompiled = choose(trainer, model=model).note if recomputes_layers(model) else ""
         metrics = tuple(f"val/{name}" for name in task.reported("val"))
         check_monitors(config, metrics)
         return Plan(

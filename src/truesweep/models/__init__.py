@@ -6,7 +6,7 @@ from truesweep.models.adapters import Lora, add_adapter
 from truesweep.models.dropout import drops
 from truesweep.models.heads import PRESETS, Head
 from truesweep.models.pretrained import Pretrained
-from truesweep.models.sample_dropout import SampleDropout, recompute_layers
+from truesweep.models.sample_dropout import SampleDropout, recompute_layers, recomputes_layers
 from truesweep.models.scratch import Scratch
 from truesweep.models.size import (
     Flops,
@@ -31,6 +31,7 @@ __all__ = [
     "flops_per_token",
     "peak_flops",
     "recompute_layers",
+    "recomputes_layers",
 ]
 
 logging.disable_progress_bar()  # weights of our size load at once, and commands print results only

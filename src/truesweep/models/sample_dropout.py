@@ -13,6 +13,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
 
+from truesweep.compat import checkpoint_layers
 from truesweep.errors import ConfigError
 
 _GOLDEN = 0x9E3779B9 - 2**32  # 2^32 over the golden ratio, as int32: spreads consecutive numbers
@@ -155,12 +156,17 @@ def recompute_layers(model: PreTrainedModel, dropout: SampleDropout | None = Non
     """
     contexts = {} if dropout is None else {"context_fn": dropout.twice}
     try:
-        model.activation_checkpointing_enable({"use_reentrant": False, **contexts})
+        checkpoint_layers(model, {"use_reentrant": False, **contexts})
     except ValueError:
         raise ConfigError(
             f"model.activation_checkpointing=true: transformers cannot compute the layers of "
             f"{model.config.model_type} twice. Set model.activation_checkpointing=false"
         ) from None
+
+
+def recomputes_layers(model: PreTrainedModel) -> bool:
+    """Whether a model in training computes its layers once more in the backward pass."""
+    return any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
 
 
 def draw(
