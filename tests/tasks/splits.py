@@ -30,6 +30,7 @@ CASES: list[tuple[str, ...]] = [
     ("classification", "adamw", *LORA),
     ("mlm", "muon"),
     ("sft", "muon"),
+    ("sft", "adamw", "data.packing=documents", "data.max_length=40"),
     ("dpo", "adamw", "adapter.dropout=0.2"),
 ]
 FIVE_STEPS = [

@@ -1,15 +1,17 @@
 """Supervised fine-tuning: losses are those of transformers, answers those of each prompt alone."""
 
 import json
+import random
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from tests.commands.conftest import SMALL, write_chats
+from tests.commands.conftest import SMALL, write_chats, write_preferences
 from tests.data.chat_styles import STYLES, ragged
 from tests.data.test_chats import by_hand
 from truesweep.commands.evaluate import evaluate
@@ -17,12 +19,14 @@ from truesweep.commands.export import export
 from truesweep.commands.generate import Options, generate
 from truesweep.commands.train import train
 from truesweep.data.chats import ChatKind
+from truesweep.data.datasets import Subset
 from truesweep.data.kinds import EncodedSplit
 from truesweep.data.samples import Chat
 from truesweep.data.source import Source
-from truesweep.errors import DataError
+from truesweep.errors import ConfigError, DataError
 from truesweep.jobs.plan import plan
 from truesweep.models import Scratch
+from truesweep.models.batching import check_packing
 from truesweep.tasks.sft import Answers, SupervisedFineTuning
 
 pytestmark = pytest.mark.numbers
@@ -38,14 +42,20 @@ def small(architecture: str, tokenizer: Any) -> Any:
     return model.eval()
 
 
-def dataset(tokenizer: Any, chats: list[Chat], **settings: Any) -> Any:
+def dataset(
+    tokenizer: Any,
+    chats: list[Chat],
+    packing: bool | Literal["documents"] = False,
+    max_length: int = 256,
+    **settings: Any,
+) -> Any:
     kind = ChatKind(**settings)
     rows = {name: ragged(of) for name, of in kind.marked(tokenizer, chats).items()}
 
     class At(Source):
         load: Any = None
 
-    source = At(max_length=256)
+    source = At(max_length=max_length, packing=packing)
     split = EncodedSplit(name="val", samples=chats, tokens=rows, source=source, tokenizer=tokenizer)
     return kind.dataset(split)
 
@@ -115,6 +125,63 @@ def test_an_answer_ends_where_the_template_ends_one() -> None:
     warned = SupervisedFineTuning(model=model, tokenizer=STYLES["alpaca"].tokenizer())
     assert "does not learn to end one" in next(warned.warnings(()))
     assert not list(task.warnings(()))
+
+
+def talks(count: int) -> list[Chat]:
+    """Conversations of one to three answers, of different lengths."""
+    draw = random.Random(0)
+    words = ["How", "many", "legs", "and", "wings,", "I", "think?", "None.", "Be", "brief."]
+
+    def said() -> str:
+        return " ".join(["I", *draw.choices(words, k=draw.randint(0, 5))])
+
+    def turns() -> list[Any]:
+        number = draw.randint(1, 3)
+        return [{"role": r, "content": said()} for r in ("user", "assistant") * number]
+
+    return [Chat.of(turns()) for _ in range(count)]
+
+
+@pytest.mark.parametrize("truncation", ["left", "right"])
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "qwen3", "gemma3_text"])
+def test_packed_conversations_learn_as_single_ones(architecture: str, truncation: str) -> None:
+    tokenizer = STYLES["zephyr"].tokenizer()
+    model, chats = small(architecture, tokenizer).double(), talks(20)
+    check_packing(model)
+    found: list[Any] = []
+    ways: tuple[Any, ...] = (False, "documents")
+    for packing in ways:
+        data = dataset(tokenizer, chats, packing, max_length=60, truncation=truncation)
+        task = SupervisedFineTuning(model=model, tokenizer=tokenizer)
+        model.zero_grad()
+        total, _, count = task.loss(data.collate(list(range(len(data)))))
+        total.backward()
+        gradient = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        lost = data.truncated, data.cut, data.without_target, data.longest
+        found.append((float(total.detach()), int(count), gradient, lost, data))
+    (loss, count, gradient, lost, alone), (packed, same, its, cut, windows) = found
+    assert packed == pytest.approx(loss, rel=1e-5)
+    assert same == count
+    assert cut == lost
+    assert lost[0]  # some are too long
+    assert (its - gradient).abs().max() < 1e-5 * gradient.abs().max()
+    assert len(windows) < len(alone)
+    assert windows.lengths.max() <= 60
+    targets = [data.target_counts(len(tokenizer)).tolist() for data in (alone, windows)]
+    assert targets[0] == targets[1]
+    first = Subset(windows, np.array([1]))
+    assert len(first.scored) == len(windows.windows[1])
+    assert first.scored.collate([0])["source"] == [chats[windows.windows[1][0]].source]
+
+
+def test_models_that_mix_packed_conversations_are_refused(workplace: Path) -> None:
+    named = [*write_chats(workplace), *SMALL, "data.packing=documents"]
+    with pytest.raises(ConfigError, match="lfm2 lets tokens see the documents beside their own"):
+        plan([*named, "model=lfm2"])
+    overfit = plan([*named, "data.max_length=64", "debug=overfit"])
+    assert overfit.metrics[0] == "val/loss"
+    with pytest.raises(ConfigError, match="cannot be put side by side"):
+        plan([*write_preferences(workplace), *SMALL, "data.packing=documents"])
 
 
 def test_exact_match_and_rouge_are_means_over_answers() -> None:

@@ -8,7 +8,7 @@ A batch holds, besides the keys of every batch:
   Models make of them which tokens may see each other.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -123,16 +123,7 @@ class Documents(CausalDataset):
         # Windows that one text fills come first: where those of each text end.
         self._filled = np.cumsum(whole)
         self._short = np.flatnonzero(rest)  # texts that share windows
-        ends = np.cumsum(rest[self._short])
-        begins = ends - rest[self._short]
-        # If a window begins with a text, which one the next begins with.
-        following = np.searchsorted(ends, begins + max_length, side="right").tolist()
-        shared, at = [], 0
-        while at < len(following):
-            shared.append(at)
-            at = following[at]
-        self._shared = np.array([*shared, at], dtype=np.int64)
-        lengths = np.add.reduceat(rest[self._short], shared) if shared else rest[:0]
+        self._shared, lengths = shared_windows(rest[self._short], max_length)
         filled = int(self._filled[-1]) if len(texts) else 0
         self.lengths = np.concatenate([np.full(filled, max_length), lengths])
         first = texts.offsets[:-1][texts.lengths > 0]  # tokens, which are no targets
@@ -141,19 +132,11 @@ class Documents(CausalDataset):
 
     def collate(self, indices: Sequence[int]) -> Batch:
         """Windows below each other, [B, longest of them]."""
-        lengths = self.lengths[np.asarray(indices)]
-        shape = len(indices), max(1, int(lengths.max()))
-        inputs, positions = np.full(shape, self.pad_id), np.zeros(shape, dtype=np.int64)
-        labels = np.full(shape, IGNORE)
-        for row, index in enumerate(indices):
-            start = 0
-            for tokens in self._parts(index):
-                here = slice(start, start := start + len(tokens) - 1)
-                inputs[row, here], labels[row, here] = tokens[:-1], tokens[1:]
-                positions[row, here] = np.arange(len(tokens) - 1)
-        arrays = {"input_ids": inputs, "labels": labels, "position_ids": positions}
-        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
-        return {"index": list(indices), "lengths": lengths.tolist(), **tensors}
+        rows = (((part[:-1], part[1:]) for part in self._parts(index)) for index in indices)
+        return {
+            "index": list(indices),
+            **side_by_side(rows, self.lengths[list(indices)], self.pad_id),
+        }
 
     def _parts(self, window: int) -> Iterator[npt.NDArray[np.int64]]:
         """What stands in a window of each text in it: its inputs, and the last target."""
@@ -244,6 +227,56 @@ def shifted(rows: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], pad_id:
         labels[ignored] = IGNORE
         batch["attention_mask"] = mask(lengths, inputs.shape[1])
     return batch
+
+
+def shared_windows(
+    lengths: npt.NDArray[np.int64], max_length: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Put parts into windows in their order, each into that of the last one if there is room.
+
+    Args:
+        lengths: Tokens of each part, none of them over `max_length`, and none 0.
+        max_length: Tokens in a window at most.
+
+    Returns:
+        The part that each window begins with, and behind the last window how many parts there are;
+        and the tokens in each window.
+    """
+    ends = np.cumsum(lengths)
+    # If a window begins with a part, which one the next begins with.
+    following = np.searchsorted(ends, ends - lengths + max_length, side="right").tolist()
+    first, at = [], 0
+    while at < len(following):
+        first.append(at)
+        at = following[at]
+    filled = np.add.reduceat(lengths, first) if first else lengths[:0]
+    return np.array([*first, at], dtype=np.int64), filled
+
+
+def side_by_side(
+    rows: Iterable[Iterable[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]],
+    lengths: npt.NDArray[np.int64],
+    pad_id: int,
+) -> Batch:
+    """Inputs, labels and positions of windows in which each part begins anew.
+
+    Args:
+        rows: The parts of each window: their inputs, and as many labels.
+        lengths: Tokens in each window.
+        pad_id: What fills up windows.
+    """
+    shape = len(lengths), max(1, int(lengths.max()))
+    inputs, positions = np.full(shape, pad_id), np.zeros(shape, dtype=np.int64)
+    labels = np.full(shape, IGNORE)
+    for row, parts in enumerate(rows):
+        start = 0
+        for tokens, targets in parts:
+            here = slice(start, start := start + len(tokens))
+            inputs[row, here], labels[row, here] = tokens, targets
+            positions[row, here] = np.arange(len(tokens))
+    arrays = {"input_ids": inputs, "labels": labels, "position_ids": positions}
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    return {"lengths": lengths.tolist(), **tensors}
 
 
 def token_bytes(tokenizer: PreTrainedTokenizerBase, tokens: Tokens) -> int:

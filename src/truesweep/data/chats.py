@@ -6,6 +6,8 @@ A batch holds, besides the keys of every batch:
 - `attention_mask` only if the batch has padding;
 - `prompts` and `answers`: what comes before the last answer of each conversation, and that, uncut;
 - `source`: the text of what comes before it.
+
+A batch of conversations side by side has what one of `causal.Documents` has.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,11 +15,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from truesweep.data.batch import IGNORE, Batch
-from truesweep.data.causal import shifted
+from truesweep.data.causal import shared_windows, shifted, side_by_side
 from truesweep.data.chat_template import (
     LAST,
     OTHER,
@@ -93,10 +96,56 @@ class ChatDataset(EncodedDataset):
         sources = [self.pairs[i].source for i in indices]
         return {**batch, "prompts": list(prompts), "answers": list(answers), "source": sources}
 
+    def part(self, i: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """The inputs and labels of a conversation without padding."""
+        here = slice(self.starts[i], self.starts[i] + self.lengths[i] + 1)
+        row, marks = self.tokens.tokens[here].astype(np.int64), self.marks.tokens[here][1:]
+        return row[:-1], np.where(marks == OTHER, IGNORE, row[1:])
+
     def _last_answer(self, i: int) -> tuple[list[int], list[int]]:
         """The tokens before the last answer of a conversation, and its own."""
         tokens, places = self.tokens[i], np.flatnonzero(self.marks[i] == LAST)
         return tokens[: places[0]].tolist(), tokens[places].tolist()
+
+
+class PackedChats(EncodedDataset):
+    """Conversations put side by side into windows, where each begins anew: none sees another.
+
+    Each stands whole in one window, as it is on its own, in the order of the split; those without
+    a target are left out.
+
+    Args:
+        chats: The conversations on their own.
+        max_length: Tokens in a window at most.
+    """
+
+    padded = False
+
+    def __init__(self, chats: ChatDataset, max_length: int) -> None:
+        self.chats = chats
+        self.pairs = chats.pairs
+        self.longest = chats.longest
+        self.truncated, self.cut = chats.truncated, chats.cut
+        self.without_target = chats.without_target
+        kept = np.flatnonzero(~chats.is_without)
+        first, self.lengths = shared_windows(chats.lengths[kept], max_length)
+        self.windows = np.split(kept, first[1:-1])
+        self.tokens_per_target = int(self.lengths.sum()) / max(1, chats.targets)
+
+    @property
+    def scored(self) -> EncodedDataset:
+        """Each conversation on its own, since an answer is generated for each."""
+        return self.chats
+
+    def places(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """The conversations in some windows."""
+        return np.concatenate([self.windows[row] for row in rows])
+
+    def collate(self, indices: Sequence[int]) -> Batch:
+        """Windows below each other, [B, longest of them]."""
+        rows = (map(self.chats.part, self.windows[index].tolist()) for index in indices)
+        lengths = self.lengths[np.asarray(indices)]
+        return {"index": list(indices), **side_by_side(rows, lengths, self.chats.pad_id)}
 
 
 @dataclass(frozen=True)
@@ -114,6 +163,7 @@ class ChatKind(SummaryKind):
     name = "chats"
     fields = ("text",)
     marks: ClassVar[tuple[str, ...]] = ("marks",)
+    packs: ClassVar[tuple[bool | str, ...]] = ("documents",)
     unit, answer = "conversations", "answer"
     embedded = staticmethod(chats)
 
@@ -148,12 +198,14 @@ class ChatKind(SummaryKind):
         return {"text": tokens, "marks": marks}
 
     def dataset(self, split: EncodedSplit) -> EncodedDataset:
-        """Conversations, each on its own.
+        """Conversations, each on its own or side by side.
 
         Raises:
             DataError: Nothing that is to be learned is left of any.
         """
-        return self.rows(split, "text", "marks")
+        alone = self.rows(split, "text", "marks")
+        packed = split.source.packing in self.packs
+        return PackedChats(alone, split.source.max_length) if packed else alone
 
     def rows(self, split: EncodedSplit, tokens: str, marks: str) -> ChatDataset:
         """The dataset of tokens and marks with these names; raises what `dataset` does."""

@@ -45,6 +45,15 @@ class EncodedDataset(Dataset[Batch], ABC):
         """Tokens of the longest sample that a model gets to see; at least 1."""
         return max(1, int(self.lengths.max()))
 
+    @property
+    def scored(self) -> "EncodedDataset":
+        """The samples as an evaluation takes them: each on its own, if its figures are."""
+        return self
+
+    def places(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Which samples of `scored` stand in some rows."""
+        return rows
+
     def __len__(self) -> int:
         """Samples: what batches are counted in."""
         return len(self.lengths)
@@ -147,6 +156,14 @@ class Subset(EncodedDataset):
         self.truncated, self.cut = dataset.truncated, dataset.cut
         self.padded = dataset.padded
         self.tokens_per_target = dataset.tokens_per_target
+
+    @property
+    def scored(self) -> EncodedDataset:
+        """Those of the samples that stand in these rows."""
+        scored = self.dataset.scored
+        if scored is self.dataset:
+            return self
+        return Subset(scored, self.dataset.places(self.indices))
 
     def collate(self, indices: Sequence[int]) -> Batch:
         """Put samples into one batch, as the whole dataset does, but for their places."""

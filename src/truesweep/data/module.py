@@ -168,6 +168,7 @@ class DataModule(pl.LightningDataModule):
         return Subset(dataset, np.asarray(order[: batches * self.source.batch_size]))
 
     def _eval_loader(self, dataset: EncodedDataset) -> StepLoader:
+        dataset = dataset.scored
         batch_size = 1 if self.alone else self.source.eval_batch_size or self._rows(dataset)
         sampler = EvalSampler(dataset.lengths, batch_size, self._rank, self._world_size)
         return self._loader(dataset, sampler)

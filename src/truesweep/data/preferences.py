@@ -74,6 +74,7 @@ class PreferenceKind(ChatKind):
     """Conversations of which a last answer is preferred to another one."""
 
     marks = ("marks", "rejected", "rejected_marks")
+    packs = ()
     embedded = staticmethod(preferences)
 
     @property

@@ -130,7 +130,7 @@ def prepare(
     if source.packing not in (False, True, *kind.packs):
         raise ConfigError(
             f"data.packing={source.packing}: these samples cannot be put side by side, only texts "
-            "of task=lm can. Set data.packing=false"
+            "of task=lm and conversations of task=sft can. Set data.packing=false"
         )
     splits = splits or kind.load(source)
     encoded = encode_splits(splits, tokenizer, kind, cache_dir, source.verify == "full")
