@@ -76,17 +76,19 @@ def test_layers_that_are_computed_twice_do_not_change_the_result(
 ) -> None:
     asked = [f"model={model}", "model.dropout=0.2", "data.micro_batch_size=24"]
     asked += ["trainer.max_steps=3", "optimizer=adamw", "optimizer.lr=0.01"]
-    plain = fit(parts_of(task, workplace, *asked), workplace)
-    parts = parts_of(task, workplace, *asked, "model.activation_checkpointing=true")
-    modules = list(parts.task.model.modules())
-    layer = next(m for m in modules if type(m).__name__.endswith(("Block", "DecoderLayer")))
-    inner = next(m for m in layer.modules() if not list(m.children()))
-    calls: list[nn.Module] = []
-    for module in (layer, inner):
-        module.register_forward_pre_hook(lambda module, _: calls.append(module))
-    twice = fit(parts, workplace)
-    assert all(torch.equal(plain[name], twice[name]) for name in plain)
-    assert calls.count(inner) == 2 * calls.count(layer) > 0
+    results, calls = [], []
+    for repeated in ("false", "true"):
+        parts = parts_of(task, workplace, *asked, f"model.activation_checkpointing={repeated}")
+        named = parts.task.model.named_modules()
+        layer = next(m for _, m in named if type(m).__name__.endswith(("Block", "DecoderLayer")))
+        inner = next(m for m in layer.modules() if not list(m.children()))
+        counted: list[nn.Module] = []
+        inner.register_forward_pre_hook(lambda module, _, to=counted: to.append(module))
+        results.append(fit(parts, workplace))
+        calls.append(len(counted))
+    once, twice = results
+    assert all(torch.equal(once[name], twice[name]) for name in once)
+    assert calls[1] == 2 * calls[0] > 0
 
 
 def test_the_loss_of_a_step_is_the_mean_over_all_its_targets(workplace: Path) -> None:
