@@ -228,6 +228,13 @@ def test_a_run_is_trained_scored_asked_and_exported(
     out = model.generate(**prompt, max_new_tokens=6, do_sample=False)
     text = tokenizer.decode(out[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True)
     assert text.strip() == said
+    capsys.readouterr()
+    assert generate(workplace / "out", "red green blue", None, "best", Options(6)) == 0
+    assert capsys.readouterr().out.strip() == said
+    assert generate(workplace / "out", "red green", None, "best", Options(3, 0.0, raw=True)) == 0
+    assert capsys.readouterr().out.startswith("red green")
+    assert generate(workplace / "out", "red", None, "best", Options(3, top_k=3)) == 0
+    assert "--top-k changes nothing" in capsys.readouterr().err
 
 
 def test_answers_that_are_all_cut_off_are_refused(workplace: Path) -> None:

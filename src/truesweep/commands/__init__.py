@@ -304,7 +304,7 @@ def generate(
         Path, typer.Argument(metavar="DIR", help="A run's directory, or a Hugging Face folder.")
     ],
     prompt: Annotated[
-        str | None, typer.Option(help="What to continue, translate or classify.")
+        str | None, typer.Option(help="What to continue, answer, translate or classify.")
     ] = None,
     file: Annotated[
         Path | None, typer.Option(help="The same, one a line, from a file; - is standard input.")
@@ -317,14 +317,18 @@ def generate(
     top_k: Annotated[int | None, typer.Option(help="Sample among so many tokens.")] = None,
     beam_size: Annotated[int | None, typer.Option(help="Translation: hypotheses kept.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
+    raw: Annotated[
+        bool,
+        typer.Option("--raw", help="Continue the text, even if the folder has a chat template."),
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
 ) -> None:
-    """Text from a language model, a translation, or a class."""
+    """Text from a language model, an answer of a chat, a translation, or a class."""
     _load_libraries()
     from truesweep.commands.generate import Options
     from truesweep.commands.generate import generate as work
 
-    options = Options(max_new_tokens, temperature, top_k, beam_size, seed)
+    options = Options(max_new_tokens, temperature, top_k, beam_size, seed, raw)
     raise typer.Exit(work(directory, prompt, file, checkpoint, options, json))
 
 

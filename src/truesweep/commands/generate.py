@@ -17,6 +17,8 @@ from truesweep.jobs.parts import OFFERED, SUPPLIED, task_class
 from truesweep.record.files import dump_json
 from truesweep.runs.run import Run
 from truesweep.tasks import Task, task_of
+from truesweep.tasks.sft import SupervisedFineTuning
+from truesweep.terminal import warn
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Options:
     top_k: int | None = None
     beam_size: int | None = None
     seed: int = 0
+    raw: bool = False
+    """Continue what is typed, whatever the tokenizer's chat template."""
 
 
 def generate(
@@ -38,7 +42,7 @@ def generate(
     options: Options,
     as_json: bool = False,
 ) -> int:
-    """Continue, translate or classify each prompt, and print one result for each.
+    """Continue, answer, translate or classify each prompt, and print one result for each.
 
     As JSON, an object a line with `prompt` and `answer`.
     """
@@ -66,15 +70,28 @@ def open_task(directory: Path, checkpoint: str, options: Options) -> tuple[Task,
         max_length = config["data"]["max_length"]
     else:
         head, loaded = load_folder(directory)
-        target, keys, packing = task_of(head), {}, False
-    for option, key in target.options.items():
-        if (given := getattr(options, option)) is not None:
-            keys[key] = given
+        chats = head == "causal" and loaded.tokenizer.chat_template and not options.raw
+        target = SupervisedFineTuning if chats else task_of(head)
+        keys, packing = {}, False
+    keys |= _settings(target, options)
     if "labels" in signature(target).parameters:
         keys["labels"] = loaded.labels
     task = target(model=loaded.model, tokenizer=loaded.tokenizer, **keys)
     task.max_length = max_length
     return task.eval(), packing
+
+
+def _settings(target: type[Task], options: Options) -> dict[str, Any]:
+    """The keys of a task that options set; says of those that it has none for."""
+    settings = {}
+    for option in ("max_new_tokens", "temperature", "top_k", "beam_size"):
+        given = getattr(options, option)
+        if given is not None and option in target.options:
+            settings[target.options[option]] = given
+        elif given:
+            flag = f"--{option.replace('_', '-')}"
+            warn([f"{flag} changes nothing of what {target.__name__} answers"], stderr=True)
+    return settings
 
 
 def prompts(prompt: str | None, file: Path | None) -> Iterator[str]:
