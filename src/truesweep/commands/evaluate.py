@@ -161,13 +161,15 @@ def _data_of(
     files = _files(overrides)
     of_data = [o for o in overrides if o.startswith("data.")]
     known = signature(resolve(frozen["data"][TARGET], frozen["allowed_packages"])).parameters
+    # Training data are not freed of a file that is given now.
+    kept = ["data.decontaminate=off"] if files and "decontaminate" in known else []
     if not files or files.keys() <= known.keys():
-        return None, check(update(frozen, overrides), supplied=SUPPLIED, offered=OFFERED)
+        return None, check(update(frozen, [*overrides, *kept]), supplied=SUPPLIED, offered=OFFERED)
     rest = update(frozen, [o for o in overrides if o not in of_data])
     shared = {k: v for k, v in frozen["data"].items() if k in signature(Files).parameters}
     only = dict.fromkeys(SPLITS, next(iter(files.values())))
     node = {TARGET: f"{Files.__module__}.{Files.__name__}", **only, **shared}
-    config = update({**rest, "data": node}, of_data)
+    config = update({**rest, "data": node}, [*of_data, *kept])
     return rest, check(config, supplied=SUPPLIED, offered=OFFERED)
 
 
@@ -188,7 +190,7 @@ def _score_pretrained(
         # Nothing is trained: the one split that is scored stands for the others.
         others = (name for name in SPLITS if f"data.{name}" not in given)
         overrides = [*overrides, *(f"data.{name}={given[f'data.{split}']}" for name in others)]
-    overrides = [*overrides, "data.batch_size=1", "logger=none"]
+    overrides = [*overrides, "data.batch_size=1", "data.decontaminate=off", "logger=none"]
     config, _ = checked([*overrides, *_own_length(overrides, config_dirs)], config_dirs)
     source, prepared = prepare_data(config, _own_classes(config))
     notes: list[str] = []

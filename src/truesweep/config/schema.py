@@ -20,6 +20,7 @@ from truesweep.config.types import (
     is_default,
     plain_default,
     schema_of,
+    settings,
 )
 from truesweep.errors import ConfigError
 from truesweep.secrets import is_reference
@@ -200,7 +201,13 @@ class _Checker:
 
     def _fitted(self, prefix: str, schema: Schema, given: Mapping[str, Any]) -> dict[str, Any]:
         """The given values, numbers converted, the nodes inside them checked."""
-        aside = {name: value for name, value in given.items() if _stands(schema, name, value)}
+        within = {
+            name: self.fill(prefix + name, target, value)
+            for name, value in given.items()
+            if isinstance(value, Mapping) and (target := _settings(schema, name))
+        }
+        given = {**given, **within}
+        aside = {name: v for name, v in given.items() if name in within or _stands(schema, name, v)}
         fit = schema.fit({name: value for name, value in given.items() if name not in aside})
         for name in (*schema.parameters, *fit.unknown):
             if name in fit.wrong:
@@ -246,6 +253,10 @@ class _Checker:
                 self._add_unknown(f"{key}.{name}", item)
         else:
             self._unknown.append(key)
+
+
+def _settings(schema: Schema, name: str) -> type | None:
+    return settings(schema.parameters[name]) if name in schema.parameters else None
 
 
 def _stands(schema: Schema, name: str, value: Any) -> bool:

@@ -78,13 +78,18 @@ def signature(target: Callable[..., Any]) -> Signature:
 
 
 def plain_default(value: Any) -> tuple[bool, Any]:
-    """Whether a default can be written as YAML, and how: tuples as lists, paths as text."""
+    """Whether a default can be written as YAML, and how: tuples as lists, paths as text.
+
+    A dataclass is written as a mapping of its fields.
+    """
     if isinstance(value, Enum):
         value = value.value
     if value is None or isinstance(value, bool | int | float | str):
         return True, value
     if isinstance(value, PurePath):
         return True, str(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {item.name: getattr(value, item.name) for item in dataclasses.fields(value)}
     if isinstance(value, list | tuple):
         items = [plain_default(item) for item in value]
         return all(ok for ok, _ in items), [item for _, item in items]
@@ -211,6 +216,15 @@ def schema_of(target: Callable[..., Any], supplied: frozenset[str] = frozenset()
     found = signature(target)
     parameters = {name: item for name, item in found.parameters.items() if name not in supplied}
     return Schema(parameters, found.open and not target.__module__.startswith("truesweep."))
+
+
+def settings(parameter: Parameter) -> type | None:
+    """The class whose signature is that of a node without a `_target_`; None where there is none.
+
+    Such a node is a parameter whose default is a dataclass.
+    """
+    default = parameter.default
+    return type(default) if dataclasses.is_dataclass(default) else None
 
 
 def is_default(parameter: Parameter, value: Any) -> bool:
@@ -344,6 +358,8 @@ def _describe_class(cls: Any, args: tuple[Any, ...]) -> str:
         return f"one of {', '.join(map(str, choices(cls)))}"
     if issubclass(cls, PurePath):
         return "a path"
+    if dataclasses.is_dataclass(cls):
+        return f"a mapping with keys such as {next(iter(signature(cls).parameters))}"
     if issubclass(cls, Mapping):
         return "a mapping"
     if issubclass(cls, Sequence | Set):

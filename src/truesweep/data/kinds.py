@@ -17,6 +17,7 @@ import numpy.typing as npt
 from transformers import PreTrainedTokenizerBase
 
 from truesweep.data.causal import Documents, Rows, Windows
+from truesweep.data.clean import cleaned
 from truesweep.data.datasets import ClassifierDataset, EncodedDataset
 from truesweep.data.embedded import Embedded, Made
 from truesweep.data.frames import input_frame, target_frame
@@ -98,10 +99,14 @@ class SampleKind(ABC):
     embedded: Callable[[Mapping[str, float]], Made] | None = None
 
     def load(self, source: Source) -> Splits:
-        """Load all splits; see `Source.load`."""
+        """Load all splits, and clean them; see `Source.load`."""
+        source.clean.check(self.name)
         if self.embedded is not None and isinstance(source, Embedded):
-            return source.divided(self.name, self.embedded)
-        return source.load(self.name)
+            splits = source.divided(self.name, self.embedded)
+        else:
+            splits = source.load(self.name)
+        drop = source.decontaminate == "drop"
+        return cleaned(splits, source.clean, drop, source.verify == "full")
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -5,18 +5,22 @@ a conversation's last answer answers. Texts for language models are compared by 
 by the word 8-grams that they share.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
-from truesweep.data.samples import Chat, Kind, Labelled, Pair, Sample
-from truesweep.data.similarity import Hashes, closest, normalise, rolling, words
-from truesweep.data.splitting import lines, paragraphs
+from truesweep.data import splitting
+from truesweep.data.samples import Chat, Kind, Labelled, Pair, Sample, field_texts
+from truesweep.data.similarity import Hashes, closest, normalise, rolling, signatures, words
 from truesweep.text import SPACELESS
 
 NGRAM = 8
 """Words that hardly ever follow each other twice by chance: Radford et al. 2019 (GPT-2), 4."""
+
+_AT_ONCE = 1 << 16  # passages that are compared
+_HASHES = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,53 +88,129 @@ class Leakage:
     examples: list[Leak]
 
 
-def passages(samples: Sequence[Sample], kind: Kind) -> list[Passage]:
+def passages(samples: Sequence[Sample], kind: Kind) -> Iterator[Passage]:
     """What is compared of the samples of a split, in their order.
 
     Of texts, the paragraphs, or the lines where there is but one; not those of under 8 words, which
     are headings, brackets and the like, unless a text has no others.
     """
     if kind == "text":
-        return [_passage(block) for text in samples for block in _telling(_blocks(str(text)))]
-    return [_passage(*_fields(sample)) for sample in samples]
+        for text in field_texts(samples, "text"):
+            yield from map(_passage, _telling(splitting.passages(text)))
+    else:
+        yield from (_passage(*_fields(sample)) for sample in samples)
 
 
-def duplicates(split: Sequence[Passage]) -> Duplicates:
+def duplicates(split: Iterable[Passage]) -> Duplicates:
     """Count what a split has more than once."""
-    first: dict[str, Passage] = {}
-    repeated = [p for p in split if first.setdefault(p.key, p) is not p]
-    contradictory = sum(p.answer != first[p.key].answer for p in repeated)
-    return Duplicates(len(split), len(repeated), contradictory)
+    first: dict[int, int] = {}  # hashes, since the passages themselves may be larger than memory
+    total = repeated = contradictory = 0
+    for passage in split:
+        total += 1
+        key, answer = hash(passage.key), hash(passage.answer)
+        repeated += key in first
+        contradictory += first.setdefault(key, answer) != answer
+    return Duplicates(total, repeated, contradictory)
 
 
-def leaks(split: Sequence[Passage], other: Sequence[Passage]) -> list[Leak]:
-    """The passages of a split whose like is in the other, with the one most like it.
+class _Search:
+    """The passages of a split, and what another has that is like them.
 
-    Where the same text stands there with several answers, its own is taken.
+    The other comes in parts; where the same text stands there with several answers, a passage is
+    compared with its own.
     """
-    known = {p.key: p for p in reversed(other)}
-    answered = {(p.key, p.answer): p for p in reversed(other)}
-    exact = [
-        _leak(p, answered.get((p.key, p.answer), known[p.key]), 1.0)
-        for p in split
-        if p.key in known
-    ]
-    rest, texts = [p for p in split if p.key not in known], list(known)
-    near = closest([p.key for p in rest], texts)
-    return exact + [_leak(rest[i], known[texts[j]], s) for i, (j, s) in near.items()]
+
+    def __init__(self, split: Sequence[Passage]) -> None:
+        self.split = split
+        self._keys = [p.key for p in split]
+        self._wanted = set(self._keys)
+        self._signed = signatures(self._keys)
+        self._known: dict[str, Passage] = {}
+        self._answered: dict[tuple[str, str | None], Passage] = {}
+        self._near: dict[int, tuple[Passage, float]] = {}
+
+    def look(self, part: Sequence[Passage]) -> None:
+        """Look at some passages of the other split."""
+        for p in part:
+            if p.key in self._wanted:
+                self._known.setdefault(p.key, p)
+                self._answered.setdefault((p.key, p.answer), p)
+        texts = {p.key: p for p in reversed(part) if p.key not in self._wanted}
+        near = closest(self._keys, list(texts), asked=self._signed)
+        for place, (twin, similarity) in near.items():
+            if similarity > self._near.get(place, (None, 0.0))[1]:
+                self._near[place] = list(texts.values())[twin], similarity
+
+    def found(self) -> list[Leak]:
+        """The passages whose like is in the other, with the one most like it; the same first."""
+        exact = [
+            _leak(p, self._answered.get((p.key, p.answer), self._known[p.key]), 1.0)
+            for p in self.split
+            if p.key in self._known
+        ]
+        near = [
+            _leak(self.split[place], *self._near[place])
+            for place in sorted(self._near)
+            if self._keys[place] not in self._known
+        ]
+        return exact + near
 
 
-def ngrams(samples: Iterable[Sample]) -> Hashes:
+def leaks(split: Iterable[Passage], other: Iterable[Passage]) -> list[Leak]:
+    """The passages of a split whose like is in the other, with the one most like it."""
+    search = _Search(list(split))
+    for part in _chunks(other):
+        search.look(part)
+    return search.found()
+
+
+class Known:
+    """What splits hold that judge, to be found in training data.
+
+    Args:
+        splits: Their samples, by their names.
+        kind: The kind of these.
+    """
+
+    def __init__(self, splits: Mapping[str, Sequence[Sample]], kind: Kind) -> None:
+        found = {p.key: (s, p.text) for s, of in splits.items() for p in passages(of, kind)}
+        self._keys, self._places = list(found), {key: i for i, key in enumerate(found)}
+        self._told = list(found.values())
+        self._signed = signatures(self._keys)
+
+    def twins(self, keys: Sequence[str], similar: float) -> dict[int, tuple[str, str]]:
+        """By the place of a normalised text that stands there: the split, and the text there."""
+        same = {i: self._places[key] for i, key in enumerate(keys) if key in self._places}
+        near = closest(keys, self._keys, similar, self._signed)
+        places = {i: same.get(i, near[i][0] if i in near else -1) for i in range(len(keys))}
+        return {i: self._told[place] for i, place in places.items() if place >= 0}
+
+
+def ngrams(samples: Sequence[Sample]) -> Hashes:
     """A hash of every `NGRAM` consecutive words of texts, without case and punctuation."""
-    found = (words(normalise(str(text))) for text in samples)
-    # Python's hash differs from process to process, and nothing here outlives one.
-    codes = (np.array([hash(word) for word in row], dtype=np.int64) for row in found)
-    return np.concatenate([rolling(row.view(np.uint64), NGRAM) for row in codes])
+    return np.concatenate([np.zeros(0, dtype=np.uint64), *_ngrams(samples)])
 
 
-def shared(ours: Hashes, theirs: Hashes) -> float:
-    """The share of one split's n-grams that another has too; 0 where there are none."""
-    return float(np.isin(ours, theirs).mean()) if len(ours) else 0.0
+def _ngrams(samples: Sequence[Sample]) -> Iterator[Hashes]:
+    for text in field_texts(samples, "text"):
+        for block in (text,) if isinstance(text, str) else text.blocks():
+            found = words(normalise(block))
+            # Python's hash differs from process to process, and nothing here outlives one.
+            codes = np.array([hash(word) for word in found], dtype=np.int64)
+            yield rolling(codes.view(np.uint64), NGRAM)
+
+
+def shared(ours: Hashes, theirs: Iterable[Hashes]) -> float:
+    """The share of one split's n-grams that another has too, in parts; 0 where there are none."""
+    found = np.zeros(len(ours), dtype=np.bool_)
+    held: list[Hashes] = []
+    for part in theirs:
+        held.append(part)
+        if sum(map(len, held)) > _HASHES:
+            found |= np.isin(ours, np.concatenate(held))
+            held = []
+    found |= np.isin(ours, np.concatenate([np.zeros(0, dtype=np.uint64), *held]))
+    return float(found.mean()) if len(ours) else 0.0
 
 
 def leakage(
@@ -143,41 +223,64 @@ def leakage(
         splits: The samples of `train`, `val` and `test`.
         examples: How many leaks to keep as examples, for each two splits.
     """
-    compared = {name: passages(samples, kind) for name, samples in splits.items()}
-    grams = {name: ngrams(samples) for name, samples in splits.items()} if kind == "text" else {}
+    twice = {name: duplicates(passages(samples, kind)) for name, samples in splits.items()}
+    return twice, leaked(kind, splits, examples)
+
+
+def leaked(kind: Kind, splits: Mapping[str, Sequence[Sample]], examples: int = 3) -> list[Leakage]:
+    """What those splits that judge have in common with those that come before; see `leakage`."""
+    judges = {name: list(passages(splits[name], kind)) for name in ("val", "test")}
+    grams = {name: ngrams(splits[name]) for name in judges} if kind == "text" else {}
     found = []
-    for split, other in (("val", "train"), ("test", "train"), ("test", "val")):
-        both = leaks(compared[split], compared[other])
-        exact = [leak for leak in both if leak.similarity == 1]
-        found.append(
-            Leakage(
-                split=split,
-                other=other,
-                passages=len(compared[split]),
-                exact=len(exact),
-                near=len(both) - len(exact),
-                same_answer=sum(leak.answer == leak.twin_answer for leak in exact),
-                other_answer=sum(leak.answer != leak.twin_answer for leak in both),
-                ngrams=shared(grams[split], grams[other]) if grams else None,
-                examples=sorted(both, key=lambda leak: -leak.similarity)[:examples],
+    for other, split_names in (("train", ("val", "test")), ("val", ("test",))):
+        searches = {split: _Search(judges[split]) for split in split_names}
+        for part in _chunks(passages(splits[other], kind)):
+            for search in searches.values():
+                search.look(part)
+        for split, search in searches.items():
+            both = search.found()
+            exact = [leak for leak in both if leak.similarity == 1]
+            found.append(
+                Leakage(
+                    split=split,
+                    other=other,
+                    passages=len(judges[split]),
+                    exact=len(exact),
+                    near=len(both) - len(exact),
+                    same_answer=sum(leak.answer == leak.twin_answer for leak in exact),
+                    other_answer=sum(leak.answer != leak.twin_answer for leak in both),
+                    ngrams=shared(grams[split], _ngrams(splits[other])) if grams else None,
+                    examples=sorted(both, key=lambda leak: -leak.similarity)[:examples],
+                )
             )
-        )
-    return {name: duplicates(part) for name, part in compared.items()}, found
+    return found
+
+
+def is_telling(block: str) -> bool:
+    """Whether a paragraph or line has the words that make it more than a heading or a bracket."""
+    return len(block.split()) + len(SPACELESS.findall(block)) >= NGRAM
+
+
+def _chunks(passages: Iterable[Passage]) -> Iterator[list[Passage]]:
+    rest = iter(passages)
+    while part := list(islice(rest, _AT_ONCE)):
+        yield part
 
 
 def _leak(passage: Passage, twin: Passage, similarity: float) -> Leak:
     return Leak(passage.text, twin.text, similarity, passage.answer, twin.answer)
 
 
-def _blocks(text: str) -> list[str]:
-    blocks = paragraphs(text)
-    return blocks if len(blocks) > 1 else lines(text)
-
-
-def _telling(blocks: list[str]) -> list[str]:
+def _telling(blocks: Iterable[str]) -> Iterator[str]:
     """The blocks that are long enough to tell something; where there are none, all of them."""
-    long = [b for b in blocks if len(b.split()) + len(SPACELESS.findall(b)) >= NGRAM]
-    return long or [block for block in blocks if block.strip()]
+    short: list[str] | None = []
+    for block in blocks:
+        if is_telling(block):
+            short = None
+            yield block
+        elif short is not None and block.strip():
+            short.append(block)
+    yield from short or ()
 
 
 def _fields(sample: Sample) -> tuple[str, str]:

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from truesweep.data.texts import Text, Texts
@@ -99,6 +99,56 @@ def text_of(message: Message) -> str:
 Sample = str | Pair | Labelled | Chat
 
 
+EXAMPLES = 20
+"""Of what a rule of cleaning leaves out, how much is kept to be shown."""
+
+
+@dataclass
+class Account:
+    """What cleaning has made of a split.
+
+    Attributes:
+        samples: What was looked at: samples, or paragraphs of texts.
+        unit: Which of these.
+        dropped: How many each rule has left out.
+        changed: How many each rule has changed.
+        examples: Some of them by rule, as they were.
+    """
+
+    samples: int = 0
+    unit: str = "samples"
+    dropped: dict[str, int] = field(default_factory=dict)
+    changed: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+
+    def drop(self, rule: str, example: str) -> None:
+        """Count a sample that is left out."""
+        self.dropped[rule] = self.dropped.get(rule, 0) + 1
+        self._show(rule, example)
+
+    def change(self, rule: str, example: str) -> None:
+        """Count a sample that is changed."""
+        self.changed[rule] = self.changed.get(rule, 0) + 1
+        self._show(rule, example)
+
+    def _show(self, rule: str, text: str) -> None:
+        found = self.examples.setdefault(rule, [])
+        if len(found) < EXAMPLES:
+            found.append(text)
+
+    def __str__(self) -> str:
+        """What was done, as a clause."""
+        out, total = self.dropped, sum(self.dropped.values())
+        parts = [f"{total:,} of {self.samples:,} {self.unit} are left out ({_counts(out)})"]
+        if self.changed:
+            parts.append(f"{_counts(self.changed)} changed")
+        return ", ".join(parts if out else parts[1:]) or f"all {self.samples:,} stay as they are"
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} by {rule}" for rule, count in counts.items())
+
+
 @dataclass(frozen=True)
 class Splits:
     """Training, validation and test samples, all of one kind.
@@ -111,6 +161,7 @@ class Splits:
             (a `Chat`).
         fingerprint: SHA-256 (hexadecimal) over the content of the three splits, order included.
         origin: Where the samples came from, as plain JSON values, for the run's provenance.
+        cleaned: What cleaning has made of them, by the names of splits.
     """
 
     train: Sequence[Sample]
@@ -119,6 +170,7 @@ class Splits:
     kind: Kind
     fingerprint: str
     origin: dict[str, Any]
+    cleaned: Mapping[str, Account] = field(default_factory=dict)
 
     @classmethod
     def of(

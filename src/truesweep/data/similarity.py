@@ -8,7 +8,7 @@ and then measured exactly. N is the number of texts.
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,7 @@ _SLACK = 0.15  # three standard errors of a similarity that is estimated from 64
 _AT_ONCE = 1 << 20  # characters, or pairs
 
 Hashes = npt.NDArray[np.uint64]
+Places = npt.NDArray[np.int64]
 Signatures = npt.NDArray[np.uint32]
 
 
@@ -69,24 +70,31 @@ def jaccard(first: str, second: str) -> float:
     return len(a & b) / len(a | b)
 
 
-def closest(queries: Sequence[str], corpus: Sequence[str]) -> dict[int, tuple[int, float]]:
+def closest(
+    queries: Sequence[str],
+    corpus: Sequence[str],
+    similar: float = SIMILAR,
+    signed: Signatures | None = None,
+    asked: Signatures | None = None,
+) -> dict[int, tuple[int, float]]:
     """For each query, the text of the corpus that is most like it, where one is like it at all.
 
     Args:
         queries: Normalised texts; those under `SHORTEST` have no twin.
         corpus: Normalised texts.
+        similar: How much two must be alike.
+        signed: The signatures of the corpus, if they are known.
+        asked: Those of the queries.
 
     Returns:
-        By the place of a query: the place of its twin, and their similarity, at least `SIMILAR`.
+        By the place of a query: the place of its twin, and their similarity.
     """
-    long = [
-        i
-        for i, query in enumerate(queries)
-        if len(query) + len(SPACELESS.findall(query)) >= SHORTEST
-    ]
+    long = [i for i, query in enumerate(queries) if is_long(query)]
     if not long or not corpus:
         return {}
-    candidates = _candidates(signatures([queries[i] for i in long]), signatures(corpus))
+    theirs = signatures(corpus) if signed is None else signed
+    ours = signatures([queries[i] for i in long]) if asked is None else asked[long]
+    candidates = _candidates(ours, theirs, similar)
     found: dict[int, tuple[int, float]] = {}
     tried: dict[int, int] = {}
     for place, other in candidates:
@@ -94,14 +102,70 @@ def closest(queries: Sequence[str], corpus: Sequence[str]) -> dict[int, tuple[in
         tried[query] = tried.get(query, 0) + 1
         if tried[query] <= _TRIES:
             similarity = jaccard(queries[query], corpus[other])
-            if similarity >= max(SIMILAR, found.get(query, (0, 0.0))[1]):
+            if similarity >= max(similar, found.get(query, (0, 0.0))[1]):
                 found[query] = other, similarity
     return found
 
 
+def is_long(text: str) -> bool:
+    """Whether a normalised text is long enough to be a variant of another."""
+    return len(text) + len(SPACELESS.findall(text)) >= SHORTEST
+
+
+def repeats(
+    signed: Signatures, read: Callable[[int], str], similar: float = SIMILAR
+) -> dict[int, tuple[int, float]]:
+    """Texts that are like one before them, which is itself like none before it.
+
+    Args:
+        signed: The signatures of all texts in their order.
+        read: A text, normalised, by its place.
+        similar: How much two must be alike.
+
+    Returns:
+        By the place of a text: the place of the one before it, and their similarity.
+    """
+    found: dict[int, tuple[int, float]] = {}
+    by_text: dict[int, list[int]] = {}
+    for later, earlier in _earlier(signed, similar):
+        by_text.setdefault(later, []).append(earlier)
+    for later in sorted(by_text):
+        firsts = dict.fromkeys(found.get(e, (e, 1.0))[0] for e in by_text[later])
+        text = read(later)
+        for first in list(firsts)[:_TRIES]:
+            if (similarity := jaccard(text, read(first))) >= similar:
+                found[later] = first, similarity
+                break
+    return found
+
+
+def _earlier(signed: Signatures, similar: float) -> Iterator[tuple[int, int]]:
+    """Pairs (later, earlier) that may be alike, the likeliest first.
+
+    Of those that share a band, each meets the first one and the `_PER_BAND` before it.
+    """
+    size = len(signed)
+    pairs = []
+    for start in range(0, _BANDS * _ROWS, _ROWS):
+        joined = _join(signed[:, start : start + _ROWS])
+        order = np.argsort(joined, kind="stable")
+        ranked = joined[order]
+        group = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]][:size])
+        first = np.repeat(group, np.diff(np.r_[group, size]))
+        place = np.arange(size)
+        for other in (first, *(place - back for back in range(1, _PER_BAND))):
+            both = (other >= first) & (other < place)
+            pairs.append(order[place[both]] * size + order[other[both]])
+    if not pairs:
+        return iter(())
+    later, earlier = np.divmod(np.unique(np.concatenate(pairs)), size)
+    return _likeliest(signed, signed, later, earlier, similar)
+
+
 def signatures(texts: Sequence[str]) -> Signatures:
     """MinHash: of each text, the least of its windows' hashes, for 64 hash functions; [N, 64]."""
-    return np.concatenate([_signatures(chunk) for chunk in _chunks(texts)])
+    parts = [_signatures(chunk) for chunk in _chunks(texts)] if texts else []
+    return np.concatenate([np.zeros((0, _BANDS * _ROWS), dtype=np.uint32), *parts])
 
 
 def _signatures(texts: Sequence[str]) -> Signatures:
@@ -131,7 +195,7 @@ def _chunks(texts: Sequence[str]) -> Iterator[Sequence[str]]:
             yield texts[start:end]
 
 
-def _candidates(ours: Signatures, theirs: Signatures) -> Iterator[tuple[int, int]]:
+def _candidates(ours: Signatures, theirs: Signatures, similar: float) -> Iterator[tuple[int, int]]:
     """Pairs (query, other) that may be alike, by query, the likeliest first."""
     bands = [slice(start, start + _ROWS) for start in range(0, _BANDS * _ROWS, _ROWS)]
     meetings = [_meetings(_join(ours[:, band]), _join(theirs[:, band])) for band in bands]
@@ -139,12 +203,19 @@ def _candidates(ours: Signatures, theirs: Signatures) -> Iterator[tuple[int, int
     queries, others = np.divmod(
         np.unique(np.concatenate([q * len(theirs) + o for q, o in meetings])), len(theirs)
     )
+    return _likeliest(ours, theirs, queries, others, similar)
+
+
+def _likeliest(
+    ours: Signatures, theirs: Signatures, queries: Places, others: Places, similar: float
+) -> Iterator[tuple[int, int]]:
+    """Those pairs whose signatures agree enough, by query, the likeliest first."""
     agreement = np.zeros(len(queries))
     for start in range(0, len(queries), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
         agreement[part] = (ours[queries[part]] == theirs[others[part]]).mean(axis=1)
     order = np.lexsort((-agreement, queries))
-    order = order[agreement[order] >= SIMILAR - _SLACK]
+    order = order[agreement[order] >= similar - _SLACK]
     return zip(queries[order].tolist(), others[order].tolist(), strict=True)
 
 
@@ -154,7 +225,7 @@ def _join(rows: Signatures) -> Hashes:
     return joined
 
 
-def _meetings(ours: Hashes, theirs: Hashes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _meetings(ours: Hashes, theirs: Hashes) -> tuple[Places, Places]:
     """Places in two lists of hashes [N], [M] that hold the same, `_PER_BAND` a query at most."""
     order = np.argsort(theirs, kind="stable")
     ranked = theirs[order]

@@ -1,11 +1,12 @@
 """What every source of data has in common: the keys of the `data` group, and `load`."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Lt
 
+from truesweep.data.rules import Clean
 from truesweep.data.samples import Kind, Splits
 
 
@@ -31,6 +32,9 @@ class Source(ABC):
         verify: Whether files and what was made of them are the same as when they were last read is
             told by their size, the time of their last change and samples of their content; or,
             with `full`, by reading all of it. Up to 16 MiB all is read.
+        clean: What is changed or left out of the samples.
+        decontaminate: What to do about training data that stand in validation or test: `warn` of
+            them, `drop` them, or do not look (`off`).
     """
 
     batch_size: Annotated[int, Gt(0)] = 32
@@ -43,6 +47,8 @@ class Source(ABC):
     val_fraction: Annotated[float, Gt(0), Lt(1)] = 0.05
     test_fraction: Annotated[float, Gt(0), Lt(1)] = 0.05
     verify: Literal["sample", "full"] = "sample"
+    clean: Clean = field(default_factory=Clean)
+    decontaminate: Literal["off", "warn", "drop"] = "warn"
 
     @abstractmethod
     def load(self, kind: Kind) -> Splits:

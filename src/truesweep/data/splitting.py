@@ -214,6 +214,21 @@ def lines(text: str) -> list[str]:
     return re.findall(r"[^\n]*\n|[^\n]+", text)
 
 
+def passages(text: Text) -> Iterator[str]:
+    """The paragraphs of a text, or its lines where its beginning has but one; joined, the text."""
+    stream = iter((text,)) if isinstance(text, str) else text.blocks()
+    held = next(stream, "")
+    cut = paragraphs if len(paragraphs(held)) > 1 else lines
+    for block in stream:
+        *whole, held = cut(held)  # the last one may go on
+        yield from whole
+        if len(held) > BLOCK:
+            yield held
+            held = ""
+        held += block
+    yield from cut(held)
+
+
 def complete(
     kind: Kind,
     parts: Mapping[str, Sequence[Sample]],

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,26 @@ def freeze(config: Mapping[str, Any]) -> str:
 
 ADDED_SINCE: dict[str, Any] = {
     "data.verify": "sample",
+    "data.decontaminate": "warn",
+    "data.clean.splits": ["train"],
+    "data.clean.paragraphs": None,
+    "data.clean.unicode": False,
+    "data.clean.min_words": 0,
+    "data.clean.max_words": None,
+    "data.clean.max_symbols": None,
+    "data.clean.gopher": False,
+    "data.clean.gopher_repetition": False,
+    "data.clean.c4": False,
+    "data.clean.languages": [],
+    "data.clean.copies": False,
+    "data.clean.length_ratio": None,
+    "data.clean.conflicts": False,
+    "data.clean.label_errors": False,
+    "data.clean.duplicates": False,
+    "data.clean.near_duplicates": False,
+    "data.clean.min_per_label": 0,
+    "data.clean.max_per_label": None,
+    "data.clean.similarity": 0.8,
     "adapter": None,
     "logger.job_type": None,
     "logger.name": None,
@@ -64,16 +84,25 @@ def _as_before(config: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration as version 0.1.0 would have had it, if it asks for nothing newer."""
     kept = dict(config)
     for key, neutral in ADDED_SINCE.items():
-        if key in kept and kept[key] == neutral:
-            del kept[key]
-        group, _, name = key.partition(".")
-        if _has(kept, group, name, neutral):
-            kept[group] = {k: v for k, v in kept[group].items() if k != name}
+        kept = _without(kept, key.split("."), neutral)
     for key, (new, old) in DEFAULTS_SINCE.items():
         group, _, name = key.partition(".")
         if _has(kept, group, name, new):
             kept[group] = {**kept[group], name: old}
     return kept
+
+
+def _without(node: Any, path: Sequence[str], value: Any) -> Any:
+    """A nested dict without the key at the end of a path, if it has that value there.
+
+    A dict that holds nothing else goes with it.
+    """
+    name, *rest = path
+    if not isinstance(node, Mapping) or name not in node:
+        return node
+    left = _without(node[name], rest, value) if rest else node[name]
+    gone = left == {} != node[name] if rest else left == value
+    return {k: left if k == name else v for k, v in node.items() if not (gone and k == name)}
 
 
 def _has(config: Mapping[str, Any], group: str, name: str, value: Any) -> bool:

@@ -1,0 +1,437 @@
+"""Samples with what the rules of cleaning change or leave out, and an account of it.
+
+What is left of a split is kept in the cache by content and rules. Rules that look at one sample
+see them one by one; those against duplicates remember a hash of each, and 256 bytes more of each
+that could be near another. Texts are never in memory together, other samples are anyway.
+"""
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from itertools import groupby
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from truesweep.data.cache import cached, default_cache
+from truesweep.data.leakage import Known, is_telling
+from truesweep.data.rules import Clean
+from truesweep.data.samples import Account, Chat, Kind, Labelled, Pair, Sample, Splits, field_texts
+from truesweep.data.similarity import is_long, normalise, repeats, signatures, words
+from truesweep.data.splitting import complete, passages
+from truesweep.data.texts import Texts, TextsWriter
+from truesweep.dotted import map_leaves
+from truesweep.errors import DataError
+from truesweep.record.files import write_json
+
+VERSION = 1  # of what is kept and of the rules; a new one leaves all older entries unread
+
+LONG = 1 << 16
+"""Bytes of a text from which on it is no document, but many."""
+
+DECONTAMINATE = "decontaminate"
+WIDEST = 300
+"""Characters of an example."""
+_ACCOUNTS = "accounts.json"
+_AT_ONCE = 1 << 12  # samples
+
+Alive = npt.NDArray[np.bool_]
+Out = Iterable[tuple[int, str]]
+"""Places of what is left out, each with what it is like or what else there is to say of it."""
+
+
+def cleaned(
+    splits: Splits, clean: Clean, decontaminate: bool = False, full: bool = False
+) -> Splits:
+    """Splits without what is to be left out.
+
+    Args:
+        splits: The samples.
+        clean: The rules.
+        decontaminate: Whether training samples that stand in validation or test are left out.
+        full: Read all of what is kept to see whether it is damaged.
+
+    Raises:
+        DataError: Nothing is left of a split.
+    """
+    names = [*(clean.splits if clean.asked else ()), *(["train"] if decontaminate else [])]
+    names = [name for name in ("train", "val", "test") if name in names]
+    if not names:
+        return splits
+    packages = {"unicode": "ftfy", "languages": "py3langid", "label_errors": "scikit-learn"}
+    key = {
+        "data": splits.fingerprint,
+        "kind": splits.kind,
+        "clean": asdict(clean),
+        DECONTAMINATE: decontaminate,
+        "packages": {p: version(p) for rule, p in packages.items() if rule in clean.asked},
+        "version": VERSION,
+    }
+    entry = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+
+    def write(folder: Path) -> None:
+        parts: dict[str, Sequence[Sample]] = {}
+        accounts = {}
+        # Those that judge come first: training data are compared with them as they will be.
+        for name in reversed(names):
+            work = _Work(folder, name, splits.kind)
+            rules = clean if name in clean.splits else Clean(similarity=clean.similarity)
+            others = {n: parts.get(n, getattr(splits, n)) for n in ("val", "test")}
+            known = Known(others, splits.kind) if decontaminate and name == "train" else None
+            parts[name] = work.clean(getattr(splits, name), rules, known)
+            accounts[name] = asdict(work.account)
+        write_json(folder / _ACCOUNTS, {name: accounts[name] for name in names})
+
+    def read(folder: Path) -> Splits:
+        accounts = json.loads((folder / _ACCOUNTS).read_text(encoding="utf-8"))
+        found = {name: Account(**account) for name, account in accounts.items()}
+        parts = {
+            name: _read(folder, name, getattr(splits, name)) if name in found else samples
+            for name, samples in vars(splits).items()
+            if name in ("train", "val", "test")
+        }
+        return _with_accounts(splits, parts, found)
+
+    return cached(default_cache() / "cleaned", entry, write, read, full)
+
+
+def _with_accounts(
+    splits: Splits, parts: Mapping[str, Sequence[Sample]], found: dict[str, Account]
+) -> Splits:
+    for name, account in found.items():
+        if not parts[name]:
+            raise DataError(f"data.clean: nothing is left of {name}: {account}. Ask for less")
+    counts = {
+        name: {k: v for k, v in asdict(account).items() if k != "examples"}
+        for name, account in found.items()
+    }
+    origin = {**splits.origin, "cleaned": counts}
+    notes = [*origin.pop("notes", ()), *(f"{name}: {each}" for name, each in found.items())]
+    return replace(complete(splits.kind, parts, origin, notes), cleaned=found)
+
+
+def shown(sample: Sample) -> str:
+    """A sample on one line, cut where it is long."""
+    fields = [" ".join(text.split()) for text in _fields(sample)]
+    return " → ".join(t if len(t) <= WIDEST else f"{t[: WIDEST - 1]}…" for t in fields)
+
+
+def _fields(sample: Sample) -> tuple[str, ...]:
+    if isinstance(sample, Pair | Chat):
+        return sample.source, sample.target
+    return (sample.text, sample.label) if isinstance(sample, Labelled) else (str(sample),)
+
+
+def _read(folder: Path, name: str, samples: Sequence[Sample]) -> Sequence[Sample]:
+    """What `_Work` has written of a split."""
+    if not (folder / f"{name}.json").exists():
+        return Texts(folder, name)
+    rows = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    changed = {int(place): fields for place, fields in rows["changed"].items()}
+    return [
+        type(samples[i])(*changed[i]) if i in changed else samples[i]  # type: ignore[arg-type]
+        for i in rows["kept"]
+    ]
+
+
+class _Work:
+    """The cleaning of one split.
+
+    Args:
+        folder: Where what is left is written.
+        name: The split's name.
+        kind: The kind of its samples.
+    """
+
+    def __init__(self, folder: Path, name: str, kind: Kind) -> None:
+        self.folder, self.name, self.kind = folder, name, kind
+        self.account = Account()
+
+    def clean(
+        self, samples: Sequence[Sample], rules: Clean, known: Known | None
+    ) -> Sequence[Sample]:
+        """Clean samples, and leave out what others know."""
+        if self.kind == "text":
+            if known is None:
+                return self._texts(samples, rules, None, self.name)
+            if rules.asked:
+                samples = self._texts(samples, rules, None, f"{self.name}.clean")
+            # Of a document only those paragraphs go that stand elsewhere.
+            by_paragraph = Clean(paragraphs=True, similarity=rules.similarity)
+            return self._texts(samples, by_paragraph, known, self.name)
+        self.account.samples = len(samples)
+        units: list[Sample] = []
+        owners: list[int] = []
+        changed: dict[int, Sample] = {}
+        for place, sample in enumerate(samples):
+            mended = self._mend(sample, rules)
+            if self._is_faultless(mended, rules):
+                units.append(mended)
+                owners.append(place)
+                if mended != sample:
+                    changed[place] = mended
+        alive = self._alive(units, rules, known)
+        kept = [owner for owner, stays in zip(owners, alive.tolist(), strict=True) if stays]
+        rows = {place: _arguments(changed[place]) for place in kept if place in changed}
+        write_json(self.folder / f"{self.name}.json", {"kept": kept, "changed": rows})
+        return [unit for unit, stays in zip(units, alive.tolist(), strict=True) if stays]
+
+    def _texts(
+        self, samples: Sequence[Sample], rules: Clean, known: Known | None, result: str
+    ) -> Texts:
+        """Texts, of which the parts that stay are written one behind the other."""
+        aside = f"{result}.parts"
+        owners: list[int] = []
+        looked, whole = 0, True
+        with TextsWriter(self.folder, aside) as writer:
+            for owner, text in enumerate(field_texts(samples, "text")):
+                cut = len(text) > LONG if rules.paragraphs is None else rules.paragraphs
+                whole &= not cut
+                for part in passages(text) if cut else (str(text),):
+                    looked += bool(part.strip())
+                    mended = self._mend(part, rules)
+                    blank = not part.strip()
+                    if blank or self._is_faultless(mended, rules):
+                        writer.add([str(mended).encode()])
+                        owners.append(owner)
+        units = Texts(self.folder, aside)
+        alive = self._alive(units, rules, known, parts=not whole)
+        if not self.account.samples:  # by the rules, before those that judge are looked at
+            self.account.samples = looked
+            self.account.unit = "texts" if whole else "paragraphs"
+        with TextsWriter(self.folder, result) as writer:
+            for _, group in groupby(np.flatnonzero(alive).tolist(), key=owners.__getitem__):
+                texts = (units[place] for place in group)
+                written = 0
+                for text in texts:
+                    writer.write(text.encode())
+                    written += bool(text.strip())
+                if written:
+                    writer.end()
+        return Texts(self.folder, result)
+
+    def _mend(self, sample: Sample, rules: Clean) -> Sample:
+        if not (rules.unicode or rules.c4):
+            return sample
+        names: dict[str, None] = {}
+
+        def mend(text: str) -> str:
+            mended, did = rules.mended(text)
+            names.update(dict.fromkeys(did))
+            return mended
+
+        if isinstance(sample, Chat):
+            message = map_leaves(
+                json.loads(sample.text), lambda _, v: mend(v) if isinstance(v, str) else v
+            )
+            mended: Sample = Chat(json.dumps(message, ensure_ascii=False)) if names else sample
+        elif isinstance(sample, Pair):
+            mended = Pair(mend(sample.source), mend(sample.target))
+        elif isinstance(sample, Labelled):
+            mended = Labelled(mend(sample.text), sample.label)
+        else:
+            mended = mend(sample)
+        for name in names:
+            self.account.change(name, shown(sample))
+        return mended
+
+    def _is_faultless(self, sample: Sample, rules: Clean) -> bool:
+        fault = _fault(sample, rules) if rules.asked else None
+        if fault is not None:
+            self.account.drop(fault, shown(sample))
+        return fault is None
+
+    def _alive(
+        self, units: Sequence[Sample], rules: Clean, known: Known | None, parts: bool = False
+    ) -> Alive:
+        """Which samples stay by those rules that look at several."""
+        alive = np.ones(len(units), dtype=np.bool_)
+
+        def apply(rule: str, out: Callable[[Sequence[Sample], Sequence[int]], Out]) -> None:
+            places = cast(Sequence[int], np.flatnonzero(alive))
+            for place, why in list(out(units, places)):
+                alive[place] = False
+                self.account.drop(rule, shown(units[place]) + (f" ({why})" if why else ""))
+
+        if rules.conflicts:
+            apply("conflicts", _conflicts)
+        if rules.label_errors:
+            apply("label_errors", _label_errors)
+        if rules.duplicates:
+            apply("duplicates", lambda u, p: _duplicates(u, p, parts))
+        if rules.near_duplicates:
+            apply("near_duplicates", lambda u, p: _near(u, p, rules.similarity, parts))
+        if known is not None:
+            similar = rules.similarity
+            apply(DECONTAMINATE, lambda u, p: _known(u, p, known, similar, parts))
+        if rules.min_per_label:
+            apply("min_per_label", lambda u, p: _rare(u, p, rules.min_per_label))
+        if (most := rules.max_per_label) is not None:
+            apply("max_per_label", lambda u, p: _beyond(u, p, most))
+        return alive
+
+
+def _arguments(sample: Sample) -> list[str]:
+    """What a sample is made of, as JSON."""
+    return [sample.text] if isinstance(sample, Chat) else list(_fields(sample))
+
+
+def _fault(sample: Sample, rules: Clean) -> str | None:
+    """What is wrong with one sample."""
+    fields = _fields(sample)
+    if not all(text.strip() for text in fields):
+        return "empty"
+    sides = fields[:1] if isinstance(sample, Labelled) else fields
+    languages = [rules.languages] * len(sides)
+    if isinstance(sample, Pair) and rules.languages:
+        languages = [(language,) for language in rules.languages]
+    for side, allowed in zip(sides, languages, strict=True):
+        if fault := rules.fault(side, allowed):
+            return fault
+    if not isinstance(sample, Pair):
+        return None
+    if rules.copies and normalise(sample.source) == normalise(sample.target):
+        return "copies"
+    if rules.length_ratio is not None:
+        short, long = sorted((len(words(sample.source)), len(words(sample.target))))
+        if long > rules.length_ratio * max(1, short):
+            return "length_ratio"
+    return None
+
+
+# -- rules that look at several samples; each takes all of them, and the places of those left ------
+
+
+def _key(sample: Sample) -> str:
+    """What two samples have in common that are the same."""
+    return "\0".join(map(normalise, _fields(sample)))
+
+
+def _comparable(sample: Sample, parts: bool) -> bool:
+    """Whether it is more than a heading, of which any text has several alike."""
+    return not parts or is_telling(str(sample))
+
+
+def _duplicates(units: Sequence[Sample], places: Sequence[int], parts: bool) -> Iterator[Any]:
+    seen: set[bytes] = set()
+    for place in places:
+        if _comparable(unit := units[place], parts):
+            digest = hashlib.blake2b(_key(unit).encode(), digest_size=16).digest()
+            if digest in seen:
+                yield place, ""
+            seen.add(digest)
+
+
+def _near(
+    units: Sequence[Sample], places: Sequence[int], similar: float, parts: bool
+) -> Iterator[Any]:
+    """What is like something before it; of labelled texts, of those with the same label."""
+
+    def text(place: int) -> str:
+        unit = units[place]
+        fields = (unit.text,) if isinstance(unit, Labelled) else _fields(unit)
+        return " ".join(map(normalise, fields))
+
+    groups: dict[str, list[int]] = defaultdict(list)
+    signed: dict[str, list[Any]] = defaultdict(list)
+    for chunk in _chunks(places):
+        found: dict[str, list[tuple[int, str]]] = defaultdict(list)
+        for place in chunk:
+            unit = units[place]
+            if is_long(key := text(place)) and _comparable(unit, parts):
+                found[unit.label if isinstance(unit, Labelled) else ""].append((place, key))
+        for label, rows in found.items():
+            groups[label] += [place for place, _ in rows]
+            signed[label].append(signatures([key for _, key in rows]))
+    for label, group in groups.items():
+        twins = repeats(np.concatenate(signed[label]), lambda i, g=group: text(g[i]), similar)  # type: ignore[misc]
+        for later, (first, _) in twins.items():
+            yield group[later], f"like: {shown(units[group[first]])}"
+
+
+def _known(
+    units: Sequence[Sample], places: Sequence[int], known: Known, similar: float, parts: bool
+) -> Iterator[Any]:
+    for chunk in _chunks(places):
+        compared = [place for place in chunk if _comparable(units[place], parts)]
+        keys = [normalise(_fields(units[place])[0]) for place in compared]
+        for i, (split, twin) in known.twins(keys, similar).items():
+            same = keys[i] == normalise(twin)
+            yield compared[i], f"in {split}" + ("" if same else f": {shown(twin)}")
+
+
+def _chunks(places: Sequence[int]) -> Iterator[list[int]]:
+    for start in range(0, len(places), _AT_ONCE):
+        yield [int(place) for place in places[start : start + _AT_ONCE]]
+
+
+def _labelled(units: Sequence[Sample], places: Sequence[int]) -> list[tuple[int, Labelled]]:
+    return [(int(place), cast(Labelled, units[place])) for place in places]
+
+
+def _conflicts(units: Sequence[Sample], places: Sequence[int]) -> Iterator[Any]:
+    rows = _labelled(units, places)
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for _, sample in rows:
+        found[normalise(sample.text)][sample.label] += 1
+    for place, sample in rows:
+        counts = found[normalise(sample.text)]
+        if len(counts) > 1:
+            (label, most), (_, second) = counts.most_common(2)
+            if most == second or sample.label != label:
+                yield place, f"labels: {', '.join(sorted(counts))}"
+
+
+def _rare(units: Sequence[Sample], places: Sequence[int], fewest: int) -> Iterator[Any]:
+    rows = _labelled(units, places)
+    counts = Counter(sample.label for _, sample in rows)
+    return ((place, "") for place, sample in rows if counts[sample.label] < fewest)
+
+
+def _beyond(units: Sequence[Sample], places: Sequence[int], most: int) -> Iterator[Any]:
+    """Those of a label with the largest hashes; a sample stays where others come or go."""
+    rows: dict[str, list[tuple[bytes, int]]] = defaultdict(list)
+    for place, sample in _labelled(units, places):
+        rows[sample.label].append((hashlib.sha256(_key(sample).encode()).digest(), place))
+    return ((place, "") for found in rows.values() for _, place in sorted(found)[most:])
+
+
+def _label_errors(units: Sequence[Sample], places: Sequence[int]) -> Iterator[Any]:
+    """Confident learning (Northcutt et al. 2021), with a linear model over n-grams.
+
+    A label is taken to be wrong where the model, which was fitted to the other folds, finds another
+    one as likely as that is on average where it stands, and likelier than the label itself.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import cross_val_predict
+    from sklearn.pipeline import make_pipeline, make_union
+
+    rows = _labelled(units, places)
+    counts = Counter(sample.label for _, sample in rows)
+    rows = [row for row in rows if counts[row[1].label] >= _FOLDS]
+    names = sorted({sample.label for _, sample in rows})
+    if len(names) < 2:
+        return
+    given = np.array([names.index(sample.label) for _, sample in rows])
+    features = make_union(
+        TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\w+|[^\w\s]"),
+        TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True),
+    )
+    model = make_pipeline(features, LogisticRegression(C=10.0, max_iter=300))
+    texts = [sample.text for _, sample in rows]
+    found = cross_val_predict(model, texts, given, cv=_FOLDS, method="predict_proba")
+    usual = np.array([found[given == label, label].mean() for label in range(len(names))])
+    own = found[np.arange(len(rows)), given]
+    sure = np.where(found >= usual, found, 0)
+    best = sure.argmax(axis=1)
+    for i in np.flatnonzero((best != given) & (sure.max(axis=1) > own)).tolist():
+        yield rows[i][0], f"rather {names[best[i]]}"
+
+
+_FOLDS = 5
