@@ -269,11 +269,12 @@ def muon_states(
     return params, grads, momenta
 
 
-def muon_rate(group: dict[str, Any], param: "Tensor") -> float:
+def muon_rate(group: dict[str, Any], shape: Sequence[int]) -> float:
     """The learning rate that Muon takes for a matrix of a shape."""
+    import torch
     from torch.optim._muon import _adjust_lr  # torch 2.13.0
 
-    return _adjust_lr(group["lr"], group["adjust_lr_fn"], param.shape)
+    return _adjust_lr(group["lr"], group["adjust_lr_fn"], torch.Size(shape))
 
 
 def watch_compiler(started: Callable[[], None], ended: Callable[[], None]) -> Callable[[], None]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from truesweep.figures import SAMPLES, Declared, Figure, beside, unit
 from truesweep.jobs.parts import make
 from truesweep.jobs.plan import Plan
 from truesweep.jobs.trainer import TrainerSettings
+from truesweep.optim import OVER_BASE
 from truesweep.record.mirror import records_of
 from truesweep.runs.run import Run
 from truesweep.terminal import console, warn
@@ -51,6 +53,8 @@ def show_plan(plan: Plan) -> None:
             f"{config['adapter']['_target_'].rpartition('.')[2]}, {text.count(trained)} of them "
             f"trained ({text.percent(trained / plan.parameters.total)})",
         )
+    if rates := _rates(plan):
+        table.add_row("rates", rates)
     epochs = plan.total_steps / plan.steps_per_epoch
     table.add_row(
         "training",
@@ -62,6 +66,21 @@ def show_plan(plan: Plan) -> None:
         table.add_row("precision", _precision(trainer))
     console().print(table)
     warn((*untried_sentence(), *plan.warnings))
+
+
+def _rates(plan: Plan) -> str:
+    """By what the parametrization multiplies the learning rate of each role; empty: by nothing."""
+    model = plan.config["model"]
+    by_role: dict[str, dict[str, None]] = defaultdict(dict)
+    if model.get("parametrization", "standard") == "standard":
+        return ""
+    for group in plan.groups:
+        by_role[group["role"]][f"x{text.value(group[OVER_BASE])}"] = None
+    roles = "; ".join(f"{role} {', '.join(found)}" for role, found in by_role.items())
+    sizes = [f"width {model['base_width']}"]
+    if model["parametrization"] == "completep":
+        sizes.append(f"depth {model['base_depth']}")
+    return f"{model['parametrization']}, those of {' and '.join(sizes)}: {roles}"
 
 
 def _precision(trainer: TrainerSettings) -> str:
@@ -84,6 +103,7 @@ def plain_plan(plan: Plan) -> dict[str, Any]:
         "steps_per_epoch": plan.steps_per_epoch,
         "devices": plan.world_size,
         "metrics": plan.metrics,
+        "groups": plan.groups,
         "warnings": plan.warnings,
         "config": plan.config,
     }

@@ -31,7 +31,7 @@ from truesweep.jobs.trainer import Compile, TrainerSettings
 from truesweep.models import Pretrained, add_adapter, recomputes_layers
 from truesweep.models.batching import check_noise, check_packing, mixes_samples
 from truesweep.models.tokens import pad_token
-from truesweep.optim import parameter_groups
+from truesweep.optim import parameter_groups, rescale
 from truesweep.record.loggers import FACTS
 from truesweep.tasks import Recipe, Task
 
@@ -249,6 +249,11 @@ def make_model(
     adapter = make(config, "adapter")
     if adapter is None:
         return model, None
+    if getattr(made, "parametrization", "standard") != "standard":
+        raise ConfigError(
+            f"model.parametrization={made.parametrization} is for models that are trained whole, "
+            "from scratch. Set adapter=none, or model.parametrization=standard."
+        )
     tuner = add_adapter(model, adapter, head, config["seed"])
     output = model.get_output_embeddings()
     tied = output is not None and output.weight is model.get_input_embeddings().weight
@@ -385,4 +390,5 @@ def _make_optimizer(config: dict[str, Any], model: nn.Module) -> Optimizer:
         "precision": config["trainer"]["precision"],
     }
     optimizer: Optimizer = make(config, "optimizer", **_taken(config, "optimizer", supplied))
+    rescale(optimizer)
     return optimizer

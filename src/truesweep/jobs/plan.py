@@ -42,6 +42,7 @@ from truesweep.models import (
     recomputes_layers,
 )
 from truesweep.models.batching import check_noise, mixes_samples
+from truesweep.optim import OVER_BASE
 from truesweep.record.frozen import fingerprint
 from truesweep.runs.run import Run
 from truesweep.secrets import redact_overrides
@@ -64,6 +65,8 @@ class Plan:
         prepared: The data, tokenized.
         metrics: The names of what a validation reports, such as `val/loss`.
         figures: What is declared of them.
+        groups: What the optimizer has of each group of parameters, in plain values: `role`,
+            `parameters`, `lr` at its peak, `weight_decay`, and what else is its own.
         warnings: What the user should know before anything is spent; a sentence each.
     """
 
@@ -77,6 +80,7 @@ class Plan:
     prepared: Prepared
     metrics: tuple[str, ...]
     figures: dict[str, Figure]
+    groups: tuple[dict[str, Any], ...]
     warnings: tuple[str, ...]
 
     @property
@@ -183,7 +187,7 @@ class Planner:
         build_callbacks(config, recipe.total_steps)
         model, parameters, flops, notes = self._model(config, source, prepared)
         task = build_task(config, model, prepared, recipe)
-        task.configure_optimizers()
+        optimizer = task.configure_optimizers()
         uncompiled = choose(trainer, model=model).note if recomputes_layers(model) else ""
         metrics = tuple(f"val/{name}" for name in task.reported("val"))
         check_monitors(config, metrics)
@@ -198,6 +202,7 @@ class Planner:
             prepared=prepared,
             metrics=metrics,
             figures=task.declared,
+            groups=tuple(map(_described_group, optimizer.param_groups)),
             warnings=(
                 *prepared.notes,
                 *notes,
@@ -237,6 +242,13 @@ class Planner:
             flops = flops_per_token(model, source.max_length)
             self._models[key] = model, count_parameters(model), flops, notes
         return self._models[key]
+
+
+def _described_group(group: dict[str, Any]) -> dict[str, Any]:
+    """A group of an optimizer's in plain values."""
+    kept = ("role", "lr", OVER_BASE, "weight_decay", "eps")
+    parameters = sum(parameter.numel() for parameter in group["params"])
+    return {"parameters": parameters, **{key: group[key] for key in kept if key in group}}
 
 
 def _of_batches(model: PreTrainedModel, head: Head) -> list[str]:

@@ -2,18 +2,24 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Ge, Gt, Lt
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.initialization import no_init_weights
 
 from truesweep.compat import attention
 from truesweep.errors import ConfigError, refusing
 from truesweep.models.attention import Attention, choose_attention
 from truesweep.models.causality import check_causal
-from truesweep.models.dimensions import Dimensions, check_dimensions, unused_positions
+from truesweep.models.dimensions import (
+    Dimensions,
+    check_dimensions,
+    check_heads,
+    unused_positions,
+)
 from truesweep.models.dropout import (
     add_residual_dropout,
     check_layerdrop,
@@ -24,6 +30,11 @@ from truesweep.models.fields import VOCABULARY, check_fields, known_fields
 from truesweep.models.freezing import freeze
 from truesweep.models.heads import AUTO_CLASSES, Head, check_head, config_class
 from truesweep.models.init import scale_weights
+from truesweep.models.parametrization import (
+    Parametrization,
+    check_parametrization,
+    parametrize,
+)
 from truesweep.models.sample_dropout import recompute_layers
 from truesweep.models.tokens import label_fields, set_generation, token_fields
 
@@ -46,6 +57,12 @@ class Scratch:
             Where attention drops, its fused kernels are not used.
         tie_embeddings: one table for input and output; by default the architecture's habit.
         init: `default` is the architecture's own, `scaled` starts blocks and head from zero.
+        parametrization: with `mup`, a learning rate that suits `base_width` suits all widths; with
+            `completep` all depths as well. See `models.parametrization`.
+        base_width: the width at which both are the standard parametrization.
+        base_depth: the depth at which `completep` is.
+        base_heads: attention heads at the base width; by default as many as the model has, so
+            that heads grow with the width.
         attention: implementation; by default the fastest for the length of samples.
         activation_checkpointing: keep what layers are given, and compute them once more in the
             backward pass: less memory, more time, the same numbers.
@@ -61,6 +78,10 @@ class Scratch:
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
     tie_embeddings: bool | None = None
     init: Literal["default", "scaled"] = "default"
+    parametrization: Parametrization = "standard"
+    base_width: Count | None = None
+    base_depth: Count | None = None
+    base_heads: Count | None = None
     attention: Attention | None = None
     activation_checkpointing: bool = False
     config: dict[str, Any] = field(default_factory=dict)
@@ -77,11 +98,47 @@ class Scratch:
         check_fields(found, self.config)
         check_layerdrop(self.config)
         self._dimensions(max_length).fields(found, self.config)
+        self._check_parametrization()
         if self.context is not None and self.context < max_length:
             raise ConfigError(
                 f"model.context={self.context} is shorter than data.max_length={max_length}. "
                 f"Set model.context={max_length} or more, or a smaller data.max_length."
             )
+
+    def _check_parametrization(self) -> None:
+        if self.parametrization == "standard":
+            return
+        asked = f"model.parametrization={self.parametrization}"
+        needed = {"base_width": self.base_width}
+        if self.parametrization == "completep":
+            needed["base_depth"] = self.base_depth
+        for key, value in needed.items():
+            if value is None:
+                what = key.removeprefix("base_")
+                raise ConfigError(
+                    f"{asked} needs model.{key}, the {what} at which optimizer.lr is tuned. Set "
+                    f"model.{key} to that of your small model, the same for all sizes."
+                )
+        base = self._base()
+        if base.width % base.heads:
+            raise ConfigError(
+                f"model.base_width={base.width} is not divided by the {base.heads} heads of the "
+                f"base model. Set model.base_width or model.base_heads so that it is."
+            )
+        check_heads(base.width, base.heads)
+        features = self.width // self.heads, base.width // base.heads
+        check_parametrization(self.architecture, self.parametrization, head_features=features)
+
+    def _base(self) -> "Scratch":
+        """The model of the base width, as deep as this one."""
+        width = self.base_width or self.width
+        forward = self.feed_forward
+        return replace(
+            self,
+            width=width,
+            heads=self.base_heads or self.heads,
+            feed_forward=forward and max(1, round(forward * width / self.width)),
+        )
 
     def build(
         self,
@@ -107,16 +164,16 @@ class Scratch:
         if head == "classifier":
             fields |= label_fields(labels)
         with refusing(self._not_built):
-            model = self._build(head, self.configure(fields, max_length), max_length)
+            model = self._build(head, fields, max_length)
         set_generation(model, tokenizer)
         return model
 
     def _not_built(self, reason: str) -> str:
         return f"model: transformers cannot build {self.architecture} of these dimensions: {reason}"
 
-    def _build(self, head: Head, config: PreTrainedConfig, max_length: int) -> PreTrainedModel:
+    def _build(self, head: Head, fields: dict[str, Any], max_length: int) -> PreTrainedModel:
         model: PreTrainedModel = AUTO_CLASSES[head].from_config(
-            config,
+            self.configure(fields, max_length),
             dtype=torch.float32,
             attn_implementation=choose_attention(self.attention, max_length),
         )
@@ -125,11 +182,20 @@ class Scratch:
         freeze(model, head)
         if self.init == "scaled":
             scale_weights(model)
+        if self.parametrization != "standard":
+            self._parametrize(model, fields, max_length)
         add_residual_dropout(model, self.dropout)
         restrict_dropout(model)
         if self.activation_checkpointing:
             recompute_layers(model)
         return model
+
+    def _parametrize(self, model: PreTrainedModel, fields: dict[str, Any], max_length: int) -> None:
+        with torch.device("meta"), no_init_weights():
+            base = type(model)(self._base().configure(fields, max_length))
+        base_depth = self.base_depth if self.parametrization == "completep" else None
+        depth_ratio = self.depth / (base_depth or self.depth)
+        parametrize(model, base, depth_ratio, scaled=self.init == "scaled")
 
     def configure(self, fields: dict[str, Any], max_length: int) -> PreTrainedConfig:
         """The architecture's configuration, from the data's fields and this description."""

@@ -1,10 +1,20 @@
 """Optimizers over parameter groups, and learning-rate schedules."""
 
 from truesweep.optim.muon_adamw import MuonAdamW, set_found_inf, takes_found_inf
-from truesweep.optim.optimizers import ROLES, Role, adamw, muon, parameter_groups, sgd
+from truesweep.optim.optimizers import (
+    OVER_BASE,
+    ROLES,
+    Role,
+    adamw,
+    muon,
+    parameter_groups,
+    rescale,
+    sgd,
+)
 from truesweep.optim.schedules import Constant, Cosine, Linear, Schedule, WarmupStableDecay
 
 __all__ = [
+    "OVER_BASE",
     "ROLES",
     "Constant",
     "Cosine",
@@ -16,6 +26,7 @@ __all__ = [
     "adamw",
     "muon",
     "parameter_groups",
+    "rescale",
     "set_found_inf",
     "sgd",
     "takes_found_inf",

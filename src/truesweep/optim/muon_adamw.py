@@ -17,12 +17,16 @@ FOUND_INF = "found_inf"
 """The attribute by which torch's optimizers are told, on their device, to skip a step: 1 or 0."""
 
 
+def parts_of(optimizer: Optimizer) -> list[Optimizer]:
+    """The optimizers that one is made of: itself, or the two of `MuonAdamW`."""
+    return optimizer.parts if isinstance(optimizer, MuonAdamW) else [optimizer]
+
+
 def takes_found_inf(optimizer: Optimizer) -> bool:
     """Whether an optimizer skips steps as `set_found_inf` says: ours and torch's fused AdamW."""
-    parts = optimizer.parts if isinstance(optimizer, MuonAdamW) else [optimizer]
     return all(
         isinstance(part, BatchedMuon) or (isinstance(part, Adam) and bool(part.defaults["fused"]))
-        for part in parts
+        for part in parts_of(optimizer)
     )
 
 
@@ -34,8 +38,7 @@ def set_found_inf(optimizer: Optimizer, skipped: Tensor) -> None:
         skipped: Whether the gradient is not finite; a bool scalar on the weights' device, which is
             not waited for.
     """
-    parts = optimizer.parts if isinstance(optimizer, MuonAdamW) else [optimizer]
-    for part in parts:
+    for part in parts_of(optimizer):
         setattr(part, FOUND_INF, skipped.float())
 
 
@@ -144,7 +147,7 @@ class BatchedMuon(Muon):
             if skipped is not None:
                 directions *= 1 - skipped
             for (param, update), direction in zip(batch, directions, strict=True):
-                rate = muon_rate(group, param)
+                rate = muon_rate(group, param.shape)
                 same_way = direction if direction.shape == update.shape else direction.T
                 param.add_(same_way, alpha=-rate)
 

@@ -1,14 +1,16 @@
 """The optimizers behind `optimizer=adamw|muon|sgd`; each takes the groups of `parameter_groups`."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol
 
 import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
 from transformers.pytorch_utils import Conv1D
 
+from truesweep.compat import muon_rate
 from truesweep.errors import ConfigError
-from truesweep.optim.muon_adamw import MuonAdamW
+from truesweep.optim.muon_adamw import BatchedMuon, MuonAdamW, parts_of
 
 Groups = list[dict[str, Any]]
 Rate = Annotated[float, Gt(0)]
@@ -142,6 +144,9 @@ def _can_fuse(groups: Groups) -> bool:
 
 # -- a model's parameters, by the role they play ---------------------------------------------------
 
+OVER_BASE = "lr_over_base"
+"""What a group's learning rate was multiplied by, in groups that have been rescaled."""
+
 Role = Literal["matrix", "embedding", "head", "gain"]
 ROLES: tuple[Role, ...] = ("matrix", "embedding", "head", "gain")
 
@@ -160,23 +165,96 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     Only matrices and the head are decayed. A table is not: the row of a rare token would be
     shrunk at every step and corrected at few.
 
+    A model whose parametrization has `scales` has a group for each scale of a role, and of Muon's
+    matrices for each shape, which `rescale` needs.
+
     Args:
         model: the model, on its final device. Frozen parameters are left out.
         weight_decay: the decay of matrices and the head.
 
     Returns:
-        Dicts of `params`, `weight_decay` and `role`, in the order of `ROLES`, each parameter in
-        exactly one.
+        Dicts of `params`, `weight_decay`, `role` and, where the model has some, `scale`, in the
+        order of `ROLES`, each parameter in exactly one.
     """
-    sorted_parameters: dict[Role, list[Tensor]] = {role: [] for role in ROLES}
+    scales: dict[str, Scale] = getattr(model, "scales", {})
+    names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
+    groups: dict[Any, dict[str, Any]] = {}
     for parameter, role in _roles(model).items():
-        if parameter.requires_grad:
-            sorted_parameters[role].append(parameter)
-    return [
-        {"params": found, "weight_decay": weight_decay if role in _DECAYED else 0.0, "role": role}
-        for role, found in sorted_parameters.items()
-        if found
+        if not parameter.requires_grad:
+            continue
+        decay = weight_decay if role in _DECAYED else 0.0
+        group: dict[str, Any] = {"params": [], "weight_decay": decay, "role": role}
+        key: tuple[Any, ...] = (role,)
+        if scales:
+            group["scale"] = scale = scales[names[parameter]]
+            key = role, _learns(scale), scale.base and parameter.shape if role == "matrix" else ()
+        groups.setdefault(key, group)["params"].append(parameter)
+    return sorted(groups.values(), key=lambda group: ROLES.index(group["role"]))
+
+
+class Scale(Protocol):
+    """How a parameter learns relative to a smaller model, see `models.parametrization`."""
+
+    @property
+    def rate(self) -> float:
+        """AdamW's learning rate over the smaller model's."""
+        ...
+
+    @property
+    def spectral(self) -> float:
+        """The spectral norm of Muon's step, likewise."""
+        ...
+
+    @property
+    def eps(self) -> float:
+        """AdamW's epsilon, likewise."""
+        ...
+
+    @property
+    def base(self) -> tuple[int, ...]:
+        """The shape in the smaller model; none where nothing differs."""
+        ...
+
+
+def _learns(scale: Scale) -> tuple[float, float, float]:
+    return scale.rate, scale.spectral, scale.eps
+
+
+def rescale(optimizer: Optimizer) -> None:
+    """Have each group learn as its `scale` says; a step then decays as much as without.
+
+    Raises:
+        ConfigError: There are scales, and no rules for such an optimizer.
+    """
+    for part in parts_of(optimizer):
+        for group in part.param_groups:
+            scale: Scale | None = group.pop("scale", None)
+            if scale is None:
+                continue
+            factor = scale.rate
+            if isinstance(part, BatchedMuon):
+                factor = scale.spectral * _norm_over_base(group, scale.base)
+            elif isinstance(part, AdamW):
+                group["eps"] *= scale.eps
+            else:
+                raise ConfigError(
+                    f"optimizer: model.parametrization has rules for AdamW and Muon, none for "
+                    f"{type(part).__name__}. Set optimizer=adamw or optimizer=muon, or "
+                    "model.parametrization=standard."
+                )
+            group["lr"] *= factor
+            group["weight_decay"] /= factor
+            group[OVER_BASE] = factor
+
+
+def _norm_over_base(group: dict[str, Any], base: tuple[int, ...]) -> float:
+    """What undoes how Muon's own rule makes steps follow a matrix' shape."""
+    if not base:
+        return 1.0
+    rates = [
+        muon_rate({**group, "lr": 1.0}, shape) for shape in (base, tuple(group["params"][0].shape))
     ]
+    return rates[0] / rates[1]
 
 
 def _roles(model: nn.Module) -> dict[Tensor, Role]:

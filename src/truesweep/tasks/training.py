@@ -28,7 +28,7 @@ from truesweep.metrics.likelihood import IGNORED, is_many, linear_nll, token_nll
 from truesweep.models import SampleDropout, recompute_layers
 from truesweep.models.adapters import base_of, has_adapter, trained_state, whole_state
 from truesweep.models.heads import OutputLayer
-from truesweep.optim import set_found_inf, takes_found_inf
+from truesweep.optim import OVER_BASE, set_found_inf, takes_found_inf
 from truesweep.tasks.memory import OutOfMemory, is_out_of_memory, release_memory
 from truesweep.tasks.progress import Progress
 from truesweep.tasks.sharding import gradients_stay_local, is_sharded, shard, whole
@@ -214,7 +214,8 @@ class Training(pl.LightningModule):
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         self.progress.add(nll, total)
-        self._write_row(step + 1, lr=optimizer.param_groups[0]["lr"])
+        first = optimizer.param_groups[0]
+        self._write_row(step + 1, lr=first["lr"] / first.get(OVER_BASE, 1.0))
 
     def _agree(self, batch: Batch) -> Tensor:
         """The step's number of targets over all ranks; also learns whether any rank must stop."""
