@@ -427,3 +427,12 @@ def test_a_classifier_is_scored_on_its_own_classes_only(
     with pytest.raises(DataError, match=r"'yes' \(2 times\); known are 'False', 'True'"):
         scored(*other)
     assert scored(*other, more=("model.labels=[no,yes]",)) == right
+
+
+@pytest.mark.parametrize("task", AUTO)
+def test_an_evaluation_gives_the_validation_s_loss_to_the_last_digit(
+    trained: dict[str, Path], task: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = json.loads((trained[task] / "results.json").read_text())
+    assert evaluate([str(trained[task])], "val", "best", (), as_json=True) == 0
+    assert json.loads(capsys.readouterr().out)["val/loss"] == best["val/loss"]

@@ -105,7 +105,7 @@ def test_what_is_wrong_is_said_before_anything_is_built(
     [
         ({"config": {"hidden_act": "gelo"}}, "cannot build llama.*gelo"),
         ({"config": {"num_hidden_layers": 5}}, "model.depth=2 cannot be set.*is 5"),
-        ({"architecture": "gemma3"}, "name its text part"),
+        ({"architecture": "blt"}, "is made of several models"),
         ({"architecture": "xlnet"}, "sees the tokens that it should predict"),
         ({"architecture": "rwkv", "init": "scaled"}, "Set model.init=default"),
     ],

@@ -11,6 +11,7 @@ from truesweep.data import tokenizers
 from truesweep.errors import ConfigError, DataError, refusing
 from truesweep.jobs.parts import make_model
 from truesweep.models.adapters import whole_state
+from truesweep.models.attention import choose_attention
 from truesweep.models.heads import AUTO_CLASSES, ENDINGS, Head, head_of
 from truesweep.models.pretrained import check_text
 from truesweep.record.checkpoints import CheckpointFiles
@@ -72,7 +73,12 @@ def _load_run(run: Run, head: Head, path: Path) -> Loaded:
         k.removeprefix(PREFIX): v for k, v in saved["state_dict"].items() if k.startswith(PREFIX)
     }
     if "base" not in saved:
-        model = AUTO_CLASSES[head].from_config(architecture, dtype=torch.float32)
+        config = run.read_config()
+        # As it was trained, so that a validation's figures come out the same to the last digit.
+        attention = choose_attention(config["model"].get("attention"), config["data"]["max_length"])
+        model = AUTO_CLASSES[head].from_config(
+            architecture, dtype=torch.float32, attn_implementation=attention
+        )
         model.load_state_dict(state)
         return Loaded(model.eval(), tokenizer)
     model, tuner = _adapted(run, tokenizer, Loaded.classes(architecture))

@@ -157,7 +157,9 @@ def _rows(model: PreTrainedModel) -> tuple[Tensor, Tensor]:
     end = config.eos_token_id
     end = end[0] if isinstance(end, list) else end
     special = {config.pad_token_id, config.bos_token_id, end}
-    known = [i for i in range(min(config.vocab_size, 64)) if i not in special] or [0]
+    known = [i for i in range(min(getattr(config, "vocab_size", 64), 64)) if i not in special] or [
+        0
+    ]
     longest = min(_LONG, positions(config) or _LONG)
     rows = []
     for length in (min(_SHORT, longest - 1), longest):
@@ -169,10 +171,12 @@ def _rows(model: PreTrainedModel) -> tuple[Tensor, Tensor]:
 def _logits(model: PreTrainedModel, head: Head, rows: Tensor, mask: Tensor) -> Tensor:
     """Those of rows [B, T], with dropout that is the same in each of them."""
     inputs: dict[str, Any] = {"input_ids": rows, "attention_mask": mask}
+    if head in ("causal", "seq2seq"):
+        inputs["use_cache"] = False  # as they are trained
     if head == "seq2seq":
         start = getattr(model.config, "decoder_start_token_id", None)
         starts = torch.full_like(rows[:, :1], start or 0)
-        inputs |= {"decoder_input_ids": torch.cat([starts, rows[:, :-1]], 1), "use_cache": False}
+        inputs["decoder_input_ids"] = torch.cat([starts, rows[:, :-1]], 1)
     with SampleDropout().of(0, 0, [0] * len(rows), rows.device):
         logits: Tensor = model(**inputs).logits
     return logits

@@ -8,20 +8,22 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from truesweep.errors import ConfigError
+from truesweep.models.families import PARTS, family_fields
 from truesweep.models.fields import known_fields
 
 # Every name that transformers' configurations have for one thing. An encoder-decoder has several
 # names of a row and gets the same value in each.
 NAMES: dict[str, tuple[str, ...]] = {
     "depth": (
-        *("num_hidden_layers", "num_layers", "n_layer", "n_layers"),
+        *("num_hidden_layers", "num_layers", "n_layer", "n_layers", "num_self_attends_per_block"),
         *("encoder_layers", "decoder_layers", "num_encoder_layers", "num_decoder_layers"),
     ),
-    "width": ("hidden_size", "d_model", "n_embd", "dim", "emb_dim", "embedding_size"),
+    "width": ("hidden_size", "d_model", "n_embd", "dim", "emb_dim", "embedding_size", "d_latents"),
     "heads": (
         *("num_attention_heads", "num_key_value_heads", "num_heads", "n_head", "n_heads"),
         *("attention_heads", "encoder_attention_heads", "decoder_attention_heads"),
         *("num_encoder_attention_heads", "num_decoder_attention_heads"),
+        *("num_self_attention_heads", "num_cross_attention_heads"),
     ),
     "head_dim": ("head_dim", "d_kv", "d_head", "attention_head_dim", "rotary_dim"),
     "feed_forward": (
@@ -34,9 +36,20 @@ NAMES: dict[str, tuple[str, ...]] = {
     ),
 }
 
+_TAKEN = {
+    # Two attentions a layer in LongCat, and several passes of HRM through the same layers.
+    "depth": (
+        *("num_hidden_layers", "num_layers", "num_layers_per_stack"),
+        "num_self_attends_per_block",
+    ),
+    "width": ("hidden_size", "d_latents"),
+    "heads": ("num_attention_heads",),
+}
+"""Where a configuration shows that it took a dimension."""
+
 _POSITIONS_AFTER_PAD = {
     *("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod", "camembert"),
-    *("data2vec-text", "longformer", "mpnet", "esm", "ibert"),
+    *("data2vec-text", "longformer", "esm", "ibert", "lilt", "layoutlmv3", "markuplm"),
 }
 
 
@@ -80,7 +93,7 @@ class Dimensions:
             for name in NAMES[dimension]
             if name in known and name not in given
         }
-        return values | _family(config.model_type, self.depth, given)
+        return values | family_fields(config.model_type, self, given)
 
 
 def check_heads(width: int, heads: int, *, rotary: bool = False) -> None:
@@ -108,6 +121,10 @@ def check_heads(width: int, heads: int, *, rotary: bool = False) -> None:
 
 def unused_positions(architecture: str, pad: int) -> int:
     """Positions that no token has: RoBERTa and its kin count from the padding token's id + 1."""
+    if architecture == "mpnet":
+        return 2  # whatever its padding token
+    if architecture == "prophetnet":
+        return pad + 2  # it looks one token further
     return pad + 1 if architecture in _POSITIONS_AFTER_PAD else 0
 
 
@@ -121,19 +138,24 @@ def positions(config: PreTrainedConfig) -> int | None:
 
 def check_dimensions(config: PreTrainedConfig, dimensions: Dimensions) -> None:
     """Raise a `ConfigError` if a configuration did not take its depth, width or heads."""
-    asked = {
-        "num_hidden_layers": ("depth", dimensions.depth),
-        "hidden_size": ("width", dimensions.width),
-        "num_attention_heads": ("heads", dimensions.heads),
-    }
-    for name, (key, value) in asked.items():
+    config = config.decoder if "decoder" in PARTS.get(config.model_type, ()) else config
+    asked = {"depth": dimensions.depth, "width": dimensions.width, "heads": dimensions.heads}
+    for key, value in asked.items():
+        standard, *others = _TAKEN[key]
+        found = [getattr(config, name, None) for name in (standard, *others)]
         # State-space models have no attention heads, and then there is nothing to set.
-        found = getattr(config, name, None if key != "heads" else value)
-        if found != value:
+        if value in found or (key == "heads" and found[0] is None):
+            continue
+        if found[0] is None and config.sub_configs:
             raise ConfigError(
-                f"model.{key}={value} cannot be set on {config.model_type}: its {name} is {found}. "
-                "If it is made of several models, name its text part, such as gemma3_text."
+                f"model.architecture: {config.model_type} is made of several models "
+                f"({', '.join(config.sub_configs)}), none of which is a model of text by itself. "
+                "Set another model, such as llama or mbart."
             )
+        raise ConfigError(
+            f"model.{key}={value} cannot be set on {config.model_type}: its {standard} is "
+            f"{found[0]}."
+        )
 
 
 def _feed_forward(config: type[PreTrainedConfig], width: int, given: Mapping[str, Any]) -> int:
@@ -151,19 +173,3 @@ def _ratio(config: type[PreTrainedConfig], given: Mapping[str, Any]) -> float:
     width = defaults.get(config.attribute_map.get("hidden_size", "hidden_size"))
     own = next((defaults[name] for name in NAMES["feed_forward"] if defaults.get(name)), None)
     return own / width if isinstance(own, int) and isinstance(width, int) else 4.0
-
-
-def _family(model_type: str, depth: int, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields that follow from the depth in one family only."""
-    if model_type != "lfm2":
-        return {}
-    values: dict[str, Any] = {"block_auto_adjust_ff_dim": False}  # feed_forward as it was asked
-    if not {"layer_types", "full_attn_idxs"}.intersection(given):
-        values["layer_types"] = _convolutions_and_attention(depth)
-    return {name: value for name, value in values.items() if name not in given}
-
-
-def _convolutions_and_attention(depth: int) -> list[str]:
-    """Two convolutions, then attention, and again; fewer than three layers end in attention."""
-    attention = {depth - 1} if depth < 3 else set(range(2, depth, 3))
-    return ["full_attention" if layer in attention else "conv" for layer in range(depth)]

@@ -2,12 +2,16 @@
 
 from collections.abc import Iterable
 from dataclasses import fields
+from typing import get_args
 
 from transformers import PreTrainedConfig
 
 from truesweep.errors import ConfigError, did_you_mean
 
-VOCABULARY = ("vocab_size", "decoder_vocab_size", "src_vocab_size", "tgt_vocab_size")
+VOCABULARY = (
+    *("vocab_size", "decoder_vocab_size", "src_vocab_size", "tgt_vocab_size"),
+    "vocab_size_per_layer_input",
+)
 TOKENS = (
     *("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"),
     *("mask_token_id", "decoder_start_token_id"),
@@ -22,6 +26,12 @@ _SET_ELSEWHERE = {
 def known_fields(config: type[PreTrainedConfig]) -> set[str]:
     """Names of the fields that a configuration class declares."""
     return {field.name for field in fields(config)}
+
+
+def takes_none(config: type[PreTrainedConfig], name: str) -> bool:
+    """Whether a field may be None."""
+    kind = next(field.type for field in fields(config) if field.name == name)
+    return "None" in kind if isinstance(kind, str) else type(None) in get_args(kind)
 
 
 def check_fields(config: type[PreTrainedConfig], names: Iterable[str]) -> None:

@@ -76,19 +76,48 @@ def config_class(architecture: str) -> type[PreTrainedConfig]:
     return found
 
 
+def architectures(head: Head) -> list[str]:
+    """All that transformers has for a head, in alphabetical order."""
+    return sorted(_MODEL_TYPES[head])
+
+
+def text_part(architecture: str) -> str:
+    """The `model_type` of the language model inside one that reads images or sounds, too.
+
+    That of an architecture that is made of no such parts is its own.
+
+    Raises:
+        ConfigError: transformers has no such architecture.
+    """
+    config = config_class(architecture)
+    part = config.sub_configs.get("text_config")
+    if part is None:
+        return architecture
+    return str(getattr(part, "model_type", "") or config().get_text_config().model_type)
+
+
 def head_of(architectures: Iterable[str]) -> Head | None:
     """What a model is for whose configuration has these `architectures`; None if that is none."""
     found = [h for name in architectures for end, h in ENDINGS.items() if name.endswith(end)]
     return found[0] if found else None
 
 
-def check_head(architecture: str, head: Head) -> None:
-    """Raise a `ConfigError` that lists what fits if the architecture has no such head."""
+def check_head(architecture: str, head: Head, whole: str | None = None) -> None:
+    """Raise a `ConfigError` that lists what fits if the architecture has no such head.
+
+    Args:
+        architecture: a `model_type` of transformers.
+        head: what it is to be for.
+        whole: the architecture that it is the text part of.
+    """
     if architecture in _MODEL_TYPES[head]:
         return
     fitting = ", ".join(name for name in PRESETS if name in _MODEL_TYPES[head])
+    named = (
+        architecture if whole in (None, architecture) else f"{architecture}, {whole}'s text part,"
+    )
     raise ConfigError(
-        f"model.architecture: transformers has no {architecture} for {_PURPOSES[head]}; "
+        f"model.architecture: transformers has no {named} for {_PURPOSES[head]}; "
         f"set model to one of {fitting}"
     )
 

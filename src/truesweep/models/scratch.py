@@ -26,9 +26,10 @@ from truesweep.models.dropout import (
     dropout_fields,
     restrict_dropout,
 )
-from truesweep.models.fields import VOCABULARY, check_fields, known_fields
+from truesweep.models.families import PARTS, STARTS, attention_fields, check_family
+from truesweep.models.fields import VOCABULARY, check_fields, known_fields, takes_none
 from truesweep.models.freezing import freeze
-from truesweep.models.heads import AUTO_CLASSES, Head, check_head, config_class
+from truesweep.models.heads import AUTO_CLASSES, Head, check_head, config_class, text_part
 from truesweep.models.init import scale_weights
 from truesweep.models.parametrization import (
     Parametrization,
@@ -93,8 +94,9 @@ class Scratch:
             head: what the model is for.
             max_length: the longest sample, in tokens.
         """
-        found = config_class(self.architecture)
-        check_head(self.architecture, head)
+        check_family(self.architecture, {"width": self.width, "heads": self.heads})
+        found = config_class(self._text_part)
+        check_head(self._text_part, head, self.architecture)
         check_fields(found, self.config)
         check_layerdrop(self.config)
         self._dimensions(max_length).fields(found, self.config)
@@ -160,7 +162,8 @@ class Scratch:
             ConfigError: see `check`; or transformers refuses the combination.
         """
         self.check(head, max_length=max_length)
-        fields = token_fields(tokenizer) | {"is_decoder": head == "causal"}
+        causal = head == "causal"
+        fields = token_fields(tokenizer) | {"is_decoder": causal, "causal": causal}
         if head == "classifier":
             fields |= label_fields(labels)
         with refusing(self._not_built):
@@ -199,26 +202,60 @@ class Scratch:
 
     def configure(self, fields: dict[str, Any], max_length: int) -> PreTrainedConfig:
         """The architecture's configuration, from the data's fields and this description."""
-        found = config_class(self.architecture)
-        fields = fields | dropout_fields(found, self.dropout)
+        found = config_class(self._text_part)
         if self.tie_embeddings is not None:
-            fields["tie_word_embeddings"] = self.tie_embeddings
+            fields = fields | {"tie_word_embeddings": self.tie_embeddings}
         dimensions = self._dimensions(max_length, pad=fields["pad_token_id"])
-        known = known_fields(found) | {"pad_token_id", "bos_token_id", "eos_token_id"}
-        config = found(
-            **{name: value for name, value in fields.items() if name in known}
-            | dimensions.fields(found, self.config)
-            | copy.deepcopy(self.config)
-        )
+        values = self._values(found, fields, dimensions, self.config)
+        config = found(**values)
+        if fields["is_decoder"]:
+            attention_too = attention_fields(config, self.config)
+            config = found(**values | attention_too) if attention_too else config
         if config.is_encoder_decoder:  # T5 reads it, and does not declare it
-            config.decoder_start_token_id = fields["decoder_start_token_id"]
+            start = fields.get(STARTS.get(config.model_type, ""))
+            pad = fields["decoder_start_token_id"]
+            config.decoder_start_token_id = pad if start is None else start
         check_dimensions(config, dimensions)
-        if self.tie_embeddings not in (None, config.tie_word_embeddings):
+        tied = getattr(config, "tie_word_embeddings", None)
+        if self.tie_embeddings not in (None, tied):
             raise ConfigError(
                 f"model.tie_embeddings={self.tie_embeddings}: {self.architecture} always has "
-                f"{config.tie_word_embeddings}. Leave it out."
+                f"{tied}. Leave it out."
             )
         return config
+
+    def _values(
+        self,
+        config: type[PreTrainedConfig],
+        fields: dict[str, Any],
+        dimensions: Dimensions,
+        given: dict[str, Any],
+    ) -> dict[str, Any]:
+        """What a configuration class is called with; and those of its parts, in their fields."""
+        known = known_fields(config)
+        data = {
+            name: fields["pad_token_id"]
+            if value is None and not takes_none(config, name)
+            else value
+            for name, value in fields.items()
+            if name in known
+        }
+        tokens = {name: fields[name] for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+        values = (
+            tokens
+            | data
+            | dropout_fields(config, self.dropout)
+            | dimensions.fields(config, given)
+            | copy.deepcopy(given)
+        )
+        for name in PARTS.get(config.model_type, ()):
+            part = config.sub_configs[name]
+            values[name] = self._values(part, fields, dimensions, given.get(name) or {})
+        return values
+
+    @property
+    def _text_part(self) -> str:
+        return text_part(self.architecture)
 
     def _dimensions(self, max_length: int, pad: int = 0) -> Dimensions:
         return Dimensions(
@@ -226,7 +263,7 @@ class Scratch:
             width=self.width,
             heads=self.heads,
             feed_forward=self.feed_forward,
-            context=(self.context or max_length) + unused_positions(self.architecture, pad),
+            context=(self.context or max_length) + unused_positions(self._text_part, pad),
         )
 
 
@@ -250,7 +287,7 @@ def miniature(config: PreTrainedConfig, head: Head) -> PreTrainedModel:
         "bos_token_id": 1,
         "eos_token_id": 2,
         "decoder_start_token_id": 0,
-        "is_decoder": head == "causal",
+        **dict.fromkeys(("is_decoder", "causal"), head == "causal"),
         **(label_fields(["a", "b"]) if head == "classifier" else {}),
     }
     model: PreTrainedModel = AUTO_CLASSES[head].from_config(

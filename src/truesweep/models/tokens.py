@@ -94,7 +94,8 @@ def set_generation(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
     """
     if not model.can_generate():
         return
-    start = pad_token(tokenizer) if model.config.is_encoder_decoder else None
+    config: Any = model.config
+    start = config.decoder_start_token_id if config.is_encoder_decoder else None
     model.generation_config = GenerationConfig(
         pad_token_id=pad_token(tokenizer),
         bos_token_id=tokenizer.bos_token_id,
