@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch.utils.data import DataLoader
     from torchmetrics import Metric
     from transformers import PreTrainedConfig, PreTrainedModel
+    from wandb_workspaces.workspaces import Workspace
 
     Metrics = TypeVar("Metrics", bound=type[Metric])
 
@@ -421,6 +422,46 @@ def storage_id(trial: "FrozenTrial") -> int:
 def contains(distribution: "BaseDistribution", number: float) -> bool:
     """Whether a number is within its bounds, and on a step from the lower one."""
     return distribution._contains(number)  # optuna 4.0.0, 5.0.0
+
+
+# W&B's workspaces
+
+
+def workspace_view(workspace: "Workspace", name: str) -> dict[str, Any]:
+    """What W&B keeps of a workspace, without the names that are drawn by chance.
+
+    Args:
+        workspace: The workspace.
+        name: What the server shall know it by, letters and digits.
+    """
+    workspace._internal_name = f"nw-{name}-v"  # wandb-workspaces 0.4.13
+    workspace._internal_runset_id = f"{name}r"
+    panels: list[Any] = [panel for section in workspace.sections for panel in section.panels]
+    for number, panel in enumerate(panels):
+        panel._id = f"{name}p{number}"
+    view: Any = workspace._to_model()
+    return view.model_dump(mode="json", by_alias=True, exclude_none=True)  # type: ignore[no-any-return]
+
+
+def save_view(view: dict[str, Any]) -> dict[str, Any]:
+    """Save a workspace with W&B, of the account's own entity unless it names one.
+
+    Args:
+        view: As `workspace_view` gives it.
+
+    Returns:
+        The same, with `entity`, the server's `id` and the workspace's `url` in it.
+    """
+    import wandb
+    from wandb_workspaces._graphql import get_app_url  # wandb-workspaces 0.4.13
+    from wandb_workspaces.workspaces.internal import View, upsert_view2
+
+    api = wandb.Api()
+    entity = view["entity"] or api.default_entity
+    saved = upsert_view2(View.model_validate({**view, "entity": entity}))["upsertView"]["view"]
+    name = saved["name"].removeprefix("nw-").removesuffix("-v")
+    url = f"{get_app_url(api).rstrip('/')}/{entity}/{view['project']}?nw={name}"
+    return {**view, "entity": entity, "name": saved["name"], "id": saved["id"], "url": url}
 
 
 # multiprocessing

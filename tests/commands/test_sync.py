@@ -100,6 +100,28 @@ def test_what_was_sent_and_what_was_not_is_told(
     assert "ERROR [/x] not found" in said
 
 
+def test_a_sweeps_dashboard_is_sent_after_its_records(
+    recorded: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for record in recorded.rglob("offline-run-*"):
+        (record / "run.wandb.synced").touch()
+    asked = []
+    monkeypatch.setattr(module, "_require_server", lambda: asked.append("server"))
+    file = recorded / "workspace.json"
+    file.write_text("{}")
+    assert sync([recorded]) == 1
+    said = capsys.readouterr().out
+    assert "3 of 3 records are with W&B." in said
+    assert f"workspace.json: {file} is damaged" in said
+    assert f"Not sent: {file}" in said
+    file.write_text('{"url": "https://wandb.ai/us/p?nw=1"}')
+    assert sync([recorded]) == 0
+    assert "Dashboard: https://wandb.ai/us/p?nw=1" in capsys.readouterr().out
+    assert asked == ["server"]
+    assert sync([recorded], as_json=True) == 0
+    assert len(json.loads(capsys.readouterr().out)["dashboards"]) == 1
+
+
 def test_nothing_heavy_is_imported_where_all_is_sent(recorded: Path) -> None:
     for record in recorded.rglob("offline-run-*"):
         (record / "run.wandb.synced").touch()

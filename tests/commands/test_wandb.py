@@ -14,6 +14,7 @@ from tests.commands.test_sweep import small
 from tests.record.test_wandb import contents_of
 from truesweep.commands.sweep import sweep
 from truesweep.commands.train import train
+from truesweep.record.dashboard import FILE
 from truesweep.record.mirror import records_of
 
 
@@ -43,6 +44,19 @@ def test_a_sweep_is_summed_up_and_a_diverged_job_told_of(
     ranking = json.loads(table.read_text())
     assert ranking["columns"] == ["rank", "run", "state", "optimizer.lr", "val/loss"]
     assert [row[2:4] for row in ranking["data"]] == [["completed", 1e-2], ["failed", 1e30]]
+
+    board = json.loads((directory / FILE).read_text())
+    assert (board["project"], board["displayName"], board["id"]) == ("truesweep", "s", "")
+    runs = board["spec"]["section"]["runSets"][0]
+    assert [(f["op"], f["value"]) for f in runs["filters"]["filters"]] == [
+        ("=", run["run_group"]),
+        ("!=", run["job_type"]),
+    ]
+    told, varied, *_ = board["spec"]["section"]["panelBankConfig"]["sections"]
+    assert "**Failed**: 1 of 2 runs" in told["panels"][0]["config"]["value"]
+    axes = varied["panels"][0]["config"]["columns"]
+    assert [axis["accessor"] for axis in axes] == ["config:swept.value.lr", "summary:val/loss"]
+    assert axes[0]["log"]
 
     jobs = {row[3]: directory / row[1] for row in ranking["data"]}
     (alert,) = contents_of(jobs[1e30], "alert")

@@ -5,10 +5,13 @@ from pathlib import Path
 import pytest
 
 from tests.sweeps.test_driver import Pretended, run, sweep_of
+from truesweep.errors import ConfigError
+from truesweep.record import dashboard
 from truesweep.record.mirror import records_of
 from truesweep.runs.run import Run
 from truesweep.sweeps.directory import SweepDirectory
-from truesweep.sweeps.summary import link_records
+from truesweep.sweeps.settings import Sweep
+from truesweep.sweeps.summary import check_dashboard, link_records
 
 
 def record(folder: Path, name: str) -> Path:
@@ -44,6 +47,19 @@ def test_a_sweep_without_records_gets_no_folder_for_them(tmp_path: Path) -> None
     (sweep.path / "a").mkdir(parents=True)
     link_records(sweep)
     assert not (sweep.path / "wandb").exists()
+
+
+LOGGED = {"logger": {"_target_": "truesweep.record.wandb.WandbLogger"}, "allowed_packages": []}
+
+
+def test_a_dashboard_that_is_asked_for_must_be_possible(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_dashboard(Sweep(dashboard=True), LOGGED)
+    with pytest.raises(ConfigError, match=r"not logged there; set logger=wandb"):
+        check_dashboard(Sweep(dashboard=True), {"logger": None})
+    monkeypatch.setattr(dashboard, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install 'truesweep\[dashboard\]'"):
+        check_dashboard(Sweep(dashboard=True), LOGGED)
+    check_dashboard(Sweep(), LOGGED)
 
 
 def test_the_end_of_a_sweep_is_its_report(tmp_path: Path) -> None:

@@ -4,11 +4,12 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from truesweep.errors import ConfigError
+from truesweep.record.dashboard import FILE, read
 from truesweep.record.files import dump_json
 from truesweep.record.mirror import records_of
 from truesweep.terminal import console
@@ -21,10 +22,10 @@ SECONDS_TO_SEND = 600
 
 @dataclass(frozen=True)
 class Sent:
-    """What became of one record.
+    """What became of one record, or of a sweep's dashboard.
 
     Args:
-        record: Its folder.
+        record: Its folder, or the dashboard's file.
         sent: Whether it is with W&B.
         reason: Why it is not.
     """
@@ -38,7 +39,7 @@ def sync(directories: Sequence[Path], as_json: bool = False) -> int:
     """Send the local W&B records of runs and of sweeps' jobs; 1 if one could not be sent.
 
     A record holds its run's id and its whole curve, so it arrives as the one run that it is. One
-    that was sent is not sent again.
+    that was sent is not sent again. After them come the dashboards of sweeps.
     """
     folders = [folder for directory in directories for folder in recorded_in(directory)]
     found = [record.resolve() for folder in folders for record in records_of(folder)]
@@ -47,25 +48,31 @@ def sync(directories: Sequence[Path], as_json: bool = False) -> int:
         raise ConfigError(
             f"{', '.join(map(str, directories))}: no W&B record; the runs had other loggers or none"
         )
-    if not all(map(_is_sent, records)):
+    boards = [folder / FILE for folder in dict.fromkeys(folders) if (folder / FILE).is_file()]
+    if not (all(map(_is_sent, records)) and all(map(_is_shown, boards))):
         _require_server()
-    done = []
-    for record in records:
-        done.append(_send(record))
+    done: list[Sent] = []
+    for path, send in [*((one, _send) for one in records), *((one, _save) for one in boards)]:
+        done.append(send(path))
         if not as_json and done[-1].reason:
-            console().print(f"{record.name}: {done[-1].reason}")
-    _show(done, as_json)
+            console().print(f"{path.name}: {done[-1].reason}", soft_wrap=True)
+    _tell(done[: len(records)], done[len(records) :], as_json)
     return int(not all(one.sent for one in done))
 
 
-def _show(done: Sequence[Sent], as_json: bool) -> None:
+def _tell(done: Sequence[Sent], boards: Sequence[Sent], as_json: bool) -> None:
     if as_json:
-        print(dump_json({"records": [asdict(one) for one in done]}, indent=2))
+        kinds = {"records": done, "dashboards": boards}
+        told = {kind: [asdict(one) for one in of_kind] for kind, of_kind in kinds.items()}
+        print(dump_json(told, indent=2))
         return
     console().print(f"{sum(one.sent for one in done)} of {len(done)} records are with W&B.")
-    for one in done:
+    for one in (*done, *boards):
         if not one.sent:
             console().print(f"Not sent: {one.record}", soft_wrap=True)
+    for one in boards:
+        if one.sent:
+            console().print(f"Dashboard: {read(Path(one.record))['url']}", soft_wrap=True)
 
 
 def _require_server() -> None:
@@ -116,14 +123,31 @@ def _send(record: Path) -> Sent:
     """Have W&B's own command send a record, unless it has before."""
     if _is_sent(record):
         return Sent(str(record), True)
-    command = [sys.executable, "-m", "wandb", "sync", "--yes", "--include-online", str(record)]
+    return _by(["wandb", "sync", "--yes", "--include-online"], record, _is_sent)
+
+
+def _is_shown(board: Path) -> bool:
+    """Whether a sweep's dashboard is with W&B as it is."""
+    return "url" in read(board)
+
+
+def _save(board: Path) -> Sent:
+    """Have a sweep's dashboard saved, in a process of its own, unless it is there."""
+    if _is_shown(board):
+        return Sent(str(board), True)
+    return _by(["truesweep.record.dashboard"], board, _is_shown)
+
+
+def _by(module: Sequence[str], path: Path, is_sent: Callable[[Path], bool]) -> Sent:
+    """Have a module send something, which leaves a mark of it."""
+    command = [sys.executable, "-m", *module, str(path)]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, check=False, timeout=SECONDS_TO_SEND
         )
     except subprocess.TimeoutExpired:
-        return Sent(str(record), False, f"not sent within {SECONDS_TO_SEND} s")
-    if done.returncode == 0 and _is_sent(record):
-        return Sent(str(record), True)
+        return Sent(str(path), False, f"not sent within {SECONDS_TO_SEND} s")
+    if done.returncode == 0 and is_sent(path):
+        return Sent(str(path), True)
     said = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-    return Sent(str(record), False, said[-1].strip() if said else "W&B gave no reason")
+    return Sent(str(path), False, said[-1].strip() if said else "W&B gave no reason")

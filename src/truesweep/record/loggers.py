@@ -22,6 +22,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from typing_extensions import override
 
 from truesweep.figures import BUILT_IN
+from truesweep.record.dashboard import Dashboard
 from truesweep.record.files import dump_json, write_atomic
 from truesweep.record.rows import Row, parse, read, scalars
 from truesweep.secrets import scrub
@@ -155,6 +156,9 @@ class RunLogger(Logger):
 
     def log_artifact(self, files: Sequence[Path]) -> None:
         """Keep the best checkpoint and the configuration, if that is wanted of it."""
+
+    def log_dashboard(self, shown: Dashboard) -> None:
+        """Arrange the curves of a sweep's runs, and what was learned, where a logger can."""
 
     def finish(self, summary: Mapping[str, Any] | None = None, exit_code: int = 0) -> None:
         """Close the record.

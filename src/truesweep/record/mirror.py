@@ -4,6 +4,7 @@
                tags, config, best}]
     ["row", {values: {step, name: value, …}}] · ["table", {name, columns, rows, step}]
     ["alert", {title, text, level}] · ["artifact", {files}]
+    ["dashboard", {file, key, shown}]
     ["finish", {summary, exit_code}]
 
 The end of the input without `finish` means that the training was killed, and the run is marked as
@@ -99,6 +100,7 @@ class Mirror:
         self.run = begin(**start)
         self.best = best
         self.declared: set[str] = set()  # names whose summary is decided
+        self.unsent: Path | None = None  # a dashboard
         self.failed = False
 
     def follow(self, messages: Iterator[tuple[str, dict[str, Any]]]) -> int:
@@ -144,6 +146,15 @@ class Mirror:
             artifact.add_file(file)
         self.run.log_artifact(artifact)
 
+    def dashboard(self, file: str, key: str, shown: dict[str, Any]) -> None:
+        """Write a sweep's dashboard; its server is sent it when the run is closed."""
+        from truesweep.record.dashboard import Dashboard, view, write
+
+        run = self.run
+        made = view(Dashboard(**shown), key, run.entity or "", run.project or "", run.group or "")
+        write(Path(file), made)
+        self.unsent = None if run.offline else Path(file)
+
     def finish(self, summary: dict[str, Any], exit_code: int) -> None:
         """Close the run with the final figures in its summary."""
         if self.declared:  # the last row is still held back, and would go over the summary
@@ -159,6 +170,8 @@ class Mirror:
         import wandb
 
         self.run.finish(exit_code=exit_code)
+        if self.unsent is not None:
+            send_dashboard(self.unsent)
         wandb.teardown()
 
 
@@ -190,6 +203,16 @@ def begin(
         started = init("offline", settings, **run)
     replace_records(Path(directory, "wandb"), Path(started.dir).parent)
     return started
+
+
+def send_dashboard(file: Path) -> None:
+    """Save a sweep's dashboard on the server; what becomes of it, the run is closed."""
+    from truesweep.record.dashboard import send
+
+    try:
+        send(file)
+    except Exception as error:
+        say(f"the dashboard is not sent ({error}); `truesweep sync {file.parent}` tries again.")
 
 
 def replace_records(folder: Path, record: Path) -> None:

@@ -14,12 +14,14 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 from pytorch_lightning.utilities import rank_zero_only
 from typing_extensions import override
 
+from truesweep.record.dashboard import FILE, Dashboard, is_available
 from truesweep.record.loggers import FINISH_SECONDS, RunInfo, RunLogger
 from truesweep.record.rows import scalars
 from truesweep.secrets import scrub
@@ -155,6 +157,14 @@ class WandbLogger(RunLogger):
         """Keep files on W&B, if wanted, as the version of an artifact named after the run."""
         if self._artifacts:
             self._send("artifact", {"files": [str(file) for file in files]})
+
+    @override
+    @rank_zero_only
+    def log_dashboard(self, shown: Dashboard) -> None:
+        """Write a workspace of W&B's, and save it there if the run is `online`."""
+        if is_available():
+            file = str(self._directory / FILE)
+            self._send("dashboard", {"file": file, "key": self.info.id, "shown": asdict(shown)})
 
     @rank_zero_only
     def finish(self, summary: Mapping[str, Any] | None = None, exit_code: int = 0) -> None:

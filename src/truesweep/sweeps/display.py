@@ -13,6 +13,7 @@ from rich.text import Text
 
 from truesweep import terminal
 from truesweep.figures import digits_of, written
+from truesweep.record import dashboard
 from truesweep.sweeps.progress import DONE, FAILED, Row, counts, seconds_left
 from truesweep.sweeps.source import ENDED
 from truesweep.text import duration, figure, figures
@@ -110,6 +111,11 @@ class Display:
         self.console.print(Text(f"report: {short(report)}"), soft_wrap=True)
         if any((report.parent / "wandb").glob("*run-*")):
             self.console.print(Text(f"W&B:    wandb leet {short(report.parent / 'wandb')}"))
+        board = dashboard.read(report.with_name(dashboard.FILE))
+        if board:
+            sync = f"truesweep sync {short(report.parent)} sends it"
+            told = board.get("url") or f"{short(report.with_name(dashboard.FILE))}; {sync}"
+            self.console.print(Text(f"W&B:    {told}"), soft_wrap=True)
 
 
 def most_telling(rows: Sequence[Row], room: int) -> list[Row]:

@@ -61,6 +61,8 @@ class Sweep:
             database's URL; None: `study.journal` in the sweep's directory.
         share: Whether jobs that differ in their length only go on from the steps that they have in
             common, trained once by the longest; no result depends on it.
+        dashboard: Whether a sweep that is logged to W&B gets a workspace there, or offline a file
+            of it; None: if W&B's package for workspaces is installed.
         settle: At its end, train leaders that cannot be told apart with further seeds until it is
             known which is the better one, as `truesweep duel` does.
     """
@@ -86,6 +88,7 @@ class Sweep:
     stall_minutes: Annotated[float, Gt(0)] | None = None
     storage: str | None = None
     share: bool = True
+    dashboard: bool | None = None
     settle: bool = False
 
     def __post_init__(self) -> None:

@@ -19,6 +19,7 @@ from truesweep.sweeps.planning import JobMaker, SweepPlan, plan_sweep
 from truesweep.sweeps.points import base_seed
 from truesweep.sweeps.request import Asked
 from truesweep.sweeps.source import JobSource, Listed
+from truesweep.sweeps.summary import check_dashboard
 from truesweep.terminal import console, warn
 from truesweep.text import count, counts, short_names, value, values
 
@@ -40,6 +41,7 @@ def prepare(
     sweep = directory(asked)
     plan = plan_sweep(asked, together=executor is not None)
     check_objectives(plan.jobs, asked.settings)
+    check_dashboard(asked.settings, plan.jobs[0].config)
     check_disk(_new(asked, plan, sweep), sweep.path)
     if executor is not None:
         check_room(executor, plan.jobs)

@@ -5,11 +5,16 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from truesweep.jobs.mirrors import finish, make_loggers
+from truesweep.errors import ConfigError
+from truesweep.figures import written
+from truesweep.jobs.mirrors import finish, make_loggers, nodes, target
+from truesweep.record.dashboard import MISSING, Dashboard, is_available
 from truesweep.record.loggers import RunInfo
+from truesweep.record.wandb import WandbLogger
 from truesweep.report import compare, write_report
 from truesweep.report.comparison import Comparison
 from truesweep.report.findings import Finding, findings
@@ -17,6 +22,8 @@ from truesweep.report.varying import setting
 from truesweep.runs.run import Run
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.display import Display
+from truesweep.sweeps.settings import Sweep
+from truesweep.text import number, value
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +31,10 @@ SECONDS_PER_PAGE = 30.0
 """The least time between two writes of `report.html` while jobs run."""
 SHARE_OF_TIME = 20
 """Nor is more than one part in so many of the time spent on it."""
+LEADING = 10
+"""Runs that are listed on the dashboard."""
+MAGNITUDE = 10
+"""A swept key whose values differ by this factor has a logarithmic axis."""
 
 
 class Page:
@@ -117,10 +128,71 @@ def tell_loggers(sweep: SweepDirectory, comparison: Comparison, found: list[Find
     text = " ".join(one.text for one in found) or "No job has ended."
     for logger in loggers:
         logger.log_table("ranking", columns, rows)
+        if sweep.settings.dashboard is not False:
+            logger.log_dashboard(dashboard(sweep, jobs, comparison, found))
         logger.alert(f"Sweep {sweep.name} has ended", text, "INFO")
     best = comparison.runs[0] if comparison.runs else None
     value = comparison.objective.of(best) if best else None
     finish(loggers, {f"best/{comparison.objective.name}": value, "findings": text}, exit_code=0)
+
+
+def check_dashboard(settings: Sweep, config: dict[str, Any]) -> None:
+    """Make sure that there can be a dashboard, where one is asked for.
+
+    Args:
+        settings: The sweep's.
+        config: One of its jobs'.
+
+    Raises:
+        ConfigError: Its package is missing, or the runs are not logged to W&B.
+    """
+    if not settings.dashboard:
+        return
+    if not is_available():
+        raise ConfigError(f"sweeps.dashboard=true: {MISSING}, or set sweeps.dashboard=false")
+    if not any(target(config, key) is WandbLogger for key in nodes(config)):
+        raise ConfigError(
+            "sweeps.dashboard=true: is of W&B's, and the runs are not logged there; set "
+            "logger=wandb, or sweeps.dashboard=false"
+        )
+
+
+def dashboard(
+    sweep: SweepDirectory, jobs: Sequence[Run], comparison: Comparison, found: Sequence[Finding]
+) -> Dashboard:
+    """What the sweep's workspace on W&B shows."""
+    values: dict[str, list[Any]] = {}
+    for job in jobs:
+        for name, one in (job.place.get("swept") or {}).items():
+            values.setdefault(name, []).append(one)
+    curves = {name for run in comparison.runs for name in run.history.curves}
+    return Dashboard(
+        name=sweep.name,
+        objectives=dict(sweep.settings.modes),
+        swept={name: _is_log(each) for name, each in values.items()},
+        curves=sorted(curves),
+        runs=len(jobs),
+        text=_in_markdown(comparison, found),
+    )
+
+
+def _is_log(column: Sequence[Any]) -> bool:
+    """Whether values are numbers of different magnitudes."""
+    known = [one for one in map(number, column) if one is not None]
+    return len(known) == len(column) and min(known) > 0 and max(known) >= MAGNITUDE * min(known)
+
+
+def _in_markdown(comparison: Comparison, found: Sequence[Finding]) -> str:
+    """What was learned, and the leading runs."""
+    objective = comparison.objective
+    lines = [["rank", "run", *comparison.short.values(), objective.name]]
+    lines.append(["---"] * len(lines[0]))
+    for run in comparison.runs[:LEADING]:
+        settings = [value(setting(run, key)) for key in comparison.keys]
+        reached = written(objective.name, objective.of(run), comparison.declared)
+        lines.append([str(comparison.rank(run) or ""), run.id, *settings, reached])
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return "\n\n".join([*(f"**{one.title}**: {one.text}" for one in found), table])
 
 
 def _summary_id(sweep: SweepDirectory, first: Run) -> str:
