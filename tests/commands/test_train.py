@@ -1,6 +1,7 @@
 import json
 import random
 import re
+import shutil
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from truesweep.commands.sweep import sweep
 from truesweep.commands.train import train
 from truesweep.errors import ConfigError, DataError
 from truesweep.jobs.plan import plan_again
+from truesweep.jobs.rank import newest_checkpoint
+from truesweep.record.checkpoints import CheckpointFiles, has_optimizer
 from truesweep.record.files import verify_checksum
 from truesweep.report import compare
 from truesweep.report.payload import payload
@@ -74,6 +77,25 @@ def test_results_hold_the_best_validation(trained: dict[str, Path]) -> None:
     validations = {r["step"]: r["val/loss"] for r in values(trained["lm"]) if "val/loss" in r}
     assert results["val/loss"] == min(validations.values())
     assert validations[results["best_step"]] == results["val/loss"]
+
+
+def test_the_best_checkpoint_of_a_completed_run_holds_no_optimizer(
+    trained: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = Run(shutil.copytree(trained["lm"], tmp_path / "run"))
+    best, last = (
+        CheckpointFiles().load_checkpoint(run.checkpoints / f"{name}.ckpt")
+        for name in ("best", "last")
+    )
+    assert has_optimizer(last)
+    assert not has_optimizer(best)
+    assert newest_checkpoint(run) == run.checkpoints / "last.ckpt"
+    (run.checkpoints / "last.ckpt").write_bytes(b"damaged")
+    with pytest.raises(ConfigError, match="no valid checkpoint to resume from"):
+        newest_checkpoint(run)
+    assert "best.ckpt holds weights only" in capsys.readouterr().err.replace("\n", "")
+    CheckpointFiles().save_checkpoint(last, run.checkpoints / "best.ckpt")
+    assert newest_checkpoint(run) == run.checkpoints / "best.ckpt"
 
 
 def test_bleu_is_stated_with_its_signature(trained: dict[str, Path]) -> None:

@@ -46,6 +46,20 @@ def test_the_fingerprint_ignores_the_order_of_keys_and_nothing_else() -> None:
     assert len({fingerprint(config) for config in different}) == len(different)
 
 
+def test_a_key_that_came_later_changes_no_fingerprint_until_it_asks_for_something() -> None:
+    before: dict[str, Any] = {
+        "callbacks": {"checkpoint": {"monitor": "val/loss"}},
+        "trainer": {"compile": False},
+    }
+
+    def keep(value: bool) -> dict[str, Any]:
+        checkpoint = before["callbacks"]["checkpoint"] | {"keep_optimizer": value}
+        return before | {"callbacks": {"checkpoint": checkpoint}, "trainer": {"compile": "auto"}}
+
+    assert fingerprint(keep(False)) == fingerprint(before)
+    assert fingerprint(keep(True)) != fingerprint(before)
+
+
 def test_the_fingerprint_is_the_same_in_every_process() -> None:
     code = f"""
 import sys; sys.path[:0] = {sys.path!r}

@@ -12,6 +12,7 @@ from pytorch_lightning.utilities.types import STEP_OUTPUT
 
 from truesweep.compat import steps_done
 from truesweep.figures import BUILT_IN, Mode, require_mode
+from truesweep.record.checkpoints import drop_optimizer
 from truesweep.runs.branches import checkpoint_path, is_kept, keep
 from truesweep.runs.run import Run
 
@@ -26,6 +27,9 @@ class Checkpoint(LightningCheckpoint):
         mode: Whether less (`min`) or more (`max`) of it is better; None: as the metric declares.
         every_n_steps: Optimizer steps between two writes of `last.ckpt`, besides the one at every
             validation; None: at validations only.
+        keep_optimizer: Whether `best.ckpt` keeps the optimizer's state, two to three times the size
+            of the weights, when the run has completed. `last.ckpt`, from which a run is made
+            longer, always does.
     """
 
     def __init__(
@@ -36,6 +40,7 @@ class Checkpoint(LightningCheckpoint):
         monitor: str = "val/loss",
         mode: Mode | None = None,
         every_n_steps: Annotated[int, Gt(0)] | None = None,
+        keep_optimizer: bool = False,
     ) -> None:
         super().__init__()
         self.directory = directory
@@ -44,6 +49,7 @@ class Checkpoint(LightningCheckpoint):
         self.monitor = monitor
         self.mode = mode or declared_mode("checkpoint", monitor)
         self.every_n_steps = every_n_steps
+        self.keep_optimizer = keep_optimizer
         self.best_score: float | None = None
         self.best_step: int | None = None
         self.best_values: dict[str, float] = {}
@@ -93,6 +99,11 @@ class Checkpoint(LightningCheckpoint):
         """Write `last.ckpt`. All ranks call it, at the same step."""
         self._save(trainer, "last")
         self.saved_step = steps_done(trainer)
+
+    def complete(self) -> None:
+        """Leave of the best checkpoint what evaluations read. Rank 0 calls it, at the end."""
+        if not self.keep_optimizer:
+            drop_optimizer(self.best_path)
 
     def _save(self, trainer: pl.Trainer, name: Literal["best", "last"]) -> None:
         trainer.save_checkpoint(self.directory / f"{name}.ckpt", weights_only=False)

@@ -37,7 +37,7 @@ from truesweep.jobs.parts import Parts, build, build_callbacks, make
 from truesweep.jobs.same_data import check_same_data
 from truesweep.models import count_parameters, flops_per_token, peak_flops
 from truesweep.models.adapters import base_of, has_adapter
-from truesweep.record.checkpoints import CheckpointFiles
+from truesweep.record.checkpoints import CheckpointFiles, has_optimizer
 from truesweep.record.files import verify_checksum, write_json
 from truesweep.record.frozen import fingerprint
 from truesweep.record.loggers import MetricsFile, RunLogger
@@ -195,6 +195,7 @@ class Rank:
         write_json(self.run.results, results, checksum=True)
         what = {"split": "test", "fingerprint": self.parts.prepared.fingerprint_of("test")}
         self.run.record_evaluation({**what, "checkpoint": "best", "own": True}, results)
+        self.checkpoint.complete()
         kept = [self.checkpoint.best_path, self.run.config]
         complete(self.loggers, results, tables, verdict, kept)
 
@@ -279,9 +280,12 @@ def newest_checkpoint(run: Run) -> Path | None:
         path for name in ("last.ckpt", "best.ckpt") if (path := run.checkpoints / name).exists()
     ]
     for path in found:
-        if verify_checksum(path):
+        if not verify_checksum(path):
+            console(stderr=True).print(f"{path} is damaged: its checksum does not match")
+        elif path.name == "last.ckpt" or has_optimizer(CheckpointFiles().load_checkpoint(path)):
             return path
-        console(stderr=True).print(f"{path} is damaged: its checksum does not match")
+        else:  # of a run that has completed
+            console(stderr=True).print(f"{path} holds weights only, and no state to go on from")
     if not found and run.status.get("saved_step") is None:
         return None
     raise ConfigError(

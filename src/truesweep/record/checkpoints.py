@@ -2,6 +2,7 @@
 
 import pickle
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from typing_extensions import override
 
 from truesweep.errors import DataError
 from truesweep.record.files import checksum_path, replacing, verify_checksum
+
+_OF_TRAINING = ("optimizer_states", "lr_schedulers")
+"""Lightning's keys."""
 
 
 class CheckpointFiles(CheckpointIO):
@@ -63,6 +67,19 @@ class CheckpointFiles(CheckpointIO):
             shutil.rmtree(path)
         path.unlink(missing_ok=True)
         checksum_path(path).unlink(missing_ok=True)
+
+
+def drop_optimizer(path: Path) -> None:
+    """Take from a checkpoint what only a training that goes on needs."""
+    checkpoint = CheckpointFiles().load_checkpoint(path)
+    if has_optimizer(checkpoint):
+        kept = {key: value for key, value in checkpoint.items() if key not in _OF_TRAINING}
+        CheckpointFiles().save_checkpoint(kept, path)
+
+
+def has_optimizer(checkpoint: Mapping[str, Any]) -> bool:
+    """Whether a training can go on from what a checkpoint holds."""
+    return _OF_TRAINING[0] in checkpoint
 
 
 def _require_valid(path: Path) -> None:

@@ -49,6 +49,7 @@ ADDED_SINCE: dict[str, Any] = {
     "data.clean.max_per_label": None,
     "data.clean.similarity": 0.8,
     "adapter": None,
+    "callbacks.checkpoint.keep_optimizer": False,
     "logger.job_type": None,
     "logger.name": None,
     "logger.notes": None,
