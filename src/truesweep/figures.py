@@ -138,10 +138,30 @@ def compute(name: str, metric: Any) -> dict[str, float]:
     return {one.name: float(value[one.name] if several else value) for one in declared}
 
 
+def of_source(source: str, declared: Declared) -> list[Figure]:
+    """The declarations of a source of a mixture: `books/loss` beside `loss`.
+
+    It has those that can be made from what an evaluation keeps of each sample, as are those that
+    follow them.
+    """
+    found = []
+    for figure in declared.values():
+        base = declared.get(figure.follows or "")
+        if figure.samples or (base is not None and base.samples):
+            columns = tuple(f"{source}/{column}" for column in figure.samples)
+            follows = figure.follows and f"{source}/{figure.follows}"
+            name = f"{source}/{figure.name}"
+            found.append(replace(figure, name=name, samples=columns, follows=follows, curve=None))
+    return found
+
+
 def find(name: str, declared: Declared = BUILT_IN) -> Figure | None:
-    """The declaration of a figure by its full name, such as `val/loss`; None without one."""
+    """The declaration of a figure by its full name, such as `val/loss`; None without one.
+
+    `val/books/loss` is that of a source where it is declared, and a loss in any case.
+    """
     last = name.rpartition("/")[2]
-    return declared.get(last) or BUILT_IN.get(last)
+    return declared.get(name.partition("/")[2]) or declared.get(last) or BUILT_IN.get(last)
 
 
 def beside(name: str, figures: Mapping[str, Any]) -> str:

@@ -207,10 +207,12 @@ class Kind:
     """How a figure is made from what is known of each sample.
 
     Args:
-        estimate: The figure, and what it is worth, from a table of a split's samples [M, K].
+        value: The figure, from a table of a split's samples [M, K].
+        estimate: The same, and what it is worth.
         difference: First minus second, from two tables of the same samples.
     """
 
+    value: Callable[[Floats], float]
     estimate: Callable[[Floats], Estimate]
     difference: Callable[[Floats, Floats], Estimate]
 
@@ -218,6 +220,9 @@ class Kind:
 def _bootstrapped(
     score: Score, statistics: Callable[[Floats, int], Floats] = lambda table, classes: table
 ) -> Kind:
+    def value(table: Floats) -> float:
+        return float(score(statistics(table, _classes(table)).sum(0, keepdims=True))[0])
+
     def estimate(table: Floats) -> Estimate:
         return bootstrap(statistics(table, _classes(table)), score)
 
@@ -226,7 +231,7 @@ def _bootstrapped(
         a, b = (statistics(table, classes) for table in (first, second))
         return paired_bootstrap(a, b, score, PAIRED_RESAMPLES)
 
-    return Kind(estimate, difference)
+    return Kind(value, estimate, difference)
 
 
 def _classes(table: Floats) -> int:
@@ -244,8 +249,13 @@ def _hits(table: Floats) -> Floats:
 
 
 SCORES: Mapping[str, Kind] = {
-    "ratio": Kind(lambda table: mean_loss(table[:, 0], table[:, 1]), paired_mean),
+    "ratio": Kind(
+        lambda table: float(table[:, 0].sum() / table[:, 1].sum()),
+        lambda table: mean_loss(table[:, 0], table[:, 1]),
+        paired_mean,
+    ),
     "accuracy": Kind(
+        lambda table: float((table[:, 0] == table[:, 1]).mean()),
         lambda table: accuracy(table[:, 0] == table[:, 1]),
         lambda first, second: paired_mean(_hits(first), _hits(second)),
     ),

@@ -88,7 +88,9 @@ class ProgressDisplay(pl.Callback):
         line = f"step {step:>6}  " + "  ".join(
             f"{name} {written(name, value)}{beside(name, values)}"
             for name, value in values.items()
-            if name != "val/samples" and not name.endswith(OWN_COUNT)
+            if not name.endswith(("/samples", OWN_COUNT))
+            # Of the sources of a mixture only how well each is known.
+            and (name.count("/") == 1 or name.endswith("/loss"))
         )
         self.console.print(line)
         self._show(step, pl_module, line=False)

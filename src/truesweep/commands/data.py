@@ -1,23 +1,28 @@
 """`truesweep data`."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from truesweep.data import ragged
 from truesweep.data.advice import Advice, advise
 from truesweep.data.describe import QUANTILES, Description, describe
 from truesweep.data.leakage import Leak
-from truesweep.data.token_cache import encode_splits
+from truesweep.data.mixture import joined
+from truesweep.data.module import DataModule
+from truesweep.data.prepare import load_each
+from truesweep.data.token_cache import encode_each
 from truesweep.errors import ConfigError
 from truesweep.jobs.parts import make, prepare_data
 from truesweep.jobs.plan import checked
 from truesweep.record.files import dump_json
 from truesweep.terminal import console, warn
-from truesweep.text import percent
+from truesweep.text import figure, percent
 
 LABELS = 20
 """Classes that are shown, the largest first."""
@@ -60,13 +65,26 @@ def describe_data(
     """
     config, _ = checked(overrides, config_dirs)
     source, prepared = prepare_data(config)
-    splits = prepared.kind.load(source)
+    parts = load_each(source, prepared.kind)
     tokenizer = make(config, "tokenizer")
-    tokens = encode_splits(splits, tokenizer, prepared.kind).tokens  # from the cache by now
-    return describe(splits, tokens, prepared, source, examples)
+    encoded = encode_each(parts, tokenizer, prepared.kind)  # from the cache by now
+    tokens = [one.tokens for one in encoded.values()]
+    whole = {
+        split: {field: ragged.joined([one[split][field] for one in tokens]) for field in fields}
+        for split, fields in tokens[0].items()
+    }
+    splits = joined(parts) if prepared.mix else next(iter(parts.values()))
+    found = describe(splits, whole, prepared, source, examples)
+    if prepared.mix is None:
+        return found
+    trainer = make(config, "trainer")
+    steps = trainer.total_steps(DataModule(prepared, source, config["seed"]).steps_per_epoch)
+    return replace(found, sources=prepared.mix.described(steps))
 
 
 def _tables(found: Description) -> Iterator[Table]:
+    if found.sources:
+        yield _sources(found.sources)
     yield _sizes(found)
     if any(part.samples > 1 for part in found.splits.values()):
         yield _lengths(found)
@@ -81,6 +99,15 @@ def _table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:
         table.add_column(name, no_wrap=True)
     for name in right:
         table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _sources(sources: Mapping[str, Mapping[str, Any]]) -> Table:
+    table = _table("Sources", [""], ["samples", "tokens", "bytes", "share", "epochs"])
+    for name, source in sources.items():
+        train = source["splits"]["train"]
+        sizes = (f"{train[what]:,}" for what in ("samples", "tokens", "bytes"))
+        table.add_row(name, *sizes, percent(source["share"]), figure(source["epochs"], 3))
     return table
 
 

@@ -39,6 +39,8 @@ def show_plan(plan: Plan) -> None:
     table.add_row("run", f"{plan.name}/{plan.id}")
     sizes = ", ".join(f"{text.count(s['samples'])} {name}" for name, s in stats.items())
     table.add_row("data", f"{sizes} samples; {text.count(train['tokens'])} training tokens")
+    for number, told in enumerate(plan.sources):
+        table.add_row("" if number else "sources", told)
     embedding = plan.parameters.embedding
     table.add_row(
         "model",
@@ -96,6 +98,7 @@ def plain_plan(plan: Plan) -> dict[str, Any]:
         "id": plan.id,
         "directory": f"outputs/{plan.name}/{plan.id}",
         "data": plan.prepared.stats,
+        "sources": plan.sources,
         "parameters": plan.parameters.total,
         "trainable_parameters": plan.parameters.trainable,
         "flops_per_token": plan.flops.per_token,

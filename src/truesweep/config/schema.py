@@ -11,7 +11,7 @@ from annotated_types import Ge, Lt
 
 from truesweep.config.messages import hint
 from truesweep.config.origin import Origins
-from truesweep.config.targets import TARGET, holds_node, resolve
+from truesweep.config.targets import MAKE, TARGET, holds_node, resolve
 from truesweep.config.types import (
     REQUIRED,
     Parameter,
@@ -183,15 +183,25 @@ class _Checker:
             return dict(node)
         return {TARGET: node[TARGET], **self.fill(key, target, node)}
 
-    def fill(self, key: str, target: Any, node: Mapping[str, Any]) -> dict[str, Any]:
-        """A target's parameters, from its node or by default."""
-        supplied = self._supplied_to(key)
+    def fill(
+        self, key: str, target: Any, node: Mapping[str, Any], supplied: Collection[str] = ()
+    ) -> dict[str, Any]:
+        """A target's parameters, from its node or by default.
+
+        Args:
+            key: The node's dotted key.
+            target: What it describes.
+            node: What is given of it.
+            supplied: Parameters that are none of the node's, besides those of its group.
+        """
+        supplied = {*supplied, *self._supplied_to(key)}
         for name in [name for name in node if name in supplied]:
             self._problems.append((f"{key}.{name}", "is set by the program; remove it"))
         schema = schema_of(target, frozenset(supplied))
         self._known += [f"{key}.{name}" for name in schema.parameters]
         given = {k: v for k, v in node.items() if k != TARGET and k not in supplied}
-        fitted = self._fitted(f"{key}.", schema, given)
+        nodes = getattr(target, "NODES", {})
+        fitted = self._fitted(f"{key}.", schema, given, nodes)
         defaults = {k: plain_default(p.default) for k, p in schema.parameters.items()}
         written = {k: value for k, (writable, value) in defaults.items() if writable}
         names = [name for name in schema.parameters if name in fitted or name in written]
@@ -199,7 +209,13 @@ class _Checker:
             name: value for name, value in fitted.items() if name not in schema.parameters
         }
 
-    def _fitted(self, prefix: str, schema: Schema, given: Mapping[str, Any]) -> dict[str, Any]:
+    def _fitted(
+        self,
+        prefix: str,
+        schema: Schema,
+        given: Mapping[str, Any],
+        nodes: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
         """The given values, numbers converted, the nodes inside them checked."""
         within = {
             name: self.fill(prefix + name, target, value)
@@ -224,9 +240,37 @@ class _Checker:
         return {
             name: number
             if type(number := fit.values.get(name)) in (int, float)
+            else self._owned(prefix + name, value, nodes[name])
+            if nodes and name in nodes and isinstance(value, Mapping)
             else self._nested(prefix + name, value)
             for name, value in given.items()
         }
+
+    def _owned(self, key: str, nodes: Mapping[str, Any], part: Any) -> dict[str, Any]:
+        """Nodes by name that are also of what their owner makes of them; see `targets.NODES`."""
+        own, filled = schema_of(part, frozenset({MAKE})).parameters, {}
+        for name, node in nodes.items():
+            inside = f"{key}.{name}"
+            if not isinstance(node, Mapping):
+                self._problems.append((inside, f"expected a node, found {as_found(node)}"))
+                continue
+            try:
+                target = resolve(node.get(TARGET, part.TARGET), self._allowed)
+            except ConfigError as error:
+                self._problems.append((f"{inside}.{TARGET}", str(error)))
+                continue
+            owner = key.rpartition(".")[0]
+            for shared in [name for name in node if name in part.SHARED]:
+                self._problems.append(
+                    (f"{inside}.{shared}", f"is the same for all; set {owner}.{shared}")
+                )
+            rest = {k: v for k, v in node.items() if k not in own and k not in part.SHARED}
+            filled[name] = {
+                TARGET: node.get(TARGET, part.TARGET),
+                **self.fill(inside, part, {k: v for k, v in node.items() if k in own}, {MAKE}),
+                **self.fill(inside, target, rest, part.SHARED),
+            }
+        return filled
 
     def _nested(self, key: str, value: Any) -> Any:
         """Check the nodes inside a value that is not one itself."""

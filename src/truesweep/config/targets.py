@@ -8,6 +8,7 @@ import inspect
 import pkgutil
 import sys
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -17,6 +18,14 @@ from truesweep.errors import ConfigError, UserError, did_you_mean, missing_packa
 from truesweep.secrets import is_reference, reveal, scrub
 
 TARGET = "_target_"
+NODES = "NODES"
+"""What a target calls its mapping of parameters that hold nodes by name to a class.
+
+The owner gets an instance of that class for each node: with the parameters that it has itself, and,
+as `make`, what builds what the node describes. The class names the `TARGET` of a node that names
+none, and as `SHARED` the parameters that the owner passes to `make`.
+"""
+MAKE = "make"
 
 # By package, the modules whose classes do nothing but compute or record; none: all of them.
 MODULES = {
@@ -159,17 +168,23 @@ def instantiate(
         ]
     if not isinstance(node, Mapping):
         return reveal(node, key)
-    built = {
-        name: instantiate(item, f"{key}.{name}".lstrip("."), allowed_packages)
-        for name, item in node.items()
-        if name != TARGET
-    }
     if TARGET not in node:
-        return built
+        return {
+            name: instantiate(item, f"{key}.{name}".lstrip("."), allowed_packages)
+            for name, item in node.items()
+        }
     name = key or str(node[TARGET])
     try:
         target = resolve(node[TARGET], allowed_packages)
-        return target(**_converted(target, node, built), **supplied)
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from error
+    owned = getattr(target, NODES, {})
+    plain = {k: v for k, v in node.items() if k != TARGET and k not in owned}
+    built = instantiate(plain, key, allowed_packages)
+    for one in owned.keys() & node.keys():
+        built[one] = _owned(owned[one], node[one], f"{key}.{one}".lstrip("."), allowed_packages)
+    try:
+        return target(**_converted(target, plain, built), **supplied)
     except UserError as error:
         raise type(error)(f"{name}: {error}") from error
     except Exception as error:
@@ -179,6 +194,22 @@ def instantiate(
             ) from None
         reason = scrub(f"{type(error).__name__}: {error}", node)
         raise ConfigError(f"{name}: {node[TARGET]} cannot be built ({reason})") from error
+
+
+def _owned(
+    part: Any, nodes: Mapping[str, Any], key: str, allowed_packages: Collection[str]
+) -> dict[str, Any]:
+    """What a target gets of nodes that it builds itself, by name; see `NODES`."""
+    own, made = schema_of(part, frozenset({MAKE})).parameters, {}
+    for name, node in nodes.items():
+        plain = {k: v for k, v in node.items() if k != TARGET}
+        built = instantiate(plain, f"{key}.{name}", allowed_packages)
+        target = resolve(node.get(TARGET, part.TARGET), allowed_packages)
+        of_part = {k: v for k, v in built.items() if k in own}
+        of_target = {k: v for k, v in built.items() if k not in own}
+        make = partial(target, **_converted(target, plain, of_target))
+        made[name] = part(make=make, **_converted(part, plain, of_part))
+    return made
 
 
 def _converted(
@@ -192,7 +223,7 @@ def _converted(
     schema = schema_of(target)
     plain = {
         name: node[name]
-        for name in built.keys() & schema.parameters.keys()
+        for name in built.keys() & schema.parameters.keys() & node.keys()
         if not (holds_node(node[name]) or is_reference(node[name]))
         and node[name] != schema.parameters[name].default
     }

@@ -11,6 +11,7 @@ The other keys belong to a kind of data: see `causal`, `masked`, `seq2seq` and `
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,6 +61,56 @@ def _blank(key: str, value: Any) -> Any:
     if key in ("lengths", "target_lengths"):
         return [0]
     return [] if isinstance(value, list) else value
+
+
+def interleave(parts: Sequence[tuple[npt.NDArray[np.int64], Batch]], pad_id: int) -> Batch:
+    """One batch of the rows of several, without its `index`; it is as wide as the widest.
+
+    Args:
+        parts: Batches with the same keys, of which one or the other may have no `attention_mask`
+            as it has no padding; and where in the whole the rows of each stand.
+        pad_id: The pad token.
+    """
+    batches = [batch for _, batch in parts]
+    if len(parts) == 1:
+        return batches[0]
+    widths = {batch["input_ids"].shape[1] for batch in batches}
+    if "position_ids" not in batches[0] and (len(widths) > 1 or any(map(_is_masked, batches))):
+        batches = [_masked(batch) for batch in batches]
+    order = np.argsort(np.concatenate([rows for rows, _ in parts]))
+    whole: Batch = {}
+    for key in batches[0].keys() - {"index"}:
+        values = [batch[key] for batch in batches]
+        if isinstance(values[0], torch.Tensor):
+            whole[key] = _widened(values, _FILL.get(key, 0 if "mask" in key else pad_id))[order]
+        else:
+            rows = list(chain.from_iterable(values))
+            whole[key] = [rows[place] for place in order]
+    return whole
+
+
+_FILL = {"labels": IGNORE, "position_ids": 0}
+
+
+def _is_masked(batch: Batch) -> bool:
+    return "attention_mask" in batch
+
+
+def _masked(batch: Batch) -> Batch:
+    if _is_masked(batch):
+        return batch
+    return {**batch, "attention_mask": mask(batch["lengths"], batch["input_ids"].shape[1])}
+
+
+def _widened(tensors: Sequence[torch.Tensor], fill: int) -> torch.Tensor:
+    """Rows of all tensors, filled up to one width."""
+    if tensors[0].dim() == 1:
+        return torch.cat(list(tensors))
+    width = max(tensor.shape[1] for tensor in tensors)
+    rows = [tensor.new_full((len(tensor), width, *tensor.shape[2:]), fill) for tensor in tensors]
+    for wide, tensor in zip(rows, tensors, strict=True):
+        wide[:, : tensor.shape[1]] = tensor
+    return torch.cat(rows)
 
 
 def micro_batch_count(size: int, world_size: int, micro_batch_size: int) -> int:

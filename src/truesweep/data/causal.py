@@ -16,7 +16,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from truesweep.data.batch import IGNORE, Batch, mask
-from truesweep.data.datasets import EncodedDataset
+from truesweep.data.datasets import EncodedDataset, Joined
 from truesweep.data.frames import Frame
 from truesweep.data.ragged import EvenLengths, Ragged, Tokens
 
@@ -277,6 +277,17 @@ def side_by_side(
     arrays = {"input_ids": inputs, "labels": labels, "position_ids": positions}
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     return {"lengths": lengths.tolist(), **tensors}
+
+
+def bytes_per_target(dataset: EncodedDataset) -> float | None:
+    """UTF-8 bytes that are scored over targets; None of what is no causal dataset."""
+    if isinstance(dataset, CausalDataset):
+        return dataset.bytes_per_target
+    if isinstance(dataset, Joined):
+        causal = [part for part in dataset.parts.values() if isinstance(part, CausalDataset)]
+        size = sum(part.bytes_per_target * part.targets for part in causal)
+        return size / max(1, sum(part.targets for part in causal)) if causal else None
+    return None
 
 
 def token_bytes(tokenizer: PreTrainedTokenizerBase, tokens: Tokens) -> int:

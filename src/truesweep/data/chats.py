@@ -124,6 +124,7 @@ class PackedChats(EncodedDataset):
     def __init__(self, chats: ChatDataset, max_length: int) -> None:
         self.chats = chats
         self.pairs = chats.pairs
+        self.pad_id = chats.pad_id
         self.longest = chats.longest
         self.truncated, self.cut = chats.truncated, chats.cut
         self.without_target = chats.without_target

@@ -1,7 +1,7 @@
 """What all datasets have in common: samples of one split, encoded and in memory."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -9,16 +9,20 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
-from truesweep.data.batch import IGNORE, Batch, Step, filler, mask
+from truesweep.data.batch import IGNORE, Batch, Step, filler, interleave, mask
 from truesweep.data.frames import Frame
-from truesweep.data.ragged import Lengths, Ragged
+from truesweep.data.ragged import Lengths, Ragged, joined_lengths
 from truesweep.data.samples import Chat, Pair
+
+Members = slice | npt.NDArray[np.int64]
+"""Which samples of a split are meant, as an index of arrays with an entry for each of them."""
 
 
 class EncodedDataset(Dataset[Batch], ABC):
     """Samples of one split; an item is a whole batch.
 
     Attributes:
+        pad_id: The pad token.
         lengths: Tokens of each sample that a model gets to see (of a pair, those of the longer
             side), [N]: what samples are sorted by.
         longest: Tokens of the longest sample, before it was truncated.
@@ -29,8 +33,10 @@ class EncodedDataset(Dataset[Batch], ABC):
         tokens_per_target: Tokens that a model reads for each target.
         pairs: Inputs and answers as text, which generated texts are compared with; none where no
             text is generated.
+        by_source: Of a mixture, which samples are of each source.
     """
 
+    pad_id: int
     lengths: Lengths
     longest: int
     truncated: int
@@ -39,6 +45,7 @@ class EncodedDataset(Dataset[Batch], ABC):
     padded: bool = True
     tokens_per_target: float = 1.0
     pairs: Sequence[Pair | Chat] = ()
+    by_source: Mapping[str, Members] = {}
 
     @cached_property
     def width(self) -> int:
@@ -156,6 +163,10 @@ class Subset(EncodedDataset):
         self.truncated, self.cut = dataset.truncated, dataset.cut
         self.padded = dataset.padded
         self.tokens_per_target = dataset.tokens_per_target
+        self.by_source = {
+            name: np.flatnonzero(np.isin(indices, np.arange(len(dataset))[members]))
+            for name, members in dataset.by_source.items()
+        }
 
     @property
     def scored(self) -> EncodedDataset:
@@ -169,3 +180,68 @@ class Subset(EncodedDataset):
         """Put samples into one batch, as the whole dataset does, but for their places."""
         batch = self.dataset.collate(self.indices[np.asarray(indices)].tolist())
         return {**batch, "index": list(indices)}
+
+
+class Joined(EncodedDataset):
+    """The samples of several sources, one source behind the other.
+
+    Args:
+        parts: The datasets by the names of their sources, all of one kind.
+    """
+
+    def __init__(self, parts: Mapping[str, EncodedDataset]) -> None:
+        self.parts = dict(parts)
+        datasets = list(self.parts.values())
+        self.pad_id = datasets[0].pad_id
+        self._starts = np.cumsum([0, *map(len, datasets)])
+        ranges = zip(self.parts, self._starts[:-1].tolist(), self._starts[1:].tolist(), strict=True)
+        self.by_source = {name: slice(start, stop) for name, start, stop in ranges}
+        self.lengths = joined_lengths([dataset.lengths for dataset in datasets])
+        self.longest = max(dataset.longest for dataset in datasets)
+        self.truncated = sum(dataset.truncated for dataset in datasets)
+        self.cut = sum(dataset.cut for dataset in datasets)
+        self.without_target = sum(dataset.without_target for dataset in datasets)
+        self.padded = any(dataset.padded for dataset in datasets)
+        tokens = [int(dataset.lengths.sum()) for dataset in datasets]
+        each = zip(tokens, datasets, strict=True)
+        targets = sum(count / dataset.tokens_per_target for count, dataset in each)
+        self.tokens_per_target = sum(tokens) / max(1.0, targets)
+        self.pairs = [pair for dataset in datasets for pair in dataset.pairs]
+
+    @cached_property
+    def scored(self) -> EncodedDataset:
+        """Those of all sources, one behind the other."""
+        scored = {name: part.scored for name, part in self.parts.items()}
+        same = all(scored[name] is part for name, part in self.parts.items())
+        return self if same else Joined(scored)
+
+    def places(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Which samples of `scored` stand in some rows, source by source."""
+        starts = np.cumsum([0, *(len(part.scored) for part in self.parts.values())])
+        parts = [
+            starts[number] + part.places(inside) for number, part, _, inside in self._parted(rows)
+        ]
+        return np.concatenate(parts)
+
+    def collate(self, indices: Sequence[int]) -> Batch:
+        """Put samples into one batch, as their own datasets do."""
+        parts = [
+            (rows, part.collate(inside.tolist()))
+            for _, part, rows, inside in self._parted(np.asarray(indices))
+        ]
+        return {**interleave(parts, self.pad_id), "index": list(indices)}
+
+    def _parted(
+        self, samples: npt.NDArray[np.int64]
+    ) -> Iterator[tuple[int, EncodedDataset, npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+        """The sources of samples: number, dataset, which of the samples, and these within it."""
+        of = np.searchsorted(self._starts, samples, side="right") - 1
+        for number, part in enumerate(self.parts.values()):
+            rows = np.flatnonzero(of == number)
+            if len(rows):
+                yield number, part, rows, samples[rows] - self._starts[number]
+
+    def target_counts(self, classes: int) -> npt.NDArray[np.int64]:
+        """Those of all sources."""
+        none = np.zeros(classes, dtype=np.int64)
+        return sum((one.target_counts(classes) for one in self.parts.values()), start=none)

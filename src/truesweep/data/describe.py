@@ -97,7 +97,7 @@ class Vocabulary:
 
 @dataclass(frozen=True)
 class Description:
-    """Three splits and what lies between them."""
+    """Three splits and what lies between them; of a mixture, what its sources are."""
 
     kind: SampleKind
     packed: bool
@@ -107,6 +107,7 @@ class Description:
     splits: dict[str, Part]
     vocabulary: Vocabulary
     leakage: list[Leakage]
+    sources: dict[str, dict[str, Any]] | None = None
 
 
 def describe(

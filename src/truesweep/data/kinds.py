@@ -22,6 +22,7 @@ from truesweep.data.datasets import ClassifierDataset, EncodedDataset
 from truesweep.data.embedded import Embedded, Made
 from truesweep.data.frames import input_frame, target_frame
 from truesweep.data.leakage import Leakage
+from truesweep.data.mixture import Mixture, joined
 from truesweep.data.ragged import Ragged, Tokens
 from truesweep.data.samples import Kind, Labelled, Pair, Sample, Splits, field_texts, text_bytes
 from truesweep.data.seq2seq import Seq2SeqDataset
@@ -103,6 +104,8 @@ class SampleKind(ABC):
         source.clean.check(self.name)
         if self.embedded is not None and isinstance(source, Embedded):
             splits = source.divided(self.name, self.embedded)
+        elif isinstance(source, Mixture):
+            return joined(source.load_each(self.load))  # each of which is cleaned by then
         else:
             splits = source.load(self.name)
         drop = source.decontaminate == "drop"
@@ -141,7 +144,7 @@ class SampleKind(ABC):
         """Give a tokenizer what this kind needs besides; other kinds may share it."""
         return tokenizer
 
-    def classes(self, samples: Sequence[Sample]) -> list[str] | None:
+    def classes(self, samples: Iterable[Sample]) -> list[str] | None:
         """The names of the classes that samples have, sorted; None of a kind without."""
         return None
 
@@ -223,9 +226,9 @@ class LabelledKind(SampleKind):
     answer, one_answer = "label", True
     needed = 217  # 4 points of an accuracy of 90 %
 
-    def classes(self, samples: Sequence[Sample]) -> list[str]:
+    def classes(self, samples: Iterable[Sample]) -> list[str]:
         """Names of all classes, sorted."""
-        return sorted({sample.label for sample in cast(Sequence[Labelled], samples)})
+        return sorted({sample.label for sample in cast(Iterable[Labelled], samples)})
 
     def dataset(self, split: EncodedSplit) -> EncodedDataset:
         """Texts with the ids of their classes."""

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader
 
 from truesweep.compat import AroundLoader, steps_done
 from truesweep.data.batch import Batch, micro_batch_count, split
-from truesweep.data.datasets import EncodedDataset, Subset
+from truesweep.data.datasets import EncodedDataset, Joined, Members, Subset
+from truesweep.data.mixing import MixtureSampler
 from truesweep.data.prepare import Prepared
 from truesweep.data.samplers import EvalSampler, TrainSampler, order_of_any
 from truesweep.data.seq2seq import Seq2SeqDataset
@@ -42,6 +43,11 @@ class StepLoader(AroundLoader):
     def samples(self) -> int:
         """Samples of the split, over all ranks."""
         return len(cast(EncodedDataset, self.loader.dataset))
+
+    @property
+    def by_source(self) -> Mapping[str, Members]:
+        """Of a mixture, which of them are of each source."""
+        return cast(EncodedDataset, self.loader.dataset).by_source
 
     def __iter__(self) -> Iterator[Batch]:
         """Start a pass when the first batch is asked for."""
@@ -94,7 +100,7 @@ class DataModule(pl.LightningDataModule):
         self.train, self.val, self.test = prepared.train, prepared.val, prepared.test
         if first_only:
             self.train = self.val = self._first(first_only)
-        for dataset in prepared.datasets.values():
+        for dataset in (part for whole in prepared.datasets.values() for part in _parts(whole)):
             if decoder_start_token_id is not None and isinstance(dataset, Seq2SeqDataset):
                 dataset.decoder_start_id = decoder_start_token_id
 
@@ -138,17 +144,8 @@ class DataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> StepLoader:
         """This rank's share of each optimizer step, from the step where training stands."""
-        dataset = self.train
-        sampler = TrainSampler(
-            dataset.lengths,
-            self.source.batch_size,
-            self.seed,
-            group_by_length=self.source.group_by_length and dataset.padded,
-            start=self._steps_done,
-            rank=self._rank,
-            world_size=self._world_size,
-        )
-        return self._loader(dataset, sampler)
+        ranks = {"rank": self._rank, "world_size": self._world_size}
+        return self._loader(self.train, self._sampler(start=self._steps_done, **ranks))
 
     def val_dataloader(self) -> StepLoader:
         """Each validation sample once, over all ranks."""
@@ -163,9 +160,21 @@ class DataModule(pl.LightningDataModule):
         return self._eval_loader(self.prepared.datasets[split])
 
     def _first(self, batches: int) -> Subset:
-        dataset = self.prepared.train
-        order = order_of_any(dataset.lengths, self.source.batch_size, self.seed, epoch=0)
-        return Subset(dataset, np.asarray(order[: batches * self.source.batch_size]))
+        if self.prepared.mix is None:
+            lengths = self.train.lengths
+            order = order_of_any(lengths, self.source.batch_size, self.seed, epoch=0)
+        else:
+            order = self._sampler().order(0)
+        return Subset(self.train, np.asarray(order[: batches * self.source.batch_size]))
+
+    def _sampler(self, **place: Any) -> TrainSampler:
+        """The steps of the training samples, of which a mixture has its own."""
+        dataset, size = self.train, self.source.batch_size
+        if isinstance(dataset, Joined) and self.prepared.mix is not None:
+            lengths = {name: part.lengths for name, part in dataset.parts.items()}
+            return MixtureSampler(lengths, self.prepared.mix.places, size, self.seed, **place)
+        group = self.source.group_by_length and dataset.padded
+        return TrainSampler(dataset.lengths, size, self.seed, group_by_length=group, **place)
 
     def _eval_loader(self, dataset: EncodedDataset) -> StepLoader:
         dataset = dataset.scored
@@ -212,6 +221,11 @@ class DataModule(pl.LightningDataModule):
     @property
     def _world_size(self) -> int:
         return self.trainer.world_size if self.trainer else 1
+
+
+def _parts(dataset: EncodedDataset) -> Iterable[EncodedDataset]:
+    """The datasets of the sources of a mixture, or the one that there is."""
+    return dataset.parts.values() if isinstance(dataset, Joined) else (dataset,)
 
 
 def _can_fork() -> bool:

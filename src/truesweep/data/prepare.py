@@ -1,9 +1,9 @@
 """From a source of data and a tokenizer to datasets: everything that a training reads."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,16 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE, WordLevel
 from transformers import PreTrainedTokenizerBase
 
-from truesweep.data.causal import CausalDataset
-from truesweep.data.datasets import EncodedDataset
+from truesweep.data import mixture
+from truesweep.data.causal import bytes_per_target
+from truesweep.data.datasets import EncodedDataset, Joined
 from truesweep.data.encode import encode
 from truesweep.data.kinds import EncodedSplit, SampleKind
-from truesweep.data.ragged import Ragged
-from truesweep.data.samples import Sample, Splits, field_texts, text_bytes
+from truesweep.data.mixture import Mix, Mixture
+from truesweep.data.samples import Splits, field_texts, text_bytes
 from truesweep.data.source import Source
 from truesweep.data.texts import Text, beginning
-from truesweep.data.token_cache import SPLITS, encode_splits
+from truesweep.data.token_cache import SPLITS, Encoded, encode_each
 from truesweep.data.tokenizers import TokenizerConfig
 from truesweep.errors import ConfigError, DataError
 
@@ -48,6 +49,7 @@ class Prepared:
             predicted the text.
         fingerprint: Hash of the content of all splits.
         origin: Where the data came from, and their fingerprint, for the run's provenance.
+        mix: How a training goes through the sources of a mixture; None of one source.
     """
 
     kind: SampleKind
@@ -60,6 +62,7 @@ class Prepared:
     lossless: frozenset[str]
     fingerprint: str
     origin: dict[str, Any]
+    mix: Mix | None = None
 
     @property
     def datasets(self) -> dict[str, EncodedDataset]:
@@ -80,14 +83,16 @@ class Prepared:
     def bytes_per_target(self) -> dict[str, float]:
         """For each split of text, UTF-8 bytes that are scored over targets; else empty.
 
-        A split whose tokens do not hold its whole text has none: what an unknown token hides would
-        cost nothing, and a tokenizer that knows fewer words would win.
+        Of a mixture also for each source, as `val/books`. A split whose tokens do not hold its
+        whole text has none: what an unknown token hides would cost nothing, and a tokenizer that
+        knows fewer words would win.
         """
-        return {
-            split: dataset.bytes_per_target
-            for split, dataset in self.datasets.items()
-            if isinstance(dataset, CausalDataset) and split in self.lossless
-        }
+        found = self.datasets
+        for split, dataset in self.datasets.items():
+            if isinstance(dataset, Joined):
+                found |= {f"{split}/{name}": part for name, part in dataset.parts.items()}
+        sizes = {split: bytes_per_target(found[split]) for split in found if split in self.lossless}
+        return {split: size for split, size in sizes.items() if size is not None}
 
     def answers(self, split: str) -> list[str]:
         """The texts that a model's own are compared with; none without pairs."""
@@ -132,45 +137,90 @@ def prepare(
             f"data.packing={source.packing}: these samples cannot be put side by side, only texts "
             "of task=lm and conversations of task=sft can. Set data.packing=false"
         )
-    splits = splits or kind.load(source)
-    encoded = encode_splits(splits, tokenizer, kind, cache_dir, source.verify == "full")
-    complete = kind.complete(encoded.tokenizer)
-    samples = {split: getattr(splits, split) for split in SPLITS}
-    found = kind.classes(samples["train"])
+    parts = load_each(source, kind) if splits is None else {"": splits}
+    encoded = encode_each(parts, tokenizer, kind, cache_dir, source.verify == "full")
+    complete = kind.complete(next(iter(encoded.values())).tokenizer)
+    found = kind.classes(chain.from_iterable(part.train for part in parts.values()))
     classes = found if found is None or labels is None else list(labels)
     datasets = {
+        name: _datasets(part, encoded[name], kind, source, complete, classes or ())
+        for name, part in parts.items()
+    }
+    stats = {
+        name: _stats(datasets[name], part, encoded[name], complete.unk_token_id)
+        for name, part in parts.items()
+    }
+    lossless = {
+        f"{split}/{name}".rstrip("/"): _is_lossless(complete, kind, part, split, stats[name][split])
+        for name, part in parts.items()
+        for split in SPLITS
+    }
+    mix = None
+    if splits is None and isinstance(source, Mixture):
+        train = {name: each["train"] for name, each in datasets.items()}
+        mix = source.mix(train, kind.counted, stats)
+        lossless |= {s: all(lossless[f"{s}/{name}"] for name in parts) for s in SPLITS}
+        whole: dict[str, EncodedDataset] = {
+            s: Joined({name: each[s] for name, each in datasets.items()}) for s in SPLITS
+        }
+        fingerprint, origin = mixture.fingerprint(parts), mixture.origin(parts)
+    else:
+        ((name, one),) = parts.items()
+        whole, fingerprint, origin = datasets[name], one.fingerprint, one.origin
+    _check_sizes(whole, source, kind)
+    return Prepared(
+        kind=kind,
+        tokenizer=complete,
+        **whole,
+        labels=classes,
+        stats={split: _summed([of[split] for of in stats.values()]) for split in SPLITS},
+        lossless=frozenset(split for split, held in lossless.items() if held),
+        fingerprint=fingerprint,
+        origin={**origin, "fingerprint": fingerprint},
+        mix=mix,
+    )
+
+
+def load_each(source: Source, kind: SampleKind) -> dict[str, Splits]:
+    """The splits of each source of a mixture, by its name; those of one that is none under ""."""
+    if isinstance(source, Mixture):
+        return source.load_each(kind.load)
+    return {"": kind.load(source)}
+
+
+def _datasets(
+    splits: Splits,
+    encoded: Encoded,
+    kind: SampleKind,
+    source: Source,
+    tokenizer: PreTrainedTokenizerBase,
+    labels: Sequence[str],
+) -> dict[str, EncodedDataset]:
+    return {
         split: kind.dataset(
             EncodedSplit(
                 name=split,
-                samples=samples[split],
+                samples=getattr(splits, split),
                 tokens={**encoded.tokens[split], **encoded.marks[split]},
                 source=source,
-                tokenizer=complete,
-                labels=classes or (),
+                tokenizer=tokenizer,
+                labels=labels,
             )
         )
         for split in SPLITS
     }
-    _check_sizes(datasets, source, kind)
-    stats = {
-        s: _stats(datasets[s], samples[s], encoded.tokens[s], complete.unk_token_id) for s in SPLITS
-    }
-    return Prepared(
-        kind=kind,
-        tokenizer=complete,
-        **datasets,
-        labels=classes,
-        stats=stats,
-        lossless=frozenset(
-            s
-            for s in SPLITS
-            if kind.lossless
-            and not stats[s]["unknown"]
-            and keeps_text(complete, field_texts(samples[s], "text"))
-        ),
-        fingerprint=splits.fingerprint,
-        origin={**splits.origin, "fingerprint": splits.fingerprint},
-    )
+
+
+def _is_lossless(
+    tokenizer: PreTrainedTokenizerBase,
+    kind: SampleKind,
+    splits: Splits,
+    split: str,
+    stats: Mapping[str, int],
+) -> bool:
+    """Whether the tokens of a split hold its whole text."""
+    known = kind.lossless and not stats["unknown"]
+    return known and keeps_text(tokenizer, field_texts(getattr(splits, split), "text"))
 
 
 def keeps_text(tokenizer: PreTrainedTokenizerBase, texts: Iterable[Text]) -> bool:
@@ -209,19 +259,29 @@ def _check_sizes(datasets: dict[str, EncodedDataset], source: Source, kind: Samp
 
 
 def _stats(
-    dataset: EncodedDataset,
-    samples: Sequence[Sample],
-    tokens: dict[str, Ragged],
+    datasets: Mapping[str, EncodedDataset],
+    splits: Splits,
+    encoded: Encoded,
     unknown: int | None,
-) -> dict[str, int]:
+) -> dict[str, dict[str, int]]:
     return {
-        "samples": len(samples),
-        "rows": len(dataset),
-        "tokens": sum(rows.size for rows in tokens.values()),
-        "unknown": sum(rows.count(unknown) for rows in tokens.values()),
-        "bytes": sum(text_bytes(samples, field) for field in tokens),
-        "longest": dataset.longest,
-        "truncated": dataset.truncated,
-        "cut": dataset.cut,
-        "without_target": dataset.without_target,
+        split: {
+            "samples": len(getattr(splits, split)),
+            "rows": len(dataset),
+            "tokens": sum(rows.size for rows in encoded.tokens[split].values()),
+            "unknown": sum(rows.count(unknown) for rows in encoded.tokens[split].values()),
+            "bytes": sum(text_bytes(getattr(splits, split), f) for f in encoded.tokens[split]),
+            "longest": dataset.longest,
+            "truncated": dataset.truncated,
+            "cut": dataset.cut,
+            "without_target": dataset.without_target,
+        }
+        for split, dataset in datasets.items()
+    }
+
+
+def _summed(stats: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    """What is known of the same split of several sources together."""
+    return {
+        name: (max if name == "longest" else sum)(one[name] for one in stats) for name in stats[0]
     }

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -77,6 +78,16 @@ class Ragged:
         )
 
 
+def joined(parts: Sequence[Ragged]) -> Ragged:
+    """The rows of several, one behind the other; copied unless there is but one."""
+    if len(parts) == 1:
+        return parts[0]
+    ends = np.cumsum([0, *(part.offsets[-1] for part in parts)])
+    starts = [part.offsets[:-1] + end for part, end in zip(parts, ends[:-1], strict=True)]
+    tokens = np.concatenate([part.tokens for part in parts])
+    return Ragged(tokens, np.concatenate([*starts, ends[-1:]]), parts[0].gap)
+
+
 @dataclass(frozen=True)
 class EvenLengths:
     """The lengths of rows of one width but for the last, as an array would tell them.
@@ -110,7 +121,56 @@ class EvenLengths:
         return self.total > 0
 
 
-Lengths = npt.NDArray[np.int64] | EvenLengths
+@dataclass(frozen=True)
+class JoinedLengths:
+    """The lengths of several such sequences of rows, one behind the other.
+
+    Attributes:
+        parts: Those of each.
+    """
+
+    parts: Sequence[EvenLengths]
+
+    @cached_property
+    def _ends(self) -> npt.NDArray[np.int64]:
+        return np.cumsum([len(part) for part in self.parts])
+
+    def __len__(self) -> int:
+        """Rows."""
+        return int(self._ends[-1])
+
+    def __getitem__(self, rows: npt.ArrayLike) -> npt.NDArray[np.int64]:
+        """Tokens in each of some rows."""
+        places = np.asarray(rows, dtype=np.int64)
+        of = np.searchsorted(self._ends, places, side="right")
+        starts = np.concatenate([[0], self._ends])
+        lengths = np.zeros_like(places)
+        for number, part in enumerate(self.parts):
+            lengths = np.where(of == number, part[places - starts[number]], lengths)
+        return lengths
+
+    def max(self) -> int:
+        """Tokens in the longest row; 0 without rows."""
+        return max(part.max() for part in self.parts)
+
+    def sum(self) -> int:
+        """Tokens in all rows."""
+        return sum(part.sum() for part in self.parts)
+
+    def any(self) -> bool:
+        """Whether there is a token."""
+        return self.sum() > 0
+
+
+Lengths = npt.NDArray[np.int64] | EvenLengths | JoinedLengths
+
+
+def joined_lengths(parts: Sequence[Lengths]) -> Lengths:
+    """The lengths of rows that stand one behind the other."""
+    even = [part for part in parts if isinstance(part, EvenLengths)]
+    if len(even) == len(parts):
+        return JoinedLengths(even)
+    return np.concatenate([part[np.arange(len(part))] for part in parts])
 
 
 class RaggedWriter:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from torch.utils.data import Sampler
 
 from truesweep.data.batch import Step
-from truesweep.data.ragged import EvenLengths, Lengths
+from truesweep.data.ragged import Lengths
 
 POOL = 50  # batches among which samples of similar length are brought together
 
@@ -129,10 +129,15 @@ def epoch_order(
 
 
 def order_of_any(
-    lengths: Lengths, batch_size: int, seed: int, epoch: int, group_by_length: bool = False
+    lengths: Lengths,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    group_by_length: bool = False,
+    table: int = TABLE,
 ) -> Order:
-    """`epoch_order`; of more than `TABLE` samples another one, which needs no memory."""
-    if len(lengths) <= TABLE:
+    """`epoch_order`; of more than `table` samples another one, which needs no memory."""
+    if len(lengths) <= table:
         return epoch_order(lengths, batch_size, seed, epoch, group_by_length)
     rng = np.random.default_rng((seed, epoch))
     order = Scattered(len(lengths), rng)
@@ -210,10 +215,13 @@ class TrainSampler(_StepSampler):
     def __iter__(self) -> Iterator[Step]:
         """Yield this rank's samples of each step, and the size of the whole step."""
         epoch, first = divmod(self.start(), len(self))
-        order = order_of_any(
+        return self.steps(self.order(epoch), first)
+
+    def order(self, epoch: int) -> Order:
+        """The samples of an epoch."""
+        return order_of_any(
             self.lengths, self.batch_size, self.seed, epoch, group_by_length=self.group_by_length
         )
-        return self.steps(order, first)
 
 
 class EvalSampler(_StepSampler):
@@ -236,6 +244,6 @@ class EvalSampler(_StepSampler):
 
     def __iter__(self) -> Iterator[Step]:
         """Yield this rank's samples of each batch, and the size of the batch over all ranks."""
-        if isinstance(self.lengths, EvenLengths):  # only the last one is shorter
+        if not isinstance(self.lengths, np.ndarray):  # only the last one of a source is shorter
             return self.steps(range(len(self.lengths)))
         return self.steps(np.argsort(-self.lengths, kind="stable"))

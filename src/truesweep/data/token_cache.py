@@ -4,10 +4,11 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 from transformers import PreTrainedTokenizerBase
@@ -17,7 +18,7 @@ from truesweep.data.encode import BATCH, Encoder, pieces
 from truesweep.data.frames import is_ours, separator
 from truesweep.data.kinds import SampleKind
 from truesweep.data.ragged import Ragged, RaggedWriter, Tokens
-from truesweep.data.samples import Splits, field_texts, text_bytes
+from truesweep.data.samples import Sample, Splits, field_texts, hash_splits, text_bytes
 from truesweep.data.texts import Text, Texts
 from truesweep.data.tokenizers import TokenizerConfig, load, template_of
 from truesweep.terminal import console
@@ -77,7 +78,7 @@ def encode_splits(
         "version": VERSION,
         **kind.encoding,
     }
-    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+    name = _name(key)
 
     def write(folder: Path) -> None:
         _write(folder, splits, config, kind)
@@ -86,6 +87,79 @@ def encode_splits(
         return _read(folder, kind)
 
     return cached((cache_dir or default_cache()) / "tokens", name, write, read, full)
+
+
+def encode_each(
+    parts: Mapping[str, Splits],
+    config: TokenizerConfig,
+    kind: SampleKind,
+    cache_dir: Path | None = None,
+    full: bool = False,
+) -> dict[str, Encoded]:
+    """`encode_splits` of several sources, with one tokenizer over all of them.
+
+    It learns from the training texts of all, in the order of the sources; see `encode_splits` for
+    the arguments.
+    """
+    shared = config
+    if len(parts) > 1 and config.learns:
+        trains = [splits.train for splits in parts.values()]
+        shared = _Shared(config, kind, trains, cache_dir or default_cache(), full)
+    return {
+        name: encode_splits(splits, shared, kind, cache_dir, full) for name, splits in parts.items()
+    }
+
+
+class _Shared(TokenizerConfig):
+    """A tokenizer that learns from several sources, once for all of them.
+
+    Args:
+        config: What it is made from.
+        kind: What the samples are.
+        trains: The training samples of each source.
+        cache: Folder of the cache.
+        full: As in `encode_splits`.
+    """
+
+    def __init__(
+        self,
+        config: TokenizerConfig,
+        kind: SampleKind,
+        trains: Sequence[Sequence[Sample]],
+        cache: Path,
+        full: bool,
+    ) -> None:
+        super().__init__(chat_template=config.chat_template)
+        self._config = config
+        self._kind = kind
+        self._trains = trains
+        self._cache = cache
+        self._full = full
+        self._identity = {**config.identity(), "learned": hash_splits(trains)}
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the tokens, the training texts of all sources included."""
+        return self._identity
+
+    def build(self, texts: Iterable[str]) -> PreTrainedTokenizerBase:
+        """The tokenizer, from the cache if it is there."""
+        key = {
+            "tokenizer": self._identity,
+            "tokenizers": tokenizers.__version__,
+            "version": VERSION,
+            "kind": self._kind.name,
+            **self._kind.encoding,
+        }
+
+        def write(folder: Path) -> None:
+            _learned(self._config, self._kind, self._trains).save_pretrained(folder)
+
+        return cached(self._cache / "tokenizers", _name(key), write, load, self._full)
+
+
+def _name(key: Mapping[str, Any]) -> str:
+    """The name of an entry that follows from a key."""
+    return hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _write(folder: Path, splits: Splits, config: TokenizerConfig, kind: SampleKind) -> None:
@@ -119,19 +193,27 @@ def _tokenizer(
     """The tokenizer, which is kept, but for one that is loaded and not learned."""
     if folder.is_dir() and is_ours(kept := load(folder)):
         return kept
+    tokenizer = _learned(config, kind, [splits.train])
+    shutil.rmtree(folder, ignore_errors=True)
+    fresh = folder.with_suffix(".new")  # perhaps one of before a kill: then the files are the same
+    tokenizer.save_pretrained(fresh)
+    fresh.rename(folder)
+    return tokenizer
+
+
+def _learned(
+    config: TokenizerConfig, kind: SampleKind, trains: Sequence[Sequence[Sample]]
+) -> PreTrainedTokenizerBase:
+    """The tokenizer that training samples make, of one source or of several."""
     template = template_of(config)
-    training = kind.texts(splits.train, template)
-    size = splits.train.size if isinstance(splits.train, Texts) else 0
+    training = chain.from_iterable(kind.texts(train, template) for train in trains)
+    size = sum(train.size for train in trains if isinstance(train, Texts))
     every = max(1, -(-size // config.sample)) if config.sample else 1
     tokenizer = config.build(
         islice((piece for text in training for piece in pieces(text)), 0, None, every)
     )
     if template is not None:
         tokenizer.chat_template = template
-    shutil.rmtree(folder, ignore_errors=True)
-    fresh = folder.with_suffix(".new")  # perhaps one of before a kill: then the files are the same
-    tokenizer.save_pretrained(fresh)
-    fresh.rename(folder)
     return tokenizer
 
 

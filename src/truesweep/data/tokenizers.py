@@ -54,9 +54,11 @@ class TokenizerConfig(ABC):
     Attributes:
         sample: UTF-8 bytes of the training texts that it learns from at most, evenly spread pieces
             of them where there are more; None: all. What is counted of them is held in memory.
+        learns: Whether it follows from the training texts.
     """
 
     sample: ClassVar[int | None] = None
+    learns: ClassVar[bool] = True
     chat_template: str | None = None
 
     @abstractmethod
@@ -89,6 +91,8 @@ class Char(TokenizerConfig):
 @dataclass(kw_only=True)
 class Byte(TokenizerConfig):
     """One token for each of the 256 bytes of UTF-8 text; the id is the byte plus 4."""
+
+    learns = False
 
     def build(self, texts: Iterable[str]) -> PreTrainedTokenizerBase:
         """Make the tokenizer, which needs no texts."""
@@ -172,6 +176,8 @@ class Pretrained(TokenizerConfig):
     Args:
         name_or_path: Folder with the tokenizer's files, or name of a repository on the hub.
     """
+
+    learns = False
 
     name_or_path: str
 

@@ -370,10 +370,33 @@ def build_task(
         "recipe": recipe,
         "labels": prepared.labels,
         "bytes_per_target": prepared.bytes_per_target,
-        "target_language": config["data"].get("target"),
+        "target_language": _target_language(config),
     }
     task: Task = make(config, "task", **_taken(config, "task", supplied))
+    task.sources = prepared.mix.names if prepared.mix else ()
+    if clashing := set(task.sources) & task.declared.keys():
+        raise ConfigError(
+            f"data.sources.{clashing.pop()}: is called like a figure of the task, and figures are "
+            "called by it. Give it another name"
+        )
     return task
+
+
+def _target_language(config: dict[str, Any]) -> str | None:
+    """The language that is translated into, in which BLEU has to find words.
+
+    Raises:
+        ConfigError: The sources of a mixture have different ones.
+    """
+    data = config["data"]
+    languages = {node.get("target") for node in (data.get("sources") or {"": data}).values()}
+    if len(languages) > 1 and config["task"].get("bleu_tokenize", "") is None:
+        raise ConfigError(
+            f"data.sources: have several targets, {', '.join(sorted(map(str, languages)))}, and "
+            "BLEU finds words as one language has them. Set task.bleu_tokenize"
+        )
+    language: str | None = languages.pop() if len(languages) == 1 else None
+    return language
 
 
 def _taken(config: dict[str, Any], group: str, supplied: dict[str, Any]) -> dict[str, Any]:

@@ -84,6 +84,12 @@ class Plan:
     warnings: tuple[str, ...]
 
     @property
+    def sources(self) -> list[str]:
+        """Of a mixture, what each source's share is, and how often the training goes through it."""
+        mix = self.prepared.mix
+        return list(mix.told(self.total_steps)) if mix else []
+
+    @property
     def name(self) -> str:
         """The folder of runs that belong together."""
         return str(self.config["name"])
@@ -184,6 +190,8 @@ class Planner:
             prepared, source, config["seed"], trainer.overfit_batches
         ).steps_per_epoch
         recipe = build_recipe(config, trainer, steps_per_epoch)
+        if prepared.mix is not None:
+            prepared.mix.check(recipe.total_steps)
         build_callbacks(config, recipe.total_steps)
         model, parameters, flops, notes = self._model(config, source, prepared)
         task = build_task(config, model, prepared, recipe)

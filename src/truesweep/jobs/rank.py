@@ -329,6 +329,7 @@ def collect_results(
         **parts.task.baselines(parts.prepared, "test"),
         **parts.task.signatures("test"),
         **{k: v for split in SPLITS for k, v in left_out(parts.prepared, split).items()},
+        **(parts.prepared.mix.figures(int(last["step"])) if parts.prepared.mix else {}),
         **sizes(parts.task.model),
         "train/seconds": last["time"],
         "train/tokens": last["tokens"],

@@ -83,7 +83,7 @@ def _standard_error(run: Snapshot, name: str) -> float | None:
     figure, value = run.figure(name), run.results.get(name)
     if known is not None or value is None or figure is None or figure.follows is None:
         return known
-    base_name = f"{name.rpartition('/')[0]}/{figure.follows}"
+    base_name = f"{name.partition('/')[0]}/{figure.follows}"
     base, error = (run.results.get(f"{base_name}{end}") for end in ("", "_standard_error"))
     if not base or error is None:
         return None

@@ -1,5 +1,6 @@
 """What all tasks share: what a task is told by, and an evaluation that counts each sample once."""
 
+import math
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,12 +14,14 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from truesweep.analysis.uncertainty import SCORES, samples_of
 from truesweep.data.batch import Batch
+from truesweep.data.datasets import Members
 from truesweep.data.encode import encode_inputs
 from truesweep.data.kinds import SampleKind
 from truesweep.data.prepare import Prepared
 from truesweep.errors import ConfigError
-from truesweep.figures import OWN_COUNT, Figure, by_name, compute, of_metric
+from truesweep.figures import OWN_COUNT, Figure, by_name, compute, of_metric, of_source
 from truesweep.metrics.likelihood import linear_nll_by_row, nll_by_row
 from truesweep.metrics.sums import Count
 from truesweep.models import Head
@@ -28,6 +31,8 @@ from truesweep.terminal import warn
 
 UNLIMITED = 1_000_000_000
 """Tokens that no input has."""
+MOST_NATS = 709.0
+"""The largest loss whose perplexity is a number."""
 
 
 class Task(Training):
@@ -63,6 +68,8 @@ class Task(Training):
 
     None: as many as the model reads.
     """
+    sources: Sequence[str] = ()
+    """Of a mixture, the names of its sources, which have figures of their own."""
 
     def __init__(
         self,
@@ -103,12 +110,16 @@ class Task(Training):
     @property
     def declared(self) -> dict[str, Figure]:
         """What is declared of the figures of an evaluation, by their names."""
-        of_metrics = (f for one in self._metrics().items() for f in of_metric(*one))
-        return by_name([*self.declares, *of_metrics])
+        own = by_name([*self.declares, *self._of_metrics()])
+        return by_name([*own.values(), *(f for s in self.sources for f in of_source(s, own))])
 
     def reported(self, split_name: str) -> tuple[str, ...]:
         """The names of the figures that an evaluation of a split has, without the split's."""
-        return tuple(f.name for one in self._metrics().items() for f in of_metric(*one))
+        own = {figure.name: self.declared[figure.name] for figure in self._of_metrics()}
+        return (*own, *(f.name for source in self.sources for f in of_source(source, own)))
+
+    def _of_metrics(self) -> list[Figure]:
+        return [f for one in self._metrics().items() for f in of_metric(*one)]
 
     def figures(self) -> dict[str, float]:
         """The figures of an evaluation, reduced over ranks."""
@@ -280,7 +291,8 @@ class Task(Training):
         for name, count in self.own_counts().items():
             if name in figures and count != counted:
                 figures[f"{name}{OWN_COUNT}"] = count
-        self.sample_scores[split_name] = self.scores.gather()
+        self.sample_scores[split_name] = self.scores.gather(loader.by_source)
+        figures |= self._of_sources(split_name, loader.by_source, counted)
         values = {f"{split_name}/{name}": value for name, value in figures.items()}
         self.evaluations[split_name] = values
         # Callbacks monitor these; every rank holds the same reduced values.
@@ -290,6 +302,39 @@ class Task(Training):
         if self.trainer.state.fn == "fit":
             self.record(values, self.steps_done)
         self.progress.start_clock()
+
+    def _of_sources(
+        self, split_name: str, by_source: Mapping[str, Members], counted: int
+    ) -> dict[str, float]:
+        """The figures of each source of a mixture, from what was kept of each sample."""
+        found: dict[str, float] = {}
+        scores = self.sample_scores[split_name]
+        for source, where in by_source.items():
+            found[f"{source}/samples"] = count = len(np.arange(counted)[where])
+            declared = [f for n, f in self.declared.items() if n.startswith(f"{source}/")]
+            for figure in declared:
+                table = samples_of(figure, scores)
+                if table is not None and len(table):
+                    found[figure.name] = SCORES[figure.score].value(table)
+                    if len(table) != count:
+                        found[f"{figure.name}{OWN_COUNT}"] = len(table)
+            for figure in declared:
+                if figure.follows in found:
+                    value = self.following(figure, found[figure.follows], f"{split_name}/{source}")
+                    found |= {} if value is None else {figure.name: value}
+        return found
+
+    def following(self, figure: Figure, base: float, part: str) -> float | None:
+        """What a figure is that follows another one; None where that is not known.
+
+        Args:
+            figure: Its declaration.
+            base: The other figure.
+            part: Which part of the data it is of, such as `val/books`.
+        """
+        if figure.growth == "exponential":
+            return math.exp(base) if base < MOST_NATS else math.inf
+        return None
 
 
 # -- scores of single samples ----------------------------------------------------------------------
@@ -321,8 +366,13 @@ class SampleScores:
         for name, rows in values.items():
             self._parts[name].append((list(index), rows[: len(index)].detach()))
 
-    def gather(self) -> Arrays:
-        """The values of all ranks by name, in the order of the samples; all ranks call it."""
+    def gather(self, sources: Mapping[str, Members] | None = None) -> Arrays:
+        """The values of all ranks by name, in the order of the samples; all ranks call it.
+
+        Args:
+            sources: Of a mixture, where the samples of each source are; its values stand by
+                themselves as well, such as `nll` under `books/nll`.
+        """
         own = {
             name: (
                 [place for index, _ in parts for place in index],
@@ -334,15 +384,25 @@ class SampleScores:
         if dist.is_available() and dist.is_initialized():
             shares = [None] * dist.get_world_size()
             dist.all_gather_object(shares, own)
-        return {name: _ordered([s[name] for s in shares if name in s]) for name in _names(shares)}
+        found: Arrays = {}
+        for name in _names(shares):
+            places, found[name] = _ordered([share[name] for share in shares if name in share])
+            for source, where in (sources or {}).items():
+                known = np.zeros(int(places[-1]) + 1 if len(places) else 0, dtype=bool)
+                known[where if isinstance(where, slice) else where[where < len(known)]] = True
+                found[f"{source}/{name}"] = found[name][known[places]]
+        return found
 
 
 def _names(shares: Sequence[Arrays]) -> list[str]:
     return sorted({name for share in shares for name in share})
 
 
-def _ordered(parts: Sequence[tuple[list[int], npt.NDArray[Any]]]) -> npt.NDArray[Any]:
+def _ordered(
+    parts: Sequence[tuple[list[int], npt.NDArray[Any]]],
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any]]:
+    """The places of samples in order, and their rows."""
     places = np.concatenate([np.asarray(index, np.int64) for index, _ in parts])
     rows = np.concatenate([rows for _, rows in parts])
-    ordered: npt.NDArray[Any] = rows[np.argsort(places)]
-    return ordered
+    order = np.argsort(places)
+    return places[order], rows[order]

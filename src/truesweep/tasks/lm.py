@@ -14,6 +14,7 @@ from truesweep.data.batch import Batch
 from truesweep.data.encode import encode_inputs
 from truesweep.data.kinds import TEXT, SampleKind
 from truesweep.data.prepare import Prepared
+from truesweep.figures import Figure
 from truesweep.metrics.likelihood import (
     BitsPerByte,
     NegativeLogLikelihood,
@@ -112,8 +113,20 @@ class LanguageModeling(Task):
 
     def reported(self, split_name: str) -> tuple[str, ...]:
         """Without bits per byte where the tokens do not hold the whole text."""
-        known = split_name in self.bytes_per_target
-        return tuple(n for n in super().reported(split_name) if known or n != "bits_per_byte")
+        withheld = {
+            name
+            for name in super().reported(split_name)
+            if name.endswith("bits_per_byte")
+            and f"{split_name}/{name}".rpartition("/")[0] not in self.bytes_per_target
+        }
+        return tuple(name for name in super().reported(split_name) if name not in withheld)
+
+    def following(self, figure: Figure, base: float, part: str) -> float | None:
+        """Bits per byte, besides."""
+        per_byte = self.bytes_per_target.get(part)
+        if figure.name.endswith("bits_per_byte") and per_byte:
+            return base / math.log(2) / per_byte
+        return super().following(figure, base, part)
 
     def figures(self) -> dict[str, float]:
         """Without bits per byte where the tokens do not hold the whole text."""

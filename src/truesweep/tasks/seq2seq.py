@@ -143,13 +143,24 @@ class TextToText(Task):
         for name in LIKELIHOODS:
             cast(NegativeLogLikelihood, self.metrics[name]).update_sums(nll.sum(), count.sum())
         limit = self.val_generated if split_name == "val" else None
-        rows = [r for r, i in enumerate(batch["index"]) if limit is None or i < limit]
+        rows = [
+            row
+            for row, place in enumerate(batch["index"])
+            if limit is None or self._is_among_first(place, limit)
+        ]
         if not rows and is_sharded(self.model):
             # Other ranks generate and need this one for it, in validation too.
             one = batch["input_ids"][:1]
             self.generate_texts(one, torch.ones_like(one))
         if rows:
             self._score_texts(batch, rows)
+
+    def _is_among_first(self, place: int, count: int) -> bool:
+        """Whether a validation sample is one of the first, of a mixture of those of each source."""
+        loader = cast(Any, self.trainer.val_dataloaders)
+        starts = [one.start for one in loader.by_source.values() if isinstance(one, slice)] or [0]
+        start = max(start for start in starts if start <= place)
+        return bool(place - start < -(-count // len(starts)))
 
     def score_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Sums of the negative log-likelihoods of a batch's targets and their number, by row."""
