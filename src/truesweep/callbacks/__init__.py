@@ -2,6 +2,7 @@
 
 from truesweep.callbacks.checkpoint import Branches, Checkpoint, SaveFirst
 from truesweep.callbacks.display import ProgressDisplay
+from truesweep.callbacks.harness import Harness
 from truesweep.callbacks.job import Heartbeat, LeaveAfter, SameConfiguration, StopAfter
 from truesweep.callbacks.preemption import SIGNALS, Preemption, Stopped, Told, stoppable, told
 from truesweep.callbacks.stopping import EarlyStopping, Pruned, Pruning
@@ -12,6 +13,7 @@ __all__ = [
     "Branches",
     "Checkpoint",
     "EarlyStopping",
+    "Harness",
     "Heartbeat",
     "LeaveAfter",
     "Preemption",

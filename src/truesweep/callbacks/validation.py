@@ -67,12 +67,12 @@ class Validation(pl.Callback):
         if trainer.state.fn != "fit":
             return
         if pl_module.stop_requested or pl_module.is_sharded:
-            _leave_together(trainer, pl_module)
+            leave_together(trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Before figures are reduced over ranks: see whether one of them has left."""
         if trainer.state.fn == "fit":
-            _leave_together(trainer, pl_module)
+            leave_together(trainer, pl_module)
             self.validated = steps_done(trainer)
 
     def _validate(self, trainer: pl.Trainer) -> None:
@@ -96,7 +96,7 @@ class Validation(pl.Callback):
         self.validated = state_dict["validated"]
 
 
-def _leave_together(trainer: pl.Trainer, pl_module: Any) -> None:
+def leave_together(trainer: pl.Trainer, pl_module: Any) -> None:
     """Agree over all ranks on whether one was sent a signal.
 
     Raises:

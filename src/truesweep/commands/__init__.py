@@ -195,17 +195,43 @@ def evaluate(
         typer.Argument(
             metavar="[DIR] [KEY=VALUE]...",
             help="A run's directory and what to change of its configuration, such as data.test=…; "
-            "or no directory, and a configuration with model=pretrained.",
+            "or no directory, and a configuration with model=pretrained. With --tasks also a "
+            "folder with a model.",
             show_default=False,
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="The split: train, val or test.")] = "test",
     checkpoint: Annotated[str, typer.Option(help="Which checkpoint: best or last.")] = "best",
+    tasks: Annotated[
+        str | None,
+        typer.Option(
+            help="Instead of a split, tasks of lm-evaluation-harness: names, or files of tasks, as "
+            "arc_easy,mine.yaml.",
+        ),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="With --tasks: so many samples of each.")
+    ] = None,
+    num_fewshot: Annotated[
+        int | None, typer.Option(min=0, help="With --tasks: solved examples before each sample.")
+    ] = None,
+    apply_chat_template: Annotated[
+        bool, typer.Option("--apply-chat-template", help="With --tasks: ask as in a chat.")
+    ] = False,
     config_dir: ConfigDirs = None,
     json: Json = False,
 ) -> None:
-    """Score a run's best checkpoint, or a pretrained model, on a split."""
+    """Score a run's best checkpoint, or a pretrained model, on a split or by tasks."""
+    if tasks is None and (limit or num_fewshot is not None or apply_chat_template):
+        raise typer.BadParameter("--limit and its like say how --tasks are given; add --tasks")
     _load_libraries()
+    if tasks is not None:
+        from truesweep.commands.evaluate_tasks import evaluate_tasks
+        from truesweep.metrics.harness import Asked
+
+        names = tuple(name.strip() for name in tasks.split(",") if name.strip())
+        asked = Asked(names, limit, num_fewshot, apply_chat_template)
+        raise typer.Exit(evaluate_tasks(arguments or [], asked, checkpoint, config_dir or [], json))
     from truesweep.commands.evaluate import evaluate as work
 
     raise typer.Exit(work(arguments or [], split, checkpoint, config_dir or [], json))

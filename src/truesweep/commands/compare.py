@@ -3,18 +3,25 @@
 import csv
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.table import Table
 from rich.text import Text
 
+from truesweep import text
 from truesweep.commands.ranking_table import print_ranking
+from truesweep.errors import ConfigError
+from truesweep.figures import HARNESS, written
 from truesweep.record.files import dump_json
 from truesweep.report import Comparison, compare, write_report
 from truesweep.report.findings import findings
 from truesweep.report.varying import setting
+from truesweep.runs import evaluations
+from truesweep.runs.evaluations import Evaluated
+from truesweep.runs.find import find, read_mapping
 from truesweep.runs.snapshot import Snapshot
 from truesweep.terminal import console, warn
 
@@ -42,19 +49,103 @@ class Options:
 
 
 def compare_runs(directories: Sequence[Path], options: Options) -> int:
-    """Print runs beside each other, and write the page that shows them."""
-    found = compare(directories, options.objective).filtered(options.filters)
+    """Print runs beside each other, and write the page that shows them; list evaluations."""
+    models = evaluations.find(directories)
+    holders = [one for one in directories if _holds_runs(one) or not evaluations.find([one])]
+    if not holders:
+        _show_models(models, options.json)
+        return 0
+    found = compare(holders, options.objective).filtered(options.filters)
     shown = found.sorted(options.sort) if options.sort else found
     warn((problem.rstrip(".") for run in shown.runs for problem in run.problems), stderr=True)
     if options.json:
-        print(dump_json([row(shown, run) for run in shown.runs], indent=2))
+        of_models = [{**dict.fromkeys(_NO_RUN), **_model(model)} for model in models]
+        print(dump_json([*(_with_evaluations(shown, r) for r in shown.runs), *of_models], indent=2))
     elif options.csv:
         _print_csv(shown)
     else:
         _print_table(shown)
+        of_runs = [(_named(run), later(run)) for run in shown.runs]
+        _print_evaluations([*of_runs, *((m.path.name, m.evaluations) for m in models)])
     if options.html or not (options.json or options.csv):
         _write_page(found, options)
     return 0
+
+
+def _holds_runs(directory: Path) -> bool:
+    try:
+        return bool(find([directory]).runs)
+    except ConfigError:
+        return False
+
+
+def later(run: Snapshot) -> list[dict[str, Any]]:
+    """The evaluations of a run after its own at its end."""
+    rows = evaluations.read_tolerantly(run.directory.path)
+    return [row for row in rows if not row.get("own")]
+
+
+_NO_RUN = ("rank", "tied", "step", "tokens", "seconds", "cost", "flops", "verdict")
+"""What a model that is no run's has not."""
+
+
+def _model(model: Evaluated) -> dict[str, Any]:
+    """A model that is no run's, and its evaluations, in plain values."""
+    return {
+        "id": model.path.name,
+        "directory": os.path.relpath(model.path),
+        "state": "evaluated",
+        "model": read_mapping(model.path / evaluations.MODEL),
+        "evaluations": model.evaluations,
+    }
+
+
+def _with_evaluations(comparison: Comparison, run: Snapshot) -> dict[str, Any]:
+    return {**row(comparison, run), "evaluations": later(run)}
+
+
+def _named(run: Snapshot) -> str:
+    return os.path.relpath(run.directory.path)
+
+
+def _show_models(models: Sequence[Evaluated], as_json: bool) -> None:
+    if as_json:
+        print(dump_json([_model(model) for model in models], indent=2))
+    else:
+        _print_evaluations([(model.path.name, model.evaluations) for model in models])
+
+
+def _print_evaluations(found: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> None:
+    """A row for each evaluation: of which model, on what, and what was found."""
+    table = Table(title="Evaluations", title_justify="left", title_style="bold")
+    for name in ("model", "on", "figures"):
+        table.add_column(name, overflow="fold")
+    for name, rows in found:
+        for one in rows:
+            table.add_row(name, _on(one), "\n".join(_figures(one)))
+    if table.row_count:
+        console().print(table)
+
+
+def _on(evaluation: Mapping[str, Any]) -> str:
+    """What was evaluated: a split of which data, or tasks; and by which checkpoint."""
+    asked = [str(one) for one in evaluation.get("overrides") or ()]
+    named = evaluation.get("tasks") or [evaluation.get("split"), *asked]
+    last = ["last.ckpt"] if evaluation.get("checkpoint") == "last" else []
+    return " ".join(map(str, [*named, *last]))
+
+
+def _figures(evaluation: Mapping[str, Any]) -> Iterator[str]:
+    """What was found, with standard errors; baselines and counts are left to the file."""
+    for name, value in evaluation.items():
+        prefix, _, figure = name.partition("/")
+        if prefix not in (evaluation.get("split"), HARNESS) or not isinstance(value, int | float):
+            continue
+        if figure.endswith(("samples", "_standard_error")):
+            continue
+        error = evaluation.get(f"{name}_standard_error")
+        spread = "" if error is None else f" ± {text.figure(error, 2)}"
+        yield f"{figure} {written(name, value)}{spread}"
 
 
 def row(comparison: Comparison, run: Snapshot) -> dict[str, Any]:

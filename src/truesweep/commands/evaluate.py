@@ -42,6 +42,7 @@ from truesweep.jobs.trainer import TrainerSettings
 from truesweep.models import Pretrained
 from truesweep.models.pretrained import Drawn
 from truesweep.record.files import dump_json
+from truesweep.runs.evaluations import Evaluated
 from truesweep.runs.run import Run
 from truesweep.secrets import redact_overrides
 from truesweep.tasks import Task
@@ -59,13 +60,13 @@ def evaluate(
     config_dirs: Sequence[Path],
     as_json: bool = False,
 ) -> int:
-    """Score a run or a pretrained model, print the figures, and keep a run's with the run."""
+    """Score a run or a pretrained model, print the figures, and keep them."""
     _one_of("--split", split, SPLITS)
     _one_of("--checkpoint", checkpoint, ("best", "last"))
     run: Run | None
     if arguments and "=" not in arguments[0]:
         run = Run.open(Path(arguments[0]))
-        asked, checkpoint = _checkpoint(arguments[1:], checkpoint)
+        asked, checkpoint = checkpoint_of(arguments[1:], checkpoint)
         figures, declared = _score_run(run, asked, split, checkpoint)
     else:
         run = None
@@ -95,9 +96,10 @@ def _one_of(option: str, value: str, known: Sequence[str]) -> None:
         raise ConfigError(f"{option} {value}: expected one of {', '.join(known)}")
 
 
-def _checkpoint(arguments: Sequence[str], otherwise: str) -> tuple[list[str], str]:
+def checkpoint_of(arguments: Sequence[str], otherwise: str) -> tuple[list[str], str]:
     """The overrides, and the checkpoint where one of them names it, as `checkpoint=last`."""
     key = "checkpoint="
+    _one_of("--checkpoint", otherwise, ("best", "last"))
     found = [argument.removeprefix(key) for argument in arguments if argument.startswith(key)]
     for name in found:
         _one_of("checkpoint", name, ("best", "last"))
@@ -185,7 +187,7 @@ def _beside(own: Splits, other: Splits, given: Mapping[str, Any]) -> Splits:
 def _score_pretrained(
     overrides: Sequence[str], split: str, config_dirs: Sequence[Path]
 ) -> tuple[dict[str, Any], Declared]:
-    given = {o.partition("=")[0]: o.partition("=")[2] for o in overrides}
+    typed, given = overrides, {o.partition("=")[0]: o.partition("=")[2] for o in overrides}
     if f"data.{split}" in given and "data.train" not in given:
         # Nothing is trained: the one split that is scored stands for the others.
         others = (name for name in SPLITS if f"data.{name}" not in given)
@@ -195,10 +197,23 @@ def _score_pretrained(
     source, prepared = prepare_data(config, _own_classes(config))
     notes: list[str] = []
     task = build_task(config, build_model(config, prepared, source, notes), prepared)
+    refuse_drawn(notes)
+    warn(notes, stderr=True)
+    figures = score(config, task, prepared, source, split)
+    of_split = {"split": split, "fingerprint": prepared.fingerprint_of(split)}
+    home = Evaluated.of({**config["model"], "adapter": config["adapter"]})
+    home.record({**of_split, "overrides": redact_overrides(typed)}, figures)
+    return figures, task.declared
+
+
+def refuse_drawn(notes: Sequence[str]) -> None:
+    """Refuse to score weights that were drawn, as the notes of loading them tell.
+
+    Raises:
+        ConfigError: Some were.
+    """
     if drawn := [note for note in notes if isinstance(note, Drawn)]:
         raise ConfigError(f"what is not trained cannot be scored: {drawn[0]}")
-    warn(notes, stderr=True)
-    return score(config, task, prepared, source, split), task.declared
 
 
 def _own_classes(config: dict[str, Any]) -> list[str] | None:

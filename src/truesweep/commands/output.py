@@ -15,7 +15,7 @@ from truesweep import text
 from truesweep.analysis.verdict import read_verdict
 from truesweep.compat import untried_sentence
 from truesweep.data.left_out import describe_left_out
-from truesweep.figures import SAMPLES, Declared, Figure, beside, unit
+from truesweep.figures import HARNESS, SAMPLES, Declared, Figure, beside, unit, written
 from truesweep.jobs.parts import make
 from truesweep.jobs.plan import Plan
 from truesweep.jobs.trainer import TrainerSettings
@@ -127,6 +127,7 @@ def show_result(run: Run, exit_code: int) -> None:
         out.print(how_it_ended(run))
         return
     out.print(_figures(results, run.figures))
+    show_harness(results, run.figures)
     warn(describe_left_out(results, ("val", "test")))
     _show_verdict(out, results.get("verdict"))
     _show_tables(out, run)
@@ -183,6 +184,28 @@ def show_figures(figures: dict[str, Any], split: str, declared: Declared) -> Non
             _add_figure(table, figure, names, figures)
     console().print(table)
     warn(describe_left_out(figures, [split]))
+
+
+def show_harness(figures: Mapping[str, Any], declared: Declared) -> None:
+    """Figures of lm-evaluation-harness with their standard errors, if there are any."""
+    table = Table(title="Tasks", title_justify="left", title_style="bold")
+    for name in ("", "", "standard error", "samples"):
+        table.add_column(name, justify="left" if not name else "right")
+    for name, value in figures.items():
+        prefix, _, rest = name.partition("/")
+        task, _, figure = rest.partition("/")
+        if prefix != HARNESS or figure == SAMPLES.name or name.endswith("_standard_error"):
+            continue
+        error, samples = (
+            figures.get(f"{name}_standard_error"),
+            figures.get(f"{HARNESS}/{task}/samples"),
+        )
+        counted = "" if samples is None else text.count(samples)
+        shown = written(name, value, declared)
+        spread = "" if error is None else text.figure(error, 2)
+        table.add_row(f"{task}  {figure}", shown, spread, counted)
+    if table.row_count:
+        console().print(table)
 
 
 def _show_tables(out: Console, run: Run) -> None:

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from truesweep import dotted
+from truesweep.callbacks import Harness
 from truesweep.config.checks import check_across, check_primary
 from truesweep.config.origin import Origins
 from truesweep.config.schema import check
@@ -28,6 +29,7 @@ from truesweep.errors import ConfigError
 from truesweep.figures import Figure, by_name, mode, of_metric
 from truesweep.jobs.compiling import choose, compile_model
 from truesweep.jobs.trainer import Compile, TrainerSettings
+from truesweep.metrics.harness import check_speaks
 from truesweep.models import Pretrained, add_adapter, recomputes_layers
 from truesweep.models.batching import check_noise, check_packing, mixes_samples
 from truesweep.models.tokens import pad_token
@@ -148,7 +150,7 @@ def choose_precision(config: dict[str, Any]) -> None:
 
 
 def declared_figures(config: dict[str, Any]) -> dict[str, Figure]:
-    """What the task and the metrics that are added to it declare, before there is a model.
+    """What the task, metrics that are added to it, and the harness declare, without a model.
 
     Raises:
         ConfigError: They cannot be had.
@@ -158,6 +160,7 @@ def declared_figures(config: dict[str, Any]) -> dict[str, Figure]:
         [
             *task_class(config).declares,
             *(figure for one in added.items() for figure in of_metric(*one)),
+            *getattr(make(config, "callbacks.harness"), "figures", ()),
         ]
     )
 
@@ -175,8 +178,24 @@ def build_callbacks(config: dict[str, Any], total_steps: int) -> list[pl.Callbac
             callback = make(config, f"callbacks.{name}", **supplied.get(name, {}))
             if not isinstance(callback, pl.Callback):
                 raise ConfigError(f"callbacks.{name}: {node[TARGET]} is no callback of Lightning's")
+            if isinstance(callback, Harness) and callback.tasks:
+                _check_harness(config)
             built.append(callback)
     return built
+
+
+def _check_harness(config: dict[str, Any]) -> None:
+    """Refuse tasks of lm-evaluation-harness that a model cannot be given.
+
+    Raises:
+        ConfigError: It says nothing, or no rank has it whole.
+    """
+    check_speaks(task_class(config).head)
+    if config["trainer"].get("strategy") == "fsdp":
+        raise ConfigError(
+            "callbacks.harness.tasks: with trainer.strategy=fsdp no rank has the whole model. "
+            "Set callbacks.harness.tasks=null, and give them with truesweep evaluate --tasks"
+        )
 
 
 def pretrained_tokenizer(folder: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as pl
 import torch
 from transformers import PreTrainedModel
 
@@ -18,7 +19,7 @@ from truesweep.data.module import DataModule
 from truesweep.data.prepare import Prepared
 from truesweep.dotted import flatten
 from truesweep.errors import ConfigError, nearest
-from truesweep.figures import Figure, keep
+from truesweep.figures import Figure, by_name, keep
 from truesweep.jobs.compiling import choose
 from truesweep.jobs.mirrors import check_loggers
 from truesweep.jobs.parts import (
@@ -192,7 +193,7 @@ class Planner:
         recipe = build_recipe(config, trainer, steps_per_epoch)
         if prepared.mix is not None:
             prepared.mix.check(recipe.total_steps)
-        build_callbacks(config, recipe.total_steps)
+        callbacks = build_callbacks(config, recipe.total_steps)
         model, parameters, flops, notes = self._model(config, source, prepared)
         task = build_task(config, model, prepared, recipe)
         optimizer = task.configure_optimizers()
@@ -209,7 +210,7 @@ class Planner:
             world_size=trainer.world_size,
             prepared=prepared,
             metrics=metrics,
-            figures=task.declared,
+            figures={**task.declared, **by_name(_figures_of(callbacks))},
             groups=tuple(map(_described_group, optimizer.param_groups)),
             warnings=(
                 *prepared.notes,
@@ -281,6 +282,12 @@ def _left_out(prepared: Prepared, source: Source) -> Iterator[str]:
     for split, dataset in prepared.datasets.items():
         figures |= {f"{split}/samples": len(dataset), **left_out(prepared, split)}
     return describe_left_out(figures, prepared.datasets, source.max_length)
+
+
+def _figures_of(callbacks: Sequence[pl.Callback]) -> Iterator[Figure]:
+    """What callbacks declare that have figures of their own, as `callbacks.Harness` has."""
+    for callback in callbacks:
+        yield from getattr(callback, "figures", ())
 
 
 def check_monitors(config: Mapping[str, Any], metrics: Sequence[str]) -> None:

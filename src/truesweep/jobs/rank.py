@@ -16,6 +16,7 @@ from truesweep.analysis.verdict import Verdict, judge
 from truesweep.callbacks import (
     Branches,
     Checkpoint,
+    Harness,
     Heartbeat,
     Preemption,
     Pruning,
@@ -189,6 +190,7 @@ class Rank:
             **collect_results(self.parts, self.checkpoint, read(self.run.metrics), verdict),
             **standard_errors(self.run.read_scores("val"), "val", declared),
             **standard_errors(self.run.read_scores("test"), "test", declared),
+            **self._harness(),
         }
         tables = self.parts.task.tables()
         write_json(self.run.tables, tables)
@@ -198,6 +200,11 @@ class Rank:
         self.checkpoint.complete()
         kept = [self.checkpoint.best_path, self.run.config]
         complete(self.loggers, results, tables, verdict, kept)
+
+    def _harness(self) -> dict[str, float]:
+        """What the best checkpoint does on tasks of lm-evaluation-harness, if there are any."""
+        callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
+        return {k: v for c in callbacks if isinstance(c, Harness) for k, v in c.results.items()}
 
     def _verdict(self) -> Verdict:
         trivial = self.parts.task.baselines(self.parts.prepared, "val")

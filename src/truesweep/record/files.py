@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -167,6 +168,11 @@ def write_sums(folder: Path) -> None:
     files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != SUMS)
     lines = [f"{_sha256(file)}  {file.relative_to(folder).as_posix()}\n" for file in files]
     write_atomic(folder / SUMS, "".join(lines))
+
+
+def timestamp() -> str:
+    """The time as files have it: in UTC, to the millisecond."""
+    return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")
 
 
 def changed_since_summed(folder: Path) -> list[str]:

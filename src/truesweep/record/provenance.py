@@ -25,6 +25,7 @@ PACKAGES = (
     "tokenizers",
     "datasets",
     "sacrebleu",
+    "lm-eval",
     "hydra-core",
     "omegaconf",
     "numpy",

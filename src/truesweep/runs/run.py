@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -22,20 +22,20 @@ import numpy.typing as npt
 import yaml
 
 from truesweep.errors import ConfigError, DataError, UserError, in_short, shorten
-from truesweep.figures import Figure, read
+from truesweep.figures import HARNESS, Figure, read
 from truesweep.record.files import (
     checksum_path,
-    dump_json,
     lock,
     locked,
     replacing,
+    timestamp,
     verify_checksum,
     write_atomic,
     write_json,
 )
 from truesweep.record.frozen import fingerprint, thaw
 from truesweep.record.rows import read as read_rows
-from truesweep.record.rows import read_objects
+from truesweep.runs import evaluations
 from truesweep.text import number, relabel
 
 UNREADABLE = (OSError, UserError)
@@ -403,7 +403,7 @@ class Run:
 
     def update_status(self, **changes: Any) -> None:
         """Change some entries of `status.json`."""
-        status = {**self.status, **changes, "updated": _now()}
+        status = {**self.status, **changes, "updated": timestamp()}
         write_json(self.path / "status.json", status)
 
     def begin(self) -> None:
@@ -414,7 +414,7 @@ class Run:
             error=None,
             verdict=None,
             step=self.status.get("step", 0),
-            started=self.status.get("started", _now()),
+            started=self.status.get("started", timestamp()),
             finished=None,
             pid=os.getpid(),
         )
@@ -422,7 +422,7 @@ class Run:
     def end(self, state: State, exit_code: int, error: str | None = None) -> None:
         """A job has ended; an error that is longer than a person reads is whole in the log only."""
         short = None if error is None else shorten(error)
-        self.update_status(state=state, exit_code=exit_code, error=short, finished=_now())
+        self.update_status(state=state, exit_code=exit_code, error=short, finished=timestamp())
 
     # -- what came out -----------------------------------------------------------------------
 
@@ -453,10 +453,7 @@ class Run:
     @property
     def evaluations(self) -> list[dict[str, Any]]:
         """Every scoring of the run."""
-        file = self.path / "evaluations.jsonl"
-        if not file.exists():
-            return []
-        return read_objects(file)
+        return evaluations.read(self.path)
 
     @property
     def test_scorings(self) -> list[dict[str, Any]]:
@@ -469,15 +466,12 @@ class Run:
         """Keep a scoring: a test split that is looked at often is a validation split.
 
         Args:
-            what: `split`, `checkpoint` and `overrides` of the scoring, the `fingerprint` of the
-                split's samples, and `own` where it is the run's at its end.
+            what: See `evaluations.record`; and `own` where it is the run's at its end.
             figures: What came out.
         """
-        split = what["split"]
-        kept = {key: value for key, value in figures.items() if f"{split}/" in key}
-        row = {"time": _now(), "overrides": [], **what, **kept}
-        with (self.path / "evaluations.jsonl").open("a", encoding="utf-8") as file:
-            file.write(dump_json(row) + "\n")
+        ends = tuple(f"{name}/" for name in (what.get("split"), HARNESS) if name)
+        kept = {key: value for key, value in figures.items() if any(end in key for end in ends)}
+        evaluations.record(self.path, what, kept)
 
 
 def read_entries(path: Path) -> dict[str, Any]:
@@ -514,10 +508,6 @@ def _as_time(value: Any, wanted: Any) -> Any:
         return datetime.fromisoformat(value)
     except ValueError:
         return value
-
-
-def _now() -> str:
-    return datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds")
 
 
 def _remove_unfinished(folder: Path) -> None:

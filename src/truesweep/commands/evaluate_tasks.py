@@ -1,0 +1,155 @@
+"""`truesweep evaluate --tasks`: tasks of lm-evaluation-harness."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from pytorch_lightning import Trainer
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from truesweep.commands.evaluate import checkpoint_of, refuse_drawn
+from truesweep.commands.output import show_harness
+from truesweep.commands.resume import work_in
+from truesweep.config.frozen import update
+from truesweep.config.overrides import named
+from truesweep.config.schema import check
+from truesweep.errors import ConfigError
+from truesweep.figures import by_name
+from truesweep.jobs.load import load_folder, load_run
+from truesweep.jobs.logs import quiet
+from truesweep.jobs.parts import OFFERED, SUPPLIED, make, make_model, task_class
+from truesweep.jobs.plan import checked
+from truesweep.jobs.trainer import TrainerSettings
+from truesweep.metrics.harness import Asked, check_speaks, harness
+from truesweep.models import Pretrained
+from truesweep.record.files import dump_json
+from truesweep.runs.evaluations import Evaluated
+from truesweep.runs.run import Run
+from truesweep.secrets import redact_overrides
+from truesweep.tasks import Task, task_of
+from truesweep.terminal import warn
+
+
+@dataclass(frozen=True)
+class _Model:
+    """What is scored, and where that is kept.
+
+    Args:
+        model: On the CPU.
+        tokenizer: The model's.
+        home: The run, or the directory of a model that is no run's.
+        accelerator: As `trainer.accelerator` has it.
+        batch_size: Samples of a forward pass, if the user says so.
+        overrides: What the user typed.
+        checkpoint: Which one of a run.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    home: Run | Evaluated
+    accelerator: str = "auto"
+    batch_size: int | None = None
+    overrides: Sequence[str] = ()
+    checkpoint: str | None = None
+
+
+def evaluate_tasks(
+    arguments: Sequence[str],
+    asked: Asked,
+    checkpoint: str,
+    config_dirs: Sequence[Path],
+    as_json: bool = False,
+) -> int:
+    """Give tasks to a run's model, or to one that exists; print the figures, and keep them."""
+    tasks = harness(asked)  # before a model is loaded, and from here: a run has another folder
+    found = _find(arguments, checkpoint, config_dirs)
+    model: Any = found.model.to(_device(found.accelerator))  # type: ignore[arg-type]
+    figures = tasks.score(model, found.tokenizer, found.batch_size)
+    what: dict[str, Any] = {
+        "tasks": list(asked.tasks),
+        "versions": tasks.versions,
+        "limit": asked.limit,
+        "num_fewshot": asked.num_fewshot,
+        "apply_chat_template": asked.apply_chat_template,
+        "checkpoint": found.checkpoint,
+        "overrides": redact_overrides(found.overrides),
+    }
+    keep = found.home.record_evaluation if isinstance(found.home, Run) else found.home.record
+    keep({key: value for key, value in what.items() if value is not None}, figures)
+    if as_json:
+        print(dump_json(figures, indent=2))
+    else:
+        show_harness(figures, by_name(tasks.figures))
+    return 0
+
+
+def _find(arguments: Sequence[str], checkpoint: str, config_dirs: Sequence[Path]) -> _Model:
+    if not arguments or "=" in arguments[0]:
+        return _pretrained(arguments, config_dirs)
+    directory = Path(arguments[0])
+    if (directory / "config.json").is_file() and not (directory / "config.yaml").is_file():
+        return _folder(directory, arguments[1:])
+    return _run(Run.open(directory), *checkpoint_of(arguments[1:], checkpoint))
+
+
+def _run(run: Run, overrides: Sequence[str], checkpoint: str) -> _Model:
+    changed = update(run.read_config(), overrides)
+    config = check(changed, supplied=SUPPLIED, offered=OFFERED)
+    task = task_class(config)
+    check_speaks(task.head)
+    work_in(run)
+    loaded = load_run(run, task.head, cast(Any, checkpoint))
+    _end_as(task, loaded.model, loaded.tokenizer)
+    settings: TrainerSettings = make(config, "trainer")
+    size = config["data"].get("eval_batch_size")
+    of_run = run, settings.accelerator, size, overrides, checkpoint
+    return _Model(loaded.model, loaded.tokenizer, *of_run)
+
+
+def _folder(directory: Path, overrides: Sequence[str]) -> _Model:
+    if overrides:
+        raise ConfigError(f"{overrides[0]}: a folder of a model has no configuration to change")
+    head, loaded = load_folder(directory)
+    check_speaks(head)
+    _end_as(task_of(head), loaded.model, loaded.tokenizer)
+    home = Evaluated.of({"name_or_path": str(directory)})
+    return _Model(loaded.model, loaded.tokenizer, home)
+
+
+def _pretrained(overrides: Sequence[str], config_dirs: Sequence[Path]) -> _Model:
+    given = named(overrides)
+    own = []
+    if not any(key.partition(".")[0] == "tokenizer" for key in given):
+        own = ["tokenizer=pretrained", "tokenizer.name_or_path=${model.name_or_path}"]
+    config, _ = checked([*overrides, *own, "logger=none"], config_dirs)
+    if not isinstance(make(config, "model"), Pretrained):
+        raise ConfigError(
+            "what is not trained cannot be scored: name a run, a folder with a model, or "
+            "model=pretrained model.name_or_path=…"
+        )
+    task = task_class(config)
+    check_speaks(task.head)
+    tokenizer = make(config, "tokenizer").build(())
+    notes: list[str] = []
+    model, _ = make_model(config, tokenizer, (), config["data"]["max_length"], notes)
+    refuse_drawn(notes)
+    warn(notes, stderr=True)
+    _end_as(task, model, tokenizer)
+    settings: TrainerSettings = make(config, "trainer")
+    size = config["data"].get("eval_batch_size")
+    home = Evaluated.of({**config["model"], "adapter": config["adapter"]})
+    return _Model(model.eval(), tokenizer, home, settings.accelerator, size, overrides)
+
+
+def _end_as(task: type[Task], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Have a model end its texts where its export does."""
+    if ends := task.ends(tokenizer):
+        model.generation_config.eos_token_id = ends  # type: ignore[union-attr]
+
+
+def _device(accelerator: str) -> torch.device:
+    with quiet():
+        trainer = Trainer(accelerator=accelerator, devices=1, logger=False)
+    return trainer.strategy.root_device
