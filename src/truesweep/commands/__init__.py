@@ -313,6 +313,60 @@ def duel(
 
 
 @app.command()
+def transfer(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="DIR | --check [DIR] [KEY=VALUE]...",
+            help="A sweep's directory; with --check overrides, or a run's directory and what to "
+            "change of its configuration.",
+            show_default=False,
+        ),
+    ] = None,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check", help="Train a few steps of several sizes and name the layers that follow it."
+        ),
+    ] = False,
+    widths: Annotated[
+        str | None, typer.Option(help="With --check: the widths, such as 32,64,128.")
+    ] = None,
+    depths: Annotated[
+        str | None, typer.Option(help="With --check: the depths, such as 2,4,8.")
+    ] = None,
+    steps: Annotated[int, typer.Option(help="With --check: optimizer steps.")] = 6,
+    seeds: Annotated[int, typer.Option(help="With --check: repetitions, which tell noise.")] = 3,
+    objective: Annotated[
+        str | None, typer.Option(help="Judge a sweep by this figure, such as val/loss.")
+    ] = None,
+    config_dir: ConfigDirs = None,
+    json: Json = False,
+) -> None:
+    """Say whether one learning rate is for all sizes: a sweep's rates by its widths and depths."""
+    if not check:
+        from truesweep.commands.transfer import transfer as work
+
+        if len(arguments or []) != 1:
+            raise typer.BadParameter("expected a sweep's directory; or add --check")
+        raise typer.Exit(work(Path((arguments or [])[0]), objective, json))
+    _load_libraries()
+    from truesweep.commands.coordinates import Checked
+    from truesweep.commands.coordinates import check as work_on
+
+    asked = Checked(_numbers(widths), _numbers(depths), steps, seeds, json)
+    raise typer.Exit(work_on(arguments or [], config_dir or [], asked))
+
+
+def _numbers(text: str | None) -> list[int]:
+    """Whole numbers with commas between them."""
+    try:
+        return [int(part) for part in text.split(",")] if text else []
+    except ValueError:
+        raise typer.BadParameter(f"{text!r}: expected numbers, such as 64,128,256") from None
+
+
+@app.command()
 def diff(
     first: Annotated[Path, typer.Argument(metavar="A", help="A run's directory.")],
     second: Annotated[Path, typer.Argument(metavar="B", help="Another's.")],

@@ -1,0 +1,258 @@
+"""Whether the best learning rate stays where it is as models grow, and which layer moves it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Verdict = Literal["transfers", "moves", "undecided"]
+Side = Literal["low", "high"]
+Floats = npt.NDArray[np.float64]
+
+STILL = math.sqrt(2)
+"""A best rate that moves by no more than this factor stays: half a step of a grid by doubling."""
+DRAWS = 1000
+"""How often losses are drawn again with their noise."""
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What one learning rate came to at one size.
+
+    Args:
+        size: What makes the size, such as `model.width`, by key.
+        parameters: By which sizes are ordered.
+        rate: The learning rate.
+        losses: The objective of each seed; not finite where a training has failed.
+    """
+
+    size: Mapping[str, Any]
+    parameters: int
+    rate: float
+    losses: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best learning rate of a size.
+
+    Args:
+        size: The size, by key.
+        rates: The rates that were tried, ascending.
+        losses: The mean over seeds of each; infinite where one has failed.
+        rate: The best one: the vertex of a parabola in the rate's logarithm through the best of
+            those that were tried and its neighbours.
+        low: Lower end of its interval: 95 % by the noise of seeds, or with one seed half a step to
+            either side. 0 where nothing was tried beyond.
+        high: Upper end; infinite where nothing was tried beyond.
+        loss: The objective there, by the parabola.
+        edge: The side on which nothing was tried beyond the best one.
+    """
+
+    size: Mapping[str, Any]
+    rates: Sequence[float]
+    losses: Sequence[float]
+    rate: float
+    low: float
+    high: float
+    loss: float
+    edge: Side | None
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """Whether one learning rate is for all sizes.
+
+    Args:
+        best: Of each size, the smallest one first.
+        factor: The largest of the best rates over the smallest; at least that, where a best rate
+            lies on an edge.
+        cost: How much worse the largest size is with the smallest one's best rate than with its
+            own; None where that rate was not tried near.
+        verdict: `transfers`: the best rate moves by less than `STILL`; `moves`: it moves by more,
+            and two intervals have nothing in common; `undecided` otherwise, or where an edge hides
+            how far it moves.
+    """
+
+    best: Sequence[Best]
+    factor: float
+    cost: float | None
+    verdict: Verdict
+
+
+def judge_transfer(tried: Sequence[Tried], *, mode: Literal["min", "max"]) -> Transfer:
+    """Lay the rates of all sizes over each other.
+
+    Args:
+        tried: Rates of at least two sizes, with the same seeds.
+        mode: Which way the objective is better.
+    """
+    sizes: dict[tuple[tuple[str, Any], ...], list[Tried]] = {}
+    for one in sorted(tried, key=lambda one: (one.parameters, one.rate)):
+        sizes.setdefault(tuple(one.size.items()), []).append(one)
+    sign = 1.0 if mode == "min" else -1.0
+    noise = _noise(list(sizes.values()), sign)
+    best = [_best(rows, sign, noise) for rows in sizes.values()]
+    rates = [one.rate for one in best]
+    factor = max(rates) / min(rates)
+    apart = max(one.low for one in best) > min(one.high for one in best)
+    verdict: Verdict = "undecided"
+    if factor > STILL and apart:
+        verdict = "moves"
+    elif factor <= STILL and not any(one.edge for one in best):
+        verdict = "transfers"
+    return Transfer(best, factor, _cost(best[-1], best[0].rate, sign), verdict)
+
+
+def _means(rows: Sequence[Tried], sign: float) -> Floats:
+    """By rate, less is better; infinite where a training has failed."""
+    means = np.array([float(np.mean(row.losses)) if row.losses else math.inf for row in rows])
+    return np.where(np.isfinite(means), sign * means, np.inf)
+
+
+def _noise(sizes: Sequence[Sequence[Tried]], sign: float) -> float:
+    """The standard deviation of a seed's loss near the best rates of all sizes; 0: not known."""
+    squares, degrees = 0.0, 0
+    for rows in sizes:
+        middle = int(np.argmin(_means(rows, sign)))
+        for row in rows[max(0, middle - 1) : middle + 2]:
+            if len(row.losses) > 1 and np.isfinite(row.losses).all():
+                squares += float(np.var(row.losses)) * len(row.losses)
+                degrees += len(row.losses) - 1
+    return math.sqrt(squares / degrees) if degrees else 0.0
+
+
+def _best(rows: Sequence[Tried], sign: float, noise: float) -> Best:
+    logs, means = np.log([row.rate for row in rows]), _means(rows, sign)
+    place = int(np.argmin(means))
+    at, loss = (float(found) for found in _vertex(logs, means))
+    low, high = _half_steps(logs, place)
+    if noise:
+        errors = noise / np.sqrt([max(1, len(row.losses)) for row in rows])
+        drawn = means + np.random.default_rng(0).normal(0, 1, (DRAWS, len(rows))) * errors
+        low, high = np.quantile(_vertex(logs, drawn)[0], [0.025, 0.975])
+    # A rate that has failed was tried: beyond it there is nothing to be found.
+    edge: Side | None = None
+    if place == 0:
+        edge, low = "low", -math.inf
+    elif place == len(rows) - 1:
+        edge, high = "high", math.inf
+    return Best(
+        size=dict(rows[0].size),
+        rates=[row.rate for row in rows],
+        losses=[float(sign * mean) for mean in means],
+        rate=math.exp(at),
+        low=math.exp(low),
+        high=math.exp(high) if math.isfinite(high) else math.inf,
+        loss=sign * loss,
+        edge=edge,
+    )
+
+
+def _half_steps(logs: Floats, place: int) -> tuple[float, float]:
+    """The middles between a rate and its neighbours."""
+    ends = logs[max(0, place - 1)], logs[min(len(logs) - 1, place + 1)]
+    return float((logs[place] + ends[0]) / 2), float((logs[place] + ends[1]) / 2)
+
+
+def _vertex(logs: Floats, means: Floats) -> tuple[Floats, Floats]:
+    """Where the parabola through the least value and its neighbours is least, and its value.
+
+    The least value itself where it has no two neighbours that are finite.
+
+    Args:
+        logs: The rates' logarithms [N].
+        means: Losses at them [..., N].
+    """
+    place = np.argmin(means, axis=-1)
+    middle = np.clip(place, 1, len(logs) - 2)
+    x, y = (
+        np.stack(
+            [
+                np.take_along_axis(np.broadcast_to(v, means.shape), at[..., None], -1)[..., 0]
+                for at in (middle - 1, middle, middle + 1)
+            ]
+        )
+        for v in (logs, means)
+    )
+    least = np.min(means, axis=-1)
+    if len(logs) < 3:
+        return logs[place], least
+    with np.errstate(invalid="ignore"):
+        left, right = (y[1] - y[0]) / (x[1] - x[0]), (y[2] - y[1]) / (x[2] - x[1])
+        curvature = (right - left) / (x[2] - x[0])
+        at = (x[0] + x[1]) / 2 - left / np.where(curvature > 0, 2 * curvature, np.inf)
+        lowest = y[1] - curvature * (at - x[1]) ** 2
+    known = (place == middle) & np.isfinite(y).all(0) & (curvature > 0)
+    return np.where(known, at, logs[place]), np.where(known, lowest, least)
+
+
+def _cost(largest: Best, rate: float, sign: float) -> float | None:
+    """How much worse a size is with a rate than with its best one, between those it has tried."""
+    known = [i for i, loss in enumerate(largest.losses) if math.isfinite(loss)]
+    rates, losses = ([values[i] for i in known] for values in (largest.rates, largest.losses))
+    if not rates or not rates[0] <= rate <= rates[-1]:
+        return None
+    if abs(math.log(rate / largest.rate)) < 1e-9:
+        return 0.0
+    found = float(np.interp(math.log(rate), np.log(rates), losses))
+    return max(0.0, sign * (found - largest.loss))
+
+
+# -- a coordinate check ----------------------------------------------------------------------------
+
+FLAT = 0.3
+"""A slope that says nothing: small widths, and few steps, leave as much."""
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How what a layer does follows the size: the exponent of a power law.
+
+    Args:
+        layer: Its name in the model.
+        start: Of what it gives with the weights that it started from; NaN where they are zero.
+        step: Of what training has added to that.
+        start_error: The standard error of `start` over seeds.
+        step_error: That of `step`.
+        narrow: Whether it has as many outputs in all sizes, which start smaller in wider models.
+    """
+
+    layer: str
+    start: float
+    step: float
+    start_error: float
+    step_error: float
+    narrow: bool
+
+    @property
+    def breaks(self) -> bool:
+        """Whether the layer does more or less in larger models, beyond noise."""
+        low = -math.inf if self.narrow else -FLAT
+        return _outside(self.step, self.step_error, -FLAT) or _outside(
+            self.start, self.start_error, low
+        )
+
+
+def _outside(slope: float, error: float, low: float) -> bool:
+    return slope - 2 * error > FLAT or slope + 2 * error < low
+
+
+def slope(sizes: Sequence[float], amounts: npt.ArrayLike) -> tuple[float, float]:
+    """The exponent of a power law of amounts in sizes, and its standard error over seeds.
+
+    NaN and 0 where an amount is zero.
+
+    Args:
+        sizes: Such as widths [N].
+        amounts: By seed and size [S, N].
+    """
+    table = np.asarray(amounts, np.float64)
+    if not (table > 0).all():
+        return math.nan, 0.0
+    slopes = np.polyfit(np.log(sizes), np.log(table).T, 1)[0]
+    error = float(np.std(slopes, ddof=1)) / math.sqrt(len(slopes)) if len(slopes) > 1 else 0.0
+    return float(np.mean(slopes)), error
