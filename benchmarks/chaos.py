@@ -55,7 +55,7 @@ import pytorch_lightning as pl
 
 class Fault(pl.Callback):
     def __init__(
-        self, how: Literal["poison", "spike", "clock", "slow"], at: int = 5, rank: int = 0
+        self, how: Literal["poison", "spike", "late", "clock", "slow"], at: int = 5, rank: int = 0
     ):
         self.how, self.at, self.rank, self.step = how, at, rank, 0
 
@@ -67,6 +67,10 @@ class Fault(pl.Callback):
     def spoil(self, gradient):
         factor = float("nan") if self.how == "poison" else 1e6
         return gradient * factor if self.step == self.at else gradient
+
+    def on_before_optimizer_step(self, trainer, module, optimizer):
+        if self.how == "late" and trainer.global_rank == self.rank and self.step == self.at:
+            next(module.parameters()).grad[:] = float("nan")
 
     def on_train_batch_end(self, trainer, *_):
         self.step += 1
@@ -383,8 +387,11 @@ TWO = ["trainer.devices=2", "trainer.strategy=ddp"]
 
 
 def numbers_that_are_none(place: Place) -> Iterator[str]:
-    """One of two ranks has gradients of NaN, or a million times too large, at one step."""
-    for how in ("poison", "spike"):
+    """One of two ranks has gradients of NaN, or far too large, before they are exchanged or after.
+
+    Those that have gone wrong afterwards end the run, whose last checkpoint is from before that.
+    """
+    for how in ("poison", "spike", "late"):
         for rank in (0, 1):
             name = f"{how}{rank}"
             fault = [f"callbacks.fault.how={how}", f"callbacks.fault.rank={rank}"]

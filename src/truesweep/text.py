@@ -73,7 +73,10 @@ def _typed(chosen: float, digits: int | None) -> str:
         return NOT_FINITE[str(chosen)]
     exact = Decimal(repr(chosen))
     if digits is not None:  # of which those before the point are not rounded away
-        exact = Decimal(repr(rounded(chosen, max(digits, exact.adjusted() + 1))))
+        digits = max(digits, exact.adjusted() + 1)
+        while not chosen.is_integer() and rounded(chosen, digits).is_integer():
+            digits += 1  # 0.99998 is not 1
+        exact = Decimal(repr(rounded(chosen, digits)))
     exponent = exact.adjusted()
     if not exact:
         return "0"

@@ -1,6 +1,8 @@
 """Files of runs and sweeps that were damaged: a result, or a sentence with the file in it."""
 
+import json
 import random
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -126,17 +128,54 @@ def test_a_comparison_says_which_file_it_lacks(sweep: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "digit", "command"),
     [
-        ("results.json", '"val/loss": ', "status"),
+        ("config.yaml", "lr: ", "generate"),
+        ("config.yaml", "depth: ", "compare"),
+        ("config.yaml", "max_steps: ", "status"),
+        ("evaluations.jsonl", '"test/loss": ', "evaluate"),
+        ("metrics.jsonl", '"train/loss": ', "compare"),
+        ("metrics.jsonl", '"train/loss": ', "status"),
         ("model/config.json", '"num_attention_heads": ', "generate"),
         ("model/tokenizer.json", '"id": ', "generate"),
+        ("provenance.json", '"fingerprint": "', "export"),
+        ("results.json", '"val/loss": ', "status"),
+        ("status.json", '"total_steps": ', "resume"),
+        ("status.json", '"step": ', "compare"),
     ],
 )
 def test_another_digit_is_noticed(run: Path, name: str, digit: str, command: str) -> None:
-    text = (run / name).read_text()
-    at = text.index(digit) + len(digit)
-    (run / name).write_text(text[:at] + str((int(text[at]) + 1) % 10) + text[at + 1 :])
-    met = call(command, str(run))
-    assert "isnotwhattherunhaswritten" in "".join((met.out + met.said).split())
+    change_digit(run / name, digit)
+    more = {"export": ["../exported"], "compare": ["--json"]}
+    met = call(command, str(run), *more.get(command, []))
+    said = "".join((met.out + met.err + met.said).split())
+    assert "isnotwhattherun" in said
+    assert name.partition("/")[0] in said
+
+
+def change_digit(path: Path, behind: str) -> None:
+    """Make another of the first digit behind some text."""
+    text = path.read_text()
+    start = text.index(behind) + len(behind)
+    other = re.sub(r"\d", lambda digit: str((int(digit[0]) + 1) % 10), text[start:], count=1)
+    path.write_text(text[:start] + other)
+
+
+def test_another_word_in_a_sample_is_noticed(run: Path, tmp_path: Path) -> None:
+    tables = json.loads((run / "tables.json").read_text())
+    (run / "tables.json").write_text(json.dumps(tables).replace("red", "rot"))
+    call("compare", str(run), "--html", str(tmp_path / "page.html"))
+    assert "tables.json: is not what the run has written" in (tmp_path / "page.html").read_text()
+
+
+def test_files_without_a_checksum_are_those_of_earlier_versions(run: Path) -> None:
+    for name in ("status.json", "provenance.json"):
+        entries = json.loads((run / name).read_text())
+        del entries["sha256"]
+        (run / name).write_text(json.dumps(entries))
+    for name in ("results.json", "tables.json", "metrics.jsonl"):
+        (run / f"{name}.sha256").unlink()
+    met = call("compare", str(run), "--json")
+    assert met.how == "done"
+    assert "isnotwhat" not in "".join(met.err.split())
 
 
 def test_a_record_that_lacks_its_end_is_noticed(run: Path) -> None:

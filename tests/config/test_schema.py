@@ -108,6 +108,8 @@ def test_misspelt_groups_lead_to_the_real_ones() -> None:
         ({"allowed_packages": "numpy"}, "allowed_packages: expected a list, each text"),
         ({"model": "small"}, "model: expected a node with a _target_, found 'small'"),
         ({"model": {"depth": 2}}, "model: has no _target_"),
+        ({"model": {"depth": 2, "width": None}}, "model: has no _target_"),
+        ({"model": {"depth": 2, "a": {"_target_": "toy_targets.Model", "depth": 1}}}, "of which"),
     ],
 )
 def test_the_root(root: dict[str, Any], expected: str) -> None:

@@ -11,6 +11,7 @@ from transformers import (
     AutoTokenizer,
     BartConfig,
     BartForConditionalGeneration,
+    MBart50Tokenizer,
     MBartConfig,
     MBartForConditionalGeneration,
 )
@@ -92,3 +93,40 @@ def test_a_loaded_decoder_starts_as_it_has_learned_to(
             nll += float(theirs(input_ids=source, labels=target).loss) * target.shape[1]
         count += target.shape[1]
     assert ours == pytest.approx(nll / count, rel=1e-5)
+
+
+def test_languages_are_named_and_stand_before_what_is_generated(workplace: Path) -> None:
+    pieces = [(token, 0.0) for token in ("<s>", "<pad>", "</s>", "<unk>")]
+    letters = [(f"{space}{c}", -1.0) for c in "abcdefghijklmnopqrstuvwxyz" for space in ("", "▁")]
+    tokenizer = MBart50Tokenizer(vocab=[*pieces, *letters])
+    torch.manual_seed(0)
+    tiny = {**TINY, "vocab_size": len(tokenizer), "pad_token_id": 1, "bos_token_id": 0}
+    MBartForConditionalGeneration(MBartConfig(**tiny)).save_pretrained("folder")
+    tokenizer.save_pretrained("folder")
+    asked = [*write_data(workplace)["translation"], *SMALL]
+    asked = [word for word in asked if not word.startswith(("model", "tokenizer"))]
+    asked += [f"{group}=pretrained" for group in ("model", "tokenizer")]
+    asked += [f"{group}.name_or_path=folder" for group in ("model", "tokenizer")]
+    said = " ".join(plan(asked).warnings)
+    assert "marks both sides by en_XX. Name them by tokenizer.source_language=" in said
+    named = ["tokenizer.source_language=de_DE", "tokenizer.target_language=zh_CN"]
+    with pytest.raises(ConfigError, match=r"no such language; did you mean zh_CN"):
+        plan([*asked, named[0], "tokenizer.target_language=zh_CM"])
+    planned = plan([*asked, *named])
+    assert "marks" not in " ".join(planned.warnings)
+    parts = build(planned.config)
+    ids: list[list[int]] = []
+    task: Any = parts.task
+    decode = task.tokenizer.batch_decode
+
+    def look(rows: torch.Tensor, **how: Any) -> Any:
+        ids.extend(rows.tolist())
+        return decode(rows, **how)
+
+    task.tokenizer.batch_decode = look
+    task.answer("red blue", packing=False)
+    german, chinese = (tokenizer.convert_tokens_to_ids(name) for name in ("de_DE", "zh_CN"))
+    assert task.input_ids("red")[0, 0] == german
+    assert ids[0][:2] == [2, chinese]
+    batch = parts.prepared.val.collate([0])
+    assert batch["labels"][0, 0] == chinese

@@ -111,3 +111,8 @@ def test_noise_in_training_is_refused(name: str, head: Any, depth: int, build: B
 def test_noise_that_is_turned_off_is_not(build: Build) -> None:
     config = {"router_jitter_noise": 0.0}
     check_noise(build("switch_transformers", "seq2seq", depth=4, config=config), "seq2seq")
+
+
+def test_what_evaluations_leave_behind_is_found(build: Build) -> None:
+    with pytest.raises(ConfigError, match="nllb-moe keeps more of an evaluation"):
+        check_noise(build("nllb-moe", "seq2seq", depth=4), "seq2seq")

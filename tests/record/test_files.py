@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from truesweep.errors import DataError
 from truesweep.record.checkpoints import CheckpointFiles
@@ -22,6 +23,8 @@ from truesweep.record.files import (
     checksum_path,
     dump_json,
     replacing,
+    sealed,
+    unsealed,
     verify_checksum,
     write_atomic,
     write_checksum,
@@ -207,6 +210,22 @@ def test_a_folder_whose_files_have_changed(tmp_path: Path) -> None:
     assert changed_since_summed(tmp_path) == ["a", "below/b"]
     (tmp_path / "SHA256SUMS").write_bytes(b"\xff")
     assert changed_since_summed(tmp_path) == ["SHA256SUMS"]
+
+
+@pytest.mark.parametrize(
+    ("load", "dump"), [(json.loads, dump_json), (yaml.safe_load, yaml.safe_dump)]
+)
+def test_entries_hold_their_own_checksum(
+    load: Callable[[str], Any], dump: Callable[[Any], str]
+) -> None:
+    entries = {"a": 1e-05, "b": ["é", -0.0, math.nan, None], "c": {"d": True}}
+    kept = load(dump(sealed(entries)))
+    assert dump_json(unsealed(kept)) == dump_json(entries)
+    assert dump_json(unsealed(load(dump(sealed(kept))))) == dump_json(entries)
+    assert unsealed(kept | {"a": 1e-06}) is None
+    assert unsealed({key: value for key, value in kept.items() if key != "c"}) is None
+    assert unsealed(kept | {"e": None}) is None
+    assert unsealed(entries) == entries  # of an earlier version
 
 
 def test_a_checksum_is_kept_in_step_with_json(tmp_path: Path) -> None:

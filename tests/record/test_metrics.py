@@ -1,12 +1,16 @@
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning import LightningModule as Task
 from pytorch_lightning.utilities import rank_zero_only
 
 from truesweep.errors import DataError
+from truesweep.jobs.rank import TakeUp
 from truesweep.record import loggers as module
 from truesweep.record.loggers import MetricsFile
 from truesweep.record.rows import read
@@ -70,6 +74,34 @@ def test_resuming_leaves_no_gap_and_no_double(tmp_path: Path, clock: Clock) -> N
     second.log_metrics({"train/loss": 0.0}, 6)
     last = read(second.path)[-1]
     assert (last["step"], last["time"], last["tokens"]) == (6, 6.0, 50)
+
+
+def test_a_record_that_changed_before_its_checkpoint_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("truesweep.jobs.rank.steps_done", lambda trainer: trainer.step)
+    first, task = MetricsFile(tmp_path), Task()
+    for step in range(1, 5):
+        first.log_metrics({"train/loss": 0.5}, step)
+    state = TakeUp(first).state_dict()
+    first.log_metrics({"val/loss": 1.0}, 4)  # joins the last row, after the checkpoint
+    first.log_metrics({"train/loss": 0.5}, 5)
+    trainer: Any = SimpleNamespace(step=4, is_global_zero=True)
+
+    def resume() -> None:
+        again = TakeUp(MetricsFile(tmp_path))
+        again.load_state_dict(state)
+        again.on_train_start(trainer, task)
+
+    resume()
+    assert steps(tmp_path) == [1, 2, 3, 4]
+    whole = first.path.read_text()
+    first.path.write_text(whole.replace("0.5", "0.7", 1))
+    with pytest.raises(DataError, match=r"metrics\.jsonl: is not what .* step 4"):
+        resume()
+    first.path.unlink()
+    resume()
+    assert not first.path.exists()
 
 
 def test_resuming_from_the_start_or_without_a_file(tmp_path: Path) -> None:

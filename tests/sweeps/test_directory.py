@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from truesweep.errors import ConfigError
-from truesweep.runs.run import Run
+from truesweep.runs.run import Run, write_entries
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.progress import Board, counts
 from truesweep.sweeps.settings import Sweep
@@ -35,7 +35,7 @@ def test_jobs_come_back_in_their_order(sweep: SweepDirectory) -> None:
     assert found == added
     assert [job.label for job in found] == ["lr=0.3", "lr=0.1", "lr=0.2"]
     file = found[0].path / "job.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {"label": "lr=1e-3"}))
+    write_entries(file, found[0].job | {"label": "lr=1e-3"})
     assert sweep.jobs()[0].label == "lr=0.001"  # as version 0.1.0 kept it
     assert [job.devices for job in found] == [2, 2, 2]
     assert all(job.state == "queued" for job in found)
@@ -96,6 +96,13 @@ def test_two_drivers_make_the_same_job_at_once(
     monkeypatch.setattr(SweepDirectory, "find", late)
     assert add(sweep, 0.1, number=2) == first
     assert first.job["number"] == 1
+
+
+def test_another_digit_in_what_was_asked_is_noticed(sweep: SweepDirectory) -> None:
+    sweep.ask(["lr=0.1,0.2"], [], Sweep(jobs=24), {})
+    sweep.asked.write_text(sweep.asked.read_text().replace("24", "25"))
+    with pytest.raises(ConfigError, match=r"sweep\.yaml: is not as the program wrote it"):
+        SweepDirectory.open(sweep.path).read()
 
 
 @pytest.mark.parametrize("name", ["status.json", "results.json", "job.json", "config.yaml"])

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from tests.sweeps.search_driver import search
+from truesweep.config.space import Axis
 from truesweep.errors import ConfigError
 from truesweep.record.files import write_json
 from truesweep.runs.run import Run
@@ -125,6 +127,22 @@ def test_failed_jobs_are_tried_again_and_then_listed(tmp_path: Path) -> None:
     assert told.count("it is tried again") == 3
     assert f"failed: {jobs[1].id}  j1: for a reason" in told
     assert [row["state"] for row in sweep.read_jobs()] == [job.state for job in jobs]
+
+
+def test_no_job_of_a_search_that_is_over_is_queued(tmp_path: Path) -> None:
+    settings = Sweep(method="search", jobs=8)
+    sweep = SweepDirectory(tmp_path / "s")
+    sweep.ask(["search"], [], settings, {})
+    source = search(sweep.path, [Axis("model", values=("llama", "qwen3"), group=True)])
+    assert sweep.planned == 8
+    drive(
+        sweep, source, Pretended(), settings, Display("s", "val/loss", Console(file=io.StringIO()))
+    )
+    assert (
+        counts(Board("val/loss", "min").rows(sweep.jobs()), sweep.planned) == "2 jobs: 2 completed"
+    )
+    sweep.ask(["search", "more"], [], settings, {})
+    assert sweep.planned == 8
 
 
 def test_a_broken_job_leaves_the_others_alone(tmp_path: Path) -> None:

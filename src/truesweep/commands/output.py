@@ -1,6 +1,5 @@
 """What a command prints."""
 
-import json
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,7 @@ from truesweep.jobs.plan import Plan
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.optim import OVER_BASE
 from truesweep.record.mirror import records_of
-from truesweep.runs.run import Run
+from truesweep.runs.run import Run, read_entries
 from truesweep.terminal import console, warn
 
 SPLITS = {"val": "validation", "test": "test"}
@@ -210,7 +209,7 @@ def show_harness(figures: Mapping[str, Any], declared: Declared) -> None:
 
 def _show_tables(out: Console, run: Run) -> None:
     """Figures by class as a table; texts, which are long, one below the other."""
-    for name, (columns, rows) in json.loads(run.tables.read_text(encoding="utf-8")).items():
+    for name, (columns, rows) in read_entries(run.tables).items():
         if name == "classes":
             table = Table(*columns, title="Classes", title_justify="left", title_style="bold")
             for row in rows:

@@ -86,6 +86,7 @@ def composed(
     Raises:
         ConfigError: It is wrong.
     """
+    import truesweep.libraries  # noqa: F401  # quicker than by what needs them
     from truesweep.config.compose import compose  # not for a run's directory, which is read only
     from truesweep.jobs.parts import complete
     from truesweep.jobs.plan import default_name

@@ -159,8 +159,8 @@ class _Checker:
         if TARGET in node:
             return self._node(key, node)
         astray = [n for n, item in node.items() if not (item is None or isinstance(item, Mapping))]
-        if astray and len(astray) < len(node):
-            names = [name for name in node if name not in astray]
+        names = [name for name, item in node.items() if isinstance(item, Mapping)]
+        if astray and names:
             self._problems += [
                 (
                     f"{key}.{name}",
@@ -171,7 +171,11 @@ class _Checker:
             return node
         if astray:
             keys = ", ".join(node)
-            self._problems.append((key, f"has no {TARGET}: nothing is chosen that has {keys}"))
+            problem = (
+                f"has no {TARGET}: nothing is chosen that has {keys}. Choose an option of {key}; "
+                "a file of your own names the one that it changes, as in `defaults: [default]`"
+            )
+            self._problems.append((key, problem))
             return node
         return {name: self._group(f"{key}.{name}", item) for name, item in node.items()}
 

@@ -85,6 +85,21 @@ def target_frame(tokenizer: PreTrainedTokenizerBase) -> Frame:
     return _ended(_own_frame(tokenizer, "text_target"), tokenizer)
 
 
+def unnamed_language(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """A sentence on a tokenizer of many languages that was not told which ones texts are in."""
+    source = getattr(tokenizer, "src_lang", None)
+    if not hasattr(tokenizer, "tgt_lang") or tokenizer.tgt_lang not in (None, source):
+        return None
+    marks = tokenizer.convert_ids_to_tokens(
+        [*_own_frame(tokenizer, "text").prefix, *_own_frame(tokenizer, "text_target").prefix]
+    )
+    return (
+        "the tokenizer marks languages, and was not told which: it marks both sides by "
+        f"{', '.join(dict.fromkeys(map(str, marks))) or 'nothing'}. Name them by "
+        "tokenizer.source_language=… and tokenizer.target_language=…"
+    )
+
+
 def separator(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """What stands between two documents of a stream, if the tokenizer has anything for it."""
     candidates = tokenizer.eos_token_id, tokenizer.sep_token_id, tokenizer.bos_token_id

@@ -17,6 +17,7 @@ from truesweep.data import mixture
 from truesweep.data.causal import bytes_per_target
 from truesweep.data.datasets import EncodedDataset, Joined
 from truesweep.data.encode import encode
+from truesweep.data.frames import unnamed_language
 from truesweep.data.kinds import EncodedSplit, SampleKind
 from truesweep.data.mixture import Mix, Mixture
 from truesweep.data.samples import Splits, field_texts, text_bytes
@@ -168,6 +169,8 @@ def prepare(
         ((name, one),) = parts.items()
         whole, fingerprint, origin = datasets[name], one.fingerprint, one.origin
     _check_sizes(whole, source, kind)
+    named = getattr(tokenizer, "target_language", None) or "target" not in kind.fields
+    unnamed = None if named else unnamed_language(complete)
     return Prepared(
         kind=kind,
         tokenizer=complete,
@@ -176,7 +179,11 @@ def prepare(
         stats={split: _summed([of[split] for of in stats.values()]) for split in SPLITS},
         lossless=frozenset(split for split, held in lossless.items() if held),
         fingerprint=fingerprint,
-        origin={**origin, "fingerprint": fingerprint},
+        origin={
+            **origin,
+            "fingerprint": fingerprint,
+            "notes": [*origin.get("notes", ()), *([unnamed] if unnamed else [])],
+        },
         mix=mix,
     )
 

@@ -18,7 +18,7 @@ from annotated_types import Ge
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from truesweep.errors import ConfigError, in_short, refusing
+from truesweep.errors import ConfigError, did_you_mean, in_short, refusing
 
 # In the order of their ids, which are 0 to 3 in every tokenizer that we make ourselves.
 SPECIALS = {
@@ -175,11 +175,16 @@ class Pretrained(TokenizerConfig):
 
     Args:
         name_or_path: Folder with the tokenizer's files, or name of a repository on the hub.
+        source_language: How a tokenizer of many languages, such as NLLB's, marks the texts that are
+            translated: `deu_Latn`. None: as it does by itself.
+        target_language: The same for translations.
     """
 
     learns = False
 
     name_or_path: str
+    source_language: str | None = None
+    target_language: str | None = None
 
     def build(self, texts: Iterable[str]) -> PreTrainedTokenizerBase:
         """Load the tokenizer; one without a pad token pads with its end-of-sequence token.
@@ -196,7 +201,31 @@ class Pretrained(TokenizerConfig):
                 f"tokenizer.name_or_path={self.name_or_path}: this tokenizer has no pad, "
                 "end-of-sequence or unknown token to fill short rows with; name another one"
             )
+        self._name_language(tokenizer, "source_language", "src_lang", "text")
+        self._name_language(tokenizer, "target_language", "tgt_lang", "text_target")
         return tokenizer
+
+    def _name_language(
+        self, tokenizer: PreTrainedTokenizerBase, key: str, attribute: str, argument: str
+    ) -> None:
+        """Set how the tokenizer marks the texts of one side, where that is asked."""
+        language = getattr(self, key)
+        if language is None:
+            return
+        if not hasattr(tokenizer, attribute):
+            raise ConfigError(f"tokenizer.{key}={language}: this tokenizer marks no languages")
+        with refusing(lambda reason: f"tokenizer.{key}={language}: {reason}"):
+            setattr(tokenizer, attribute, language)
+            marked = tokenizer(**{argument: "a"})["input_ids"]
+        unknown = tokenizer.unk_token_id
+        if (
+            unknown in marked
+            and unknown not in tokenizer("a", add_special_tokens=False)["input_ids"]
+        ):
+            raise ConfigError(
+                f"tokenizer.{key}={language}: the tokenizer has no such language"
+                f"{did_you_mean(language, tokenizer.all_special_tokens)}"
+            )
 
     def identity(self) -> dict[str, Any]:
         """A hash of the tokenizer's files, since what a name stands for can change."""

@@ -14,8 +14,6 @@ from truesweep.jobs.parts import OFFERED, SUPPLIED, make
 from truesweep.jobs.plan import Plan, plan_config
 from truesweep.jobs.same_data import check_same_data
 from truesweep.jobs.trainer import TrainerSettings
-from truesweep.record.files import write_atomic, write_json
-from truesweep.record.frozen import freeze
 from truesweep.runs.run import Run
 from truesweep.secrets import redact_overrides
 from truesweep.text import value
@@ -65,10 +63,9 @@ def change(run: Run, overrides: Sequence[str]) -> list[str]:
         return []
     check_same_data(run, plan.prepared)
     with run.claim():
-        _remember(run, redact_overrides(overrides))
         if completed:
             run.update_status(state="preempted")
-        write_atomic(run.config, freeze(after))
+        run.write_config(after, _about(run, redact_overrides(overrides)))
         run.results.unlink(missing_ok=True)
     return said
 
@@ -143,13 +140,11 @@ def made_longer(run: Run) -> bool:
     return any(parse(o).key_or_group in LENGTH for row in changes for o in row["overrides"])
 
 
-def _remember(run: Run, overrides: list[str]) -> None:
-    provenance = run.read_provenance()
-    row = {
+def _about(run: Run, overrides: list[str]) -> dict[str, Any]:
+    """What is remembered of a change."""
+    return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "step": run.status.get("saved_step"),
         "overrides": overrides,
         "results": run.read_results(),
     }
-    provenance["changes"] = [*provenance.get("changes", []), row]
-    write_json(run.path / "provenance.json", provenance)

@@ -30,7 +30,7 @@ from truesweep.callbacks import (
 from truesweep.compat import drop_compilations, is_of_compiler, steps_done
 from truesweep.data.left_out import left_out
 from truesweep.data.token_cache import SPLITS
-from truesweep.errors import ConfigError
+from truesweep.errors import ConfigError, DataError
 from truesweep.jobs.load import save_layout
 from truesweep.jobs.logs import logs
 from truesweep.jobs.mirrors import complete, conclude, describe, make_loggers
@@ -39,12 +39,12 @@ from truesweep.jobs.same_data import check_same_data
 from truesweep.models import count_parameters, flops_per_token, peak_flops
 from truesweep.models.adapters import base_of, has_adapter
 from truesweep.record.checkpoints import CheckpointFiles, has_optimizer
-from truesweep.record.files import verify_checksum, write_json
+from truesweep.record.files import checksum_of_start, verify_checksum, write_json
 from truesweep.record.frozen import fingerprint
 from truesweep.record.loggers import MetricsFile, RunLogger
 from truesweep.record.rows import read
 from truesweep.record.study import Reports
-from truesweep.runs.run import Run
+from truesweep.runs.run import Run, write_entries
 from truesweep.secrets import reveal
 from truesweep.tasks import DivergedError, OutOfMemory
 from truesweep.terminal import console
@@ -76,7 +76,7 @@ def run_rank(directory: str, resume: bool = False) -> None:
             job.carry_out(resume)
         except BaseException as error:
             if isinstance(error, OutOfMemory):
-                write_json(run.memory, {"micro_batch_size": error.micro_batch_size})
+                write_entries(run.memory, {"micro_batch_size": error.micro_batch_size})
             if isinstance(error, Stopped):
                 drop_compilations()
             conclude(loggers, error)
@@ -193,7 +193,7 @@ class Rank:
             **self._harness(),
         }
         tables = self.parts.task.tables()
-        write_json(self.run.tables, tables)
+        write_json(self.run.tables, tables, checksum=True)
         write_json(self.run.results, results, checksum=True)
         what = {"split": "test", "fingerprint": self.parts.prepared.fingerprint_of("test")}
         self.run.record_evaluation({**what, "checkpoint": "best", "own": True}, results)
@@ -269,10 +269,31 @@ class TakeUp(pl.Callback):
 
     def __init__(self, metrics: MetricsFile) -> None:
         self.metrics = metrics
+        self._settled: tuple[int, str] | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Drop what was recorded after the checkpoint, which training now comes to again."""
-        self.metrics.truncate(steps_done(trainer))
+        """Drop what was recorded after the checkpoint, which training now comes to again.
+
+        Raises:
+            DataError: What was recorded before it has changed.
+        """
+        step, path = steps_done(trainer), self.metrics.path
+        if trainer.is_global_zero and self._settled and path.exists():
+            length, checksum = self._settled
+            if checksum_of_start(path, length) != checksum:
+                raise DataError(
+                    f"{path}: is not what the run has written. Restore it, or delete it: the curve "
+                    f"then begins after step {step:,}"
+                )
+        self.metrics.truncate(step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the record before it."""
+        return {"settled": self.metrics.settled()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up what a checkpoint says of the record before it."""
+        self._settled = state_dict["settled"]
 
 
 def newest_checkpoint(run: Run) -> Path | None:

@@ -22,7 +22,6 @@ from truesweep.jobs.launch import launch
 from truesweep.jobs.parts import make
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.record.checkpoints import CheckpointFiles
-from truesweep.record.files import write_atomic
 from truesweep.record.frozen import freeze
 from truesweep.record.rows import read
 from truesweep.runs.run import Run
@@ -157,7 +156,7 @@ def _trained(path: Path, config: dict[str, Any], stops: list[int]) -> Run:
     run = Run.create(path, config=freeze(config), overrides=[], provenance={})
     for number, step in enumerate(stops):
         config["callbacks"]["leave"] = {"_target_": "truesweep.callbacks.LeaveAfter", "step": step}
-        write_atomic(run.config, freeze(config))
+        run.write_config(config, {"overrides": []})
         code = _launched(run, resume=number > 0)
         if code != LEFT:
             error = run.status.get("error") or "it ended before"

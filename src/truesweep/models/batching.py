@@ -48,9 +48,11 @@ def mixes_samples(model: PreTrainedModel, head: Head, training: bool) -> bool:
 
 @torch.no_grad()
 def check_noise(model: PreTrainedModel, head: Head) -> None:
-    """Refuse to train a model that draws random numbers of its own besides dropout.
+    """Refuse to train a model that draws random numbers of its own, or remembers evaluations.
 
-    They would follow from how a batch is split, as the noise of PhiMoE's experts does.
+    Random numbers besides dropout follow from how a batch is split, as the noise of PhiMoE's
+    experts does. NLLB's experts take as many tokens in training as in the last evaluation, which
+    nothing saves.
 
     Args:
         model: As `mixes_samples` takes it.
@@ -65,12 +67,19 @@ def check_noise(model: PreTrainedModel, head: Head) -> None:
         rows = _rows(tried)[1].repeat(_TOKENS // _LONG, 1)
         found = []
         try:
-            for seed in (0, 1):
+            for seed in (0, 1, 0):
                 torch.default_generator.manual_seed(seed)
                 found.append(_logits(tried.train(), head, rows, torch.ones_like(rows)))
+                _logits(tried.eval(), head, rows[:1], torch.ones_like(rows[:1]))
         except (IndexError, RuntimeError, TypeError, ValueError):
             return
-        if _differ(*found):
+        if _differ(found[0], found[2]):
+            raise ConfigError(
+                f"model: {model.config.model_type} keeps more of an evaluation than its weights "
+                "hold, and what it learns would depend on when it was validated and resumed. Set "
+                "another model"
+            )
+        if _differ(found[0], found[1]):
             raise ConfigError(
                 f"model: {model.config.model_type} draws random numbers in training, such as to "
                 "route tokens to experts, and what it learns would depend on how a batch is "

@@ -9,8 +9,8 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -157,6 +157,34 @@ def verify_checksum(path: str | Path) -> bool:
     """
     path = Path(path)
     return path.is_file() and _sha256(path) in _read_digests(path)
+
+
+def checksum_of_start(path: Path, length: int) -> str:
+    """The checksum of the first bytes of a file."""
+    with path.open("rb") as file:
+        return hashlib.sha256(file.read(length)).hexdigest()
+
+
+SEAL = "sha256"
+"""The entry of a mapping that holds the checksum of all others.
+
+It stands within, not beside, where a file is replaced while others read it: it is always in step.
+"""
+
+
+def sealed(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """A mapping that goes to a JSON or YAML file, with its checksum as the last entry."""
+    kept = {key: value for key, value in entries.items() if key != SEAL}
+    return {**kept, SEAL: hashlib.sha256(dump_json(kept).encode()).hexdigest()}
+
+
+def unsealed(entries: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What was sealed; None if it is not that any more. One without a checksum is as it is."""
+    kept = {key: value for key, value in entries.items() if key != SEAL}
+    with suppress(ValueError):  # half of a surrogate pair
+        if SEAL not in entries or sealed(kept)[SEAL] == entries[SEAL]:
+            return kept
+    return None
 
 
 SUMS = "SHA256SUMS"

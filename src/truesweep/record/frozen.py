@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from truesweep.errors import ConfigError
+from truesweep.record.files import SEAL, unsealed
 
 
 class _Dumper(yaml.SafeDumper):
@@ -72,6 +73,8 @@ ADDED_SINCE: dict[str, Any] = {
     "task.metrics": None,
     "trainer.matmul_precision": "auto",
     "tokenizer.chat_template": None,
+    "tokenizer.source_language": None,
+    "tokenizer.target_language": None,
 }
 """Keys that came after version 0.1.0, with the value that asks for what there was before them.
 
@@ -125,10 +128,10 @@ def _has(config: Mapping[str, Any], group: str, name: str, value: Any) -> bool:
 
 
 def thaw(path: Path) -> dict[str, Any]:
-    """Read a frozen configuration.
+    """Read a frozen configuration, or another that was written as YAML.
 
     Raises:
-        ConfigError: The file is missing or is no YAML mapping.
+        ConfigError: The file is missing, is no YAML mapping, or not what its checksum tells.
     """
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -136,4 +139,10 @@ def thaw(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read as a configuration: {error}") from None
     if not isinstance(config, dict):
         raise ConfigError(f"{path}: expected a configuration, found {type(config).__name__}")
-    return config
+    kept = unsealed(config)
+    if kept is None:
+        raise ConfigError(
+            f"{path}: is not as the program wrote it. Restore it, or, if it was changed on "
+            f"purpose, delete its entry {SEAL}"
+        )
+    return kept

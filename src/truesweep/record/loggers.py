@@ -23,7 +23,7 @@ from typing_extensions import override
 
 from truesweep.figures import BUILT_IN
 from truesweep.record.dashboard import Dashboard
-from truesweep.record.files import dump_json, write_atomic
+from truesweep.record.files import checksum_of_start, dump_json, write_atomic
 from truesweep.record.rows import Row, parse, read, scalars
 from truesweep.secrets import scrub
 
@@ -389,6 +389,15 @@ class MetricsFile(Logger):
             lines = [line for line, row in parse(self.path) if row["step"] <= step]
             write_atomic(self.path, b"".join(lines))
         self._opened = False
+
+    @rank_zero_only
+    def settled(self) -> tuple[int, str] | None:
+        """The rows that nothing changes any more, all but the last: their bytes, their checksum."""
+        if not self.path.exists():
+            return None
+        if not self._opened:
+            self._open()
+        return self._start, checksum_of_start(self.path, self._start)
 
     def _open(self) -> None:
         """Take up the file where its last whole row ends."""

@@ -1,9 +1,9 @@
 """A run's words: why it failed, what its model writes, how often its test split was looked at."""
 
-import json
 from pathlib import Path
 from typing import Any
 
+from truesweep.runs.run import UNREADABLE, read_entries
 from truesweep.runs.snapshot import Snapshot
 from truesweep.secrets import scrub
 
@@ -49,13 +49,15 @@ def _end(log: Path) -> str:
 def _tables(path: Path, rows: int, width: int) -> dict[str, Any]:
     """The first rows of each table, long texts cut."""
     try:
-        tables = json.loads(path.read_text(encoding="utf-8"))
+        tables = read_entries(path)
         return {
             name: [columns, [[_cut(cell, width) for cell in row] for row in _some(name, all, rows)]]
             for name, (columns, all) in tables.items()
         }
-    except (OSError, ValueError, AttributeError, TypeError):
+    except FileNotFoundError:
         return {}
+    except (*UNREADABLE, ValueError, AttributeError, TypeError) as error:
+        return {"damaged": [["why"], [[str(error)]]]}
 
 
 def _some(name: str, all: list[list[Any]], rows: int) -> list[list[Any]]:

@@ -5,8 +5,8 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from truesweep.record.files import checksum_path, write_json
-from truesweep.runs.run import Run
+from truesweep.record.files import checksum_path
+from truesweep.runs.run import Run, write_entries
 
 
 def checkpoint_path(run: Run, step: int) -> Path:
@@ -66,7 +66,7 @@ def adopt(run: Run, other: Run, step: int) -> bool:
         shutil.copyfile(kept / run.metrics.name, run.metrics)
         shutil.copytree(kept / run.model.name, run.model, dirs_exist_ok=True)
         branched = {"run": other.id, "step": step}
-        write_json(run.path / "provenance.json", run.read_provenance() | {"branched": branched})
+        write_entries(run.path / "provenance.json", run.read_provenance() | {"branched": branched})
         run.update_status(step=step, saved_step=step)
     return True
 

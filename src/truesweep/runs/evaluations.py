@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from truesweep.errors import UserError
-from truesweep.record.files import dump_json, timestamp, write_json
+from truesweep.errors import DataError, UserError
+from truesweep.record.files import dump_json, sealed, timestamp, unsealed, write_json
 from truesweep.record.frozen import fingerprint
 from truesweep.record.provenance import packages
 from truesweep.record.rows import read_objects
@@ -61,15 +61,25 @@ def record(directory: Path, what: Mapping[str, Any], figures: Mapping[str, Any])
             `overrides`.
         figures: What came out, standard errors included.
     """
-    row = {"time": timestamp(), "overrides": [], **what, "packages": packages(), **figures}
+    row = sealed({"time": timestamp(), "overrides": [], **what, "packages": packages(), **figures})
     with (directory / FILE).open("a", encoding="utf-8") as file:
         file.write(dump_json(row) + "\n")
 
 
 def read(directory: Path) -> list[dict[str, Any]]:
-    """The evaluations of a directory, in their order."""
+    """The evaluations of a directory, in their order.
+
+    Raises:
+        DataError: One is not as it was written.
+    """
     file = directory / FILE
-    return read_objects(file) if file.exists() else []
+    found: list[dict[str, Any]] = []
+    for number, line in enumerate(read_objects(file) if file.exists() else (), start=1):
+        row = unsealed(line)
+        if row is None:
+            raise DataError(f"{file}: is not what the run has written, in line {number}. Remove it")
+        found.append(row)
+    return found
 
 
 def read_tolerantly(directory: Path) -> list[dict[str, Any]]:

@@ -24,16 +24,20 @@ import yaml
 from truesweep.errors import ConfigError, DataError, UserError, in_short, shorten
 from truesweep.figures import HARNESS, Figure, read
 from truesweep.record.files import (
+    SEAL,
     checksum_path,
     lock,
     locked,
     replacing,
+    sealed,
     timestamp,
+    unsealed,
     verify_checksum,
     write_atomic,
+    write_checksum,
     write_json,
 )
-from truesweep.record.frozen import fingerprint, thaw
+from truesweep.record.frozen import fingerprint, freeze, thaw
 from truesweep.record.rows import read as read_rows
 from truesweep.runs import evaluations
 from truesweep.text import number, relabel
@@ -193,9 +197,9 @@ class Run:
             asked = yaml.safe_dump(list(overrides), allow_unicode=True)
             write_atomic(new / "overrides.yaml", asked)
             identity = {"fingerprint": fingerprint(yaml.safe_load(config))}
-            write_json(new / "provenance.json", identity | provenance)
+            write_entries(new / "provenance.json", identity | provenance)
             if job is not None:
-                write_json(new / "job.json", job)
+                write_entries(new / "job.json", job)
             write_atomic(new / "config.yaml", config)
             _rename(new, path)
         return cls(path)
@@ -268,7 +272,47 @@ class Run:
         spoilt = [group for group in _GROUPS if not isinstance(config.get(group, {}), dict)]
         if spoilt:
             raise ConfigError(f"{self.config}: {spoilt[0]} is no group of keys. {REMEDY}")
+        self.check_asked(config)
         return config
+
+    def check_asked(self, config: Mapping[str, Any]) -> None:
+        """See that a configuration is what was asked of the run, at first or by a change.
+
+        Raises:
+            ConfigError: It is not.
+        """
+        asked = self._asked()
+        if asked and fingerprint(config) not in asked:
+            raise ConfigError(
+                f"{self.config}: is not what the run was asked. {REMEDY}. For another experiment: "
+                "`truesweep train --from DIR KEY=VALUE`"
+            )
+
+    def write_config(self, config: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+        """Change what is asked of the run, and remember that; see `read_config`.
+
+        Args:
+            config: The new configuration.
+            about: `overrides`, and what else is to be remembered of the change.
+        """
+        provenance = self.read_provenance()
+        row = {**about, "fingerprint": fingerprint(config)}
+        provenance["changes"] = [*provenance.get("changes", []), row]
+        write_entries(self.path / "provenance.json", provenance)  # announced before it is there
+        write_atomic(self.config, freeze(config))
+
+    def _asked(self) -> set[str]:
+        """The fingerprints of what was asked, at first and by changes; none if not all are known.
+
+        They tell a damaged configuration. Version 0.1.0 did not keep them of changes.
+        """
+        try:
+            provenance = self.read_provenance()
+        except FileNotFoundError:
+            return set()
+        rows = [provenance, *provenance.get("changes", [])]
+        known = {str(row.get("fingerprint")) for row in rows if isinstance(row, dict)}
+        return set() if "None" in known else known
 
     def read_provenance(self) -> dict[str, Any]:
         """Code, versions, hardware, data and command of the run."""
@@ -388,7 +432,7 @@ class Run:
         final = number(self.read_results().get(name))
         if final is not None or not self.metrics.exists():
             return final
-        values = [number(row.get(name)) for row in read_rows(self.metrics)]
+        values = [number(row.get(name)) for row in self.read_metrics()]
         kept = [v for v in values if v is not None and v == v]  # NaN is never the best
         return (min if mode == "min" else max)(kept, default=None)
 
@@ -404,10 +448,11 @@ class Run:
     def update_status(self, **changes: Any) -> None:
         """Change some entries of `status.json`."""
         status = {**self.status, **changes, "updated": timestamp()}
-        write_json(self.path / "status.json", status)
+        write_entries(self.path / "status.json", status)
 
     def begin(self) -> None:
         """A job starts, or starts again."""
+        checksum_path(self.metrics).unlink(missing_ok=True)
         self.update_status(
             state="running",
             exit_code=None,
@@ -422,9 +467,32 @@ class Run:
     def end(self, state: State, exit_code: int, error: str | None = None) -> None:
         """A job has ended; an error that is longer than a person reads is whole in the log only."""
         short = None if error is None else shorten(error)
+        if self.metrics.exists():
+            write_checksum(self.metrics)  # until it is started again
         self.update_status(state=state, exit_code=exit_code, error=short, finished=timestamp())
 
     # -- what came out -----------------------------------------------------------------------
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The rows of its record; none before the first.
+
+        Raises:
+            DataError: It is damaged.
+        """
+        self.check_metrics()
+        return read_rows(self.metrics) if self.metrics.exists() else []
+
+    def check_metrics(self) -> None:
+        """See that the record is as it was when the run ended.
+
+        Raises:
+            DataError: It is not.
+        """
+        announced = checksum_path(self.metrics)
+        if not announced.exists() or verify_checksum(self.metrics):
+            return
+        if announced.exists():  # a run that goes on removes it first
+            raise DataError(_not_as_written(self.metrics, announced.name))
 
     def read_results(self) -> dict[str, Any]:
         """Final figures; empty before the end."""
@@ -474,6 +542,11 @@ class Run:
         evaluations.record(self.path, what, kept)
 
 
+def write_entries(path: Path, entries: Mapping[str, Any]) -> None:
+    """Keep entries in one of a run's JSON files that change, with their checksum among them."""
+    write_json(path, sealed(entries))
+
+
 def read_entries(path: Path) -> dict[str, Any]:
     """What a run keeps in one of its JSON files.
 
@@ -482,22 +555,31 @@ def read_entries(path: Path) -> dict[str, Any]:
         OSError: It is not there.
     """
     if checksum_path(path).exists() and not verify_checksum(path):
-        raise DataError(
-            f"{path}: is not what the run has written. {REMEDY}. If it was changed on purpose, "
-            f"delete {checksum_path(path).name}"
-        )
+        raise DataError(_not_as_written(path, checksum_path(path).name))
     try:
         loaded = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read: {error}. {REMEDY}") from None
     if not isinstance(loaded, dict):
         raise DataError(f"{path}: expected a mapping, found {type(loaded).__name__}. {REMEDY}")
+    if not loaded and path.name in _TYPES:
+        raise DataError(f"{path}: has no entries. {REMEDY}")
+    entries = unsealed(loaded)
+    if entries is None:
+        raise DataError(_not_as_written(path, f"its entry {SEAL}"))
     known = _TYPES.get(path.name, {})
     others = _FIGURE if path.name == "results.json" else object
-    for name, value in loaded.items():
+    for name, value in entries.items():
         if not isinstance(_as_time(value, known.get(name)), known.get(name, others)):
             raise DataError(f"{path}: {name} is {value!r}, which it cannot be. {REMEDY}")
-    return loaded
+    return entries
+
+
+def _not_as_written(path: Path, checksum: str) -> str:
+    return (
+        f"{path}: is not what the run has written. {REMEDY}. If it was changed on purpose, "
+        f"delete {checksum}"
+    )
 
 
 def _as_time(value: Any, wanted: Any) -> Any:

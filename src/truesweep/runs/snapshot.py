@@ -1,6 +1,7 @@
 """A run as its files are at one moment, for tables and reports of many."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +13,7 @@ from truesweep.errors import DataError
 from truesweep.figures import Figure, find, read
 from truesweep.runs.find import read_mapping
 from truesweep.runs.history import History, read_history
-from truesweep.runs.run import Run, read_entries
+from truesweep.runs.run import UNREADABLE, Run, read_entries
 from truesweep.secrets import scrub
 from truesweep.text import number
 
@@ -165,6 +166,7 @@ def read_snapshot(directory: Run, points: int = POINTS) -> Snapshot:
         problems.append(f"{directory.config}: cannot be read as a configuration")
     if history.problem:
         problems.append(history.problem)
+    problems += [each for each in _changed(directory, config) if each not in problems]
     ends, steps = history.last.get("step", 0), _whole(results.get("train/steps"))
     if ends < steps and not history.problem:
         problems.append(f"{directory.metrics}: ends at step {ends:,} of {steps:,}")
@@ -178,6 +180,16 @@ def read_snapshot(directory: Run, points: int = POINTS) -> Snapshot:
         history=history,
         problems=tuple(problems),
     )
+
+
+def _changed(directory: Run, config: dict[str, Any]) -> Iterator[str]:
+    """What can be read, and is not what was written."""
+    try:
+        directory.check_metrics()
+        if config:
+            directory.check_asked(config)
+    except UNREADABLE as error:
+        yield str(error)
 
 
 def _read_json(path: Path, problems: list[str]) -> dict[str, Any]:

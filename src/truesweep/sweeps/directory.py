@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from truesweep.errors import ConfigError
 from truesweep.figures import as_direction, recorded_mode
-from truesweep.record.files import dump_json, write_atomic
+from truesweep.record.files import dump_json, sealed, write_atomic
 from truesweep.record.frozen import fingerprint, freeze, thaw
 from truesweep.record.rows import read_objects
 from truesweep.runs.run import Run
@@ -105,7 +105,7 @@ class SweepDirectory:
             settings: The `sweeps` node, resolved.
             launcher: Hydra's launcher node, resolved.
             jobs: The ids of the jobs that it plans, none of which needs a directory yet; none of a
-                search, whose jobs are not known.
+                search, whose jobs are not known before it is over, see `close`.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         entry = {
@@ -122,7 +122,17 @@ class SweepDirectory:
             "sweeps": asdict(settings),
             "launcher": dict(launcher),
         }
-        write_atomic(self.asked, yaml.safe_dump(record, sort_keys=False, allow_unicode=True))
+        self._write(record)
+
+    def close(self, jobs: Sequence[Run]) -> None:
+        """Note that a search is over: these are the jobs that its latest command has."""
+        record = self.read()
+        record["asked"][-1]["jobs"] = [job.id for job in jobs]
+        self._write(record)
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        text = yaml.safe_dump(sealed(record), sort_keys=False, allow_unicode=True)
+        write_atomic(self.asked, text)
 
     def read(self) -> dict[str, Any]:
         """`name`, `asked`, `sweeps` and `launcher`.
@@ -190,7 +200,8 @@ class SweepDirectory:
         record = self.read()
         settings = self._settings(record)
         if settings.method == "search":
-            return settings.jobs or 0
+            over = record["asked"][-1].get("jobs")
+            return 0 if over else settings.jobs or 0
         missing = set[str]().union(*(self.missing(command) for command in record["asked"]))
         return len(self.jobs()) + len(missing)
 

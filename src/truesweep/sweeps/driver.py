@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -358,6 +358,9 @@ class Driver:
         self.display.conclude(rows, self._planned(), self.board.best(rows), self.sweep.path)
         self._page.finish()
         self.trunks.tidy()
+        if self.settings.method == "search" and self.source.exhausted:
+            with suppress(OSError):  # nothing but what `truesweep status` says depends on it
+                self.sweep.close(self._jobs)
         if self.signum:
             self._page.write()
             return 130 if self.signum == signal.SIGINT else 143

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from truesweep.figures import Mode, best_first
-from truesweep.record.rows import read
 from truesweep.runs.run import UNREADABLE, Run
 from truesweep.text import plural
 
@@ -95,7 +94,7 @@ class Board:
             return _broken(job, problem)
         status = job.status
         state = "running" if running and status.get("state") == "running" else job.state
-        latest = _latest(job.metrics) if state != "queued" else {}
+        latest = _latest(job) if state != "queued" else {}
         step = max(int(status.get("step", 0)), int(latest.get("step", 0)))
         total = _total(job, status) if state not in ("queued", "completed") else step
         started, ended = _time(status.get("started")), _time(status.get("finished"))
@@ -159,10 +158,9 @@ def _left(step: int, total: int | None, latest: dict[str, Any]) -> float | None:
     return max(total - step, 0) * float(latest["time"]) / float(latest["step"])
 
 
-def _latest(metrics: Path) -> dict[str, Any]:
+def _latest(job: Run) -> dict[str, Any]:
     """The last values of the training rows."""
-    rows = read(metrics) if metrics.exists() else []
-    return next((row for row in reversed(rows) if "train/loss" in row), {})
+    return next((row for row in reversed(job.read_metrics()) if "train/loss" in row), {})
 
 
 def _total(run: Run, status: dict[str, Any]) -> int | None:

@@ -210,7 +210,7 @@ def _axes(space: Space) -> list[str]:
         for axis in axes:
             each = values(axis.values)
             listed = ", ".join(each if len(each) <= 12 else [*each[:5], "…", each[-1]])
-            between = listed if each else f"{value(axis.low)} to {value(axis.high)}"
+            between = listed if each else f"{value(axis.low, None)} to {value(axis.high, None)}"
             shown.append(f"{names[axis.name]}: {between}{' (log)' * (axis.log and not each)}")
         lines.append(", with ".join(shown))
     return lines

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from truesweep.config.space import Point, Space
 from truesweep.errors import ConfigError, UserError
-from truesweep.record.files import write_json
-from truesweep.runs.run import Run
+from truesweep.runs.run import Run, write_entries
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.sampling import Dimensions, Params
 from truesweep.sweeps.settings import Sweep
@@ -247,4 +246,4 @@ class Search:
 def _place(job: Run, entry: dict[str, Any]) -> None:
     """Let a job know its trial; a directory that exists may be of another one, or of a grid."""
     if job.job.get("trial") != entry:
-        write_json(job.path / "job.json", {**job.job, "trial": entry})
+        write_entries(job.path / "job.json", {**job.job, "trial": entry})

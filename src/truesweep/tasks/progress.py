@@ -50,8 +50,8 @@ class Progress:
         if isinstance(self.skipped_in_a_row, Tensor):
             left_out = (self.skipped_in_a_row > 0) & ~torch.isfinite(_over_ranks(nll))
             nll, count = nll.masked_fill(left_out, 0), count.masked_fill(left_out, 0)
-        # All ranks skip alike, so all of them come to ask for the sum.
-        elif self.skipped_in_a_row and not math.isfinite(_over_ranks(nll)):
+        # All ranks ask for the sum, also where one skips alone: the others would wait for it.
+        elif not math.isfinite(_over_ranks(nll)) and self.skipped_in_a_row:
             return
         self._nll = self._nll + nll
         self._count = self._count + count
@@ -67,6 +67,12 @@ class Progress:
         self.gradient_norm = norm
         self.skipped = self.skipped + skipped
         self.skipped_in_a_row = (self.skipped_in_a_row + skipped) * skipped
+
+    def last_gradient(self, device: torch.device) -> Tensor:
+        """Of the last step, 1 if it was skipped, and its gradient's norm if not; float64 [2]."""
+        skipped = torch.as_tensor(self.skipped_in_a_row, device=device) > 0
+        norm = torch.as_tensor(self.gradient_norm, device=device).double()
+        return torch.stack([skipped.double(), norm.masked_fill(skipped, 0)])
 
     def take_row(self, lr: float) -> dict[str, float]:
         """The metrics of the steps since the last row; starts the next one. All ranks call it.

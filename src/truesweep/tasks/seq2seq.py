@@ -11,6 +11,7 @@ from torchmetrics import Metric
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from truesweep.data.batch import Batch
+from truesweep.data.frames import target_frame
 from truesweep.data.kinds import PAIRS, SampleKind
 from truesweep.data.prepare import Prepared
 from truesweep.figures import compute, of_metric
@@ -199,6 +200,8 @@ class TextToText(Task):
         context = context_length(self.model) or read + self.max_new_tokens
         longest = max(1, min(self.max_new_tokens, context - read))
         beams: dict[str, Any] = {}
+        # What stands before every target, such as its language, is no question to the model.
+        before = target_frame(self.tokenizer).prefix if self.head == "seq2seq" else ()
         if self.beam_size > 1:
             beams = {"length_penalty": self.length_penalty, "early_stopping": True}
         with torch.inference_mode():
@@ -211,6 +214,7 @@ class TextToText(Task):
                 num_beams=self.beam_size,
                 do_sample=False,
                 **beams,
+                **({"forced_bos_token_id": before[0]} if len(before) == 1 else {}),
                 **({"eos_token_id": ends} if (ends := self.ends(self.tokenizer)) else {}),
             )
         return [

@@ -7,7 +7,7 @@ by their number. No split of the batch changes it.
 import logging
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -218,7 +218,11 @@ class Training(pl.LightningModule):
         self._write_row(step + 1, lr=first["lr"] / first.get(OVER_BASE, 1.0))
 
     def _agree(self, batch: Batch) -> Tensor:
-        """The step's number of targets over all ranks; also learns whether any rank must stop."""
+        """The step's number of targets over all ranks; also learns whether any rank must stop.
+
+        Raises:
+            RuntimeError: See `_check_gradient`.
+        """
         own = self.targets(batch)
         if self.trainer.world_size == 1:
             self.stop_agreed = self.stop_requested
@@ -226,11 +230,32 @@ class Training(pl.LightningModule):
         flags = [float(self.stop_requested == s) for s in STOP_SIGNALS]
         message = torch.tensor([0.0, *flags], dtype=torch.float64, device=self.device)
         message[0] = own
-        dist.all_reduce(message)
-        self.stop_agreed = next(
-            (s for s, seen in zip(STOP_SIGNALS, message[1:].tolist(), strict=True) if seen), 0
-        )
-        return message[0]
+        gradient = self.progress.last_gradient(self.device)
+        summed = torch.cat([message, gradient])
+        dist.all_reduce(summed)
+        told = torch.cat([summed[1:], gradient]).tolist()
+        seen, all_of_them, own_gradient = told[:-4], told[-4:-2], told[-2:]
+        self._check_gradient(all_of_them, own_gradient)
+        self.stop_agreed = next((s for s, one in zip(STOP_SIGNALS, seen, strict=True) if one), 0)
+        return summed[0]
+
+    def _check_gradient(self, summed: Sequence[float], own: Sequence[float]) -> None:
+        """See that ranks held the same gradient in the last step, as they do after exchanging it.
+
+        Args:
+            summed: What `Progress.last_gradient` gives, summed over all ranks.
+            own: The same of this rank.
+
+        Raises:
+            RuntimeError: They did not.
+        """
+        ranks = dist.get_world_size()
+        if any(abs(x - ranks * y) > 1e-3 * abs(x) for x, y in zip(summed, own, strict=True)):
+            raise RuntimeError(
+                f"step {self.steps_done}: the ranks held different gradients after they had "
+                "exchanged them. A device or its memory is at fault; the last checkpoint is from "
+                "before that: truesweep resume goes on from there"
+            )
 
     def _backward_in_memory(self, batch: Batch, total: Tensor) -> Tensor:
         """`_backward`, in smaller micro-batches if the memory wants it: the result is the same.
@@ -362,7 +387,16 @@ class Training(pl.LightningModule):
             logger.log_metrics({"tokens": self.progress.tokens, **values}, step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the counts that rows of metrics are made from; of an adapted model, no base."""
+        """Keep the counts that rows of metrics are made from; of an adapted model, no base.
+
+        Raises:
+            RuntimeError: The ranks do not agree on the step before, see `_check_gradient`.
+        """
+        if dist.is_available() and dist.is_initialized():
+            own = self.progress.last_gradient(self.device)
+            summed = own.clone()
+            dist.all_reduce(summed)
+            self._check_gradient(summed.tolist(), own.tolist())
         checkpoint["progress"] = self.progress.state_dict()
         if has_adapter(self.model):
             checkpoint["base"] = {"sha256": base_of(self.model)}

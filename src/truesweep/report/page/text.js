@@ -25,10 +25,16 @@ function value(chosen, digits = 4) {
 function typed(chosen, digits) {
   if (Number.isInteger(chosen) || !Number.isFinite(chosen)) return String(chosen);
   const short = digits === null ? chosen
-    : Number(chosen.toPrecision(Math.max(digits, adjusted(chosen) + 1)));
+    : rounded(chosen, Math.max(digits, adjusted(chosen) + 1));
   const exponent = adjusted(short);
   if (exponent >= -4 && exponent < 6) return String(short);
   return short.toExponential().replace("e+", "e");
+}
+
+// 0.99998 is not 1.
+function rounded(chosen, digits) {
+  const short = Number(chosen.toPrecision(digits));
+  return Number.isInteger(short) ? rounded(chosen, digits + 1) : short;
 }
 
 // Values of one key, in short, or whole where short does not tell them apart.
