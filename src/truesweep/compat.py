@@ -464,6 +464,22 @@ def save_view(view: dict[str, Any]) -> dict[str, Any]:
     return {**view, "entity": entity, "name": saved["name"], "id": saved["id"], "url": url}
 
 
+# submitit
+
+
+def sbatch_script(command: str, folder: Path, options: dict[str, Any]) -> str:
+    """A batch script that runs a command on each node of an allocation.
+
+    Args:
+        command: For a shell.
+        folder: For what is said; `%a` is a job's number in its array.
+        options: Of sbatch, and others of submitit's.
+    """
+    from submitit.slurm.slurm import _make_sbatch_string  # submitit 1.5.4
+
+    return _make_sbatch_string(command=command, folder=folder, **options)
+
+
 # multiprocessing
 
 

@@ -17,7 +17,7 @@ from truesweep.record.rows import read
 from truesweep.runs.run import Run
 from truesweep.sweeps.driver import drive
 from truesweep.sweeps.slurm import SlurmExecutor, SlurmSettings
-from truesweep.sweeps.slurm.executor import cancel, queue
+from truesweep.sweeps.slurm.executor import cancel, forbid_requeue, queue
 from truesweep.sweeps.source import Listed
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("slurm")]
@@ -54,6 +54,9 @@ def test_jobs_of_one_node_and_of_two_run_beside_each_other(workplace: Path) -> N
     one, other, both = sweep.jobs()
     assert both.nodes == 2
     assert drive(sweep, Listed(sweep.jobs()), SlurmExecutor(SETTINGS), sweep.settings) == 0
+    array, index = slurm_id(one).split("_")
+    assert (index, slurm_id(other)) == ("0", f"{array}_1")  # the third asks for something else
+    assert slurm_id(both).isdigit()
     assert [row["rank"] for row in starts(workplace)[one.id]] == [0]
     assert sorted(row["rank"] for row in starts(workplace)[both.id]) == [0, 1]
     found = {
@@ -65,21 +68,28 @@ def test_jobs_of_one_node_and_of_two_run_beside_each_other(workplace: Path) -> N
 
 
 def test_a_preempted_job_is_requeued_and_ends_as_if_nothing_had_happened(workplace: Path) -> None:
-    sweep, (broken,) = make_sweep(workplace, [SLOW], name="broken")
+    sweep, (broken, beside) = make_sweep(workplace, [SLOW, {**SLOW, "seed": 7}], name="broken")
     _, (unbroken,) = make_sweep(workplace, [SLOW], name="unbroken")
 
     preempted = []
 
     def preempt() -> None:
-        until(lambda: trained(broken), 180)
+        until(lambda: trained(broken) and trained(beside), 180)
         preempted.append(slurm_id(broken))
         cancel(preempted, "--signal=TERM")
+        cancelled = [slurm_id(beside)]
+        forbid_requeue(cancelled)
+        cancel(cancelled)  # of their array, this one alone; the driver submits it anew
 
     meanwhile = threading.Thread(target=preempt)
     meanwhile.start()
-    assert drive(sweep, Listed([broken, unbroken]), SlurmExecutor(SETTINGS), sweep.settings) == 0
+    jobs = Listed([broken, beside, unbroken])
+    assert drive(sweep, jobs, SlurmExecutor(SETTINGS), sweep.settings) == 0
     meanwhile.join()
     assert preempted == [slurm_id(broken)]  # Slurm started it again, not the driver
+    assert preempted[0].endswith("_0")
+    assert slurm_id(beside).isdigit()
+    assert len(starts(workplace)[beside.id]) == 2
     first, second = starts(workplace)[broken.id]
     assert 0 == first["step"] < second["step"]
     assert curve(broken) == curve(unbroken)
@@ -113,6 +123,7 @@ def test_a_driver_that_was_killed_comes_back_to_its_jobs(workplace: Path) -> Non
     back = SlurmExecutor(ON_ONE_NODE)
     for job in jobs:
         back.start(job, resume=True)
+    assert back.wait(0) == []
     assert [slurm_id(job) for job in jobs] == submitted
     back.stop(signal.SIGINT)
     assert queue() == {}

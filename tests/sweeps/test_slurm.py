@@ -1,8 +1,10 @@
 """What a job asks Slurm for, and what is made of Slurm's answers; commands in its place."""
 
+import json
 import os
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from truesweep.errors import ConfigError
 from truesweep.runs.run import Run
 from truesweep.sweeps.executor import BUSY, NotNow
 from truesweep.sweeps.slurm import SlurmExecutor, SlurmSettings
+from truesweep.sweeps.slurm.executor import linked
 
 Commands = Callable[[str, str], None]
 
@@ -131,8 +134,11 @@ def test_a_cluster_may_choose_whether_jobs_are_requeued(requeue: bool | None) ->
 
 def test_a_job_that_slurm_refuses_is_an_error_with_its_words(command: Commands, job: Run) -> None:
     command("sbatch", "echo 'sbatch: error: invalid partition specified: gpus' >&2; exit 1")
+    executor = SlurmExecutor(SlurmSettings())
+    executor.start(job, resume=False)
     with pytest.raises(ConfigError, match="invalid partition specified: gpus"):
-        SlurmExecutor(SlurmSettings()).start(job, resume=False)
+        executor.wait(0)
+    assert executor.running == []
     assert not (job.path / "slurm.json").exists()
 
 
@@ -147,6 +153,7 @@ def test_a_job_in_the_queue_is_not_submitted_again(
     executor = SlurmExecutor(SlurmSettings())
     assert executor.takes_up(job)
     executor.start(job, resume=True)
+    assert executor.wait(0) == []
     assert '"8"' in (job.path / "slurm.json").read_text()
 
 
@@ -169,6 +176,8 @@ def test_a_slurm_that_is_away_for_a_while_ends_nothing(command: Commands, job: R
     command("sbatch", "echo Submitted batch job 12")
     executor = SlurmExecutor(SlurmSettings(poll_seconds=0.1))
     executor.start(job, resume=False)
+    command("squeue", "echo '12|RUNNING|/work.sh|'")
+    executor.wait(0)
     command("squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
     began = time.monotonic()
     assert executor.wait(0.5) == []
@@ -183,12 +192,117 @@ def test_a_limit_on_jobs_is_waited_for(command: Commands, workplace: Path) -> No
     executor = SlurmExecutor(SlurmSettings())
     executor.check(first)
     executor.start(first, resume=False)
+    command("squeue", "echo '12|PENDING|/work.sh|'")
+    assert executor.wait(0) == []
     command("sbatch", "echo 'sbatch: error: AssocMaxSubmitJobLimit' >&2; exit 1")
-    with pytest.raises(NotNow, match="AssocMaxSubmitJobLimit"):
-        executor.start(second, resume=False)
+    executor.start(second, resume=False)
+    with pytest.raises(NotNow, match="AssocMaxSubmitJobLimit") as refusal:
+        executor.wait(0)
+    assert refusal.value.jobs == [second]
     assert not executor.fits(second)
     assert executor.running == [first]
     assert not (second.path / "slurm.json").exists()
+
+
+TAKES = """
+echo "$1" >> submitted
+refused() {{ echo AssocMaxSubmitJobLimit >&2; exit 1; }}
+grep -q "array=0-[{refused}]%" "$1" && refused
+[ $(wc -l < submitted) -gt {most} ] && refused
+echo "Submitted batch job $(wc -l < submitted)"
+"""
+
+
+def submitted(workplace: Path) -> list[Path]:
+    """The batch scripts that sbatch was given."""
+    return [Path(line) for line in (workplace / "submitted").read_text().splitlines()]
+
+
+def ids(jobs: Sequence[Run]) -> list[str]:
+    return [json.loads((job.path / "slurm.json").read_text())["id"] for job in jobs]
+
+
+def test_jobs_that_ask_for_the_same_are_one_array(command: Commands, workplace: Path) -> None:
+    two = {"trainer.num_nodes": 2}
+    sweep, jobs = make_sweep(workplace, [{"seed": 1}, {"seed": 2, **two}, {"seed": 3}])
+    command("sbatch", TAKES.format(refused="z", most=9))
+    executor = SlurmExecutor(SlurmSettings(comment="billing 7"))
+    for job in jobs:
+        executor.start(job, resume=False)
+    assert not (workplace / "submitted").exists()
+    command("squeue", 'for id in 1_0 1_1 2; do echo "$id|PENDING|x|"; done')
+    assert executor.wait(0) == []
+    assert ids(jobs) == ["1_0", "2", "1_1"]
+    script, alone = submitted(workplace)
+    assert script.parent.parent == sweep.path / "slurm"
+    assert alone.parent == jobs[1].path / "slurm"
+    asked = script.read_text().splitlines()
+    assert "#SBATCH --array=0-1%2" in asked
+    assert f"#SBATCH --error={script.parent}/%a/slurm/%A_%a_0_log.err" in asked
+    assert [linked(script.parent / index) for index in "01"] == [jobs[0].path, jobs[2].path]
+
+    command("squeue", f'for id in 0 1; do echo "1_$id|PENDING|{script}|billing 7"; done')
+    again = SlurmExecutor(SlurmSettings())
+    assert [again.takes_up(job) for job in jobs] == [True, False, True]
+    again.start(jobs[2], resume=False)
+    assert again.wait(0) == []
+    assert len(submitted(workplace)) == 2
+
+
+def test_an_array_that_is_too_large_is_submitted_in_parts(
+    command: Commands, workplace: Path
+) -> None:
+    _, jobs = make_sweep(workplace, [{"seed": seed} for seed in range(5)])
+    command("sbatch", TAKES.format(refused="2-9", most=9))
+    command("scontrol", "echo MaxArraySize            = 4")
+    executor = SlurmExecutor(SlurmSettings())
+    for job in jobs:
+        executor.start(job, resume=False)
+    command("squeue", 'for id in 2_0 2_1 3_0 3_1 4; do echo "$id|PENDING|x|"; done')
+    assert executor.wait(0) == []
+    assert ids(jobs) == ["2_0", "2_1", "3_0", "3_1", "4"]
+    assert len(executor.running) == 5
+
+
+def test_jobs_over_the_limit_wait_and_all_others_are_submitted(
+    command: Commands, workplace: Path
+) -> None:
+    _, jobs = make_sweep(workplace, [{"seed": seed} for seed in range(4)])
+    command("sbatch", TAKES.format(refused="2-9", most=2))
+    command("squeue", 'for id in 2_0 2_1; do echo "$id|PENDING|x|"; done')
+    executor = SlurmExecutor(SlurmSettings())
+    for job in jobs:
+        executor.start(job, resume=False)
+    with pytest.raises(NotNow) as refusal:
+        executor.wait(0)
+    assert refusal.value.jobs == jobs[2:]
+    assert ids(jobs[:2]) == ["2_0", "2_1"]
+    assert executor.running == jobs[:2]
+
+
+def test_a_job_that_slurm_never_takes_has_failed_by_itself(
+    command: Commands, workplace: Path
+) -> None:
+    _, (first, large) = make_sweep(workplace, [{"seed": 1}, {"seed": 2}])
+    command("sbatch", "echo Submitted batch job 12")
+    executor = SlurmExecutor(SlurmSettings(poll_seconds=0.1))
+    executor.start(first, resume=False)
+    assert executor.wait(5.0) == [(first, 1)]
+    command("sbatch", "echo Memory specification can not be satisfied >&2; exit 1")
+    executor.start(large, resume=False)
+    assert executor.wait(0) == [(large, 1)]
+    assert "Memory specification can not be" in large.status["error"]
+
+
+def test_what_is_not_submitted_yet_never_is_where_the_sweep_is_stopped(
+    command: Commands, job: Run
+) -> None:
+    command("sbatch", "touch submitted")
+    executor = SlurmExecutor(SlurmSettings())
+    executor.start(job, resume=False)
+    executor.stop(signal.SIGTERM)
+    assert executor.wait(0) == []
+    assert not Path("submitted").exists()
 
 
 def test_without_slurm_nothing_is_started(command: Commands, job: Run) -> None:

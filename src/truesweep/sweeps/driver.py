@@ -24,7 +24,7 @@ from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.source import ENDED, JobSource, Listed
 from truesweep.sweeps.summary import Page, sum_up
 from truesweep.sweeps.trunks import Trunks
-from truesweep.text import duration
+from truesweep.text import duration, plural
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 SECONDS_PER_LOOK = 0.5
@@ -120,7 +120,7 @@ class Driver:
                         self._fill()
                         self._show()
                         self._page.refresh()
-                        for job, code in self.executor.wait(SECONDS_PER_LOOK):
+                        for job, code in self._wait():
                             self._settle(job, code)
                         self._look_after()
                 finally:
@@ -221,6 +221,18 @@ class Driver:
         if status.get("state") != "failed" or job.id in self.started:
             return False
         return datetime.fromisoformat(status["finished"]).timestamp() > self.began
+
+    def _wait(self) -> list[tuple[Run, int]]:
+        """The jobs that have ended; those that could not be started after all wait again."""
+        try:
+            return self.executor.wait(SECONDS_PER_LOOK)
+        except NotNow as reason:
+            for job in reversed(reason.jobs):
+                del self.started[job.id]
+                self.waiting.insert(0, job)
+            which = "" if len(reason.jobs) == 1 else f"{plural(len(reason.jobs), 'job')}, such as "
+            self.display.event(f"waiting    {which}{first_line(str(reason))}")
+            return []
 
     # -- jobs that have ended -------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """What runs jobs: slots of this machine, or a cluster."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from truesweep.runs.run import Run
@@ -7,7 +8,16 @@ from truesweep.sweeps.planned import PlannedJob
 
 
 class NotNow(Exception):
-    """A job cannot be started at the moment, as a limit is reached or nobody answers."""
+    """Jobs cannot be started at the moment, as a limit is reached or nobody answers.
+
+    Args:
+        reason: Why.
+        jobs: Those that `start` had taken, if there were any.
+    """
+
+    def __init__(self, reason: str, jobs: Sequence[Run] = ()) -> None:
+        super().__init__(reason)
+        self.jobs = jobs
 
 
 class Executor(Protocol):
@@ -37,6 +47,8 @@ class Executor(Protocol):
     def start(self, job: Run, resume: bool) -> None:
         """Start a job from its directory, from its checkpoint or from the beginning.
 
+        It may be taken note of only, to be started with others by the next `wait`.
+
         Raises:
             NotNow: It cannot be started at the moment; jobs that run are well, and `fits` says no
                 for a while.
@@ -52,6 +64,11 @@ class Executor(Protocol):
 
         Args:
             timeout: The longest wait, seconds.
+
+        Raises:
+            NotNow: Jobs that `start` took note of cannot be started at the moment, and are as
+                before; `fits` says no for a while.
+            ConfigError: They cannot be started at all, and none has been.
         """
         ...
 

@@ -1,40 +1,56 @@
-"""Jobs as allocations of a cluster, submitted through submitit.
+"""Jobs as allocations of a cluster; those that ask for the same are submitted as one job array.
 
 The driver may die at any time: the cluster goes on with what was submitted, and the driver that
-comes back finds it in the queue, by the job's directory, and submits nothing twice.
+comes back finds it in the queue, by the job's directory, and submits nothing twice. What there is
+to know of an array, its batch script and a link to the directory of each of its jobs, is on disk
+before it is submitted.
 """
 
 import getpass
 import os
+import re
+import shlex
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
-import submitit
-from submitit.core.utils import FailedJobError, FailedSubmissionError, environment_variables
+from submitit.core.utils import environment_variables
 from submitit.helpers import clean_env
 
+from truesweep.compat import sbatch_script
 from truesweep.errors import ConfigError
-from truesweep.record.files import write_json
+from truesweep.record.files import write_atomic, write_json
 from truesweep.runs.run import Run
 from truesweep.sweeps.executor import BUSY, NotNow
 from truesweep.sweeps.planned import PlannedJob, trainer_of
 from truesweep.sweeps.slurm.settings import SlurmSettings
-from truesweep.sweeps.slurm.work import work
 
 SCRIPTS = "slurm"
-"""The folder in a job's directory of its batch scripts, and of what they said."""
+"""The folder in a job's directory of its batch script, and of what was said.
+
+That in a sweep's directory has a folder for each array: its batch script, and links to its jobs.
+"""
+WORK = "-u -m truesweep.sweeps.slurm.work"
+"""What Python is to run on the nodes; a job's directory follows, or a link to it."""
 SECONDS_TO_STOP = 30.0
 """How long jobs may take to save and leave before they are cancelled."""
 SECONDS_TO_TRY_AGAIN = 60.0
 """How long no job is submitted after one was refused."""
-
-
 SECONDS_TO_ANSWER = 60
+REMEDY = (
+    "What it is asked for is set by hydra.launcher.KEY=…, such as partition, timeout_min, "
+    "gpus_per_node or mem_gb"
+)
+LARGEST_ARRAY = 1000
+"""Jobs of one array, where the cluster does not say how many it takes."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +58,7 @@ class Entry:
     """An allocation in the queue, waiting, running, or about to end.
 
     Args:
-        id: Slurm's number of it.
+        id: Slurm's number of it, such as `12`, or `12_3` in an array.
         state: Such as `PENDING`, `RUNNING` or `COMPLETING`.
         script: The batch script that was submitted.
         comment: What it was submitted with.
@@ -53,6 +69,23 @@ class Entry:
     script: str
     comment: str
 
+    @property
+    def job(self) -> Path | None:
+        """The directory of the job that was submitted by us, if it was."""
+        folder, index = Path(self.script).parent, self.id.partition("_")[2]
+        if index and folder.parent.name == SCRIPTS:
+            return linked(folder / index)
+        if folder.name == SCRIPTS:
+            return folder.parent
+        return Path(self.comment)  # by which version 0.1.0 told; it is the user's
+
+
+def linked(path: Path) -> Path:
+    """A job's directory, which an array's folder may hold as a link."""
+    if not path.is_symlink():
+        return path
+    return Path(os.path.normpath(path.parent / path.readlink()))
+
 
 def queue() -> dict[str, Entry]:
     """This user's allocations by their ids; one that has ended for good is not among them.
@@ -60,7 +93,9 @@ def queue() -> dict[str, Entry]:
     Raises:
         OSError, subprocess.SubprocessError: Slurm does not answer.
     """
-    lines = _run("squeue", "--noheader", f"--user={getpass.getuser()}", "--format=%i|%T|%o|%k")
+    lines = _run(
+        "squeue", "--noheader", "--array", f"--user={getpass.getuser()}", "--format=%i|%T|%o|%k"
+    )
     entries = (Entry(*line.split("|", 3)) for line in lines.splitlines())
     return {entry.id: entry for entry in entries}
 
@@ -100,12 +135,16 @@ def _try(*command: str) -> None:
     subprocess.run(command, capture_output=True, check=False, timeout=SECONDS_TO_ANSWER)
 
 
+class Refused(Exception):
+    """Slurm does not take what is submitted; in its own words."""
+
+
 class SlurmExecutor:
     """Runs each job in an allocation of its own.
 
     A job that is preempted or reaches its time limit saves, exits with 143 and is requeued by its
     batch script; to the driver it is running all the while. `slurm.json` in a job's directory
-    holds the allocation's id, `slurm/` the batch script and what it said.
+    holds the allocation's id, `slurm/` what it said.
 
     Args:
         settings: What each job asks for.
@@ -113,15 +152,17 @@ class SlurmExecutor:
 
     def __init__(self, settings: SlurmSettings) -> None:
         self.settings = settings
+        self._asked: list[Run] = []  # to be submitted
         self._running: dict[str, Run] = {}
         self._answered = False
+        self._took_any = False
         self._refused_until = -float("inf")
         self._polled_at = -float("inf")
 
     @property
     def running(self) -> list[Run]:
-        """The jobs that were submitted and have not ended; some of them may be waiting."""
-        return list(self._running.values())
+        """The jobs that were started and have not ended; some of them may be waiting."""
+        return [*self._asked, *self._running.values()]
 
     def check(self, job: PlannedJob | Run) -> None:
         """Make sure that Slurm is there; what it can give, it says when a job is submitted.
@@ -130,54 +171,55 @@ class SlurmExecutor:
             ConfigError: It does not answer.
         """
         if not self._answered:
-            _entries()
+            _allocations()
             self._answered = True
 
     def fits(self, job: Run) -> bool:
         """Whether one more job may be submitted; what the cluster has room for, it decides."""
         refused = time.monotonic() < self._refused_until
-        return not refused and len(self._running) < self.settings.array_parallelism
+        return not refused and len(self.running) < self.settings.array_parallelism
 
     def takes_up(self, job: Run) -> bool:
-        """Whether an earlier driver has submitted a job, and it waits or runs."""
-        with self._later():
-            return _submitted(job) is not None
-
-    def start(self, job: Run, resume: bool) -> None:
-        """Submit a job, or take up one that an earlier driver has submitted.
-
-        It goes on from its checkpoint if it has one, whatever `resume` says: the cluster may have
-        to start it again by itself.
+        """Whether an earlier driver has submitted a job, and it waits or runs.
 
         Raises:
-            NotNow: Slurm refuses it, or does not answer, while other jobs are in its queue.
+            NotNow: Slurm does not answer, and there are jobs in its queue.
             ConfigError: The same, and there are none.
         """
-        with self._later():
-            slurm_id = _submitted(job) or self._submit(job)
-        write_json(job.path / "slurm.json", {"id": slurm_id})
-        self._running[slurm_id] = job
-
-    @contextmanager
-    def _later(self) -> Iterator[None]:
-        """Try again in a while what fails where other jobs were taken: clusters limit how many."""
         try:
-            yield
+            return job.path in _allocations()
         except ConfigError as error:
             if not self._running:
                 raise
-            self._refused_until = time.monotonic() + max(
-                SECONDS_TO_TRY_AGAIN, self.settings.poll_seconds
-            )
-            raise NotNow(str(error)) from None
+            raise self._later(str(error)) from None
+
+    def start(self, job: Run, resume: bool) -> None:
+        """Take note of a job; `wait` submits it with others, or takes it up from the queue.
+
+        It goes on from its checkpoint if it has one, whatever `resume` says: the cluster may have
+        to start it again by itself.
+        """
+        self._asked.append(job)
+
+    def _later(self, reason: str, jobs: Sequence[Run] = ()) -> NotNow:
+        """What to raise where other jobs were taken: clusters limit how many."""
+        seconds = max(SECONDS_TO_TRY_AGAIN, self.settings.poll_seconds)
+        self._refused_until = time.monotonic() + seconds
+        return NotNow(reason, jobs)
 
     def wait(self, timeout: float) -> list[tuple[Run, int]]:
         """The jobs that have ended, with their exit codes; returns as soon as there is one.
 
         Args:
             timeout: The longest wait, seconds.
+
+        Raises:
+            NotNow: Slurm refuses jobs, or does not answer, while others are in its queue.
+            ConfigError: The same, and it has never taken any.
         """
         deadline = time.monotonic() + timeout
+        if failed := self._submit_asked():
+            return failed
         while True:
             next_poll = self._polled_at + self.settings.poll_seconds
             time.sleep(max(0.0, min(next_poll, deadline) - time.monotonic()))
@@ -187,6 +229,7 @@ class SlurmExecutor:
 
     def kill(self, job: Run) -> None:
         """End a job at once, wherever it is; `wait` then reports it."""
+        self._asked = [each for each in self._asked if each != job]
         ids = [slurm_id for slurm_id, each in self._running.items() if each == job]
         forbid_requeue(ids)
         cancel(ids, "--signal=KILL")
@@ -197,6 +240,7 @@ class SlurmExecutor:
 
         A driver that is killed, or loses its terminal, stops nothing: then the jobs go on.
         """
+        self._asked.clear()
         ids = list(self._running)
         forbid_requeue(ids)
         cancel(ids, "--state=PENDING")
@@ -209,23 +253,103 @@ class SlurmExecutor:
         cancel(list(self._running))
         self._running.clear()
 
-    def _submit(self, job: Run) -> str:
-        executor = submitit.SlurmExecutor(job.path / SCRIPTS, python=self.settings.python)
-        executor.update_parameters(
-            **self.settings.options(
-                name=f"{job.path.parent.name}/{job.id}",
-                nodes=job.nodes,
-                gpus=0 if trainer_of(job).is_cpu() else job.devices,
-            )
-        )
+    def _submit_asked(self) -> list[tuple[Run, int]]:
+        """Submit what was asked for, unless it is in the queue; gives a job that never can be."""
+        if not self._asked:
+            return []
+        asked, self._asked = self._asked, []
         try:
-            with _outside_jobs():
-                return str(executor.submit(work, str(job.path)).job_id)
-        except (FailedSubmissionError, FailedJobError) as error:
-            raise ConfigError(
-                f"{job.label}: Slurm refuses the job: {error}\nWhat it is asked for is set by "
-                "hydra.launcher.KEY=…, such as partition, timeout_min, gpus_per_node or mem_gb"
-            ) from None
+            known = _allocations()
+        except ConfigError as error:
+            return self._refuse([(job, str(error)) for job in asked])
+        for job in asked:
+            if job.path in known:
+                self._take(known[job.path], job)
+        new = [job for job in asked if job.path not in known]
+        return self._refuse([one for group in self._alike(new) for one in self._submit(group)])
+
+    def _refuse(self, refused: Sequence[tuple[Run, str]]) -> list[tuple[Run, int]]:
+        """Put jobs off while there are others, and else give up the first of them."""
+        if not refused:
+            return []
+        job, reason = refused[0]
+        if self._running:
+            raise self._later(reason, [each for each, _ in refused])
+        if not self._took_any:
+            raise ConfigError(reason)
+        job.end("failed", 1, reason)
+        self._asked = [each for each, _ in refused[1:]]
+        return [(job, 1)]
+
+    def _alike(self, jobs: Sequence[Run]) -> Iterator[Sequence[Run]]:
+        """Jobs that ask for the same, as many as an array takes."""
+        groups: dict[tuple[Any, ...], list[Run]] = {}
+        for job in jobs:
+            groups.setdefault((*_needs(job).values(), job.path.parent), []).append(job)
+        for group in groups.values():
+            most = self._largest_array if len(group) > 1 else 1
+            yield from (group[i : i + most] for i in range(0, len(group), most))
+
+    @cached_property
+    def _largest_array(self) -> int:
+        """How many jobs an array may have; 1 on a cluster that takes none."""
+        try:
+            found = re.search(r"MaxArraySize\s*=\s*(\d+)", _run("scontrol", "show", "config"))
+        except (OSError, subprocess.SubprocessError):
+            found = None
+        return max(1, int(found[1])) if found else LARGEST_ARRAY
+
+    def _submit(self, jobs: Sequence[Run]) -> list[tuple[Run, str]]:
+        """Submit jobs as an array; one that is refused by halves, as there may be a limit.
+
+        Returns:
+            The jobs that were not submitted, and why.
+        """
+        try:
+            ids = self._sbatch(jobs)
+        except Refused as error:
+            if len(jobs) > 1:
+                half = len(jobs) // 2
+                refused = self._submit(jobs[:half])
+                if not refused:
+                    return self._submit(jobs[half:])
+                return [*refused, *((job, refused[-1][1]) for job in jobs[half:])]
+            return [(jobs[0], f"{jobs[0].label}: Slurm refuses the job: {error}\n{REMEDY}")]
+        except (OSError, subprocess.SubprocessError) as error:  # it may have been submitted
+            return [(job, f"{job.label}: Slurm does not answer: {error}") for job in jobs]
+        for slurm_id, job in zip(ids, jobs, strict=True):
+            self._take(slurm_id, job)
+        return []
+
+    def _take(self, slurm_id: str, job: Run) -> None:
+        write_json(job.path / "slurm.json", {"id": slurm_id})
+        self._running[slurm_id] = job
+        self._took_any = True
+
+    def _sbatch(self, jobs: Sequence[Run]) -> list[str]:
+        """Submit one job, or several as an array; their ids.
+
+        Raises:
+            Refused: Slurm does not take them.
+            OSError, subprocess.SubprocessError: It does not answer.
+        """
+        name = jobs[0].path.parent.name
+        for job in jobs:
+            (job.path / SCRIPTS).mkdir(exist_ok=True)
+        if len(jobs) == 1:
+            name, folder = f"{name}/{jobs[0].id}", jobs[0].path / SCRIPTS
+            said, directory = folder, shlex.quote(str(jobs[0].path))
+        else:
+            folder = _links(jobs)
+            said = folder / "%a" / SCRIPTS
+            directory = f'{shlex.quote(str(folder))}/"$SLURM_ARRAY_TASK_ID"'
+        options = self.settings.options(name=name, **_needs(jobs[0]), array=len(jobs))
+        python = self.settings.python or shlex.quote(sys.executable)
+        script = folder / "submission.sh"
+        write_atomic(script, sbatch_script(f"{python} {WORK} {directory}", said, options))
+        with _outside_jobs():
+            given = _submitted("sbatch", str(script))
+        return [given] if len(jobs) == 1 else [f"{given}_{index}" for index in range(len(jobs))]
 
     def _ended(self) -> list[tuple[Run, int]]:
         return [(self._running[i], _exit_code(self._running.pop(i), i)) for i in self._gone()]
@@ -240,33 +364,51 @@ class SlurmExecutor:
         return [slurm_id for slurm_id in self._running if slurm_id not in there]
 
 
-def _submitted(job: Run) -> str | None:
-    """The id of a job's allocation, if it waits or runs."""
-    return next((entry.id for entry in _entries() if _is_of(entry, job)), None)
+def _links(jobs: Sequence[Run]) -> Path:
+    """A new folder in a sweep's directory for an array, in which its jobs are links."""
+    folder = jobs[0].path.parent / SCRIPTS / uuid4().hex[:12]
+    folder.mkdir(parents=True)
+    for index, job in enumerate(jobs):
+        link = folder / str(index)
+        link.symlink_to(os.path.relpath(job.path, folder), target_is_directory=True)
+    return folder
 
 
-def _is_of(entry: Entry, job: Run) -> bool:
-    """Whether an allocation is a job's: its batch script was written into the job's directory.
+def _submitted(*command: str) -> str:
+    """The number that Slurm gives what a command submits.
 
-    Version 0.1.0 told by the comment, which is the user's.
+    Raises:
+        Refused: None.
+        OSError, subprocess.SubprocessError: Slurm does not answer.
     """
-    script = Path(entry.script).parent == job.path / SCRIPTS
-    return script or entry.comment == str(job.path)
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=SECONDS_TO_ANSWER
+    )
+    given = re.search(r"job (\d+)", done.stdout)
+    if done.returncode or given is None:
+        raise Refused((done.stderr or done.stdout).strip() or f"exit code {done.returncode}")
+    return given[1]
 
 
-def _entries() -> Collection[Entry]:
-    """What waits or runs on the cluster.
+def _allocations() -> dict[Path | None, str]:
+    """The ids of what waits or runs on the cluster, by the jobs' directories.
 
     Raises:
         ConfigError: Slurm does not answer.
     """
     try:
-        return queue().values()
+        return {entry.job: entry.id for entry in queue().values()}
     except (OSError, subprocess.SubprocessError) as error:
         raise ConfigError(
             f"Slurm does not answer: {error}. Type squeue to see what is wrong; "
             "hydra/launcher=local needs no Slurm"
         ) from None
+
+
+def _needs(job: Run) -> dict[str, int]:
+    """Nodes of a job, and GPUs on each."""
+    trainer = trainer_of(job)
+    return {"nodes": trainer.num_nodes, "gpus": 0 if trainer.is_cpu() else trainer.local_ranks()}
 
 
 def _exit_code(job: Run, slurm_id: str) -> int:

@@ -57,13 +57,14 @@ class SlurmSettings:
     additional_parameters: dict[str, Any] = field(default_factory=dict)
     poll_seconds: Annotated[float, Gt(0)] = 5.0
 
-    def options(self, *, name: str, nodes: int, gpus: int) -> dict[str, Any]:
-        """The parameters of a submission, as submitit's `update_parameters` takes them.
+    def options(self, *, name: str, nodes: int, gpus: int, array: int = 1) -> dict[str, Any]:
+        """The parameters of a submission, as `compat.sbatch_script` takes them.
 
         Args:
             name: The job's name.
             nodes: Nodes of the allocation.
             gpus: GPUs that the job trains on, on each node.
+            array: How many jobs are submitted as one array.
         """
         gpus = gpus if self.gpus_per_node is None else self.gpus_per_node
         further = {_spelt(key): value for key, value in self.additional_parameters.items()}
@@ -82,8 +83,10 @@ class SlurmSettings:
             "gpus_per_node": gpus or None,
             "mem": None if self.mem_gb is None else f"{round(self.mem_gb * 1024)}M",
         }
+        several = {"map_count": array, "array_parallelism": array} if array > 1 else {}
         return {
             **{option: value for option, value in asked.items() if value is not None},
+            **several,
             "job_name": name,
             "time": self.timeout_min,
             "nodes": nodes,

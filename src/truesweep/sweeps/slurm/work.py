@@ -1,4 +1,4 @@
-"""What runs on the nodes of an allocation: one task a node."""
+"""What runs on the nodes of an allocation: one task a node, of the job whose directory is named."""
 
 import os
 import sys
@@ -11,6 +11,7 @@ from truesweep.jobs.nodes import Node
 from truesweep.runs.run import Run
 from truesweep.sweeps.executor import BUSY
 from truesweep.sweeps.forks import serve_forks
+from truesweep.sweeps.slurm.executor import linked
 from truesweep.sweeps.source import ENDED
 
 PORTS = range(10_000, 30_000)
@@ -47,6 +48,11 @@ def _launch(run: Run, node: Node) -> int:
         return BUSY
 
 
+def main() -> None:
+    """Work on the job that the command line names."""
+    work(str(linked(Path(sys.argv[1]))))
+
+
 def _log_into(file: Path) -> None:
     log = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     os.dup2(log, sys.stdout.fileno())
@@ -62,3 +68,7 @@ def this_node() -> Node:
         address=os.environ["SLURM_LAUNCH_NODE_IPADDR"],
         port=PORTS[job % len(PORTS)],
     )
+
+
+if __name__ == "__main__":
+    main()
