@@ -32,6 +32,7 @@ CASES: list[tuple[str, ...]] = [
     ("sft", "muon"),
     ("sft", "adamw", "data.packing=documents", "data.max_length=40"),
     ("dpo", "adamw", "adapter.dropout=0.2"),
+    ("dpo", "adamw", "adapter=none"),
 ]
 FIVE_STEPS = [
     *("data.batch_size=64", "data.packing=false", "model.dropout=0.1", "trainer.max_steps=5"),

@@ -1,5 +1,6 @@
 """Preferences: losses are those of the formulas, from the model with and without its adapter."""
 
+import copy
 import json
 import math
 from pathlib import Path
@@ -12,20 +13,23 @@ from peft import LoraConfig, get_peft_model
 from tests.commands.conftest import SMALL, write_preferences
 from tests.data.chat_styles import STYLES, TALK, ragged
 from tests.data.test_chats import QUESTION, rows_of
+from tests.rounding import FP64
 from tests.tasks.test_sft import small
 from truesweep.commands.evaluate import evaluate
 from truesweep.commands.generate import Options, generate
+from truesweep.commands.resume import resume
 from truesweep.commands.train import train
 from truesweep.data import Files
 from truesweep.data.kinds import EncodedSplit
 from truesweep.data.preferences import PREFERENCES
 from truesweep.data.samples import Chat
 from truesweep.data.source import Source
-from truesweep.errors import ConfigError, DataError
+from truesweep.errors import DataError
+from truesweep.jobs.parts import build
 from truesweep.jobs.plan import plan
 from truesweep.models import Lora, add_adapter
 from truesweep.models.adapters import without_adapter
-from truesweep.tasks.dpo import DirectPreference
+from truesweep.tasks.dpo import DirectPreference, answer_likelihoods
 
 pytestmark = pytest.mark.numbers
 WORSE = [*TALK[:-1], {"role": "assistant", "content": "I think, four wings."}]
@@ -171,11 +175,55 @@ def test_every_form_of_a_preference_is_read(row: dict[str, Any], workplace: Path
         PREFERENCES.load(Files(train=plain, val=plain, test=plain))
 
 
-def test_a_reference_needs_an_adapter(workplace: Path) -> None:
-    named = [*write_preferences(workplace), *SMALL, "adapter=none"]
-    with pytest.raises(ConfigError, match=r"task\.loss=dpo compares with the model as it was"):
-        plan(named)
-    assert plan([*named, "task.loss=simpo"]).metrics == ("val/loss", "val/accuracy", "val/margin")
+@pytest.mark.parametrize("loss", ["dpo", "ipo"])
+def test_a_kept_reference_is_that_of_the_model_in_memory(loss: Any, workplace: Path) -> None:
+    named = [*write_preferences(workplace), *SMALL, f"task.loss={loss}", "data.max_length=20"]
+    planned = plan([*named, "adapter=none", "model.dropout=0.1", FP64])
+    parts = build(planned.config)
+    task: Any = parts.task
+    reference: Any = copy.deepcopy(task.model).eval()
+    assert parts.prepared.train.truncated
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in task.model.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    for dataset in parts.prepared.datasets.values():
+        batch = dataset.collate(range(0, len(dataset), 3))
+        ours, theirs = task.eval().rewards(batch), []
+        for model in (task.model, reference):
+            likelihoods = answer_likelihoods(model, batch)
+            tokens = (batch["labels"] != -100).sum(1).clamp(min=1)
+            theirs.append(likelihoods / tokens if loss == "ipo" else likelihoods)
+        expected = task.beta * (theirs[0] - theirs[1])
+        torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-9)
+        assert float(ours.detach().abs().max()) > 0.001
+
+
+def kept(folder: Path) -> dict[str, int]:
+    """What is kept of references, and since when."""
+    files = (folder / "cache/references").rglob("*.npy")
+    return {str(file): file.stat().st_mtime_ns for file in files}
+
+
+def test_a_whole_model_learns_what_is_better(
+    workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRUESWEEP_CACHE", str(workplace / "cache"))
+    asked = [*write_preferences(workplace), *SMALL, "adapter=none", "optimizer.lr=0.01"]
+    assert train([*asked, "trainer.max_steps=6", "name=p"], [], None, False) == 0
+    (run,) = (workplace / "outputs/p").iterdir()
+    results = json.loads((run / "results.json").read_text())
+    assert results["test/loss"] < results["baseline/test/loss"] == pytest.approx(math.log(2))
+    first = json.loads((run / "metrics.jsonl").read_text().splitlines()[0])
+    assert first["train/loss"] == pytest.approx(math.log(2), rel=1e-5)  # the two are the same
+    made = kept(workplace)
+    capsys.readouterr()
+    assert evaluate([str(run)], "test", "best", [], as_json=True) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["test/margin"] == pytest.approx(results["test/margin"], rel=1e-4)
+    assert resume(run, ["trainer.max_steps=8"]) == 0
+    assert kept(workplace) == made  # nothing is computed again
+    assert len(made) == 3
 
 
 def test_a_run_learns_what_is_better(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ from typing import Any, cast
 
 from pytorch_lightning import Trainer
 from rich.text import Text
+from transformers import PreTrainedModel
 
 from truesweep.analysis.uncertainty import standard_errors
 from truesweep.commands.output import show_figures
@@ -32,12 +33,14 @@ from truesweep.jobs.parts import (
     choose_precision,
     data_module,
     make,
+    make_model,
     prepare_data,
     pretrained_tokenizer,
     sample_kind,
     task_class,
 )
 from truesweep.jobs.plan import checked
+from truesweep.jobs.reference import attach_reference
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.models import Pretrained
 from truesweep.models.pretrained import Drawn
@@ -125,6 +128,10 @@ def _score_run(
         splits = _beside(kind.load(make(own, "data")), kind.load(source), _files(overrides))
     prepared = prepare(source, tokenizer, kind, labels=loaded.labels, splits=splits)
     task = build_task(config, loaded.model, prepared)
+    if task_type.needs_reference(config["task"], loaded.model):
+        length = run.read_config()["data"]["max_length"]
+        initial, _ = make_model(config, prepared.tokenizer, loaded.labels, length)
+        _attach(config, prepared, source, initial)
     figures = score(config, task, prepared, source, split)
     run.record_evaluation(
         {
@@ -196,14 +203,24 @@ def _score_pretrained(
     config, _ = checked([*overrides, *_own_length(overrides, config_dirs)], config_dirs)
     source, prepared = prepare_data(config, _own_classes(config))
     notes: list[str] = []
-    task = build_task(config, build_model(config, prepared, source, notes), prepared)
+    model = build_model(config, prepared, source, notes)
     refuse_drawn(notes)
+    task = build_task(config, model, prepared)
+    if task.needs_reference(config["task"], model):
+        _attach(config, prepared, source, model)
     warn(notes, stderr=True)
     figures = score(config, task, prepared, source, split)
     of_split = {"split": split, "fingerprint": prepared.fingerprint_of(split)}
     home = Evaluated.of({**config["model"], "adapter": config["adapter"]})
     home.record({**of_split, "overrides": redact_overrides(typed)}, figures)
     return figures, task.declared
+
+
+def _attach(
+    config: dict[str, Any], prepared: Prepared, source: Source, initial: PreTrainedModel
+) -> None:
+    data = data_module(config, prepared, source, initial, training=False)
+    attach_reference(data, initial, make(config, "trainer"))
 
 
 def refuse_drawn(notes: Sequence[str]) -> None:

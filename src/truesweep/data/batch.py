@@ -57,7 +57,7 @@ def _blank(key: str, value: Any) -> Any:
     if key == "labels":
         return torch.full_like(value[:1, :1] if value.dim() > 1 else value[:1], IGNORE)
     if isinstance(value, torch.Tensor):
-        return value[:1, :1]
+        return value[:1, :1] if value.dim() > 1 else value[:1]
     if key in ("lengths", "target_lengths"):
         return [0]
     return [] if isinstance(value, list) else value

@@ -149,15 +149,15 @@ class DataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> StepLoader:
         """Each validation sample once, over all ranks."""
-        return self._eval_loader(self.val)
+        return self.loader_of(self.val)
 
     def test_dataloader(self) -> StepLoader:
         """Each test sample once, over all ranks."""
-        return self._eval_loader(self.test)
+        return self.loader_of(self.test)
 
     def evaluation_loader(self, split: str) -> StepLoader:
         """Each sample of a split, `train`, `val` or `test`, once, over all ranks."""
-        return self._eval_loader(self.prepared.datasets[split])
+        return self.loader_of(self.prepared.datasets[split])
 
     def _first(self, batches: int) -> Subset:
         if self.prepared.mix is None:
@@ -176,7 +176,8 @@ class DataModule(pl.LightningDataModule):
         group = self.source.group_by_length and dataset.padded
         return TrainSampler(dataset.lengths, size, self.seed, group_by_length=group, **place)
 
-    def _eval_loader(self, dataset: EncodedDataset) -> StepLoader:
+    def loader_of(self, dataset: EncodedDataset) -> StepLoader:
+        """Each sample of a dataset once, over all ranks."""
         dataset = dataset.scored
         batch_size = 1 if self.alone else self.source.eval_batch_size or self._rows(dataset)
         sampler = EvalSampler(dataset.lengths, batch_size, self._rank, self._world_size)

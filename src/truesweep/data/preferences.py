@@ -4,14 +4,18 @@ A batch holds what every batch does, with the two of a sample behind each other 
 
 - `input_ids`, `attention_mask` and `labels` [B, T, 2]: the better one first, both as wide as the
   longest; `labels` are the last answers' tokens;
-- `lengths`: tokens of the longer of the two.
+- `lengths`: tokens of the longer of the two;
+- `reference_chosen` and `reference_rejected` [B]: the log-likelihoods of both last answers under
+  the model as it was before the training, where these are kept.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch.nn.functional import pad
 from transformers import PreTrainedTokenizerBase
@@ -36,7 +40,12 @@ class PreferenceDataset(EncodedDataset):
     Args:
         chosen: The better ones.
         rejected: The worse ones, in the same order.
+
+    Attributes:
+        reference: What a batch has of the reference model, [N, 2]; None: nothing.
     """
+
+    reference: npt.NDArray[Any] | None = None
 
     def __init__(self, chosen: ChatDataset, rejected: ChatDataset) -> None:
         self.sides = chosen, rejected
@@ -49,13 +58,30 @@ class PreferenceDataset(EncodedDataset):
         self.without_target = int((chosen.is_without | rejected.is_without).sum())
         self.tokens_per_target = int(sum(lengths.sum() for lengths in both)) / max(1, len(chosen))
 
+    @property
+    def content(self) -> str:
+        """SHA-256 (hexadecimal) of the tokens of all answers and of what comes before them."""
+        digest = hashlib.sha256()
+        for side in self.sides:
+            lengths = side.lengths[np.arange(len(side))]
+            for array in (side.starts, lengths, side.tokens.tokens, side.marks.tokens):
+                digest.update(f"{array.dtype} {array.shape}\n".encode())
+                digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+        return digest.hexdigest()
+
     def collate(self, indices: Sequence[int]) -> Batch:
         """Samples below each other, [B, longest of them, 2]."""
         batches = [side.collate(indices) for side in self.sides]
         lengths = self.lengths[np.asarray(indices)]
         width = max(batch["input_ids"].shape[1] for batch in batches)
         masks = [mask(batch["lengths"], width) for batch in batches]
+        kept: dict[str, torch.Tensor] = {}
+        if self.reference is not None:
+            columns = self.reference[np.asarray(indices)].T
+            names = (f"reference_{side}" for side in SIDES)
+            kept = {n: torch.from_numpy(c.copy()) for n, c in zip(names, columns, strict=True)}
         return {
+            **kept,
             "index": list(indices),
             "lengths": lengths.tolist(),
             "input_ids": _stacked([b["input_ids"] for b in batches], width, self.pad_id),

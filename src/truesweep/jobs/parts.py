@@ -28,6 +28,7 @@ from truesweep.data.seq2seq import learned_start
 from truesweep.errors import ConfigError
 from truesweep.figures import Figure, by_name, mode, of_metric
 from truesweep.jobs.compiling import choose, compile_model
+from truesweep.jobs.reference import attach_reference
 from truesweep.jobs.trainer import Compile, TrainerSettings
 from truesweep.metrics.harness import check_speaks
 from truesweep.models import Pretrained, add_adapter, recomputes_layers
@@ -364,6 +365,8 @@ def build(config: dict[str, Any], largest_micro_batch: int | None = None) -> Par
         largest_micro_batch=largest_micro_batch,
     )
     recipe = build_recipe(config, trainer, data.steps_per_epoch)
+    if task_class(config).needs_reference(config["task"], model):
+        attach_reference(data, model, trainer)
     if trainer.precision == "64-true":
         model.double()  # Lightning would only after a checkpoint was loaded into fp32 weights
     choice = choose(trainer, in_rank=True, model=model)

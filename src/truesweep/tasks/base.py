@@ -99,6 +99,16 @@ class Task(Training):
         return cls.kind
 
     @classmethod
+    def needs_reference(cls, settings: Mapping[str, Any], model: PreTrainedModel) -> bool:
+        """Whether its samples must hold what the model says of them before it is trained.
+
+        Args:
+            settings: The `task` group of a configuration.
+            model: The model.
+        """
+        return False
+
+    @classmethod
     def ends(cls, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         """The tokens that end a text of the model; none: what the model says itself."""
         return []

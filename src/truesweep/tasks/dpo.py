@@ -14,9 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from truesweep.data.batch import Batch
 from truesweep.data.chats import Truncation
 from truesweep.data.kinds import SampleKind
-from truesweep.data.preferences import PREFERENCES, PreferenceKind
+from truesweep.data.preferences import PREFERENCES, SIDES, PreferenceKind
 from truesweep.data.prepare import Prepared
-from truesweep.errors import ConfigError
 from truesweep.figures import Figure
 from truesweep.metrics.likelihood import IGNORED
 from truesweep.metrics.sums import SumMetric
@@ -60,11 +59,11 @@ class DirectPreference(Task):
     """A causal model that learns which of two answers is better, scored by loss and rewards.
 
     The reward of an answer is beta times its log-likelihood, less that under the model as it was
-    before the training: the same without its adapter. SimPO has the mean over the answer's tokens,
-    and no such reference.
+    before the training: the same without its adapter, or what is kept of that. SimPO has the mean
+    over the answer's tokens, and no such reference.
 
     Args:
-        model: Returns logits [batch, length, vocabulary]. For `dpo` and `ipo`, with an adapter.
+        model: Returns logits [batch, length, vocabulary].
         tokenizer: The model's tokenizer, with a chat template.
         recipe: How to train; None to evaluate or generate only.
         loss: Of a pair: `dpo` (Rafailov et al. 2023), `ipo` (Azar et al. 2024; of means over
@@ -76,9 +75,6 @@ class DirectPreference(Task):
         max_new_tokens: Longest answer of `truesweep generate`.
         metrics: Further torchmetrics metrics of its evaluations, by name; they take rewards
             [batch, 2], the better answer's first, and zeros [batch].
-
-    Raises:
-        ConfigError: The loss needs a reference, and there is no adapter.
     """
 
     declares = Rewards.figures
@@ -102,11 +98,6 @@ class DirectPreference(Task):
         max_new_tokens: Annotated[int, Gt(0)] = 64,
         metrics: dict[str, Any] | None = None,
     ) -> None:
-        if loss != "simpo" and not has_adapter(model):
-            raise ConfigError(
-                f"task.loss={loss} compares with the model as it was, which is the same without "
-                "its adapter. Set adapter=lora, or task.loss=simpo"
-            )
         super().__init__(model=model, tokenizer=tokenizer, recipe=recipe, metrics=metrics)
         self.form = loss
         self.beta = beta
@@ -118,6 +109,11 @@ class DirectPreference(Task):
     def kind_of(cls, settings: Mapping[str, Any]) -> SampleKind:
         """Preferences, cut at the end that the settings ask for."""
         return PreferenceKind("completion", settings["truncation"])
+
+    @classmethod
+    def needs_reference(cls, settings: Mapping[str, Any], model: PreTrainedModel) -> bool:
+        """If there is no adapter to be left out."""
+        return settings["loss"] != "simpo" and not has_adapter(model)
 
     @classmethod
     def ends(cls, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -143,9 +139,16 @@ class DirectPreference(Task):
         """The rewards of both answers, [batch, 2]."""
         if self.form == "simpo":
             return self.beta * self._likelihoods(batch)
-        with torch.no_grad(), without_adapter(self.model), _in_evaluation(self.model):
-            reference = self._likelihoods(batch)
+        reference = self._reference(batch)
         return self.beta * (self._likelihoods(batch) - reference)
+
+    def _reference(self, batch: Batch) -> Tensor:
+        """`_likelihoods` of the model as it was."""
+        if not has_adapter(self.model):
+            kept = torch.stack([batch[f"reference_{side}"] for side in SIDES], dim=1)
+            return kept if self.form == "dpo" else kept / _tokens(batch)
+        with torch.no_grad(), without_adapter(self.model), _in_evaluation(self.model):
+            return self._likelihoods(batch)
 
     def pair_losses(self, rewards: Tensor) -> Tensor:
         """The loss of each pair [batch], from the rewards of both answers [batch, 2]."""
@@ -159,19 +162,8 @@ class DirectPreference(Task):
 
     def _likelihoods(self, batch: Batch) -> Tensor:
         """Log-likelihoods of both answers, [batch, 2]; but of DPO, means over their tokens."""
-        sides = []
-        for side in range(2):
-            labels = batch["labels"][..., side]
-            logits = causal_logits(
-                self.model, {key: batch[key][..., side] for key in ("input_ids", "attention_mask")}
-            )
-            wide = logits if logits.dtype == torch.float64 else logits.float()
-            nll = cross_entropy(
-                wide.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none"
-            ).sum(1)
-            tokens = (labels != IGNORED).sum(1).clamp(min=1)
-            sides.append(-nll if self.form == "dpo" else -nll / tokens)
-        return torch.stack(sides, dim=1)
+        sums = answer_likelihoods(self.model, batch)
+        return sums if self.form == "dpo" else sums / _tokens(batch)
 
     def make_metrics(self) -> dict[str, Metric]:
         """Loss, accuracy and margin of rewards."""
@@ -200,6 +192,27 @@ class DirectPreference(Task):
         )
         answering.max_length = self.max_length
         return answering.answer(text, packing)
+
+
+def answer_likelihoods(model: PreTrainedModel, batch: Batch) -> Tensor:
+    """Log-likelihoods of both last answers of preferences, [batch, 2]."""
+    sides = []
+    for side in range(len(SIDES)):
+        logits = causal_logits(
+            model, {key: batch[key][..., side] for key in ("input_ids", "attention_mask")}
+        )
+        wide = logits if logits.dtype == torch.float64 else logits.float()
+        nll = cross_entropy(
+            wide.transpose(1, 2), batch["labels"][..., side], ignore_index=IGNORED, reduction="none"
+        )
+        sides.append(-nll.sum(1))
+    return torch.stack(sides, dim=1)
+
+
+def _tokens(batch: Batch) -> Tensor:
+    """Tokens of both last answers, [batch, 2]."""
+    labels: Tensor = batch["labels"]
+    return (labels != IGNORED).sum(1).clamp(min=1)
 
 
 @contextmanager
