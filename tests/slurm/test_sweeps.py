@@ -1,21 +1,29 @@
 """Sweeps on a real Slurm of two nodes."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.commands.conftest import SMALL, write_data
 from tests.sweeps.test_pool import results, starts
-from tests.sweeps.tiny import make_sweep, until
+from tests.sweeps.tiny import FIXED, make_sweep, until
+from truesweep.commands.resume import resume
+from truesweep.commands.train import train
+from truesweep.jobs.plan import plan
 from truesweep.record.rows import read
 from truesweep.runs.run import Run
 from truesweep.sweeps.driver import drive
+from truesweep.sweeps.forks import warm_up
+from truesweep.sweeps.local import PRELOADED
 from truesweep.sweeps.slurm import SlurmExecutor, SlurmSettings
 from truesweep.sweeps.slurm.executor import cancel, forbid_requeue, queue
 from truesweep.sweeps.source import Listed
@@ -94,6 +102,39 @@ def test_a_preempted_job_is_requeued_and_ends_as_if_nothing_had_happened(workpla
     assert 0 == first["step"] < second["step"]
     assert curve(broken) == curve(unbroken)
     assert results([broken])[broken.id] == results([unbroken])[unbroken.id]
+
+
+def train_elsewhere(overrides: list[str], conf: str) -> None:
+    os.environ["SLURM_CONF"] = conf  # the server that forked this may not know it yet
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    sys.exit(train(overrides, [], None, False))
+
+
+def test_a_run_by_itself_is_found_again_by_a_driver_that_comes_back(
+    workplace: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    make_sweep(workplace, [])
+    asked = [*write_data(workplace)["classification"], *SMALL, *FIXED, "optimizer=sgd", "name=lone"]
+    asked += ["callbacks.mishap.slow=0.5"]
+    on_slurm = ["hydra/launcher=slurm"]
+    on_slurm += [f"hydra.launcher.{key}" for key in ("cpus_per_task=1", "poll_seconds=0.3")]
+    run = Run(workplace / "outputs/lone" / plan(asked).id)
+    warm_up(PRELOADED)
+    driver = get_context("forkserver").Process(
+        target=train_elsewhere, args=[[*asked, *on_slurm], os.environ["SLURM_CONF"]]
+    )
+    driver.start()
+    until(lambda: run.path.exists() and trained(run), 180)
+    driver.kill()
+    driver.join()
+    assert list(queue()) == [slurm_id(run)]
+    capfd.readouterr()
+    assert resume(run.path) == 0
+    said = capfd.readouterr().out
+    assert "runs on    Slurm" in said
+    assert "val/loss" in said
+    assert len(starts(workplace)[run.id]) == 1
+    assert (run.state, queue()) == ("completed", {})
 
 
 DRIVER = """

@@ -117,7 +117,8 @@ def show_result(run: Run, exit_code: int) -> None:
     here = os.path.relpath(run.path)
     if exit_code in (130, 143):
         again = Text(f"truesweep resume {here}", "bold")
-        out.print(Text.assemble("Stopped and saved. To go on: ", again))
+        how = "Stopped before it began" if run.state == "queued" else "Stopped and saved"
+        out.print(Text.assemble(f"{how}. To go on: ", again))
     if exit_code != 0:
         _show_verdict(out, run.status.get("verdict"))
         return

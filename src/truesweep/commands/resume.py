@@ -8,6 +8,7 @@ from pathlib import Path
 from truesweep.commands.output import show_result
 from truesweep.commands.sweep_resume import resume_sweep
 from truesweep.compat import untried_sentence
+from truesweep.config.overrides import split_hydras
 from truesweep.errors import ConfigError
 from truesweep.jobs.compiling import choose
 from truesweep.jobs.extend import change
@@ -17,7 +18,10 @@ from truesweep.jobs.rank import newest_checkpoint
 from truesweep.jobs.same_data import check_same_data
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.runs.run import Run
+from truesweep.sweeps.alone import change_launcher, read_launcher, run_alone
 from truesweep.sweeps.directory import SweepDirectory
+from truesweep.sweeps.executor import Executor
+from truesweep.sweeps.launchers import describe, make_executor
 from truesweep.terminal import console, warn
 
 
@@ -27,18 +31,45 @@ def resume(directory: Path, overrides: Sequence[str] = ()) -> int:
         warn(untried_sentence())
         return resume_sweep(directory, overrides)
     run = Run.open(directory)
+    hydras, own = split_hydras(overrides)
+    launcher = run.read_provenance().get("launcher")
+    if hydras:
+        launcher = read_launcher(hydras, [])
+        change_launcher(run, launcher)
     if run.status.get("state") == "pruned":
         step = run.status.get("step", 0)
         console().print(f"{directory} was pruned after step {step:,}; nothing to do.")
         return 0
     with chdir(run.started_in):
-        code = go_on(run, overrides, str(directory))
+        executor = make_executor(launcher) if launcher else None
+        done = run.status.get("state") == "completed"
+        if executor and not done and executor.takes_up(run):
+            code = take_up(run, own, executor)
+        else:
+            code = go_on(run, own, str(directory), executor)
     show_result(run, code)
     return code
 
 
-def go_on(run: Run, overrides: Sequence[str], name: str) -> int:
-    """Train the rest of a run, in the folder in which it was started; the exit code."""
+def take_up(run: Run, overrides: Sequence[str], executor: Executor) -> int:
+    """Follow a run that is in a cluster's queue; the exit code."""
+    if overrides:
+        raise ConfigError(
+            f"{' '.join(overrides)}: {run.path.name} waits or runs on {describe(executor)}; change "
+            "it after its end, or cancel it there before"
+        )
+    return run_alone(run, executor)
+
+
+def go_on(run: Run, overrides: Sequence[str], name: str, executor: Executor | None = None) -> int:
+    """Train the rest of a run, in the folder in which it was started; the exit code.
+
+    Args:
+        run: The run.
+        overrides: What to change of it.
+        name: What it is called.
+        executor: What trains it; None: this process.
+    """
     out = console()
     checkpoint = newest_checkpoint(run)
     for line in change(run, overrides) if overrides else []:
@@ -51,14 +82,14 @@ def go_on(run: Run, overrides: Sequence[str], name: str) -> int:
     warn(untried_sentence())
     check_same_data(run, prepare_data(config)[1])
     trainer: TrainerSettings = make(config, "trainer")
-    if lacking := trainer.lacking():
+    if not executor and (lacking := trainer.lacking()):
         raise ConfigError(f"{lacking}; go on on another machine, or add trainer.accelerator=cpu")
-    warn(filter(None, [choose(trainer).note]))
+    warn(filter(None, [] if executor else [choose(trainer).note]))
     if checkpoint is None:
         out.print("It was stopped before its first checkpoint: starting from the beginning")
     else:
         out.print(f"Resuming from {checkpoint.name}")
-    return launch(run, resume=True)
+    return run_alone(run, executor) if executor else launch(run, resume=True)
 
 
 def work_in(run: Run) -> None:

@@ -3,12 +3,13 @@
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
 from truesweep.commands.output import plain_plan, show_plan, show_result
+from truesweep.config.overrides import split_hydras
 from truesweep.errors import ConfigError
 from truesweep.jobs.agent import SECONDS_TO_MEET
 from truesweep.jobs.extend import made_longer
@@ -35,12 +36,14 @@ def train(
 ) -> int:
     """Check everything, freeze it in a new directory, and start it from there."""
     outputs = Path("outputs").absolute()
+    launcher = read_launcher(overrides, config_dirs)
+    overrides = split_hydras(overrides)[1]
     original = Run.open(repeat) if repeat else None
     with chdir(original.started_in if original else Path()):
         job = plan_again(original.path, overrides) if original else plan(overrides, config_dirs)
         notes = departures(original, job) if original else []
         trainer: TrainerSettings = make(job.config, "trainer")
-        lacking = trainer.lacking()
+        lacking = None if launcher else trainer.lacking()
         if dry_run and as_json:
             print(dump_json({**plain_plan(job), "notes": notes, "lacking": lacking}, indent=2))
             return 0
@@ -52,12 +55,35 @@ def train(
             return 0
         if lacking:
             raise ConfigError(f"{lacking}; train on another machine, or set trainer=cpu")
-        node = this_node(trainer.num_nodes)
         folder = outputs / job.name / job.id
-        run = create_run(job, folder) if node.first else made_by_first_node(folder)
-        code = launch(run, node=node)
+        if launcher:
+            run, code = on_cluster(job, folder, launcher)
+        else:
+            node = this_node(trainer.num_nodes)
+            run = create_run(job, folder) if node.first else made_by_first_node(folder)
+            code = launch(run, node=node)
     show_result(run, code)
     return code
+
+
+def read_launcher(overrides: Sequence[str], config_dirs: Sequence[Path]) -> dict[str, Any]:
+    """The node of the launcher that is to run the job; empty: none, this process is to."""
+    if not split_hydras(overrides)[0]:
+        return {}
+    from truesweep.sweeps import alone  # as below: no other training needs a sweep's parts
+
+    return alone.read_launcher(overrides, config_dirs)
+
+
+def on_cluster(job: Plan, folder: Path, launcher: dict[str, Any]) -> tuple[Run, int]:
+    """Make a planned job's directory and have a launcher run it; the exit code."""
+    from truesweep.sweeps.alone import run_alone
+    from truesweep.sweeps.launchers import make_executor
+
+    executor = make_executor(launcher)
+    executor.check(Run(folder))
+    run = create_run(job, folder, {"launcher": launcher})
+    return run, run_alone(run, executor)
 
 
 def departures(original: Run, job: Plan) -> list[str]:
@@ -73,13 +99,13 @@ def departures(original: Run, job: Plan) -> list[str]:
     return said
 
 
-def create_run(job: Plan, folder: Path) -> Run:
-    """The directory of a planned job."""
+def create_run(job: Plan, folder: Path, further: Mapping[str, Any] | None = None) -> Run:
+    """The directory of a planned job, with further entries of its provenance."""
     return Run.create(
         folder,
         config=freeze(job.config),
         overrides=job.overrides,
-        provenance={**collect(redact_argv(sys.argv), {}), **job.origin},
+        provenance={**collect(redact_argv(sys.argv), {}), **job.origin, **(further or {})},
         job=place_in_a_sweep(job),
     )
 

@@ -276,6 +276,22 @@ def compose_multirun(overrides: Sequence[str], config_dirs: Sequence[Path | str]
     )
 
 
+def compose_launcher(
+    overrides: Sequence[str], config_dirs: Sequence[Path | str] = ()
+) -> dict[str, Any]:
+    """Hydra's launcher node, resolved.
+
+    Args:
+        overrides: The whole command line.
+        config_dirs: As in `compose`.
+
+    Raises:
+        ConfigError: As `compose_multirun`.
+    """
+    launcher = compose_multirun(overrides, config_dirs).master.hydra.launcher
+    return cast(dict[str, Any], OmegaConf.to_container(launcher, resolve=True))
+
+
 class PointComposer:
     """Composes the points of a sweep; those that share their groups' options only once.
 

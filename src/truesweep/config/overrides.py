@@ -151,8 +151,8 @@ def _normalize(parsed: Override, roots: Sequence[Path]) -> str:
     key = parsed.key_or_group
     if _is_hydras(key):
         raise ConfigError(
-            f"{text}: Hydra's own settings have no effect on a run, its launcher's and its "
-            "sweeper's only with -m; name further folders of configuration with --config-dir"
+            f"{text}: Hydra's own settings have no effect here: `train` takes its launcher's, and "
+            "with -m its sweeper's; name further folders of configuration with --config-dir"
         )
     if parsed.type != OverrideType.CHANGE or parsed.package is not None or "/" in key:
         return text

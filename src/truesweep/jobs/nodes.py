@@ -54,7 +54,7 @@ def this_node(count: int, environment: Mapping[str, str] = os.environ) -> Node:
         raise ConfigError(
             f"trainer.num_nodes={count}, but this command runs on one node. Type it on each of "
             "them, with NNODES, NODE_RANK (0, 1, …) and MASTER_ADDR (the first node) in the "
-            "environment; or let Slurm do so with `train -m hydra/launcher=slurm`"
+            "environment; or let Slurm do so with `train hydra/launcher=slurm`"
         )
     numbers = {
         name: _number(environment, name, default)

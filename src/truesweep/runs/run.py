@@ -86,6 +86,7 @@ _TYPES: dict[str, dict[str, Any]] = {
         "hardware": dict,
         "data": dict,
         "figures": dict | None,
+        "launcher": dict | None,
     },
     "memory.json": {"micro_batch_size": int},
 }

@@ -113,7 +113,7 @@ class Driver:
                 self._give_up(job, job.error or "")
             else:
                 self.executor.check(job)
-        with self._listening():
+        with listening(self.executor) as self._told:
             with self.display:
                 try:
                     while not self._over():
@@ -332,27 +332,6 @@ class Driver:
 
     # -- the end --------------------------------------------------------------------------------
 
-    @contextmanager
-    def _listening(self) -> Iterator[None]:
-        """Let signals end the sweep: the first lets jobs save, a second interrupt kills them."""
-        if threading.current_thread() is not threading.main_thread():
-            yield  # signals are the main thread's
-            return
-        before: dict[signal.Signals, Any] = {s: signal.signal(s, self._signalled) for s in SIGNALS}
-        try:
-            yield
-        finally:
-            for signum, handler in before.items():
-                signal.signal(signum, handler)
-
-    def _signalled(self, signum: int, frame: FrameType | None) -> None:
-        known = self.signum
-        if self._told.hear(signum) and known:
-            if not self.executor.running:
-                raise KeyboardInterrupt
-            for job in self.executor.running:
-                self.executor.kill(job)
-
     def _stop(self) -> None:
         """Leave no job behind."""
         number = len(self.executor.running)
@@ -377,6 +356,34 @@ class Driver:
             self._page.write()
             return 130 if self.signum == signal.SIGINT else 143
         return int(any(row.state in FAILED or row.id in lost for row in rows))
+
+
+@contextmanager
+def listening(executor: Executor) -> Iterator[Told]:
+    """Hear signals: the first lets jobs save, which is the caller's; a second interrupt kills them.
+
+    Args:
+        executor: Runs the jobs.
+    """
+    told = Told()
+    if threading.current_thread() is not threading.main_thread():
+        yield told  # signals are the main thread's
+        return
+
+    def hear(signum: int, frame: FrameType | None) -> None:
+        known = told.signum
+        if told.hear(signum) and known:
+            if not executor.running:
+                raise KeyboardInterrupt
+            for job in executor.running:
+                executor.kill(job)
+
+    before: dict[signal.Signals, Any] = {s: signal.signal(s, hear) for s in SIGNALS}
+    try:
+        yield told
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
 def _last_sign(job: Run) -> float:

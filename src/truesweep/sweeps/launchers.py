@@ -81,6 +81,11 @@ def points_at_once(settings: Sweep, launcher: Mapping[str, Any]) -> int | None:
     return settings.parallel or (POINTS_AT_ONCE if _is_slurm(launcher) else None)
 
 
+def is_cluster(launcher: Mapping[str, Any]) -> bool:
+    """Whether a launcher's node names one of ours whose jobs leave this machine."""
+    return is_ours(launcher) and _is_slurm(launcher)
+
+
 def _is_slurm(launcher: Mapping[str, Any]) -> bool:
     return str(launcher.get("_target_", "")).endswith(".SlurmLauncher")
 
