@@ -1,7 +1,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
@@ -23,6 +23,7 @@ class Memory(Source):
     samples: list[Any] = field(default_factory=list)
     val: list[Any] | None = None
     test: list[Any] | None = None
+    decontaminate: Literal["off", "warn", "drop"] = "off"  # since splits are the same
 
     def load(self, kind: Kind) -> Splits:
         val, test = (self.samples if part is None else part for part in (self.val, self.test))

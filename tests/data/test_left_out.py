@@ -76,3 +76,16 @@ def test_only_texts_are_held_whole(prepared: Callable[..., Any]) -> None:
     pairs, _ = prepared([Pair("ab", "ab")] * 3, Byte())
     assert text.lossless == {"train", "val", "test"}
     assert pairs.lossless == set()
+
+
+def test_what_is_measured_twice_is_said_and_can_be_taken_out(prepared: Callable[..., Any]) -> None:
+    rows = [Labelled(f"this is number {i} of all the questions", "ab"[i % 2]) for i in range(20)]
+    keys = {"val": rows[:5], "test": [Labelled("another question altogether", "a")]}
+    data, _ = prepared(rows, Byte(), decontaminate="warn", **keys)
+    assert left_out(data, "val") == {"val/leaked_share": 1.0}
+    assert left_out(data, "test") == {}
+    (sentence,) = describe_left_out(left_out(data, "val"), ["val"])
+    assert sentence.startswith("100 % of val stands in train too")
+    data, _ = prepared(rows, Byte(), decontaminate="drop", **keys)
+    assert left_out(data, "val") == {}
+    assert left_out(data, "train") == {"train/dropped": 5}

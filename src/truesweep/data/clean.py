@@ -106,11 +106,7 @@ def _with_accounts(
     for name, account in found.items():
         if not parts[name]:
             raise DataError(f"data.clean: nothing is left of {name}: {account}. Ask for less")
-    counts = {
-        name: {k: v for k, v in asdict(account).items() if k != "examples"}
-        for name, account in found.items()
-    }
-    origin = {**splits.origin, "cleaned": counts}
+    origin = {**splits.origin, "cleaned": {name: each.counts for name, each in found.items()}}
     notes = [*origin.pop("notes", ()), *(f"{name}: {each}" for name, each in found.items())]
     return replace(complete(splits.kind, parts, origin, notes), cleaned=found)
 

@@ -19,6 +19,8 @@ from truesweep.text import SPACELESS
 NGRAM = 8
 """Words that hardly ever follow each other twice by chance: Radford et al. 2019 (GPT-2), 4."""
 
+VERSION = 1  # of what is found; a new one leaves all that is kept of older ones unread
+
 _AT_ONCE = 1 << 16  # passages that are compared
 _HASHES = 1 << 22
 
@@ -86,6 +88,11 @@ class Leakage:
     other_answer: int
     ngrams: float | None
     examples: list[Leak]
+
+    @property
+    def share(self) -> float:
+        """The share of `split` that stands in `other`: of its passages, or of its 8-grams."""
+        return max((self.exact + self.near) / max(1, self.passages), self.ngrams or 0.0)
 
 
 def passages(samples: Sequence[Sample], kind: Kind) -> Iterator[Passage]:

@@ -17,7 +17,7 @@ from annotated_types import Ge, Gt
 from truesweep import text
 from truesweep.data.datasets import EncodedDataset
 from truesweep.data.mixing import Floats, Places
-from truesweep.data.samples import Kind, Splits
+from truesweep.data.samples import Account, Kind, Splits
 from truesweep.data.source import Source
 from truesweep.errors import ConfigError, UserError
 from truesweep.figures import BUILT_IN
@@ -251,7 +251,13 @@ def joined(parts: Mapping[str, Splits]) -> Splits:
     """The splits of several sources, one behind the other."""
     first, *_ = parts.values()
     train, val, test = ([s for p in parts.values() for s in getattr(p, name)] for name in SPLITS)
-    return Splits(train, val, test, first.kind, fingerprint(parts), origin(parts))
+    accounts = [splits.cleaned for splits in parts.values()]
+    cleaned = {
+        split: Account.joined([each[split] for each in accounts if split in each])
+        for split in SPLITS
+        if any(split in each for each in accounts)
+    }
+    return Splits(train, val, test, first.kind, fingerprint(parts), origin(parts), cleaned)
 
 
 def fingerprint(parts: Mapping[str, Splits]) -> str:

@@ -1,7 +1,8 @@
 """From a source of data and a tokenizer to datasets: everything that a training reads."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
@@ -14,21 +15,27 @@ from tokenizers.models import BPE, WordLevel
 from transformers import PreTrainedTokenizerBase
 
 from truesweep.data import mixture
+from truesweep.data.cache import cached, default_cache
 from truesweep.data.causal import bytes_per_target
 from truesweep.data.datasets import EncodedDataset, Joined
 from truesweep.data.encode import encode
 from truesweep.data.frames import unnamed_language
 from truesweep.data.kinds import EncodedSplit, SampleKind
+from truesweep.data.leakage import VERSION as LEAKAGE_VERSION
+from truesweep.data.leakage import Leakage, leaked
 from truesweep.data.mixture import Mix, Mixture
-from truesweep.data.samples import Splits, field_texts, text_bytes
+from truesweep.data.samples import Account, Splits, field_texts, text_bytes
 from truesweep.data.source import Source
 from truesweep.data.texts import Text, beginning
 from truesweep.data.token_cache import SPLITS, Encoded, encode_each
 from truesweep.data.tokenizers import TokenizerConfig
 from truesweep.errors import ConfigError, DataError
+from truesweep.record.files import write_json
 
 TRIED_TEXTS, TRIED_CHARACTERS = 20, 2_000
 """Of a split, what a tokenizer is tried on."""
+
+_LEAKAGE = "leakage.json"
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,9 @@ class Prepared:
             are left `without_target`.
         lossless: The splits of text whose tokens hold it whole, so that what predicts them has
             predicted the text.
+        leakage: What splits that judge have in common with those before them; nothing where it was
+            not looked for.
+        cleaned: What cleaning has made of splits, by their names.
         fingerprint: Hash of the content of all splits.
         origin: Where the data came from, and their fingerprint, for the run's provenance.
         mix: How a training goes through the sources of a mixture; None of one source.
@@ -61,6 +71,8 @@ class Prepared:
     labels: list[str] | None
     stats: dict[str, dict[str, int]]
     lossless: frozenset[str]
+    leakage: Sequence[Leakage]
+    cleaned: Mapping[str, Account]
     fingerprint: str
     origin: dict[str, Any]
     mix: Mix | None = None
@@ -164,10 +176,10 @@ def prepare(
         whole: dict[str, EncodedDataset] = {
             s: Joined({name: each[s] for name, each in datasets.items()}) for s in SPLITS
         }
-        fingerprint, origin = mixture.fingerprint(parts), mixture.origin(parts)
+        together = mixture.joined(parts)
     else:
-        ((name, one),) = parts.items()
-        whole, fingerprint, origin = datasets[name], one.fingerprint, one.origin
+        ((name, together),) = parts.items()
+        whole = datasets[name]
     _check_sizes(whole, source, kind)
     named = getattr(tokenizer, "target_language", None) or "target" not in kind.fields
     unnamed = None if named else unnamed_language(complete)
@@ -178,11 +190,13 @@ def prepare(
         labels=classes,
         stats={split: _summed([of[split] for of in stats.values()]) for split in SPLITS},
         lossless=frozenset(split for split, held in lossless.items() if held),
-        fingerprint=fingerprint,
+        leakage=_leakage(together, source, cache_dir),
+        cleaned=together.cleaned,
+        fingerprint=together.fingerprint,
         origin={
-            **origin,
-            "fingerprint": fingerprint,
-            "notes": [*origin.get("notes", ()), *([unnamed] if unnamed else [])],
+            **together.origin,
+            "fingerprint": together.fingerprint,
+            "notes": [*together.origin.get("notes", ()), *([unnamed] if unnamed else [])],
         },
         mix=mix,
     )
@@ -228,6 +242,23 @@ def _is_lossless(
     """Whether the tokens of a split hold its whole text."""
     known = kind.lossless and not stats["unknown"]
     return known and keeps_text(tokenizer, field_texts(getattr(splits, split), "text"))
+
+
+def _leakage(splits: Splits, source: Source, cache_dir: Path | None) -> list[Leakage]:
+    """What stands in several splits, found once for each content; without examples."""
+    if source.decontaminate == "off":
+        return []
+
+    def write(folder: Path) -> None:
+        samples = {split: getattr(splits, split) for split in SPLITS}
+        write_json(folder / _LEAKAGE, [asdict(leak) for leak in leaked(splits.kind, samples, 0)])
+
+    def read(folder: Path) -> list[Leakage]:
+        return [Leakage(**found) for found in json.loads((folder / _LEAKAGE).read_text())]
+
+    root = (cache_dir or default_cache()) / "leakage"
+    name = f"{splits.fingerprint[:32]}-{splits.kind}-{LEAKAGE_VERSION}"
+    return cached(root, name, write, read, source.verify == "full")
 
 
 def keeps_text(tokenizer: PreTrainedTokenizerBase, texts: Iterable[Text]) -> bool:

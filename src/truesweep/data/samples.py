@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from truesweep.data.texts import Text, Texts
@@ -135,6 +135,30 @@ class Account:
         found = self.examples.setdefault(rule, [])
         if len(found) < EXAMPLES:
             found.append(text)
+
+    @classmethod
+    def joined(cls, accounts: "Sequence[Account]") -> "Account":
+        """One account of the same split of several sources."""
+        units = {account.unit for account in accounts}
+        joined = cls(
+            sum(account.samples for account in accounts),
+            units.pop() if len(units) == 1 else "samples and paragraphs",
+        )
+        for account in accounts:
+            for counts, more in (
+                (joined.dropped, account.dropped),
+                (joined.changed, account.changed),
+            ):
+                for rule, count in more.items():
+                    counts[rule] = counts.get(rule, 0) + count
+            for rule, examples in account.examples.items():
+                joined.examples[rule] = [*joined.examples.get(rule, ()), *examples][:EXAMPLES]
+        return joined
+
+    @property
+    def counts(self) -> dict[str, Any]:
+        """All but the examples, as JSON values."""
+        return {k: v for k, v in asdict(self).items() if k != "examples"}
 
     def __str__(self) -> str:
         """What was done, as a clause."""

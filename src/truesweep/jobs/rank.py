@@ -358,6 +358,7 @@ def collect_results(
         **parts.task.signatures("test"),
         **{k: v for split in SPLITS for k, v in left_out(parts.prepared, split).items()},
         **(parts.prepared.mix.figures(int(last["step"])) if parts.prepared.mix else {}),
+        **_cleaned(parts.prepared),
         **sizes(parts.task.model),
         "train/seconds": last["time"],
         "train/tokens": last["tokens"],
@@ -366,6 +367,12 @@ def collect_results(
         "train/steps": last["step"],
         "verdict": verdict.to_dict(),
     }
+
+
+def _cleaned(prepared: Prepared) -> dict[str, Any]:
+    """What cleaning has left out of the data, by rule."""
+    counts = {split: account.counts for split, account in prepared.cleaned.items()}
+    return {"cleaned": counts} if counts else {}
 
 
 def sizes(model: PreTrainedModel) -> dict[str, Any]:
