@@ -96,9 +96,9 @@ def test_at_most_so_many_of_a_label_stay_whatever_their_order() -> None:
 
 def test_a_label_that_nothing_else_speaks_for_is_found() -> None:
     pytest.importorskip("sklearn", reason="needs scikit-learn (pip install scikit-learn)")
-    rows = [f"who is the man {i}|person" for i in range(30)]
-    rows += [f"where is the town {i}|place" for i in range(30)]
-    train = [*labelled(*rows), *labelled("who is the man of the house|place")]
+    rows = [f"who is the man {i}|person" for i in range(150)]
+    rows += [f"where is the town {i}|place" for i in range(150)]
+    train = [*labelled(*rows), *labelled("who is the man x|place")]
     assert left(train, label_errors=True) == train[:-1]
 
 

@@ -17,7 +17,7 @@ from annotated_types import Ge, Gt
 from truesweep import text
 from truesweep.data.datasets import EncodedDataset
 from truesweep.data.mixing import Floats, Places
-from truesweep.data.samples import Account, Kind, Splits
+from truesweep.data.samples import Account, Joint, Kind, Splits
 from truesweep.data.source import Source
 from truesweep.errors import ConfigError, UserError
 from truesweep.figures import BUILT_IN
@@ -250,7 +250,7 @@ class Mix:
 def joined(parts: Mapping[str, Splits]) -> Splits:
     """The splits of several sources, one behind the other."""
     first, *_ = parts.values()
-    train, val, test = ([s for p in parts.values() for s in getattr(p, name)] for name in SPLITS)
+    train, val, test = (Joint([getattr(p, name) for p in parts.values()]) for name in SPLITS)
     accounts = [splits.cleaned for splits in parts.values()]
     cleaned = {
         split: Account.joined([each[split] for each in accounts if split in each])

@@ -55,7 +55,8 @@ class Clean:
         conflicts: Leave out texts that stand there with several labels, but for those with the
             commonest label, if one is.
         label_errors: Leave out texts whose label a linear model over n-grams, which has not seen
-            them, finds much less likely than another one, by scikit-learn.
+            them, gives less than 5 %, and another one more than 50 %, by scikit-learn. Half of what
+            it finds may be right: see docs/data.md.
         duplicates: Leave out what has stood before in the same split, but for case and white
             space; of paragraphs, only those of eight words and more.
         near_duplicates: Leave out what is much like something before it in the same split.

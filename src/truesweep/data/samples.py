@@ -2,9 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from itertools import chain
+from typing import Any, Literal, overload
 
 from truesweep.data.texts import Text, Texts
 
@@ -97,6 +98,40 @@ def text_of(message: Message) -> str:
 
 
 Sample = str | Pair | Labelled | Chat
+
+
+class Joint(Sequence[Sample]):
+    """The samples of several sources one behind the other, which stay where they are.
+
+    Args:
+        parts: Those of each.
+    """
+
+    def __init__(self, parts: Sequence[Sequence[Sample]]) -> None:
+        self.parts = parts
+
+    def __len__(self) -> int:
+        """All of them."""
+        return sum(map(len, self.parts))
+
+    def __iter__(self) -> Iterator[Sample]:
+        """All of them."""
+        return chain.from_iterable(self.parts)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Sample]: ...
+    def __getitem__(self, index: int | slice) -> Sample | list[Sample]:
+        """One of them, or some."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        index = range(len(self))[index]
+        for part in self.parts:
+            if index < len(part):
+                return part[index]
+            index -= len(part)
+        raise IndexError(index)
 
 
 EXAMPLES = 20
@@ -240,6 +275,8 @@ def field_texts(samples: Sequence[Sample], field: str) -> Iterable[Text]:
     """One field of all samples; a plain text is its own only field."""
     if isinstance(samples, Texts):
         return samples.parts()
+    if isinstance(samples, Joint):
+        return chain.from_iterable(field_texts(part, field) for part in samples.parts)
     return (s if isinstance(s, str) else getattr(s, field) for s in samples)
 
 
@@ -247,4 +284,6 @@ def text_bytes(samples: Sequence[Sample], field: str) -> int:
     """UTF-8 bytes of one field of all samples."""
     if isinstance(samples, Texts):
         return samples.size
+    if isinstance(samples, Joint):
+        return sum(text_bytes(part, field) for part in samples.parts)
     return sum(len(str(text).encode()) for text in field_texts(samples, field))

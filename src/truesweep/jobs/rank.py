@@ -29,6 +29,7 @@ from truesweep.callbacks import (
 )
 from truesweep.compat import drop_compilations, is_of_compiler, steps_done
 from truesweep.data.left_out import left_out
+from truesweep.data.prepare import Prepared
 from truesweep.data.token_cache import SPLITS
 from truesweep.errors import ConfigError, DataError
 from truesweep.jobs.load import save_layout
