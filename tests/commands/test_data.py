@@ -154,3 +154,24 @@ def test_embedded_data_are_described(task: str, capsys: pytest.CaptureFixture[st
     judged = {leak["split"]: leak for leak in found["leakage"] if leak["other"] == "train"}
     assert judged["test"]["exact"] + judged["test"]["near"] < 0.02 * judged["test"]["passages"]
     assert not any(warning["problem"].startswith("test ") for warning in found["warnings"])
+
+
+def test_a_page_has_figures_and_examples_and_no_markup_of_the_data(
+    workplace: Path, capsys: pytest.CaptureFixture[str], labelled: list[str]
+) -> None:
+    evil = "<script>alert(1)</script> is what <b>this</b> text of ten words is all about"
+    for split in ("train", "val"):
+        with (workplace / f"{split}.tsv").open("a") as file:
+            file.write(f"{evil}\ta\n" * 2 + f"schÃ¶n {split} in deed\tb\n")
+    asked = [*labelled, "data.clean.unicode=true", "data.clean.duplicates=true"]
+    assert data(asked, [], html=Path("page.html")) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    page = (workplace / "page.html").read_text()
+    for told in ("unicode", "duplicates", "distinct word 2-grams", "1 are changed (1 by unicode)"):
+        assert told in printed
+        assert told in page
+    assert "schÃ¶n" in page
+    assert "&lt;script&gt;alert(1)" in page
+    assert "<script" not in page
+    assert "script-src" not in page  # and default-src 'none'
+    assert "Of val, and in train" in page

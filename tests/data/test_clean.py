@@ -157,7 +157,7 @@ def test_what_was_done_is_told_and_kept(monkeypatch: pytest.MonkeyPatch) -> None
     )
     first = LABELLED.load(source)
     assert first.origin["notes"] == [
-        "train: 1 of 3 samples are left out (1 by duplicates), 1 by unicode changed"
+        "train: 1 of 3 samples are left out (1 by duplicates), 1 are changed (1 by unicode)"
     ]
     assert first.origin["cleaned"]["train"]["dropped"] == {"duplicates": 1}
     assert first.cleaned["train"].examples == {"unicode": ["schÃ¶n → b"], "duplicates": ["x → a"]}

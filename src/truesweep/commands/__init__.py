@@ -450,13 +450,16 @@ def data(
     overrides: Overrides = None,
     config_dir: ConfigDirs = None,
     show: Annotated[int, typer.Option(help="Examples of leaked samples, for each two splits.")] = 3,
+    html: Annotated[
+        Path | None, typer.Option(help="Write a page, too, with examples of each finding.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Prepare and describe the data: counts, lengths, labels, duplicates, leaks between splits."""
     _load_libraries()
     from truesweep.commands.data import data as work
 
-    raise typer.Exit(work(overrides or [], config_dir or [], show, json))
+    raise typer.Exit(work(overrides or [], config_dir or [], show, json, html))
 
 
 @app.command()

@@ -42,11 +42,13 @@ def _leaks(found: Description) -> Iterator[Advice]:
         if count is None:
             continue
         share = count / max(1, leak.passages)
+        by_drop = " by data.decontaminate=drop" if leak.other == "train" else ""
         grams = "" if leak.ngrams is None else f", and {percent(leak.ngrams)} of its word 8-grams,"
         yield Advice(
             f"{leak.split} is not independent of {leak.other}: {count:,} of its {leak.passages:,} "
             f"{found.kind.unit} ({percent(share)}){grams} stand in {leak.other} too",
-            f"Take them out of {leak.other} (--show {leak.exact + leak.near} lists them){or_split}",
+            f"Take them out of {leak.other}{by_drop} (--show {leak.exact + leak.near} lists "
+            f"them){or_split}",
         )
 
 

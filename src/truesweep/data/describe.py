@@ -3,19 +3,24 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
+import zstandard
 from transformers import PreTrainedTokenizerBase
 
+from truesweep.data.clean import shown
 from truesweep.data.kinds import SampleKind
-from truesweep.data.leakage import Duplicates, Leakage, leakage
+from truesweep.data.leakage import Duplicates, Leakage, is_telling, leakage, word_codes
 from truesweep.data.prepare import Prepared
 from truesweep.data.ragged import Ragged
-from truesweep.data.samples import Labelled, Pair, Sample, Splits
-from truesweep.data.similarity import normalise
+from truesweep.data.rules import can_identify, language
+from truesweep.data.samples import Account, Labelled, Pair, Sample, Splits, field_texts
+from truesweep.data.similarity import Hashes, normalise, rolling
 from truesweep.data.source import Source
+from truesweep.data.splitting import passages as passages_of
 from truesweep.data.token_cache import SPLITS
 
 Tokens = dict[str, Ragged]  # those of each field of a split's samples
@@ -26,6 +31,8 @@ QUANTILES = {"min": 0.0, "25%": 0.25, "median": 0.5, "75%": 0.75, "95%": 0.95, "
 # A pair is odd whose target is this many times longer or shorter than that of the median pair, and
 # by this many tokens: short phrases vary more.
 _ODD_FACTOR, _ODD_TOKENS = 3.0, 10
+_WORDS, _ASKED = 1_000_000, 500  # that diversity is measured on, and samples or passages
+_AT_ONCE = 1 << 24  # tokens
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,23 @@ class PairShape:
     odd: int
     empty: int
     copied: int
+
+
+@dataclass(frozen=True)
+class Diversity:
+    """How much a split's text says anew.
+
+    Attributes:
+        distinct: Of its words, word pairs and triples, the share of different ones, among the
+            first million at most.
+        compressed: The size that zstandard makes of it, over its own.
+        languages: Shares of the languages that py3langid takes samples to be in, the largest
+            first; none without that package.
+    """
+
+    distinct: tuple[float, float, float]
+    compressed: float
+    languages: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -64,6 +88,9 @@ class Part:
         labels: How many samples each class has; None without classes.
         pairs: What only pairs have; None for other kinds.
         duplicates: What stands in the split more than once.
+        diversity: How much of it is new.
+        cut_examples: Some samples that lose the most to `data.max_length`.
+        unknown_examples: Some that have unknown tokens.
     """
 
     samples: int
@@ -80,6 +107,9 @@ class Part:
     labels: dict[str, int] | None
     pairs: PairShape | None
     duplicates: Duplicates
+    diversity: Diversity
+    cut_examples: list[str]
+    unknown_examples: list[str]
 
 
 @dataclass(frozen=True)
@@ -107,6 +137,7 @@ class Description:
     splits: dict[str, Part]
     vocabulary: Vocabulary
     leakage: list[Leakage]
+    cleaned: Mapping[str, Account]
     sources: dict[str, dict[str, Any]] | None = None
 
 
@@ -126,7 +157,7 @@ def describe(
         source: How they are cut.
         examples: How many leaks to keep as examples, for each two splits.
     """
-    samples: dict[str, list[Sample]] = {name: getattr(splits, name) for name in SPLITS}
+    samples: dict[str, Sequence[Sample]] = {name: getattr(splits, name) for name in SPLITS}
     counts = {name: _counts(tokens[name], len(prepared.tokenizer)) for name in SPLITS}
     twice, leaked = leakage(splits.kind, samples, examples)
     parts = {
@@ -137,6 +168,11 @@ def describe(
             labels=labels(samples[name], prepared.labels),
             pairs=_pair_shape(samples[name], tokens[name]) if splits.kind == "pairs" else None,
             duplicates=twice[name],
+            diversity=diversity(samples[name], prepared.kind.fields),
+            cut_examples=_cut(samples[name], tokens[name], prepared.stats[name], examples),
+            unknown_examples=_with_token(
+                samples[name], tokens[name], prepared.tokenizer.unk_token_id, examples
+            ),
         )
         for name in SPLITS
     }
@@ -149,7 +185,71 @@ def describe(
         splits=parts,
         vocabulary=_vocabulary(counts["train"], prepared.tokenizer),
         leakage=leaked,
+        cleaned=splits.cleaned,
     )
+
+
+def diversity(samples: Sequence[Sample], fields: Sequence[str]) -> Diversity:
+    """How much of samples is new; texts are read one by one."""
+    compressor = zstandard.ZstdCompressor(level=3).compressobj()
+    size = small = found = 0
+    codes: list[Hashes] = []
+    for name in fields:
+        for text in field_texts(samples, name):
+            for block in (text,) if isinstance(text, str) else text.blocks():
+                data = f"{block}\n".encode()
+                size, small = size + len(data), small + len(compressor.compress(data))
+                if found < _WORDS:
+                    codes.append(word_codes(block))
+                    found += len(codes[-1])
+    small += len(compressor.flush())
+    words = np.concatenate([np.zeros(0, dtype=np.uint64), *codes])[:_WORDS]
+    one, two, three = (
+        len(np.unique(grams)) / max(1, len(grams))
+        for grams in (rolling(words, n) for n in (1, 2, 3))
+    )
+    return Diversity((one, two, three), small / max(1, size), _languages(samples, fields[-1]))
+
+
+def _languages(samples: Sequence[Sample], name: str) -> dict[str, float]:
+    """Languages of samples that lie evenly among all; of texts, of their passages."""
+    if not samples or not can_identify():
+        return {}
+    some = islice(field_texts(samples, name), 0, None, max(1, len(samples) // _ASKED))
+    each = max(1, _ASKED // len(samples))
+    texts = (
+        text for whole in some for text in islice(filter(is_telling, passages_of(whole)), each)
+    )
+    counts = Counter(language(text)[0] or "?" for text in texts)
+    return {code: count / counts.total() for code, count in counts.most_common()}
+
+
+def _cut(
+    samples: Sequence[Sample], tokens: Tokens, stats: Mapping[str, int], examples: int
+) -> list[str]:
+    """Those samples that are cut the most, the longest first."""
+    longest = np.max([rows.lengths for rows in tokens.values()], axis=0)
+    cut = np.argsort(-longest, kind="stable")[: min(examples, stats["truncated"])]
+    return [shown(samples[place]) for place in cut.tolist()]
+
+
+def _with_token(
+    samples: Sequence[Sample], tokens: Tokens, token: int | None, examples: int
+) -> list[str]:
+    """The first samples with a token; none where they are too long to be shown."""
+    if sum(rows.size for rows in tokens.values()) > _WORDS * max(1, len(samples)):
+        return []
+    found: dict[int, None] = {}
+    for rows in tokens.values():
+        if not rows.count(token):
+            continue
+        for start in range(0, len(rows.tokens), _AT_ONCE):
+            places = np.flatnonzero(rows.tokens[start : start + _AT_ONCE] == token) + start
+            at = np.searchsorted(rows.offsets, places[: _AT_ONCE >> 8], side="right") - 1
+            found |= dict.fromkeys(at.tolist())
+            if len(found) >= examples:
+                break
+    return [shown(samples[place]) for place in list(found)[:examples]]
 
 
 def quantiles(values: npt.ArrayLike) -> Quantiles:

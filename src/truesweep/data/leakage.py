@@ -6,7 +6,7 @@ by the word 8-grams that they share.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
@@ -42,11 +42,13 @@ class Duplicates:
         passages: All that were compared.
         repeated: Those that have stood before in the same split.
         contradictory: Among these, those with another label or translation than the first.
+        examples: Some of them, each with its answer.
     """
 
     passages: int
     repeated: int
     contradictory: int
+    examples: list[tuple[str, str | None]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -108,16 +110,19 @@ def passages(samples: Sequence[Sample], kind: Kind) -> Iterator[Passage]:
         yield from (_passage(*_fields(sample)) for sample in samples)
 
 
-def duplicates(split: Iterable[Passage]) -> Duplicates:
-    """Count what a split has more than once."""
+def duplicates(split: Iterable[Passage], examples: int = 0) -> Duplicates:
+    """Count what a split has more than once, and keep some examples."""
     first: dict[int, int] = {}  # hashes, since the passages themselves may be larger than memory
     total = repeated = contradictory = 0
+    shown: list[tuple[str, str | None]] = []
     for passage in split:
         total += 1
         key, answer = hash(passage.key), hash(passage.answer)
-        repeated += key in first
+        if key in first:
+            repeated += 1
+            shown += [(passage.text, passage.answer)] if len(shown) < examples else []
         contradictory += first.setdefault(key, answer) != answer
-    return Duplicates(total, repeated, contradictory)
+    return Duplicates(total, repeated, contradictory, shown)
 
 
 class _Search:
@@ -201,10 +206,14 @@ def ngrams(samples: Sequence[Sample]) -> Hashes:
 def _ngrams(samples: Sequence[Sample]) -> Iterator[Hashes]:
     for text in field_texts(samples, "text"):
         for block in (text,) if isinstance(text, str) else text.blocks():
-            found = words(normalise(block))
-            # Python's hash differs from process to process, and nothing here outlives one.
-            codes = np.array([hash(word) for word in found], dtype=np.int64)
-            yield rolling(codes.view(np.uint64), NGRAM)
+            yield rolling(word_codes(block), NGRAM)
+
+
+def word_codes(text: str) -> Hashes:
+    """A number for each word of a text, without case and punctuation."""
+    # Python's hash differs from process to process, and nothing here outlives one.
+    codes = np.array([hash(word) for word in words(normalise(text))], dtype=np.int64)
+    return codes.view(np.uint64)
 
 
 def shared(ours: Hashes, theirs: Iterable[Hashes]) -> float:
@@ -230,7 +239,9 @@ def leakage(
         splits: The samples of `train`, `val` and `test`.
         examples: How many leaks to keep as examples, for each two splits.
     """
-    twice = {name: duplicates(passages(samples, kind)) for name, samples in splits.items()}
+    twice = {
+        name: duplicates(passages(samples, kind), examples) for name, samples in splits.items()
+    }
     return twice, leaked(kind, splits, examples)
 
 

@@ -154,11 +154,11 @@ class Clean:
             (self.c4, "c4", c4),
         ]
         for on, name, check in checks:
-            if on and (found := check(text)):
-                yield f"{name}/{found}"
+            if on and (fault := check(text)):
+                yield f"{name}/{fault}"
         if languages:
-            language, sureness = _identifier()(text)
-            if language not in languages and sureness >= CERTAIN:
+            found, sureness = language(text)
+            if found not in languages and sureness >= CERTAIN:
                 yield "languages"
 
 
@@ -187,6 +187,16 @@ def _identifier() -> Callable[[str], tuple[str | None, float]]:
     identifier = langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)
     classify: Callable[[str], tuple[str | None, float]] = identifier.classify
     return classify
+
+
+def can_identify() -> bool:
+    """Whether languages can be told."""
+    return find_spec("py3langid") is not None
+
+
+def language(text: str) -> tuple[str | None, float]:
+    """The language that a text is likely in (ISO 639-1), and how likely."""
+    return _identifier()(text)
 
 
 _SYMBOL = re.compile(r"""[^\w\s.,;:!?'"()\-–—…’‘“”«»„¿¡。、，！？「」（）]""")

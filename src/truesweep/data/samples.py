@@ -200,7 +200,7 @@ class Account:
         out, total = self.dropped, sum(self.dropped.values())
         parts = [f"{total:,} of {self.samples:,} {self.unit} are left out ({_counts(out)})"]
         if self.changed:
-            parts.append(f"{_counts(self.changed)} changed")
+            parts.append(f"{sum(self.changed.values()):,} are changed ({_counts(self.changed)})")
         return ", ".join(parts if out else parts[1:]) or f"all {self.samples:,} stay as they are"
 
 

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -46,20 +46,29 @@ def write_report(comparison: Comparison, path: Path, filters: Sequence[str] = ()
 
 def render(comparison: Comparison, filters: Sequence[str] = ()) -> str:
     """The page."""
-    style, script = _part("style.css"), _script()
-    # What the page may do: run this one script, and nothing from anywhere else.
-    policy = (
-        f"default-src 'none'; img-src data:; style-src {_digest(style)}; "
-        f"script-src {_digest(script)}; base-uri 'none'; form-action 'none'"
-    )
+    style, script = part("style.css"), _script()
     parts = {
-        "policy": html.escape(policy),
+        "policy": html.escape(policy(style, script)),
         "title": html.escape(f"{comparison.title} · truesweep"),
         "style": style,
         "data": embedded(dump_json(payload(comparison, filters))),
         "script": script,
     }
-    return re.sub(r"@(\w+)@", lambda place: parts[place[1]], _part("page.html"))
+    return put_into("page.html", parts)
+
+
+def put_into(template: str, parts: Mapping[str, str]) -> str:
+    """A page from its template, whose `@name@` stands for a part."""
+    return re.sub(r"@(\w+)@", lambda place: parts[place[1]], part(template))
+
+
+def policy(style: str, script: str = "") -> str:
+    """What a page may do: run this one script, if any, and nothing from anywhere else."""
+    scripts = f"script-src {_digest(script)}; " if script else ""
+    return (
+        f"default-src 'none'; img-src data:; style-src {_digest(style)}; {scripts}"
+        "base-uri 'none'; form-action 'none'"
+    )
 
 
 def embedded(json_text: str) -> str:
@@ -69,12 +78,13 @@ def embedded(json_text: str) -> str:
 
 @cache
 def _script() -> str:
-    parts = "\n".join(_part(f"{name}.js") for name in SCRIPTS)
+    parts = "\n".join(part(f"{name}.js") for name in SCRIPTS)
     return f'(() => {{\n"use strict";\n{parts}\n}})();'
 
 
 @cache
-def _part(name: str) -> str:
+def part(name: str) -> str:
+    """A file of the pages."""
     return files("truesweep.report").joinpath("page", name).read_text(encoding="utf-8")
 
 
