@@ -202,8 +202,8 @@ def test_shared_word_eight_grams_are_counted() -> None:
     ours = ngrams(["a b c d e f g h i j", "x y"])  # three 8-grams, and none
     theirs = ngrams(["- A, b c d e f g h i!", "b c d e f g h i"])
     assert len(ours) == 3
-    assert shared(ours, [theirs]) == pytest.approx(2 / 3)
-    assert shared(ngrams(["x y"]), [theirs]) == 0
+    both = {"ours": ours, "none": ngrams(["x y"])}
+    assert shared(both, [theirs[:3], theirs[3:]]) == {"ours": pytest.approx(2 / 3), "none": 0}
 
 
 def test_no_gram_goes_beyond_its_text() -> None:

@@ -22,7 +22,6 @@ NGRAM = 8
 VERSION = 1  # of what is found; a new one leaves all that is kept of older ones unread
 
 _AT_ONCE = 1 << 16  # passages that are compared
-_HASHES = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,17 +215,24 @@ def word_codes(text: str) -> Hashes:
     return codes.view(np.uint64)
 
 
-def shared(ours: Hashes, theirs: Iterable[Hashes]) -> float:
-    """The share of one split's n-grams that another has too, in parts; 0 where there are none."""
-    found = np.zeros(len(ours), dtype=np.bool_)
-    held: list[Hashes] = []
+def shared(ours: Mapping[str, Hashes], theirs: Iterable[Hashes]) -> dict[str, float]:
+    """For each split, the share of its n-grams that another has too; 0 where there are none.
+
+    Args:
+        ours: The n-grams of each.
+        theirs: Those of the other, in parts.
+    """
+    known = {split: np.unique(grams, return_inverse=True) for split, grams in ours.items()}
+    found = {split: np.zeros(len(grams), dtype=np.bool_) for split, (grams, _) in known.items()}
     for part in theirs:
-        held.append(part)
-        if sum(map(len, held)) > _HASHES:
-            found |= np.isin(ours, np.concatenate(held))
-            held = []
-    found |= np.isin(ours, np.concatenate([np.zeros(0, dtype=np.uint64), *held]))
-    return float(found.mean()) if len(ours) else 0.0
+        for split, (grams, _) in known.items():
+            places = np.searchsorted(grams, part)
+            places = places[grams.take(places, mode="clip") == part] if len(grams) else places[:0]
+            found[split][places] = True
+    return {
+        split: float(found[split][places].mean()) if len(places) else 0.0
+        for split, (_, places) in known.items()
+    }
 
 
 def leakage(
@@ -248,13 +254,15 @@ def leakage(
 def leaked(kind: Kind, splits: Mapping[str, Sequence[Sample]], examples: int = 3) -> list[Leakage]:
     """What those splits that judge have in common with those that come before; see `leakage`."""
     judges = {name: list(passages(splits[name], kind)) for name in ("val", "test")}
-    grams = {name: ngrams(splits[name]) for name in judges} if kind == "text" else {}
+    ours = {name: ngrams(splits[name]) for name in judges} if kind == "text" else {}
     found = []
     for other, split_names in (("train", ("val", "test")), ("val", ("test",))):
         searches = {split: _Search(judges[split]) for split in split_names}
         for part in _chunks(passages(splits[other], kind)):
             for search in searches.values():
                 search.look(part)
+        grams = {split: ours[split] for split in split_names if split in ours}
+        in_common = shared(grams, _ngrams(splits[other])) if grams else {}
         for split, search in searches.items():
             both = search.found()
             exact = [leak for leak in both if leak.similarity == 1]
@@ -267,7 +275,7 @@ def leaked(kind: Kind, splits: Mapping[str, Sequence[Sample]], examples: int = 3
                     near=len(both) - len(exact),
                     same_answer=sum(leak.answer == leak.twin_answer for leak in exact),
                     other_answer=sum(leak.answer != leak.twin_answer for leak in both),
-                    ngrams=shared(grams[split], _ngrams(splits[other])) if grams else None,
+                    ngrams=in_common.get(split),
                     examples=sorted(both, key=lambda leak: -leak.similarity)[:examples],
                 )
             )
