@@ -233,3 +233,12 @@ def test_choosing_by_the_test_split_is_said_to_be_so(make_run: MakeRun, tmp_path
     said = {one.title: one.text for one in findings(compare([tmp_path], "test/loss"))}
     assert "ranked by their test split" in said["Test split"]
     assert "Test split" not in {one.title for one in findings(compare([tmp_path]))}
+
+
+def test_a_search_says_how_far_its_start_was_off(sweep: Path) -> None:
+    asked = yaml.safe_load((sweep / "sweep.yaml").read_text())
+    asked["sweeps"]["start"] = {"optimizer.lr": 0.025, "model.depth": 4, "data.batch_size": 8}
+    (sweep / "sweep.yaml").write_text(yaml.safe_dump(asked))
+    said = {one.title: one.text for one in findings(compare([sweep]))}["Start"]
+    began = "model.depth=4, where the search began (4)"
+    assert said == f"Ahead is {began}; optimizer.lr=0.01, 2.5 times off (0.025)."

@@ -49,6 +49,7 @@ def sweep(
         return _through_hydra(task, partial(_sweep, task))
     check_sweeper(sweeper)
     plan = start.prepare(asked, executor, dry_run, silent=as_json)
+    asked = start.with_start(asked, plan)
     if as_json:
         print(dump_json(start.plain_plan(asked, plan), indent=2))
     if dry_run:

@@ -13,6 +13,10 @@ from truesweep.report.comparison import Comparison
 from truesweep.report.excerpts import later_scorings
 from truesweep.report.outcomes import TOKENS
 from truesweep.runs.snapshot import Snapshot
+from truesweep.text import figure, number, value
+
+SAME = 1.05
+"""Numbers that differ by less than this factor are one, for a search's start."""
 
 Kind = Literal["good", "warn", "bad", ""]
 
@@ -85,6 +89,21 @@ def _told(comparison: Comparison, figures: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {written(name, value, declared)}" for name, value in figures.items())
 
 
+def _start(comparison: Comparison) -> list[Finding]:
+    """How far the point that a search began with was from what came out ahead."""
+    start, best = comparison.found.settings.get("start"), comparison.ranking.best
+    if not isinstance(start, Mapping) or best is None:
+        return []
+    told = []
+    for key, first in start.items():
+        came, began = number(best.varies.get(key)), number(first)
+        if came and began and came > 0 and began > 0:
+            off = max(came / began, began / came)
+            said = "where the search began" if off < SAME else f"{figure(off, 2)} times off"
+            told.append(f"{key}={value(came)}, {said} ({value(began)})")
+    return [Finding("Start", f"Ahead is {'; '.join(told)}.")] if told else []
+
+
 def _edges(comparison: Comparison) -> list[Finding]:
     found = edges(comparison.ranking, [*comparison.outcomes, *comparison.unfinished])
     text = " ".join(one.text for one in found)
@@ -153,6 +172,7 @@ def _test_looked_at(comparison: Comparison) -> list[Finding]:
 _SAY: Sequence[Callable[[Comparison], list[Finding]]] = (
     _best,
     _front,
+    _start,
     _edges,
     _unfair,
     _verdicts,

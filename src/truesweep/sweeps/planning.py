@@ -34,11 +34,13 @@ class SweepPlan:
         jobs: In the order in which they start.
         notes: What the user may want to know, such as duplicates that were dropped.
         ids: The job's id for each point that was asked for, duplicates included.
+        start: Where a search begins, if a prior was asked for.
     """
 
     jobs: list[PlannedJob]
     notes: list[str]
     ids: list[str]
+    start: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,23 @@ class Dimensions:
             together |= _values(axes, params[name])
         return {axis.key: together[axis.key] for axis in self._space.axes}
 
+    def nearest(self, start: Mapping[str, Any]) -> Params:
+        """The point next to some values; in the middle where nothing is said.
+
+        Args:
+            start: Values by key; those of keys that do not vary are left out.
+        """
+        return {
+            name: _nearest(distribution, start.get(self._dimensions[name][0].name))
+            for name, distribution in self.distributions.items()
+        }
+
+    def neighbours(self, params: Params) -> Iterator[Params]:
+        """The points that differ in one dimension by one step, see `_steps`."""
+        for name, distribution in self.distributions.items():
+            for value in _steps(distribution, params[name]):
+                yield {**params, name: value}
+
     def all(self) -> Iterator[Params]:
         """Every point, as Optuna would suggest it; the last dimension changes fastest."""
         sides = [_plain_values(axes) for axes in self._dimensions.values()]
@@ -138,6 +155,140 @@ def _values(axes: Sequence[Axis], suggested: Any) -> Point:
     return {axis.key: axis.rounded(suggested)}  # a step's last digit may differ
 
 
+def _nearest(distribution: "BaseDistribution", wanted: Any) -> Any:
+    """The value of a dimension next to one; its middle, where that is None or no number."""
+    from optuna.distributions import CategoricalDistribution, IntDistribution
+
+    number = wanted if isinstance(wanted, int | float) and not isinstance(wanted, bool) else None
+    if isinstance(distribution, CategoricalDistribution):
+        choices: list[Any] = list(distribution.choices)
+        if wanted in choices:
+            return wanted
+        if number is None or not _are_numbers(choices):
+            return choices[(len(choices) - 1) // 2]
+        if min(*choices, number) > 0:
+            return min(choices, key=lambda one: abs(math.log(one / number)))
+        return min(choices, key=lambda one: abs(one - number))
+    limits: Any = distribution
+    if number is None:
+        both = limits.low, limits.high
+        number = math.sqrt(both[0] * both[1]) if limits.log else sum(both) / 2
+    number = min(max(number, limits.low), limits.high)
+    if limits.step:
+        number = limits.low + round((number - limits.low) / limits.step) * limits.step
+    return round(number) if isinstance(distribution, IntDistribution) else float(number)
+
+
+def _are_numbers(choices: Sequence[Any]) -> bool:
+    return all(isinstance(one, int | float) and not isinstance(one, bool) for one in choices)
+
+
+STRIDE = 3.0
+"""By what factor a climb's step changes a number on a logarithmic scale."""
+PARTS = 8
+"""How many of its steps cross an interval on a linear one."""
+
+
+def _steps(distribution: "BaseDistribution", value: Any) -> list[Any]:
+    """The neighbours of a value: the next choices, or the next number up and down."""
+    from optuna.distributions import CategoricalDistribution, IntDistribution
+
+    if isinstance(distribution, CategoricalDistribution):
+        choices: list[Any] = list(distribution.choices)
+        if not _are_numbers(choices):
+            return [one for one in choices if one != value]
+        ordered = sorted(choices)
+        place = ordered.index(value)
+        return [*ordered[place + 1 : place + 2], *ordered[max(0, place - 1) : place]]
+    limits: Any = distribution
+    if limits.log:
+        both = [value * STRIDE, value / STRIDE]
+    else:
+        step = limits.step or (limits.high - limits.low) / PARTS
+        both = [value + step, value - step]
+    if isinstance(distribution, IntDistribution):
+        both = [round(one) for one in both]
+    kept = [min(max(one, limits.low), limits.high) for one in both]
+    return [one for one in dict.fromkeys(kept) if one != value]
+
+
+# -- climbing --------------------------------------------------------------------------------------
+
+CLOSE = 1.15
+"""Numbers on a logarithmic scale that differ by less than this factor are not worth a job."""
+
+Tried = tuple[Params, float | None]
+"""A point and its value, less being better: infinite where it failed, None while it runs."""
+
+
+def climb(dimensions: Dimensions, tried: Sequence[Tried]) -> Params | None:
+    """The next point of a search that goes from the best point so far to a better one.
+
+    First the neighbours of the best point, dimension by dimension; once all of them are known to be
+    worse, the vertex of a parabola through three values of a dimension with a logarithmic scale.
+
+    Args:
+        dimensions: What is varied.
+        tried: What is known, at least a start.
+
+    Returns:
+        None where nothing is left to try, or not before what runs has ended.
+    """
+    ended = [one for one in tried if one[1] is not None]
+    best = min(ended, key=lambda one: one[1] or 0.0)[0] if ended else tried[0][0]
+    known = [params for params, _ in tried]
+    for params in dimensions.neighbours(best):
+        if not any(_near(params, other, dimensions) for other in known):
+            return params
+    if len(ended) < len(tried):
+        return None
+    for name, distribution in dimensions.distributions.items():
+        if getattr(distribution, "log", False):
+            line = {
+                params[name]: value
+                for params, value in ended
+                if value is not None
+                and all(params[other] == best[other] for other in best if other != name)
+            }
+            vertex = _vertex(line, best[name])
+            if vertex is not None:
+                return {**best, name: vertex}
+    return None
+
+
+def _near(one: Params, other: Params, dimensions: Dimensions) -> bool:
+    """Whether two points differ by less than half a step in each dimension."""
+    for name, distribution in dimensions.distributions.items():
+        if getattr(distribution, "log", False):
+            if abs(math.log(one[name] / other[name])) > math.log(STRIDE) / 2:
+                return False
+        elif one[name] != other[name] and not (
+            isinstance(one[name], float) and math.isclose(one[name], other[name])
+        ):
+            return False
+    return True
+
+
+def _vertex(line: Mapping[float, float], best: float) -> float | None:
+    """Where a parabola over the logarithm is least; None: not known, or close to what was tried."""
+    ordered = sorted(line)
+    place = ordered.index(best)
+    if place in (0, len(ordered) - 1):
+        return None
+    near = ordered[place - 1 : place + 2]
+    losses = [line[one] for one in near]
+    if not all(map(math.isfinite, losses)):
+        return None
+    curvature, slope, _ = np.polyfit(np.log(near), losses, 2)
+    if curvature <= 0:
+        return None
+    vertex = math.exp(-slope / (2 * curvature))
+    vertex = type(best)(round(vertex) if isinstance(best, int) else vertex)
+    if any(max(vertex / one, one / vertex) < CLOSE for one in ordered):
+        return None
+    return vertex
+
+
 # -- samplers --------------------------------------------------------------------------------------
 
 NEEDS = {"cmaes": ("cmaes",), "gp": ("scipy", "torch"), "qmc": ("scipy",)}
@@ -178,7 +329,9 @@ def make_sampler(settings: Sweep, numeric: bool, entropy: list[int]) -> "BaseSam
             seed=settings.seed, scramble=True, warn_independent_sampling=False
         ),
         "random": lambda: samplers.RandomSampler(seed=seed),
-        "grid": lambda: samplers.RandomSampler(seed=seed),  # its points are put into the queue
+        # The points of these are put into the queue.
+        "grid": lambda: samplers.RandomSampler(seed=seed),
+        "climb": lambda: samplers.RandomSampler(seed=seed),
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -193,9 +346,9 @@ def _check(settings: Sweep, numeric: bool) -> None:
             f"sweeps.sampler={name} needs {' and '.join(missing)}, which is not installed: "
             f"pip install {' '.join(missing)}, or choose sweeps.sampler=tpe"
         )
-    if name == "cmaes" and len(settings.objectives) > 1:
+    if name in ("cmaes", "climb") and len(settings.objectives) > 1:
         raise ConfigError(
-            "sweeps.sampler=cmaes knows one objective only; choose tpe or nsga2 for several"
+            f"sweeps.sampler={name} knows one objective only; choose tpe or nsga2 for several"
         )
     if name == "cmaes" and not numeric:
         raise ConfigError(

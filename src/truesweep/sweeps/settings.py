@@ -19,7 +19,7 @@ from truesweep.figures import (
 )
 
 Method = Literal["grid", "random", "search"]
-Sampler = Literal["tpe", "cmaes", "gp", "nsga2", "qmc", "random", "grid"]
+Sampler = Literal["tpe", "cmaes", "gp", "nsga2", "qmc", "random", "grid", "climb"]
 Pruner = Literal["median", "halving", "hyperband"]
 
 _PASSWORD = re.compile(r"://[^/@:]*:(?!\$\{)[^/@]+@")
@@ -38,7 +38,9 @@ class Sweep:
             values, or a comparison such as `">= 0.01"`.
         method: `grid`, all combinations; `random`, `jobs` points drawn from the space; `search`,
             points that Optuna chooses by the results so far.
-        sampler: How a search chooses.
+        sampler: How a search chooses; `climb` tries the neighbours of the best point so far.
+        start: The point that a search tries first, by key; `prior`: what a published law and the
+            user's earlier sweeps say of the learning rate and the batch size. None: any.
         objective: Metrics by which jobs are compared; several make a search multi-objective.
         direction: One for each objective; None: as their metrics declare.
         pruner: Stops jobs of a search that are not promising; None: none is stopped.
@@ -72,6 +74,7 @@ class Sweep:
     exclude: list[dict[str, Any]] = field(default_factory=list)
     method: Method = "grid"
     sampler: Sampler = "tpe"
+    start: dict[str, Any] | Literal["prior"] | None = None
     objective: str | Annotated[list[str], Len(1)] = "val/loss"
     direction: Direction | list[Direction] | None = None
     pruner: Pruner | None = None
@@ -109,6 +112,8 @@ class Sweep:
             )
         if self.pruner is not None and len(self.objectives) > 1:
             raise ConfigError("sweeps.pruner: jobs with several objectives cannot be pruned")
+        if self.start is not None and self.method != "search":
+            raise ConfigError("sweeps.start needs sweeps.method=search; set that or start=null")
         if self.storage is not None and _PASSWORD.search(self.storage):
             raise ConfigError(
                 "sweeps.storage: holds a password, which would be written into every job's "

@@ -17,6 +17,7 @@ from truesweep.sweeps.launchers import check_compiler, check_room, describe, poi
 from truesweep.sweeps.planned import PlannedJob, check_disk, check_objectives
 from truesweep.sweeps.planning import JobMaker, SweepPlan, plan_sweep
 from truesweep.sweeps.points import base_seed
+from truesweep.sweeps.prior import find_prior
 from truesweep.sweeps.request import Asked
 from truesweep.sweeps.source import JobSource, Listed
 from truesweep.sweeps.summary import check_dashboard
@@ -46,9 +47,19 @@ def prepare(
     if executor is not None:
         check_room(executor, plan.jobs)
     plan = replace(plan, notes=[*plan.notes, *check_compiler(executor, plan.jobs)])
+    if asked.settings.start == "prior":
+        found = find_prior(sweep, plan.jobs)
+        plan = replace(plan, start=found.point, notes=[*plan.notes, found.text])
     if not silent:
         show_plan(asked, plan, sweep, describe(executor), listed=dry_run)
     return plan
+
+
+def with_start(asked: Asked, plan: SweepPlan) -> Asked:
+    """A sweep that begins where its plan says."""
+    if plan.start is None:
+        return asked
+    return replace(asked, settings=replace(asked.settings, start=plan.start))
 
 
 def plain_plan(asked: Asked, plan: SweepPlan) -> dict[str, Any]:

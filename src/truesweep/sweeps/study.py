@@ -18,7 +18,7 @@ from truesweep.config.space import Point, Space
 from truesweep.errors import ConfigError, UserError
 from truesweep.runs.run import Run, write_entries
 from truesweep.sweeps.directory import SweepDirectory
-from truesweep.sweeps.sampling import Dimensions, Params
+from truesweep.sweeps.sampling import Dimensions, Params, climb
 from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.source import ENDED
 from truesweep.sweeps.studies import JOBS
@@ -87,6 +87,9 @@ class Search:
         self._dimensions = Dimensions(space)
         if settings.sampler == "grid" and not self._dimensions.finite:
             raise ConfigError("sweeps.sampler=grid cannot list an interval; give values or a range")
+        given = settings.start if isinstance(settings.start, dict) else {}
+        wanted = bool(given) or settings.sampler == "climb"
+        self._start = self._dimensions.nearest(given) if wanted else None
         sweep.path.mkdir(parents=True, exist_ok=True)
         self._trials = Trials(sweep, settings, self._dimensions)
         self._jobs: dict[int, list[Run]] = {}  # of the trials that this driver runs, by number
@@ -133,6 +136,8 @@ class Search:
     def _suggest(self) -> bool:
         """Begin trials until one has a job to run; False if there is no point left."""
         finite = self._dimensions.finite
+        if self._settings.sampler == "climb" or (self._start and not self._trials.all()):
+            return self._climb()
         by_sampler = 0 if self._settings.sampler == "grid" else TRIES
         for _ in range(by_sampler if finite else TRIES_WITHOUT_END):
             if self._begin(*self._trials.suggest()):
@@ -146,6 +151,22 @@ class Search:
                 return False
         self._covered = True
         self.note("every point of the space was tried" if finite else "no more points were found")
+        return False
+
+    def _climb(self) -> bool:
+        """Begin the start, or go on from the best point; False if there is nothing to try now."""
+        while not self._spent():
+            tried = self._trials.tried()
+            params = climb(self._dimensions, tried) if tried else self._start
+            if params is None:
+                self._covered = all(value is not None for _, value in tried)
+                if self._covered:
+                    self.note("no neighbour of the best point is better")
+                return False
+            if self._begin(*self._trials.suggest(params)):
+                return True
+            if self._settings.sampler != "climb":
+                return self._suggest()
         return False
 
     def _go_on_with(self, trial: "FrozenTrial") -> None:

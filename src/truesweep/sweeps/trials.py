@@ -2,6 +2,7 @@
 
 import fcntl
 import logging
+import math
 import os
 import random
 import threading
@@ -19,7 +20,7 @@ from truesweep.compat import storage_id, suggest
 from truesweep.record.study import open_storage, trial_id
 from truesweep.secrets import reveal
 from truesweep.sweeps.directory import SweepDirectory
-from truesweep.sweeps.sampling import Dimensions, Params, make_sampler
+from truesweep.sweeps.sampling import Dimensions, Params, Tried, make_sampler
 from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.studies import (
     AGAIN,
@@ -109,6 +110,20 @@ class Trials:
         if self._settings.sampler != "grid":
             random.Random(len(trials)).shuffle(points)
         return points
+
+    def tried(self) -> list[Tried]:
+        """What is known of each point; a value is less the better it is."""
+        sign = 1.0 if self._settings.directions[0] == "minimize" else -1.0
+        told: list[Tried] = []
+        for trial in self.all():
+            value: float | None = math.inf
+            if trial.state.name == "COMPLETE":
+                value = sign * trial.values[0]
+            elif not trial.state.is_finished():
+                value = None
+            if trial.params:
+                told.append((trial.params, value))
+        return told
 
     def before(self, number: int | None = None) -> int:
         """How many points were given jobs before a trial's, or at all: what the budget counts."""
