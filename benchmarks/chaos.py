@@ -47,7 +47,8 @@ WAYS = ("same", "told", "lost", "silent", "crashed")
 FAULTS = '''
 """A callback that makes one rank go wrong at one step."""
 
-import os, time
+import os, signal, time
+from pathlib import Path
 from typing import Literal
 
 import pytorch_lightning as pl
@@ -79,6 +80,29 @@ class Fault(pl.Callback):
         if self.how == "clock" and self.step == self.at:
             real = time.time
             time.time = lambda: real() - 86_400 * 400
+
+
+class Death(pl.Callback):
+    left = int(os.environ.get("DIES_AFTER", "0"))  # moments
+
+    def tick(self, *_):
+        Death.left -= 1
+        if not Death.left:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def on_train_start(self, *_):
+        replace = Path.replace
+
+        def mortal(path, target):
+            self.tick()
+            replace(path, target)
+            self.tick()
+
+        Path.replace = mortal
+        self.tick()
+
+    on_train_batch_start = on_train_batch_end = on_validation_start = tick
+    on_validation_batch_end = on_validation_end = on_save_checkpoint = on_test_batch_end = tick
 
 
 class Keyed(pl.Callback):
@@ -220,6 +244,38 @@ def kills_of_runs(place: Place) -> Iterator[str]:
         run = place.found(name)
         again = place.train(name=name) if run is None else _resume(run)
         yield judged(place, name, expected, place.run(again))
+
+
+def deaths(place: Place) -> Iterator[str]:
+    """A run dies again and again: at a write, in a step, in a validation, while it resumes."""
+    more = ["+callbacks.death._target_=faults.Death", "callbacks.checkpoint.every_n_steps=2"]
+    expected = place.undisturbed(*more, name="alive")
+    alive = place.found("alive")
+    assert alive is not None
+    for number in range(place.tries(12)):
+        name = f"mortal{number}"
+        arguments, run, deaths = place.train(*more, name=name), None, place.rng.sample(range(60), 7)
+        for after in [*deaths, 0, 0]:
+            done = place.run(arguments, env={**os.environ, "DIES_AFTER": str(after)})
+            run = place.found(name)
+            arguments = arguments if run is None else _resume(run)
+            if run is not None and run.state == "completed":
+                break
+        how = judged(place, name, expected, done)
+        yield "silent" if how == "same" and _weights(run) != _weights(alive) else how
+
+
+def _weights(run: Run | None) -> dict[str, bytes]:
+    """A hash of each weight in each checkpoint of a run."""
+    assert run is not None
+    names = ("best.ckpt", "last.ckpt")
+    paths = [path for name in names if (path := run.checkpoints / name).exists()]
+    states = {path.name: CheckpointFiles().load_checkpoint(path)["state_dict"] for path in paths}
+    return {
+        f"{file} {name}": hashlib.sha256(weight.numpy().tobytes()).digest()
+        for file, state in states.items()
+        for name, weight in state.items()
+    }
 
 
 def _resume(run: Run) -> list[str]:
@@ -644,12 +700,16 @@ SUITE: dict[str, tuple[str, Measure]] = {
     "checkpoints": ("a process is killed while it writes a checkpoint", kills_on_disk),
     "checkpoints-tmpfs": ("the same, on another file system (tmpfs)", kills_in_memory),
     "kills": ("a run is killed at any moment, and resumed", kills_of_runs),
+    "deaths": ("a run dies up to 7 times: at writes, in steps, validations and resumes", deaths),
     "goodput": ("a run is killed every 60 s, and resumed", goodput),
     "damage": ("a file of a run: flipped bit, cut, empty, overwritten, other types", damaged_runs),
     "limit": ("no file may grow beyond a limit", files_that_may_not_grow),
     "full": ("a full disk, which later has room", full_disks),
     "read-only": ("a read-only disk, at each command that writes", read_only_disks),
-    "nan": ("NaN or a spike on one of two ranks", numbers_that_are_none),
+    "nan": (
+        "NaN or a spike on one of two ranks, before or after the gradients are exchanged",
+        numbers_that_are_none,
+    ),
     "stopped-rank": ("a rank that is stopped for a while", stopped_ranks),
     "stopped-driver": ("a driver that is stopped for a while", stopped_drivers),
     "clock": ("a clock that goes back by 400 days", clocks_that_jump),
