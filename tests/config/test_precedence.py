@@ -44,6 +44,15 @@ FILES = {
         logger: {project: mine}
         callbacks: {early_stopping: {patience: 3}}
         """,
+    "experiment/adapted.yaml": """
+        # @package _global_
+        defaults: [override /adapter: lora]
+        adapter: {r: 4}
+        """,
+    "experiment/ranked.yaml": """
+        # @package _global_
+        adapter: {r: 4}
+        """,
     "experiment/impatient.yaml": """
         # @package _global_
         defaults: [no_stop]
@@ -119,7 +128,11 @@ def test_limits_that_nobody_names_are_not_made_up() -> None:
         (["experiment=logged", "callbacks.early_stopping=null"], "callbacks.early_stopping", None),
         (["experiment=impatient"], "callbacks.early_stopping", None),
         (["experiment=logged"], "callbacks.early_stopping.patience", 3),
-        # Who asks for both is told so when it is checked.
+        (["experiment=adapted"], "adapter.r", 4),
+        (["experiment=adapted", "adapter=none"], "adapter", None),
+        (["experiment=adapted", "adapter=null"], "adapter", None),
+        # Who asks for both, or for neither, is told so when it is checked.
+        (["experiment=ranked"], "adapter", {"r": 4}),
         (["logger=none", "logger.project=x"], "logger", {"project": "x"}),
     ],
 )

@@ -29,6 +29,7 @@ def settle(raw: dict[str, Any], sources: Sequence[Source], said: Mapping[str, An
         for key, limit in one_limit([*layers, said]).items():
             trainer[key.removeprefix("trainer.")] = limit
     _leave_out(raw, _NODES, sources, said, "")
+    _leave_out(raw, ["adapter"], [], said, "")  # there is none by default, which nobody has meant
     if isinstance(callbacks := raw.get("callbacks"), dict):
         _leave_out(callbacks, list(callbacks), sources, said, "callbacks.")
 
@@ -70,4 +71,5 @@ def _leave_out(
 
 def _is_null(key: str, sources: Sequence[Source], said: Mapping[str, Any]) -> bool:
     layers = [*(source.values for source in sources), said]
-    return any(key in layer and layer[key] is None for layer in layers)
+    none = any(key in layer and layer[key] is None for layer in layers)
+    return none or said.get(key) == "none"
