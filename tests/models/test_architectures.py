@@ -85,6 +85,12 @@ def test_hybrids_of_any_depth_attend(name: str, kinds: list[str], depth: int, bu
         assert found == kinds
 
 
+def test_kinds_of_attention_of_a_family_s_own_stay(build: Build) -> None:
+    with torch.device("meta"):
+        found = build("deepseek_v4", "causal").config.layer_types
+    assert set(found) <= {"heavily_compressed_attention", "compressed_sparse_attention"}
+
+
 def test_layers_that_are_given_stay(build: Build) -> None:
     kinds = ["full_attention", "linear_attention"]
     model = build("qwen3_5_text", "causal", config={"layer_types": kinds})

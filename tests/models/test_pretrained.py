@@ -11,7 +11,6 @@ from transformers import (
     AutoModelForCausalLM,
     CanineConfig,
     CanineForSequenceClassification,
-    Gemma3Config,
     PreTrainedTokenizerBase,
 )
 
@@ -174,14 +173,6 @@ def test_the_hub_out_of_reach_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("transformers.AutoConfig.from_pretrained", offline)
     with pytest.raises(ConfigError, match="cannot load someone/model: We couldn't connect"):
         Pretrained(name_or_path="someone/model").check("causal", max_length=8)
-
-
-def test_pickled_weights_are_refused(llama: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    weights = load_file(llama / "model.safetensors")
-    (llama / "model.safetensors").unlink()
-    torch.save(weights, llama / "pytorch_model.bin")
-    with pytest.raises(ConfigError, match="only safetensors are read"):
-        load(llama, "causal", tokenizer)
 
 
 def test_missing_weights_are_not_made_up(llama: Path, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -353,12 +344,6 @@ def test_a_quantised_model_without_its_library(
     edit(llama / "config.json", quantization_config=quantization)
     with pytest.raises(ConfigError, match=f"needs the package {package}.*: pip install {package}"):
         load(llama, "causal", tokenizer)
-
-
-def test_a_model_of_images_and_text(tmp_path: Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    Gemma3Config().save_pretrained(tmp_path)
-    with pytest.raises(ConfigError, match=r"gemma3, which reads more than text.*gemma3_text"):
-        load(tmp_path, "causal", tokenizer)
 
 
 def test_a_model_without_a_table_of_tokens(

@@ -1,5 +1,13 @@
+from typing import Any
+
 import torch
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    xLSTMConfig,
+    xLSTMForCausalLM,
+)
 
 from truesweep.tasks.generation import Sampling, continue_ids
 
@@ -32,3 +40,15 @@ def test_what_a_checkpoint_says_of_generation_does_not_apply_but_for_its_tokens(
     )
     assert continue_ids(loaded, [3, 4], greedy) == expected
     assert loaded.generation_config is own
+
+
+def test_a_model_without_a_cache_that_works_generates_without_one() -> None:
+    torch.manual_seed(1)
+    small: Any = {"hidden_size": 32, "num_heads": 2, "num_hidden_layers": 1, "vocab_size": 16}
+    ids: Any = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": EOS}
+    sizes: Any = {"qk_dim_factor": 2.0, "v_dim_factor": 2.0}
+    xlstm = xLSTMForCausalLM(xLSTMConfig(**small, **ids, **sizes, embedding_dim=32, num_blocks=1))
+    continued = continue_ids(xlstm, [3, 4], Sampling(max_new_tokens=3, temperature=0))
+    with torch.no_grad():
+        expected = xlstm.eval()(torch.tensor([[3, 4]]), use_cache=False).logits[0, -1].argmax()
+    assert continued[2] == expected != EOS

@@ -10,6 +10,7 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -174,7 +175,8 @@ class Pretrained(TokenizerConfig):
     """A tokenizer from a folder or from the Hugging Face hub.
 
     Args:
-        name_or_path: Folder with the tokenizer's files, or name of a repository on the hub.
+        name_or_path: Folder with the tokenizer's files, a GGUF file, or name of a repository on the
+            hub.
         source_language: How a tokenizer of many languages, such as NLLB's, marks the texts that are
             translated: `deu_Latn`. None: as it does by itself.
         target_language: The same for translations.
@@ -266,16 +268,29 @@ def load(name_or_path: str | Path) -> PreTrainedTokenizerBase:
     with refusing(
         lambda reason: (
             f"tokenizer.name_or_path={name_or_path}: no tokenizer could be loaded from there: "
-            f"{reason} Name a folder that holds tokenizer.json, or a repository of the Hugging "
-            "Face hub."
+            f"{_lacking(Path(name_or_path)) or reason} Name a folder that holds tokenizer.json, or "
+            "a repository of the Hugging Face hub."
         )
     ):
         kind = _saved_class(Path(name_or_path)) or AutoTokenizer
+        path = Path(name_or_path)
+        gguf = {"gguf_file": path.name} if path.suffix == ".gguf" and path.is_file() else {}
         loaded: PreTrainedTokenizerBase = kind.from_pretrained(
-            str(name_or_path), clean_up_tokenization_spaces=False
+            str(path.parent if gguf else name_or_path), clean_up_tokenization_spaces=False, **gguf
         )
         loaded.decode(loaded("a")["input_ids"])  # some damage shows when it is used
     return loaded
+
+
+def _lacking(folder: Path) -> str:
+    """What a folder with nothing but a SentencePiece model needs, if that is not installed."""
+    pieces = [*folder.glob("*.model"), *folder.glob("*.spm")]
+    if not pieces or (folder / "tokenizer.json").exists() or find_spec("sentencepiece"):
+        return ""
+    return (
+        f"{pieces[0].name} needs the package sentencepiece, which is not installed: "
+        "pip install sentencepiece."
+    )
 
 
 def save(tokenizer: PreTrainedTokenizerBase, folder: Path) -> str | None:

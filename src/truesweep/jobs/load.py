@@ -12,8 +12,8 @@ from truesweep.errors import ConfigError, DataError, refusing
 from truesweep.jobs.parts import make_model
 from truesweep.models.adapters import whole_state
 from truesweep.models.attention import choose_attention
+from truesweep.models.folders import Weights
 from truesweep.models.heads import AUTO_CLASSES, ENDINGS, Head, head_of
-from truesweep.models.pretrained import check_text
 from truesweep.record.checkpoints import CheckpointFiles
 from truesweep.record.files import SUMS, changed_since_summed, write_sums
 from truesweep.runs.run import REMEDY, Run
@@ -113,8 +113,8 @@ def load_folder(folder: Path) -> tuple[Head, Loaded]:
 
 
 def _load_folder(folder: Path) -> tuple[Head, Loaded]:
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    check_text(config, folder)
+    weights = Weights(str(folder))
+    config = weights.config()
     found = list(config.architectures or [])
     head = head_of(found)
     if head is None:
@@ -122,7 +122,9 @@ def _load_folder(folder: Path) -> tuple[Head, Loaded]:
             f"{folder / 'config.json'}: architectures is {found or 'missing'}; expected one that "
             f"ends in {', '.join(ENDINGS)}"
         )
-    model = AUTO_CLASSES[head].from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    model, info = weights.load(head, config, attention=None)
+    if absent := sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}):
+        raise ConfigError(f"{folder} lacks weights, or has others in their place: {absent[0]}")
     return head, Loaded(model.eval(), tokenizers.load(folder))
 
 

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import numpy as np
@@ -31,6 +32,7 @@ _TASK_TYPES: dict[str, str] = {
     "seq2seq": "SEQ_2_SEQ_LM",
     "classifier": "SEQ_CLS",
 }
+_WRAPPED = "base_model.model."
 _REPLACED = ".original_module."
 _COPIED = ".modules_to_save."
 
@@ -138,6 +140,41 @@ def add_adapter(model: PreTrainedModel, adapter: Any, head: Head, seed: int) -> 
             ) from error
     freeze(model, head)  # an adapter in what cannot learn cannot either
     return tuner
+
+
+def merge_adapter(model: PreTrainedModel, folder: Path) -> None:
+    """Add the weights of an adapter's folder to those of its base, in place.
+
+    Args:
+        model: The base.
+        folder: As peft writes it.
+
+    Raises:
+        ConfigError: It does not go with the base, or has whole layers of a classifier, of whose
+            classes it does not keep the names.
+    """
+    _require_peft()
+    from peft import PeftConfig, load_peft_weights, set_peft_model_state_dict
+    from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+
+    config: Any = PeftConfig.from_pretrained(str(folder))
+    if config.task_type == _TASK_TYPES["classifier"]:
+        raise ConfigError(
+            f"model.name_or_path: {folder} is an adapter of a classifier, and does not name its "
+            "classes. Name a folder with the whole model (truesweep export --merge)"
+        )
+    tuner: Any = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](model, config, "default")
+    found = load_peft_weights(str(folder), device="cpu")
+    state = {name.removeprefix(_WRAPPED): tensor for name, tensor in found.items()}
+    loaded: Any = set_peft_model_state_dict(model, state)
+    if unused := loaded.unexpected_keys:
+        raise ConfigError(
+            f"model.name_or_path: {folder} does not go with its base, which has nothing that "
+            f"{unused[0]} could be added to"
+        )
+    tuner.merge_and_unload(safe_merge=True)
+    vars(model).pop("peft_config", None)
+    model.requires_grad_(True)
 
 
 def _check(config: Any) -> None:
@@ -273,7 +310,7 @@ def save_adapter(model: PreTrainedModel, folder: Any, base: str | None) -> None:
     config.base_model_name_or_path = base
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
     save_file(
-        {f"base_model.model.{name}": t.contiguous() for name, t in state.items()},
+        {f"{_WRAPPED}{name}": t.contiguous() for name, t in state.items()},
         folder / "adapter_model.safetensors",
         metadata={"format": "pt"},
     )

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from truesweep.models.dimensions import Dimensions
 
 LINEAR, FULL = "linear_attention", "full_attention"
-_ATTENTION = {FULL, "sliding_attention", "chunked_attention", "attention", "hybrid"}
+_WITHOUT_ATTENTION = {LINEAR, "conv", "mamba", "recurrent", "moe", "mlp"}
 
 PARTS = {"t5gemma": ("encoder", "decoder"), "dbrx": ("ffn_config",)}
 """By family, the fields that are configurations of their own, with dimensions of their own."""
@@ -63,7 +63,7 @@ def attention_fields(config: PreTrainedConfig, given: Mapping[str, Any]) -> dict
         given: Fields that the user set.
     """
     kinds = list(getattr(config, "layer_types", None) or ())
-    if not kinds or _ATTENTION.intersection(kinds):
+    if not kinds or set(kinds) - _WITHOUT_ATTENTION:
         return {}
     last = len(kinds) - 1
     by_family: dict[str, dict[str, Any]] = {
@@ -81,8 +81,8 @@ def attention_fields(config: PreTrainedConfig, given: Mapping[str, Any]) -> dict
 def cycle(kinds: Sequence[str], depth: int) -> list[str]:
     """Kinds of layers in turn; where there are too few for any attention, the last one has it."""
     found = [kinds[layer % len(kinds)] for layer in range(depth)]
-    if not _ATTENTION.intersection(found):
-        found[-1] = next(kind for kind in kinds if kind in _ATTENTION)
+    if set(found) <= _WITHOUT_ATTENTION:
+        found[-1] = next(kind for kind in kinds if kind not in _WITHOUT_ATTENTION)
     return found
 
 

@@ -7,15 +7,16 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from truesweep.errors import ConfigError, refusing
 from truesweep.models.attention import Attention, choose_attention
 from truesweep.models.causality import check_causal
 from truesweep.models.dimensions import positions
 from truesweep.models.dropout import restrict_dropout
+from truesweep.models.folders import Weights
 from truesweep.models.freezing import freeze
-from truesweep.models.heads import AUTO_CLASSES, Head, check_head
+from truesweep.models.heads import Head, check_head
 from truesweep.models.init import output_layers
 from truesweep.models.sample_dropout import recompute_layers
 from truesweep.models.tokens import label_fields, pad_token, settle_generation
@@ -27,12 +28,14 @@ class Drawn(str):
 
 @dataclass(kw_only=True)
 class Pretrained:
-    """A model from safetensors files, in float32. No code that comes with it is run.
+    """A model with trained weights, in float32. No code that comes with it is run.
 
     Its dropout is the checkpoint's own, except that whole layers are never dropped.
 
     Args:
-        name_or_path: a folder with `config.json` and `model.safetensors`, or a name on the hub.
+        name_or_path: a folder with `config.json` and `model.safetensors` (or `pytorch_model.bin`),
+            a folder with an adapter of peft's that names its base, a GGUF file, or a name on the
+            hub. Of a model that reads images or sounds, too, its text part is taken.
         revision: branch, tag or commit on the hub.
         attention: implementation; by default the fastest for the length of samples.
         labels: what a classifier's classes are called in the data, in the order of its own ids; by
@@ -55,7 +58,6 @@ class Pretrained:
             max_length: the longest sample, in tokens.
         """
         config = self._load_config()
-        check_text(config, self.name_or_path)
         check_head(config.model_type, head)
         context = self.context()
         if context is not None and max_length > context:
@@ -89,7 +91,7 @@ class Pretrained:
                 of what the checkpoint leaves open.
 
         Raises:
-            ConfigError: see `check`; or weights are missing, or are not safetensors.
+            ConfigError: see `check`; or weights are missing or damaged.
         """
         self.check(head, max_length=max_length)
         with refusing(self._not_used):
@@ -175,35 +177,23 @@ class Pretrained:
     def _load_config(self) -> PreTrainedConfig:
         path = Path(self.name_or_path)
         looks_local = path.is_absolute() or self.name_or_path.startswith(".") or len(path.parts) > 2
-        if looks_local and not path.is_dir():
+        if looks_local and not path.exists():
             raise ConfigError(
                 f"model.name_or_path: there is no folder {self.name_or_path}. Name a folder with "
                 "config.json and model.safetensors, or a model on the hub such as gpt2."
             )
-        with refusing(self._not_loaded):
-            config: PreTrainedConfig = AutoConfig.from_pretrained(
-                self.name_or_path, revision=self.revision, trust_remote_code=False
-            )
-        return config
+        return self._weights.config()
+
+    @property
+    def _weights(self) -> Weights:
+        return Weights(self.name_or_path, self.revision)
 
     def _load(
         self, head: Head, config: PreTrainedConfig, max_length: int
     ) -> tuple[PreTrainedModel, list[str], list[str]]:
         """The model, and the names of weights that are missing, and of those of another shape."""
-        with refusing(self._not_loaded):
-            model, info = AUTO_CLASSES[head].from_pretrained(
-                self.name_or_path,
-                config=config,
-                revision=self.revision,
-                trust_remote_code=False,
-                use_safetensors=True,
-                dtype=torch.float32,
-                attn_implementation=choose_attention(self.attention, max_length),
-                # Only a classifier of other classes may differ, which is checked below.
-                ignore_mismatched_sizes=head == "classifier",
-                output_loading_info=True,
-            )
-        loaded: PreTrainedModel = model
+        attention = choose_attention(self.attention, max_length)
+        loaded, info = self._weights.load(head, config, attention)
         self._check_complete(loaded, head, info)
         misshapen = sorted(key for key, *_ in info["mismatched_keys"])
         return loaded, sorted(info["missing_keys"]), misshapen
@@ -221,36 +211,14 @@ class Pretrained:
             needed = {n for n in absent if n.startswith(inside) and not n.startswith(pooler)}
         if needed:
             raise ConfigError(
-                f"model.name_or_path: {self.name_or_path} lacks weights of {type(model).__name__}: "
-                f"{', '.join(sorted(needed)[:3])} ({len(needed)} in all). "
+                f"model.name_or_path: {self.name_or_path} lacks weights of {type(model).__name__}, "
+                f"or has others in their place: {', '.join(sorted(needed)[:3])} ({len(needed)} in "
+                "all). "
                 "Name a model that was trained for this task."
             )
 
     def _not_used(self, reason: str) -> str:
         return f"model.name_or_path: {self.name_or_path} cannot be used for this task: {reason}"
-
-    def _not_loaded(self, reason: str) -> str:
-        return (
-            f"model.name_or_path: cannot load {self.name_or_path}: {reason} Name a folder with "
-            "config.json and model.safetensors (only safetensors are read), or, with a network, a "
-            "model on the hub."
-        )
-
-
-def check_text(config: PreTrainedConfig, name: object) -> None:
-    """Raise a `ConfigError` for a model that has one of text beside one of images or sounds.
-
-    Args:
-        config: the model's configuration.
-        name: what to call the model.
-    """
-    if "text_config" in config.sub_configs:
-        part = config.sub_configs["text_config"].model_type
-        raise ConfigError(
-            f"{name} is a {config.model_type}, which reads more than text, and only models of text "
-            f"are trained and scored. Name a checkpoint of its text model alone"
-            + (f", such as a {part}" if part else "")
-        )
 
 
 def _adapt(

@@ -108,10 +108,11 @@ def generate(
         for name in ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id")
     }
     attention_mask = arguments.pop("attention_mask", torch.ones_like(input_ids))
-    settings = GenerationConfig(**{**special, **arguments})
     was_training = model.training
     model.eval()
-    try:
+
+    def texts(**more: Any) -> Tensor:
+        settings = GenerationConfig(**{**special, **arguments, **more})
         model.generation_config = settings  # from there comes what a call leaves open
         # Each new length would be compiled anew.
         with torch.compiler.set_stance("force_eager"):
@@ -122,6 +123,12 @@ def generate(
                 stopping_criteria=StoppingCriteriaList([Leave(leave)]),
                 synced_gpus=is_sharded(model),  # ranks go on until the last of them is done
             )
+
+    try:
+        return texts()
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        # transformers has no cache for the layers of some, such as xLSTM and AXK2.
+        return texts(use_cache=False)
     finally:
         model.generation_config = own
         model.train(was_training)
