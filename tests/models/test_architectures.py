@@ -24,7 +24,7 @@ FAMILIES: list[tuple[str, Head]] = [
     *(("gemma3", "causal"), ("gemma3n", "causal"), ("gemma4", "causal"), ("qwen3_5", "causal")),
     *(("deepseek_v2", "causal"), ("dots1", "causal"), ("dbrx", "causal"), ("lfm2_moe", "causal")),
     *(("mamba2", "causal"), ("jamba", "causal"), ("nemotron_h", "causal"), ("bamba", "causal")),
-    *(("recurrent_gemma", "causal"), ("gpt_neo", "causal"), ("xlm", "causal")),
+    *(("recurrent_gemma", "causal"), ("gpt_neo", "causal")),
     *(("t5gemma", "seq2seq"), ("led", "seq2seq")),
     *(("eurobert", "classifier"), ("modernvbert", "masked"), ("funnel", "classifier")),
 ]

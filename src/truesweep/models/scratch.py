@@ -162,8 +162,7 @@ class Scratch:
             ConfigError: see `check`; or transformers refuses the combination.
         """
         self.check(head, max_length=max_length)
-        causal = head == "causal"
-        fields = token_fields(tokenizer) | {"is_decoder": causal, "causal": causal}
+        fields = token_fields(tokenizer) | {"is_decoder": head == "causal"}
         if head == "classifier":
             fields |= label_fields(labels)
         with refusing(self._not_built):
@@ -287,7 +286,7 @@ def miniature(config: PreTrainedConfig, head: Head) -> PreTrainedModel:
         "bos_token_id": 1,
         "eos_token_id": 2,
         "decoder_start_token_id": 0,
-        **dict.fromkeys(("is_decoder", "causal"), head == "causal"),
+        "is_decoder": head == "causal",
         **(label_fields(["a", "b"]) if head == "classifier" else {}),
     }
     model: PreTrainedModel = AUTO_CLASSES[head].from_config(
