@@ -8,13 +8,17 @@ LEAN := tests/config tests/metrics tests/models tests/optim tests/callbacks/test
 	tests/data/test_module.py tests/tasks/test_step.py tests/sweeps/test_planning.py \
 	tests/sweeps/test_study.py tests/sweeps/test_plugins.py tests/record/test_provenance.py
 
-.PHONY: train test test-isa test-lowest test-newest test-prerelease check format
+.PHONY: train test test-architectures test-isa test-lowest test-newest test-prerelease check format
 
 train: .venv/installed
 	$(BIN)/truesweep train
 
 test: .venv/installed
 	$(BIN)/pytest -n 2 --dist worksteal
+
+# Every architecture of transformers for each task, which takes hours; docs/architectures.md.
+test-architectures: .venv/installed
+	$(BIN)/python -m benchmarks.architectures --thorough --again
 
 # What compares numbers, as on processors without AVX, and without AVX-512.
 test-isa: .venv/installed
