@@ -131,3 +131,8 @@ def test_tf32_has_a_peak_of_its_own() -> None:
         assert peak_flops("Tesla T4", "32-true") == 8.1e12  # has no tf32
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def test_operations_are_estimated_where_dimensions_have_other_names(build: Build) -> None:
+    model = build("perceiver", "classifier")
+    assert flops_per_token(model, 8).per_token > 0

@@ -136,6 +136,12 @@ def positions(config: PreTrainedConfig) -> int | None:
     return int(found) - unused_positions(config.model_type, config.pad_token_id or 0)
 
 
+def taken(config: PreTrainedConfig, key: str) -> int:
+    """The depth or the width of a configuration, whatever it calls it; 0: it does not say."""
+    config = config.decoder if "decoder" in PARTS.get(config.model_type, ()) else config
+    return next((v for name in _TAKEN[key] if (v := getattr(config, name, None))), 0)
+
+
 def check_dimensions(config: PreTrainedConfig, dimensions: Dimensions) -> None:
     """Raise a `ConfigError` if a configuration did not take its depth, width or heads."""
     config = config.decoder if "decoder" in PARTS.get(config.model_type, ()) else config

@@ -13,6 +13,7 @@ from transformers.initialization import no_init_weights
 
 from truesweep.compat import set_attention, shapes_only
 from truesweep.models.adapters import added_parameters, has_adapter, is_replaced
+from truesweep.models.dimensions import taken
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,7 @@ def _forward_flops(model: PreTrainedModel, length: int) -> int:
 
 def _estimate(model: PreTrainedModel, length: int) -> int:
     count = count_parameters(model)
-    depth: int = model.config.num_hidden_layers
-    width: int = model.config.hidden_size
+    depth, width = taken(model.config, "depth"), taken(model.config, "width")
     added = added_parameters(model) if has_adapter(model) else 0
     return 2 * (count.total - added - count.embedding) + 4 * depth * width * length
 
