@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.commands.conftest import WORDS
+from tests.commands.conftest import SMALL, WORDS, truesweep
 from truesweep.commands import main
 from truesweep.commands.data import data
 from truesweep.errors import ConfigError, DataError
+from truesweep.runs.run import Run
 
 SIZES = {"train": 300, "val": 20, "test": 20}
 
@@ -175,3 +176,17 @@ def test_a_page_has_figures_and_examples_and_no_markup_of_the_data(
     assert "<script" not in page
     assert "script-src" not in page  # and default-src 'none'
     assert "Of val, and in train" in page
+
+
+def test_a_rule_is_swept_and_its_account_is_kept(labelled: list[str], workplace: Path) -> None:
+    with (workplace / "train.tsv").open("a") as file:
+        file.write("this line of text stands there twice\ta\n" * 2)
+    swept = [*labelled, *SMALL, "data.clean.duplicates=false,true", "name=s"]
+    done = truesweep("train", "-m", *swept, cwd=workplace)
+    assert done.code == 0, done.out + done.err
+    runs = [Run.open(path.parent) for path in workplace.glob("outputs/sweeps/s/*/results.json")]
+    kept, cleaned = sorted((run.read_results() for run in runs), key=lambda r: "cleaned" in r)
+    assert cleaned["cleaned"]["train"]["dropped"] == {"duplicates": cleaned["train/dropped"]}
+    assert "cleaned" not in kept
+    assert kept["val/samples"] == cleaned["val/samples"] == 20
+    assert kept["val/leaked_share"] == cleaned["val/leaked_share"] > 0

@@ -64,7 +64,7 @@ _TYPES: dict[str, dict[str, Any]] = {
         "pid": int | None,
         "wandb_id": str,
     },
-    "results.json": {"verdict": dict | None, "best_step": int | None},
+    "results.json": {"verdict": dict | None, "cleaned": dict, "best_step": int | None},
     "job.json": {
         "sweep": str,
         "label": str,
