@@ -61,6 +61,21 @@ def test_a_rate_that_moves_costs_what_the_largest_size_loses() -> None:
     assert judged([2.0**-6, 2.0**-6]).cost == pytest.approx(0)
 
 
+def test_a_seed_alone_leaves_half_a_step_to_either_side() -> None:
+    found = judged([2.0**-6.5, 2.0**-8.3])
+    assert found.best[0].low == pytest.approx(2.0**-7)
+    assert found.best[0].high == pytest.approx(2.0**-6)
+    assert found.verdict == "moves"
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_few_rates_have_an_edge(count: int) -> None:
+    found = judged([2.0**-6, 2.0**-9], rates=RATES[3 : 3 + count])
+    assert all(one.edge for one in found.best)
+    assert found.verdict == "undecided"
+    assert judged([2.0**-6, 2.0**-9], noise=0.1, seeds=2, rates=RATES[3:5]).factor >= 1
+
+
 def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     inside = 0
     rng = np.random.default_rng(1)

@@ -129,7 +129,7 @@ def _best(rows: Sequence[Tried], sign: float, noise: float) -> Best:
     logs, means = np.log([row.rate for row in rows]), _means(rows, sign)
     place = int(np.argmin(means))
     at, loss = (float(found) for found in _vertex(logs, means))
-    low, high = _half_steps(logs, place)
+    low, high = _half_steps(logs, place, at)
     if noise:
         errors = noise / np.sqrt([max(1, len(row.losses)) for row in rows])
         drawn = means + np.random.default_rng(0).normal(0, 1, (DRAWS, len(rows))) * errors
@@ -152,10 +152,10 @@ def _best(rows: Sequence[Tried], sign: float, noise: float) -> Best:
     )
 
 
-def _half_steps(logs: Floats, place: int) -> tuple[float, float]:
-    """The middles between a rate and its neighbours."""
+def _half_steps(logs: Floats, place: int, at: float) -> tuple[float, float]:
+    """Half of the way from a rate to its neighbours, to either side of the vertex beside it."""
     ends = logs[max(0, place - 1)], logs[min(len(logs) - 1, place + 1)]
-    return float((logs[place] + ends[0]) / 2), float((logs[place] + ends[1]) / 2)
+    return float(at - (logs[place] - ends[0]) / 2), float(at + (ends[1] - logs[place]) / 2)
 
 
 def _vertex(logs: Floats, means: Floats) -> tuple[Floats, Floats]:
@@ -168,6 +168,8 @@ def _vertex(logs: Floats, means: Floats) -> tuple[Floats, Floats]:
         means: Losses at them [..., N].
     """
     place = np.argmin(means, axis=-1)
+    if len(logs) < 3:
+        return logs[place], np.min(means, axis=-1)
     middle = np.clip(place, 1, len(logs) - 2)
     x, y = (
         np.stack(
@@ -179,8 +181,6 @@ def _vertex(logs: Floats, means: Floats) -> tuple[Floats, Floats]:
         for v in (logs, means)
     )
     least = np.min(means, axis=-1)
-    if len(logs) < 3:
-        return logs[place], least
     with np.errstate(invalid="ignore"):
         left, right = (y[1] - y[0]) / (x[1] - x[0]), (y[2] - y[1]) / (x[2] - x[1])
         curvature = (right - left) / (x[2] - x[0])

@@ -1,0 +1,120 @@
+"""Whether the best learning rate stays where it is as models grow, in each parametrization.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.transfer [--optimizers adamw muon]
+
+For each optimizer, and for the standard parametrization and completep: llamas of widths 32 to 256
+and depths 2 to 8, each trained with rates by factors of two on characters of the embedded text, in
+one process without checkpoints; what `truesweep transfer` says of a sweep is said of them. A few
+minutes of a core in all.
+"""
+
+import argparse
+import copy
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import product
+from typing import Any
+
+import torch
+
+from truesweep import dotted
+from truesweep.analysis.transfer import Tried, judge_transfer
+from truesweep.jobs.parts import (
+    build_model,
+    build_recipe,
+    build_task,
+    data_module,
+    make,
+    prepare_data,
+)
+from truesweep.jobs.plan import checked
+
+SIZES = [(32, 2), (64, 2), (128, 2), (256, 2), (64, 4), (64, 8)]
+"""Widths and depths."""
+RATES = {
+    ("adamw", "standard"): [2.0**-k for k in range(10, 4, -1)],
+    ("adamw", "completep"): [2.0**-k for k in range(8, 3, -1)],
+    ("muon", "standard"): [2.0**-k for k in range(8, 1, -1)],
+    ("muon", "completep"): [2.0**-k for k in range(8, 1, -1)],
+}
+"""By optimizer and parametrization, around the best ones."""
+FIXED = [
+    *("model=llama", "model.tie_embeddings=false", "model.init=scaled", "model.heads=4"),
+    *("model.base_width=32", "model.base_depth=2", "model.attention=eager"),
+    *("tokenizer=char", "data.max_length=32", "data.batch_size=8", "logger=none"),
+    *("scheduler=linear", "scheduler.warmup=0.1", "trainer.accelerator=cpu"),
+]
+STEPS = {"adamw": 150, "muon": 60}
+"""Optimizer steps of a training: AdamW is longer where all rates come to the same."""
+HELD_OUT = 128
+"""Samples of the validation split that are scored."""
+
+
+def train(config: dict[str, Any], source: Any, prepared: Any) -> float:
+    """The loss on held-out text after a training, in nats a character; infinite if it diverged."""
+    model = build_model(config, prepared, source)
+    data = data_module(config, prepared, source, model)
+    recipe = build_recipe(config, make(config, "trainer"), data.steps_per_epoch)
+    task = build_task(config, model, prepared, recipe)
+    optimizer: Any = task.configure_optimizers()
+    batches = iter(data.train_dataloader())
+    for step in range(recipe.total_steps):
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * recipe.schedule.factor(step, recipe.total_steps)
+        loss, _, count = task.loss(next(batches))
+        (loss / count).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    with torch.no_grad():
+        found = [task.loss(batch) for batch in held_out(data)]
+    mean = sum(float(nll) for _, nll, _ in found) / sum(int(count) for _, _, count in found)
+    return mean if math.isfinite(mean) else math.inf
+
+
+def held_out(data: Any) -> Iterator[Any]:
+    """The first validation samples."""
+    left = HELD_OUT
+    for batch in data.val_dataloader():
+        yield batch
+        left -= len(batch["index"])
+        if left <= 0:
+            return
+
+
+def main() -> None:
+    """Train all, and print a line of JSON for each optimizer and parametrization."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--optimizers", nargs="+", default=["adamw", "muon"])
+    parser.add_argument("--parametrizations", nargs="+", default=["standard", "completep"])
+    parser.add_argument("--steps", type=int, help="optimizer steps of a training")
+    parser.add_argument("--seeds", type=int, default=1)
+    asked = parser.parse_args()
+    for optimizer in asked.optimizers:
+        for how in asked.parametrizations:
+            begun, tried = time.monotonic(), []
+            settings = [f"optimizer={optimizer}", f"model.parametrization={how}"]
+            config = checked(
+                [*FIXED, *settings, f"trainer.max_steps={asked.steps or STEPS[optimizer]}"]
+            )[0]
+            data = prepare_data(config)
+            for (width, depth), rate in product(SIZES, RATES[optimizer, how]):
+                size = {"model.width": width, "model.depth": depth}
+                losses = []
+                for seed in range(asked.seeds):
+                    own = copy.deepcopy(config)
+                    for key, value in {**size, "optimizer.lr": rate, "seed": seed}.items():
+                        dotted.put(own, key, value)
+                    losses.append(train(own, *data))
+                tried.append(Tried(size, width**2 * depth, rate, losses))
+                print(optimizer, how, width, depth, rate, losses, flush=True)
+            told = asdict(judge_transfer(tried, mode="min"))
+            seconds = round(time.monotonic() - begun)
+            print(json.dumps({"optimizer": optimizer, "how": how, "seconds": seconds, **told}))
+
+
+if __name__ == "__main__":
+    main()
