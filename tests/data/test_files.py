@@ -3,6 +3,7 @@ import gzip
 import io
 import json
 import lzma
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -233,3 +234,34 @@ def test_provenance_names_each_file_with_its_digest() -> None:
             "bytes": 3,
         }
     ]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_stream_has_the_lines_that_python_reads(
+    end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("truesweep.data.readers.BLOCK", 3)
+    text = end.join(["a", "", "bc\u2028d", "\u00e9", "last", ""]) + "\rx\r\n\ny"
+    file = DataFile.read(Path(write("lines.txt", text)))
+    assert list(file.stream()) == list(io.StringIO(text, newline=""))
+
+
+@pytest.mark.parametrize(("ending", "between"), [("csv", ","), ("tsv", "\t")])
+def test_a_table_of_texts_is_never_in_memory_whole(
+    ending: str, between: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("readers", "texts"):
+        monkeypatch.setattr(f"truesweep.data.{module}.BLOCK", 1 << 16)
+    monkeypatch.setattr("truesweep.data.cache._WHOLE", 1 << 16)  # a small file is, to look at it
+    lines = "word " * 40 + "\n" + "more " * 40
+    rows = (f'"{number}{lines}"{between}x' + "\n" for number in range(6_000))
+    path = write(f"large.{ending}", f"text{between}other\n" + "".join(rows))
+    size = Path(path).stat().st_size
+    tracemalloc.start()
+    try:
+        splits = Files(train=path, packing=False).load("text")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert sum(map(len, (splits.train, splits.val, splits.test))) == 6_000
+    assert peak < size * 0.4

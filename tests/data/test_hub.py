@@ -8,6 +8,7 @@ import pytest
 
 from truesweep.data import Hub, Labelled, Pair
 from truesweep.data.samples import Chat
+from truesweep.data.texts import Texts
 from truesweep.errors import ConfigError, DataError
 
 LABELS = datasets.ClassLabel(names=["neg", "pos"])
@@ -55,6 +56,16 @@ def test_text_and_pairs_from_plain_columns() -> None:
     keys: dict[str, Any] = {"name": name, "train_split": "train+validation", "test_split": "train"}
     assert Hub(text_column="en", **keys).load("text").train == ["yes", "b"]
     assert Hub(source="de", target="en", **keys).load("pairs").test == [Pair("ja", "yes")]
+
+
+def test_texts_stay_on_disk_and_follow_what_changes() -> None:
+    name = write({"train": rows(3_000, "train"), "validation": rows(20, "val")})
+    first = Hub(name=name, packing=False).load("text")
+    assert isinstance(first.train, Texts)
+    assert sorted([*first.train, *first.test]) == sorted(f"train {i}" for i in range(3_000))
+    assert Hub(name=name, packing=False).load("text") == first
+    write({"train": rows(3_001, "train"), "validation": rows(20, "val")})
+    assert Hub(name=name, packing=False).load("text").fingerprint != first.fingerprint
 
 
 def test_conversations() -> None:

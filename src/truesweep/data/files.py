@@ -1,35 +1,20 @@
 """`data=files`: samples from the user's own files."""
 
-import hashlib
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, zip_longest
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from truesweep.data.cache import cached, default_cache
 from truesweep.data.paths import COMPRESSED, extension, find, listed, matches
 from truesweep.data.readers import DataFile
 from truesweep.data.records import LINES, Columns, Located, Rows, are_lines, ended, to_samples, told
 from truesweep.data.samples import Kind, Labelled, Splits
-from truesweep.data.splitting import (
-    Parts,
-    check_labels,
-    complete,
-    divide,
-    divide_stored,
-    shares,
-)
+from truesweep.data.splitting import Parts, check_labels, complete, divide, shares
+from truesweep.data.stored import Blocks, stored
 from truesweep.data.tables import BINARY, READERS, Row, read_table
-from truesweep.data.texts import Texts, TextsWriter
 from truesweep.errors import DataError
-from truesweep.record.files import write_json
-
-VERSION = 1  # of the texts that are kept; a new one leaves all older ones unread
-_DESCRIBED = "splits.json"
 
 Group = tuple[DataFile, ...]  # one file, or the two sides of a parallel text
 
@@ -82,47 +67,21 @@ class Files(Columns):
     def _stored(
         self, groups: dict[str, list[Group]], origin: dict[str, Any], missing: dict[str, float]
     ) -> Splits:
-        """The splits of texts, which are written once, as UTF-8, and stay on disk."""
-        key = {
-            "origin": origin,
-            "packing": self.packing,
-            "column": self.text_column,
-            "shares": missing,
-            "version": VERSION,
-        }
-        name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+        tables = any(_is_table(file) for (file, *_) in groups["train"])
+        return stored(
+            {"origin": origin, "packing": self.packing, "column": self.text_column},
+            {name: partial(self._texts_of, of) for name, of in groups.items()},
+            missing,
+            documents=bool(self.packing) and not tables,
+            origin=origin,
+            told=lambda: _told(groups),
+            full=self.verify == "full",
+        )
 
-        def write(folder: Path) -> None:
-            made = {name: self._write(folder, name, of) for name, of in groups.items()}
-            how: dict[str, Any] = {}
-            notes: list[str] = []
-            if missing:
-                of_train = groups["train"]
-                documents = self.packing and not any(_is_table(file) for (file, *_) in of_train)
-                with TemporaryDirectory(dir=folder) as aside:
-                    whole = _moved(folder, "train", Path(aside))
-                    divided, split_off, notes = divide_stored(whole, missing, documents, folder)
-                made |= divided
-                how = {"split_off": split_off}
-            splits = complete("text", made, {**origin, **how}, [*_told(groups), *notes])
-            described = {"fingerprint": splits.fingerprint, "origin": splits.origin}
-            write_json(folder / _DESCRIBED, described)
+    def _texts_of(self, groups: list[Group]) -> Iterator[Blocks]:
+        return chain.from_iterable(self._texts(file) for (file,) in groups)
 
-        def read(folder: Path) -> Splits:
-            described = json.loads((folder / _DESCRIBED).read_text(encoding="utf-8"))
-            train, val, test = (Texts(folder, name) for name in ("train", "val", "test"))
-            return Splits(train, val, test, "text", described["fingerprint"], described["origin"])
-
-        return cached(default_cache() / "texts", name, write, read, self.verify == "full")
-
-    def _write(self, folder: Path, name: str, groups: list[Group]) -> Texts:
-        with TextsWriter(folder, name) as writer:
-            for (file,) in groups:
-                for text in self._texts(file):
-                    writer.add(text)
-        return Texts(folder, name)
-
-    def _texts(self, file: DataFile) -> Iterator[Iterable[bytes]]:
+    def _texts(self, file: DataFile) -> Iterator[Blocks]:
         """The texts of a file, each in blocks of UTF-8."""
         if not _is_table(file) and self.packing:
             yield file.utf8_blocks()
@@ -194,13 +153,6 @@ def _told(groups: dict[str, list[Group]]) -> list[str]:
     """What was done to the samples of all files."""
     of = chain.from_iterable(groups.values())
     return told({" and ".join(str(file.path) for file in group): group[0].notes for group in of})
-
-
-def _moved(folder: Path, name: str, other: Path) -> Texts:
-    """Texts that are read from another folder than they were written to."""
-    for file in folder.glob(f"{name}.*"):
-        file.rename(other / file.name)
-    return Texts(other, name)
 
 
 def _is_table(file: DataFile) -> bool:

@@ -3,17 +3,29 @@
 import hashlib
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from truesweep.data.paths import nearest_first
-from truesweep.data.records import Columns, Located, Rows, join_lines, to_samples, told
+from truesweep.data.records import (
+    LINES,
+    Columns,
+    Located,
+    Rows,
+    are_lines,
+    ended,
+    to_samples,
+    told,
+)
 from truesweep.data.samples import Kind, Labelled, Splits
 from truesweep.data.splitting import Parts, check_labels, complete, divide, shares
-from truesweep.data.tables import holder, missing_column
+from truesweep.data.stored import Blocks, stored
+from truesweep.data.tables import ROWS, holder, missing_column
 from truesweep.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -50,12 +62,14 @@ class Hub(Columns):
         self.columns(kind)  # fails before anything is fetched
         builder = self._prepared()
         specs = self._specs(list(builder.info.splits))
+        if kind == "text":
+            return self._stored(builder, specs)
         read: dict[str, Counter[str]] = {spec: Counter() for spec in specs.values()}
         parts: Parts = {
             name: [sample for _, sample in self._samples(kind, builder, spec, read[spec])]
             for name, spec in specs.items()
         }
-        notes = told({f"{self.name}, split {spec}": found for spec, found in read.items()})
+        notes = self._told(read)
         origin = self._origin(builder, specs)
         if missing := shares(self, parts):
             divided, how, said = divide(parts["train"], missing)
@@ -64,6 +78,37 @@ class Hub(Columns):
         splits = complete(kind, parts, origin, notes)
         check_labels(splits, lambda name, label: self._locate(builder, specs, name, label))
         return splits
+
+    def _stored(self, builder: "DatasetBuilder", specs: dict[str, str]) -> Splits:
+        read: dict[str, Counter[str]] = {spec: Counter() for spec in specs.values()}
+        origin = self._origin(builder, specs)
+        # The folder is another one for each state of a local one.
+        state = {"folder": str(builder.cache_dir), "datasets": version("datasets")}
+        return stored(
+            {"origin": origin, "packing": self.packing, "column": self.text_column, **state},
+            {name: partial(self._texts, builder, spec, read[spec]) for name, spec in specs.items()},
+            shares(self, specs),
+            documents=False,
+            origin=origin,
+            told=lambda: self._told(read),
+            full=self.verify == "full",
+        )
+
+    def _texts(self, builder: "DatasetBuilder", spec: str, notes: Counter[str]) -> Iterator[Blocks]:
+        """The texts of a split, in blocks; those that are the lines of one text are one."""
+
+        def rows() -> Rows:
+            return self._rows("text", builder, spec)
+
+        if self.packing and are_lines(rows()):
+            notes[LINES] = 0
+            yield (ended(text).encode() for _, (text,) in rows())
+            return
+        for _, sample in self._samples("text", builder, spec, notes):
+            yield (str(sample).encode(),)
+
+    def _told(self, read: Mapping[str, Counter[str]]) -> list[str]:
+        return told({f"{self.name}, split {spec}": found for spec, found in read.items()})
 
     def _prepared(self) -> "DatasetBuilder":
         """What `load_dataset` makes before it returns; it knows the splits' names."""
@@ -116,15 +161,17 @@ class Hub(Columns):
     def _samples(
         self, kind: Kind, builder: "DatasetBuilder", spec: str, notes: Counter[str]
     ) -> Iterator[Located]:
-        where, columns = f"{self.name}, split {spec}", self.columns(kind)
+        where, rows = f"{self.name}, split {spec}", self._rows(kind, builder, spec)
+        columns = self.columns(kind)
+        return to_samples(kind, columns, rows, lambda place: f"{where}, row {place}", notes)
+
+    def _rows(self, kind: Kind, builder: "DatasetBuilder", spec: str) -> Rows:
+        where = f"{self.name}, split {spec}"
         try:
             dataset = builder.as_dataset(split=spec)
         except ValueError as error:
             raise ConfigError(f"{where}: {error} Write a slice as train[:10%], say.") from error
-        rows: Rows = read_rows(dataset, columns, where, optional=kind == "chats")
-        if kind == "text" and self.packing:
-            rows = join_lines(rows, notes)
-        return to_samples(kind, columns, rows, lambda place: f"{where}, row {place}", notes)
+        return read_rows(dataset, self.columns(kind), where, optional=kind == "chats")
 
     def _origin(self, builder: "DatasetBuilder", specs: dict[str, str]) -> dict[str, Any]:
         origin = {
@@ -164,7 +211,7 @@ def _cache(folder: Path, caches: Path) -> str:
 def read_rows(
     dataset: "Dataset", columns: Sequence[str], where: str, optional: bool = False
 ) -> Iterator[tuple[int, tuple[Any, ...]]]:
-    """The values of columns, rows counted from 1.
+    """The values of columns, rows counted from 1; a part of them is in memory at a time.
 
     Args:
         dataset: The table.
@@ -172,25 +219,40 @@ def read_rows(
         where: Words for the table.
         optional: Whether a column may be missing; its values are None then.
     """
-    nothing = [None] * len(dataset)
-    columns_read = (
-        nothing if optional and name not in dataset.column_names else _column(dataset, name, where)
-        for name in columns
-    )
-    return enumerate(zip(*columns_read, strict=True), 1)
+    outer = [_outer(dataset, name, where, optional) for name in columns]
+    named = [getattr(dataset.features.get(name), "names", None) for name in columns]
+    wanted = list(dict.fromkeys(filter(None, outer)))
+    table = dataset.select_columns(wanted)
+    for start in range(0, len(dataset), ROWS):
+        count = min(ROWS, len(dataset) - start)
+        part = table[start : start + count] if wanted else {}
+        values = [
+            _column(part, name, within, count) for name, within in zip(columns, outer, strict=True)
+        ]
+        known = [
+            column if names is None else _class_names(names, column, where, start)
+            for column, names in zip(values, named, strict=True)
+        ]
+        yield from enumerate(zip(*known, strict=True), start + 1)
 
 
-def _column(dataset: "Dataset", name: str, where: str) -> list[Any]:
-    """A column, or what a column of dictionaries holds under that name; classes by their names."""
-    if name in dataset.column_names:
-        values = list(dataset[name])
-        names = getattr(dataset.features[name], "names", None)
-        return values if names is None else _class_names(names, values, where)
+def _outer(dataset: "Dataset", name: str, where: str, optional: bool) -> str | None:
+    """The column that has a name, or holds dictionaries with it; None of one that is missing."""
     within = {outer: _keys(feature) for outer, feature in dataset.features.items()}
-    if outer := holder(name, (), within):
-        return [value and value.get(name) for value in dataset[outer]]
+    if optional and name not in dataset.column_names:
+        return None
+    if outer := holder(name, dataset.column_names, within):
+        return outer
     inner = chain.from_iterable(within.values())
     raise missing_column(where, name, [*dataset.column_names, *inner])
+
+
+def _column(part: Mapping[str, Any], name: str, outer: str | None, count: int) -> list[Any]:
+    """A column of some rows, or what a column of dictionaries holds under that name."""
+    if outer is None:
+        return [None] * count
+    values = list(part[outer])
+    return values if outer == name else [value and value.get(name) for value in values]
 
 
 def _keys(feature: Any) -> Sequence[str]:
@@ -202,11 +264,11 @@ def _keys(feature: Any) -> Sequence[str]:
 
 
 def _class_names(
-    names: Sequence[str], values: Sequence[int | None], where: str
+    names: Sequence[str], values: Sequence[int | None], where: str, before: int
 ) -> list[str | None]:
     if -1 in values:
         raise DataError(
-            f"{where}, row {values.index(-1) + 1}: the class is -1, as where labels are kept "
-            "secret. Name another split, or null to split one off: data.test_split=null"
+            f"{where}, row {before + values.index(-1) + 1}: the class is -1, as where labels are "
+            "kept secret. Name another split, or null to split one off: data.test_split=null"
         )
     return [None if value is None else names[value] for value in values]

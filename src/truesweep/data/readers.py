@@ -3,6 +3,7 @@
 import bz2
 import codecs
 import gzip
+import io
 import lzma
 import zlib
 from collections import Counter
@@ -115,19 +116,28 @@ class DataFile:
         """
         return b"".join(self.utf8_blocks()).decode()
 
+    def stream(self) -> Iterator[str]:
+        r"""Its text in lines with their ends, `\n`, `\r\n` or `\r`, as `newline=""` has them.
+
+        Raises:
+            DataError: It is not valid UTF-8.
+        """
+        held: list[str] = []
+        for block in codecs.iterdecode(self.utf8_blocks(), "utf-8"):
+            held.append(block)
+            if "\n" in block or "\r" in block:
+                # What a `\r` ends may go on with a `\n`.
+                *lines, last = io.StringIO("".join(held), newline="")
+                yield from lines
+                held = [last]
+        yield from io.StringIO("".join(held), newline="")
+
     def lines(self) -> list[str]:
         """Its lines, as `split_lines` gives them."""
-        return list(self._lines())
+        return list(self.each_line())
 
-    def numbered_lines(self) -> Iterator[tuple[int, str]]:
-        """Its lines that are not blank, each with its number, counted from 1."""
-        return ((n, line) for n, line in enumerate(self._lines(), 1) if line.strip())
-
-    def origin(self) -> dict[str, str | int]:
-        """What provenance keeps of the file."""
-        return {"path": str(self.path), "sha256": self.sha256, "bytes": self.size}
-
-    def _lines(self) -> Iterator[str]:
+    def each_line(self) -> Iterator[str]:
+        """The same, one at a time."""
         at = 0
         for number, (raw, ends) in enumerate(_cut_lines(self.blocks()), 1):
             try:
@@ -139,6 +149,14 @@ class DataFile:
                 yield from split_lines(line)
             else:
                 yield line.removesuffix("\r")
+
+    def numbered_lines(self) -> Iterator[tuple[int, str]]:
+        """Its lines that are not blank, each with its number, counted from 1."""
+        return ((n, line) for n, line in enumerate(self.each_line(), 1) if line.strip())
+
+    def origin(self) -> dict[str, str | int]:
+        """What provenance keeps of the file."""
+        return {"path": str(self.path), "sha256": self.sha256, "bytes": self.size}
 
     def _invalid(self, error: UnicodeDecodeError, line: int, at: int) -> DataError:
         """What to say of bytes that begin at a line and a byte of the text."""

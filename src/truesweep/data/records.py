@@ -99,15 +99,6 @@ def to_samples(
         yield place, sample
 
 
-def join_lines(rows: Rows, notes: Counter[str]) -> Rows:
-    """Rows of one text each, as one row where they are the lines of a text, as WikiText's are."""
-    rows = list(rows)
-    if not are_lines(rows):
-        return rows
-    notes[LINES] = 0
-    return [(1, ["".join(ended(text) for _, (text,) in rows)])]
-
-
 def are_lines(rows: Rows) -> bool:
     """Whether rows are the lines of a text: some are blank, and the others end as lines do."""
     blank = False

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
@@ -38,7 +39,8 @@ def read_jsonl(file: DataFile, columns: Sequence[str], optional: bool = False) -
 
 def read_json(file: DataFile, columns: Sequence[str], optional: bool = False) -> Iterator[Row]:
     """A JSON list of objects, counted from 1; or one object a line."""
-    if not file.text().lstrip().startswith("["):
+    begun = next(block.lstrip()[:1] for block in file.blocks() if block.strip())
+    if begun != b"[":
         yield from read_jsonl(file, columns, optional)
         return
     for place, row in enumerate(_json(str(file.path), file.text()), 1):
@@ -47,9 +49,7 @@ def read_json(file: DataFile, columns: Sequence[str], optional: bool = False) ->
 
 def read_csv(file: DataFile, columns: Sequence[str], optional: bool = False) -> Iterator[Row]:
     """Comma-separated values with a header, quoted as Python's csv module and spreadsheets do."""
-    text = file.text()
-    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
-    return _with_header(file, _csv_rows(file, text), columns, optional)
+    return _with_header(file, _csv_rows(file), columns, optional)
 
 
 def read_tsv(file: DataFile, columns: Sequence[str], optional: bool = False) -> Iterator[Row]:
@@ -57,12 +57,12 @@ def read_tsv(file: DataFile, columns: Sequence[str], optional: bool = False) -> 
 
     A `"` is a character like others, unless the file was written with quotes throughout.
     """
-    plain = [(line, text.split("\t")) for line, text in file.numbered_lines()]
-    if not any(field.startswith('"') for _, fields in plain for field in fields):
-        return _with_header(file, iter(plain), columns, optional)
-    quoted = _quoted_tsv(file.text())
+    plain = ((line, text.split("\t")) for line, text in file.numbered_lines())
+    if not any(re.search('(^|\t)"', line) for line in file.each_line()):
+        return _with_header(file, plain, columns, optional)
+    quoted = _is_quoted_tsv(file)
     file.notes[QUOTED if quoted else UNQUOTED] = 0
-    return _with_header(file, iter(quoted or plain), columns, optional)
+    return _with_header(file, _tsv_rows(file) if quoted else plain, columns, optional)
 
 
 def read_parquet(file: DataFile, columns: Sequence[str], optional: bool = False) -> Iterator[Row]:
@@ -152,7 +152,9 @@ def _outer(file: DataFile, schema: "pa.Schema", column: str) -> str:
 
 
 ROWS = 1024
-"""Rows of a Parquet file that are read at once."""
+"""Rows of a Parquet file, or of a hub dataset, that are read at once."""
+LONGEST_FIELD = 2**31 - 1
+"""Characters of a field of CSV."""
 READERS: dict[str, Reader] = {
     ".jsonl": read_jsonl,
     ".ndjson": read_jsonl,
@@ -259,34 +261,40 @@ def _member(where: str, row: dict[str, Any], column: str) -> Any:
     return row[outer][column]
 
 
-def _quoted_tsv(text: str) -> list[tuple[int, list[str]]] | None:
-    """The rows of a TSV that was written with quotes, as pandas does; None of any other.
+def _is_quoted_tsv(file: DataFile) -> bool:
+    """Whether a TSV was written with quotes, as pandas does.
 
-    It is one if all fields of its header are quoted, or if whoever quotes what must be quoted and
+    It was if all fields of its header are quoted, or if whoever quotes what must be quoted and
     nothing else would have written the same text.
     """
-    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
+    head = next(line for line in file.each_line() if line)
+    quoted = all(len(f) > 1 and f[0] == f[-1] == '"' for f in head.split("\t"))
+    lines = (line for line in file.each_line() if line)
+    width = None
     try:
-        numbered = list(_numbered(csv.reader(_stream(text), delimiter="\t", strict=True)))
+        for _, row in _tsv_rows(file):
+            width = width or len(row)
+            if len(row) != width or not (quoted or _begin_with(lines, _written(row))):
+                return False
     except csv.Error:
-        return None
-    rows = [row for _, row in numbered]
-    if len({len(row) for row in rows}) > 1:
-        return None
-    head = split_lines(text.lstrip("\r\n"))[0]
-    if all(len(f) > 1 and f[0] == f[-1] == '"' for f in head.split("\t")):
-        return numbered
+        return False
+    return quoted or next(lines, None) is None
+
+
+def _written(row: Sequence[str]) -> list[str]:
+    """The lines of a row that is quoted where it must be."""
     written = io.StringIO(newline="")
-    csv.writer(written, delimiter="\t", lineterminator="\n").writerows(rows)
-    return numbered if _lines_of(written.getvalue()) == _lines_of(text) else None
+    csv.writer(written, delimiter="\t", lineterminator="\n").writerow(row)
+    return [line for line in split_lines(written.getvalue()) if line]
 
 
-def _lines_of(text: str) -> list[str]:
-    return [line for line in split_lines(text) if line]
+def _begin_with(lines: Iterator[str], expected: Sequence[str]) -> bool:
+    return all(next(lines, None) == line for line in expected)
 
 
-def _stream(text: str) -> io.StringIO:
-    return io.StringIO(text, newline="")
+def _tsv_rows(file: DataFile) -> Iterator[tuple[int, list[str]]]:
+    csv.field_size_limit(LONGEST_FIELD)
+    return _numbered(csv.reader(file.stream(), delimiter="\t", strict=True))
 
 
 def _numbered(reader: Any) -> Iterator[tuple[int, list[str]]]:
@@ -305,9 +313,10 @@ def _numbered(reader: Any) -> Iterator[tuple[int, list[str]]]:
         raise csv.Error(first, error) from None
 
 
-def _csv_rows(file: DataFile, text: str) -> Iterator[tuple[int, list[str]]]:
+def _csv_rows(file: DataFile) -> Iterator[tuple[int, list[str]]]:
+    csv.field_size_limit(LONGEST_FIELD)
     try:
-        yield from _numbered(csv.reader(_stream(text), strict=True))
+        yield from _numbered(csv.reader(file.stream(), strict=True))
     except csv.Error as error:
         line, reason = error.args
         raise DataError(
