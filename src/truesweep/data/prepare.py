@@ -183,6 +183,7 @@ def prepare(
     _check_sizes(whole, source, kind)
     named = getattr(tokenizer, "target_language", None) or "target" not in kind.fields
     unnamed = None if named else unnamed_language(complete)
+    notes = [*together.origin.get("notes", ()), *([unnamed] if unnamed else [])]
     return Prepared(
         kind=kind,
         tokenizer=complete,
@@ -196,7 +197,7 @@ def prepare(
         origin={
             **together.origin,
             "fingerprint": together.fingerprint,
-            "notes": [*together.origin.get("notes", ()), *([unnamed] if unnamed else [])],
+            **({"notes": notes} if notes else {}),
         },
         mix=mix,
     )
