@@ -151,6 +151,13 @@ def test_a_run_s_tokenizer_encodes_other_data_the_same(
     assert second.train.collate([0])["labels"].tolist() == [[6, 4, 5, 2]]
 
 
+def test_classes_that_a_trained_model_does_not_know_are_named(prepared: Callable[..., Any]) -> None:
+    with pytest.raises(
+        DataError, match=r"model does not know: 'w' \(1 times\); it knows 'x', 'y'\. .*labels"
+    ):
+        prepared([Labelled("a", "w")], labels=["x", "y"])
+
+
 def test_the_labels_of_a_trained_model_stay(prepared: Callable[..., Any]) -> None:
     data, _ = prepared([Labelled("a", "y")], labels=["x", "y", "z"])
     assert data.labels == ["x", "y", "z"]

@@ -259,6 +259,12 @@ def _class_ids(
     ids = {label: i for i, label in enumerate(labels)}
     if strange := Counter(sample.label for sample in samples if sample.label not in ids):
         found = ", ".join(f"{label!r} ({n} times)" for label, n in sorted(strange.items()))
+        if split == "train":  # what the model was trained on is another
+            raise DataError(
+                f"the data have classes that the model does not know: {found}; it knows "
+                f"{', '.join(map(repr, labels))}. If it has other names for them, give all in its "
+                "order, as the data name them: model.labels=[…]"
+            )
         raise DataError(
             f"the {split} split has classes that training does not know: {found}; known are "
             f"{', '.join(map(repr, labels))}. Add training samples of these classes, or take "
