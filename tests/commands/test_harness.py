@@ -17,6 +17,7 @@ from tests.tasks.on_ranks import parts_of, start, trainer_of, write_samples
 from truesweep.commands.compare import Options, compare_runs
 from truesweep.commands.evaluate_tasks import evaluate_tasks
 from truesweep.commands.export import export
+from truesweep.commands.sweep import sweep
 from truesweep.commands.train import train
 from truesweep.errors import ConfigError
 from truesweep.jobs.plan import plan
@@ -169,6 +170,20 @@ def test_what_cannot_be_asked_is_refused_before_anything_is_loaded(
     monkeypatch.setattr(harness, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"not installed: pip install 'truesweep\[harness\]'"):
         evaluate_tasks(["outputs/none"], Asked(("arc_hard",)), "best", [])
+
+
+def test_a_sweep_is_ranked_by_a_task(
+    tasks: list[str], workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = [*write_chats(workplace), *SMALL, "optimizer.lr=0.01,0.02"]
+    asked = [*named, f"callbacks.harness.tasks={tasks[0]}", "sweeps.objective=harness/colours/acc"]
+    assert sweep(asked, [], True, True) == 0
+    assert json.loads(capsys.readouterr().out)["jobs"]
+    search = ["sweeps.method=search", "sweeps.pruner=median", "sweeps.jobs=2"]
+    with pytest.raises(ConfigError, match="colours/acc: is known at the end only, and a pruner"):
+        sweep([*asked, *search], [], True, True)
+    with pytest.raises(ConfigError, match="objective=harness/colours/acc; there are val/loss"):
+        sweep([*asked, "sweeps.objective=harness/colours/ac"], [], True, True)
 
 
 class FewTasks:

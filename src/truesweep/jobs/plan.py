@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from transformers import PreTrainedModel
 
+from truesweep.callbacks import Harness
 from truesweep.callbacks.checkpoint import declared_mode
 from truesweep.config.compose import Composed, compose
 from truesweep.config.frozen import update
@@ -19,7 +19,7 @@ from truesweep.data.module import DataModule
 from truesweep.data.prepare import Prepared
 from truesweep.dotted import flatten
 from truesweep.errors import ConfigError, nearest
-from truesweep.figures import Figure, by_name, keep
+from truesweep.figures import HARNESS, Figure, by_name, keep
 from truesweep.jobs.compiling import choose
 from truesweep.jobs.mirrors import check_loggers
 from truesweep.jobs.parts import (
@@ -65,7 +65,8 @@ class Plan:
         world_size: Ranks over all nodes.
         prepared: The data, tokenized.
         metrics: The names of what a validation reports, such as `val/loss`.
-        figures: What is declared of them.
+        tasks: The names of the figures of lm-evaluation-harness, such as `harness/arc_easy/acc`.
+        figures: What is declared of all of them.
         groups: What the optimizer has of each group of parameters, in plain values: `role`,
             `parameters`, `lr` at its peak, `weight_decay`, and what else is its own.
         warnings: What the user should know before anything is spent; a sentence each.
@@ -80,6 +81,7 @@ class Plan:
     world_size: int
     prepared: Prepared
     metrics: tuple[str, ...]
+    tasks: tuple[str, ...]
     figures: dict[str, Figure]
     groups: tuple[dict[str, Any], ...]
     warnings: tuple[str, ...]
@@ -194,6 +196,7 @@ class Planner:
         if prepared.mix is not None:
             prepared.mix.check(recipe.total_steps)
         callbacks = build_callbacks(config, recipe.total_steps)
+        of_tasks = [f for one in callbacks if isinstance(one, Harness) for f in one.figures]
         model, parameters, flops, notes = self._model(config, source, prepared)
         task = build_task(config, model, prepared, recipe)
         optimizer = task.configure_optimizers()
@@ -210,7 +213,8 @@ class Planner:
             world_size=trainer.world_size,
             prepared=prepared,
             metrics=metrics,
-            figures={**task.declared, **by_name(_figures_of(callbacks))},
+            tasks=tuple(f"{HARNESS}/{figure.name}" for figure in of_tasks),
+            figures={**task.declared, **by_name(of_tasks)},
             groups=tuple(map(_described_group, optimizer.param_groups)),
             warnings=(
                 *prepared.notes,
@@ -282,12 +286,6 @@ def _left_out(prepared: Prepared, source: Source) -> Iterator[str]:
     for split, dataset in prepared.datasets.items():
         figures |= {f"{split}/samples": len(dataset), **left_out(prepared, split)}
     return describe_left_out(figures, prepared.datasets, source.max_length)
-
-
-def _figures_of(callbacks: Sequence[pl.Callback]) -> Iterator[Figure]:
-    """What callbacks declare that have figures of their own, as `callbacks.Harness` has."""
-    for callback in callbacks:
-        yield from getattr(callback, "figures", ())
 
 
 def check_monitors(config: Mapping[str, Any], metrics: Sequence[str]) -> None:

@@ -40,6 +40,7 @@ class PlannedJob:
         warnings: What the user should know before it starts.
         trunk: The id of a job that trains the same up to a step, and that step; see `trunks`.
         branches: The steps after which others go on from this job.
+        tasks: The names of its figures of lm-evaluation-harness, which the end tells.
     """
 
     config: dict[str, Any]
@@ -56,6 +57,7 @@ class PlannedJob:
     warnings: tuple[str, ...]
     trunk: tuple[str, int] | None = None
     branches: tuple[int, ...] = ()
+    tasks: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -130,10 +132,11 @@ def check_objectives(jobs: Sequence[PlannedJob], settings: Sweep) -> None:
 
 
 def _check_objective(name: str, job: PlannedJob, pruned: bool) -> None:
-    known = job.metrics if pruned else (*job.metrics, *COSTS)
+    late = (*job.tasks, *COSTS)
+    known = job.metrics if pruned else (*job.metrics, *late)
     if name in known:
         return
-    if name in COSTS:
+    if name in late:
         raise ConfigError(
             f"sweeps.objective={name}: is known at the end only, and a pruner compares jobs "
             f"before; set sweeps.pruner=null, or an objective of {', '.join(known)}"

@@ -240,6 +240,7 @@ def _plan(planner: Planner, checked: _Checked) -> PlannedJob:
         origin=plan.origin,
         metrics=plan.metrics,
         warnings=plan.warnings,
+        tasks=plan.tasks,
     )
 
 
