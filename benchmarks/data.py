@@ -1,24 +1,34 @@
 """Memory and time of preparing plain text for a language model, and of finding it prepared.
 
     python benchmarks/data.py [--megabytes 10 100] [--tokenizers byte bpe]
+    python benchmarks/data.py --megabytes 200 --tokenizers byte --processes 8 --kills 10
 
 The text is the source of the running Python's library, its words varied so that nothing repeats
 exactly. Each size is prepared twice, each time in a process of its own that has imported all it
 needs: memory is what it holds at its peak beyond that. `of tokenizers` is the speed of encoding
 over that of `tokenizers` itself, whose `encode_batch` gets the same text in the same pieces.
+
+`--processes` has so many ask for one new text at once, as the ranks and jobs of a sweep do, and
+counts how many of them tokenize it; `--kills` kills a preparation so many times, at moments that
+are spread over it, and counts the tokens that each next one has to make again.
 """
 
 import argparse
+import json
 import os
 import random
+import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
-from truesweep.data import Files
+from truesweep.data import Files, token_cache
+from truesweep.data.cache import full_digest
 from truesweep.data.encode import Encoder, pieces
 from truesweep.data.kinds import TEXT
 from truesweep.data.prepare import prepare
@@ -70,10 +80,113 @@ def speed(path: Path, name: str, size: int = 4 << 20) -> tuple[float, float]:
     return best[0], best[1]
 
 
+def prepare_counted(path: Path, name: str) -> float:
+    """Seconds; and a line in `made` beside the text, if this process is the one that tokenizes."""
+    inside: Any = token_cache
+    encode = inside._encode
+
+    def counted(*arguments: Any) -> None:
+        with path.with_suffix(".made").open("a") as file:
+            file.write(f"{os.getpid()}\n")
+        encode(*arguments)
+
+    inside._encode = counted
+    return measure(path, name)[0]
+
+
+def share(path: Path, name: str, processes: int) -> str:
+    """How long processes wait for a new text, and how many of them tokenize it."""
+    command = [sys.executable, *sys.argv[:1], "--one", "counted", str(path), name]
+    started = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)
+    ]
+    seconds = sorted(float(process.communicate()[0]) for process in started)
+    made = path.with_suffix(".made").read_text().split()
+    return (
+        f"{processes} processes at once: all had it after {seconds[0]:.0f} to {seconds[-1]:.0f} s; "
+        f"{len(set(made))} tokenized it, each split {len(made) / 3:.0f} times"
+    )
+
+
+def kill(path: Path, name: str, kills: int, cache: Path, whole: float) -> str:
+    """What a preparation loses that is killed again and again, and whether that shows in the end.
+
+    Args:
+        path: The text.
+        name: The tokenizer's.
+        kills: How many.
+        cache: Where it is kept, by now without it.
+        whole: Seconds that a preparation takes.
+    """
+    command = [sys.executable, *sys.argv[:1], "--one", "measure", str(path), name]
+    lost: list[int] = []
+    begun, rng = 0, random.Random(0)
+    while len(lost) < kills:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+        start, least = time.monotonic(), begun
+        # Until it has gone on by its share of the whole.
+        while process.poll() is None and tokens_of(cache)[1] < least + size_of(path) / (kills + 1):
+            time.sleep(0.05)
+            if time.monotonic() - start > 3 * whole:
+                break
+        if process.poll() is not None:
+            break
+        time.sleep(rng.random() * whole / kills / 4)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        kept, written = tokens_of(cache)
+        lost.append(written - kept)
+        begun = kept
+    subprocess.check_call(command, stdout=subprocess.DEVNULL)
+    return (
+        f"{len(lost)} kills: {min(lost) / 1e6:.1f} to {max(lost) / 1e6:.1f} million tokens lost "
+        f"by each, of {size_of(path) / 1e6:.0f}"
+    )
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file."""
+    return path.stat().st_size
+
+
+def tokens_of(cache: Path) -> tuple[int, int]:
+    """Tokens of the training split that a kill would leave, and those that are written."""
+    for folder in cache.glob("tokens/.*.part"):
+        try:
+            kept = json.loads((folder / "train.text.json").read_text())["tokens"]
+        except (OSError, ValueError):
+            kept = 0
+        tokens = folder / "train.text.tokens.bin"
+        return kept, size_of(tokens) // 2 if tokens.exists() else 0
+    return 0, 0
+
+
+def digest(cache: Path) -> str:
+    """Of all tokens that are kept."""
+    files = sorted(cache.glob("tokens/*/*.tokens.bin"))
+    return " ".join(full_digest(file) for file in files)
+
+
 def held(what: str) -> float:
     """Mebibytes of this process' memory: now (`VmRSS`) or at its peak (`VmHWM`)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(what)) / 2**10
+
+
+def several(asked: argparse.Namespace, folder: Path) -> None:
+    """Several processes at once, and several kills, for each size and tokenizer."""
+    for size in asked.megabytes:
+        path = folder / f"{size}.txt"
+        write_text(path, size * 10**6)
+        for name in asked.tokenizers:
+            os.environ["TRUESWEEP_CACHE"] = str(cache := folder / f"{size}-{name}")
+            started = time.monotonic()
+            print(f"{size} MB, {name}:", share(path, name, max(1, asked.processes)), flush=True)
+            whole, expected = time.monotonic() - started, digest(cache)
+            if asked.kills:
+                shutil.rmtree(cache / "tokens")
+                print(kill(path, name, asked.kills, cache, whole), flush=True)
+                print("the tokens are the same" if digest(cache) == expected else "OTHER TOKENS")
 
 
 def main() -> None:
@@ -81,11 +194,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--megabytes", type=int, nargs="+", default=[10, 100])
     parser.add_argument("--tokenizers", nargs="+", default=["byte", "bpe"], choices=TOKENIZERS)
+    parser.add_argument("--processes", type=int, default=0)
+    parser.add_argument("--kills", type=int, default=0)
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.one:
         how, path, name = asked.one
+        if how == "counted":
+            print(prepare_counted(Path(path), name))
+            return
         print(*(measure if how == "measure" else speed)(Path(path), name))
+        return
+    if asked.processes or asked.kills:
+        with tempfile.TemporaryDirectory() as folder:
+            several(asked, Path(folder))
         return
     print("| text | tokenizer | first, s | MiB | again, s | MiB | MB/s | of tokenizers |")
     print("|--:|---|--:|--:|--:|--:|--:|--:|")
