@@ -131,6 +131,7 @@ def test_every_table_of_tokens_has_the_vocabulary_s_length(
         ("emu3", "causal", {}, "no emu3_text_model, emu3's text part, for language modelling"),
         ("voxtral", "seq2seq", {}, "no llama, voxtral's text part, for translation"),
         ("gemma4_assistant", "causal", {}, "gemma4_assistant drafts tokens for another model"),
+        ("perceiver", "masked", {}, "no perceiver for masked language modelling"),
         ("reformer", "masked", {}, "reformer reads only samples as long as its chunks"),
         ("codegen", "causal", {}, r"codegen needs a multiple of 4\. Set model\.heads=4"),
         ("lilt", "classifier", {}, r"lilt needs a multiple of 24\. Set model\.width=48"),

@@ -39,9 +39,12 @@ AUTO_CLASSES: dict[Head, Any] = {
 }
 _MODEL_TYPES: dict[Head, set[str]] = {
     "causal": set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
-    # Not BART and its kin, whose decoder is no use for it.
+    # Not BART and its kin, whose decoder is no use for it, nor Perceiver, which fills in as many
+    # tokens as it has positions, whatever it reads.
     "masked": {
-        n for n, c in MODEL_FOR_MASKED_LM_MAPPING_NAMES.items() if c.endswith("ForMaskedLM")
+        n
+        for n, c in MODEL_FOR_MASKED_LM_MAPPING_NAMES.items()
+        if c.endswith("ForMaskedLM") and n != "perceiver"
     },
     "seq2seq": set(MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES),
     "classifier": set(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES),
