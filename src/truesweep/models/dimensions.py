@@ -142,6 +142,17 @@ def taken(config: PreTrainedConfig, key: str) -> int:
     return next((v for name in _TAKEN[key] if (v := getattr(config, name, None))), 0)
 
 
+def check_is_one_model(config: type[PreTrainedConfig]) -> None:
+    """Raise a `ConfigError` for a model that is made of others, and has no width of its own."""
+    parts, own = config.sub_configs, known_fields(config).union(config.attribute_map)
+    if not parts or config.model_type in PARTS or own.intersection(_TAKEN["width"]):
+        return
+    raise ConfigError(
+        f"model.architecture: {config.model_type} is made of several models ({', '.join(parts)}), "
+        "none of which is a model of text by itself. Set another model, such as llama or mbart."
+    )
+
+
 def check_dimensions(config: PreTrainedConfig, dimensions: Dimensions) -> None:
     """Raise a `ConfigError` if a configuration did not take its depth, width or heads."""
     config = config.decoder if "decoder" in PARTS.get(config.model_type, ()) else config
@@ -152,12 +163,6 @@ def check_dimensions(config: PreTrainedConfig, dimensions: Dimensions) -> None:
         # State-space models have no attention heads, and then there is nothing to set.
         if value in found or (key == "heads" and found[0] is None):
             continue
-        if found[0] is None and config.sub_configs:
-            raise ConfigError(
-                f"model.architecture: {config.model_type} is made of several models "
-                f"({', '.join(config.sub_configs)}), none of which is a model of text by itself. "
-                "Set another model, such as llama or mbart."
-            )
         raise ConfigError(
             f"model.{key}={value} cannot be set on {config.model_type}: its {standard} is "
             f"{found[0]}."

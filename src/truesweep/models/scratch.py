@@ -18,6 +18,7 @@ from truesweep.models.dimensions import (
     Dimensions,
     check_dimensions,
     check_heads,
+    check_is_one_model,
     unused_positions,
 )
 from truesweep.models.dropout import (
@@ -98,6 +99,7 @@ class Scratch:
         found = config_class(self._text_part)
         check_head(self._text_part, head, self.architecture)
         check_fields(found, self.config)
+        check_is_one_model(found)
         check_layerdrop(self.config)
         self._dimensions(max_length).fields(found, self.config)
         self._check_parametrization()
@@ -205,7 +207,8 @@ class Scratch:
         if self.tie_embeddings is not None:
             fields = fields | {"tie_word_embeddings": self.tie_embeddings}
         dimensions = self._dimensions(max_length, pad=fields["pad_token_id"])
-        values = self._values(found, fields, dimensions, self.config)
+        tokens = {name: fields[name] for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+        values = tokens | self._values(found, fields, dimensions, self.config)
         config = found(**values)
         if fields["is_decoder"]:
             attention_too = attention_fields(config, self.config)
@@ -239,10 +242,8 @@ class Scratch:
             for name, value in fields.items()
             if name in known
         }
-        tokens = {name: fields[name] for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
         values = (
-            tokens
-            | data
+            data
             | dropout_fields(config, self.dropout)
             | dimensions.fields(config, given)
             | copy.deepcopy(given)
