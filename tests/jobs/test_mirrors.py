@@ -192,7 +192,7 @@ def test_several_loggers_follow_one_run_through_a_resume(
     assert {"end": "failed"} in notes_of(run.path / "mine/notes.jsonl")
     config = run.read_config()
     config["callbacks"]["leave"] = None
-    run.config.write_text(freeze(config))
+    run.write_config(config, {"overrides": []})
     assert launch(run, resume=True) == 0
 
     rows, results = read(run.metrics), run.read_results()
