@@ -79,6 +79,7 @@ def by_its_command(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, f
     words = f"run --model hf --model_args pretrained={folder} --tasks colours,repeat --device cpu"
     argv = ["lm_eval", *words.split(), "--include_path", ".", "--output_path", "theirs"]
     monkeypatch.setattr("sys.argv", argv)
+    monkeypatch.setenv("DISABLE_MULTIPROC", "1")  # forks of a process with threads may hang
     cli_evaluate()
     (file,) = Path("theirs").rglob("results_*.json")
     found = {}

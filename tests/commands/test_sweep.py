@@ -286,6 +286,7 @@ NARROWER = {
     "translation": ["optimizer.lr=0.01,0.02", "task.max_new_tokens=4", "task.beam_size=1"],
     "classification": ["sweeps.jobs=3"],
     "lr_batch_depth_epochs_search": ["sweeps.jobs=3", "data.batch_size=8"],
+    "auto": ["sweeps.jobs=3"],
 }
 """What leaves some jobs of each named sweep."""
 

@@ -424,7 +424,7 @@ def test_a_classifier_is_scored_on_its_own_classes_only(
     right = scored(*rows)
     assert scored(*(row.replace("True", "False") for row in rows)) == 1 - right
     other = [row.replace("True", "yes") for row in rows]
-    with pytest.raises(DataError, match=r"'yes' \(2 times\); known are 'False', 'True'"):
+    with pytest.raises(DataError, match=r"'yes' \(2 times\); it knows 'False', 'True'"):
         scored(*other)
     assert scored(*other, more=("model.labels=[no,yes]",)) == right
 

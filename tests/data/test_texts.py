@@ -180,6 +180,8 @@ def test_memory_does_not_grow_with_a_text(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(encode, "PIECE", 1 << 10)
     monkeypatch.setattr(encode, "BATCH", 1 << 14)
     monkeypatch.setattr("truesweep.data.ragged._AT_ONCE", 1 << 14)
+    for most in ("_AT_ONCE", "_JUDGED", "_JUDGED_NGRAMS"):
+        monkeypatch.setattr(f"truesweep.data.leakage.{most}", 1 << 8)
     monkeypatch.setattr("truesweep.data.cache._WHOLE", 1 << 14)
     monkeypatch.setattr("truesweep.data.cache._BLOCK", 1 << 6)
     sizes = []

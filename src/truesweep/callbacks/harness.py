@@ -1,9 +1,7 @@
 """Tasks of lm-evaluation-harness during a training, and by its best checkpoint."""
 
 import io
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import redirect_stderr
 from functools import partial
 from typing import Annotated, Any
 
@@ -16,9 +14,6 @@ from truesweep.callbacks.validation import ValidationInterrupted, leave_together
 from truesweep.compat import steps_done
 from truesweep.figures import Figure
 from truesweep.metrics.harness import Asked, harness
-
-ONE_PROCESS = "DISABLE_MULTIPROC"
-"""What the harness is told by in the environment to start no processes for its resamples."""
 
 
 class Harness(pl.Callback):
@@ -108,7 +103,7 @@ class Harness(pl.Callback):
         """
         if self.tasks is None:
             return {}
-        with _within_a_training():
+        with redirect_stderr(io.StringIO()):
             return self.tasks.score(
                 pl_module.model,
                 pl_module.tokenizer,
@@ -124,21 +119,3 @@ class Harness(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take it up."""
         self.scored = state_dict["scored"]
-
-
-@contextmanager
-def _within_a_training() -> Iterator[None]:
-    """Keep the harness from drawing bars, and from workers, whom our signals' handlers keep alive.
-
-    Its standard errors are the same without them.
-    """
-    before = os.environ.get(ONE_PROCESS)
-    os.environ[ONE_PROCESS] = "1"
-    try:
-        with redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        if before is None:
-            del os.environ[ONE_PROCESS]
-        else:
-            os.environ[ONE_PROCESS] = before

@@ -22,6 +22,8 @@ NGRAM = 8
 VERSION = 1  # of what is found; a new one leaves all that is kept of older ones unread
 
 _AT_ONCE = 1 << 16  # passages that are compared
+_JUDGED = 1 << 16  # passages of a split that judges, evenly spread over it if it has more
+_JUDGED_NGRAMS = 1 << 22  # the same for its n-grams
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ class Leakage:
     Attributes:
         split: The split that judges: `val` or `test`.
         other: Where its passages were looked for.
-        passages: Passages of `split` that were compared.
+        passages: Passages of `split` that were compared; of very many, an even part.
         exact: Those that are in `other`, but for case and white space.
         near: Those that are as good as there (`similarity.SIMILAR`), without the exact ones.
         same_answer: Of the exact ones, those with the same label or translation there.
@@ -198,8 +200,29 @@ class Known:
 
 
 def ngrams(samples: Sequence[Sample]) -> Hashes:
-    """A hash of every `NGRAM` consecutive words of texts, without case and punctuation."""
-    return np.concatenate([np.zeros(0, dtype=np.uint64), *_ngrams(samples)])
+    """Hashes of `NGRAM` consecutive words of texts, without case and punctuation.
+
+    Of all of them, or of `_JUDGED_NGRAMS` to half as many that are evenly spread.
+    """
+    kept, stride, seen = np.zeros(0, dtype=np.uint64), 1, 0
+    for part in _ngrams(samples):
+        kept = np.concatenate([kept, part[-seen % stride :: stride]])
+        seen += len(part)
+        while len(kept) > _JUDGED_NGRAMS:
+            kept, stride = kept[::2], 2 * stride
+    return kept
+
+
+def _spread(passages: Iterable[Passage]) -> list[Passage]:
+    """All passages, or `_JUDGED` to half as many that are evenly spread."""
+    kept: list[Passage] = []
+    stride = 1
+    for place, passage in enumerate(passages):
+        if place % stride == 0:
+            kept.append(passage)
+        if len(kept) > _JUDGED:
+            kept, stride = kept[::2], 2 * stride
+    return kept
 
 
 def _ngrams(samples: Sequence[Sample]) -> Iterator[Hashes]:
@@ -253,7 +276,7 @@ def leakage(
 
 def leaked(kind: Kind, splits: Mapping[str, Sequence[Sample]], examples: int = 3) -> list[Leakage]:
     """What those splits that judge have in common with those that come before; see `leakage`."""
-    judges = {name: list(passages(splits[name], kind)) for name in ("val", "test")}
+    judges = {name: _spread(passages(splits[name], kind)) for name in ("val", "test")}
     ours = {name: ngrams(splits[name]) for name in judges} if kind == "text" else {}
     found = []
     for other, split_names in (("train", ("val", "test")), ("val", ("test",))):

@@ -6,6 +6,7 @@ metrics are its own: a model has the figures here that `lm_eval --model hf` give
 
 import copy
 import logging
+import os
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +26,8 @@ from truesweep.errors import ConfigError, did_you_mean, refusing
 from truesweep.figures import HARNESS, Figure
 
 INSTALL = "pip install 'truesweep[harness]'"
+_ALONE = "DISABLE_MULTIPROC"
+"""What the harness is told by in the environment to start no processes."""
 SEED, PYTHON_SEED = 1234, 0
 """What the harness's command draws examples by."""
 _FILES = (".yaml", ".yml")
@@ -139,7 +142,12 @@ class Harness:
         was_training, hook = model.training, model.register_forward_pre_hook(leave_if_asked)
         stance = torch.compiler.set_stance("force_eager")  # lengths differ from batch to batch
         try:
-            with _own_seeds(), stance, redirect_stdout(sys.stderr):  # of what it tells
+            with (
+                _own_seeds(),
+                _one_process(),
+                stance,
+                redirect_stdout(sys.stderr),
+            ):  # of what it tells
                 found: Any = evaluate(
                     _adapted(model, copy.deepcopy(tokenizer), batch_size, agree),
                     task_dict=self.loaded,
@@ -231,6 +239,24 @@ def _manager(include_defaults: bool) -> Any:
     from lm_eval.tasks import TaskManager
 
     return TaskManager(include_defaults=include_defaults)
+
+
+@contextmanager
+def _one_process() -> Iterator[None]:
+    """Keep the harness from forking workers for its resamples.
+
+    They would hang where this process has threads or handlers of signals. Standard errors are the
+    same without them.
+    """
+    before = os.environ.get(_ALONE)
+    os.environ[_ALONE] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[_ALONE]
+        else:
+            os.environ[_ALONE] = before
 
 
 @contextmanager
