@@ -19,7 +19,7 @@ from truesweep.text import SPACELESS
 NGRAM = 8
 """Words that hardly ever follow each other twice by chance: Radford et al. 2019 (GPT-2), 4."""
 
-VERSION = 1  # of what is found; a new one leaves all that is kept of older ones unread
+VERSION = 2  # of what is found; a new one leaves all that is kept of older ones unread
 
 _AT_ONCE = 1 << 16  # passages that are compared
 _JUDGED = 1 << 16  # passages of a split that judges, evenly spread over it if it has more
@@ -321,13 +321,13 @@ def _leak(passage: Passage, twin: Passage, similarity: float) -> Leak:
 
 
 def _telling(blocks: Iterable[str]) -> Iterator[str]:
-    """The blocks that are long enough to tell something; where there are none, all of them."""
+    """The blocks that are long enough to tell something; where there are none, the first others."""
     short: list[str] | None = []
     for block in blocks:
         if is_telling(block):
             short = None
             yield block
-        elif short is not None and block.strip():
+        elif short is not None and block.strip() and len(short) < _JUDGED:
             short.append(block)
     yield from short or ()
 
