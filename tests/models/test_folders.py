@@ -233,7 +233,7 @@ def adapter(build: Build, tokenizer: PreTrainedTokenizerBase, tmp_path: Path) ->
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if "lora_B" in name:
-                    parameter.normal_()
+                    parameter.normal_(std=0.1)  # as large as the weights: sums round as theirs do
         (tmp_path / head).mkdir()
         save_adapter(model, tmp_path / head, str(tmp_path / "base"))
         return tmp_path / head, model
