@@ -142,6 +142,25 @@ def test_a_dry_run_creates_nothing(
     assert not (workplace / "outputs").exists()
 
 
+def test_what_a_file_says_for_sweeps_only_is_told(
+    data: dict[str, list[str]], workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (workplace / "own/experiment").mkdir(parents=True)
+    (workplace / "own/experiment/mine.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /hydra/launcher: slurm\n"
+        "hydra:\n  launcher:\n    partition: long\n"
+    )
+    asked = [*data["lm"], *SMALL, "experiment=mine"]
+    assert train(asked, [workplace / "own"], None, True) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert (
+        "Note: hydra/launcher=slurm, hydra.launcher.partition (own/experiment/mine.yaml:6)" in said
+    )
+    assert "type hydra/launcher=NAME" in said
+    assert train([*data["lm"], *SMALL], [workplace / "own"], None, True) == 0
+    assert "for sweeps only" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

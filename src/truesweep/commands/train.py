@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from truesweep.commands.output import plain_plan, show_plan, show_result
+from truesweep.config.compose import set_for_sweeps
 from truesweep.config.overrides import split_hydras
 from truesweep.errors import ConfigError
 from truesweep.jobs.agent import SECONDS_TO_MEET
@@ -42,6 +43,8 @@ def train(
     with chdir(original.started_in if original else Path()):
         job = plan_again(original.path, overrides) if original else plan(overrides, config_dirs)
         notes = departures(original, job) if original else []
+        if not launcher and not original:
+            notes += for_sweeps_only(overrides, config_dirs)
         trainer: TrainerSettings = make(job.config, "trainer")
         lacking = None if launcher else trainer.lacking()
         if dry_run and as_json:
@@ -64,6 +67,17 @@ def train(
             code = launch(run, node=node)
     show_result(run, code)
     return code
+
+
+def for_sweeps_only(overrides: Sequence[str], config_dirs: Sequence[Path]) -> list[str]:
+    """What files say of a launcher or a sweeper, of which a single run takes no notice."""
+    said = set_for_sweeps(overrides, config_dirs)
+    if not said:
+        return []
+    return [
+        f"{', '.join(said)}: for sweeps only, and not used here. To have this run started by a "
+        "launcher, type hydra/launcher=NAME; for a sweep, add -m"
+    ]
 
 
 def read_launcher(overrides: Sequence[str], config_dirs: Sequence[Path]) -> dict[str, Any]:

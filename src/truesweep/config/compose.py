@@ -200,6 +200,34 @@ def refuse_hydras(sources: Sequence[Source]) -> None:
                 )
 
 
+def set_for_sweeps(
+    overrides: Sequence[str] = (), config_dirs: Sequence[Path | str] = ()
+) -> list[str]:
+    """What files say of Hydra's launcher and sweeper, each with its place; a single run uses none.
+
+    Args:
+        overrides: The command line without Hydra's own settings.
+        config_dirs: As in `compose`.
+    """
+    composer = Composer(config_dirs)
+    asked = normalize(overrides, config_dirs)
+    found = composer.loader.compute_defaults_list(PRIMARY, asked, RunMode.MULTIRUN)
+    chosen = found.overrides.override_choices
+    return [
+        *(
+            f"{group}={chosen[group]}"
+            for group in OURS
+            if chosen.get(group, OURS[group]) != OURS[group]
+        ),
+        *(
+            f"{key} ({shown(source.path)}:{find_line(source, key)})"
+            for source in _sources(found.defaults, composer.roots)
+            for key in source.values
+            if key.startswith("hydra.")
+        ),
+    ]
+
+
 def _find(config: str, roots: Sequence[Path]) -> Path:
     files = [root / f"{config.removesuffix('.yaml')}.yaml" for root in roots]
     return next((file for file in files if file.is_file()), files[-1])
