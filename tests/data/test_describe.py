@@ -327,3 +327,17 @@ def test_a_word_tokenizer_may_have_unknown_words(described: Describe) -> None:
     found = described(train, val, val, Word(), max_length=300)
     assert found.splits["train"].unknown > 0
     assert not any("unknown" in problem for problem in problems(found))
+
+
+def test_of_a_large_split_an_even_part_is_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = random.Random(0)
+    val = [" ".join(rng.choices("abcdefghijklmnop", k=20)) for _ in range(200)]
+    splits: dict[str, Sequence[Sample]] = {"train": val[::3], "val": val, "test": val[:1]}
+    whole = ngrams(val)
+    first = leakage("text", splits)[1][0]
+    assert (first.passages, first.exact) == (200, 67)
+    monkeypatch.setattr("truesweep.data.leakage._JUDGED", 16)
+    monkeypatch.setattr("truesweep.data.leakage._JUDGED_NGRAMS", 100)
+    first = leakage("text", splits)[1][0]
+    assert (first.passages, first.exact) == (13, 5)  # each 16th, and of these each third
+    assert np.array_equal(ngrams(val), whole[::32])

@@ -159,7 +159,8 @@ class TextToText(Task):
     def _is_among_first(self, place: int, count: int) -> bool:
         """Whether a validation sample is one of the first, of a mixture of those of each source."""
         # Of a loaded model, the split that is scored stands in the place of a test.
-        loader = cast(Any, self.trainer.val_dataloaders or self.trainer.test_dataloaders)
+        loader = cast(Any, self.trainer.val_dataloaders)
+        loader = cast(Any, self.trainer.test_dataloaders) if loader is None else loader
         starts = [one.start for one in loader.by_source.values() if isinstance(one, slice)] or [0]
         start = max(start for start in starts if start <= place)
         return bool(place - start < -(-count // len(starts)))
