@@ -7,6 +7,7 @@ import lzma
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,12 +17,15 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
     LlamaConfig,
     LlamaForCausalLM,
 )
 
 from tests.commands.conftest import SMALL, Finished, truesweep, typed
 from tests.data.conftest import Memory
+from tests.models.test_folders import write_gguf
 from truesweep.commands.evaluate import evaluate
 from truesweep.commands.export import export
 from truesweep.commands.generate import Options, generate, open_task, prompts
@@ -35,7 +39,9 @@ from truesweep.data.samples import Pair
 from truesweep.data.tokenizers import Byte, Word
 from truesweep.errors import ConfigError, DataError
 from truesweep.figures import BLEU, LOSS
-from truesweep.jobs.load import load_run
+from truesweep.jobs.load import load_folder, load_run
+from truesweep.models import Lora, add_adapter
+from truesweep.models.adapters import save_adapter
 from truesweep.report import compare
 from truesweep.report.excerpts import later_scorings
 from truesweep.runs.run import Run
@@ -360,6 +366,89 @@ def test_a_loaded_model_reads_as_much_as_it_can(long_reader: Path) -> None:
     assert "3 of 3 test samples are longer" in " ".join(cut.split())
     windows = score_loaded(long_reader, run=typed).out  # 720 bytes, between them two ends of text
     assert windows == score_loaded(long_reader, "data.max_length=300").out
+
+
+def an_adapter(base: Path, folder: Path) -> None:
+    """Without a tokenizer of its own."""
+    pytest.importorskip("peft", reason="needs peft (pip install 'truesweep[adapters]')")
+    model = LlamaForCausalLM.from_pretrained(base)
+    add_adapter(model, Lora(r=2), "causal", seed=0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_()
+    folder.mkdir()
+    save_adapter(model, folder, str(base))
+
+
+def a_model_of_images(base: Path, folder: Path) -> None:
+    small: dict[str, Any] = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1}
+    small |= {"intermediate_size": 8}
+    text = {**small, "head_dim": 8, "num_key_value_heads": 1, "vocab_size": 260}
+    vision = {**small, "image_size": 8, "patch_size": 4, "model_type": "siglip_vision_model"}
+    sizes: Any = {"text_config": text, "vision_config": vision, "mm_tokens_per_image": 4}
+    config = Gemma3Config(**sizes, image_token_index=43)
+    Gemma3ForConditionalGeneration(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+
+
+def a_gguf_file_in_a_folder(base: Path, folder: Path) -> None:
+    pytest.importorskip("gguf", reason="needs gguf (pip install 'truesweep[gguf]')")
+    tokens = [*AutoTokenizer.from_pretrained(base).get_vocab()][:-1]
+    model = LlamaForCausalLM.from_pretrained(base)
+    folder.mkdir()
+    write_gguf(model, folder / "model.gguf", [*tokens, "ab"])
+
+
+FORMS = [an_adapter, a_model_of_images, a_gguf_file_in_a_folder]
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing")  # peft's own use of it
+@pytest.mark.parametrize("form", FORMS)
+def test_any_form_of_a_model_is_scored_and_asked(
+    form: Callable[[Path, Path], None],
+    long_reader: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = long_reader.parent / "found"
+    form(long_reader, folder)
+    monkeypatch.chdir(long_reader.parent)
+    Path("stories.txt").write_text("ab cd ef\n" * 40)
+    capsys.readouterr()
+    asked = ["data=files", "data.test=stories.txt", "trainer.accelerator=cpu"]
+    assert evaluate(["found", *asked], "test", "best", [], as_json=True) == 0
+    scored = json.loads(capsys.readouterr().out)
+    (kept,) = Path("outputs/evaluations").glob("found-*/evaluations.jsonl")
+    assert json.loads(kept.read_text())["test/loss"] == scored["test/loss"]
+    head, loaded = load_folder(folder)
+    assert head == "causal"
+    ids = torch.tensor([[5, 9, 7, 30, 8, 2]])
+    own = logits(LlamaForCausalLM.from_pretrained(long_reader).eval(), ids, "lm")
+    is_the_base = form is a_gguf_file_in_a_folder
+    assert torch.equal(logits(loaded.model, ids, "lm"), own) == is_the_base
+    assert generate(folder, "ab", None, "best", OPTIONS) == 0
+    assert capsys.readouterr().out.startswith("ab")
+    for command in (lambda: export(folder, Path("out"), "best"), lambda: compare([folder])):
+        with pytest.raises(ConfigError, match=r"found (has no config.yaml|holds no run)"):
+            command()
+
+
+def test_an_adapter_whose_base_is_gone_is_told(long_reader: Path) -> None:
+    folder = long_reader.parent / "found"
+    an_adapter(long_reader, folder)
+    long_reader.rename(long_reader.parent / "moved")
+    with pytest.raises(ConfigError, match=r"long-reader, the base of the adapter .*found"):
+        generate(folder, "ab", None, "best", OPTIONS)
+
+
+def test_one_of_several_gguf_files_is_to_be_named(tmp_path: Path) -> None:
+    for name in ("q4.gguf", "q8.gguf"):
+        (tmp_path / name).write_bytes(b"GGUF")
+    with pytest.raises(ConfigError, match=r"several GGUF files \(q4.gguf, q8.gguf\)"):
+        generate(tmp_path, "ab", None, "best", OPTIONS)
+    with pytest.raises(ConfigError, match=r"q4.gguf has no config.yaml"):
+        export(tmp_path / "q4.gguf", tmp_path / "out", "best")
 
 
 def test_what_a_run_cuts_is_said(data: dict[str, list[str]], workplace: Path) -> None:

@@ -3,7 +3,7 @@
 import importlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -282,8 +282,11 @@ def test_an_adapter_without_a_base(tokenizer: PreTrainedTokenizerBase, tmp_path:
         load(tmp_path, tokenizer)
 
 
-def write_gguf(model: Any, file: Path) -> None:
-    """A Llama as llama.cpp keeps it: other names, and the halves of a rotation side by side."""
+def write_gguf(model: Any, file: Path, tokens: Sequence[str] = ()) -> None:
+    """A Llama as llama.cpp keeps it: other names, and the halves of a rotation side by side.
+
+    Its tokens, if there are any: `<pad>`, `<bos>`, `<eos>`, `<unk>`, and bytes as GPT-2 has them.
+    """
     gguf = importlib.import_module("gguf")
     config = model.config
     writer = gguf.GGUFWriter(str(file), "llama")
@@ -295,6 +298,15 @@ def write_gguf(model: Any, file: Path) -> None:
     writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_vocab_size(config.vocab_size)
+    if tokens:
+        writer.add_tokenizer_model("gpt2")
+        writer.add_token_list(tokens)
+        writer.add_token_types([3] * 4 + [1] * (len(tokens) - 4))  # control tokens, then others
+        writer.add_token_merges([f"{tokens[-1][0]} {tokens[-1][1]}"])
+        writer.add_pad_token_id(0)
+        writer.add_bos_token_id(1)
+        writer.add_eos_token_id(2)
+        writer.add_unk_token_id(3)
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
     for name, tensor in model.state_dict().items():
         if "q_proj" in name or "k_proj" in name:

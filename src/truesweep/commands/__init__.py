@@ -195,8 +195,8 @@ def evaluate(
         typer.Argument(
             metavar="[DIR] [KEY=VALUE]...",
             help="A run's directory and what to change of its configuration, such as data.test=…; "
-            "or no directory, and a configuration with model=pretrained. With --tasks also a "
-            "folder with a model.",
+            "or a model's folder or GGUF file, with data=files data.test=… and its like; or no "
+            "directory, and a configuration with model=pretrained.",
             show_default=False,
         ),
     ] = None,
@@ -381,7 +381,11 @@ def diff(
 @app.command()
 def generate(
     directory: Annotated[
-        Path, typer.Argument(metavar="DIR", help="A run's directory, or a Hugging Face folder.")
+        Path,
+        typer.Argument(
+            metavar="DIR",
+            help="A run's directory, or a Hugging Face folder, an adapter's, or a GGUF file.",
+        ),
     ],
     prompt: Annotated[
         str | None, typer.Option(help="What to continue, answer, translate or classify.")

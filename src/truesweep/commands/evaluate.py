@@ -13,7 +13,7 @@ from truesweep.commands.output import show_figures
 from truesweep.commands.resume import work_in
 from truesweep.config.compose import compose
 from truesweep.config.frozen import update
-from truesweep.config.overrides import named
+from truesweep.config.overrides import as_text, named
 from truesweep.config.schema import check
 from truesweep.config.targets import TARGET, resolve
 from truesweep.config.types import signature
@@ -43,6 +43,7 @@ from truesweep.jobs.plan import checked
 from truesweep.jobs.reference import attach_reference
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.models import Pretrained
+from truesweep.models.folders import is_model
 from truesweep.models.pretrained import Drawn
 from truesweep.record.files import dump_json
 from truesweep.runs.evaluations import Evaluated
@@ -67,7 +68,11 @@ def evaluate(
     _one_of("--split", split, SPLITS)
     _one_of("--checkpoint", checkpoint, ("best", "last"))
     run: Run | None
-    if arguments and "=" not in arguments[0]:
+    if model := named_model(arguments):
+        run = None
+        asked = [*overrides_of(model), *arguments[1:]]
+        figures, declared = _score_pretrained(asked, split, config_dirs)
+    elif arguments and "=" not in arguments[0]:
         run = Run.open(Path(arguments[0]))
         asked, checkpoint = checkpoint_of(arguments[1:], checkpoint)
         figures, declared = _score_run(run, asked, split, checkpoint)
@@ -81,6 +86,19 @@ def evaluate(
     if run is not None:
         _show_count(run)
     return 0
+
+
+def named_model(arguments: Sequence[str]) -> Path | None:
+    """The folder or the file of a model that is no run's, if arguments begin with one."""
+    first = Path(arguments[0]) if arguments and "=" not in arguments[0] else None
+    return first if first and not (first / "config.yaml").is_file() and is_model(first) else None
+
+
+def overrides_of(model: Path) -> list[str]:
+    """A model with its own tokenizer, as overrides name them."""
+    named = as_text(str(model))
+    groups = ("model", "tokenizer")
+    return [o for group in groups for o in (f"{group}=pretrained", f"{group}.name_or_path={named}")]
 
 
 def _show_count(run: Run) -> None:

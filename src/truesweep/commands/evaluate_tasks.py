@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning import Trainer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from truesweep.commands.evaluate import checkpoint_of, refuse_drawn
+from truesweep.commands.evaluate import checkpoint_of, named_model, overrides_of, refuse_drawn
 from truesweep.commands.output import show_harness
 from truesweep.commands.resume import work_in
 from truesweep.config.frozen import update
@@ -88,10 +88,11 @@ def evaluate_tasks(
 def _find(arguments: Sequence[str], checkpoint: str, config_dirs: Sequence[Path]) -> _Model:
     if not arguments or "=" in arguments[0]:
         return _pretrained(arguments, config_dirs)
-    directory = Path(arguments[0])
-    if (directory / "config.json").is_file() and not (directory / "config.yaml").is_file():
-        return _folder(directory, arguments[1:])
-    return _run(Run.open(directory), *checkpoint_of(arguments[1:], checkpoint))
+    if model := named_model(arguments):
+        if arguments[1:]:
+            return _pretrained([*overrides_of(model), *arguments[1:]], config_dirs)
+        return _folder(model)
+    return _run(Run.open(Path(arguments[0])), *checkpoint_of(arguments[1:], checkpoint))
 
 
 def _run(run: Run, overrides: Sequence[str], checkpoint: str) -> _Model:
@@ -108,9 +109,7 @@ def _run(run: Run, overrides: Sequence[str], checkpoint: str) -> _Model:
     return _Model(loaded.model, loaded.tokenizer, *of_run)
 
 
-def _folder(directory: Path, overrides: Sequence[str]) -> _Model:
-    if overrides:
-        raise ConfigError(f"{overrides[0]}: a folder of a model has no configuration to change")
+def _folder(directory: Path) -> _Model:
     head, loaded = load_folder(directory)
     check_speaks(head)
     _end_as(task_of(head), loaded.model, loaded.tokenizer)

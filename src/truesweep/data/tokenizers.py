@@ -20,6 +20,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from truesweep.errors import ConfigError, did_you_mean, in_short, refusing
+from truesweep.models.folders import adapter_base, gguf_file
 
 # In the order of their ids, which are 0 to 3 in every tokenizer that we make ourselves.
 SPECIALS = {
@@ -272,14 +273,23 @@ def load(name_or_path: str | Path) -> PreTrainedTokenizerBase:
             "a repository of the Hugging Face hub."
         )
     ):
-        kind = _saved_class(Path(name_or_path)) or AutoTokenizer
-        path = Path(name_or_path)
-        gguf = {"gguf_file": path.name} if path.suffix == ".gguf" and path.is_file() else {}
+        home = _home(name_or_path)
+        kind, gguf = _saved_class(Path(home)) or AutoTokenizer, gguf_file(Path(home))
         loaded: PreTrainedTokenizerBase = kind.from_pretrained(
-            str(path.parent if gguf else name_or_path), clean_up_tokenization_spaces=False, **gguf
+            str(gguf.parent if gguf else home),
+            clean_up_tokenization_spaces=False,
+            trust_remote_code=False,
+            **({"gguf_file": gguf.name} if gguf else {}),
         )
         loaded.decode(loaded("a")["input_ids"])  # some damage shows when it is used
     return loaded
+
+
+def _home(name_or_path: str | Path) -> str | Path:
+    """Where a tokenizer lies: with an adapter that was kept without one, it is its base's."""
+    path = Path(name_or_path)
+    base = adapter_base(path)
+    return base if base and not (path / TOKENIZER_CONFIG).is_file() else name_or_path
 
 
 def _lacking(folder: Path) -> str:

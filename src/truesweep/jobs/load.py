@@ -12,8 +12,8 @@ from truesweep.errors import ConfigError, DataError, refusing
 from truesweep.jobs.parts import make_model
 from truesweep.models.adapters import whole_state
 from truesweep.models.attention import choose_attention
-from truesweep.models.folders import Weights
-from truesweep.models.heads import AUTO_CLASSES, ENDINGS, Head, head_of
+from truesweep.models.folders import Weights, is_model
+from truesweep.models.heads import AUTO_CLASSES, Head
 from truesweep.record.checkpoints import CheckpointFiles
 from truesweep.record.files import SUMS, changed_since_summed, write_sums
 from truesweep.runs.run import REMEDY, Run
@@ -98,15 +98,15 @@ def _adapted(
 
 
 def load_folder(folder: Path) -> tuple[Head, Loaded]:
-    """A model in Hugging Face layout, and what its `architectures` entry says it is for.
+    """A model in any form that `Weights` reads, and what its configuration says it is for.
 
     Raises:
-        ConfigError: The folder is none, or its architecture is for nothing we know.
+        ConfigError: There is none, or its architecture is for nothing we know.
     """
-    if not (folder / "config.json").is_file():
+    if not is_model(folder):
         raise ConfigError(
-            f"{folder} is neither a run's directory (no config.yaml) nor a Hugging Face folder "
-            "(no config.json)"
+            f"{folder} is neither a run's directory (no config.yaml) nor a model: a Hugging Face "
+            "folder (config.json), an adapter's (adapter_config.json) or a GGUF file"
         )
     with refusing(lambda reason: f"{folder} cannot be loaded: {reason} Fetch or export it again."):
         return _load_folder(folder)
@@ -114,15 +114,8 @@ def load_folder(folder: Path) -> tuple[Head, Loaded]:
 
 def _load_folder(folder: Path) -> tuple[Head, Loaded]:
     weights = Weights(str(folder))
-    config = weights.config()
-    found = list(config.architectures or [])
-    head = head_of(found)
-    if head is None:
-        raise ConfigError(
-            f"{folder / 'config.json'}: architectures is {found or 'missing'}; expected one that "
-            f"ends in {', '.join(ENDINGS)}"
-        )
-    model, info = weights.load(head, config, attention=None)
+    head = weights.head()
+    model, info = weights.load(head, weights.config(), attention=None)
     if absent := sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}):
         raise ConfigError(f"{folder} lacks weights, or has others in their place: {absent[0]}")
     return head, Loaded(model.eval(), tokenizers.load(folder))

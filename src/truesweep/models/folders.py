@@ -1,6 +1,9 @@
 """Trained weights as they are found: in a folder, on the hub, as a GGUF file, beside an adapter."""
 
 import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,8 +15,9 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from truesweep.errors import ConfigError, refusing
 from truesweep.models.adapters import merge_adapter
 from truesweep.models.attention import Attention
-from truesweep.models.heads import AUTO_CLASSES, Head
+from truesweep.models.heads import AUTO_CLASSES, ENDINGS, Head, head_of
 
+CONFIG = "config.json"
 ADAPTER = "adapter_config.json"
 _INSIDE = {
     "^language_model.lm_head": "lm_head",
@@ -21,6 +25,57 @@ _INSIDE = {
     "^model.language_model": "model",
 }
 """What the weights of a text part are called inside of the whole, and by itself."""
+
+
+def is_model(path: Path) -> bool:
+    """Whether a path names trained weights in a form that `Weights` reads."""
+    return any((path / name).is_file() for name in (CONFIG, ADAPTER)) or bool(gguf_file(path))
+
+
+def gguf_file(path: Path) -> Path | None:
+    """The GGUF file that a path names, or that a folder with nothing else has; None of any other.
+
+    Raises:
+        ConfigError: The folder has several.
+    """
+    if path.suffix == ".gguf" and path.is_file():
+        return path
+    found = [] if any((path / n).is_file() for n in (CONFIG, ADAPTER)) else [*path.glob("*.gguf")]
+    if len(found) > 1:
+        some = ", ".join(sorted(file.name for file in found)[:4])
+        raise ConfigError(f"{path} has several GGUF files ({some}); name one of them")
+    return found[0] if found else None
+
+
+def adapter_base(path: Path) -> str | None:
+    """What an adapter's folder names as its base; None of any other folder.
+
+    Raises:
+        ConfigError: It names none.
+    """
+    file = path / ADAPTER
+    if not file.is_file() or (path / CONFIG).is_file():
+        return None
+    with refusing(lambda reason: f"{file} cannot be read: {reason} Fetch or export it again."):
+        base = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    if not base:
+        raise ConfigError(
+            f"model.name_or_path: {file} names no base_model_name_or_path. Add it, or name a "
+            "folder with the whole model (truesweep export --merge)."
+        )
+    return str(base)
+
+
+@contextmanager
+def _not_reported() -> Iterator[None]:
+    """Keep transformers from listing the weights of a file that are not loaded."""
+    reporter = logging.getLogger("transformers.modeling_utils")
+    level = reporter.level
+    reporter.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        reporter.setLevel(level)
 
 
 @dataclass(frozen=True)
@@ -49,6 +104,27 @@ class Weights:
         part.tie_word_embeddings = whole.tie_word_embeddings
         return part
 
+    def head(self) -> Head:
+        """What the model is for, as its configuration says.
+
+        Raises:
+            ConfigError: It does not say, or for nothing that is known.
+        """
+        if gguf_file(Path(self.name)):
+            return "causal"
+        with refusing(self._not_loaded):
+            whole = self._whole_config()
+        found = list(whole.architectures or [])
+        head = head_of(found)
+        if head == "seq2seq" and "text_config" in whole.sub_configs:
+            head = "causal"  # it speaks of what it sees or hears; the text part is what is taken
+        if head is None:
+            of = f"{Path(self._base or self.name) / CONFIG}: architectures is"
+            raise ConfigError(
+                f"{of} {found or 'missing'}; expected one that ends in {', '.join(ENDINGS)}"
+            )
+        return head
+
     def load(
         self,
         head: Head,
@@ -69,17 +145,18 @@ class Weights:
         """
         with refusing(self._not_loaded):
             inside = self._whole_config().model_type != config.model_type
-            loaded, info = AUTO_CLASSES[head].from_pretrained(
-                config=config,
-                trust_remote_code=False,
-                weights_only=True,
-                dtype=torch.float32,
-                attn_implementation=attention,
-                ignore_mismatched_sizes=True,  # the caller looks
-                output_loading_info=True,
-                key_mapping=_INSIDE if inside else None,
-                **self._where,
-            )
+            with _not_reported() if inside else nullcontext():  # that it is not the whole
+                loaded, info = AUTO_CLASSES[head].from_pretrained(
+                    config=config,
+                    trust_remote_code=False,
+                    weights_only=True,
+                    dtype=torch.float32,
+                    attn_implementation=attention,
+                    ignore_mismatched_sizes=True,  # the caller looks
+                    output_loading_info=True,
+                    key_mapping=_INSIDE if inside else None,
+                    **self._where,
+                )
             model: PreTrainedModel = loaded
             if inside:  # else it would be saved under the names that it was found under
                 model = AUTO_CLASSES[head].from_config(
@@ -99,30 +176,19 @@ class Weights:
     @property
     def _where(self) -> dict[str, Any]:
         """Arguments of transformers' `from_pretrained`."""
-        path = Path(self.name)
-        if path.suffix == ".gguf" and path.is_file():
+        if gguf := gguf_file(Path(self.name)):
             if find_spec("gguf") is None:
                 raise ConfigError(
-                    f"model.name_or_path: {path} needs the package gguf, which is not installed: "
+                    f"model.name_or_path: {gguf} needs the package gguf, which is not installed: "
                     "pip install 'truesweep[gguf]'"
                 )
-            return {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+            return {"pretrained_model_name_or_path": str(gguf.parent), "gguf_file": gguf.name}
         base = self._base or self.name
         return {"pretrained_model_name_or_path": base, "revision": self.revision}
 
     @property
     def _base(self) -> str | None:
-        """What an adapter's folder names as its base; None of any other folder."""
-        file = Path(self.name) / ADAPTER
-        if not file.is_file() or (file.parent / "config.json").is_file():
-            return None
-        base = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")
-        if not base:
-            raise ConfigError(
-                f"model.name_or_path: {file} names no base_model_name_or_path. Add it, or name a "
-                "folder with the whole model (truesweep export --merge)."
-            )
-        return str(base)
+        return adapter_base(Path(self.name))
 
     def _not_loaded(self, reason: str) -> str:
         if "custom code" in reason:
@@ -130,7 +196,9 @@ class Weights:
                 f"model.name_or_path: {self.name} is built by code of its own, which is not run. "
                 "Name a model of an architecture that transformers has."
             )
+        base = self._base
+        what = f"{base}, the base of the adapter {self.name}" if base else self.name
         return (
-            f"model.name_or_path: cannot load {self.name}: {reason} Name a folder with config.json "
+            f"model.name_or_path: cannot load {what}: {reason} Name a folder with config.json "
             "and model.safetensors, or, with a network, a model on the hub."
         )

@@ -127,6 +127,10 @@ class Pretrained:
                 )
             table = model.get_input_embeddings()
             if isinstance(table, nn.Embedding) and len(tokenizer) > table.num_embeddings:
+                notes.append(
+                    f"the tokenizer has {len(tokenizer)} tokens and {self.name_or_path} "
+                    f"{table.num_embeddings}: the rows of the others are drawn anew"
+                )
                 model.resize_token_embeddings(len(tokenizer))
             if head == "causal":
                 check_causal(model)

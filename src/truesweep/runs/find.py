@@ -51,7 +51,8 @@ def find(folders: Sequence[Path]) -> Found:
 
 def _runs_below(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise ConfigError(f"{folder} does not exist: name a run's or a sweep's directory")
+        what = "is no directory" if folder.exists() else "does not exist"
+        raise ConfigError(f"{folder} {what}: name a run's or a sweep's directory")
     runs = sorted(_walk(folder.absolute(), DEPTH))
     if not runs and not (folder / "sweep.yaml").is_file():
         raise ConfigError(

@@ -214,7 +214,7 @@ class Run:
         """
         run = cls(path.absolute())
         if not run.config.is_file():
-            what = "has no config.yaml" if path.is_dir() else "does not exist"
+            what = "has no config.yaml" if path.exists() else "does not exist"
             raise ConfigError(
                 f"{path} {what}: name a run's directory, such as outputs/NAME/ID "
                 "(`truesweep train` prints it)"
