@@ -64,13 +64,14 @@ def ended(command: list[str]) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("moment", "step", "signum", "workers", "ranks", "batch"),
+    ("moment", "step", "signum", "workers", "ranks", "batch", "background"),
     [
-        ("step", 2, signal.SIGKILL, 0, 1, 32),  # before the first checkpoint
-        ("validation", 6, signal.SIGTERM, 2, 1, 32),
-        ("saving", 8, signal.SIGKILL, 2, 1, 32),
-        ("step", 14, signal.SIGKILL, 0, 2, 32),  # in the second epoch
-        ("step", 11, signal.SIGKILL, 2, 2, 31),  # in the first one's last batch, of 13
+        ("step", 2, signal.SIGKILL, 0, 1, 32, False),  # before the first checkpoint
+        ("validation", 6, signal.SIGTERM, 2, 1, 32, True),
+        ("saving", 8, signal.SIGKILL, 2, 1, 32, False),
+        ("saving", 8, signal.SIGKILL, 2, 1, 32, True),
+        ("step", 14, signal.SIGKILL, 0, 2, 32, True),  # in the second epoch
+        ("step", 11, signal.SIGKILL, 2, 2, 31, False),  # in the first one's last batch, of 13
     ],
 )
 def test_a_struck_run_is_the_same_as_a_whole_one(
@@ -82,9 +83,10 @@ def test_a_struck_run_is_the_same_as_a_whole_one(
     workers: int,
     ranks: int,
     batch: int,
+    background: bool,
 ) -> None:
     setting = [f"data.num_workers={workers}", f"trainer.devices={ranks}"]
-    setting += [f"data.batch_size={batch}"]
+    setting += [f"data.batch_size={batch}", f"callbacks.checkpoint.background={background}"]
     asked = [*data["classification"], *SMALL, *DROPOUT, *STRUCK, *setting]
     struck, whole = (create_run(plan(asked), Path("outputs", name)) for name in "ab")
     (struck.path / "strike").write_text(f'["{moment}", {step}, {int(signum)}]')

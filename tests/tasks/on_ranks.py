@@ -23,7 +23,6 @@ from truesweep.callbacks import Checkpoint, StopAfter
 from truesweep.jobs.logs import quiet
 from truesweep.jobs.parts import Parts, build
 from truesweep.jobs.plan import checked
-from truesweep.record.checkpoints import CheckpointFiles
 
 SPLITS = ((1, 3), (5, 8), (7, 17))
 """Samples to validate on and to test on: fewer than ranks, and what ranks do not divide."""
@@ -74,13 +73,11 @@ def parts_of(task: str, val: str, test: str, *overrides: str) -> Parts:
 
 def trainer_of(parts: Parts, steps: int | None = None) -> Trainer:
     """A trainer without display and records, for all steps or for some."""
+    checkpoint = Checkpoint(directory=Path("checkpoints"))  # in the place of Lightning's own
     return parts.trainer.make(
-        callbacks=[
-            StopAfter(steps or parts.recipe.total_steps),
-            Checkpoint(directory=Path("checkpoints")),  # in the place of Lightning's own
-        ],
+        callbacks=[StopAfter(steps or parts.recipe.total_steps), checkpoint],
         loggers=[],
-        checkpoint_io=CheckpointFiles(),
+        checkpoint_io=checkpoint.files,
         directory="lightning",
     )
 

@@ -12,9 +12,11 @@ from pytorch_lightning.utilities.types import STEP_OUTPUT
 
 from truesweep.compat import steps_done
 from truesweep.figures import BUILT_IN, Mode, require_mode
-from truesweep.record.checkpoints import drop_optimizer
+from truesweep.record.checkpoints import CheckpointFiles, drop_optimizer
 from truesweep.runs.branches import checkpoint_path, is_kept, keep
 from truesweep.runs.run import Run
+
+Name = Literal["best", "last"]
 
 
 class Checkpoint(LightningCheckpoint):
@@ -22,7 +24,8 @@ class Checkpoint(LightningCheckpoint):
 
     Args:
         directory: Where both files go.
-        tell: Called on rank 0 with the name and the step of every checkpoint that was written.
+        tell: Called on rank 0 with the name and the step of every checkpoint that is saved; what it
+            returns is called once the file is there.
         monitor: The metric that chooses the best.
         mode: Whether less (`min`) or more (`max`) of it is better; None: as the metric declares.
         every_n_steps: Optimizer steps between two writes of `last.ckpt`, besides the one at every
@@ -30,21 +33,27 @@ class Checkpoint(LightningCheckpoint):
         keep_optimizer: Whether `best.ckpt` keeps the optimizer's state, two to three times the size
             of the weights, when the run has completed. `last.ckpt`, from which a run is made
             longer, always does.
+        background: Whether a thread writes both files while training goes on, from a copy in this
+            machine's memory; a kill then leaves the ones before for as long as that takes. None:
+            where the model is on another device than the processor.
     """
 
     def __init__(
         self,
         *,
         directory: Path,
-        tell: Callable[[Literal["best", "last"], int], None] | None = None,
+        tell: Callable[[Name, int], Callable[[], None]] | None = None,
         monitor: str = "val/loss",
         mode: Mode | None = None,
         every_n_steps: Annotated[int, Gt(0)] | None = None,
         keep_optimizer: bool = False,
+        background: bool | None = None,
     ) -> None:
         super().__init__()
         self.directory = directory
+        self.files = CheckpointFiles(background)
         self.tell = tell
+        self._untold: list[Callable[[], None]] = []
         self.saved_step: int | None = None
         self.monitor = monitor
         self.mode = mode or declared_mode("checkpoint", monitor)
@@ -73,6 +82,7 @@ class Checkpoint(LightningCheckpoint):
         batch_idx: int,
     ) -> None:
         """Write `last.ckpt` when it is due."""
+        self._tell_written()
         step = steps_done(trainer)
         due = self.every_n_steps and step % self.every_n_steps == 0
         if due and step != self.saved_step:
@@ -88,16 +98,33 @@ class Checkpoint(LightningCheckpoint):
             raise ValueError(
                 f"callbacks.checkpoint.monitor: no metric {self.monitor!r}; there are {known}"
             )
-        if self._improves(float(score)):
+        improves = self._improves(float(score))
+        if improves:
             self.best_score = float(score)
             self.best_step = steps_done(trainer)
             self.best_values = {k: float(v) for k, v in trainer.callback_metrics.items()}
             self._save(trainer, "best")
-        self.save_last(trainer)
+        self.save_last(trainer, is_best=improves)
 
-    def save_last(self, trainer: pl.Trainer) -> None:
-        """Write `last.ckpt`. All ranks call it, at the same step."""
-        self._save(trainer, "last")
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Have all checkpoints written."""
+        self._finish()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        """Have all checkpoints written, which the run then goes on from."""
+        self._finish()
+
+    def save_last(self, trainer: pl.Trainer, is_best: bool = False) -> None:
+        """Write `last.ckpt`. All ranks call it, at the same step.
+
+        Args:
+            trainer: The trainer.
+            is_best: Whether the same was just written to `best.ckpt`, and need not be collected
+                again.
+        """
+        self._save(trainer, "last", is_best)
         self.saved_step = steps_done(trainer)
 
     def complete(self) -> None:
@@ -105,10 +132,24 @@ class Checkpoint(LightningCheckpoint):
         if not self.keep_optimizer:
             drop_optimizer(self.best_path)
 
-    def _save(self, trainer: pl.Trainer, name: Literal["best", "last"]) -> None:
-        trainer.save_checkpoint(self.directory / f"{name}.ckpt", weights_only=False)
+    def _save(self, trainer: pl.Trainer, name: Name, again: bool = False) -> None:
+        if not again:
+            trainer.save_checkpoint(self.directory / f"{name}.ckpt", weights_only=False)
+        elif trainer.is_global_zero:
+            self.files.save_again(self.best_path, self.last_path)
         if self.tell is not None and trainer.is_global_zero:
-            self.tell(name, steps_done(trainer))
+            self._untold.append(self.tell(name, steps_done(trainer)))
+        self._tell_written()
+
+    def _tell_written(self) -> None:
+        if self._untold and self.files.is_written():
+            for told in self._untold:
+                told()
+            self._untold.clear()
+
+    def _finish(self) -> None:
+        self.files.wait()
+        self._tell_written()
 
     def _improves(self, score: float) -> bool:
         if not math.isfinite(score):  # never better, whatever it is compared with
@@ -151,10 +192,12 @@ class Branches(pl.Callback):
     Args:
         run: The run.
         steps: After which.
+        checkpoint: What writes the others.
     """
 
-    def __init__(self, run: Run, steps: Collection[int]) -> None:
+    def __init__(self, run: Run, steps: Collection[int], checkpoint: Checkpoint) -> None:
         self.run = run
+        self.checkpoint = checkpoint
         self.steps = frozenset(steps)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -178,6 +221,7 @@ class Branches(pl.Callback):
             return
         trainer.save_checkpoint(checkpoint_path(self.run, step), weights_only=False)
         if trainer.is_global_zero:
+            self.checkpoint.files.wait()  # what belongs to it, `best.ckpt` among them, changes soon
             keep(self.run, step)
 
 

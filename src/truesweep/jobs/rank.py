@@ -1,7 +1,7 @@
 """What one rank of a job does, from the frozen configuration to the final figures."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -115,7 +115,7 @@ class Rank:
         self.trainer = parts.trainer.make(
             callbacks=self._callbacks(),
             loggers=[self.metrics, *loggers],
-            checkpoint_io=CheckpointFiles(),
+            checkpoint_io=self.checkpoint.files,
             directory=str(run.path),
         )
         progress = parts.task.progress
@@ -130,12 +130,12 @@ class Rank:
         peak = peak_flops(torch.cuda.get_device_name(device), self.parts.trainer.precision)
         return None if peak is None else peak * self.trainer.world_size
 
-    def _saved(self, name: str, step: int) -> None:
-        """A checkpoint was written."""
+    def _saved(self, name: str, step: int) -> Callable[[], None]:
+        """A checkpoint is saved: what is to be done when its file is there."""
         if name == "best":
-            self.run.write_scores("val", self.parts.task.sample_scores["val"])
-        else:
-            self.run.update_status(step=step, saved_step=step)
+            scores = self.parts.task.sample_scores["val"]
+            return lambda: self.run.write_scores("val", scores)
+        return lambda: self.run.update_status(step=steps_done(self.trainer), saved_step=step)
 
     def carry_out(self, resume: bool) -> None:
         """Train, go on training, and score; of a training that was given up, keep the verdict."""
@@ -245,7 +245,7 @@ class Rank:
     def _branches(self) -> list[pl.Callback]:
         """What keeps the states from which other jobs of the sweep go on, if any do."""
         steps = self.run.place.get("branches")
-        return [Branches(self.run, steps)] if steps else []
+        return [Branches(self.run, steps, self.checkpoint)] if steps else []
 
     def _fingerprint(self) -> str:
         """Of all that this rank's training follows from."""

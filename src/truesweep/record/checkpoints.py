@@ -1,13 +1,16 @@
 """Checkpoints that are whole, undamaged and hold nothing that could run."""
 
+import copy
 import pickle
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning.plugins import CheckpointIO
+from torch import Tensor
 from typing_extensions import override
 
 from truesweep.errors import DataError
@@ -21,20 +24,60 @@ class CheckpointFiles(CheckpointIO):
     """Checkpoints for Lightning: written atomically with a checksum, loaded only if that agrees.
 
     Every load is `weights_only`, so a checkpoint cannot run code and holds plain values only.
+
+    Args:
+        background: Whether a thread writes them while training goes on, from a copy in this
+            machine's memory. None: where they hold tensors of another device.
     """
+
+    def __init__(self, background: bool | None = False) -> None:
+        self.background = background
+        self._thread = ThreadPoolExecutor(1, "checkpoints")
+        self._waiting: list[Future[None]] = []
 
     @override
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        """Save `checkpoint` to `path`, and its checksum beside it."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A kill leaves its temporary file behind; nobody else writes this target.
-        for leftover in path.parent.glob(f".{path.name}.*.tmp"):
-            leftover.unlink(missing_ok=True)
-        with replacing(path, checksum=True) as file:
-            torch.save(checkpoint, file)
+        """Save `checkpoint` to `path`, and its checksum beside it; see `is_written`.
+
+        Raises:
+            OSError: This file cannot be written, or one that was written in the background.
+        """
+        away = [tensor for tensor in _tensors(checkpoint) if tensor.device.type != "cpu"]
+        if bool(away) if self.background is None else self.background:
+            self.wait()  # so that there is one copy in memory at a time
+            checkpoint = _copy(checkpoint, away)
+            self._waiting.append(self._thread.submit(_write, checkpoint, Path(path)))
+        else:
+            _write(checkpoint, Path(path))
+
+    def save_again(self, path: Path, other: Path) -> None:
+        """Save what was just saved to `path` to another file, too; `save_checkpoint` tells more."""
+        if self._waiting:
+            self._waiting.append(self._thread.submit(_write_again, path, other))
+        else:
+            _write_again(path, other)
+
+    def is_written(self) -> bool:
+        """Whether all that was to be saved is.
+
+        Raises:
+            OSError: A file could not be written.
+        """
+        while self._waiting and self._waiting[0].done():
+            self._waiting.pop(0).result()
+        return not self._waiting
+
+    def wait(self) -> None:
+        """Let the background finish; raises what `is_written` does."""
+        while self._waiting:
+            self._waiting.pop(0).result()
+
+    @override
+    def teardown(self) -> None:
+        """Leave nothing to be written."""
+        self.wait()
 
     @override
     def load_checkpoint(
@@ -46,6 +89,7 @@ class CheckpointFiles(CheckpointIO):
             DataError: the file is missing, damaged, without checksum, or holds more than tensors
                 and plain values.
         """
+        self.wait()
         path = Path(path)
         _require_valid(path)
         try:
@@ -67,6 +111,49 @@ class CheckpointFiles(CheckpointIO):
             shutil.rmtree(path)
         path.unlink(missing_ok=True)
         checksum_path(path).unlink(missing_ok=True)
+
+
+def _write(checkpoint: dict[str, Any], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A kill leaves its temporary file behind; nobody else writes this target.
+    for leftover in path.parent.glob(f".{path.name}.*.tmp"):
+        leftover.unlink(missing_ok=True)
+    with replacing(path, checksum=True) as file:
+        torch.save(checkpoint, file)
+
+
+def _write_again(path: Path, other: Path) -> None:
+    # No link, so that there is another one when a disk damages the one.
+    with replacing(other, checksum=True) as file, path.open("rb") as written:
+        shutil.copyfileobj(written, file)
+
+
+def _copy(checkpoint: dict[str, Any], away: list[Tensor]) -> dict[str, Any]:
+    """What a checkpoint holds now, in this machine's memory; tensors that share theirs still do.
+
+    Args:
+        checkpoint: With tensors that training goes on to change.
+        away: Those of another device, which are copied to pinned memory.
+    """
+    places: dict[tuple[Any, ...], Tensor] = {}
+    copies: dict[int, Any] = {}
+    for tensor in away:
+        place = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype)
+        if place not in places:
+            host = torch.empty_like(tensor, device="cpu", pin_memory=True)
+            places[place] = host.copy_(tensor, non_blocking=True)
+        copies[id(tensor)] = places[place]
+    if away:
+        torch.accelerator.synchronize()
+    return copy.deepcopy(checkpoint, copies)
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _tensors(item)
 
 
 def drop_optimizer(path: Path) -> None:

@@ -50,6 +50,7 @@ ADDED_SINCE: dict[str, Any] = {
     "data.clean.max_per_label": None,
     "data.clean.similarity": 0.8,
     "adapter": None,
+    "callbacks.checkpoint.background": None,
     "callbacks.checkpoint.keep_optimizer": False,
     "callbacks.harness": {
         "_target_": "truesweep.callbacks.Harness",
