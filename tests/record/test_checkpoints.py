@@ -33,7 +33,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Event:
         assert let.wait(30)
         save(*args)
 
-    monkeypatch.setattr(checkpoints.torch, "save", wait_and_save)
+    monkeypatch.setattr(torch, "save", wait_and_save)
     return let
 
 
@@ -92,7 +92,12 @@ def test_only_tensors_of_another_device_are_written_in_the_background_by_themsel
     files.save_checkpoint(state(), path)
     assert path.exists()
     copied: list[list[Tensor]] = []
-    monkeypatch.setattr(checkpoints, "_copy", lambda c, away: copied.append(away) or {})
+
+    def copy(_: dict[str, Any], away: list[Tensor]) -> dict[str, Any]:
+        copied.append(away)
+        return {}
+
+    monkeypatch.setattr(checkpoints, "_copy", copy)
     elsewhere = torch.empty(2, device="meta")
     files.save_checkpoint({"state_dict": {"w": elsewhere}}, path)
     files.wait()
