@@ -29,9 +29,10 @@ from typing import Any
 
 from truesweep.data import Files, token_cache
 from truesweep.data.cache import full_digest
-from truesweep.data.encode import Encoder, pieces
+from truesweep.data.encode import Encoder
 from truesweep.data.kinds import TEXT
 from truesweep.data.prepare import prepare
+from truesweep.data.texts import pieces
 from truesweep.data.tokenizers import Bpe, Byte, Char, TokenizerConfig
 
 TOKENIZERS: dict[str, type[TokenizerConfig]] = {"byte": Byte, "bpe": Bpe, "char": Char}

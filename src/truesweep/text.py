@@ -29,6 +29,11 @@ SPACELESS = re.compile(
 """A character of Thai, Lao, Burmese, Khmer, kana or Chinese: no spaces stand between words."""
 
 
+def count_spaceless(text: str) -> int:
+    """How many of a text's characters have no spaces between their words."""
+    return 0 if text.isascii() else len(SPACELESS.findall(text))
+
+
 def rounded(number: float, digits: int) -> float:
     """A number with so many significant digits."""
     return float(f"{number:.{digits}g}")

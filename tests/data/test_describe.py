@@ -1,6 +1,7 @@
 import random
 import time
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,15 @@ from truesweep.data.advice import advise
 from truesweep.data.describe import Description, describe, pair_shape, quantiles
 from truesweep.data.leakage import Leakage, duplicates, leakage, leaks, ngrams, passages, shared
 from truesweep.data.samples import Labelled, Pair, Sample, Splits
-from truesweep.data.similarity import SIMILAR, closest, jaccard, normalise, signatures, words
+from truesweep.data.similarity import (
+    SIMILAR,
+    closest,
+    jaccard,
+    normalise,
+    signatures,
+    word_codes,
+    words,
+)
 from truesweep.data.token_cache import encode_splits
 from truesweep.data.tokenizers import Bpe, Char, TokenizerConfig, Word
 
@@ -196,6 +205,25 @@ def test_words_are_characters_where_no_spaces_stand() -> None:
         "abc",
         "12",
     ]
+
+
+def test_words_have_the_same_number_where_they_are_the_same() -> None:
+    texts = ["One_1 one_1, two!", "", "\u4eca\u5929abc\u5929 stra\u00dfe", "?", "STRASSE \uff54wo"]
+    texts += ["".join(map(chr, range(0x700))), "\U0001f600x\U00020000", "last"]
+    codes, counts = word_codes(texts)
+    expected = [words(normalise(text)) for text in texts]
+    assert counts.tolist() == [len(each) for each in expected]
+    flat = list(chain.from_iterable(expected))
+    assert len({*zip(flat, codes.tolist(), strict=True)}) == len({*flat}) == len({*codes.tolist()})
+
+
+def test_ngrams_are_the_same_however_a_text_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["\n\n".join(sentences(40, seed)) for seed in range(3)] + ["a b c", "\u4eca" * 9]
+    whole = ngrams(texts)
+    assert len(whole) == sum(max(0, len(words(text)) - 7) for text in texts)
+    monkeypatch.setattr("truesweep.data.texts.PIECE", 50)
+    monkeypatch.setattr("truesweep.data.leakage._HASHED_AT_ONCE", 70)
+    assert ngrams(texts).tolist() == whole.tolist()
 
 
 def test_shared_word_eight_grams_are_counted() -> None:

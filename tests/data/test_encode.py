@@ -15,14 +15,13 @@ from tokenizers import (
 from transformers import PreTrainedTokenizerFast
 
 from truesweep.data import encode as module
-from truesweep.data.encode import Encoder, encode, encode_inputs, pieces
+from truesweep.data.encode import Encoder, encode, encode_inputs
 from truesweep.data.frames import Frame, input_frame, separator, target_frame
+from truesweep.data.texts import pieces
 from truesweep.data.tokenizers import Bpe, Byte, Char, Pretrained, TokenizerConfig, Word
 from truesweep.errors import ConfigError
 
 TEXT = "".join(f"line {i}, and more    spaces\n" + "\n" * (i % 4) for i in range(40))
-
-
 WORDS = "It's one, two;  3.14 \u4e2d\u6587\u3002 na\u00efve <eos>\tend! "
 TEXTS = {
     "LF": TEXT,
@@ -48,6 +47,11 @@ METASPACE = pre_tokenizers.Metaspace()
 BERT = pre_tokenizers.BertPreTokenizer()
 
 
+def shorten_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    for place in ("encode", "texts"):
+        monkeypatch.setattr(f"truesweep.data.{place}.PIECE", 100)
+
+
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
 @pytest.mark.parametrize("config", [Char(), Byte(), Bpe(vocab_size=400), Word()])
 def test_long_texts_are_encoded_in_pieces(
@@ -56,7 +60,7 @@ def test_long_texts_are_encoded_in_pieces(
     tokenizer = config.build([text])
     texts = ["short <eos>", "", text, "no end of a line " * 20, "last"]
     whole = [tokenizer.encode(text) for text in texts]
-    monkeypatch.setattr(module, "PIECE", 100)
+    shorten_pieces(monkeypatch)
     assert len(list(pieces(text))) > 5
     assert "".join(pieces(text)) == text
     assert [row.tolist() for row in encode(tokenizer, texts)] == whole
@@ -67,7 +71,7 @@ def test_characters_may_be_cut_where_there_is_no_white_space(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     text = "ACGT" * 1000
-    monkeypatch.setattr(module, "PIECE", 100)
+    shorten_pieces(monkeypatch)
     for config, most in ((Char(), 101), (Byte(), 101), (Bpe(vocab_size=300), 4000)):
         tokenizer = config.build([text])
         assert max(map(len, Encoder(tokenizer)._pieces(text))) <= most
@@ -85,7 +89,7 @@ def test_long_texts_are_cut_where_a_pretrained_tokenizer_cuts(
 ) -> None:
     tokenizer = trained(splits, text)
     whole = tokenizer(text, add_special_tokens=False)["input_ids"]
-    monkeypatch.setattr(module, "PIECE", 100)
+    shorten_pieces(monkeypatch)
     encoder = Encoder(tokenizer)
     assert len(list(encoder._pieces(text))) > 5
     assert encoder.seam("") is module._SEAMS[seam]
@@ -100,7 +104,7 @@ def test_long_texts_stay_whole_where_a_tokenizer_joins_across_white_space(
     if joined == "an added token":
         tokenizer.add_tokens(AddedToken("spaces\n", normalized=False))
     whole = tokenizer(TEXT, add_special_tokens=False)["input_ids"]
-    monkeypatch.setattr(module, "PIECE", 100)
+    shorten_pieces(monkeypatch)
     assert list(Encoder(tokenizer)._pieces(TEXT)) == [TEXT]
     assert not caplog.messages
     monkeypatch.setattr(module, "WHOLE", 100)

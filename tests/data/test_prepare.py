@@ -70,7 +70,7 @@ def test_what_was_encoded_before_a_kill_is_kept(
 ) -> None:
     texts = [f"line {i} of a text\n" * (i + 1) for i in range(40)]
     whole, _ = prepared(texts, Bpe(vocab_size=300))
-    monkeypatch.setattr("truesweep.data.encode.PIECE", 60)
+    monkeypatch.setattr("truesweep.data.texts.PIECE", 60)
     monkeypatch.setattr("truesweep.data.encode.BATCH", 200)
     monkeypatch.setattr("truesweep.data.token_cache.PART", 2)
     monkeypatch.setattr("truesweep.data.token_cache.VERSION", 0)  # an entry of its own

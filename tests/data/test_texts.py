@@ -178,6 +178,8 @@ def test_memory_does_not_grow_with_a_text(tmp_path: Path, monkeypatch: pytest.Mo
     for module in ("texts", "readers", "splitting"):
         monkeypatch.setattr(f"truesweep.data.{module}.BLOCK", 1 << 14)
     monkeypatch.setattr(encode, "PIECE", 1 << 10)
+    monkeypatch.setattr("truesweep.data.texts.PIECE", 1 << 10)
+    monkeypatch.setattr("truesweep.data.leakage._HASHED_AT_ONCE", 1 << 12)
     monkeypatch.setattr(encode, "BATCH", 1 << 14)
     monkeypatch.setattr("truesweep.data.ragged._AT_ONCE", 1 << 14)
     for most in ("_AT_ONCE", "_JUDGED", "_JUDGED_NGRAMS"):
@@ -199,7 +201,7 @@ def test_memory_does_not_grow_with_a_text(tmp_path: Path, monkeypatch: pytest.Mo
 def test_words_are_learned_from_pieces_of_what_is_too_much(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encode, "PIECE", 1000)
+    monkeypatch.setattr("truesweep.data.texts.PIECE", 1000)
     monkeypatch.setattr(Bpe, "sample", 20_000)
     learned: list[str] = []
     build = Bpe.build

@@ -13,14 +13,15 @@ from transformers import PreTrainedTokenizerBase
 
 from truesweep.data.clean import shown
 from truesweep.data.kinds import SampleKind
-from truesweep.data.leakage import Duplicates, Leakage, is_telling, leakage, word_codes
+from truesweep.data.leakage import Duplicates, Leakage, is_telling, leakage
 from truesweep.data.prepare import Prepared
 from truesweep.data.ragged import Ragged
 from truesweep.data.rules import can_identify, language
 from truesweep.data.samples import Account, Labelled, Pair, Sample, Splits, field_texts
-from truesweep.data.similarity import Hashes, normalise, rolling
+from truesweep.data.similarity import Hashes, normalise, rolling, word_codes
 from truesweep.data.source import Source
 from truesweep.data.splitting import passages as passages_of
+from truesweep.data.texts import BLOCK, batches, blocks
 from truesweep.data.token_cache import SPLITS
 
 Tokens = dict[str, Ragged]  # those of each field of a split's samples
@@ -195,13 +196,14 @@ def diversity(samples: Sequence[Sample], fields: Sequence[str]) -> Diversity:
     size = small = found = 0
     codes: list[Hashes] = []
     for name in fields:
-        for text in field_texts(samples, name):
-            for block in (text,) if isinstance(text, str) else text.blocks():
-                data = f"{block}\n".encode()
-                size, small = size + len(data), small + len(compressor.compress(data))
-                if found < _WORDS:
-                    codes.append(word_codes(block))
-                    found += len(codes[-1])
+        texts = enumerate(field_texts(samples, name))
+        owned = ((number, block) for number, text in texts for block in blocks(text, BLOCK))
+        for batch in batches(owned, BLOCK):
+            data = "".join(f"{block}\n" for _, block in batch).encode()
+            size, small = size + len(data), small + len(compressor.compress(data))
+            if found < _WORDS:
+                codes.append(word_codes([block for _, block in batch])[0])
+                found += len(codes[-1])
     small += len(compressor.flush())
     words = np.concatenate([np.zeros(0, dtype=np.uint64), *codes])[:_WORDS]
     one, two, three = (

@@ -18,12 +18,19 @@ from transformers import PreTrainedTokenizerBase
 
 from truesweep.data.frames import input_frame, is_ours, separator
 from truesweep.data.samples import Kind
-from truesweep.data.texts import Text, beginning, blocks
+from truesweep.data.texts import (
+    BEFORE_WHITE,
+    PIECE,
+    WHITE,
+    Seam,
+    Text,
+    batches,
+    beginning,
+    pieces,
+)
 
 log = logging.getLogger(__name__)
 
-PIECE = 1 << 15
-"""Characters of a piece of a long text: what one core is given."""
 BATCH = 1 << 20
 """Characters that are tokenized at once, on all cores. What was done before a kill is counted in
 these: other numbers need another `token_cache.VERSION`."""
@@ -33,15 +40,9 @@ WHOLE = 1 << 26
 Tokens = npt.NDArray[np.int32]
 Owned = tuple[int, Tokens]
 """The tokens of a piece, and the number of the text that it belongs to."""
-Seam = re.Pattern[str]
-"""Places where a text may be cut."""
-
-_WHITE = r"[ \t\r\n]"  # what Python and the tokenizers' Rust both take for white space
-BEFORE_WHITE = re.compile(rf"(?<=\S)(?={_WHITE})")
-"""No pre-tokenizer of ours joins anything across such a place, nor looks at what is before it."""
 # Some pre-tokenizers take line ends to the punctuation before them; some put a space in front of
 # what begins with none.
-_SEAMS = BEFORE_WHITE, re.compile(rf"(?<=[^\W_])(?={_WHITE})"), re.compile(r"(?<=\S)(?= \S)")
+_SEAMS = BEFORE_WHITE, re.compile(rf"(?<=[^\W_])(?={WHITE})"), re.compile(r"(?<=\S)(?= \S)")
 _ANYWHERE = re.compile(r"(?<=.)(?=.)", re.DOTALL)
 
 # What pre-tokenizers tell apart, on both sides of all white space.
@@ -76,7 +77,7 @@ class Encoder:
             first: Batches to leave out; the same texts are always batched the same.
         """
         owned = ((i, piece) for i, text in enumerate(texts) for piece in self._pieces(text))
-        for batch in islice(_batches(owned), first, None):
+        for batch in islice(batches(owned, BATCH), first, None):
             owners, parts = zip(*batch, strict=True)
             rows = self._rows(list(parts))
             yield [(i, np.array(row, dtype=np.int32)) for i, row in zip(owners, rows, strict=True)]
@@ -181,22 +182,6 @@ def encode(
         yield np.concatenate([row for _, row in rows])
 
 
-def pieces(text: Text, seam: Seam = BEFORE_WHITE) -> Iterator[str]:
-    """Cut a text longer than `PIECE` into pieces of about as many characters.
-
-    Args:
-        text: The text.
-        seam: Where it may be cut.
-    """
-    held = ""
-    for block in blocks(text, PIECE):
-        cut = _last(seam, held)
-        if cut:
-            yield held[:cut]
-        held = held[cut:] + block
-    yield held
-
-
 def encode_inputs(
     tokenizer: PreTrainedTokenizerBase,
     kind: Kind,
@@ -226,14 +211,6 @@ def encode_inputs(
     return [row[-max_length:] or list(separator(tokenizer)) for row in rows]
 
 
-def _last(seam: Seam, text: str, near: int = 256) -> int:
-    """The last place where a text may be cut; 0 if there is none."""
-    for start in dict.fromkeys((max(0, len(text) - near), 0)):
-        if found := [match.start() for match in seam.finditer(text, start)]:
-            return found[-1]
-    return 0
-
-
 def _takes_white(token: AddedToken) -> bool:
     """Whether a token that is looked for in the whole text takes white space behind something."""
     return token.rstrip or BEFORE_WHITE.search(token.content) is not None
@@ -251,16 +228,3 @@ def _knows_characters_only(backend: Tokenizer) -> bool:
         and not (model["merges"] or model["fuse_unk"] or model["end_of_word_suffix"])
         and not model["continuing_subword_prefix"]
     )
-
-
-def _batches(owned: Iterable[tuple[int, str]]) -> Iterator[list[tuple[int, str]]]:
-    batch: list[tuple[int, str]] = []
-    size = 0
-    for owner, piece in owned:
-        batch.append((owner, piece))
-        size += len(piece)
-        if size >= BATCH:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch

@@ -5,7 +5,8 @@ a conversation's last answer answers. Texts for language models are compared by 
 by the word 8-grams that they share.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 
@@ -13,15 +14,26 @@ import numpy as np
 
 from truesweep.data import splitting
 from truesweep.data.samples import Chat, Kind, Labelled, Pair, Sample, field_texts
-from truesweep.data.similarity import Hashes, closest, normalise, rolling, signatures, words
-from truesweep.text import SPACELESS
+from truesweep.data.similarity import (
+    Hashes,
+    Sieve,
+    Signatures,
+    closest,
+    normalise,
+    rolling,
+    signatures,
+    word_codes,
+)
+from truesweep.data.texts import batches, pieces
+from truesweep.text import count_spaceless
 
 NGRAM = 8
 """Words that hardly ever follow each other twice by chance: Radford et al. 2019 (GPT-2), 4."""
 
-VERSION = 2  # of what is found; a new one leaves all that is kept of older ones unread
+VERSION = 3  # of what is found; a new one leaves all that is kept of older ones unread
 
 _AT_ONCE = 1 << 16  # passages that are compared
+_HASHED_AT_ONCE = 1 << 16  # characters: their hashes stay in a core's cache
 _JUDGED = 1 << 16  # passages of a split that judges, evenly spread over it if it has more
 _JUDGED_NGRAMS = 1 << 22  # the same for its n-grams
 
@@ -126,6 +138,35 @@ def duplicates(split: Iterable[Passage], examples: int = 0) -> Duplicates:
     return Duplicates(total, repeated, contradictory, shown)
 
 
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Some passages of a split.
+
+    Attributes:
+        passages: All of them.
+        texts: The first of each key, the last key first.
+        signed: The signatures of these keys.
+    """
+
+    passages: list[Passage]
+    texts: dict[str, Passage]
+    signed: Signatures
+
+    @classmethod
+    def each(cls, passages: Iterable[Passage]) -> Iterator["_Part"]:
+        """All passages, `_AT_ONCE` at once."""
+        rest = iter(passages)
+        while part := list(islice(rest, _AT_ONCE)):
+            texts = {p.key: p for p in reversed(part)}
+            yield cls(part, texts, signatures(list(texts)))
+
+    def without(self, keys: Set[str]) -> "_Part":
+        """Those with other keys."""
+        kept = [place for place, key in enumerate(self.texts) if key not in keys]
+        texts = {key: p for key, p in self.texts.items() if key not in keys}
+        return _Part(self.passages, texts, self.signed[kept])
+
+
 class _Search:
     """The passages of a split, and what another has that is like them.
 
@@ -142,17 +183,19 @@ class _Search:
         self._answered: dict[tuple[str, str | None], Passage] = {}
         self._near: dict[int, tuple[Passage, float]] = {}
 
-    def look(self, part: Sequence[Passage]) -> None:
+    def look(self, part: "_Part") -> None:
         """Look at some passages of the other split."""
-        for p in part:
-            if p.key in self._wanted:
-                self._known.setdefault(p.key, p)
-                self._answered.setdefault((p.key, p.answer), p)
-        texts = {p.key: p for p in reversed(part) if p.key not in self._wanted}
-        near = closest(self._keys, list(texts), asked=self._signed)
+        if same := self._wanted.intersection(part.texts):
+            for p in part.passages:
+                if p.key in same:
+                    self._known.setdefault(p.key, p)
+                    self._answered.setdefault((p.key, p.answer), p)
+            part = part.without(same)
+        near = closest(self._keys, list(part.texts), signed=part.signed, asked=self._signed)
+        twins = list(part.texts.values()) if near else []
         for place, (twin, similarity) in near.items():
             if similarity > self._near.get(place, (None, 0.0))[1]:
-                self._near[place] = list(texts.values())[twin], similarity
+                self._near[place] = twins[twin], similarity
 
     def found(self) -> list[Leak]:
         """The passages whose like is in the other, with the one most like it; the same first."""
@@ -172,7 +215,7 @@ class _Search:
 def leaks(split: Iterable[Passage], other: Iterable[Passage]) -> list[Leak]:
     """The passages of a split whose like is in the other, with the one most like it."""
     search = _Search(list(split))
-    for part in _chunks(other):
+    for part in _Part.each(other):
         search.look(part)
     return search.found()
 
@@ -226,16 +269,17 @@ def _spread(passages: Iterable[Passage]) -> list[Passage]:
 
 
 def _ngrams(samples: Sequence[Sample]) -> Iterator[Hashes]:
-    for text in field_texts(samples, "text"):
-        for block in (text,) if isinstance(text, str) else text.blocks():
-            yield rolling(word_codes(block), NGRAM)
-
-
-def word_codes(text: str) -> Hashes:
-    """A number for each word of a text, without case and punctuation."""
-    # Python's hash differs from process to process, and nothing here outlives one.
-    codes = np.array([hash(word) for word in words(normalise(text))], dtype=np.int64)
-    return codes.view(np.uint64)
+    """The n-grams of texts in their order, in parts."""
+    texts = enumerate(field_texts(samples, "text"))
+    owned = ((number, piece) for number, text in texts for piece in pieces(text))
+    codes, owners = np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.int64)
+    for batch in batches(owned, _HASHED_AT_ONCE):
+        numbers, parts = zip(*batch, strict=True)
+        found, counts = word_codes(parts)
+        codes = np.concatenate([codes[1 - NGRAM :], found])
+        owners = np.concatenate([owners[1 - NGRAM :], np.repeat(numbers, counts)])
+        hashes = rolling(codes, NGRAM)
+        yield hashes[owners[: len(hashes)] == owners[NGRAM - 1 :]]  # none is of two texts
 
 
 def shared(ours: Mapping[str, Hashes], theirs: Iterable[Hashes]) -> dict[str, float]:
@@ -245,17 +289,16 @@ def shared(ours: Mapping[str, Hashes], theirs: Iterable[Hashes]) -> dict[str, fl
         ours: The n-grams of each.
         theirs: Those of the other, in parts.
     """
-    known = {split: np.unique(grams, return_inverse=True) for split, grams in ours.items()}
-    found = {split: np.zeros(len(grams), dtype=np.bool_) for split, (grams, _) in known.items()}
+    if not ours:
+        return {}
+    known, places = np.unique(np.concatenate([*ours.values()]), return_inverse=True)
+    found = np.zeros(len(known), dtype=np.bool_)
+    sieve = Sieve(known)
     for part in theirs:
-        for split, (grams, _) in known.items():
-            places = np.searchsorted(grams, part)
-            places = places[grams.take(places, mode="clip") == part] if len(grams) else places[:0]
-            found[split][places] = True
-    return {
-        split: float(found[split][places].mean()) if len(places) else 0.0
-        for split, (_, places) in known.items()
-    }
+        found[sieve.places(part)] = True
+    ends = np.cumsum([len(grams) for grams in ours.values()])
+    each = np.split(found[places], ends[:-1])
+    return {s: float(of.mean()) if len(of) else 0.0 for s, of in zip(ours, each, strict=True)}
 
 
 def leakage(
@@ -281,11 +324,13 @@ def leaked(kind: Kind, splits: Mapping[str, Sequence[Sample]], examples: int = 3
     found = []
     for other, split_names in (("train", ("val", "test")), ("val", ("test",))):
         searches = {split: _Search(judges[split]) for split in split_names}
-        for part in _chunks(passages(splits[other], kind)):
-            for search in searches.values():
-                search.look(part)
         grams = {split: ours[split] for split in split_names if split in ours}
-        in_common = shared(grams, _ngrams(splits[other])) if grams else {}
+        with ThreadPoolExecutor(1) as aside:  # while numpy counts, passages are read
+            counting = aside.submit(shared, grams, _ngrams(splits[other]))
+            for part in _Part.each(passages(splits[other], kind)):
+                for search in searches.values():
+                    search.look(part)
+            in_common = counting.result()
         for split, search in searches.items():
             both = search.found()
             exact = [leak for leak in both if leak.similarity == 1]
@@ -307,13 +352,8 @@ def leaked(kind: Kind, splits: Mapping[str, Sequence[Sample]], examples: int = 3
 
 def is_telling(block: str) -> bool:
     """Whether a paragraph or line has the words that make it more than a heading or a bracket."""
-    return len(block.split()) + len(SPACELESS.findall(block)) >= NGRAM
-
-
-def _chunks(passages: Iterable[Passage]) -> Iterator[list[Passage]]:
-    rest = iter(passages)
-    while part := list(islice(rest, _AT_ONCE)):
-        yield part
+    words = len(block.split(None, NGRAM))
+    return words >= NGRAM or words + count_spaceless(block) >= NGRAM
 
 
 def _leak(passage: Passage, twin: Passage, similarity: float) -> Leak:

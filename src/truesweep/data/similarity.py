@@ -9,11 +9,12 @@ and then measured exactly. N is the number of texts.
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
-from truesweep.text import SPACELESS
+from truesweep.text import SPACELESS, count_spaceless
 
 SIMILAR = 0.8
 """From here on, two texts count as the same: Lee et al. 2022, Deduplicating Training Data."""
@@ -30,7 +31,9 @@ _BANDS, _ROWS = 16, 4
 _PER_BAND = 4  # texts of one band that are looked at, where many are alike
 _TRIES = 8  # of the likeliest, how many are measured exactly
 _SLACK = 0.15  # three standard errors of a similarity that is estimated from 64 hashes
-_AT_ONCE = 1 << 20  # characters, or pairs
+_AT_ONCE = 1 << 20  # pairs
+_SIGNED_AT_ONCE = 1 << 16  # characters: their hashes stay in a core's cache
+_BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2^64
 
 Hashes = npt.NDArray[np.uint64]
 Places = npt.NDArray[np.int64]
@@ -39,24 +42,119 @@ Signatures = npt.NDArray[np.uint32]
 
 def normalise(text: str) -> str:
     """Drop what makes no other text of it: case, white space, forms of one character (NFKC)."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return " ".join(_folded(text).split())
+
+
+def _folded(text: str) -> str:
+    if text.isascii():
+        return text.lower()
+    return unicodedata.normalize("NFKC", text).casefold()
 
 
 def words(text: str) -> list[str]:
     """The words of a text; where no spaces stand between them, its characters."""
-    if SPACELESS.search(text) is None:
+    if text.isascii() or SPACELESS.search(text) is None:
         return re.findall(r"\w+", text)
     return re.findall(rf"{SPACELESS.pattern}|(?:(?!{SPACELESS.pattern})\w)+", text)
+
+
+def word_codes(texts: Sequence[str]) -> tuple[Hashes, Places]:
+    """A number for each of the `words` of texts, without case and forms of one character.
+
+    Args:
+        texts: T texts, of together some million characters at most.
+
+    Returns:
+        The numbers, of all texts in order; and how many each text has [T].
+    """
+    folded = [_folded(text) for text in texts]
+    lengths = np.cumsum([len(text) + 1 for text in folded])
+    joined = "\n".join((*folded, ""))
+    codes = np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    kinds = _kinds(1 << max(7, int(codes.max(initial=0)).bit_length()))[codes]
+    inside = kinds == _INSIDE
+    edges = inside[1:] != inside[:-1]
+    # A word begins behind what is inside of none, and with each character that is one.
+    alone = np.flatnonzero(kinds == _ALONE)
+    starts = np.concatenate([np.flatnonzero(edges & inside[1:]) + 1, alone])
+    ends = np.concatenate([np.flatnonzero(edges & inside[:-1]), alone])
+    if inside[:1].any():
+        starts = np.concatenate([[0], starts])
+    if len(alone):
+        starts, ends = np.sort(starts), np.sort(ends)
+    if not len(starts):
+        return np.zeros(0, dtype=np.uint64), np.zeros(len(texts), dtype=np.int64)
+    # Of a word from i to j, the sum of code[k] * base^(k - i): that of base^k, moved to its start.
+    powers, inverses = _powers(1 << (len(codes) - 1).bit_length())
+    sums = codes * powers[: len(codes)]
+    np.cumsum(sums, out=sums)
+    hashes = sums[ends]
+    hashes[starts > 0] -= sums[starts[starts > 0] - 1]
+    hashes *= inverses[starts]
+    ends = np.searchsorted(starts, lengths)
+    return _mixed(hashes), np.diff(ends, prepend=0)
+
+
+_ALONE, _INSIDE = 1, 2  # characters that are words, or parts of words; all others are 0
+
+
+@cache
+def _kinds(size: int) -> npt.NDArray[np.uint8]:
+    """What each of the first characters of Unicode is to a word."""
+    characters = "".join(map(chr, range(min(size, 0x110000))))
+    found = np.zeros(len(characters), dtype=np.uint8)
+    for kind, those in ((_INSIDE, re.compile(r"\w")), (_ALONE, SPACELESS)):
+        found[[match.start() for match in those.finditer(characters)]] = kind
+    return found
+
+
+@cache
+def _powers(size: int) -> tuple[Hashes, Hashes]:
+    """The powers of a number modulo 2^64 from 0 on, and those of its inverse."""
+    factors = np.full((2, size), [[_BASE], [pow(_BASE, -1, 1 << 64)]], dtype=np.uint64)
+    factors[:, 0] = 1
+    powers, inverses = np.cumprod(factors, axis=1)
+    return powers, inverses
 
 
 def rolling(codes: Hashes, window: int) -> Hashes:
     """A hash of every `window` consecutive numbers, along the first dimension of `codes`."""
     hashes = np.zeros((max(0, len(codes) - window + 1), *codes.shape[1:]), dtype=np.uint64)
     for start in range(window):
-        hashes = hashes * np.uint64(0x9E3779B97F4A7C15) + codes[start : start + len(hashes)]
+        hashes *= np.uint64(_BASE)
+        hashes += codes[start : start + len(hashes)]
+    return _mixed(hashes)
+
+
+def _mixed(hashes: Hashes) -> Hashes:
     hashes ^= hashes >> np.uint64(29)  # the high bits of a product depend on all of its low ones
     hashes *= np.uint64(0xBF58476D1CE4E5B9)
     return hashes
+
+
+class Sieve:
+    """Hashes, to be found among many others.
+
+    Args:
+        known: The hashes; sorted, if places of them are asked for.
+    """
+
+    def __init__(self, known: Hashes) -> None:
+        self.known = known
+        bits = min(25, max(16, 3 + len(known).bit_length()))
+        self._shift = np.uint64(64 - bits)
+        self._begun = np.zeros(1 << bits, dtype=np.bool_)
+        self._begun[known >> self._shift] = True
+
+    def likely(self, others: Hashes) -> Places:
+        """Places of those others that begin as one that is known, and mostly are one."""
+        return np.flatnonzero(self._begun[others >> self._shift])
+
+    def places(self, others: Hashes) -> Places:
+        """Places of those that are known and stand among the others."""
+        likely = np.sort(others[self.likely(others)])
+        places = np.searchsorted(self.known, likely)
+        return np.unique(places[self.known.take(places, mode="clip") == likely])
 
 
 def jaccard(first: str, second: str) -> float:
@@ -90,7 +188,7 @@ def closest(
         By the place of a query: the place of its twin, and their similarity.
     """
     long = [i for i, query in enumerate(queries) if is_long(query)]
-    if not long or not corpus:
+    if not long or not len(corpus):
         return {}
     theirs = signatures(corpus) if signed is None else signed
     ours = signatures([queries[i] for i in long]) if asked is None else asked[long]
@@ -109,7 +207,7 @@ def closest(
 
 def is_long(text: str) -> bool:
     """Whether a normalised text is long enough to be a variant of another."""
-    return len(text) + len(SPACELESS.findall(text)) >= SHORTEST
+    return len(text) >= SHORTEST or len(text) + count_spaceless(text) >= SHORTEST
 
 
 def repeats(
@@ -164,11 +262,15 @@ def _earlier(signed: Signatures, similar: float) -> Iterator[tuple[int, int]]:
 
 def signatures(texts: Sequence[str]) -> Signatures:
     """MinHash: of each text, the least of its windows' hashes, for 64 hash functions; [N, 64]."""
-    parts = [_signatures(chunk) for chunk in _chunks(texts)] if texts else []
-    return np.concatenate([np.zeros((0, _BANDS * _ROWS), dtype=np.uint32), *parts])
+    signed = np.zeros((len(texts), _BANDS * _ROWS), dtype=np.uint32)
+    done = 0
+    for chunk in _chunks(texts) if len(texts) else ():
+        _sign(chunk, signed[done : done + len(chunk)])
+        done += len(chunk)
+    return signed
 
 
-def _signatures(texts: Sequence[str]) -> Signatures:
+def _sign(texts: Sequence[str], signed: Signatures) -> None:
     padded = [text.ljust(_WINDOW) for text in texts]
     codes = np.frombuffer("".join(padded).encode("utf-32-le"), dtype=np.uint32)
     lengths = np.array([len(text) for text in padded])
@@ -180,16 +282,18 @@ def _signatures(texts: Sequence[str]) -> Signatures:
     rng = np.random.default_rng(0)
     factors = rng.integers(1 << 31, size=_BANDS * _ROWS, dtype=np.uint32) * 2 + 1
     offsets = rng.integers(1 << 32, size=_BANDS * _ROWS, dtype=np.uint32)
-    return np.stack(
-        [np.minimum.reduceat(short * a + b, starts) for a, b in zip(factors, offsets, strict=True)],
-        axis=1,
-    )
+    drawn = np.empty_like(short)
+    for number, (factor, offset) in enumerate(zip(factors, offsets, strict=True)):
+        np.multiply(short, factor, out=drawn)
+        drawn += offset
+        signed[:, number] = np.minimum.reduceat(drawn, starts)
 
 
 def _chunks(texts: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Texts of together about `_AT_ONCE` characters."""
+    """Texts of together about `_SIGNED_AT_ONCE` characters."""
     ends = np.cumsum([len(text) for text in texts])
-    cuts = np.searchsorted(ends, np.arange(0, max(1, ends[-1]), _AT_ONCE), side="left").tolist()
+    limits = np.arange(0, max(1, ends[-1]), _SIGNED_AT_ONCE)
+    cuts = np.searchsorted(ends, limits, side="left").tolist()
     for start, end in zip(cuts, [*cuts[1:], len(texts)], strict=True):
         if start < end:
             yield texts[start:end]
@@ -227,8 +331,11 @@ def _join(rows: Signatures) -> Hashes:
 
 def _meetings(ours: Hashes, theirs: Hashes) -> tuple[Places, Places]:
     """Places in two lists of hashes [N], [M] that hold the same, `_PER_BAND` a query at most."""
-    order = np.argsort(theirs, kind="stable")
+    likely = Sieve(ours).likely(theirs)  # to be ranked: seldom many
+    order = likely[np.argsort(theirs[likely], kind="stable")]
     ranked = theirs[order]
+    if not len(ranked):
+        return order, order
     first = np.searchsorted(ranked, ours)
     places = first[:, None] + np.arange(_PER_BAND)
     same = ranked.take(places, mode="clip") == ours[:, None]

@@ -2,6 +2,7 @@
 
 import codecs
 import os
+import re
 import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,15 @@ import numpy as np
 
 BLOCK = 1 << 20
 """Bytes of a text that are read at once."""
+PIECE = 1 << 15
+"""Characters of a piece of a long text: what one core is given."""
+
+Seam = re.Pattern[str]
+"""Places where a text may be cut."""
+WHITE = r"[ \t\r\n]"
+"""What Python and the tokenizers' Rust both take for white space."""
+BEFORE_WHITE = re.compile(rf"(?<=\S)(?={WHITE})")
+"""No pre-tokenizer of ours joins anything across such a place, nor looks at what is before it."""
 
 
 class Texts(Sequence[str]):
@@ -145,6 +155,44 @@ def beginning(text: Text, size: int) -> str:
         if len(found) >= size:
             break
     return found[:size]
+
+
+def pieces(text: Text, seam: Seam = BEFORE_WHITE) -> Iterator[str]:
+    """Cut a text longer than `PIECE` into pieces of about as many characters.
+
+    Args:
+        text: The text.
+        seam: Where it may be cut.
+    """
+    held = ""
+    for block in blocks(text, PIECE):
+        cut = _last(seam, held)
+        if cut:
+            yield held[:cut]
+        held = held[cut:] + block
+    yield held
+
+
+def _last(seam: Seam, text: str, near: int = 256) -> int:
+    """The last place where a text may be cut; 0 if there is none."""
+    for start in dict.fromkeys((max(0, len(text) - near), 0)):
+        if found := [match.start() for match in seam.finditer(text, start)]:
+            return found[-1]
+    return 0
+
+
+def batches(owned: Iterable[tuple[int, str]], size: int) -> Iterator[list[tuple[int, str]]]:
+    """Pieces, each with its owner, of together at least `size` characters but for the last ones."""
+    batch: list[tuple[int, str]] = []
+    held = 0
+    for owner, piece in owned:
+        batch.append((owner, piece))
+        held += len(piece)
+        if held >= size:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
 
 
 class TextsWriter:

@@ -14,12 +14,12 @@ import tokenizers
 from transformers import PreTrainedTokenizerBase
 
 from truesweep.data.cache import cached, default_cache
-from truesweep.data.encode import BATCH, Encoder, pieces
+from truesweep.data.encode import BATCH, Encoder
 from truesweep.data.frames import is_ours, separator
 from truesweep.data.kinds import SampleKind
 from truesweep.data.ragged import Ragged, RaggedWriter, Tokens
 from truesweep.data.samples import Sample, Splits, field_texts, hash_splits, text_bytes
-from truesweep.data.texts import Text, Texts
+from truesweep.data.texts import Text, Texts, pieces
 from truesweep.data.tokenizers import TokenizerConfig, load, template_of
 from truesweep.terminal import console
 from truesweep.text import percent
