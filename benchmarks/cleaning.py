@@ -1,10 +1,11 @@
 """What the rules of cleaning find of faults that are planted into real data, and what they miss.
 
-    python benchmarks/cleaning.py FOLDER [--write OUT]
+    python benchmarks/cleaning.py FOLDER [--write OUT] [--seed 0]
 
 FOLDER holds `classification/trec6/{train,test}.tsv`, `translation/multi30k/{train,test}.{de,en}`
 and `lm/tinyshakespeare/{train,val}.txt`. Into the training data of each come, of its size: 5 %
-copies; 5 % copies with a typing error every 50 characters; 1 % samples of the test split; 3 % that
+copies; 5 % near copies, with a typing error every 50 characters (or, each in data of its own, with
+a word left out or two words swapped every 100 characters); 1 % samples of the test split; 3 % that
 were decoded with the wrong encoding; 2 % wrong labels, where there are any. Precision leaves out
 what a rule finds in the data as they were. `--write` keeps the planted data, to be trained on.
 """
@@ -37,10 +38,12 @@ class Planted:
     faults: dict[str, set[int]] = field(default_factory=dict)
 
 
-def plant(train: Sequence[Sample], test: Sequence[Sample]) -> Planted:
+def plant(
+    train: Sequence[Sample], test: Sequence[Sample], near: str = "typed", seed: int = 0
+) -> Planted:
     """Plant all faults; no sample has two, and copies stand behind what they are copies of."""
-    rng = random.Random(0)
-    usable = [i for i, s in enumerate(train) if not isinstance(s, str) or is_telling(s)]
+    rng = random.Random(seed)
+    usable = [i for i, sample in enumerate(train) if comparable(sample)]
     rng.shuffle(usable)
     size, made = len(usable), Planted([*train])
 
@@ -61,10 +64,10 @@ def plant(train: Sequence[Sample], test: Sequence[Sample]) -> Planted:
             others = [label for label in labels if label != sample.label]
             made.train[i] = replace(sample, label=rng.choice(others))
     leaks = round(SHARES["decontaminate"] * size)
-    judging = [s for s in test if not isinstance(s, str) or is_telling(s)]
+    judging = [*filter(comparable, test)]
     for rule, samples in (
         ("duplicates", [train[i] for i in some(SHARES["duplicates"])]),
-        ("near_duplicates", [typed(train[i], rng) for i in some(SHARES["near_duplicates"])]),
+        ("near_duplicates", [NEAR[near](train[i], rng) for i in some(SHARES["near_duplicates"])]),
         (
             "decontaminate",
             rng.sample(judging, min(len(judging), leaks)),
@@ -74,6 +77,33 @@ def plant(train: Sequence[Sample], test: Sequence[Sample]) -> Planted:
         made.train += samples
         made.faults[rule] = set(range(start, len(made.train)))
     return made
+
+
+def shortened(sample: Sample, rng: random.Random) -> Sample:
+    """A sample of which a word is left out every 100 characters."""
+
+    def shorten(text: str) -> str:
+        left = text.split(" ")
+        for _ in range(max(1, len(text) // 100)):
+            if len(left) > 3:
+                del left[rng.randrange(1, len(left) - 1)]
+        return " ".join(left)
+
+    return changed(sample, shorten)
+
+
+def swapped(sample: Sample, rng: random.Random) -> Sample:
+    """A sample of which two words are swapped every 100 characters."""
+
+    def swap(text: str) -> str:
+        words = text.split(" ")
+        for _ in range(max(1, len(text) // 100)):
+            if len(words) > 3:
+                i = rng.randrange(len(words) - 2)
+                words[i : i + 2] = words[i + 1], words[i]
+        return " ".join(words)
+
+    return changed(sample, swap)
 
 
 def changed(sample: Sample, change: Callable[[str], str]) -> Sample:
@@ -122,13 +152,14 @@ def typed(sample: Sample, rng: random.Random) -> Sample:
     return changed(sample, type_again)
 
 
-def taken(kind: Kind, train: Sequence[Sample], test: Sequence[Sample], asked: str) -> set[int]:
-    """The places of the samples that a rule, such as `near_duplicates 0.7`, takes or changes."""
-    rule, _, similarity = asked.partition(" ")
+NEAR = {"typed": typed, "shortened": shortened, "swapped": swapped}
+
+
+def taken(kind: Kind, train: Sequence[Sample], test: Sequence[Sample], rule: str) -> set[int]:
+    """The places of the samples that a rule takes or changes."""
     text = kind == "text"
     ours, theirs = (["".join(map(str, p))] if text else p for p in (train, test))
-    keys = {} if rule == "decontaminate" else {rule: True}
-    rules = Clean(**keys, **({"similarity": float(similarity)} if similarity else {}))  # type: ignore[arg-type]
+    rules = Clean(**({} if rule == "decontaminate" else {rule: True}))  # type: ignore[arg-type]
     splits = Splits.of(kind, ours, theirs, theirs, {})
     found = cleaned(splits, rules, decontaminate=rule == "decontaminate").train
     left = [*passages(str(found[0]))] if text else found
@@ -144,29 +175,39 @@ def taken(kind: Kind, train: Sequence[Sample], test: Sequence[Sample], asked: st
     return out
 
 
-def report(name: str, kind: Kind, train: Sequence[Sample], test: Sequence[Sample]) -> Planted:
+def report(
+    name: str, kind: Kind, train: Sequence[Sample], test: Sequence[Sample], seed: int
+) -> Planted:
     """Print precision and recall of each rule."""
-    made = plant(train, test)
-    rules = {rule: rule for rule in SHARES} | {"near_duplicates 0.7": "near_duplicates"}
+    plants = {near: plant(train, test, near, seed) for near in NEAR}
+    rules = [(rule, rule, "typed") for rule in SHARES]
+    rules += [("near_duplicates", "near_duplicates", near) for near in NEAR if near != "typed"]
     if kind == "labelled":
-        rules |= {"conflicts": "labels", "label_errors": "labels"}
-    for rule, fault in rules.items():
-        planted = made.faults[fault]
+        rules += [(rule, "labels", "typed") for rule in ("conflicts", "label_errors")]
+    for rule, fault, near in rules:
+        made = plants[near]
+        planted = {i for i in made.faults[fault] if comparable(made.train[i])}
         before = taken(kind, train, test, rule)
         started = time.perf_counter()
         found = taken(kind, made.train, test, rule)
         seconds = time.perf_counter() - started
         if fault == "near_duplicates":  # what is the same is alike, too
             found -= made.faults["duplicates"]
+            found -= made.faults[fault] - planted
         hits, new = found & planted, found - before
         print(
-            f"{name:16} {rule:20} planted {len(planted):5} found {len(hits):5} "
+            f"{name:16} {rule:16} {near:9} planted {len(planted):5} found {len(hits):5} "
             f"recall {len(hits) / max(1, len(planted)):6.1%} "
             f"precision {len(hits) / max(1, len(new)):6.1%} "
             f"before {len(before):5} {seconds:6.1f} s",
             flush=True,
         )
-    return made
+    return plants["typed"]
+
+
+def comparable(sample: Sample) -> bool:
+    """Whether it has the words that a paragraph needs to be compared at all."""
+    return not isinstance(sample, str) or is_telling(sample)
 
 
 def lines(path: Path) -> list[str]:
@@ -205,6 +246,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--write", type=Path)
+    parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     folder: Path = asked.folder
     read: dict[str, tuple[Kind, Callable[[Path, str], list[Sample]], str]] = {
@@ -215,7 +257,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         os.environ["TRUESWEEP_CACHE"] = cache
         for name, (kind, samples, judge) in read.items():
-            made = report(name, kind, samples(folder, "train"), samples(folder, judge))
+            both = samples(folder, "train"), samples(folder, judge)
+            made = report(name, kind, *both, asked.seed)
             if asked.write:
                 asked.write.mkdir(parents=True, exist_ok=True)
                 write(asked.write / name, made.train)

@@ -61,6 +61,11 @@ def test_each_key_is_the_question_that_there_was_without_it() -> None:
     [
         ([FOX, f" {FOX.upper()}", NEAR], {"duplicates": True}, [FOX, NEAR]),
         ([NEAR, FOX, "else", FOX], {"near_duplicates": True}, [NEAR, "else"]),
+        (
+            ["Who wrote Hamlet ?", "Who worte  hamlet?"],
+            {"near_duplicates": True},
+            ["Who wrote Hamlet ?"],
+        ),
         ([f"{FOX} 12", f"{FOX} 13"], {"near_duplicates": True}, [f"{FOX} 12", f"{FOX} 13"]),
         ([FOX, "a b", "中文字"], {"min_words": 3, "max_words": 9}, ["中文字"]),
         ([FOX, "@@ ## a %"], {"max_symbols": 0.2}, [FOX]),

@@ -16,6 +16,7 @@ from truesweep.data.similarity import (
     closest,
     jaccard,
     normalise,
+    rewording,
     signatures,
     word_codes,
     words,
@@ -205,6 +206,26 @@ def test_words_are_characters_where_no_spaces_stand() -> None:
         "abc",
         "12",
     ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "share"),
+    [
+        ("where is rider college ?", "where is rider college located ?", 4 / 5),
+        ("what soft drink is it ?", "what is it , soft drink ?", 1),
+        ("who wrote hamlet ?", "who worte hamlet ?", 2.75 / 3),
+        ("who wrote hamlet ?", "who rote hamlet ?", 2.75 / 3),
+        ("who wrote hamlet ?", "who wrotte hamlte ?", 2.5 / 3),
+        ("the town of london is old", "the town of lindon is old", 5.75 / 6),
+        ("what does cpr stand for ?", "what does cnr stand for ?", 4 / 8),  # another word
+        ("a man in a red shirt sings", "a man in a blue shirt sings", 6 / 10),
+        ("hamlet , who ?", "who ? hamlet", 0),  # too few
+        ("who wrote 12 hamlets", "who wrote 13 hamlets", 0),
+        ("\u4eca\u5929 a b c", "\u5929\u4eca a b c", 0),
+    ],
+)
+def test_a_reworded_text_is_known_by_its_words(first: str, second: str, share: float) -> None:
+    assert rewording(first, second) == rewording(second, first) == pytest.approx(share)
 
 
 def test_words_have_the_same_number_where_they_are_the_same() -> None:

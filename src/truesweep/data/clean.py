@@ -1,7 +1,7 @@
 """Samples with what the rules of cleaning change or leave out, and an account of it.
 
 What is left of a split is kept in the cache by content and rules. Rules that look at one sample
-see them one by one; those against duplicates remember a hash of each, and 256 bytes more of each
+see them one by one; those against duplicates remember a hash of each, and 512 bytes more of each
 that could be near another. Texts are never in memory together, other samples are anyway.
 """
 
@@ -22,14 +22,21 @@ from truesweep.data.cache import cached, default_cache
 from truesweep.data.leakage import Known, is_telling
 from truesweep.data.rules import Clean
 from truesweep.data.samples import Account, Chat, Kind, Labelled, Pair, Sample, Splits, field_texts
-from truesweep.data.similarity import is_long, normalise, repeats, signatures, words
+from truesweep.data.similarity import (
+    may_repeat,
+    normalise,
+    repeats,
+    signatures,
+    word_signatures,
+    words,
+)
 from truesweep.data.splitting import complete, passages
 from truesweep.data.texts import Texts, TextsWriter
 from truesweep.dotted import map_leaves
 from truesweep.errors import DataError
 from truesweep.record.files import write_json
 
-VERSION = 1  # of what is kept and of the rules; a new one leaves all older entries unread
+VERSION = 2  # of what is kept and of the rules; a new one leaves all older entries unread
 
 LONG = 1 << 16
 """Bytes of a text from which on it is no document, but many."""
@@ -335,17 +342,21 @@ def _near(
 
     groups: dict[str, list[int]] = defaultdict(list)
     signed: dict[str, list[Any]] = defaultdict(list)
+    worded: dict[str, list[Any]] = defaultdict(list)
     for chunk in _chunks(places):
         found: dict[str, list[tuple[int, str]]] = defaultdict(list)
         for place in chunk:
             unit = units[place]
-            if is_long(key := text(place)) and _comparable(unit, parts):
+            if may_repeat(key := text(place)) and _comparable(unit, parts):
                 found[unit.label if isinstance(unit, Labelled) else ""].append((place, key))
         for label, rows in found.items():
+            keys = [key for _, key in rows]
             groups[label] += [place for place, _ in rows]
-            signed[label].append(signatures([key for _, key in rows]))
+            signed[label].append(signatures(keys))
+            worded[label].append(word_signatures(keys))
     for label, group in groups.items():
-        twins = repeats(np.concatenate(signed[label]), lambda i, g=group: text(g[i]), similar)  # type: ignore[misc]
+        both = np.concatenate(signed.pop(label)), np.concatenate(worded.pop(label))
+        twins = repeats(*both, lambda i, g=group: text(g[i]), similar)  # type: ignore[misc]
         for later, (first, _) in twins.items():
             yield group[later], f"like: {shown(units[group[first]])}"
 

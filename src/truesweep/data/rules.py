@@ -63,7 +63,9 @@ class Clean:
         min_per_label: Samples that a label must have; 2 leaves out what stands alone.
         max_per_label: Samples that a label may have; which stay follows from their content.
         similarity: From here on two texts are alike: the Jaccard similarity of the sets of their
-            5-character windows; with other numbers in it, a text is another one.
+            5-character windows; or, for `near_duplicates`, the share of their words that both have,
+            in whatever order and but for typing errors. With other numbers in it, a text is
+            another one.
     """
 
     splits: tuple[Literal["train", "val", "test"], ...] = ("train",)

@@ -8,6 +8,7 @@ and then measured exactly. N is the number of texts.
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 
@@ -31,6 +32,9 @@ _BANDS, _ROWS = 16, 4
 _PER_BAND = 4  # texts of one band that are looked at, where many are alike
 _TRIES = 8  # of the likeliest, how many are measured exactly
 _SLACK = 0.15  # three standard errors of a similarity that is estimated from 64 hashes
+_OF_WORDS = 0.4  # how much of two sets of words is the same, at the least, where texts are likened
+_FEWEST = 3  # words of a text that may be another one reworded
+_TYPING_ERROR = 0.75  # what a word counts that has one
 _AT_ONCE = 1 << 20  # pairs
 _SIGNED_AT_ONCE = 1 << 16  # characters: their hashes stay in a core's cache
 _BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2^64
@@ -168,6 +172,60 @@ def jaccard(first: str, second: str) -> float:
     return len(a & b) / len(a | b)
 
 
+def likeness(first: str, second: str) -> float:
+    """How much two normalised texts are alike: by their characters, or else by their words."""
+    long = is_long(first) and is_long(second)
+    return max(jaccard(first, second) if long else float(first == second), rewording(first, second))
+
+
+def rewording(first: str, second: str) -> float:
+    """How much of two normalised texts is the same words, in whatever order.
+
+    Of all their words, the share that both have. A word with one typing error is the same for three
+    quarters; words that only one has count as left out, and twice more where the other has others
+    in their place. 0 for texts of under `_FEWEST` words, with other numbers in them, or without
+    spaces between words.
+    """
+    ours, theirs = words(first), words(second)
+    if min(len(ours), len(theirs)) < _FEWEST or _numbers(first) != _numbers(second):
+        return 0.0
+    if count_spaceless(first) or count_spaceless(second):
+        return 0.0
+    a, b = Counter(ours), Counter(theirs)
+    same = (a & b).total()
+    added, typed = list((b - a).elements()), 0
+    missing = []
+    for word in (a - b).elements():
+        if (twin := next((w for w in added if _is_typing_error(word, w)), None)) is None:
+            missing.append(word)
+        else:
+            added.remove(twin)
+            typed += 1
+    few, many = sorted((len(missing), len(added)))
+    return (same + _TYPING_ERROR * typed) / (same + typed + many + 3 * few)
+
+
+def _is_typing_error(first: str, second: str) -> bool:
+    """Whether a letter is missing, too much, in its neighbour's place, or, of four, another."""
+    short, long = sorted((first, second), key=len)
+    letters = len(long)
+    if letters > len(short) + 1:
+        return False
+    start = _same(short, long)
+    short, long = short[start:], long[start:]
+    end = _same(short[::-1], long[::-1])
+    short, long = short[: len(short) - end], long[: len(long) - end]
+    if len(long) == len(short) == 1:
+        return letters > 3
+    return len(long) == 1 or (len(long) == 2 and short == long[::-1])
+
+
+def _same(short: str, long: str) -> int:
+    """How many characters two words begin with alike."""
+    pairs = enumerate(zip(short, long, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), len(short))
+
+
 def closest(
     queries: Sequence[str],
     corpus: Sequence[str],
@@ -210,13 +268,22 @@ def is_long(text: str) -> bool:
     return len(text) >= SHORTEST or len(text) + count_spaceless(text) >= SHORTEST
 
 
+def may_repeat(text: str) -> bool:
+    """Whether a normalised text has enough characters or words to be a variant of another."""
+    return is_long(text) or len(text.split(None, _FEWEST)) >= _FEWEST
+
+
 def repeats(
-    signed: Signatures, read: Callable[[int], str], similar: float = SIMILAR
+    signed: Signatures,
+    worded: Signatures,
+    read: Callable[[int], str],
+    similar: float = SIMILAR,
 ) -> dict[int, tuple[int, float]]:
-    """Texts that are like one before them, which is itself like none before it.
+    """Texts that are like one before them, which is itself like none before it; see `likeness`.
 
     Args:
         signed: The signatures of all texts in their order.
+        worded: Those of their words.
         read: A text, normalised, by its place.
         similar: How much two must be alike.
 
@@ -225,25 +292,31 @@ def repeats(
     """
     found: dict[int, tuple[int, float]] = {}
     by_text: dict[int, list[int]] = {}
-    for later, earlier in _earlier(signed, similar):
-        by_text.setdefault(later, []).append(earlier)
-    for later in sorted(by_text):
-        firsts = dict.fromkeys(found.get(e, (e, 1.0))[0] for e in by_text[later])
-        text = read(later)
+    pairs = np.unique(np.concatenate([_meeting(signed), _meeting(worded)]))
+    later, earlier = np.divmod(pairs, max(1, len(signed)))
+    alike = _agreement(signed, signed, later, earlier) / (similar - _SLACK)
+    alike = np.maximum(alike, _agreement(worded, worded, later, earlier) / _OF_WORDS)
+    order = np.lexsort((-alike, later))
+    order = order[alike[order] >= 1]
+    for place, before in zip(later[order].tolist(), earlier[order].tolist(), strict=True):
+        by_text.setdefault(place, []).append(before)
+    for place in sorted(by_text):
+        firsts = dict.fromkeys(found.get(e, (e, 1.0))[0] for e in by_text[place])
+        text = read(place)
         for first in list(firsts)[:_TRIES]:
-            if (similarity := jaccard(text, read(first))) >= similar:
-                found[later] = first, similarity
+            if (similarity := likeness(text, read(first))) >= similar:
+                found[place] = first, similarity
                 break
     return found
 
 
-def _earlier(signed: Signatures, similar: float) -> Iterator[tuple[int, int]]:
-    """Pairs (later, earlier) that may be alike, the likeliest first.
+def _meeting(signed: Signatures) -> Places:
+    """Pairs of texts that share a band, as later * N + earlier.
 
     Of those that share a band, each meets the first one and the `_PER_BAND` before it.
     """
     size = len(signed)
-    pairs = []
+    pairs = [np.zeros(0, dtype=np.int64)]
     for start in range(0, _BANDS * _ROWS, _ROWS):
         joined = _join(signed[:, start : start + _ROWS])
         order = np.argsort(joined, kind="stable")
@@ -254,31 +327,45 @@ def _earlier(signed: Signatures, similar: float) -> Iterator[tuple[int, int]]:
         for other in (first, *(place - back for back in range(1, _PER_BAND))):
             both = (other >= first) & (other < place)
             pairs.append(order[place[both]] * size + order[other[both]])
-    if not pairs:
-        return iter(())
-    later, earlier = np.divmod(np.unique(np.concatenate(pairs)), size)
-    return _likeliest(signed, signed, later, earlier, similar)
+    return np.concatenate(pairs)
 
 
 def signatures(texts: Sequence[str]) -> Signatures:
     """MinHash: of each text, the least of its windows' hashes, for 64 hash functions; [N, 64]."""
+    return _signatures(texts, _windows_of)
+
+
+def word_signatures(texts: Sequence[str]) -> Signatures:
+    """The same of its words."""
+    return _signatures(texts, word_codes)
+
+
+def _signatures(
+    texts: Sequence[str], parts: Callable[[Sequence[str]], tuple[Hashes, Places]]
+) -> Signatures:
     signed = np.zeros((len(texts), _BANDS * _ROWS), dtype=np.uint32)
     done = 0
     for chunk in _chunks(texts) if len(texts) else ():
-        _sign(chunk, signed[done : done + len(chunk)])
+        _sign(*parts(chunk), signed[done : done + len(chunk)])
         done += len(chunk)
     return signed
 
 
-def _sign(texts: Sequence[str], signed: Signatures) -> None:
+def _windows_of(texts: Sequence[str]) -> tuple[Hashes, Places]:
+    """The hashes of all windows of texts, and how many each has."""
     padded = [text.ljust(_WINDOW) for text in texts]
     codes = np.frombuffer("".join(padded).encode("utf-32-le"), dtype=np.uint32)
     lengths = np.array([len(text) for text in padded])
     inside = np.ones(len(codes), dtype=np.bool_)
     inside[(np.cumsum(lengths)[:, None] - np.arange(1, _WINDOW)).ravel()] = False
     hashes = rolling(codes.astype(np.uint64), _WINDOW)[inside[: 1 - _WINDOW]]
+    return hashes, lengths - _WINDOW + 1
+
+
+def _sign(hashes: Hashes, counts: Places, signed: Signatures) -> None:
     short = (hashes >> np.uint64(32)).astype(np.uint32)
-    starts = np.concatenate([[0], np.cumsum(lengths - _WINDOW + 1)[:-1]])
+    some = np.flatnonzero(counts)
+    starts = (np.cumsum(counts) - counts)[some]
     rng = np.random.default_rng(0)
     factors = rng.integers(1 << 31, size=_BANDS * _ROWS, dtype=np.uint32) * 2 + 1
     offsets = rng.integers(1 << 32, size=_BANDS * _ROWS, dtype=np.uint32)
@@ -286,7 +373,7 @@ def _sign(texts: Sequence[str], signed: Signatures) -> None:
     for number, (factor, offset) in enumerate(zip(factors, offsets, strict=True)):
         np.multiply(short, factor, out=drawn)
         drawn += offset
-        signed[:, number] = np.minimum.reduceat(drawn, starts)
+        signed[some, number] = np.minimum.reduceat(drawn, starts) if len(some) else 0
 
 
 def _chunks(texts: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -314,13 +401,21 @@ def _likeliest(
     ours: Signatures, theirs: Signatures, queries: Places, others: Places, similar: float
 ) -> Iterator[tuple[int, int]]:
     """Those pairs whose signatures agree enough, by query, the likeliest first."""
+    agreement = _agreement(ours, theirs, queries, others)
+    order = np.lexsort((-agreement, queries))
+    order = order[agreement[order] >= similar - _SLACK]
+    return zip(queries[order].tolist(), others[order].tolist(), strict=True)
+
+
+def _agreement(
+    ours: Signatures, theirs: Signatures, queries: Places, others: Places
+) -> npt.NDArray[np.float64]:
+    """How much of their signatures the texts of each pair have in common."""
     agreement = np.zeros(len(queries))
     for start in range(0, len(queries), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
         agreement[part] = (ours[queries[part]] == theirs[others[part]]).mean(axis=1)
-    order = np.lexsort((-agreement, queries))
-    order = order[agreement[order] >= similar - _SLACK]
-    return zip(queries[order].tolist(), others[order].tolist(), strict=True)
+    return agreement
 
 
 def _join(rows: Signatures) -> Hashes:
