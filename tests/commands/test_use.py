@@ -394,7 +394,8 @@ def a_model_of_images(base: Path, folder: Path) -> None:
 
 def a_gguf_file_in_a_folder(base: Path, folder: Path) -> None:
     pytest.importorskip("gguf", reason="needs gguf (pip install 'truesweep[gguf]')")
-    tokens = [*AutoTokenizer.from_pretrained(base).get_vocab()][:-1]
+    vocabulary = AutoTokenizer.from_pretrained(base).get_vocab()
+    tokens = sorted(vocabulary, key=vocabulary.__getitem__)[:-1]
     model = LlamaForCausalLM.from_pretrained(base)
     folder.mkdir()
     write_gguf(model, folder / "model.gguf", [*tokens, "ab"])
