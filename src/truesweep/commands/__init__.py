@@ -405,6 +405,12 @@ def generate(
         bool,
         typer.Option("--raw", help="Continue the text, even if the folder has a chat template."),
     ] = False,
+    trust_remote_code: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DIR", help="Run the code that comes with this model; its folder once more."
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
 ) -> None:
     """Text from a language model, an answer of a chat, a translation, or a class."""
@@ -412,7 +418,8 @@ def generate(
     from truesweep.commands.generate import Options
     from truesweep.commands.generate import generate as work
 
-    options = Options(max_new_tokens, temperature, top_k, beam_size, seed, raw)
+    trusted = tuple(trust_remote_code or ())
+    options = Options(max_new_tokens, temperature, top_k, beam_size, seed, raw, trusted)
     raise typer.Exit(work(directory, prompt, file, checkpoint, options, json))
 
 

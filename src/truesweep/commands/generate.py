@@ -32,6 +32,8 @@ class Options:
     seed: int = 0
     raw: bool = False
     """Continue what is typed, whatever the tokenizer's chat template."""
+    trust_remote_code: tuple[str, ...] = ()
+    """Folders of models whose own code may be run."""
 
 
 def generate(
@@ -69,7 +71,7 @@ def open_task(directory: Path, checkpoint: str, options: Options) -> tuple[Task,
         packing = config["data"]["packing"] is True
         max_length = config["data"]["max_length"]
     else:
-        head, loaded = load_folder(directory)
+        head, loaded = load_folder(directory, options.trust_remote_code)
         chats = head == "causal" and loaded.tokenizer.chat_template and not options.raw
         target = SupervisedFineTuning if chats else task_of(head)
         keys, packing = {}, False

@@ -330,7 +330,7 @@ def save(tokenizer: PreTrainedTokenizerBase, folder: Path) -> str | None:
             "run would hold for what is kept of it. Choose another tokenizer"
         )
     try:
-        other = AutoTokenizer.from_pretrained(folder)
+        other = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:  # what others may raise is theirs
         return f"AutoTokenizer cannot load its tokenizer ({in_short(error)}); {name} can"
     if _alike(tokenizer, other):

@@ -1,5 +1,6 @@
 """A trained model, from a run's directory or a Hugging Face folder."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -67,38 +68,51 @@ def load_run(run: Run, head: Head, checkpoint: Literal["best", "last"] = "best")
 
 
 def _load_run(run: Run, head: Head, path: Path) -> Loaded:
-    tokenizer, architecture = tokenizers.load(run.model), AutoConfig.from_pretrained(run.model)
+    tokenizer = tokenizers.load(run.model)
     saved = CheckpointFiles().load_checkpoint(path)
     state = {
         k.removeprefix(PREFIX): v for k, v in saved["state_dict"].items() if k.startswith(PREFIX)
     }
-    if "base" not in saved:
-        config = run.read_config()
+    config = run.read_config()
+    # Code of the model's own is run where it was allowed: what a run's directory has is a copy.
+    if "base" not in saved and not config["model"].get("trust_remote_code"):
         # As it was trained, so that a validation's figures come out the same to the last digit.
         attention = choose_attention(config["model"].get("attention"), config["data"]["max_length"])
         model = AUTO_CLASSES[head].from_config(
-            architecture, dtype=torch.float32, attn_implementation=attention
+            AutoConfig.from_pretrained(run.model, trust_remote_code=False),
+            dtype=torch.float32,
+            attn_implementation=attention,
         )
         model.load_state_dict(state)
         return Loaded(model.eval(), tokenizer)
-    model, tuner = _adapted(run, tokenizer, Loaded.classes(architecture))
-    model.load_state_dict(whole_state(model, state, saved["base"]["sha256"]))
+    labels = Loaded.classes(PreTrainedConfig.from_pretrained(run.model))
+    model, tuner = _as_built(run, tokenizer, labels)
+    if "base" in saved:
+        state = whole_state(model, state, saved["base"]["sha256"])
+    model.load_state_dict(state)
     return Loaded(model.eval(), tokenizer, tuner)
 
 
-def _adapted(
+def _as_built(
     run: Run, tokenizer: PreTrainedTokenizerBase, labels: list[str]
 ) -> tuple[PreTrainedModel, Any]:
-    """The base of a run's model, built as it was for the training, and its adapter."""
+    """A run's model as it was built for the training, and what could merge its adapter."""
     config = run.read_config()
-    named = config["model"].get("name_or_path")
-    if named is not None and (local := run.started_in / named).is_dir():
-        config["model"]["name_or_path"] = str(local)
+    model = config["model"]
+    named = model.get("name_or_path")
+    if named is not None and (local := run.started_in / named).exists():
+        model["name_or_path"] = str(local)
+        if code := model.get("trust_remote_code"):
+            model["trust_remote_code"] = {str(local): code[named]}
     return make_model(config, tokenizer, labels, config["data"]["max_length"])
 
 
-def load_folder(folder: Path) -> tuple[Head, Loaded]:
+def load_folder(folder: Path, trusted: Sequence[str] = ()) -> tuple[Head, Loaded]:
     """A model in any form that `Weights` reads, and what its configuration says it is for.
+
+    Args:
+        folder: Where it lies.
+        trusted: The names of models whose own code may be run.
 
     Raises:
         ConfigError: There is none, or its architecture is for nothing we know.
@@ -109,11 +123,12 @@ def load_folder(folder: Path) -> tuple[Head, Loaded]:
             "folder (config.json), an adapter's (adapter_config.json) or a GGUF file"
         )
     with refusing(lambda reason: f"{folder} cannot be loaded: {reason} Fetch or export it again."):
-        return _load_folder(folder)
+        return _load_folder(folder, str(folder) in [str(Path(name)) for name in trusted])
 
 
-def _load_folder(folder: Path) -> tuple[Head, Loaded]:
-    weights = Weights(str(folder))
+def _load_folder(folder: Path, trusted: bool) -> tuple[Head, Loaded]:
+    name = str(folder)
+    weights = Weights(name, code=Weights(name).code_hash() if trusted else None)
     head = weights.head()
     model, info = weights.load(head, weights.config(), attention=None)
     if absent := sorted({*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])}):

@@ -127,6 +127,7 @@ def complete(config: dict[str, Any], origin: Origins | None = None) -> dict[str,
     check_across(checked)
     choose_modes(checked)
     choose_precision(checked)
+    pin_code(checked)
     return checked
 
 
@@ -148,6 +149,13 @@ def choose_precision(config: dict[str, Any]) -> None:
         trainer = make(config, "trainer")
         if isinstance(trainer, TrainerSettings):
             config["trainer"]["precision"] = trainer.native_precision()[0]
+
+
+def pin_code(config: dict[str, Any]) -> None:
+    """Have `model.trust_remote_code` say which code it is that may be run, so that no other is."""
+    if config["model"].get("trust_remote_code"):
+        model = make(config, "model")
+        config["model"]["trust_remote_code"] = model.trusted()
 
 
 def declared_figures(config: dict[str, Any]) -> dict[str, Figure]:

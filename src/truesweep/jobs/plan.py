@@ -101,6 +101,8 @@ class Plan:
     def origin(self) -> dict[str, Any]:
         """Where its numbers come from and what they are, for its provenance."""
         origin = {"data": self.prepared.origin, "figures": keep(self.figures)}
+        if code := self.config["model"].get("trust_remote_code"):
+            origin["trust_remote_code"] = code
         return origin | ({"adapter": self._sizes} if self.config.get("adapter") else {})
 
     @property

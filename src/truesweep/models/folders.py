@@ -1,5 +1,6 @@
 """Trained weights as they are found: in a folder, on the hub, as a GGUF file, beside an adapter."""
 
+import hashlib
 import json
 import logging
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from truesweep.errors import ConfigError, refusing
@@ -85,10 +87,12 @@ class Weights:
     Args:
         name: A folder, a GGUF file, or a name on the hub.
         revision: Branch, tag or commit on the hub.
+        code: The SHA-256 of the code that comes with the model, if that may be run.
     """
 
     name: str
     revision: str | None = None
+    code: str | None = None
 
     def config(self) -> PreTrainedConfig:
         """The model's configuration; of one that reads images or sounds, too, its text part's.
@@ -103,6 +107,56 @@ class Weights:
         part: PreTrainedConfig = whole.get_text_config()
         part.tie_word_embeddings = whole.tie_word_embeddings
         return part
+
+    def has(self, head: Head) -> bool:
+        """Whether code of the model's own, which may be run, builds it for this."""
+        config: Any = self._whole_config() if self.code else None
+        return AUTO_CLASSES[head].__name__ in (getattr(config, "auto_map", None) or {})
+
+    def code_hash(self) -> str | None:
+        """SHA-256 over all Python files that come with the model; None where it has none to run.
+
+        Raises:
+            ConfigError: They lie elsewhere, or cannot be had.
+        """
+        with refusing(self._not_loaded):
+            fields, _ = PreTrainedConfig.get_config_dict(**self._where)
+            places = [str(place) for place in (fields.get("auto_map") or {}).values()]
+            if not places:
+                return None
+            if elsewhere := [place.partition("--")[0] for place in places if "--" in place]:
+                raise ConfigError(
+                    f"model.trust_remote_code: the code of {self.name} lies in {elsewhere[0]}, "
+                    "which is not supported. Put it into the model's own folder."
+                )
+            digest = hashlib.sha256()
+            folder = self._code_folder()
+            for file in sorted(folder.rglob("*.py")):
+                digest.update(f"{file.relative_to(folder).as_posix()}\0".encode())
+                digest.update(hashlib.sha256(file.read_bytes()).digest())
+            return digest.hexdigest()
+
+    def _code_folder(self) -> Path:
+        if (folder := Path(self._base or self.name)).is_dir():
+            return folder
+        return Path(snapshot_download(str(folder), revision=self.revision, allow_patterns="*.py"))
+
+    @property
+    def _trusts(self) -> bool:
+        """Whether the model's own code may be run.
+
+        Raises:
+            ConfigError: It is other code than what may be.
+        """
+        if self.code is None:
+            return False
+        if (found := self.code_hash()) not in (None, self.code):
+            raise ConfigError(
+                f"model.trust_remote_code: the code of {self.name} is not what was allowed "
+                f"(SHA-256 {str(found)[:12]}…, then {self.code[:12]}…), and is not run. Put back "
+                "what was there, or allow it anew in another run."
+            )
+        return True
 
     def head(self) -> Head:
         """What the model is for, as its configuration says.
@@ -148,7 +202,7 @@ class Weights:
             with _not_reported() if inside else nullcontext():  # that it is not the whole
                 loaded, info = AUTO_CLASSES[head].from_pretrained(
                     config=config,
-                    trust_remote_code=False,
+                    trust_remote_code=self._trusts,
                     weights_only=True,
                     dtype=torch.float32,
                     attn_implementation=attention,
@@ -169,7 +223,7 @@ class Weights:
 
     def _whole_config(self) -> PreTrainedConfig:
         config: PreTrainedConfig = AutoConfig.from_pretrained(
-            trust_remote_code=False, **self._where
+            trust_remote_code=self._trusts, **self._where
         )
         return config
 
@@ -194,7 +248,8 @@ class Weights:
         if "custom code" in reason:
             return (
                 f"model.name_or_path: {self.name} is built by code of its own, which is not run. "
-                "Name a model of an architecture that transformers has."
+                "Name a model of an architecture that transformers has; or read the code, and "
+                f"allow it by name: model.trust_remote_code=[{self.name}]."
             )
         base = self._base
         what = f"{base}, the base of the adapter {self.name}" if base else self.name

@@ -28,7 +28,7 @@ class Drawn(str):
 
 @dataclass(kw_only=True)
 class Pretrained:
-    """A model with trained weights, in float32. No code that comes with it is run.
+    """A model with trained weights, in float32.
 
     Its dropout is the checkpoint's own, except that whole layers are never dropped.
 
@@ -42,6 +42,9 @@ class Pretrained:
             default what the checkpoint calls them, or 0, 1, … where it has no names for them.
         activation_checkpointing: keep what layers are given, and compute them once more in the
             backward pass: less memory, more time, the same numbers.
+        trust_remote_code: names of models whose own code may be run, as `name_or_path` has them;
+            no other code is. A run keeps the SHA-256 of that code with the name, and refuses other
+            code from then on.
     """
 
     name_or_path: str
@@ -49,6 +52,21 @@ class Pretrained:
     attention: Attention | None = None
     labels: list[str] | None = None
     activation_checkpointing: bool = False
+    trust_remote_code: list[str] | dict[str, str] | None = None
+
+    def trusted(self) -> dict[str, str] | None:
+        """`trust_remote_code` with the SHA-256 of the code that is there, if it names this model.
+
+        None where nothing is allowed, or the model has no code of its own.
+
+        Raises:
+            ConfigError: The code cannot be had.
+        """
+        allowed = self.trust_remote_code or ()
+        if isinstance(allowed, dict) or self.name_or_path not in allowed:
+            return allowed if isinstance(allowed, dict) else None
+        code = Weights(self.name_or_path, self.revision).code_hash()
+        return {self.name_or_path: code} if code else None
 
     def check(self, head: Head, *, max_length: int) -> None:
         """Raise a `ConfigError` for what the model's configuration alone tells.
@@ -58,7 +76,8 @@ class Pretrained:
             max_length: the longest sample, in tokens.
         """
         config = self._load_config()
-        check_head(config.model_type, head)
+        if not self._weights.has(head):
+            check_head(config.model_type, head)
         context = self.context()
         if context is not None and max_length > context:
             raise ConfigError(
@@ -190,13 +209,15 @@ class Pretrained:
 
     @property
     def _weights(self) -> Weights:
-        return Weights(self.name_or_path, self.revision)
+        code = (self.trusted() or {}).get(self.name_or_path)
+        return Weights(self.name_or_path, self.revision, code)
 
     def _load(
         self, head: Head, config: PreTrainedConfig, max_length: int
     ) -> tuple[PreTrainedModel, list[str], list[str]]:
         """The model, and the names of weights that are missing, and of those of another shape."""
-        attention = choose_attention(self.attention, max_length)
+        own = self._weights.has(head)  # may have no other implementation than its own
+        attention = self.attention if own else choose_attention(self.attention, max_length)
         loaded, info = self._weights.load(head, config, attention)
         self._check_complete(loaded, head, info)
         misshapen = sorted(key for key, *_ in info["mismatched_keys"])

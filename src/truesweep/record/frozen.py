@@ -70,6 +70,7 @@ ADDED_SINCE: dict[str, Any] = {
     "model.base_width": None,
     "model.labels": None,
     "model.parametrization": "standard",
+    "model.trust_remote_code": None,
     "task.bleu_tokenize": None,
     "task.metrics": None,
     "trainer.matmul_precision": "auto",

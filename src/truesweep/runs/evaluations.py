@@ -36,7 +36,8 @@ class Evaluated:
             model: Which it is: `name_or_path`, and whatever else changes it.
         """
         name = str(model["name_or_path"])
-        kept = {**model, "name_or_path": str(Path(name).resolve()) if Path(name).exists() else name}
+        asked = {k: v for k, v in model.items() if k != "trust_remote_code" or v}  # a newer key
+        kept = {**asked, "name_or_path": str(Path(name).resolve()) if Path(name).exists() else name}
         path = ROOT / f"{Path(kept['name_or_path']).name}-{fingerprint(kept)[:8]}"
         path.mkdir(parents=True, exist_ok=True)
         write_json(path / MODEL, kept)
