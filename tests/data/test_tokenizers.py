@@ -1,10 +1,12 @@
+import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from transformers import AutoConfig, AutoTokenizer
+from transformers import AutoConfig, AutoTokenizer, LlamaConfig
 
 from truesweep.data.causal import token_bytes
 from truesweep.data.encode import encode
@@ -169,3 +171,42 @@ def test_a_tokenizer_that_cannot_be_had_back_is_refused(
     monkeypatch.setattr("truesweep.data.tokenizers.load", lambda folder: other)
     with pytest.raises(ConfigError, match="is another one when it is loaded again"):
         save(Char().build(["abc"]), tmp_path)
+
+
+def sentencepiece_folder(folder: Path, kind: str, tokenizer_class: str) -> Any:
+    """A folder with nothing but SentencePiece's own model, and that model."""
+    library = pytest.importorskip("sentencepiece", reason="needs sentencepiece (pip install it)")
+    folder.mkdir()
+    library.SentencePieceTrainer.Train(
+        sentence_iterator=iter(["the quick brown fox", "jumps over", "the lazy dogs, the foxes"]),
+        model_prefix=str(folder / "tokenizer"),
+        model_type=kind,
+        vocab_size=300,
+        byte_fallback=True,
+        hard_vocab_limit=False,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        minloglevel=2,
+    )
+    LlamaConfig(vocab_size=300).save_pretrained(folder)
+    named = {"tokenizer_class": tokenizer_class, "bos_token": "<s>", "eos_token": "</s>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps({**named, "unk_token": "<unk>"}))
+    return library.SentencePieceProcessor(model_file=str(folder / "tokenizer.model"))
+
+
+def test_a_sentencepiece_model_makes_its_own_tokens(tmp_path: Path) -> None:
+    processor = sentencepiece_folder(tmp_path / "found", "bpe", "LlamaTokenizer")
+    tokenizer = load(tmp_path / "found")
+    save(tokenizer, tmp_path)
+    again = load(tmp_path)
+    for text in ("the foxes", "two  spaces\tand\n\nlines ", "na\u00efve \U0001f642 \u4e2d\u6587"):
+        ids = processor.Encode(text)
+        for one in (tokenizer, again):
+            assert one(text, add_special_tokens=False)["input_ids"] == ids
+            assert one.decode(ids) == processor.Decode(ids)
+
+
+def test_a_sentencepiece_model_of_another_class_is_refused(tmp_path: Path) -> None:
+    sentencepiece_folder(tmp_path / "found", "unigram", "LlamaTokenizer")
+    with pytest.raises(ConfigError, match=r"for a LlamaTokenizer and makes .* sentencepiece makes"):
+        load(tmp_path / "found")

@@ -5,6 +5,7 @@ special token by itself here; which tokens stand around a sample is decided in `
 """
 
 import hashlib
+import importlib
 import json
 import tempfile
 from abc import ABC, abstractmethod
@@ -43,6 +44,8 @@ HARD = (
     "na\u00efve caf\u00e9, \uff21\uff22, \ufb01t, \u4e2d\u6587 <eos> [CLS]",
 )
 """Texts that tokenizers split in different ways."""
+PLAIN, UNUSUAL = "The quick brown fox jumps over the lazy dog.", "caf\u00e9 \u4e2d\u6587 \U0001f642"
+"""What all ways of reading a SentencePiece model agree on, the latter if it falls back to bytes."""
 
 
 @dataclass(kw_only=True)
@@ -282,6 +285,7 @@ def load(name_or_path: str | Path) -> PreTrainedTokenizerBase:
             **({"gguf_file": gguf.name} if gguf else {}),
         )
         loaded.decode(loaded("a")["input_ids"])  # some damage shows when it is used
+        _check_pieces(loaded, Path(home))
     return loaded
 
 
@@ -294,13 +298,49 @@ def _home(name_or_path: str | Path) -> str | Path:
 
 def _lacking(folder: Path) -> str:
     """What a folder with nothing but a SentencePiece model needs, if that is not installed."""
-    pieces = [*folder.glob("*.model"), *folder.glob("*.spm")]
-    if not pieces or (folder / "tokenizer.json").exists() or find_spec("sentencepiece"):
+    pieces = _pieces(folder)
+    if pieces is None or find_spec("sentencepiece"):
         return ""
     return (
-        f"{pieces[0].name} needs the package sentencepiece, which is not installed: "
+        f"{pieces.name} needs the package sentencepiece, which is not installed: "
         "pip install sentencepiece."
     )
+
+
+def _pieces(folder: Path) -> Path | None:
+    """The SentencePiece model that is all a folder has of a tokenizer; None of any other folder."""
+    found = [*folder.glob("*.model"), *folder.glob("*.spm")]
+    return found[0] if found and not (folder / "tokenizer.json").exists() else None
+
+
+def _check_pieces(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """See that transformers, which translates SentencePiece models, makes the same tokens of text.
+
+    It translates by the class that a folder names, which may be another one than the model's.
+
+    Raises:
+        ConfigError: It makes others.
+    """
+    pieces = _pieces(folder)
+    if pieces is None or not find_spec("sentencepiece"):
+        return
+    # By name, as it is no dependency.
+    processor = importlib.import_module("sentencepiece").SentencePieceProcessor()
+    try:
+        processor.LoadFromFile(str(pieces))
+    except (OSError, RuntimeError):  # of another library, such as tiktoken
+        return
+    falls_back = any(processor.IsByte(i) for i in range(processor.GetPieceSize()))
+    for text in (PLAIN, UNUSUAL) if falls_back else (PLAIN,):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        own, theirs = processor.EncodeAsPieces(text), tokenizer.convert_ids_to_tokens(ids)
+        if own != theirs:
+            raise ConfigError(
+                f"tokenizer.name_or_path: transformers takes {pieces} for a "
+                f"{type(tokenizer).__name__} and makes {' '.join(theirs[:5])} … of {text!r}, where "
+                f"sentencepiece makes {' '.join(own[:5])} …. Name the class that it is of "
+                f"(tokenizer_class in {TOKENIZER_CONFIG}), or a folder with tokenizer.json"
+            )
 
 
 def save(tokenizer: PreTrainedTokenizerBase, folder: Path) -> str | None:
