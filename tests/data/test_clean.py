@@ -3,6 +3,8 @@
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,10 @@ import pytest
 
 from tests.data.conftest import Memory
 from truesweep.data import rules, splitting, texts
-from truesweep.data.clean import cleaned
+from truesweep.data.clean import cleaned, cleaned_together
 from truesweep.data.files import Files
 from truesweep.data.kinds import LABELLED, PAIRS, TEXT
+from truesweep.data.mixture import Mixture, Part
 from truesweep.data.rules import Clean, c4, c4_lines, gopher, gopher_repetition
 from truesweep.data.samples import Chat, Kind, Labelled, Pair, Sample, Splits
 from truesweep.data.texts import Texts, TextsWriter
@@ -154,6 +157,58 @@ def test_training_data_are_freed_of_what_judges(
     assert after.val == before.val
     assert after.cleaned["train"].dropped == {"decontaminate": 2}
     assert after.fingerprint != before.fingerprint
+
+
+def mixture(tmp_path: Path, sources: dict[str, list[str]], **keys: Any) -> dict[str, Splits]:
+    """The splits of sources of texts, each a line; `val` of the first is English."""
+    parts = {}
+    for (name, lines), own in zip(sources.items(), (ENGLISH, GERMAN, GOOD), strict=True):
+        for split, of in (("train", lines), ("val", [own]), ("test", ["the test"])):
+            rows = (json.dumps({"text": line}) for line in of)
+            (tmp_path / f"{name}.{split}.jsonl").write_text("\n".join(rows))
+        files: Any = {s: str(tmp_path / f"{name}.{s}.jsonl") for s in ("train", "val", "test")}
+        parts[name] = Part(make=partial(Files, **files))
+    return TEXT.load_each(Mixture(sources=parts, batch_size=1, **keys))
+
+
+def test_what_two_sources_have_stays_in_the_first(tmp_path: Path) -> None:
+    sources = {"a": [FOX, FOX, "a"], "b": ["b"], "c": [NEAR, ENGLISH, FOX.upper(), "c"]}
+    rules = Clean(duplicates=True, near_duplicates=True)
+    apart = mixture(tmp_path, sources, clean=rules, decontaminate="drop")
+    assert [list(s.train) for s in apart.values()] == [[FOX, "a"], ["b"], [NEAR, "c"]]
+    assert apart["c"].cleaned["train"].dropped == {"near_duplicates": 1, "decontaminate": 1}
+    together = mixture(
+        tmp_path, sources, clean=replace(rules, across_sources=True), decontaminate="drop"
+    )
+    assert [list(s.train) for s in together.values()] == [[FOX, "a"], ["b"], ["c"]]
+    assert together["c"].train.size == 1  # type: ignore[attr-defined]
+    assert together["a"].fingerprint == apart["a"].fingerprint
+    account = together["c"].cleaned["train"]
+    assert (account.samples, account.dropped) == (4, {"near_duplicates": 2, "decontaminate": 1})
+    assert together["c"].origin["notes"] == [f"train: {account}"]
+    assert list(together["a"].val) == [ENGLISH]
+
+
+def test_samples_of_several_sources_are_told_apart() -> None:
+    rows = {
+        "a": labelled(f"{FOX}|a", "x|a"),
+        "b": labelled("y|b", f"{FOX}|a"),
+        "c": labelled("z|b", "x|a", "w|a"),
+    }
+    sources = {name: splits(train, labelled("t|a")) for name, train in rows.items()}
+    found = cleaned_together(sources, Clean(duplicates=True, across_sources=True))
+    assert [list(s.train) for s in found.values()] == [
+        rows["a"],
+        labelled("y|b"),
+        labelled("z|b", "w|a"),
+    ]
+    assert found["a"] is sources["a"]
+    assert found["c"].cleaned["train"].dropped == {"duplicates": 1}
+    assert cleaned_together(sources, Clean(duplicates=True)) == sources
+    with pytest.raises(DataError, match=r"data.sources.b: .*nothing is left of train"):
+        cleaned_together(
+            {"a": sources["a"], "b": splits(rows["a"])}, Clean(duplicates=True, across_sources=True)
+        )
 
 
 def test_what_was_done_is_told_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:

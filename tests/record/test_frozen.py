@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from truesweep.errors import ConfigError
-from truesweep.record.frozen import fingerprint, freeze, thaw
+from truesweep.record.frozen import ADDED_SINCE, fingerprint, freeze, thaw
 
 CONFIG = {
     "seed": 0,
@@ -58,6 +58,19 @@ def test_a_key_that_came_later_changes_no_fingerprint_until_it_asks_for_somethin
 
     assert fingerprint(keep(False)) == fingerprint(before)
     assert fingerprint(keep(True)) != fingerprint(before)
+
+
+def test_a_key_that_came_later_changes_nothing_of_a_source_either(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def mixture(**keys: Any) -> dict[str, Any]:
+        return {"data": {"sources": {"a": {"train": "a.txt", **keys}, "b": {"train": "b.txt"}}}}
+
+    assert fingerprint(mixture(column="text")) != fingerprint(mixture())
+    monkeypatch.setitem(ADDED_SINCE, "data.column", "text")
+    assert fingerprint(mixture(column="text")) == fingerprint(mixture())
+    assert fingerprint(mixture(column="body")) != fingerprint(mixture())
+    assert fingerprint({"data": {"sources": None}}) != fingerprint(mixture())
 
 
 def test_the_fingerprint_is_the_same_in_every_process() -> None:

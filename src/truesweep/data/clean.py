@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +21,17 @@ import numpy.typing as npt
 from truesweep.data.cache import cached, default_cache
 from truesweep.data.leakage import Known, is_telling
 from truesweep.data.rules import Clean
-from truesweep.data.samples import Account, Chat, Kind, Labelled, Pair, Sample, Splits, field_texts
+from truesweep.data.samples import (
+    Account,
+    Chat,
+    Joint,
+    Kind,
+    Labelled,
+    Pair,
+    Sample,
+    Splits,
+    field_texts,
+)
 from truesweep.data.similarity import (
     may_repeat,
     normalise,
@@ -36,12 +46,13 @@ from truesweep.dotted import map_leaves
 from truesweep.errors import DataError
 from truesweep.record.files import write_json
 
-VERSION = 2  # of what is kept and of the rules; a new one leaves all older entries unread
+VERSION = 3  # of what is kept and of the rules; a new one leaves all older entries unread
 
 LONG = 1 << 16
 """Bytes of a text from which on it is no document, but many."""
 
 DECONTAMINATE = "decontaminate"
+SPLITS = ("train", "val", "test")
 WIDEST = 300
 """Characters of an example."""
 _ACCOUNTS = "accounts.json"
@@ -66,56 +77,122 @@ def cleaned(
     Raises:
         DataError: Nothing is left of a split.
     """
+    samples = {name: [getattr(splits, name)] for name in SPLITS}
+    found = _kept(splits.fingerprint, splits.kind, samples, clean, decontaminate, full)
+    return _with_accounts(splits, {name: each[0] for name, each in found.items()})
+
+
+def cleaned_together(
+    sources: Mapping[str, Splits], clean: Clean, decontaminate: bool = False, full: bool = False
+) -> dict[str, Splits]:
+    """Sources of a mixture, each clean itself, without what stands in several.
+
+    Of samples that are the same or alike, the one of the first source stays. See `cleaned`.
+    """
+    both = ("duplicates", "near_duplicates")
+    others = {name: default for name, default in vars(Clean()).items() if name in clean.asked}
+    rules = replace(clean, **{n: v for n, v in others.items() if n not in both})
+    if not clean.across_sources:
+        rules = replace(rules, duplicates=False, near_duplicates=False)
+    first, *_ = sources.values()
+    samples = {name: [getattr(splits, name) for splits in sources.values()] for name in SPLITS}
+    key = hashlib.sha256("".join(splits.fingerprint for splits in sources.values()).encode())
+    found = _kept(key.hexdigest(), first.kind, samples, rules, decontaminate, full)
+    return {
+        source: _with_accounts(
+            splits,
+            {name: each[i] for name, each in found.items() if each[i][1].dropped},
+            f"data.sources.{source}: ",
+        )
+        for i, (source, splits) in enumerate(sources.items())
+    }
+
+
+def _kept(
+    fingerprint: str,
+    kind: Kind,
+    samples: Mapping[str, Sequence[Sequence[Sample]]],
+    clean: Clean,
+    decontaminate: bool,
+    full: bool,
+) -> dict[str, list[tuple[Sequence[Sample], Account]]]:
+    """By the names of those splits that are cleaned, what is left of each source, and why.
+
+    Args:
+        fingerprint: What tells the samples from all others.
+        kind: Their kind.
+        samples: By the names of splits, those of each source.
+        clean: The rules.
+        decontaminate: See `cleaned`.
+        full: See `cleaned`.
+    """
     names = [*(clean.splits if clean.asked else ()), *(["train"] if decontaminate else [])]
-    names = [name for name in ("train", "val", "test") if name in names]
+    names = [name for name in SPLITS if name in names]
     if not names:
-        return splits
+        return {}
     packages = {"unicode": "ftfy", "languages": "py3langid", "label_errors": "scikit-learn"}
     key = {
-        "data": splits.fingerprint,
-        "kind": splits.kind,
+        "data": fingerprint,
+        "kind": kind,
         "clean": asdict(clean),
         DECONTAMINATE: decontaminate,
         "packages": {p: version(p) for rule, p in packages.items() if rule in clean.asked},
         "version": VERSION,
     }
     entry = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
+    whole = {name: of[0] if len(of) == 1 else Joint(of) for name, of in samples.items()}
 
     def write(folder: Path) -> None:
         parts: dict[str, Sequence[Sample]] = {}
         accounts = {}
         # Those that judge come first: training data are compared with them as they will be.
         for name in reversed(names):
-            work = _Work(folder, name, splits.kind)
+            work = _Work(folder, name, kind, [len(source) for source in samples[name]])
             rules = clean if name in clean.splits else Clean(similarity=clean.similarity)
-            others = {n: parts.get(n, getattr(splits, n)) for n in ("val", "test")}
-            known = Known(others, splits.kind) if decontaminate and name == "train" else None
-            parts[name] = work.clean(getattr(splits, name), rules, known)
-            accounts[name] = asdict(work.account)
+            others = {n: parts.get(n, whole[n]) for n in ("val", "test")}
+            known = Known(others, kind) if decontaminate and name == "train" else None
+            parts[name] = work.clean(whole[name], rules, known)
+            accounts[name] = [asdict(account) for account in work.accounts]
         write_json(folder / _ACCOUNTS, {name: accounts[name] for name in names})
 
-    def read(folder: Path) -> Splits:
+    def read(folder: Path) -> dict[str, list[tuple[Sequence[Sample], Account]]]:
         accounts = json.loads((folder / _ACCOUNTS).read_text(encoding="utf-8"))
-        found = {name: Account(**account) for name, account in accounts.items()}
-        parts = {
-            name: _read(folder, name, getattr(splits, name)) if name in found else samples
-            for name, samples in vars(splits).items()
-            if name in ("train", "val", "test")
+        return {
+            name: [
+                (left, Account(**account))
+                for left, account in zip(
+                    _read(folder, name, samples[name]), accounts[name], strict=True
+                )
+            ]
+            for name in names
         }
-        return _with_accounts(splits, parts, found)
 
     return cached(default_cache() / "cleaned", entry, write, read, full)
 
 
 def _with_accounts(
-    splits: Splits, parts: Mapping[str, Sequence[Sample]], found: dict[str, Account]
+    splits: Splits, found: Mapping[str, tuple[Sequence[Sample], Account]], where: str = ""
 ) -> Splits:
-    for name, account in found.items():
-        if not parts[name]:
-            raise DataError(f"data.clean: nothing is left of {name}: {account}. Ask for less")
-    origin = {**splits.origin, "cleaned": {name: each.counts for name, each in found.items()}}
-    notes = [*origin.pop("notes", ()), *(f"{name}: {each}" for name, each in found.items())]
-    return replace(complete(splits.kind, parts, origin, notes), cleaned=found)
+    """Splits of which some are replaced by what is left of them."""
+    if not found:
+        return splits
+    parts: dict[str, Sequence[Sample]] = {name: getattr(splits, name) for name in SPLITS}
+    accounts = dict(splits.cleaned)
+    notes = [*splits.origin.get("notes", ())]
+    for name, (left, account) in found.items():
+        if not left:
+            raise DataError(
+                f"{where}data.clean: nothing is left of {name}: {account}. Ask for less"
+            )
+        if name in accounts:
+            notes.remove(f"{name}: {accounts[name]}")
+            account = accounts[name].then(account)
+        parts[name], accounts[name] = left, account
+        notes.append(f"{name}: {account}")
+    counts = {name: each.counts for name, each in accounts.items()}
+    origin = {**splits.origin, "cleaned": counts}
+    origin.pop("notes", None)
+    return replace(complete(splits.kind, parts, origin, notes), cleaned=accounts)
 
 
 def shown(sample: Sample) -> str:
@@ -130,16 +207,25 @@ def _fields(sample: Sample) -> tuple[str, ...]:
     return (sample.text, sample.label) if isinstance(sample, Labelled) else (str(sample),)
 
 
-def _read(folder: Path, name: str, samples: Sequence[Sample]) -> Sequence[Sample]:
-    """What `_Work` has written of a split."""
+def _read(
+    folder: Path, name: str, sources: Sequence[Sequence[Sample]]
+) -> Iterator[Sequence[Sample]]:
+    """What `_Work` has written of a split, source by source."""
+    owners = np.fromfile(folder / f"{name}.owners.bin", dtype=np.int64)
+    ends = np.cumsum([len(samples) for samples in sources])
+    cuts = [0, *np.searchsorted(owners, ends).tolist()]
     if not (folder / f"{name}.json").exists():
-        return Texts(folder, name)
+        for start, end in pairwise(cuts):
+            yield Texts(folder, name, start, end)
+        return
     rows = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
-    changed = {int(place): fields for place, fields in rows["changed"].items()}
-    return [
-        type(samples[i])(*changed[i]) if i in changed else samples[i]  # type: ignore[arg-type]
-        for i in rows["kept"]
-    ]
+    changed = {int(place): fields for place, fields in rows.items()}
+    for samples, last, (start, end) in zip(sources, ends.tolist(), pairwise(cuts), strict=True):
+        first = last - len(samples)
+        yield [
+            type(samples[i - first])(*changed[i]) if i in changed else samples[i - first]  # type: ignore[arg-type]
+            for i in owners[start:end].tolist()
+        ]
 
 
 class _Work:
@@ -149,66 +235,99 @@ class _Work:
         folder: Where what is left is written.
         name: The split's name.
         kind: The kind of its samples.
+        sizes: How many of them each source has.
     """
 
-    def __init__(self, folder: Path, name: str, kind: Kind) -> None:
+    def __init__(self, folder: Path, name: str, kind: Kind, sizes: Sequence[int]) -> None:
         self.folder, self.name, self.kind = folder, name, kind
-        self.account = Account()
+        self.accounts = [Account() for _ in sizes]
+        self._ends = np.cumsum(sizes)
+
+    def _account(self, owner: int) -> Account:
+        """The account of a sample's source."""
+        if len(self.accounts) == 1:
+            return self.accounts[0]
+        return self.accounts[int(np.searchsorted(self._ends, owner, side="right"))]
 
     def clean(
         self, samples: Sequence[Sample], rules: Clean, known: Known | None
     ) -> Sequence[Sample]:
         """Clean samples, and leave out what others know."""
         if self.kind == "text":
+            kept: Sequence[int] = range(len(samples))
             if known is None:
-                return self._texts(samples, rules, None, self.name)
-            if rules.asked:
-                samples = self._texts(samples, rules, None, f"{self.name}.clean")
-            # Of a document only those paragraphs go that stand elsewhere.
-            by_paragraph = Clean(paragraphs=True, similarity=rules.similarity)
-            return self._texts(samples, by_paragraph, known, self.name)
-        self.account.samples = len(samples)
+                left, kept = self._texts(samples, kept, rules, None, self.name)
+            else:
+                if rules.asked:
+                    samples, kept = self._texts(samples, kept, rules, None, f"{self.name}.clean")
+                # Of a document only those paragraphs go that stand elsewhere.
+                by_paragraph = Clean(paragraphs=True, similarity=rules.similarity)
+                left, kept = self._texts(samples, kept, by_paragraph, known, self.name)
+            self._write_owners(kept)
+            return left
         units: list[Sample] = []
         owners: list[int] = []
         changed: dict[int, Sample] = {}
         for place, sample in enumerate(samples):
-            mended = self._mend(sample, rules)
-            if self._is_faultless(mended, rules):
+            self._account(place).samples += 1
+            mended = self._mend(place, sample, rules)
+            if self._is_faultless(place, mended, rules):
                 units.append(mended)
                 owners.append(place)
                 if mended != sample:
                     changed[place] = mended
-        alive = self._alive(units, rules, known)
+        alive = self._alive(units, owners, rules, known)
         kept = [owner for owner, stays in zip(owners, alive.tolist(), strict=True) if stays]
         rows = {place: _arguments(changed[place]) for place in kept if place in changed}
-        write_json(self.folder / f"{self.name}.json", {"kept": kept, "changed": rows})
+        write_json(self.folder / f"{self.name}.json", rows)
+        self._write_owners(kept)
         return [unit for unit, stays in zip(units, alive.tolist(), strict=True) if stays]
 
+    def _write_owners(self, kept: Sequence[int]) -> None:
+        np.array(kept, dtype=np.int64).tofile(self.folder / f"{self.name}.owners.bin")
+
     def _texts(
-        self, samples: Sequence[Sample], rules: Clean, known: Known | None, result: str
-    ) -> Texts:
-        """Texts, of which the parts that stay are written one behind the other."""
+        self,
+        samples: Sequence[Sample],
+        places: Sequence[int],
+        rules: Clean,
+        known: Known | None,
+        result: str,
+    ) -> tuple[Texts, list[int]]:
+        """Texts, of which the parts that stay are written one behind the other.
+
+        Args:
+            samples: The texts.
+            places: Of each, its place among all of the split.
+            rules: What is left out.
+            known: What is left out besides.
+            result: The name of what is written.
+
+        Returns:
+            What is left, and the place of each of these.
+        """
         aside = f"{result}.parts"
         owners: list[int] = []
-        looked, whole = 0, True
+        whole, again = True, any(account.samples for account in self.accounts)
         with TextsWriter(self.folder, aside) as writer:
-            for owner, text in enumerate(field_texts(samples, "text")):
+            for owner, text in zip(places, field_texts(samples, "text"), strict=True):
                 cut = len(text) > LONG if rules.paragraphs is None else rules.paragraphs
                 whole &= not cut
                 for part in passages(text) if cut else (str(text),):
-                    looked += bool(part.strip())
-                    mended = self._mend(part, rules)
                     blank = not part.strip()
-                    if blank or self._is_faultless(mended, rules):
+                    if not (blank or again):
+                        self._account(owner).samples += 1
+                    mended = self._mend(owner, part, rules)
+                    if blank or self._is_faultless(owner, mended, rules):
                         writer.add([str(mended).encode()])
                         owners.append(owner)
         units = Texts(self.folder, aside)
-        alive = self._alive(units, rules, known, parts=not whole)
-        if not self.account.samples:  # by the rules, before those that judge are looked at
-            self.account.samples = looked
-            self.account.unit = "texts" if whole else "paragraphs"
+        alive = self._alive(units, owners, rules, known, parts=not whole)
+        for account in () if again else self.accounts:
+            account.unit = "texts" if whole else "paragraphs"
+        left: list[int] = []
         with TextsWriter(self.folder, result) as writer:
-            for _, group in groupby(np.flatnonzero(alive).tolist(), key=owners.__getitem__):
+            for owner, group in groupby(np.flatnonzero(alive).tolist(), key=owners.__getitem__):
                 texts = (units[place] for place in group)
                 written = 0
                 for text in texts:
@@ -216,9 +335,10 @@ class _Work:
                     written += bool(text.strip())
                 if written:
                     writer.end()
-        return Texts(self.folder, result)
+                    left.append(owner)
+        return Texts(self.folder, result), left
 
-    def _mend(self, sample: Sample, rules: Clean) -> Sample:
+    def _mend(self, owner: int, sample: Sample, rules: Clean) -> Sample:
         if not (rules.unicode or rules.c4):
             return sample
         names: dict[str, None] = {}
@@ -240,17 +360,22 @@ class _Work:
         else:
             mended = mend(sample)
         for name in names:
-            self.account.change(name, shown(sample))
+            self._account(owner).change(name, shown(sample))
         return mended
 
-    def _is_faultless(self, sample: Sample, rules: Clean) -> bool:
+    def _is_faultless(self, owner: int, sample: Sample, rules: Clean) -> bool:
         fault = _fault(sample, rules) if rules.asked else None
         if fault is not None:
-            self.account.drop(fault, shown(sample))
+            self._account(owner).drop(fault, shown(sample))
         return fault is None
 
     def _alive(
-        self, units: Sequence[Sample], rules: Clean, known: Known | None, parts: bool = False
+        self,
+        units: Sequence[Sample],
+        owners: Sequence[int],
+        rules: Clean,
+        known: Known | None,
+        parts: bool = False,
     ) -> Alive:
         """Which samples stay by those rules that look at several."""
         alive = np.ones(len(units), dtype=np.bool_)
@@ -259,7 +384,8 @@ class _Work:
             places = cast(Sequence[int], np.flatnonzero(alive))
             for place, why in list(out(units, places)):
                 alive[place] = False
-                self.account.drop(rule, shown(units[place]) + (f" ({why})" if why else ""))
+                example = shown(units[place]) + (f" ({why})" if why else "")
+                self._account(owners[place]).drop(rule, example)
 
         if rules.conflicts:
             apply("conflicts", _conflicts)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from transformers import PreTrainedTokenizerBase
 
 from truesweep.data.causal import Documents, Rows, Windows
-from truesweep.data.clean import cleaned
+from truesweep.data.clean import cleaned, cleaned_together
 from truesweep.data.datasets import ClassifierDataset, EncodedDataset
 from truesweep.data.embedded import Embedded, Made
 from truesweep.data.frames import input_frame, target_frame
@@ -105,11 +105,22 @@ class SampleKind(ABC):
         if self.embedded is not None and isinstance(source, Embedded):
             splits = source.divided(self.name, self.embedded)
         elif isinstance(source, Mixture):
-            return joined(source.load_each(self.load))  # each of which is cleaned by then
+            return joined(self.load_each(source))
         else:
             splits = source.load(self.name)
         drop = source.decontaminate == "drop"
         return cleaned(splits, source.clean, drop, source.verify == "full")
+
+    def load_each(self, mixture: Mixture) -> dict[str, Splits]:
+        """Load the splits of all sources, and clean them: each by itself, and of what others have.
+
+        See `Source.load`.
+        """
+        sources = mixture.load_each(self.load)
+        clean, drop = mixture.clean, mixture.decontaminate == "drop"
+        if len(sources) == 1:
+            return sources
+        return cleaned_together(sources, clean, drop, mixture.verify == "full")
 
     @property
     def settings(self) -> dict[str, Any]:

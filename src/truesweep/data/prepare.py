@@ -206,7 +206,7 @@ def prepare(
 def load_each(source: Source, kind: SampleKind) -> dict[str, Splits]:
     """The splits of each source of a mixture, by its name; those of one that is none under ""."""
     if isinstance(source, Mixture):
-        return source.load_each(kind.load)
+        return kind.load_each(source)
     return {"": kind.load(source)}
 
 

@@ -66,6 +66,8 @@ class Clean:
             5-character windows; or, for `near_duplicates`, the share of their words that both have,
             in whatever order and but for typing errors. With other numbers in it, a text is
             another one.
+        across_sources: Look for duplicates in all sources of a mixture together; what stands in
+            two stays in the first.
     """
 
     splits: tuple[Literal["train", "val", "test"], ...] = ("train",)
@@ -87,11 +89,12 @@ class Clean:
     min_per_label: Annotated[int, Ge(0)] = 0
     max_per_label: Annotated[int, Gt(0)] | None = None
     similarity: Annotated[float, Gt(0.5), Le(1)] = SIMILAR
+    across_sources: bool = False
 
     @property
     def asked(self) -> list[str]:
         """The rules that are on, by the names of their keys."""
-        how = ("splits", "paragraphs", "similarity")
+        how = ("splits", "paragraphs", "similarity", "across_sources")
         return [
             name
             for name, default in vars(Clean()).items()

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from typing import Any, Literal, overload
 
@@ -189,6 +189,10 @@ class Account:
             for rule, examples in account.examples.items():
                 joined.examples[rule] = [*joined.examples.get(rule, ()), *examples][:EXAMPLES]
         return joined
+
+    def then(self, later: "Account") -> "Account":
+        """One account of a split that was cleaned twice, the second time of what was left."""
+        return replace(self.joined([self, later]), samples=self.samples, unit=self.unit)
 
     @property
     def counts(self) -> dict[str, Any]:

@@ -31,10 +31,13 @@ class Texts(Sequence[str]):
     Args:
         folder: Where the files are, `NAME.txt` and `NAME.offsets.bin`.
         name: Their name.
+        start: The first of those that are meant.
+        end: The one behind the last; None: all that are left.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
-        self.offsets = np.fromfile(folder / f"{name}.offsets.bin", dtype=np.int64)
+    def __init__(self, folder: Path, name: str, start: int = 0, end: int | None = None) -> None:
+        offsets = np.fromfile(folder / f"{name}.offsets.bin", dtype=np.int64)
+        self.offsets = offsets[start : None if end is None else end + 1]
         self._file = os.open(folder / f"{name}.txt", os.O_RDONLY | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self._file)
 
@@ -62,7 +65,7 @@ class Texts(Sequence[str]):
     @property
     def size(self) -> int:
         """UTF-8 bytes of all texts."""
-        return int(self.offsets[-1])
+        return int(self.offsets[-1] - self.offsets[0])
 
     def stored(self) -> "Iterator[StoredText]":
         """All texts in order, to be read in blocks."""

@@ -49,6 +49,7 @@ ADDED_SINCE: dict[str, Any] = {
     "data.clean.min_per_label": 0,
     "data.clean.max_per_label": None,
     "data.clean.similarity": 0.8,
+    "data.clean.across_sources": False,
     "adapter": None,
     "callbacks.checkpoint.background": None,
     "callbacks.checkpoint.keep_optimizer": False,
@@ -80,7 +81,8 @@ ADDED_SINCE: dict[str, Any] = {
 }
 """Keys that came after version 0.1.0, with the value that asks for what there was before them.
 
-With that value, a configuration is the same question as it was without the key.
+With that value, a configuration is the same question as it was without the key. What is said of
+a key of `data` holds for each of `data.sources` as well.
 """
 DEFAULTS_SINCE: dict[str, tuple[Any, Any]] = {
     "logger.mode": (None, "offline"),
@@ -103,12 +105,21 @@ def _as_before(config: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration as version 0.1.0 would have had it, if it asks for nothing newer."""
     kept = dict(config)
     for key, neutral in ADDED_SINCE.items():
-        kept = _without(kept, key.split("."), neutral)
+        for path in _paths(kept, key.split(".")):
+            kept = _without(kept, path, neutral)
     for key, (new, old) in DEFAULTS_SINCE.items():
         group, _, name = key.partition(".")
         if _has(kept, group, name, new):
             kept[group] = {**kept[group], name: old}
     return kept
+
+
+def _paths(config: Mapping[str, Any], path: list[str]) -> list[list[str]]:
+    """Where a key stands: in its group, and in each source of a mixture."""
+    data = config.get("data")
+    sources = data.get("sources") if isinstance(data, Mapping) and path[0] == "data" else None
+    names = sources if isinstance(sources, Mapping) else ()
+    return [path, *(["data", "sources", name, *path[1:]] for name in names)]
 
 
 def _without(node: Any, path: Sequence[str], value: Any) -> Any:
