@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import random
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,3 +151,11 @@ def damage(
                 yield name, what
             finally:
                 path.write_bytes(data)
+
+
+def change_digit(path: Path, behind: str) -> None:
+    """Make another of the first digit behind some text."""
+    text = path.read_text()
+    start = text.index(behind) + len(behind)
+    other = re.sub(r"\d", lambda digit: str((int(digit[0]) + 1) % 10), text[start:], count=1)
+    path.write_text(text[:start] + other)

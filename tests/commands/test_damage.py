@@ -2,7 +2,6 @@
 
 import json
 import random
-import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.damage import call, damage
+from tests.damage import call, change_digit, damage
 
 OF_A_RUN = (
     "config.yaml",
@@ -136,6 +135,7 @@ def test_a_comparison_says_which_file_it_lacks(sweep: Path, name: str) -> None:
         ("metrics.jsonl", '"train/loss": ', "status"),
         ("model/config.json", '"num_attention_heads": ', "generate"),
         ("model/tokenizer.json", '"id": ', "generate"),
+        ("overrides.yaml", "max_steps=", "show"),
         ("provenance.json", '"fingerprint": "', "export"),
         ("results.json", '"val/loss": ', "status"),
         ("status.json", '"total_steps": ', "resume"),
@@ -149,14 +149,6 @@ def test_another_digit_is_noticed(run: Path, name: str, digit: str, command: str
     said = "".join((met.out + met.err + met.said).split())
     assert "isnotwhattherun" in said
     assert name.partition("/")[0] in said
-
-
-def change_digit(path: Path, behind: str) -> None:
-    """Make another of the first digit behind some text."""
-    text = path.read_text()
-    start = text.index(behind) + len(behind)
-    other = re.sub(r"\d", lambda digit: str((int(digit[0]) + 1) % 10), text[start:], count=1)
-    path.write_text(text[:start] + other)
 
 
 def test_another_word_in_a_sample_is_noticed(run: Path, tmp_path: Path) -> None:

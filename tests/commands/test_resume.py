@@ -11,9 +11,11 @@ import torch
 from tests import processes
 from tests.commands.conftest import SMALL, start, truesweep, typed, values, wait_for_rows
 from tests.commands.strike import samples
+from tests.damage import change_digit
 from truesweep.commands.output import show_result
 from truesweep.commands.resume import resume
 from truesweep.commands.train import create_run, train
+from truesweep.errors import DataError
 from truesweep.jobs.plan import plan
 from truesweep.runs.run import Run
 
@@ -113,6 +115,11 @@ def test_a_struck_run_is_the_same_at_any_precision(
     struck, whole = (create_run(plan(asked), Path("outputs", name)) for name in "ab")
     (struck.path / "strike").write_text(f'["step", 3, {int(signal.SIGKILL)}]')
     assert launched(struck) == -signal.SIGKILL
+    record = struck.metrics.read_bytes()
+    change_digit(struck.metrics, '"train/loss": ')
+    with pytest.raises(DataError, match="is not what the run has written"):
+        struck.read_metrics()
+    struck.metrics.write_bytes(record)
     assert resumed(struck) == 0
     assert launched(whole) == 0
     same(struck.path, whole.path)

@@ -149,8 +149,11 @@ def test_answers_and_exports_for_programs(
     assert told["files"] == sorted(file.name for file in (tmp_path / "out").iterdir())
 
 
-def test_an_unreadable_note_of_overrides_is_none(archive: Path, tmp_path: Path) -> None:
+def test_an_unreadable_note_of_overrides_is_none(
+    archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = next(file.parent for file in archive.rglob("overrides.yaml"))
     run = shutil.copytree(source, tmp_path / "run")
     (run / "overrides.yaml").write_text("[")
     assert "command line" not in {entry.origin for entry in of_directory(run)}
+    assert "overrides.yaml: cannot be read" in "".join(capsys.readouterr().err.splitlines())

@@ -186,6 +186,11 @@ OWN = {
         hydra:
           run: {dir: elsewhere}
         """,
+    "experiment/silent.yaml": """
+        # @package _global_
+        defaults:
+          - override /hydra/job_logging: disabled
+        """,
 }
 
 
@@ -277,5 +282,7 @@ def test_hydras_other_settings_are_refused_in_files(tree: Path, add_files: AddFi
     for compose_one in (compose, compose_multirun):
         with pytest.raises(ConfigError, match=r"^hydra\.run\.dir: .*folder\.yaml:3\)"):
             compose_one(["experiment=folder"], [own])
+        with pytest.raises(ConfigError, match=r"^hydra/job_logging=disabled: .*silent\.yaml:3\)"):
+            compose_one(["experiment=silent"], [own])
     with pytest.raises(ConfigError, match="no such option; did you mean"):
         compose_multirun(["hydra/launcher=slum"], [own])

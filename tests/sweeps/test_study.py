@@ -9,6 +9,7 @@ from typing import Any
 import optuna
 import pytest
 
+from tests.damage import change_digit
 from tests.sweeps.search_driver import DEPTH, LR, MODEL, complete, drive, loss, search
 from truesweep.config.space import Axis
 from truesweep.errors import ConfigError
@@ -369,6 +370,20 @@ def test_a_line_that_a_full_disk_cut_short_is_dropped(tmp_path: Path) -> None:
         first += run_all(search(tmp_path / "s", jobs=len(first) + 2))
     assert len({job.id for job in first}) == len(first) == 7
     assert [t.state.name for t in trials(tmp_path / "s")] == ["COMPLETE"] * 7
+
+
+@pytest.mark.parametrize(
+    ("entry", "what"), [("param_value_internal", "point"), ("values", "figure")]
+)
+def test_another_digit_in_the_record_is_noticed(tmp_path: Path, entry: str, what: str) -> None:
+    notes: list[str] = []
+    run_all(search(tmp_path / "s", jobs=3))
+    search(tmp_path / "s", jobs=3, note=notes.append)
+    assert not notes
+    change_digit(tmp_path / "s/study.journal", f'"{entry}":')
+    search(tmp_path / "s", jobs=3, note=notes.append)
+    (note,) = notes
+    assert note.startswith(f"trial 0 of the search's record has another {what} than its jobs")
 
 
 def test_a_search_goes_on_in_a_directory_that_was_renamed(tmp_path: Path) -> None:

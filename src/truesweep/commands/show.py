@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.text import Text
 
 from truesweep import dotted
@@ -14,9 +13,9 @@ from truesweep.config.overrides import as_text
 from truesweep.errors import ConfigError
 from truesweep.record.files import dump_json
 from truesweep.record.frozen import freeze
-from truesweep.runs.run import Run
+from truesweep.runs.run import UNREADABLE, Run
 from truesweep.sweeps.directory import SweepDirectory
-from truesweep.terminal import console
+from truesweep.terminal import console, warn
 
 WIDEST = 44
 """Characters of a value in a column; longer ones push what stands behind them aside."""
@@ -126,19 +125,19 @@ def of_directory(directory: Path) -> Iterator[Entry]:
     else:
         run = Run.open(directory)
         record, file, swept = run.read_config(), run.config, run.varies
-        overrides = _overrides(run.path / "overrides.yaml")
+        overrides = _overrides(run)
     origins = Origins(overrides, (), [Source(file, "")], swept)
     for key, value in dotted.flatten(record).items():
         yield Entry(key, value, origins(key) or "default")
 
 
-def _overrides(path: Path) -> list[str]:
-    """The overrides that a run keeps; none where they cannot be read."""
+def _overrides(run: Run) -> list[str]:
+    """The overrides that a run keeps; none, and a warning, where they are damaged."""
     try:
-        kept = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return run.read_overrides()
+    except UNREADABLE as error:
+        warn([str(error)], stderr=True)
         return []
-    return [line for line in kept if isinstance(line, str)] if isinstance(kept, list) else []
 
 
 def _nested(entries: Sequence[Entry]) -> dict[str, Any]:

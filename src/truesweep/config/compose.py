@@ -14,7 +14,7 @@ from truesweep import dotted
 from truesweep.compat import config_loader
 from truesweep.config.interpolation import is_written, resolve_all
 from truesweep.config.messages import as_config_errors
-from truesweep.config.origin import Origins, Source, find_line
+from truesweep.config.origin import Origins, Source, find_choice, find_line
 from truesweep.config.overrides import (
     as_text,
     chooses,
@@ -149,7 +149,7 @@ class Composer:
         # Not in our files, where it would win over what an experiment or a sweep chooses.
         ours = [f"{group}={name}" for group, name in OURS.items() if group not in chosen]
         sources = _sources(found.defaults, self.roots)
-        refuse_hydras(sources)
+        refuse_hydras(sources, chosen)
         tree = self.loader.load_configuration(
             PRIMARY, [*asked, *ours], run_mode=RunMode.MULTIRUN, from_shell=False
         )
@@ -183,21 +183,33 @@ def _sources(defaults: Sequence[Any], roots: Sequence[Path]) -> list[Source]:
     ]
 
 
-def refuse_hydras(sources: Sequence[Source]) -> None:
+def refuse_hydras(sources: Sequence[Source], chosen: Mapping[str, str | None]) -> None:
     """Refuse Hydra's own settings in files, but for those that a sweep uses.
+
+    Args:
+        sources: The files.
+        chosen: The options that they, or the command line, choose in place of others, by group.
 
     Raises:
         ConfigError: There are some.
     """
     for source in sources:
         for key in source.values:
-            if key.startswith("hydra.") and key.split(".")[1] not in ("launcher", "sweeper"):
-                line = find_line(source, key)
-                raise ConfigError(
-                    f"{key}: Hydra's own runtime is not used; of its settings only hydra.launcher "
-                    "and hydra.sweeper can be set. A run lies in outputs/NAME/ID, and name=NAME "
-                    f"sets the name ({shown(source.path)}:{line})"
-                )
+            if key.startswith("hydra.") and f"hydra/{key.split('.')[1]}" not in OURS:
+                raise _not_used(key, f"{shown(source.path)}:{find_line(source, key)}")
+    for group, name in chosen.items():
+        if group.startswith("hydra/") and group not in OURS:
+            lines = ((source, find_choice(source, group)) for source in sources)
+            where = next((f"{shown(source.path)}:{line}" for source, line in lines if line), "")
+            raise _not_used(f"{group}={name}", where)
+
+
+def _not_used(what: str, where: str) -> ConfigError:
+    return ConfigError(
+        f"{what}: Hydra's own runtime is not used; of its settings only hydra.launcher and "
+        "hydra.sweeper can be set. A run lies in outputs/NAME/ID, and name=NAME sets the name "
+        f"({where or 'command line'})"
+    )
 
 
 def set_for_sweeps(

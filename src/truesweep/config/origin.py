@@ -110,6 +110,15 @@ def find_line(source: Source, key: str) -> int | None:
     return line
 
 
+def find_choice(source: Source, group: str) -> int | None:
+    """The line, counted from 1, on which a file's defaults choose an option from a group."""
+    entry = _entry(source.tree, "defaults")
+    items = entry[1].value if entry and isinstance(entry[1], yaml.SequenceNode) else []
+    names = (item.value[0][0] for item in items if isinstance(item, yaml.MappingNode))
+    lines = (name.start_mark.line + 1 for name in names if name.value.split("/", 1)[-1] == group)
+    return next(lines, None)
+
+
 def _entry(node: yaml.Node | None, key: str) -> tuple[yaml.Node, yaml.Node] | None:
     if isinstance(node, yaml.MappingNode):
         for name, value in node.value:

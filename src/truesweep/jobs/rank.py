@@ -137,6 +137,10 @@ class Rank:
             return lambda: self.run.write_scores("val", scores)
         return lambda: self.run.update_status(step=steps_done(self.trainer), saved_step=step)
 
+    def _tell(self, step: int) -> None:
+        """Tell how far the training is, and what of the record nothing changes any more."""
+        self.run.update_status(step=step, recorded=self.metrics.settled())
+
     def carry_out(self, resume: bool) -> None:
         """Train, go on training, and score; of a training that was given up, keep the verdict."""
         try:
@@ -237,7 +241,7 @@ class Rank:
             validation,
             *build_callbacks(self.config, steps),
             *self._pruning(),
-            Heartbeat(lambda step: self.run.update_status(step=step)),
+            Heartbeat(self._tell),
             self.checkpoint,
             *self._branches(),
         ]

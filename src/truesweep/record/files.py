@@ -159,8 +159,8 @@ def verify_checksum(path: str | Path) -> bool:
     return path.is_file() and _sha256(path) in _read_digests(path)
 
 
-def checksum_of_start(path: Path, length: int) -> str:
-    """The checksum of the first bytes of a file."""
+def checksum_of_start(path: Path, length: int = -1) -> str:
+    """The checksum of the first bytes of a file, or of all."""
     with path.open("rb") as file:
         return hashlib.sha256(file.read(length)).hexdigest()
 

@@ -25,6 +25,7 @@ from truesweep.errors import ConfigError, DataError, UserError, in_short, shorte
 from truesweep.figures import HARNESS, Figure, read
 from truesweep.record.files import (
     SEAL,
+    checksum_of_start,
     checksum_path,
     lock,
     locked,
@@ -63,6 +64,7 @@ _TYPES: dict[str, dict[str, Any]] = {
         "updated": datetime,
         "pid": int | None,
         "wandb_id": str,
+        "recorded": list | None,
     },
     "results.json": {"verdict": dict | None, "cleaned": dict, "best_step": int | None},
     "job.json": {
@@ -87,6 +89,7 @@ _TYPES: dict[str, dict[str, Any]] = {
         "data": dict,
         "figures": dict | None,
         "launcher": dict | None,
+        "overrides_sha256": str,
     },
     "memory.json": {"micro_batch_size": int},
 }
@@ -197,7 +200,10 @@ class Run:
                 folder.mkdir()
             asked = yaml.safe_dump(list(overrides), allow_unicode=True)
             write_atomic(new / "overrides.yaml", asked)
-            identity = {"fingerprint": fingerprint(yaml.safe_load(config))}
+            identity = {
+                "fingerprint": fingerprint(yaml.safe_load(config)),
+                "overrides_sha256": checksum_of_start(new / "overrides.yaml"),
+            }
             write_entries(new / "provenance.json", identity | provenance)
             if job is not None:
                 write_entries(new / "job.json", job)
@@ -262,6 +268,26 @@ class Run:
         return self.path / ".lock"
 
     # -- what was asked ----------------------------------------------------------------------
+
+    def read_overrides(self) -> list[str]:
+        """What the command line changed at first, secrets redacted; none where it is not kept.
+
+        Raises:
+            DataError: It cannot be read, or is not what was written.
+        """
+        file = self.path / "overrides.yaml"
+        if not file.exists():
+            return []
+        written = self.read_provenance().get("overrides_sha256")
+        if written and checksum_of_start(file) != written:
+            raise DataError(f"{file}: is not what the run has written. {REMEDY}")
+        try:
+            kept = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (UnicodeDecodeError, yaml.YAMLError) as error:
+            raise DataError(f"{file}: cannot be read: {in_short(error)}. {REMEDY}") from None
+        if not isinstance(kept, list) or not all(isinstance(line, str) for line in kept):
+            raise DataError(f"{file}: expected a list of overrides. {REMEDY}")
+        return kept
 
     def read_config(self) -> dict[str, Any]:
         """The frozen configuration, as plain values; secrets stand as references.
@@ -462,6 +488,7 @@ class Run:
             step=self.status.get("step", 0),
             started=self.status.get("started", timestamp()),
             finished=None,
+            recorded=None,
             pid=os.getpid(),
         )
 
@@ -470,7 +497,8 @@ class Run:
         short = None if error is None else shorten(error)
         if self.metrics.exists():
             write_checksum(self.metrics)  # until it is started again
-        self.update_status(state=state, exit_code=exit_code, error=short, finished=timestamp())
+        ended = {"state": state, "exit_code": exit_code, "error": short}
+        self.update_status(**ended, finished=timestamp(), recorded=None)
 
     # -- what came out -----------------------------------------------------------------------
 
@@ -484,16 +512,20 @@ class Run:
         return read_rows(self.metrics) if self.metrics.exists() else []
 
     def check_metrics(self) -> None:
-        """See that the record is as it was when the run ended.
+        """See that the record is as it was when the run ended or, before that, last told of it.
 
         Raises:
             DataError: It is not.
         """
-        announced = checksum_path(self.metrics)
-        if not announced.exists() or verify_checksum(self.metrics):
-            return
-        if announced.exists():  # a run that goes on removes it first
-            raise DataError(_not_as_written(self.metrics, announced.name))
+        announced, told = checksum_path(self.metrics), self.status.get("recorded")
+        if announced.exists() and not verify_checksum(self.metrics):
+            if announced.exists():  # a run that goes on removes it first
+                raise DataError(_not_as_written(self.metrics, announced.name))
+        elif told and self.metrics.exists():
+            length, checksum = told
+            changed = checksum_of_start(self.metrics, length) != checksum
+            if changed and self.status.get("recorded") == told:  # and this takes it back
+                raise DataError(f"{self.metrics}: is not what the run has written. {REMEDY}")
 
     def read_results(self) -> dict[str, Any]:
         """Final figures; empty before the end."""

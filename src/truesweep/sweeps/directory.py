@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -15,7 +15,7 @@ from truesweep.figures import as_direction, recorded_mode
 from truesweep.record.files import dump_json, sealed, write_atomic
 from truesweep.record.frozen import fingerprint, freeze, thaw
 from truesweep.record.rows import read_objects
-from truesweep.runs.run import Run
+from truesweep.runs.run import UNREADABLE, Run
 from truesweep.sweeps.settings import Sweep
 from truesweep.text import short_names
 
@@ -333,7 +333,6 @@ def _row(job: Run, settings: Sweep) -> dict[str, Any]:
 def _asked(run: Run) -> list[str] | None:
     """What was asked for a job, which it does not need; None if that cannot be read."""
     try:
-        text = (run.path / "overrides.yaml").read_text(encoding="utf-8")
-        return cast("list[str] | None", yaml.safe_load(text))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return run.read_overrides()
+    except UNREADABLE:
         return None

@@ -67,7 +67,7 @@ class Dimensions:
     def contain(self, params: Mapping[str, Any]) -> bool:
         """Whether a point, maybe of another space, is one of these."""
         return params.keys() == self.distributions.keys() and all(
-            _contains(self.distributions[name], value) for name, value in params.items()
+            is_value_of(self.distributions[name], value) for name, value in params.items()
         )
 
     def point(self, params: Mapping[str, Any]) -> Point:
@@ -126,7 +126,7 @@ def _distribution(axes: Sequence[Axis]) -> "BaseDistribution":
     return FloatDistribution(axis.low, axis.high, axis.log and not axis.step, axis.step)
 
 
-def _contains(distribution: "BaseDistribution", value: Any) -> bool:
+def is_value_of(distribution: "BaseDistribution", value: Any) -> bool:
     """Whether a value is there with its type: 1, 1.0 and true make different jobs."""
     from optuna.distributions import CategoricalDistribution, IntDistribution
 

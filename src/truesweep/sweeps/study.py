@@ -11,14 +11,14 @@ each driver, once, when it begins; the budget counts them as one.
 """
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from truesweep.config.space import Point, Space
 from truesweep.errors import ConfigError, UserError
 from truesweep.runs.run import Run, write_entries
 from truesweep.sweeps.directory import SweepDirectory
-from truesweep.sweeps.sampling import Dimensions, Params, climb
+from truesweep.sweeps.sampling import Dimensions, Params, climb, is_value_of
 from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.source import ENDED
 from truesweep.sweeps.studies import JOBS
@@ -98,6 +98,11 @@ class Search:
         self._covered = False
         if self._trials.begun_again:
             note(f"points that failed and are tried again: {self._trials.begun_again}")
+        for number, what in self._changed(sweep):
+            note(
+                f"trial {number} of the search's record has another {what} than its jobs: what is "
+                "proposed follows from the record"
+            )
         if self._trials.elsewhere:
             note(f"points of an earlier space, which the budget counts: {self._trials.elsewhere}")
 
@@ -127,6 +132,28 @@ class Search:
         for number, jobs in list(self._jobs.items()):
             if any(job.id == own.id for own in jobs):
                 self._conclude(number, given_up=job.state not in ENDED)
+
+    def _changed(self, sweep: SweepDirectory) -> Iterator[tuple[int, str]]:
+        """The trials that are not what their jobs are, as when a digit has changed."""
+        runs = {job.id: job for job in sweep.jobs() if job.problem is None}
+        for trial in self._trials.all():
+            ids = trial.user_attrs.get(JOBS, ())
+            jobs = [runs[one] for one in ids if one in runs]
+            if not jobs or len(jobs) < len(ids):
+                continue
+            if not self._is_of(trial, jobs):
+                yield trial.number, "point"
+            elif trial.state.name == "COMPLETE" and self._values(jobs) != trial.values:
+                yield trial.number, "figure"
+
+    def _is_of(self, trial: "FrozenTrial", jobs: Sequence[Run]) -> bool:
+        """Whether jobs are at a trial's point, as far as that can be told in this space."""
+        if not all(is_value_of(trial.distributions[k], v) for k, v in trial.params.items()):
+            return False
+        if not self._dimensions.contain(trial.params):
+            return True
+        point = self._dimensions.point(trial.params)
+        return all(job.varies.get(k, v) == v for job in jobs for k, v in point.items())
 
     # -- beginning a trial ----------------------------------------------------------------------
 
@@ -235,17 +262,23 @@ class Search:
         else:
             self._ready += self._held.pop(number, [])
 
-    def _complete(self, number: int, jobs: Sequence[Run]) -> None:
-        values = []
+    def _complete(self, number: int, jobs: Sequence[Run]) -> bool:
+        values = self._values(jobs)
+        names = zip(self._settings.modes, values, strict=True)
+        missing = next((name for name, value in names if value is None), None)
+        if missing is None:
+            return self._end(number, "COMPLETE", values)
+        self.note(f"{jobs[0].label}: its results have no {missing}")
+        return self._end(number, "FAIL", missing=missing, error=f"no {missing} in results.json")
+
+    def _values(self, jobs: Sequence[Run]) -> list[Any]:
+        """The mean of each objective over jobs; None where one of them lacks it."""
+        values: list[Any] = []
         for name, mode in self._settings.modes.items():
             figures = [job.objective(name, mode) for job in jobs]
             known = [figure for figure in figures if figure is not None and figure == figure]
-            if len(known) < len(jobs):
-                self.note(f"{jobs[0].label}: its results have no {name}")
-                self._end(number, "FAIL", missing=name, error=f"no {name} in results.json")
-                return
-            values.append(statistics.fmean(known))
-        self._end(number, "COMPLETE", values)
+            values.append(statistics.fmean(known) if len(known) == len(jobs) else None)
+        return values
 
     def _repeat(self, number: int, twin: "FrozenTrial") -> bool:
         note = f"the same point as trial {twin.number}"
