@@ -165,6 +165,16 @@ def test_the_labels_of_a_trained_model_stay(prepared: Callable[..., Any]) -> Non
     assert data.target_counts.tolist() == [0, 1, 0]
 
 
+def test_labels_that_read_alike_are_told(prepared: Callable[..., Any]) -> None:
+    names = ["pos", "Pos", "caf\u00e9", "cafe\u0301", "\u200bneg", "neg", "other"]
+    data, _ = prepared([Labelled("a", name) for name in names])
+    assert [note.partition(" differ in case")[0] for note in data.notes] == [
+        "the labels 'Pos', 'pos'",
+        r"the labels 'cafe\u0301', 'caf\xe9'",
+        r"the labels 'neg', '\u200bneg'",  # U+200B does not show
+    ]
+
+
 def test_fewer_windows_than_a_batch(prepared: Callable[..., Any]) -> None:
     with pytest.raises(DataError, match=r"2 windows of data\.max_length=4.*data\.batch_size=3"):
         prepared(["abcdefgh"], max_length=4, batch_size=3)

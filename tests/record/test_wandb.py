@@ -128,7 +128,8 @@ def test_two_runs_at_once_are_read_back_apart(
     for step in range(1, 6):
         one.log_metrics({**values_at(step), "x": torch.tensor(float("nan"))}, step)
         two.log_metrics({"train/loss": 7.0}, step)
-    one.log_table("samples", ["source", "output"], [["ein", "a"], ["zwei", 2]])
+    rows_of_samples: list[list[Any]] = [["ein", "[/x]"], ["[positive]", 2]]
+    one.log_table("samples", ["source", "output"], rows_of_samples)
     one.finish({"test/loss": torch.tensor(0.5), "val/loss": 0.25, "best_step": 3})
     two.finish(exit_code=1)
 
@@ -141,6 +142,11 @@ def test_two_runs_at_once_are_read_back_apart(
     assert figures["val/loss"] == 0.25, "a final figure goes over the best of the curve"
     assert figures["val/bleu"] == {"max": 5}
     assert (figures["samples"]["nrows"], figures["samples"]["ncols"]) == (2, 2)
+    (table,) = tmp_path.glob("one/wandb/*run-*/files/media/table/*.json")
+    assert json.loads(table.read_text()) == {
+        "columns": ["source", "output"],
+        "data": rows_of_samples,
+    }
 
     rows = history_of(tmp_path / "one")
     expected = [{**values_at(step), "step": step, "x": "NaN"} for step in range(1, 6)]

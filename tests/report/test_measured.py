@@ -1,5 +1,6 @@
 """Runs whose figures say nothing about each other are not ranked."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,15 @@ def test_bits_per_byte_rank_runs_of_different_tokenizers(two: Any) -> None:
     told = said(compare([found.runs[0].directory.path.parent], "val/bits_per_byte"))
     assert "Not comparable" not in told
     assert "Ahead" in told
+
+
+def test_bits_per_byte_that_one_run_leaves_out_rank_nothing(two: Any) -> None:
+    found = two(tokenizers=(BYTE, CHAR))
+    folder = found.runs[0].directory.path
+    results = json.loads((folder / "results.json").read_text())
+    del results["val/bits_per_byte"]
+    write(folder / "results.json", results)
+    assert "--objective" not in said(compare([folder.parent]))["Not comparable"]
 
 
 def test_nothing_else_is_proposed_for_different_data(two: Any) -> None:

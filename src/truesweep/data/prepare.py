@@ -24,6 +24,7 @@ from truesweep.data.kinds import EncodedSplit, SampleKind
 from truesweep.data.leakage import VERSION as LEAKAGE_VERSION
 from truesweep.data.leakage import Leakage, leaked
 from truesweep.data.mixture import Mix, Mixture
+from truesweep.data.records import alike
 from truesweep.data.samples import Account, Splits, field_texts, text_bytes
 from truesweep.data.source import Source
 from truesweep.data.texts import Text, beginning
@@ -183,7 +184,8 @@ def prepare(
     _check_sizes(whole, source, kind)
     named = getattr(tokenizer, "target_language", None) or "target" not in kind.fields
     unnamed = None if named else unnamed_language(complete)
-    notes = [*together.origin.get("notes", ()), *([unnamed] if unnamed else [])]
+    told = *([unnamed] if unnamed else []), *alike(classes or ())
+    notes = [*together.origin.get("notes", ()), *told]
     return Prepared(
         kind=kind,
         tokenizer=complete,

@@ -1,5 +1,6 @@
 """Rows of a table as samples: which columns are needed, and what may stand in them."""
 
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from typing import Any
 
 from truesweep.data.conversations import COLUMNS, conversation
 from truesweep.data.samples import Kind, Labelled, Pair, Sample
+from truesweep.data.similarity import normalise
 from truesweep.data.source import Source
 from truesweep.errors import ConfigError, DataError
 
@@ -97,6 +99,26 @@ def to_samples(
         if isinstance(sample, Labelled) and sample.label != str(values[1]):
             notes[SPACES] += 1
         yield place, sample
+
+
+def alike(labels: Sequence[str]) -> list[str]:
+    """A sentence for each set of labels that read the same and yet are classes of their own."""
+    sets: dict[str, list[str]] = {}
+    for label in labels:
+        seen = "".join(c for c in label if unicodedata.category(c) != "Cf")  # takes no room
+        sets.setdefault(normalise(seen), []).append(label)
+    return [
+        f"the labels {', '.join(map(_shown(one), one))} differ in case, white space or the form of "
+        "a character only, and are classes of their own"
+        for one in sets.values()
+        if len(one) > 1
+    ]
+
+
+def _shown(labels: Sequence[str]) -> Callable[[str], str]:
+    """What tells labels apart; as they are written, unless they look the same."""
+    looks = {unicodedata.normalize("NFC", label) for label in labels}
+    return repr if len(looks) == len(labels) else ascii
 
 
 def are_lines(rows: Rows) -> bool:

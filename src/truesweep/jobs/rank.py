@@ -135,11 +135,11 @@ class Rank:
         if name == "best":
             scores = self.parts.task.sample_scores["val"]
             return lambda: self.run.write_scores("val", scores)
-        return lambda: self.run.update_status(step=steps_done(self.trainer), saved_step=step)
+        return lambda: self._tell(steps_done(self.trainer), saved_step=step)
 
-    def _tell(self, step: int) -> None:
+    def _tell(self, step: int, **more: Any) -> None:
         """Tell how far the training is, and what of the record nothing changes any more."""
-        self.run.update_status(step=step, recorded=self.metrics.settled())
+        self.run.update_status(step=step, recorded=self.metrics.settled(), **more)
 
     def carry_out(self, resume: bool) -> None:
         """Train, go on training, and score; of a training that was given up, keep the verdict."""

@@ -64,7 +64,8 @@ def _comparable(comparison: Comparison) -> str:
     names = [
         f"{split}/{f.name}" for f in comparison.declared.values() if f.mode and not f.per_token
     ]
-    known = [name for name in names if any(name in run.results for run in comparison.runs)]
+    ended = [run.results for run in comparison.runs if run.results]
+    known = [name for name in names if ended and all(name in results for results in ended)]
     if not known or not set(comparison.ranking.unlike) <= set(TOKENS):
         return ""
     return f" Rank by --objective {known[0]}, which does not depend on the tokens."
