@@ -120,6 +120,25 @@ def test_what_a_template_refuses_is_said_of_the_conversation() -> None:
         list(encode_chats(tokenizer, [Chat.of([SYSTEM, *TALK])], "assistant"))
 
 
+def test_an_answer_to_nothing_is_named() -> None:
+    tokenizer, talk = STYLES["chatml"].tokenizer(), [ANSWER, QUESTION, ANSWER]
+    message = rf"^conversation '{ANSWER['content']}': begins with an answer, and nothing is asked"
+    with pytest.raises(DataError, match=message):
+        list(encode_chats(tokenizer, [Chat.of(talk)], "assistant"))
+    ((tokens, marks),) = encode_chats(tokenizer, [Chat.of(talk)], "completion")
+    assert tokenizer.decode(tokens[marks == LAST]) == f"{ANSWER['content']}<|im_end|>"
+
+
+def test_a_template_that_marks_no_answer_is_named() -> None:
+    tokenizer = STYLES["chatml"].tokenizer()
+    tokenizer.chat_template = (
+        "{% for message in messages %}{{ message.content }}{% if message.role == 'robot' %}"
+        "{% generation %}{{ message.content }}{% endgeneration %}{% endif %}{% endfor %}"
+    )
+    with pytest.raises(DataError, match=r"^conversation '[^']+': the chat template marks no token"):
+        list(encode_chats(tokenizer, [Chat.of(TALK)], "assistant"))
+
+
 def rows_of(path: Path, rows: list[dict[str, Any]]) -> Path:
     if path.suffix == ".json":
         path.write_text(json.dumps(rows, indent=1))

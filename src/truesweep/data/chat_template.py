@@ -152,9 +152,15 @@ class _Written:
                 ends = place + 1 == len(messages)
                 return whole if ends else _render(tokenizer, messages[: place + 1], tools)
 
+            learned = numbered if train_on == "assistant" else numbered[-1:]
+            if learned[0][1] == 0:
+                raise DataError(
+                    f"{_named(chat)}: begins with an answer, and nothing is asked before it. Leave "
+                    "that message out, or set task.train_on=completion to learn last answers only"
+                )
             turns = {
                 number: (_render(tokenizer, messages[:place], tools, prompt=True), through(place))
-                for number, place in (numbered if train_on == "assistant" else numbered[-1:])
+                for number, place in learned
             }
         return cls(chat, whole, turns)
 
@@ -285,6 +291,8 @@ def _refusals(chat: Chat) -> Iterator[None]:
     """Say of which conversation it is what a template raises."""
     try:
         yield
+    except DataError:
+        raise
     except (TemplateError, TypeError, ValueError) as error:
         raise DataError(
             f"{_named(chat)}: the chat template refuses it ({in_short(error)}). Mend the "

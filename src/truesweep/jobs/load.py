@@ -85,7 +85,8 @@ def _load_run(run: Run, head: Head, path: Path) -> Loaded:
         )
         model.load_state_dict(state)
         return Loaded(model.eval(), tokenizer)
-    labels = Loaded.classes(PreTrainedConfig.from_pretrained(run.model))
+    fields, _ = PreTrainedConfig.get_config_dict(run.model)
+    labels = Loaded.classes(PreTrainedConfig.from_dict(fields))  # whatever the class, no code
     model, tuner = _as_built(run, tokenizer, labels)
     if "base" in saved:
         state = whole_state(model, state, saved["base"]["sha256"])
