@@ -40,6 +40,7 @@ from truesweep.data.tokenizers import Byte, Word
 from truesweep.errors import ConfigError, DataError
 from truesweep.figures import BLEU, LOSS
 from truesweep.jobs.load import load_folder, load_run
+from truesweep.jobs.plan import plan
 from truesweep.models import Lora, add_adapter
 from truesweep.models.adapters import save_adapter
 from truesweep.report import compare
@@ -366,6 +367,18 @@ def test_a_loaded_model_reads_as_much_as_it_can(long_reader: Path) -> None:
     assert "3 of 3 test samples are longer" in " ".join(cut.split())
     windows = score_loaded(long_reader, run=typed).out  # 720 bytes, between them two ends of text
     assert windows == score_loaded(long_reader, "data.max_length=300").out
+
+
+def test_a_loaded_model_is_not_scored_on_other_tokens(
+    long_reader: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(long_reader.parent)
+    Path("stories.txt").write_text("red blue\n" * 9)
+    asked = ["model=pretrained", f"model.name_or_path={long_reader}", "data=files"]
+    with pytest.raises(ConfigError, match=r"other tokens .*: set tokenizer=pretrained tokenizer\."):
+        evaluate([*asked, "data.test=stories.txt"], "test", "best", [])
+    planned = plan([*asked, "data.train=stories.txt", "data.batch_size=1"])
+    assert any("was trained with other tokens" in warning for warning in planned.warnings)
 
 
 def an_adapter(base: Path, folder: Path) -> None:

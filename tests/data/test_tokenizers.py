@@ -114,6 +114,13 @@ def test_a_folder_without_a_tokenizer(tmp_path: Path) -> None:
         Pretrained(name_or_path=str(tmp_path)).build([])
 
 
+@pytest.mark.parametrize("model_type", ["bert", "gpt2", "t5"])
+def test_no_tokenizer_is_made_up_from_a_models_type(tmp_path: Path, model_type: str) -> None:
+    (tmp_path / "config.json").write_text(f'{{"model_type": "{model_type}"}}')
+    with pytest.raises(ConfigError, match=r"loaded from there: it holds no vocabulary\. Name a"):
+        Pretrained(name_or_path=str(tmp_path)).build(())
+
+
 def test_identity_follows_the_files_not_the_name(pretrained: Callable[..., Path]) -> None:
     config = Pretrained(name_or_path=str(pretrained("<s> $A", bos_token="<s>", pad_token="<p>")))
     before = config.identity()

@@ -286,7 +286,15 @@ def load(name_or_path: str | Path) -> PreTrainedTokenizerBase:
         )
         loaded.decode(loaded("a")["input_ids"])  # some damage shows when it is used
         _check_pieces(loaded, Path(home))
+        if kind is AutoTokenizer and not _words(loaded):  # made up from the model's type alone
+            raise ValueError("it holds no vocabulary.")
     return loaded
+
+
+def _words(tokenizer: PreTrainedTokenizerBase) -> set[str]:
+    """The tokens that stand for text."""
+    marks = {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab(), "▁"}
+    return tokenizer.get_vocab().keys() - marks
 
 
 def _home(name_or_path: str | Path) -> str | Path:

@@ -25,6 +25,7 @@ from truesweep.data.kinds import SampleKind
 from truesweep.data.module import DataModule
 from truesweep.data.prepare import Prepared, prepare
 from truesweep.data.seq2seq import learned_start
+from truesweep.data.tokenizers import load
 from truesweep.errors import ConfigError
 from truesweep.figures import Figure, by_name, mode, of_metric
 from truesweep.jobs.compiling import choose, compile_model
@@ -33,6 +34,7 @@ from truesweep.jobs.trainer import Compile, TrainerSettings
 from truesweep.metrics.harness import check_speaks
 from truesweep.models import Pretrained, add_adapter, recomputes_layers
 from truesweep.models.batching import check_noise, check_packing, mixes_samples
+from truesweep.models.pretrained import Drawn
 from truesweep.models.tokens import pad_token
 from truesweep.optim import parameter_groups, rescale
 from truesweep.record.loggers import FACTS
@@ -274,6 +276,8 @@ def make_model(
     )
     if head == "seq2seq" and isinstance(made, Pretrained) and model.device.type != "meta":
         _start_as_learned(model, tokenizer)
+    if isinstance(made, Pretrained) and notes is not None:
+        notes += _other_tokens(made, tokenizer)
     adapter = make(config, "adapter")
     if adapter is None:
         return model, None
@@ -292,6 +296,29 @@ def make_model(
             "adapter.modules_to_save=[lm_head]"
         )
     return model, tuner
+
+
+def _other_tokens(made: Pretrained, tokenizer: PreTrainedTokenizerBase) -> list[Drawn]:
+    """A sentence if ids are others than a model was trained with, as far as its folder tells."""
+    try:
+        learned = load(made.name_or_path).get_vocab()
+    except ConfigError:  # it holds no tokenizer
+        return []
+    given = tokenizer.get_vocab()
+    others = sorted(
+        (token for token, number in learned.items() if given.get(token) != number),
+        key=learned.__getitem__,
+    )
+    if not others or made.revision:
+        return []
+    token = next((token for token in others if token in given), others[0])
+    return [
+        Drawn(
+            f"{made.name_or_path} was trained with other tokens ({token!r} is {learned[token]} "
+            f"there, and {given.get(token, 'no token')} here): set tokenizer=pretrained "
+            f"tokenizer.name_or_path={made.name_or_path}"
+        )
+    ]
 
 
 def _start_as_learned(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -23,7 +23,10 @@ from truesweep.models.tokens import label_fields, pad_token, settle_generation
 
 
 class Drawn(str):
-    """A sentence that says of weights that they are new, so that there is nothing to score yet."""
+    """A sentence that says what was never trained, so that there is nothing to score yet.
+
+    Weights are new, or see other tokens than those that they learned from.
+    """
 
 
 @dataclass(kw_only=True)
