@@ -15,6 +15,7 @@ from truesweep.data import rules, splitting, texts
 from truesweep.data.clean import cleaned, cleaned_together
 from truesweep.data.files import Files
 from truesweep.data.kinds import LABELLED, PAIRS, TEXT
+from truesweep.data.leakage import leaked
 from truesweep.data.mixture import Mixture, Part
 from truesweep.data.rules import Clean, c4, c4_lines, gopher, gopher_repetition
 from truesweep.data.samples import Chat, Kind, Labelled, Pair, Sample, Splits
@@ -209,6 +210,16 @@ def test_samples_of_several_sources_are_told_apart() -> None:
         cleaned_together(
             {"a": sources["a"], "b": splits(rows["a"])}, Clean(duplicates=True, across_sources=True)
         )
+
+
+def test_brief_texts_that_judge_are_taken_out_as_they_are_looked_for() -> None:
+    train = ["KING:\nYes, my lord.", "KING:\nNo.", f"KING:\n{FOX}\nNo.", "Never!"]
+    before = splits(train, ["KING:\nNo.", "KING:\nOh?", "never!"])
+    found = cleaned(before, Clean(), decontaminate=True)
+    assert list(found.train) == [train[0], train[2]]
+    leaks = leaked("text", {"train": found.train, "val": before.val, "test": before.test})
+    assert [(leak.passages, leak.exact) for leak in leaks if leak.other == "train"] == [(3, 0)] * 2
+    assert leaked("text", {"train": train, "val": before.val, "test": before.test})[0].exact == 2
 
 
 def test_what_was_done_is_told_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:

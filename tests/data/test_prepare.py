@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from truesweep.data.ragged import RaggedWriter
+from truesweep.data.ragged import Ragged, RaggedWriter
 from truesweep.data.samples import Labelled, Pair
 from truesweep.data.tokenizers import Bpe, Byte, Char, Pretrained
 from truesweep.errors import DataError
@@ -63,6 +63,19 @@ def test_tokens_stay_on_disk(prepared: Callable[..., Any]) -> None:
         array = array.base
     assert isinstance(array, np.memmap)
     assert data.train.stream.dtype == np.uint16
+
+
+def test_tokens_are_counted_without_being_mapped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("truesweep.data.ragged._AT_ONCE", 3)
+        patched.delattr("truesweep.data.ragged._mapped")
+        with RaggedWriter(tmp_path, "text", 9, (8,)) as writer:
+            writer.add(0, np.array([1, 2, 2, 5]))
+            writer.add(2, np.array([1]))
+            writer.finish(3)
+    assert Ragged.load(tmp_path, "text").counts.tolist() == [0, 2, 2, 0, 0, 1, 0, 0, 3]
 
 
 def test_what_was_encoded_before_a_kill_is_kept(

@@ -8,7 +8,7 @@ that could be near another. Texts are never in memory together, other samples ar
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from itertools import groupby, pairwise
@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from truesweep.data.cache import cached, default_cache
-from truesweep.data.leakage import Known, is_telling
+from truesweep.data.leakage import Known, is_brief, is_telling
 from truesweep.data.rules import Clean
 from truesweep.data.samples import (
     Account,
@@ -46,7 +46,7 @@ from truesweep.dotted import map_leaves
 from truesweep.errors import DataError
 from truesweep.record.files import write_json
 
-VERSION = 3  # of what is kept and of the rules; a new one leaves all older entries unread
+VERSION = 5  # of what is kept and of the rules; a new one leaves all older entries unread
 
 LONG = 1 << 16
 """Bytes of a text from which on it is no document, but many."""
@@ -308,11 +308,15 @@ class _Work:
         """
         aside = f"{result}.parts"
         owners: list[int] = []
+        brief: set[int] = set()
         whole, again = True, any(account.samples for account in self.accounts)
         with TextsWriter(self.folder, aside) as writer:
             for owner, text in zip(places, field_texts(samples, "text"), strict=True):
                 cut = len(text) > LONG if rules.paragraphs is None else rules.paragraphs
                 whole &= not cut
+                if known is not None and len(samples) > 1 and is_brief(text):
+                    brief.add(len(owners))
+                    cut = False
                 for part in passages(text) if cut else (str(text),):
                     blank = not part.strip()
                     if not (blank or again):
@@ -322,7 +326,7 @@ class _Work:
                         writer.add([str(mended).encode()])
                         owners.append(owner)
         units = Texts(self.folder, aside)
-        alive = self._alive(units, owners, rules, known, parts=not whole)
+        alive = self._alive(units, owners, rules, known, not whole, brief)
         for account in () if again else self.accounts:
             account.unit = "texts" if whole else "paragraphs"
         left: list[int] = []
@@ -376,6 +380,7 @@ class _Work:
         rules: Clean,
         known: Known | None,
         parts: bool = False,
+        brief: Set[int] = frozenset(),
     ) -> Alive:
         """Which samples stay by those rules that look at several."""
         alive = np.ones(len(units), dtype=np.bool_)
@@ -397,7 +402,7 @@ class _Work:
             apply("near_duplicates", lambda u, p: _near(u, p, rules.similarity, parts))
         if known is not None:
             similar = rules.similarity
-            apply(DECONTAMINATE, lambda u, p: _known(u, p, known, similar, parts))
+            apply(DECONTAMINATE, lambda u, p: _known(u, p, known, similar, parts, brief))
         if rules.min_per_label:
             apply("min_per_label", lambda u, p: _rare(u, p, rules.min_per_label))
         if (most := rules.max_per_label) is not None:
@@ -488,10 +493,15 @@ def _near(
 
 
 def _known(
-    units: Sequence[Sample], places: Sequence[int], known: Known, similar: float, parts: bool
+    units: Sequence[Sample],
+    places: Sequence[int],
+    known: Known,
+    similar: float,
+    parts: bool,
+    brief: Set[int],
 ) -> Iterator[Any]:
     for chunk in _chunks(places):
-        compared = [place for place in chunk if _comparable(units[place], parts)]
+        compared = [p for p in chunk if p in brief or _comparable(units[p], parts)]
         keys = [normalise(_fields(units[place])[0]) for place in compared]
         for i, (split, twin) in known.twins(keys, similar).items():
             same = keys[i] == normalise(twin)

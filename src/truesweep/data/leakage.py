@@ -24,13 +24,16 @@ from truesweep.data.similarity import (
     signatures,
     word_codes,
 )
-from truesweep.data.texts import batches, pieces
+from truesweep.data.texts import Text, batches, pieces
 from truesweep.text import count_spaceless
 
 NGRAM = 8
 """Words that hardly ever follow each other twice by chance: Radford et al. 2019 (GPT-2), 4."""
 
-VERSION = 3  # of what is found; a new one leaves all that is kept of older ones unread
+BRIEF = 512
+"""Characters of a text that has no paragraphs of its own."""
+
+VERSION = 4  # of what is found; a new one leaves all that is kept of older ones unread
 
 _AT_ONCE = 1 << 16  # passages that are compared
 _HASHED_AT_ONCE = 1 << 16  # characters: their hashes stay in a core's cache
@@ -114,11 +117,14 @@ def passages(samples: Sequence[Sample], kind: Kind) -> Iterator[Passage]:
     """What is compared of the samples of a split, in their order.
 
     Of texts, the paragraphs, or the lines where there is but one; not those of under 8 words, which
-    are headings, brackets and the like, unless a text has no others.
+    are headings, brackets and the like, unless a text has no others; a brief one of
+    several is compared whole.
     """
     if kind == "text":
         for text in field_texts(samples, "text"):
-            yield from map(_passage, _telling(splitting.passages(text)))
+            whole = len(samples) > 1 and is_brief(text)
+            parts = [str(text)] if whole else _telling(splitting.passages(text))
+            yield from map(_passage, parts)
     else:
         yield from (_passage(*_fields(sample)) for sample in samples)
 
@@ -348,6 +354,11 @@ def leaked(kind: Kind, splits: Mapping[str, Sequence[Sample]], examples: int = 3
                 )
             )
     return found
+
+
+def is_brief(text: Text) -> bool:
+    """Whether one of several texts is a few short lines, which tell something together only."""
+    return 0 < len(text) <= BRIEF and not any(map(is_telling, splitting.passages(text)))
 
 
 def is_telling(block: str) -> bool:

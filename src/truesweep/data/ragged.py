@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -60,7 +60,10 @@ class Ragged:
     @cached_property
     def counts(self) -> npt.NDArray[np.int64]:
         """How often each token occurs, separators too, int64 [largest token + 1]."""
-        return count_tokens(self.tokens) if self.counted is None else self.counted
+        if self.counted is not None:
+            return self.counted
+        starts = range(0, len(self.tokens), _AT_ONCE)
+        return count_tokens(self.tokens[start : start + _AT_ONCE] for start in starts)
 
     def count(self, token: int | None) -> int:
         """How often a token occurs."""
@@ -236,10 +239,15 @@ class RaggedWriter:
         while self._rows < rows:
             self._end_row()
         self._tokens.flush()
-        written = _mapped(Path(self._tokens.name), self._behind.dtype.name)
-        np.save(self._counts, count_tokens(written))
+        np.save(self._counts, count_tokens(self._written()))
         self.done = True
         self._describe()
+
+    def _written(self) -> Iterator[Tokens]:
+        """All tokens in parts. They are read, not mapped: what is mapped counts as memory."""
+        with Path(self._tokens.name).open("rb") as file:
+            while len(part := np.fromfile(file, self._behind.dtype, _AT_ONCE)):
+                yield part
 
     def _write(self, tokens: Tokens) -> None:
         self._tokens.write(tokens.astype(self._behind.dtype, copy=False).tobytes())
@@ -256,11 +264,11 @@ class RaggedWriter:
         write_json(self._index, {**state, "parts": self.parts, "done": self.done})
 
 
-def count_tokens(tokens: Tokens) -> npt.NDArray[np.int64]:
-    """How often each token occurs, int64 [largest + 1]."""
+def count_tokens(parts: Iterable[Tokens]) -> npt.NDArray[np.int64]:
+    """How often each token occurs in all parts, int64 [largest + 1]."""
     counts = np.zeros(0, dtype=np.int64)
-    for start in range(0, len(tokens), _AT_ONCE):
-        found = np.bincount(tokens[start : start + _AT_ONCE], minlength=len(counts))
+    for part in parts:
+        found = np.bincount(part, minlength=len(counts))
         found[: len(counts)] += counts
         counts = found
     return counts

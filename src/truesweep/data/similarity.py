@@ -26,6 +26,7 @@ SHORTEST = 25
 One that is a syllable or a word counts as two.
 """
 
+_NUMBER = re.compile(r"\d+")
 _WINDOW = 5
 # A pair at SIMILAR meets in one of the bands with a probability of 1 - (1 - 0.8^4)^16 = 0.9998.
 _BANDS, _ROWS = 16, 4
@@ -161,12 +162,18 @@ class Sieve:
         return np.unique(places[self.known.take(places, mode="clip") == likely])
 
 
-def jaccard(first: str, second: str) -> float:
+def jaccard(first: str, second: str, numbers: Callable[[str], list[str]] | None = None) -> float:
     """The similarity of two normalised texts; 0 if their numbers differ: they state other things.
 
     In dates, amounts and versions, little else differs between any two.
+
+    Args:
+        first: One of them.
+        second: The other one.
+        numbers: What tells the numbers in a text, if it remembers them.
     """
-    if _numbers(first) != _numbers(second):
+    numbers = numbers or _numbers
+    if numbers(first) != numbers(second):
         return 0.0
     a, b = _windows(first), _windows(second)
     return len(a & b) / len(a | b)
@@ -253,11 +260,12 @@ def closest(
     candidates = _candidates(ours, theirs, similar)
     found: dict[int, tuple[int, float]] = {}
     tried: dict[int, int] = {}
+    numbers = cache(_numbers)
     for place, other in candidates:
         query = long[place]
         tried[query] = tried.get(query, 0) + 1
         if tried[query] <= _TRIES:
-            similarity = jaccard(queries[query], corpus[other])
+            similarity = jaccard(queries[query], corpus[other], numbers)
             if similarity >= max(similar, found.get(query, (0, 0.0))[1]):
                 found[query] = other, similarity
     return found
@@ -440,7 +448,7 @@ def _meetings(ours: Hashes, theirs: Hashes) -> tuple[Places, Places]:
 
 
 def _numbers(text: str) -> list[str]:
-    return re.findall(r"\d+", text)
+    return _NUMBER.findall(text)
 
 
 def _windows(text: str) -> set[str]:
