@@ -14,7 +14,9 @@ from tests.commands.conftest import truesweep
 from tests.conftest import THREADS
 from truesweep.callbacks import Pruned, Pruning
 from truesweep.jobs.launch import launch
+from truesweep.jobs.pausing import describe_rates
 from truesweep.jobs.plan import plan
+from truesweep.optim.schedules import Cosine
 from truesweep.record.frozen import freeze
 from truesweep.record.rows import read
 from truesweep.record.study import Reports, open_storage
@@ -106,6 +108,38 @@ def test_a_job_that_is_ahead_reports_all_and_is_scored(workplace: Path) -> None:
     assert reported == pytest.approx(rows)
     assert sorted(reported) == [3, 6, 9, 12]
     assert "test/loss" in json.loads(run.results.read_text())
+
+
+def test_a_job_that_waited_ends_as_if_it_had_not(workplace: Path) -> None:
+    pruner = {**MEDIAN, "name": "forecast", "warmup": 3, "sign": 1.0}
+    made = optuna.create_study(study_name="s", storage=open_storage("study.journal", workplace))
+    rival = made.ask()
+    for key, told in describe_rates(Cosine(), 12).items():
+        rival.set_user_attr(key, told)
+    rival.set_user_attr("paused", True)
+    rival.report(-99.0, 3)
+    made.ask()
+    run = make_run(workplace, "model.dropout=0.1", trial={**TRIAL, "pruner": pruner})
+    for start in range(2):  # the rival leads still when it comes to its second rung
+        assert launch(run, resume=start > 0) == 0
+        status = run.status
+        assert (status["state"], status["exit_code"]) == ("paused", 0)
+        assert status["step"] == 3 * (start + 1)
+        assert made.trials[1].user_attrs["paused"] is True
+    made.tell(0, state=optuna.trial.TrialState.FAIL)
+    assert launch(run, resume=True) == 0
+    assert run.status["state"] == "completed"
+    assert list(made.trials[1].intermediate_values) == [3, 6, 9, 12]
+    (workplace / "alone").mkdir()
+    alone = make_run(workplace / "alone", "model.dropout=0.1", trial=None)
+    assert launch(alone) == 0
+    one, other = (
+        torch.load(r.checkpoints / "last.ckpt", weights_only=True)["state_dict"]
+        for r in (run, alone)
+    )
+    assert all(torch.equal(one[name], other[name]) for name in other)
+    losses = [[row.get("val/loss") for row in read(r.metrics)] for r in (run, alone)]
+    assert losses[0] == losses[1]
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from truesweep.callbacks.display import ProgressDisplay
 from truesweep.callbacks.harness import Harness
 from truesweep.callbacks.job import Heartbeat, LeaveAfter, SameConfiguration, StopAfter
 from truesweep.callbacks.preemption import SIGNALS, Preemption, Stopped, Told, stoppable, told
-from truesweep.callbacks.stopping import EarlyStopping, Pruned, Pruning
+from truesweep.callbacks.stopping import EarlyStopping, Paused, Pruned, Pruning
 from truesweep.callbacks.validation import Validation
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Harness",
     "Heartbeat",
     "LeaveAfter",
+    "Paused",
     "Preemption",
     "ProgressDisplay",
     "Pruned",

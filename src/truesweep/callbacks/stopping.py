@@ -12,6 +12,7 @@ from pytorch_lightning.utilities.types import STEP_OUTPUT
 from truesweep.callbacks.checkpoint import declared_mode
 from truesweep.compat import steps_done
 from truesweep.figures import Mode
+from truesweep.runs.run import State
 
 
 class EarlyStopping(callbacks.EarlyStopping):
@@ -68,6 +69,7 @@ class Pruned(BaseException):
     """
 
     exit_code = 0
+    state: State = "pruned"
 
     def __init__(self, step: int) -> None:
         super().__init__(step)
@@ -76,7 +78,13 @@ class Pruned(BaseException):
     @property
     def summary(self) -> dict[str, Any]:
         """What mirrors of the run's record show in place of final figures."""
-        return {"state": "pruned", "pruned_step": self.step}
+        return {"state": self.state, f"{self.state}_step": self.step}
+
+
+class Paused(Pruned):
+    """A run waits, since others are more promising; it goes on from here if that changes."""
+
+    state: State = "paused"
 
 
 class Pruning(pl.Callback):
@@ -90,11 +98,19 @@ class Pruning(pl.Callback):
         objective: The metric that is reported.
         report: Called on rank 0 with the optimizer steps done and the value; whether to stop. After
             a resume it may be called with a step that it knows.
+        leave: What a run is that was stopped: pruned, which holds after a resume too, or paused,
+            which ends with it.
     """
 
-    def __init__(self, objective: str, report: Callable[[int, float], bool]) -> None:
+    def __init__(
+        self,
+        objective: str,
+        report: Callable[[int, float], bool],
+        leave: type[Pruned] = Pruned,
+    ) -> None:
         self.objective = objective
         self.report = report
+        self.leave = leave
         self.pruned = False
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -126,12 +142,12 @@ class Pruning(pl.Callback):
 
     def _leave(self, trainer: pl.Trainer) -> None:
         if self.pruned:
-            log.info("pruned after step %d", steps_done(trainer))
-            raise Pruned(steps_done(trainer))
+            log.info("%s after step %d", self.leave.state, steps_done(trainer))
+            raise self.leave(steps_done(trainer))
 
     def state_dict(self) -> dict[str, Any]:
         """The answer."""
-        return {"pruned": self.pruned}
+        return {"pruned": self.pruned and not issubclass(self.leave, Paused)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take it up."""

@@ -144,6 +144,9 @@ def how_it_ended(run: Run) -> str:
     """Why a run that has ended has no results."""
     if run.status.get("state") == "pruned":
         return f"Pruned after step {run.status.get('step', 0):,}, by the search that it belongs to"
+    if run.status.get("state") == "paused":
+        step = run.status.get("step", 0)
+        return f"Paused after step {step:,}, by the search that it belongs to; resume it to its end"
     return f"{os.path.relpath(run.results)} is missing"
 
 

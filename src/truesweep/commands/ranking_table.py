@@ -19,6 +19,7 @@ STATES = {
     "completed": "green",
     "running": "cyan",
     "failed": "red",
+    "paused": "yellow",
     "pruned": "dim",
     "queued": "dim",
     "interrupted": "yellow",

@@ -17,7 +17,7 @@ from truesweep.jobs.parts import make, prepare_data
 from truesweep.jobs.rank import newest_checkpoint
 from truesweep.jobs.same_data import check_same_data
 from truesweep.jobs.trainer import TrainerSettings
-from truesweep.runs.run import Run
+from truesweep.runs.run import Run, write_entries
 from truesweep.sweeps.alone import change_launcher, read_launcher, run_alone
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.executor import Executor
@@ -40,6 +40,8 @@ def resume(directory: Path, overrides: Sequence[str] = ()) -> int:
         step = run.status.get("step", 0)
         console().print(f"{directory} was pruned after step {step:,}; nothing to do.")
         return 0
+    if run.state == "paused":
+        leave_search(run)
     with chdir(run.started_in):
         executor = make_executor(launcher) if launcher else None
         done = run.status.get("state") == "completed"
@@ -49,6 +51,13 @@ def resume(directory: Path, overrides: Sequence[str] = ()) -> int:
             code = go_on(run, own, str(directory), executor)
     show_result(run, code)
     return code
+
+
+def leave_search(run: Run) -> None:
+    """Have a job that its search has paused train to its end, as it is asked for by itself."""
+    place = run.job
+    trial = {**(place.get("trial") or {}), "pruner": None}
+    write_entries(run.path / "job.json", {**place, "trial": trial})
 
 
 def take_up(run: Run, overrides: Sequence[str], executor: Executor) -> int:

@@ -32,7 +32,7 @@ def launch(run: Run, resume: bool = False, node: Node | None = None) -> int:
         node: This node's place among the job's; None: as the environment has it.
 
     Returns:
-        The exit code: 0 done or pruned, 1 failed, 130 interrupted, 143 preempted.
+        The exit code: 0 done, pruned or paused, 1 failed, 130 interrupted, 143 preempted.
 
     Raises:
         ConfigError: Another process works on this run.
@@ -77,7 +77,7 @@ def _carry_out(
     except Stopped as stopped:
         return "preempted", stopped.exit_code, None
     except Pruned as pruned:
-        return "pruned", pruned.exit_code, None
+        return pruned.state, pruned.exit_code, None
     except Exception as error:
         return "failed", 1, _record(run, error, node.rank * trainer.local_ranks())
     return "completed", 0, None
@@ -152,7 +152,7 @@ def run_ranks(run: Run, ranks: int, resume: bool, node: Node | None = None) -> N
 
 
 def _rank(directory: str, resume: bool) -> int | Pruned:
-    """One rank's entry point; returns the signal it stopped for, or 0, or that it was pruned."""
+    """One rank's entry point; returns the signal it stopped for, 0, or that a search ended it."""
     leave_with_parent()
     run = Run(Path(directory))
     try:

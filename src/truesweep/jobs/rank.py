@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,6 +19,7 @@ from truesweep.callbacks import (
     Checkpoint,
     Harness,
     Heartbeat,
+    Paused,
     Preemption,
     Pruning,
     SameConfiguration,
@@ -36,6 +38,7 @@ from truesweep.jobs.load import save_layout
 from truesweep.jobs.logs import logs
 from truesweep.jobs.mirrors import complete, conclude, describe, make_loggers
 from truesweep.jobs.parts import Parts, build, build_callbacks, make
+from truesweep.jobs.pausing import FORECAST, describe_rates, is_to_pause
 from truesweep.jobs.same_data import check_same_data
 from truesweep.models import count_parameters, flops_per_token, peak_flops
 from truesweep.models.adapters import base_of, has_adapter
@@ -260,9 +263,14 @@ class Rank:
         trial = dict(self.run.job.get("trial") or {})
         if not trial.get("pruner"):
             return []
-        objective = trial.pop("objective")
-        reports = Reports(self.run.path, **reveal(trial, "sweeps"))
-        return [Pruning(objective, reports)]
+        objective, pruner = trial.pop("objective"), trial["pruner"]
+        known = reveal(trial, "sweeps")
+        if pruner["name"] != FORECAST:
+            return [Pruning(objective, Reports(self.run.path, **known))]
+        about = describe_rates(make(self.config, "scheduler"), self.parts.recipe.total_steps)
+        decide = partial(is_to_pause, first=pruner["warmup"], sign=pruner["sign"])
+        reports = Reports(self.run.path, **known, decide=decide, about=about)
+        return [Pruning(objective, reports, Paused)]
 
 
 class TakeUp(pl.Callback):

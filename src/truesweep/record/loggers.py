@@ -164,8 +164,8 @@ class RunLogger(Logger):
         """Close the record.
 
         Args:
-            summary: The final figures, and `state`: `completed`, `preempted`, `pruned`, `failed`
-                or `diverged`.
+            summary: The final figures, and `state`: `completed`, `preempted`, `paused`, `pruned`,
+                `failed` or `diverged`.
             exit_code: The run's.
         """
 

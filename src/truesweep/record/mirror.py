@@ -40,7 +40,7 @@ SETTINGS: dict[str, Any] = {
     "x_save_requirements": False,
 }
 
-MARKS = ("preempted", "pruned", "failed", "diverged", "killed")
+MARKS = ("preempted", "paused", "pruned", "failed", "diverged", "killed")
 """Tags that say how a run has ended, which may not be its last end."""
 TEXT = "The process ended without a word: killed from outside, out of memory or out of time."
 KILLED: list[tuple[str, dict[str, Any]]] = [

@@ -6,7 +6,7 @@ Optuna is imported when a study is opened and no earlier: a run outside a search
 import fcntl
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,8 +17,14 @@ if TYPE_CHECKING:
     from optuna import Study, Trial
     from optuna.pruners import BasePruner
     from optuna.storages import BaseStorage
+    from optuna.trial import FrozenTrial
 
 log = logging.getLogger(__name__)
+
+PAUSED = "paused"
+"""Attribute of a trial whose job waits until it is worth going on with."""
+Decide = Callable[[Sequence["FrozenTrial"], int], bool]
+"""Whether a trial is to stop, by its number, as far as all trials tell."""
 
 
 def open_storage(where: str, directory: Path) -> "BaseStorage":
@@ -112,6 +118,8 @@ class Reports:
         study: The study's name.
         number: The trial's number.
         pruner: The arguments of `make_pruner`; without a warm-up, the first validation ends it.
+        decide: Decides in place of a pruner of Optuna's; a trial that it stops is marked as paused.
+        about: Attributes that the trial is given, which `decide` needs.
     """
 
     def __init__(
@@ -122,12 +130,16 @@ class Reports:
         study: str,
         number: int,
         pruner: Mapping[str, Any],
+        decide: Decide | None = None,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
         self._directory = directory
         self._storage = storage
         self._study = study
         self._number = number
         self._pruner = dict(pruner)
+        self._decide = decide
+        self._about = dict(about or {})
         self._trial: Trial | None = None
 
     def __call__(self, step: int, value: float) -> bool:
@@ -138,7 +150,11 @@ class Reports:
             known = self._trial.study.get_trials(deepcopy=False)[self._number].intermediate_values
             if step not in known:
                 self._trial.report(value, step)
-            return bool(self._trial.should_prune())  # some pruners answer in NumPy's type
+            if self._decide is None:
+                return bool(self._trial.should_prune())  # some pruners answer in NumPy's type
+            stop = self._decide(self._trial.study.get_trials(deepcopy=False), self._number)
+            self._trial.set_user_attr(PAUSED, stop)
+            return stop
         except Exception as error:  # a study may lie on a database that is away for a while
             log.warning("step %d could not be reported to the study: %s", step, error)
             return False
@@ -151,10 +167,15 @@ class Reports:
             storage=open_storage(self._storage, self._directory),
             sampler=optuna.samplers.RandomSampler(),  # suggests nothing here
         )
-        reported = study.get_trials(deepcopy=False)[self._number].intermediate_values
-        warmup = self._pruner["warmup"] or min([step, *reported])
-        study.pruner = make_pruner(**self._pruner | {"warmup": warmup})
-        return optuna.Trial(study, trial_id(study, self._number))
+        frozen = study.get_trials(deepcopy=False)[self._number]
+        if self._decide is None:
+            warmup = self._pruner["warmup"] or min([step, *frozen.intermediate_values])
+            study.pruner = make_pruner(**self._pruner | {"warmup": warmup})
+        trial = optuna.Trial(study, trial_id(study, self._number))
+        for key, value in self._about.items():
+            if frozen.user_attrs.get(key) != value:
+                trial.set_user_attr(key, value)
+        return trial
 
 
 def trial_id(study: "Study", number: int) -> int:

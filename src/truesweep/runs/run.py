@@ -94,7 +94,7 @@ _TYPES: dict[str, dict[str, Any]] = {
     "memory.json": {"micro_batch_size": int},
 }
 """By file, what its entries are; a time is kept as text."""
-State = Literal["running", "completed", "failed", "preempted", "pruned"]
+State = Literal["running", "completed", "failed", "preempted", "paused", "pruned"]
 UNFINISHED = ".unfinished"
 """How the names of hidden folders end in which runs' directories are made."""
 SECONDS_TO_ASK = 1.0

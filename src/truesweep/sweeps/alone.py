@@ -57,7 +57,7 @@ def run_alone(run: Run, executor: Executor) -> int:
     """Have an executor run a job to its end, and show what its first rank says meanwhile.
 
     Returns:
-        The exit code: 0 done or pruned, 1 failed, 130 interrupted, 143 preempted.
+        The exit code: 0 done, pruned or paused, 1 failed, 130 interrupted, 143 preempted.
 
     Raises:
         ConfigError: It cannot be started, or another process works on it.

@@ -21,6 +21,7 @@ from truesweep.text import duration, figure, figures
 STYLES = {
     "running": "cyan",
     "completed": "green",
+    "paused": "blue",
     "pruned": "yellow",
     "failed": "bold red",
     "broken": "bold red",
@@ -28,7 +29,10 @@ STYLES = {
     "interrupted": "magenta",
     "queued": "dim",
 }
-ORDER = ("running", "failed", "broken", "interrupted", "preempted", "pruned", "completed", "queued")
+ORDER = (
+    *("running", "failed", "broken", "interrupted", "preempted"),
+    *("paused", "pruned", "completed", "queued"),
+)
 AROUND = 8
 """Lines of a terminal that are not for jobs: heading, frame, counts."""
 GAP = 2
@@ -99,7 +103,9 @@ class Display:
             if row.state in FAILED:
                 lines.append(f"{row.state}: {row.id}  {row.label}: {first_line(row.error)}")
                 lines.append(f"        {short(path / row.id / 'logs')}")
-        if any(row.state not in ENDED for row in rows):
+        if any(row.state == "paused" for row in rows):
+            lines.append(f"paused jobs keep their state: truesweep resume {short(path)}/JOB")
+        if any(row.state not in (*ENDED, "paused") for row in rows):
             lines.append(f"to go on: truesweep resume {short(path)}")
         for line in lines:
             self.console.print(Text(line), soft_wrap=True)

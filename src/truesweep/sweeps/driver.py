@@ -89,6 +89,7 @@ class Driver:
         self.given_up: set[str] = set()
         self.started: dict[str, tuple[float, int]] = {}  # when, and the kernel's kills by then
         self.stalled: set[str] = set()
+        self.thawed: dict[str, int] = {}  # the steps at which jobs that were paused went on
         self._told = Told()
         self._jobs: list[Run] = []
         self._summarized_at = 0.0
@@ -199,7 +200,9 @@ class Driver:
 
     def _start(self, job: Run) -> None:
         branch = self.trunks.branch(job)
-        again = bool(job.status)
+        again, waited = bool(job.status), job.state == "paused"
+        if waited:
+            self.thawed[job.id] = job.step
         self._changed = True
         now = time.time(), oom_kills()
         try:
@@ -212,7 +215,7 @@ class Driver:
             return
         self.started[job.id] = now
         on = "" if branch is None else f" from step {branch[1]:,} of {branch[0]}"
-        how = "branched" if branch else "resumed" if again else "started"
+        how = "branched" if branch else "thawed" if waited else "resumed" if again else "started"
         self.display.event(f"{how:<10} {job.id}  {job.label}{on}")
 
     def _failed_elsewhere(self, job: Run) -> bool:
@@ -245,6 +248,9 @@ class Driver:
             self.elsewhere.append(job)
         elif state in ENDED:
             self._ended(job)
+        elif state == "paused" and code == 0 and job.step > self.thawed.get(job.id, -1):
+            self.source.tell(job)
+            self.display.event(f"paused     {job.id}  {job.label} at step {job.step}")
         elif self.signum or stopped:  # saved; if only this job was told to stop, it goes on
             self.display.event(f"stopped    {job.id}  {job.label} at step {job.step}")
             self.waiting.append(job)

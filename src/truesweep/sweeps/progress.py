@@ -14,8 +14,8 @@ from truesweep.runs.run import UNREADABLE, Run
 from truesweep.text import plural
 
 FAILED = ("failed", "broken")
-DONE = ("completed", "pruned", *FAILED)
-"""States in which a job takes no more time."""
+DONE = ("completed", "pruned", "paused", *FAILED)
+"""States in which a job takes no more time, unless it is thawed."""
 
 
 @dataclass(frozen=True)
@@ -136,6 +136,7 @@ def counts(rows: Sequence[Row], planned: int) -> str:
     by_state["queued"] += max(planned - len(rows), 0)
     order = (
         "completed",
+        "paused",
         "pruned",
         "failed",
         "broken",

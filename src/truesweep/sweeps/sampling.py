@@ -291,6 +291,8 @@ def _vertex(line: Mapping[float, float], best: float) -> float | None:
 
 # -- samplers --------------------------------------------------------------------------------------
 
+BY_VALUES = ("tpe", "gp")
+"""Samplers that look at nothing but the points so far and their values."""
 NEEDS = {"cmaes": ("cmaes",), "gp": ("scipy", "torch"), "qmc": ("scipy",)}
 """Packages that Optuna itself does not install, by sampler."""
 

@@ -20,7 +20,9 @@ from truesweep.figures import (
 
 Method = Literal["grid", "random", "search"]
 Sampler = Literal["tpe", "cmaes", "gp", "nsga2", "qmc", "random", "grid", "climb"]
-Pruner = Literal["median", "halving", "hyperband"]
+Pruner = Literal["median", "halving", "hyperband", "forecast"]
+FORECAST_SAMPLERS = ("tpe", "gp", "qmc", "random", "grid")
+"""Samplers that need not know how a point has ended before they suggest the next."""
 
 _PASSWORD = re.compile(r"://[^/@:]*:(?!\$\{)[^/@]+@")
 
@@ -43,9 +45,11 @@ class Sweep:
             user's earlier sweeps say of the learning rate and the batch size. None: any.
         objective: Metrics by which jobs are compared; several make a search multi-objective.
         direction: One for each objective; None: as their metrics declare.
-        pruner: Stops jobs of a search that are not promising; None: none is stopped.
+        pruner: Stops jobs of a search that are not promising; None: none is stopped. `forecast`
+            pauses them: each point is begun, then those go on whose forecast final value leads.
         pruner_startup: Jobs that end before the median pruner stops any.
-        pruner_warmup: Optimizer steps that every job gets.
+        pruner_warmup: Optimizer steps that every job gets; of `forecast` also those after which a
+            job that leads is compared again, by default a twentieth of its training.
         pruner_reduction: Of so many jobs halving and hyperband keep one at each rung.
         parallel: Points that a search tries at once, as it learns from those that have ended only;
             None: as many as this machine has slots for, and 8 on a cluster.
@@ -112,6 +116,16 @@ class Sweep:
             )
         if self.pruner is not None and len(self.objectives) > 1:
             raise ConfigError("sweeps.pruner: jobs with several objectives cannot be pruned")
+        if self.pruner == "forecast" and self.jobs is None:
+            raise ConfigError(
+                "sweeps.pruner=forecast begins every point before it goes on with any; say how "
+                "many there are to be: sweeps.jobs=30"
+            )
+        if self.pruner == "forecast" and self.sampler not in FORECAST_SAMPLERS:
+            raise ConfigError(
+                f"sweeps.sampler={self.sampler} chooses by jobs that have ended, and "
+                "sweeps.pruner=forecast pauses them; choose sampler=tpe, or another pruner"
+            )
         if self.start is not None and self.method != "search":
             raise ConfigError("sweeps.start needs sweeps.method=search; set that or start=null")
         if self.storage is not None and _PASSWORD.search(self.storage):

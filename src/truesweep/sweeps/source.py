@@ -22,7 +22,10 @@ class JobSource(Protocol):
         ...
 
     def tell(self, job: Run) -> None:
-        """A job has ended for good: completed, pruned, or failed after its retries."""
+        """A job has ended for good: completed, pruned, or failed after its retries; or is paused.
+
+        One that is paused may be given out again.
+        """
         ...
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from truesweep.errors import ConfigError
+from truesweep.jobs.pausing import RATES, STEPS
 from truesweep.sweeps.sampling import Dimensions
 from truesweep.sweeps.settings import Sweep
 
@@ -22,6 +23,8 @@ NOTE, DRIVER, JOBS = "note", "driver", "jobs"
 MISSING, AGAIN, ORIGIN = "missing", "again", "origin"
 """Further ones: the figure that its results lack, whose number a trial goes on for that has failed,
 and which trial of another study it is."""
+KEPT = (JOBS, MISSING, STEPS, RATES)
+"""Attributes that a trial keeps in another study."""
 SWEEP = "sweep"
 """Attribute of a study that is not the search's first: the first one's name."""
 RUNG = "completed_rung_"
@@ -110,7 +113,7 @@ def first_try(trial: "FrozenTrial") -> int:
 def _copy(trial: "FrozenTrial", origin: str, dimensions: Dimensions) -> "FrozenTrial":
     from optuna.trial import create_trial
 
-    kept = {key: trial.user_attrs[key] for key in (JOBS, MISSING) if key in trial.user_attrs}
+    kept = {key: trial.user_attrs[key] for key in KEPT if key in trial.user_attrs}
     return create_trial(
         state=trial.state,
         values=trial.values,

@@ -4,6 +4,9 @@ One trial is one point. With several seeds it has several jobs, and its value is
 jobs are pruned, the first seed of a point goes ahead: its validations are compared with those of
 other points' first seeds, and the other seeds run only if it was not pruned.
 
+Where jobs are paused, a trial whose first seed waits stays as it is, running in the study. When
+there is nothing new to begin, the one whose forecast leads goes on, until none is worth it.
+
 The study is the truth about trials as `status.json` is about jobs. A trial that a dead driver left
 running is taken up by the next one: its point leads to the same configuration, and so to the same
 directories, which go on from their checkpoints. Points whose jobs have failed are tried again by
@@ -94,6 +97,7 @@ class Search:
         self._trials = Trials(sweep, settings, self._dimensions)
         self._jobs: dict[int, list[Run]] = {}  # of the trials that this driver runs, by number
         self._held: dict[int, list[Run]] = {}  # those that wait for their trial's first seed
+        self._paused: dict[int, Run] = {}  # the first seeds that wait, by their trials
         self._ready: list[Run] = []
         self._covered = False
         if self._trials.begun_again:
@@ -109,14 +113,20 @@ class Search:
     @property
     def exhausted(self) -> bool:
         """Whether no job will come any more, as far as this driver can know."""
-        if self._ready or self._held or self._trials.abandoned() or self._trials.waiting():
+        held = self._held.keys() - self._paused.keys()
+        if self._ready or held or self._trials.abandoned() or self._trials.waiting():
             return False
-        return self._covered or self._spent()
+        if not (self._covered or self._spent()):
+            return False
+        if self._paused and self._paused.keys() != self._jobs.keys():
+            return False  # what runs may yet be worse than what waits
+        return not self._paused or self._trials.thawed(self._paused) is None
 
     def ask(self) -> Run | None:
         """The next job; None while there is nothing to start."""
         while not self._ready:
-            if self._limit is not None and len(self._jobs) >= self._limit:
+            running = len(self._jobs) - len(self._paused)
+            if self._limit is not None and running >= self._limit:
                 return None
             abandoned = self._trials.abandoned()
             if abandoned:
@@ -124,13 +134,17 @@ class Search:
             elif self._trials.waiting():
                 self._begin(*self._trials.suggest())
             elif self._covered or self._spent() or not self._suggest():
-                return None
+                return self._thaw()
         return self._ready.pop(0)
 
     def tell(self, job: Run) -> None:
         """Let the study know what has become of a point, once that is decided."""
         for number, jobs in list(self._jobs.items()):
-            if any(job.id == own.id for own in jobs):
+            if not any(job.id == own.id for own in jobs):
+                continue
+            if job.state == "paused":
+                self._pause(number, job)
+            else:
                 self._conclude(number, given_up=job.state not in ENDED)
 
     def _changed(self, sweep: SweepDirectory) -> Iterator[tuple[int, str]]:
@@ -154,6 +168,20 @@ class Search:
             return True
         point = self._dimensions.point(trial.params)
         return all(job.varies.get(k, v) == v for job in jobs for k, v in point.items())
+
+    # -- waiting and going on -------------------------------------------------------------------
+
+    def _pause(self, number: int, job: Run) -> None:
+        self._trials.pause(number)
+        self._paused[number] = job
+
+    def _thaw(self) -> Run | None:
+        """The job that waits and is to go on next; None if none is worth it now."""
+        number = self._trials.thawed(self._paused) if self._paused else None
+        if number is None:
+            return None
+        self._trials.thaw(number)
+        return self._paused.pop(number)
 
     # -- beginning a trial ----------------------------------------------------------------------
 
@@ -241,6 +269,9 @@ class Search:
         if self._settings.pruner is not None and jobs[0] in left:
             self._held[number] = left[1:]
             left = left[:1]
+            if jobs[0].state == "paused":
+                self._pause(number, left.pop())
+                return False
         self._ready += left
         if not left or jobs[0].state == "pruned":
             self.note(f"{jobs[0].label} was run before")

@@ -10,17 +10,18 @@ import time
 import uuid
 import warnings
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from truesweep.compat import storage_id, suggest
-from truesweep.record.study import open_storage, trial_id
+from truesweep.jobs.pausing import FORECAST, as_forecast, thawed
+from truesweep.record.study import PAUSED, open_storage, trial_id
 from truesweep.secrets import reveal
 from truesweep.sweeps.directory import SweepDirectory
-from truesweep.sweeps.sampling import Dimensions, Params, Tried, make_sampler
+from truesweep.sweeps.sampling import BY_VALUES, Dimensions, Params, Tried, make_sampler
 from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.studies import (
     AGAIN,
@@ -90,6 +91,8 @@ class Trials:
         """A new trial, at a point if one is given; its number and its point."""
         from optuna.exceptions import ExperimentalWarning
 
+        if params is None and self._settings.pruner == FORECAST and not self.waiting():
+            params = self._by_forecasts()
         if params:
             self._study.enqueue_trial(params)
         with warnings.catch_warnings():
@@ -99,6 +102,25 @@ class Trials:
             for name, distribution in self._dimensions.distributions.items():
                 suggest(trial, name, distribution)
         return trial.number, trial.params
+
+    def _by_forecasts(self) -> Params | None:
+        """What the sampler suggests if trials that wait are worth their forecasts.
+
+        None where it does not look at values.
+        """
+        if self._settings.sampler not in BY_VALUES:
+            return None
+        import optuna
+
+        trials = as_forecast(self.all(), self._sign)
+        study = optuna.create_study(directions=self._settings.directions)
+        study.add_trials([trial for trial in trials if trial.params])
+        settings, numeric = self._settings, self._dimensions.numeric
+        study.sampler = make_sampler(settings, numeric, [len(trials), *self._entropy()])
+        asked = study.ask()
+        for name, distribution in self._dimensions.distributions.items():
+            suggest(asked, name, distribution)
+        return asked.params
 
     def unseen(self) -> list[Params]:
         """Points of a finite space without a trial; in order for a grid, shuffled otherwise."""
@@ -113,17 +135,35 @@ class Trials:
 
     def tried(self) -> list[Tried]:
         """What is known of each point; a value is less the better it is."""
-        sign = 1.0 if self._settings.directions[0] == "minimize" else -1.0
         told: list[Tried] = []
         for trial in self.all():
             value: float | None = math.inf
             if trial.state.name == "COMPLETE":
-                value = sign * trial.values[0]
+                value = self._sign * trial.values[0]
             elif not trial.state.is_finished():
                 value = None
             if trial.params:
                 told.append((trial.params, value))
         return told
+
+    @property
+    def _sign(self) -> float:
+        """1 where less of the objective is better, else -1."""
+        return 1.0 if self._settings.directions[0] == "minimize" else -1.0
+
+    def pause(self, number: int) -> None:
+        """Note that a trial's job waits."""
+        if not self.all()[number].user_attrs.get(PAUSED):
+            self.set(number, PAUSED, True)
+
+    def thawed(self, numbers: Collection[int]) -> int | None:
+        """Which of some trials that wait is to go on; None if none is worth it any more."""
+        first = self._settings.pruner_warmup
+        return thawed(self.all(), numbers, first=first, sign=self._sign)
+
+    def thaw(self, number: int) -> None:
+        """Note that a trial's job goes on."""
+        self.set(number, PAUSED, False)
 
     def before(self, number: int | None = None) -> int:
         """How many points were given jobs before a trial's, or at all: what the budget counts."""
@@ -193,12 +233,14 @@ class Trials:
             reports: Whether the job reports its validations, and may be pruned.
         """
         settings = self._settings
-        pruner = {
+        pruner: dict[str, Any] = {
             "name": settings.pruner,
             "startup": settings.pruner_startup,
             "warmup": settings.pruner_warmup,
             "reduction": settings.pruner_reduction,
         }
+        if settings.pruner == FORECAST:
+            pruner["sign"] = self._sign
         return {
             "storage": self._where,
             "study": self._study.study_name,
