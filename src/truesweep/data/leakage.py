@@ -33,12 +33,12 @@ NGRAM = 8
 BRIEF = 512
 """Characters of a text that has no paragraphs of its own."""
 
-VERSION = 4  # of what is found; a new one leaves all that is kept of older ones unread
+VERSION = 5  # of what is found; a new one leaves all that is kept of older ones unread
 
 _AT_ONCE = 1 << 16  # passages that are compared
 _HASHED_AT_ONCE = 1 << 16  # characters: their hashes stay in a core's cache
 _JUDGED = 1 << 16  # passages of a split that judges, evenly spread over it if it has more
-_JUDGED_NGRAMS = 1 << 22  # the same for its n-grams
+_JUDGED_NGRAMS = 1 << 21  # the same for its n-grams
 
 
 @dataclass(frozen=True, slots=True)

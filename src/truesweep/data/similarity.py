@@ -36,7 +36,7 @@ _SLACK = 0.15  # three standard errors of a similarity that is estimated from 64
 _OF_WORDS = 0.4  # how much of two sets of words is the same, at the least, where texts are likened
 _FEWEST = 3  # words of a text that may be another one reworded
 _TYPING_ERROR = 0.75  # what a word counts that has one
-_AT_ONCE = 1 << 20  # pairs
+_AT_ONCE = 1 << 16  # pairs: both signatures of each take half a kilobyte
 _SIGNED_AT_ONCE = 1 << 16  # characters: their hashes stay in a core's cache
 _BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2^64
 
