@@ -5,11 +5,12 @@ them, and says in which versions they were seen; `tests/test_compat.py` holds th
 project to public names. Importing this module imports none of the packages.
 """
 
+import logging
 import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -235,11 +236,18 @@ def forget_value(metric: "Metric") -> None:
 # torch
 
 
-def shapes_only() -> AbstractContextManager[Any]:
-    """A context whose tensors have a shape and no memory."""
-    from torch._subclasses.fake_tensor import FakeTensorMode  # torch 2.13.0
+@contextmanager
+def shapes_only() -> Iterator[None]:
+    """A context whose tensors have a shape and no memory; what they cannot do is raised only."""
+    from torch._subclasses import fake_tensor  # torch 2.13.0
 
-    return FakeTensorMode()
+    log = logging.getLogger(fake_tensor.__name__)
+    quiet, log.disabled = log.disabled, True  # it prints a traceback before it raises the same
+    try:
+        with fake_tensor.FakeTensorMode():
+            yield
+    finally:
+        log.disabled = quiet
 
 
 def bf16_of_cpu() -> str | None:

@@ -1,3 +1,5 @@
+import logging
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -103,6 +105,16 @@ def test_an_architecture_that_cannot_be_counted_is_estimated(
     blocks = DEPTH * (12 * WIDTH**2 + 13 * WIDTH) + 2 * WIDTH
     assert flops.method == "estimated"
     assert flops.per_token == 6 * blocks + 12 * DEPTH * WIDTH * LENGTH
+
+
+def test_nothing_is_printed_of_what_cannot_be_counted(
+    build: Build, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    monkeypatch.setattr(log, "handlers", [logging.StreamHandler(sys.stderr)])
+    flops_per_token(build("mixtral", "causal", depth=1, width=16), LENGTH)
+    assert "Traceback" not in capfd.readouterr().err
+    assert not log.disabled
 
 
 @pytest.mark.parametrize(
