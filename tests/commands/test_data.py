@@ -136,6 +136,18 @@ def test_data_that_cannot_be_used_end_with_code_2(
     assert "none.txt does not exist" in capsys.readouterr().err
 
 
+def test_labels_that_read_alike_are_told(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        f"{word} {i}\t{label}" for i in range(40) for word, label in (("a", "Pos"), ("b", "pos"))
+    ]
+    Path("t.tsv").write_text("\n".join(["text\tlabel", *rows]) + "\n")
+    asked = ["task=classification", "data=files", "data.train=t.tsv", "data.batch_size=4"]
+    assert data(asked, []) == 0
+    assert "the labels 'Pos', 'pos' differ in case" in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_label_that_training_lacks_is_an_error(labelled: list[str]) -> None:
     with Path("val.tsv").open("a") as file:
         file.write("text\tc\n")

@@ -182,7 +182,7 @@ def describe(
         packed=source.packing in prepared.kind.packs,
         max_length=source.max_length,
         fingerprint=splits.fingerprint,
-        origin=splits.origin,
+        origin=prepared.origin,
         splits=parts,
         vocabulary=_vocabulary(counts["train"], prepared.tokenizer),
         leakage=leaked,
