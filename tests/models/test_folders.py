@@ -191,6 +191,28 @@ def test_a_configuration_of_other_dimensions_is_a_sentence(
         load(tmp_path, tokenizer)
 
 
+@pytest.mark.parametrize(
+    ("quantised", "method"),
+    [
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes"),
+        ({"quant_method": "gptq", "bits": 4}, "gptq"),
+    ],
+)
+def test_quantised_weights_are_a_sentence(
+    quantised: dict[str, Any],
+    method: str,
+    build: Build,
+    tokenizer: PreTrainedTokenizerBase,
+    tmp_path: Path,
+) -> None:
+    whole(build("llama", "causal"), tmp_path)
+    config = tmp_path / "config.json"
+    fields = {**json.loads(config.read_text()), "quantization_config": quantised}
+    config.write_text(json.dumps(fields))
+    with pytest.raises(ConfigError, match=rf"are quantised \({method}\), and can be neither"):
+        load(tmp_path, tokenizer)
+
+
 def test_code_of_its_own_is_not_run(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
     auto = {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": auto}))

@@ -1,6 +1,5 @@
 import json
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -327,23 +326,6 @@ def test_weights_that_are_cut_short(
 def edit(file: Path, **changes: Any) -> None:
     known = json.loads(file.read_text()) if file.exists() else {}
     file.write_text(json.dumps({**known, **changes}))
-
-
-@pytest.mark.parametrize(
-    ("quantization", "package"),
-    [
-        ({"quant_method": "gptq", "bits": 4}, "optimum"),
-        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "bitsandbytes"),
-    ],
-)
-def test_a_quantised_model_without_its_library(
-    llama: Path, tokenizer: PreTrainedTokenizerBase, quantization: dict[str, Any], package: str
-) -> None:
-    if find_spec(package):
-        pytest.skip(f"needs {package} to be absent (it is installed)")
-    edit(llama / "config.json", quantization_config=quantization)
-    with pytest.raises(ConfigError, match=f"needs the package {package}.*: pip install {package}"):
-        load(llama, "causal", tokenizer)
 
 
 def test_a_model_without_a_table_of_tokens(

@@ -27,6 +27,8 @@ _INSIDE = {
     "^model.language_model": "model",
 }
 """What the weights of a text part are called inside of the whole, and by itself."""
+_DEQUANTISED = ("fp8", "mxfp4")
+"""Ways of quantising that transformers undoes as it loads, if it is asked to."""
 
 
 def is_model(path: Path) -> bool:
@@ -198,7 +200,9 @@ class Weights:
             ConfigError: It cannot be loaded.
         """
         with refusing(self._not_loaded):
-            inside = self._whole_config().model_type != config.model_type
+            whole = self._whole_config()
+            self._undo_quantisation(whole, config)
+            inside = whole.model_type != config.model_type
             with _not_reported() if inside else nullcontext():  # that it is not the whole
                 loaded, info = AUTO_CLASSES[head].from_pretrained(
                     config=config,
@@ -220,6 +224,24 @@ class Weights:
             if self._base is not None:
                 merge_adapter(model, Path(self.name))
             return model, info
+
+    def _undo_quantisation(self, whole: PreTrainedConfig, config: PreTrainedConfig) -> None:
+        """Have quantised weights loaded as the numbers that they stand for, on any machine.
+
+        Raises:
+            ConfigError: transformers would leave them quantised, so that they had no gradient.
+        """
+        quantised = getattr(whole, "quantization_config", None)
+        if not quantised:
+            return
+        fields = quantised if isinstance(quantised, dict) else quantised.to_dict()
+        if fields.get("quant_method") not in _DEQUANTISED:
+            raise ConfigError(
+                f"model.name_or_path: the weights of {self._base or self.name} are quantised "
+                f"({fields.get('quant_method')}), and can be neither trained nor scored as that. "
+                "Name the model that they were made from, or a GGUF file of it."
+            )
+        config.quantization_config = {**fields, "dequantize": True}
 
     def _whole_config(self) -> PreTrainedConfig:
         config: PreTrainedConfig = AutoConfig.from_pretrained(
