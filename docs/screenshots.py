@@ -1,24 +1,30 @@
-"""The README's picture of a report, light and dark: of a real sweep, in a real browser.
+"""The pictures of reports, of real sweeps in a real browser, light and dark.
 
-    python -m docs.screenshots [SWEEP]
+    python -m docs.screenshots [SWEEP]                README.md's
+    python -m docs.screenshots --reading SWEEP SIZES  docs/reading-a-sweep.md's
 
-Without the directory of a sweep it trains one first: twelve small models on the text that comes
-with the package, in some minutes on two cores. It needs Chromium.
+The first trains a sweep unless it is given one: twelve small models on the text that comes with
+the package, in some minutes on two cores. What the others are of, that page says. It needs
+Chromium.
 """
 
 import argparse
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from tests.report.browser import browser
+from tests.report.browser import Page, browser
 
 from truesweep.report import compare, write_report
 
 IMAGES = Path(__file__).parent / "images"
 WIDTH, HEIGHT = 1200, 1535
 """Of the window: from the report's title down to what was varied."""
+LAPTOP, PHONE = (1280, 900), (390, 844)
+THEMES = ("light", "dark")
 LARGEST = 150_000
 """Bytes of a picture that people wait for on the front page."""
 SWEEP = (
@@ -36,30 +42,57 @@ def train(folder: Path) -> Path:
     return folder / "outputs/sweeps/first-sweep"
 
 
-def picture(sweep: Path) -> None:
-    """Write the report's two pictures."""
+def front(sweep: Path) -> None:
+    """Write README.md's two pictures."""
+    with report(sweep) as (page, file):
+        for theme in THEMES:
+            page.open(file, WIDTH, HEIGHT, dark=theme == "dark")
+            keep(page, f"report-{theme}", LARGEST)
+
+
+def reading(sweep: Path, sizes: Path) -> None:
+    """Write those of docs/reading-a-sweep.md: whole pages, and a section."""
+    with report(sweep) as (page, file):
+        for device, window in (("laptop", LAPTOP), ("phone", PHONE)):
+            for theme in THEMES:
+                page.open(file, *window, dark=theme == "dark")
+                keep(page, f"report-{device}-{theme}", 2 * LARGEST, full=True)
+    with report(sizes) as (page, file):
+        page.open(file, *LAPTOP)
+        keep(page, "scaling", LARGEST, within="#scaling-section")
+
+
+@contextmanager
+def report(sweep: Path) -> Iterator[tuple[Page, Path]]:
+    """A browser, and a sweep's report."""
     with tempfile.TemporaryDirectory() as folder, browser() as page:
-        report = Path(folder) / "report.html"
-        write_report(compare([sweep]), report)
-        for theme in ("light", "dark"):
-            page.leave()
-            page.open(report, WIDTH, HEIGHT, dark=theme == "dark")
-            shot = IMAGES / f"report-{theme}.webp"
-            page.screenshot(shot)
-            size = shot.stat().st_size
-            print(f"{shot}: {size:,} bytes{' (too many)' * (size > LARGEST)}")
+        file = Path(folder) / "report.html"
+        write_report(compare([sweep]), file)
+        yield page, file
+
+
+def keep(page: Page, name: str, largest: int, full: bool = False, within: str = "") -> None:
+    """Write a picture, and leave the page."""
+    shot = IMAGES / f"{name}.webp"
+    page.screenshot(shot, full=full, within=within)
+    size = shot.stat().st_size
+    print(f"{shot}: {size:,} bytes{' (too many)' * (size > largest)}")
+    page.leave()
 
 
 def main() -> None:
-    """Train a sweep unless there is one, and show it."""
+    """Train a sweep unless there is one, and show it; or those of the page on reading one."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("sweep", type=Path, nargs="?", help="directory of a sweep that has ended")
-    given = parser.parse_args().sweep
-    if given is not None:
-        picture(given)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        picture(train(Path(folder)))
+    parser.add_argument("--reading", type=Path, nargs=2, metavar=("SWEEP", "SIZES"))
+    asked = parser.parse_args()
+    if asked.reading:
+        reading(*asked.reading)
+    elif asked.sweep:
+        front(asked.sweep)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            front(train(Path(folder)))
 
 
 if __name__ == "__main__":

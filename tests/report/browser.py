@@ -107,12 +107,24 @@ class Page:
             self.mouse(kind, x, y)
         self.settle()
 
-    def screenshot(self, path: Path, full: bool = False) -> None:
-        """A picture of the window, or of the whole page; PNG or WebP, as the file is called."""
+    def screenshot(self, path: Path, full: bool = False, within: str = "") -> None:
+        """A picture of the window, of the whole page, or of the element that a selector names.
+
+        PNG or WebP, as the file is called.
+        """
         kind = path.suffix.removeprefix(".")
-        quality = {"quality": 80} if kind == "webp" else {}
+        options: dict[str, Any] = {"quality": 80} if kind == "webp" else {}
+        if within:
+            box = self.run(
+                f"(({{x, y, width, height}}) => ({{x, y: y + scrollY, width, height, scale: 1}}))"
+                f"(document.querySelector({within!r}).getBoundingClientRect())"
+            )
+            options["clip"] = box
         shot = self.send(
-            "Page.captureScreenshot", format=kind, captureBeyondViewport=full, **quality
+            "Page.captureScreenshot",
+            format=kind,
+            captureBeyondViewport=full or bool(within),
+            **options,
         )
         path.write_bytes(base64.b64decode(shot["data"]))
 
