@@ -82,6 +82,16 @@ def test_the_noise_of_a_large_model_is_found(build: Build) -> None:
     check_noise(quiet, "causal")
 
 
+@pytest.mark.parametrize("width", [16, 32])
+def test_noise_that_came_to_nothing_in_the_trial_is_found(width: int, build: Build) -> None:
+    noisy = build("phimoe", "causal", width=width, heads=2)
+    with pytest.raises(ConfigError, match="phimoe draws random numbers"):
+        check_noise(noisy, "causal")
+    noisy.config.router_jitter_noise = 0.0
+    check_noise(noisy, "causal")
+    check_noise(build("bart", "seq2seq", width=16, heads=2), "seq2seq")  # draws for layers it keeps
+
+
 def test_a_model_of_another_make_passes(build: Build) -> None:
     class Own(type(build("bert", "masked"))):  # type: ignore[misc]
         def __init__(self, config: Any, needed: int) -> None:

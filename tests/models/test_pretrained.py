@@ -323,6 +323,18 @@ def test_weights_that_are_cut_short(
         load(llama, "causal", tokenizer)
 
 
+def test_a_configuration_of_a_far_larger_model_is_refused_before_it_takes_memory(
+    llama: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    edit(llama / "config.json", hidden_size=1 << 15, intermediate_size=1 << 17)  # 100 GB
+    with pytest.raises(ConfigError, match=r"config.json describes a model of 25.8G parameters"):
+        load(llama, "causal", tokenizer)
+    gemma = {"model_type": "gemma3", "architectures": ["Gemma3ForConditionalGeneration"]}
+    (llama / "config.json").write_text(json.dumps(gemma))
+    with pytest.raises(ConfigError, match=r"describes a model of .* but its weights are"):
+        load(llama, "causal", tokenizer)
+
+
 def edit(file: Path, **changes: Any) -> None:
     known = json.loads(file.read_text()) if file.exists() else {}
     file.write_text(json.dumps({**known, **changes}))

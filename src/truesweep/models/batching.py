@@ -65,11 +65,13 @@ def check_noise(model: PreTrainedModel, head: Head) -> None:
         if tried is None:
             return
         rows = _rows(tried)[1].repeat(_TOKENS // _LONG, 1)
-        found = []
+        found, drawn = [], False
         try:
             for seed in (0, 1, 0):
                 torch.default_generator.manual_seed(seed)
+                before = torch.default_generator.get_state()
                 found.append(_logits(tried.train(), head, rows, torch.ones_like(rows)))
+                drawn |= not torch.equal(before, torch.default_generator.get_state())
                 _logits(tried.eval(), head, rows[:1], torch.ones_like(rows[:1]))
         except (IndexError, RuntimeError, TypeError, ValueError):
             return
@@ -79,7 +81,8 @@ def check_noise(model: PreTrainedModel, head: Head) -> None:
                 "hold, and what it learns would depend on when it was validated and resumed. Set "
                 "another model"
             )
-        if _differ(found[0], found[1]):
+        # What is drawn may come to nothing, in the trial, or as Bart's choice of layers does.
+        if _differ(found[0], found[1]) or (drawn and _names_noise(model)):
             raise ConfigError(
                 f"model: {model.config.model_type} draws random numbers in training, such as to "
                 "route tokens to experts, and what it learns would depend on how a batch is "
@@ -118,6 +121,12 @@ def check_packing(model: PreTrainedModel) -> None:
         f"data.packing=documents: {model.config.model_type} {reason}. Set data.packing=false for "
         "each on its own, or a model with attention alone, such as llama or qwen3"
     )
+
+
+def _names_noise(model: PreTrainedModel) -> bool:
+    """Whether a setting of a model asks for noise, such as `router_jitter_noise`."""
+    settings = model.config.get_text_config().to_dict()
+    return any("noise" in name and bool(value) for name, value in settings.items())
 
 
 @contextmanager

@@ -7,17 +7,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
+from safetensors import safe_open
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from truesweep.errors import ConfigError, refusing
 from truesweep.models.adapters import merge_adapter
 from truesweep.models.attention import Attention
 from truesweep.models.heads import AUTO_CLASSES, ENDINGS, Head, head_of
+from truesweep.text import count
 
 CONFIG = "config.json"
 ADAPTER = "adapter_config.json"
@@ -27,6 +30,11 @@ _INSIDE = {
     "^model.language_model": "model",
 }
 """What the weights of a text part are called inside of the whole, and by itself."""
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+_LARGE = 100_000_000
+"""Parameters of a model that is not loaded just to see what its files lack."""
+_MOST_PACKED = 4
+"""Weights in one number of a file, at the most: MXFP4 has two in a byte."""
 _DEQUANTISED = ("fp8", "mxfp4")
 """Ways of quantising that transformers undoes as it loads, if it is asked to."""
 
@@ -80,6 +88,15 @@ def _not_reported() -> Iterator[None]:
         yield
     finally:
         reporter.setLevel(level)
+
+
+def _numbers(file: Path) -> int:
+    """How many numbers a file of weights holds; of a pickled one, no fewer than that."""
+    if file.suffix != ".safetensors":
+        return file.stat().st_size
+    with safe_open(file, "pt") as tensors:
+        names = tensors.keys()
+        return sum(prod(tensors.get_slice(name).get_shape()) for name in names)
 
 
 @dataclass(frozen=True)
@@ -202,6 +219,7 @@ class Weights:
         with refusing(self._not_loaded):
             whole = self._whole_config()
             self._undo_quantisation(whole, config)
+            self._check_size(head, config)
             inside = whole.model_type != config.model_type
             with _not_reported() if inside else nullcontext():  # that it is not the whole
                 loaded, info = AUTO_CLASSES[head].from_pretrained(
@@ -224,6 +242,27 @@ class Weights:
             if self._base is not None:
                 merge_adapter(model, Path(self.name))
             return model, info
+
+    def _check_size(self, head: Head, config: PreTrainedConfig) -> None:
+        """Refuse a configuration whose model is far larger than its weights.
+
+        Whatever the files lack would be drawn, and may take more memory than there is.
+
+        Raises:
+            ConfigError: It is.
+        """
+        folder = Path(self._base or self.name)
+        there = sum(_numbers(file) for kind in _WEIGHTS for file in folder.glob(kind))
+        if self.code or not there:  # they are on the hub, or in a file that says all itself
+            return
+        with torch.device("meta"), _not_reported():
+            needed = AUTO_CLASSES[head].from_config(config).num_parameters()
+        if needed > max(_LARGE, there * _MOST_PACKED):
+            raise ConfigError(
+                f"model.name_or_path: {folder / CONFIG} describes a model of {count(needed)} "
+                f"parameters, but its weights are {count(there)}. It belongs to others: put back "
+                "its own, or the weights that it describes."
+            )
 
     def _undo_quantisation(self, whole: PreTrainedConfig, config: PreTrainedConfig) -> None:
         """Have quantised weights loaded as the numbers that they stand for, on any machine.
