@@ -107,6 +107,24 @@ def test_an_architecture_that_cannot_be_counted_is_estimated(
     assert flops.per_token == 6 * blocks + 12 * DEPTH * WIDTH * LENGTH
 
 
+def test_of_experts_those_count_that_a_token_passes_through(build: Build) -> None:
+    per_token = {
+        chosen: flops_per_token(
+            build("mixtral", "causal", config={"num_experts_per_tok": chosen}, **SIZE), LENGTH
+        )
+        for chosen in (1, 2, 8)
+    }
+    assert {flops.method for flops in per_token.values()} == {"estimated"}
+    model = build("mixtral", "causal", **SIZE)
+    expert = 3 * WIDTH * model.config.intermediate_size  # gate, up and down
+    one, two, all_of_them = (flops.per_token for flops in per_token.values())
+    assert two - one == 6 * DEPTH * expert
+    assert all_of_them - one == 7 * (two - one)
+    count = count_parameters(model)
+    attention = 12 * DEPTH * WIDTH * LENGTH
+    assert all_of_them == 6 * (count.total - count.embedding) + attention
+
+
 def test_nothing_is_printed_of_what_cannot_be_counted(
     build: Build, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

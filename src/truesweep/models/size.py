@@ -57,7 +57,8 @@ def flops_per_token(model: PreTrainedModel, length: int) -> Flops:
     as two, on a copy without memory, and takes the backward pass as two more. Translation is
     counted on a source and a target of `length` each, over the tokens of both; a classifier's
     last layer, once a sample, is left out. Where an architecture cannot run without data,
-    6 N + 12 depth width length (Kaplan et al. 2020), with N the parameters outside of tables.
+    6 N + 12 depth width length (Kaplan et al. 2020), with N the parameters outside of tables that
+    a token passes through: of a mixture's experts, those that are chosen for it.
 
     Beside an adapter, the backward pass through the base is one product more, since no gradient of
     its weights is computed; what is trained adds its own products.
@@ -101,7 +102,20 @@ def _estimate(model: PreTrainedModel, length: int) -> int:
     count = count_parameters(model)
     depth, width = taken(model.config, "depth"), taken(model.config, "width")
     added = added_parameters(model) if has_adapter(model) else 0
-    return 2 * (count.total - added - count.embedding) + 4 * depth * width * length
+    used = count.total - added - count.embedding - _passed_by(model)
+    return 2 * used + 4 * depth * width * length
+
+
+def _passed_by(model: PreTrainedModel) -> int:
+    """Parameters of the experts that are not chosen for a token; 0: the configuration tells none.
+
+    A layer's experts are stacked in weights of three dimensions.
+    """
+    chosen = getattr(model.config.get_text_config(), "num_experts_per_tok", None)
+    if not chosen:
+        return 0
+    stacks = [p for name, p in model.named_parameters() if ".experts." in name and p.ndim == 3]
+    return sum(p.numel() // len(p) * max(0, len(p) - chosen) for p in stacks)
 
 
 _PEAKS: dict[str, tuple[float, float | None, float | None]] = {
