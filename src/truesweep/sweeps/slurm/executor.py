@@ -400,7 +400,7 @@ def _allocations() -> dict[Path | None, str]:
         return {entry.job: entry.id for entry in queue().values()}
     except (OSError, subprocess.SubprocessError) as error:
         raise ConfigError(
-            f"Slurm does not answer: {error}. Type squeue to see what is wrong; "
+            f"Slurm does not answer: {str(error).rstrip(' .')}. Type squeue to see what is wrong; "
             "hydra/launcher=local needs no Slurm"
         ) from None
 
