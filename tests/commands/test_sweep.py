@@ -178,6 +178,22 @@ def test_hydras_own_plugins_take_the_place_of_ours(
     assert {path.name for path in directory.iterdir() if path.is_dir()} == planned
 
 
+def test_another_sweeper_may_have_a_space_of_its_own(
+    data: dict[str, list[str]], workplace: Path
+) -> None:
+    (workplace / "experiment").mkdir()
+    (workplace / "experiment/own.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /hydra/sweeper: basic\n"
+        "hydra: {sweeper: {params: {seed: '1,2'}}}\n"
+    )
+    asked = small(data["lm"], "trainer.max_steps=2", "name=s", "experiment=own")
+    assert sweep(asked, [workplace], False) == 0
+    assert [job["varies"] for job in rows(workplace / "outputs/sweeps/s")] == [
+        {"seed": 1},
+        {"seed": 2},
+    ]
+
+
 def test_a_stopped_sweep_of_another_launcher_has_a_page(
     data: dict[str, list[str]], workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,7 +103,7 @@ def test_an_experiment_that_does_not_exist_is_not_skipped(tree: Path) -> None:
     [
         (["optimizer.lr=1,2"], "a run takes one"),
         (["model=unfinished"], r"^model.depth: is required; give it as model.depth=VALUE \("),
-        (["model.width=${model.dept}"], "model.width: .*'model.dept' not found .command line"),
+        (["model.width=${model.dept}"], "model.width: .*'model.dept' not found; .* .command line"),
         (["model.cache=${oc.env:NOT_SET_ANYWHERE}"], "model.cache: .*NOT_SET_ANYWHERE"),
         (
             ["model.cache=${clock:%Y}"],

@@ -1,5 +1,6 @@
 """Wishes that cannot be met: the message says what was meant, and where."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -63,12 +64,38 @@ def test_a_group_that_nothing_chooses_from(tmp_path: Path) -> None:
     [
         (["vars.x=3", "seed=${vars.y}"], r"^\$\{vars\.y\}: there is no vars\.y; there is x$"),
         (["vars.seeds=3", "seed=${vars.seed}"], r"did you mean seeds\?"),
-        (["seed=${vars.y}"], r"there is no vars\.y$"),
+        (["seed=${vars.y}"], r"there is no vars\.y; vars\.y=VALUE sets it$"),
     ],
 )
 def test_a_helper_value_that_is_not_there(overrides: list[str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         compose(overrides)
+
+
+LISTED = "truesweep show lists the keys, and vars.NAME=VALUE adds one of your own"
+
+
+@pytest.mark.parametrize(
+    ("reference", "remedy"),
+    [
+        ("model.wdth", "did you mean model.width?"),
+        ("lr", "did you mean optimizer.lr?"),
+        ("model.nothing", LISTED),
+        ("nothing", LISTED),
+        ("now", "it takes an argument: ${now:…}"),
+    ],
+)
+def test_a_reference_to_what_is_not_there(reference: str, remedy: str) -> None:
+    said = rf"seed: Interpolation key '{reference}' not found; {re.escape(remedy)} \(command line"
+    refused([f"seed=${{{reference}}}"], said)
+
+
+@pytest.mark.parametrize("key", ["hydra.launcher.slots", "sweeps.jobs"])
+def test_a_reference_of_a_sweep_to_what_is_not_there(key: str) -> None:
+    asked = ["seed=1,2", f"{key}=${{vars.many}}"]
+    with pytest.raises(ConfigError, match=rf"^{key}: .*'vars\.many' not found; did you mean "):
+        ask([*asked, "vars.manny=3"])
+    assert ask([*asked, "vars.many=3"]).multirun.fixed["vars"] == {"many": 3}
 
 
 @pytest.mark.parametrize("plugin", ["launcher=joblib", "launcher=submitit_slurm", "sweeper=optuna"])

@@ -384,7 +384,17 @@ def test_room_is_kept_for_all_that_a_search_may_come_to(
     prepare(search, None)  # two of the fifty have their room
 
 
-def test_our_sweeper_has_no_settings_of_its_own() -> None:
+def test_our_sweeper_has_no_settings_of_its_own(asked: AskFor) -> None:
     check_sweeper({"_target_": "hydra_plugins.truesweep.Sweeper"})
     with pytest.raises(ConfigError, match=r"hydra.sweeper.n_trials: no such key; .* sweeps.KEY"):
         check_sweeper({"_target_": "hydra_plugins.truesweep.Sweeper", "n_trials": 3})
+    with pytest.raises(ConfigError, match=r"hydra.sweeper.params: .* sweeps.space.KEY=VALUES"):
+        asked("hydra.sweeper.params={seed:'1,2'}")
+
+
+def test_a_sweep_is_set_by_helper_values_and_other_keys(asked: AskFor) -> None:
+    sizes = ["vars.most=3", "data.batch_size=4", "sweeps.method=random"]
+    sweep = asked(*sizes, "seed=1,2,3,4,5", "sweeps.jobs='${eval:${vars.most}+${data.batch_size}}'")
+    assert sweep.settings.jobs == 7
+    composed = sweep.composer().compose({"seed": 1}).config  # where nothing else refers to it
+    assert "vars" not in composed

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
@@ -23,7 +23,7 @@ from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.display import Display
 from truesweep.sweeps.driver import drive
 from truesweep.sweeps.executor import Executor
-from truesweep.sweeps.launchers import check_room, check_sweeper, is_ours, make_executor
+from truesweep.sweeps.launchers import check_room, is_ours, make_executor
 from truesweep.sweeps.planned import check_disk, check_objectives
 from truesweep.sweeps.planning import plan_candidates
 from truesweep.sweeps.plugins import JobFailed, JobRunner, Outcome, candidates, hand_out, outcome
@@ -38,7 +38,7 @@ def sweep(
 ) -> int:
     """Check a whole sweep, then run its jobs: all by ourselves, or with a plugin of Hydra's."""
     asked = ask(overrides, config_dirs)
-    launcher, sweeper = _node(asked, "launcher"), _node(asked, "sweeper")
+    launcher, sweeper = asked.multirun.launcher, asked.multirun.sweeper
     executor = make_executor(launcher) if is_ours(launcher) else None
     if not is_ours(sweeper):
         if dry_run:
@@ -47,7 +47,6 @@ def sweep(
             )
         task = SweepTask(asked, executor, start.record(asked, launcher, None))
         return _through_hydra(task, partial(_sweep, task))
-    check_sweeper(sweeper)
     plan = start.prepare(asked, executor, dry_run, silent=as_json)
     asked = start.with_start(asked, plan)
     if as_json:
@@ -74,7 +73,7 @@ def print_jobs(form: str, overrides: Sequence[str], config_dirs: Sequence[Path])
     if form != "json":
         raise ConfigError(f"--jobs {form}: expected json")
     asked = ask(overrides, config_dirs)
-    if asked.settings.method == "search" or not is_ours(_node(asked, "sweeper")):
+    if asked.settings.method == "search" or not is_ours(asked.multirun.sweeper):
         raise ConfigError("--jobs: a search chooses its jobs by the results of others; start it")
     plan = start.prepare(asked, None, silent=True)
     directory = start.record(asked, {}, plan)
@@ -92,11 +91,6 @@ def print_jobs(form: str, overrides: Sequence[str], config_dirs: Sequence[Path])
     ]
     print(dump_json({"sweep": str(directory.path), "jobs": rows}, indent=2))
     return 0
-
-
-def _node(asked: Asked, name: str) -> dict[str, Any]:
-    node = OmegaConf.to_container(asked.multirun.master.hydra[name], resolve=True)
-    return cast(dict[str, Any], node)
 
 
 class SweepTask:

@@ -12,7 +12,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from truesweep import dotted
 from truesweep.compat import config_loader
-from truesweep.config.interpolation import is_written, resolve_all
+from truesweep.config.interpolation import (
+    is_written,
+    resolve_all,
+    resolve_node,
+    saying_what_is_there,
+)
 from truesweep.config.messages import as_config_errors
 from truesweep.config.origin import Origins, Source, find_choice, find_line
 from truesweep.config.overrides import (
@@ -27,7 +32,6 @@ from truesweep.config.overrides import (
 )
 from truesweep.config.precedence import settle
 from truesweep.config.roots import search_roots, shown
-from truesweep.config.secrets import resolve_keeping_secrets
 from truesweep.config.space import Axis, in_order
 from truesweep.errors import ConfigError
 from truesweep.secrets import redact_overrides
@@ -130,7 +134,7 @@ class Composer:
         _refuse_missing(raw, origins)
         with as_config_errors(asked, self.roots, origins):
             of_files = (value for source in tree.sources for value in source.values.values())
-            config = resolve_all(raw, of_files)
+            config = resolve_all(raw, [*of_files, node])
         written = {key: leaf for key, leaf in dotted.flatten(raw).items() if is_written(key, leaf)}
         given = [*overrides, *(f"{key}={as_text(value)}" for key, value in swept.items())]
         sweeps = {} if said.get(SWEEPS, "") is None else node or {}
@@ -265,6 +269,8 @@ class Multirun:
         name: What the command line or a file names the sweep, resolved.
         raw_name: The same, unresolved.
         fixed: The configuration without what is swept, unresolved.
+        launcher: The node of Hydra's launcher, plain and resolved.
+        sweeper: That of its sweeper.
         master: Hydra's own node, from which its plugins compose jobs.
         loader: What composes for Hydra's plugins.
     """
@@ -276,6 +282,8 @@ class Multirun:
     name: Any
     raw_name: Any
     fixed: dict[str, Any]
+    launcher: dict[str, Any]
+    sweeper: dict[str, Any]
     master: DictConfig
     loader: ConfigLoader
 
@@ -297,7 +305,12 @@ def compose_multirun(overrides: Sequence[str], config_dirs: Sequence[Path | str]
     with as_config_errors(asked, composer.roots):
         tree, _ = composer.load(asked)
         raw = cast(dict[str, Any], OmegaConf.to_container(tree))
-        node = resolve_keeping_secrets({SWEEPS: raw.get(SWEEPS)})[SWEEPS]
+        node = resolve_node(raw, SWEEPS)
+        with saying_what_is_there(raw):
+            launcher, sweeper = (
+                cast(dict[str, Any], OmegaConf.to_container(tree.hydra[name], resolve=True))
+                for name in ("launcher", "sweeper")
+            )
     name = raw.get("name")
     if isinstance(name, str) and "${" in name:
         name = composer.compose(single).config["name"]
@@ -305,12 +318,14 @@ def compose_multirun(overrides: Sequence[str], config_dirs: Sequence[Path | str]
     master.hydra.overrides.task = redact_overrides(own)  # some sweepers write them to a file
     return Multirun(
         own,
-        node or {},
+        node,
         raw.get(SWEEPS) or {},
         choices(tree),
         name,
         raw.get("name"),
         raw,
+        launcher,
+        sweeper,
         master,
         composer.loader,
     )
@@ -328,8 +343,7 @@ def compose_launcher(
     Raises:
         ConfigError: As `compose_multirun`.
     """
-    launcher = compose_multirun(overrides, config_dirs).master.hydra.launcher
-    return cast(dict[str, Any], OmegaConf.to_container(launcher, resolve=True))
+    return compose_multirun(overrides, config_dirs).launcher
 
 
 class PointComposer:

@@ -4,16 +4,19 @@ import ast
 import copy
 import operator
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
+
+from omegaconf.errors import InterpolationKeyError
 
 from truesweep import dotted
 from truesweep.compat import replace_resolver
 from truesweep.config.secrets import resolve_keeping_secrets
 from truesweep.config.targets import TARGET, resolve
 from truesweep.config.types import as_found, plain_default, signature
-from truesweep.dotted import flatten, map_leaves
+from truesweep.dotted import flatten, map_leaves, nearest_key
 from truesweep.errors import ConfigError, did_you_mean
 from truesweep.secrets import is_secret
 
@@ -23,6 +26,7 @@ RESOLVERS = ("eval", "now", "oc.env", "oc.select", "oc.decode", "oc.dict.keys", 
 
 _STARTED = datetime.now()
 _MOST_BITS = 4096
+_NOT_FOUND = re.compile(r"Interpolation key '(.+?)' not found")
 _REFERENCE = re.compile(rf"\$\{{{VARS}\.([\w.]+)\}}")
 _OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Add: operator.add,
@@ -52,13 +56,48 @@ def resolve_all(raw: dict[str, Any], replaced: Iterable[Any] = ()) -> dict[str, 
         ConfigError: Nothing refers to one of the helper values.
     """
     _refuse_idle_variables(raw, replaced)
-    refers = any(isinstance(leaf, str) and "${" in leaf for leaf in _leaves(raw))
-    seen = _with_defaults(raw, raw.get("allowed_packages") or ()) if refers else raw
+    config = _resolved(raw)
+    config.pop(VARS, None)
+    return config
+
+
+def resolve_node(raw: dict[str, Any], name: str) -> dict[str, Any]:
+    """One node of a configuration as `resolve_all` resolves it; the others may be unfinished."""
+    return _resolved(raw, name).get(name) or {}
+
+
+def _resolved(raw: dict[str, Any], only: str | None = None) -> dict[str, Any]:
+    wanted = raw if only is None else {only: raw.get(only)}
+    refers = any(isinstance(leaf, str) and "${" in leaf for leaf in _leaves(wanted))
+    seen = _with_defaults(raw, raw.get("allowed_packages") or ()) if refers else wanted
     replace_resolver("eval", evaluate)
     replace_resolver("now", started)
-    config = _only(resolve_keeping_secrets(seen), raw)
-    config.pop(VARS, None)
-    return config  # type: ignore[no-any-return]
+    with saying_what_is_there(seen):
+        return _only(resolve_keeping_secrets(seen, only), wanted)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def saying_what_is_there(seen: Mapping[str, Any]) -> Iterator[None]:
+    """Have the error of a reference to a key that is not there say what to do about it.
+
+    Args:
+        seen: All that references may lead to.
+    """
+    try:
+        yield
+    except InterpolationKeyError as error:
+        text = error.msg or str(error)
+        error.msg = _NOT_FOUND.sub(lambda found: found[0] + _remedy(found[1], seen), text)
+        raise
+
+
+def _remedy(key: str, seen: Mapping[str, Any]) -> str:
+    """What to do about a reference to a key that is not there."""
+    if key in RESOLVERS:
+        return f"; it takes an argument: ${{{key}:…}}"
+    return did_you_mean(key, flatten(seen), nearest_key) or (
+        f"; truesweep show lists the keys, and {VARS}.NAME=VALUE adds one of your own"
+    )
 
 
 def is_written(key: str, leaf: Any) -> bool:
@@ -115,9 +154,8 @@ def _refuse_idle_variables(raw: Mapping[str, Any], replaced: Iterable[Any]) -> N
     lacking = [name for name in _REFERENCE.findall(text) if dotted.get(given, name, ...) is ...]
     if lacking:
         known = did_you_mean(lacking[0], flatten(given)) or f"; there is {', '.join(given)}"
-        raise ConfigError(
-            f"${{{VARS}.{lacking[0]}}}: there is no {VARS}.{lacking[0]}{known if given else ''}"
-        )
+        remedy = known if given else f"; {VARS}.{lacking[0]}=VALUE sets it"
+        raise ConfigError(f"${{{VARS}.{lacking[0]}}}: there is no {VARS}.{lacking[0]}{remedy}")
     idle = [key for key in flatten(given) if f"{VARS}.{key.partition('.')[0]}" not in text]
     if idle:
         used = [key for key in flatten(given) if key not in idle]

@@ -20,15 +20,24 @@ _MARK = re.compile("\0([^\0]+)\0")
 _ABSENT = object()
 
 
-def resolve_keeping_secrets(config: dict[str, Any]) -> dict[str, Any]:
+def resolve_keeping_secrets(config: dict[str, Any], only: str | None = None) -> dict[str, Any]:
     """Resolve OmegaConf's interpolations, except that secrets become `${oc.env:NAME}`.
 
     A secret that is written out is moved into this process's environment, as
     `TRUESWEEP_SECRET_<KEY>`, which the processes of a job inherit.
+
+    Args:
+        config: A plain nested dict.
+        only: The one of its nodes that is wanted, by itself in what is returned.
     """
-    hidden = map_leaves(config, _hide_literal)
+    tree = OmegaConf.create(map_leaves(config, _hide_literal))
     with _marking_secrets():
-        resolved = OmegaConf.to_container(OmegaConf.create(hidden), resolve=True)
+        if only is None:
+            resolved = OmegaConf.to_container(tree, resolve=True)
+        else:
+            node = tree[only]
+            composed = OmegaConf.is_config(node)
+            resolved = {only: OmegaConf.to_container(node, resolve=True) if composed else node}
     plain = map_leaves(resolved, lambda _key, value: _unmark(value))
     result = map_leaves(plain, _hide_rest)
     assert isinstance(result, dict)

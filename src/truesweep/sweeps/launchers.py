@@ -97,6 +97,11 @@ def check_sweeper(sweeper: Mapping[str, Any]) -> None:
         ConfigError: There is one.
     """
     for key in sweeper:
+        if key == "params":
+            raise ConfigError(
+                "hydra.sweeper.params: is not for this sweeper; write what varies as "
+                "sweeps.space.KEY=VALUES, or as KEY=VALUES on the command line"
+            )
         if key != "_target_":
             raise ConfigError(f"hydra.sweeper.{key}: no such key; a sweep is set by sweeps.KEY")
 

@@ -20,6 +20,7 @@ from truesweep.jobs.parts import declared_figures
 from truesweep.jobs.plan import NAME_LENGTH, described
 from truesweep.secrets import redact_overrides
 from truesweep.sweeps.directory import ROOT, SweepDirectory
+from truesweep.sweeps.launchers import check_sweeper, is_ours
 from truesweep.sweeps.settings import Sweep
 from truesweep.text import unique_end
 
@@ -70,7 +71,10 @@ def ask(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Asked:
     settings: Sweep = check_settings(Sweep, multirun.node, "sweeps")
     roots = search_roots(config_dirs)
     axes, fixed = read_axes(settings.space, multirun.overrides, roots, settings.seed)
-    _refuse(axes, settings)
+    ours = is_ours(multirun.sweeper)
+    if ours:
+        check_sweeper(multirun.sweeper)
+    _refuse(axes, settings, ours=ours)
     settings = settings.settled(_declared(multirun))
     given = named(fixed)
     typed = {parse(line).key_or_group for line in multirun.overrides} | named(
@@ -100,7 +104,8 @@ def _declared(multirun: Multirun) -> Declared:
     return {}
 
 
-def _refuse(axes: Sequence[Axis], settings: Sweep) -> None:
+def _refuse(axes: Sequence[Axis], settings: Sweep, *, ours: bool) -> None:
+    """Refuse what cannot vary, and nothing that varies unless another sweeper has its own space."""
     for axis in axes:
         if axis.name == "name" or axis.name.partition(".")[0] == "sweeps":
             raise ConfigError(f"{axis.name}: belongs to the whole sweep and cannot vary in it")
@@ -111,7 +116,7 @@ def _refuse(axes: Sequence[Axis], settings: Sweep) -> None:
             )
         if axis.name == "seed" and settings.seeds != 1:
             raise ConfigError("seed is swept and sweeps.seeds is given; leave one of them out")
-    if not axes and settings.seeds == 1:
+    if ours and not axes and settings.seeds == 1:
         raise ConfigError(
             "nothing varies: give several values, as in optimizer.lr=1e-3,3e-3, or a named sweep, "
             "sweeps=NAME"
