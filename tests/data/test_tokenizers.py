@@ -141,7 +141,9 @@ def test_no_word_about_the_length_of_a_text(
 
 
 @pytest.mark.parametrize("kind", [Char, Word, Bpe, Byte])
-@pytest.mark.parametrize("model_type", ["llama", "qwen2", "qwen3_5", "phi3", "gpt2", "modernbert"])
+@pytest.mark.parametrize(
+    "model_type", ["llama", "qwen2", "qwen3_5", "qwen3_5_moe", "phi3", "gpt2", "modernbert"]
+)
 def test_a_tokenizer_comes_back_whatever_model_it_was_saved_beside(
     kind: type[TokenizerConfig], model_type: str, tmp_path: Path
 ) -> None:
