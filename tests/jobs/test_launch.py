@@ -1,15 +1,18 @@
 """A job that is told to stop more than once."""
 
 import errno
+import gc
 import signal
+import weakref
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from truesweep.callbacks import SIGNALS
+from truesweep.callbacks import SIGNALS, Paused
 from truesweep.jobs import launch as module
-from truesweep.jobs.launch import launch
+from truesweep.jobs.launch import launch, run_ranks
 from truesweep.runs.run import Run
 
 
@@ -70,3 +73,32 @@ def test_a_disk_that_takes_no_status_ends_a_run_in_words(
     monkeypatch.setattr(Run, "end", full)
     assert launch(run) == 1
     assert "No space left on device" in capsys.readouterr().err
+
+
+def test_ranks_that_pause_leave_no_semaphores_to_their_tracker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The agent, which holds them, goes at once: a job's process ends without a last collection."""
+    agents = []
+
+    class Agent:
+        signum = 0
+
+        def __init__(self, *_: object, **__: object) -> None:
+            agents.append(weakref.ref(self))
+
+        def run(self) -> Any:
+            values = {0: Paused(6), 1: Paused(6)}
+            return SimpleNamespace(is_failed=lambda: False, return_values=values)
+
+    monkeypatch.setattr(module, "Agent", Agent)
+    monkeypatch.setattr(Run, "largest_micro_batch", None)
+    gc.disable()
+    try:
+        with pytest.raises(Paused) as caught:
+            run_ranks(Run(tmp_path), 2, resume=False)
+        assert caught.value.step == 6
+        del caught
+        assert [agent() for agent in agents] == [None]
+    finally:
+        gc.enable()

@@ -146,8 +146,8 @@ class Pruning(pl.Callback):
             raise self.leave(steps_done(trainer))
 
     def state_dict(self) -> dict[str, Any]:
-        """The answer."""
-        return {"pruned": self.pruned and not issubclass(self.leave, Paused)}
+        """The answer, if it holds after a resume; else nothing, as none may report then."""
+        return {} if issubclass(self.leave, Paused) else {"pruned": self.pruned}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take it up."""

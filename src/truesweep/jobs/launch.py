@@ -145,8 +145,8 @@ def run_ranks(run: Run, ranks: int, resume: bool, node: Node | None = None) -> N
         rank, exit_code = _first_cause(result.failures)
         raise RankFailed(_last_words(run, rank, exit_code))
     for outcome in result.return_values.values():  # alike for all ranks
-        if isinstance(outcome, Pruned):
-            raise outcome
+        if isinstance(outcome, Pruned):  # a new one: it would keep this frame, which keeps it
+            raise type(outcome)(outcome.step)
         if outcome:
             raise Stopped(outcome)
 
