@@ -15,8 +15,9 @@ from truesweep.jobs import plan as jobs_plan
 from truesweep.jobs.parts import build_model, prepare_data
 from truesweep.sweeps import planned, start
 from truesweep.sweeps.directory import SweepDirectory
+from truesweep.sweeps.disk import check_disk
 from truesweep.sweeps.launchers import check_room, check_sweeper, make_executor
-from truesweep.sweeps.planned import check_disk, trainer_of
+from truesweep.sweeps.planned import trainer_of
 from truesweep.sweeps.planning import JobMaker, plan_sweep
 from truesweep.sweeps.points import base_seed
 from truesweep.sweeps.request import Asked, ask

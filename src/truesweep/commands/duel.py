@@ -30,11 +30,12 @@ from truesweep.report import compare
 from truesweep.runs.run import Run
 from truesweep.secrets import redact_argv, redact_overrides
 from truesweep.sweeps.directory import ROOT, SweepDirectory, point_id
+from truesweep.sweeps.disk import check_disk
 from truesweep.sweeps.display import Display
 from truesweep.sweeps.driver import drive
 from truesweep.sweeps.executor import Executor
 from truesweep.sweeps.launchers import check_room, make_executor
-from truesweep.sweeps.planned import PlannedJob, check_disk, check_objectives
+from truesweep.sweeps.planned import PlannedJob, check_objectives
 from truesweep.sweeps.planning import Candidate, plan_candidates
 from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.source import Listed

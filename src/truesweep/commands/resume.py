@@ -80,12 +80,15 @@ def go_on(run: Run, overrides: Sequence[str], name: str, executor: Executor | No
         executor: What trains it; None: this process.
     """
     out = console()
+    if run.status.get("state") == "completed" and not overrides:
+        out.print(f"{name} is complete; nothing to do.")
+        return 0
     checkpoint = newest_checkpoint(run)
     for line in change(run, overrides) if overrides else []:
         out.print(line)
     if run.status.get("state") == "completed":
-        unchanged = f", and {' '.join(overrides)} would train no further" if overrides else ""
-        out.print(f"{name} is complete{unchanged}; nothing to do.")
+        unchanged = f"{' '.join(overrides)} would train no further"
+        out.print(f"{name} is complete, and {unchanged}; nothing to do.")
         return 0
     config = run.read_config()
     warn(untried_sentence())

@@ -20,11 +20,12 @@ from truesweep.record.provenance import collect
 from truesweep.secrets import redact_argv
 from truesweep.sweeps import start
 from truesweep.sweeps.directory import SweepDirectory
+from truesweep.sweeps.disk import check_disk
 from truesweep.sweeps.display import Display
 from truesweep.sweeps.driver import drive
 from truesweep.sweeps.executor import Executor
 from truesweep.sweeps.launchers import check_room, is_ours, make_executor
-from truesweep.sweeps.planned import check_disk, check_objectives
+from truesweep.sweeps.planned import check_objectives
 from truesweep.sweeps.planning import plan_candidates
 from truesweep.sweeps.plugins import JobFailed, JobRunner, Outcome, candidates, hand_out, outcome
 from truesweep.sweeps.progress import FAILED, Board

@@ -45,7 +45,7 @@ def _listed(sweep: SweepDirectory) -> JobSource:
 
 def _make(sweep: SweepDirectory, command: Mapping[str, Any], missing: set[str]) -> None:
     """Make the jobs that a command has not come to."""
-    from truesweep.sweeps.planned import check_disk
+    from truesweep.sweeps.disk import check_disk
     from truesweep.sweeps.planning import plan_sweep
     from truesweep.sweeps.start import add_jobs
 

@@ -315,8 +315,13 @@ def newest_checkpoint(run: Run) -> Path | None:
     None if the run ended before it wrote the first one, and so goes on from the beginning.
 
     Raises:
-        ConfigError: Checkpoints were written, and none is valid.
+        ConfigError: Checkpoints were written, and none is valid; or they were dropped.
     """
+    if run.status.get("dropped"):
+        raise ConfigError(
+            f"{run.path} keeps no state to go on from, which its sweep has dropped to keep to "
+            f"sweeps.disk; train it anew: truesweep train --from {run.path} name=again"
+        )
     found = [
         path for name in ("last.ckpt", "best.ckpt") if (path := run.checkpoints / name).exists()
     ]

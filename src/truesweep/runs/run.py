@@ -65,6 +65,7 @@ _TYPES: dict[str, dict[str, Any]] = {
         "pid": int | None,
         "wandb_id": str,
         "recorded": list | None,
+        "dropped": str,
     },
     "results.json": {"verdict": dict | None, "cleaned": dict, "best_step": int | None},
     "job.json": {

@@ -16,7 +16,7 @@ from truesweep.figures import digits_of, written
 from truesweep.record import dashboard
 from truesweep.sweeps.progress import DONE, FAILED, Row, counts, seconds_left
 from truesweep.sweeps.source import ENDED
-from truesweep.text import duration, figure, figures
+from truesweep.text import duration, figure, figures, plural
 
 STYLES = {
     "running": "cyan",
@@ -40,6 +40,8 @@ GAP = 2
 TEXTS = ("job", "varies", "state")
 SPARED = ("loss", "left", "step")
 """Columns that are left out where there is no room, the first one first."""
+NAMED = 6
+"""Jobs that are listed in a line; `status --json` has all."""
 UNLIMITED = 160
 """Characters in a line where no terminal sets a limit."""
 
@@ -85,6 +87,8 @@ class Display:
     def table(self, rows: Sequence[Row], planned: int, best: Row | None) -> None:
         """Print the whole table, once."""
         self.console.print(summary(self, rows, rows, planned, best))
+        for line in _dropped(rows):
+            self.console.print(Text(line), soft_wrap=True)
 
     def conclude(self, rows: Sequence[Row], planned: int, best: Row | None, path: Path) -> None:
         """Say what came of the sweep, which jobs failed, and what to type next.
@@ -107,7 +111,7 @@ class Display:
             lines.append(f"paused jobs keep their state: truesweep resume {short(path)}/JOB")
         if any(row.state not in (*ENDED, "paused") for row in rows):
             lines.append(f"to go on: truesweep resume {short(path)}")
-        for line in lines:
+        for line in [*lines, *_dropped(rows)]:
             self.console.print(Text(line), soft_wrap=True)
 
     def findings(self, found: Sequence[tuple[str, str]], report: Path) -> None:
@@ -150,6 +154,16 @@ def summary(
 
 def _best(objective: str, best: Row) -> str:
     return f"best {objective} {written(objective, best.best)}: {best.id}  {_varies(best)}".rstrip()
+
+
+def _dropped(rows: Sequence[Row]) -> list[str]:
+    """Which jobs cannot be made longer any more."""
+    ids = [row.id for row in rows if row.dropped]
+    if not ids:
+        return []
+    more = f" and {len(ids) - NAMED} more" if len(ids) > NAMED else ""
+    kept = f"{plural(len(ids), 'job')} {'keep' if len(ids) > 1 else 'keeps'} weights only"
+    return [f"sweeps.disk: {kept}, and cannot go on: {', '.join(ids[:NAMED])}{more}"]
 
 
 def _varies(row: Row) -> str:

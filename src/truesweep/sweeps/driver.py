@@ -17,6 +17,7 @@ from truesweep.errors import ConfigError
 from truesweep.figures import written
 from truesweep.runs.run import UNREADABLE, Run
 from truesweep.sweeps.directory import SweepDirectory
+from truesweep.sweeps.disk import LAST, held, keep_within
 from truesweep.sweeps.display import Display, first_line, short
 from truesweep.sweeps.executor import BUSY, Executor, NotNow
 from truesweep.sweeps.progress import FAILED, Board
@@ -24,7 +25,7 @@ from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.source import ENDED, JobSource, Listed
 from truesweep.sweeps.summary import Page, sum_up
 from truesweep.sweeps.trunks import Trunks
-from truesweep.text import duration, plural
+from truesweep.text import duration, plural, quantity
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 SECONDS_PER_LOOK = 0.5
@@ -330,6 +331,14 @@ class Driver:
         self._jobs = self.sweep.jobs()
         self.sweep.write_jobs(self._jobs, self.settings)
         self._changed = False
+        if self.settings.budget is not None and not self.signum:
+            self._keep_within(self.settings.budget)
+
+    def _keep_within(self, budget: int) -> None:
+        """Drop checkpoints that are missed least, if all take more than they may."""
+        for job in keep_within(budget, self._jobs, self.settings):
+            what = "its last checkpoint" if job.status["dropped"] == LAST else "optimizer's state"
+            self.display.event(f"dropped    {job.id}  {job.label}: {what}, for sweeps.disk")
 
     def _planned(self) -> int:
         """Points that a search is still to have; none where it has tried every one there is."""
@@ -355,6 +364,12 @@ class Driver:
         self.display.conclude(rows, self._planned(), self.board.best(rows), self.sweep.path)
         self._page.finish()
         self.trunks.tidy()
+        if self.settings.budget is not None and held(self._jobs) > self.settings.budget:
+            text = (
+                f"sweeps.disk={self.settings.disk}: {quantity(held(self._jobs), 'B')} are held by "
+                "best checkpoints, and by jobs that may go on"
+            )
+            self.display.event(text, important=True)
         if self.settings.method == "search" and self.source.exhausted:
             with suppress(OSError):  # nothing but what `truesweep status` says depends on it
                 self.sweep.close(self._jobs)

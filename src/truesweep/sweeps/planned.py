@@ -1,10 +1,8 @@
-"""A job that is known to start, and whether there is room for what it leaves behind."""
+"""A job that is known to start."""
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from truesweep.errors import ConfigError, nearest
@@ -13,7 +11,6 @@ from truesweep.jobs.trainer import TrainerSettings
 from truesweep.runs.run import Run
 from truesweep.sweeps.directory import SweepDirectory, job_id
 from truesweep.sweeps.settings import Sweep
-from truesweep.text import quantity
 
 BYTES_PER_PARAMETER = 2 * 3 * 4
 """Of two checkpoints: weights and two moments of the optimizer, fp32."""
@@ -145,20 +142,3 @@ def _check_objective(name: str, job: PlannedJob, pruned: bool) -> None:
         f"sweeps.objective={name}: {job.label or 'the job'} will not report it; "
         f"set sweeps.objective={(*nearest(name, known), known[0])[0]}; there are {', '.join(known)}"
     )
-
-
-def check_disk(jobs: Sequence[PlannedJob], path: Path) -> None:
-    """Make sure that the checkpoints of new jobs fit on the disk.
-
-    Raises:
-        ConfigError: They do not.
-    """
-    needed = sum(job.disk for job in jobs)
-    place = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
-    free = shutil.disk_usage(place).free
-    if needed > free:
-        raise ConfigError(
-            f"the checkpoints of {len(jobs)} jobs need about {quantity(needed, 'B')}, and "
-            f"{quantity(free, 'B')} are free on {place}; make room, or start the sweep from a "
-            "folder on a larger disk"
-        )

@@ -34,6 +34,7 @@ class Row:
         left: Seconds of training left, where known.
         ended: When it ended, seconds since 1970; 0 before.
         error: Why it failed, or cannot be read.
+        dropped: What was dropped of its checkpoints to keep to `sweeps.disk`.
     """
 
     id: str
@@ -47,6 +48,7 @@ class Row:
     left: float | None
     ended: float
     error: str | None
+    dropped: str | None = None
 
 
 class Board:
@@ -110,6 +112,7 @@ class Board:
             left=_left(step, total, latest) if state == "running" else None,
             ended=ended,
             error=status.get("error"),
+            dropped=status.get("dropped"),
         )
 
 

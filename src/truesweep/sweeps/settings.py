@@ -24,6 +24,8 @@ Pruner = Literal["median", "halving", "hyperband", "forecast"]
 FORECAST_SAMPLERS = ("tpe", "gp", "qmc", "random", "grid")
 """Samplers that need not know how a point has ended before they suggest the next."""
 
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(MB|GB|TB)", re.IGNORECASE)
+_BYTES = {"MB": 10**6, "GB": 10**9, "TB": 10**12}
 _PASSWORD = re.compile(r"://[^/@:]*:(?!\$\{)[^/@]+@")
 
 
@@ -69,6 +71,9 @@ class Sweep:
             common, trained once by the longest; no result depends on it.
         dashboard: Whether a sweep that is logged to W&B gets a workspace there, or offline a file
             of it; None: if W&B's package for workspaces is installed.
+        disk: Budget of the sweep's checkpoints, such as `20GB`: of jobs that have ended and are not
+            the best, the optimizer's state and then last checkpoints are dropped, worst first;
+            None: all are kept.
         settle: At its end, train leaders that cannot be told apart with further seeds until it is
             known which is the better one, as `truesweep duel` does.
     """
@@ -96,6 +101,7 @@ class Sweep:
     storage: str | None = None
     share: bool = True
     dashboard: bool | None = None
+    disk: str | None = None
     settle: bool = False
 
     def __post_init__(self) -> None:
@@ -126,6 +132,10 @@ class Sweep:
                 f"sweeps.sampler={self.sampler} chooses by jobs that have ended, and "
                 "sweeps.pruner=forecast pauses them; choose sampler=tpe, or another pruner"
             )
+        if self.disk is not None and _SIZE.fullmatch(self.disk) is None:
+            raise ConfigError(
+                f"sweeps.disk={self.disk}: is no size; give one in MB, GB or TB, such as 20GB"
+            )
         if self.start is not None and self.method != "search":
             raise ConfigError("sweeps.start needs sweeps.method=search; set that or start=null")
         if self.storage is not None and _PASSWORD.search(self.storage):
@@ -134,6 +144,12 @@ class Sweep:
                 "directory; let it stand in the environment, as in "
                 "'postgresql://user:${oc.env:DB_PASSWORD}@host/name'"
             )
+
+    @property
+    def budget(self) -> int | None:
+        """Bytes that the sweep's checkpoints may take; None: without limit."""
+        found = _SIZE.fullmatch(self.disk or "")
+        return None if found is None else int(float(found[1]) * _BYTES[found[2].upper()])
 
     @property
     def objectives(self) -> list[str]:

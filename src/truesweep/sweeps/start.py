@@ -12,9 +12,10 @@ from truesweep.compat import untried_sentence
 from truesweep.config.space import Space
 from truesweep.runs.run import Run
 from truesweep.sweeps.directory import ROOT, SweepDirectory
+from truesweep.sweeps.disk import check_disk
 from truesweep.sweeps.executor import Executor
 from truesweep.sweeps.launchers import check_compiler, check_room, describe, points_at_once
-from truesweep.sweeps.planned import PlannedJob, check_disk, check_objectives
+from truesweep.sweeps.planned import PlannedJob, check_objectives
 from truesweep.sweeps.planning import JobMaker, SweepPlan, plan_sweep
 from truesweep.sweeps.points import base_seed
 from truesweep.sweeps.prior import find_prior
