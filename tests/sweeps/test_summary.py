@@ -7,7 +7,7 @@ import pytest
 from tests.sweeps.test_driver import Pretended, run, sweep_of
 from truesweep.errors import ConfigError
 from truesweep.record import dashboard
-from truesweep.record.mirror import records_of
+from truesweep.record.mirror import records_of, replace_records
 from truesweep.runs.run import Run
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.settings import Sweep
@@ -40,6 +40,19 @@ def test_a_sweeps_records_are_found_in_one_place(tmp_path: Path) -> None:
     assert names == {own.name, "offline-run-2-a", other.name}
     sweep.path.rename(tmp_path / "moved")
     assert (tmp_path / "moved/wandb" / other.name / f"{other.name}.wandb").is_file()
+
+
+def test_a_sweep_that_is_summed_up_again_keeps_its_jobs_records(tmp_path: Path) -> None:
+    sweep = SweepDirectory(tmp_path / "s")
+    earlier = record(sweep.path, "offline-run-2-summary")
+    jobs = record(sweep.path / "a", "offline-run-1-a")
+    link_records(sweep)
+    latest = record(sweep.path, "offline-run-3-summary")
+    replace_records(sweep.path, latest)
+    assert (jobs / f"{jobs.name}.wandb").is_file()
+    assert (latest.parent / jobs.name / f"{jobs.name}.wandb").is_file()
+    assert not earlier.exists()
+    assert records_of(sweep.path) == [latest]
 
 
 def test_a_sweep_without_records_gets_no_folder_for_them(tmp_path: Path) -> None:

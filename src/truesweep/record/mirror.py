@@ -201,7 +201,7 @@ def begin(
         )
         wandb.teardown()  # its service would hold on to the id of the run that could not start
         started = init("offline", settings, **run)
-    replace_records(Path(directory, "wandb"), Path(started.dir).parent)
+    replace_records(Path(directory), Path(started.dir).parent)
     return started
 
 
@@ -215,13 +215,18 @@ def send_dashboard(file: Path) -> None:
         say(f"the dashboard is not sent ({error}); `truesweep sync {file.parent}` tries again.")
 
 
-def replace_records(folder: Path, record: Path) -> None:
-    """Have a run's folder lead to its latest local record alone, wherever that lies."""
-    for earlier in folder.glob("*run-*"):
-        if earlier != record and earlier.is_dir():
+def replace_records(directory: Path, record: Path) -> None:
+    """Have a directory lead to its latest local record alone, wherever that lies.
+
+    What a sweep's leads to of its jobs' stays.
+    """
+    folder = directory / "wandb"
+    for earlier in records_of(directory):
+        if earlier.resolve() != record.resolve():
             shutil.rmtree(earlier.resolve(), ignore_errors=True)
-        if earlier.is_symlink():
-            earlier.unlink()
+    for link in folder.glob("*run-*"):
+        if link.is_symlink() and not link.exists():
+            link.unlink()
     if record.parent != folder:
         folder.joinpath("latest-run").unlink(missing_ok=True)
         folder.joinpath("latest-run").symlink_to(record.name)  # as W&B's readers want it
