@@ -331,8 +331,8 @@ def _row(job: Run, settings: Sweep) -> dict[str, Any]:
 
 
 def _asked(run: Run) -> list[str] | None:
-    """What was asked for a job, which it does not need; None if that cannot be read."""
+    """What was asked for a job, which it does not need; None if that is lost or unreadable."""
     try:
-        return run.read_overrides()
+        return run.read_overrides() if (run.path / "overrides.yaml").exists() else None
     except UNREADABLE:
         return None
