@@ -12,6 +12,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from truesweep.errors import DataError
 from truesweep.jobs.rank import TakeUp
 from truesweep.record import loggers as module
+from truesweep.record.files import checksum_of_start
 from truesweep.record.loggers import MetricsFile
 from truesweep.record.rows import read
 
@@ -149,3 +150,23 @@ def test_only_rank_0_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     file.log_metrics({"x": 1.0}, 1)
     file.truncate(0)
     assert not file.path.exists()
+
+
+def test_what_changes_in_settled_rows_does_not_agree_with_what_is_told_of_them(
+    tmp_path: Path,
+) -> None:
+    file = MetricsFile(tmp_path)
+    for step in (1, 2, 3):
+        file.log_metrics({"loss": 1.5}, step)
+        settled = file.settled()
+        assert settled is not None
+        assert checksum_of_start(file.path, settled[0]) == settled[1]
+    file.truncate(2)
+    settled = file.settled()
+    assert settled is not None
+    assert checksum_of_start(file.path, settled[0]) == settled[1]
+    file.path.write_text(file.path.read_text().replace("1.5", "1.6", 1))
+    file.log_metrics({"loss": 1.5}, 3)
+    settled = file.settled()
+    assert settled is not None
+    assert checksum_of_start(file.path, settled[0]) != settled[1]

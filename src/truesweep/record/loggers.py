@@ -4,6 +4,7 @@
 never harms the training.
 """
 
+import hashlib
 import inspect
 import json
 import logging
@@ -23,7 +24,7 @@ from typing_extensions import override
 
 from truesweep.figures import BUILT_IN
 from truesweep.record.dashboard import Dashboard
-from truesweep.record.files import checksum_of_start, dump_json, write_atomic
+from truesweep.record.files import dump_json, write_atomic
 from truesweep.record.rows import Row, parse, read, scalars
 from truesweep.secrets import scrub
 
@@ -347,6 +348,7 @@ class MetricsFile(Logger):
         self.path = Path(directory) / "metrics.jsonl"
         self._started = time.monotonic()
         self._opened = False
+        self._sum, self._summed = hashlib.sha256(), 0
 
     @property
     @override
@@ -392,12 +394,19 @@ class MetricsFile(Logger):
 
     @rank_zero_only
     def settled(self) -> tuple[int, str] | None:
-        """The rows that nothing changes any more, all but the last: their bytes, their checksum."""
+        """The rows that nothing changes any more, all but the last: their bytes, their checksum.
+
+        Each is read once: what changes in the file later does not agree with the checksum.
+        """
         if not self.path.exists():
             return None
         if not self._opened:
             self._open()
-        return self._start, checksum_of_start(self.path, self._start)
+        with self.path.open("rb") as file:
+            file.seek(self._summed)
+            self._sum.update(file.read(self._start - self._summed))
+        self._summed = self._start
+        return self._start, self._sum.hexdigest()
 
     def _open(self) -> None:
         """Take up the file where its last whole row ends."""
@@ -407,6 +416,7 @@ class MetricsFile(Logger):
         self._end = sum(len(line) for line, _ in rows)  # bytes
         self._start = self._end - (len(rows[-1][0]) if rows else 0)  # of the last row
         self._earlier = float(self._last.get("time", 0.0))  # seconds before this process
+        self._sum, self._summed = hashlib.sha256(), 0  # of the first bytes
         self._opened = True
 
     def _write(self, row: Row, join: bool) -> None:
