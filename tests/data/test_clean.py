@@ -182,7 +182,9 @@ def test_what_two_sources_have_stays_in_the_first(tmp_path: Path) -> None:
         tmp_path, sources, clean=replace(rules, across_sources=True), decontaminate="drop"
     )
     assert [list(s.train) for s in together.values()] == [[FOX, "a"], ["b"], ["c"]]
-    assert together["c"].train.size == 1  # type: ignore[attr-defined]
+    left = together["c"].train
+    assert isinstance(left, Texts)
+    assert left.size == len("c")  # bytes of this source alone
     assert together["a"].fingerprint == apart["a"].fingerprint
     account = together["c"].cleaned["train"]
     assert (account.samples, account.dropped) == (4, {"near_duplicates": 2, "decontaminate": 1})

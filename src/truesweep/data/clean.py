@@ -89,11 +89,13 @@ def cleaned_together(
 
     Of samples that are the same or alike, the one of the first source stays. See `cleaned`.
     """
-    both = ("duplicates", "near_duplicates")
-    others = {name: default for name, default in vars(Clean()).items() if name in clean.asked}
-    rules = replace(clean, **{n: v for n, v in others.items() if n not in both})
-    if not clean.across_sources:
-        rules = replace(rules, duplicates=False, near_duplicates=False)
+    rules = Clean(
+        splits=clean.splits,
+        paragraphs=clean.paragraphs,
+        similarity=clean.similarity,
+        duplicates=clean.across_sources and clean.duplicates,
+        near_duplicates=clean.across_sources and clean.near_duplicates,
+    )
     first, *_ = sources.values()
     samples = {name: [getattr(splits, name) for splits in sources.values()] for name in SPLITS}
     key = hashlib.sha256("".join(splits.fingerprint for splits in sources.values()).encode())
