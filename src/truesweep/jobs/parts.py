@@ -300,6 +300,8 @@ def make_model(
 
 def _other_tokens(made: Pretrained, tokenizer: PreTrainedTokenizerBase) -> list[Drawn]:
     """A sentence if ids are others than a model was trained with, as far as its folder tells."""
+    if made.revision:  # whose tokenizer may be another one
+        return []
     try:
         learned = load(made.name_or_path).get_vocab()
     except ConfigError:  # it holds no tokenizer
@@ -309,7 +311,7 @@ def _other_tokens(made: Pretrained, tokenizer: PreTrainedTokenizerBase) -> list[
         (token for token, number in learned.items() if given.get(token) != number),
         key=learned.__getitem__,
     )
-    if not others or made.revision:
+    if not others:
         return []
     token = next((token for token in others if token in given), others[0])
     return [
