@@ -85,10 +85,13 @@ def _write_configuration(folder: Path, munge_socket: Path) -> Path:
         "MpiDefault=none",
         "KillWait=30",
         "SlurmdParameters=config_overrides",  # the CPUs below, whatever the machine has
+        "GresTypes=seat",
     ]
     for name, port in zip(NODES, ports[1:], strict=True):
-        lines.append(f"NodeName={name} NodeAddr=127.0.0.1 Port={port} CPUs={CPUS} State=UNKNOWN")
+        has = f"CPUs={CPUS} Gres=seat:{CPUS} State=UNKNOWN"
+        lines.append(f"NodeName={name} NodeAddr=127.0.0.1 Port={port} {has}")
     lines.append("PartitionName=main Nodes=ALL Default=YES MaxTime=60 State=UP")
+    (folder / "gres.conf").write_text(f"Name=seat Count={CPUS}\n")  # stands for GPUs
     conf = folder / "slurm.conf"
     conf.write_text("\n".join(lines) + "\n")
     return conf

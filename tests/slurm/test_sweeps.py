@@ -35,6 +35,7 @@ ON_ONE_NODE = SlurmSettings(
     timeout_min=10,
     poll_seconds=0.3,
     nodelist="alpha",
+    gres="seat:1",
     additional_parameters={"exclusive": True, "comment": "billing 7"},
 )
 SLOW = {"callbacks.mishap.slow": 0.3}
