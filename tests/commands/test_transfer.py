@@ -35,7 +35,7 @@ def make_sweep(make_run: MakeRun, best: dict[int, float], **keys: Any) -> Path:
                 configuration(**changes),
                 end=loss - 0.1,
                 parameters=width**2,
-                job={"sweep": "sweep", "label": name, "varies": varies, "point": name},
+                job={"sweep": "sweep", "label": name, "varies": varies},
             )
     settings = {"objective": "val/loss", "direction": None}
     (path.parent / "sweep.yaml").write_text(yaml.safe_dump({"sweeps": settings}))
@@ -79,7 +79,7 @@ def test_a_sweep_of_no_rates_or_sizes_is_refused(make_run: MakeRun) -> None:
     sweep = make_sweep(make_run, {32: 0.004})
     with pytest.raises(ConfigError, match="has finished jobs of 1 size; two are needed"):
         transfer(sweep, None, as_json=False)
-    make_run("other/1", job={"sweep": "other", "varies": {"optimizer.lr": 0.1}, "point": "1"})
+    make_run("other/1", job={"sweep": "other", "varies": {"optimizer.lr": 0.1}})
     with pytest.raises(ConfigError, match=r"varies no model\.width and no model\.depth"):
         transfer(sweep.parent / "other", None, as_json=False)
 

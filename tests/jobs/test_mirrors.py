@@ -74,7 +74,7 @@ def test_the_jobs_of_a_sweep_that_an_agent_starts_are_runs_of_their_own(
             config="seed: 0",
             overrides=[],
             provenance={},
-            job={"sweep": "s", "point": name},
+            job={"sweep": "s", "label": name},
         )
         for name in ("one", "other")
     ]

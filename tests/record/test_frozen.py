@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from truesweep import dotted
 from truesweep.errors import ConfigError
-from truesweep.record.frozen import ADDED_SINCE, fingerprint, freeze, thaw
+from truesweep.record.frozen import ADDED_SINCE, fingerprint, freeze, point_id, thaw
 
 CONFIG = {
     "seed": 0,
@@ -71,6 +72,26 @@ def test_a_key_that_came_later_changes_nothing_of_a_source_either(
     assert fingerprint(mixture(column="text")) == fingerprint(mixture())
     assert fingerprint(mixture(column="body")) != fingerprint(mixture())
     assert fingerprint({"data": {"sources": None}}) != fingerprint(mixture())
+
+
+@pytest.mark.parametrize(
+    ("key", "same"),
+    [
+        ("seed", True),
+        ("name", True),
+        ("logger", True),
+        ("trainer.threads", True),
+        ("trainer.max_steps", False),
+        ("data.seed", False),
+        ("named", False),
+    ],
+)
+def test_a_point_is_what_runs_share_but_for_their_seed(key: str, same: bool) -> None:
+    one: dict[str, Any] = {"seed": 0, "trainer": {"max_steps": 10}, "logger": {"project": "p"}}
+    other = {**one, "trainer": dict(one["trainer"])}
+    dotted.put(other, key, 7)
+    assert (point_id(one) == point_id(other)) is same
+    assert (point_id(one, [key]) == point_id(other, [key])) is (key == "seed")
 
 
 def test_the_fingerprint_is_the_same_in_every_process() -> None:

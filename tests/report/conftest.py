@@ -89,7 +89,6 @@ def sweep(make_run: MakeRun, tmp_path: Path) -> Path:
                 "sweep": "sweep",
                 "label": f"lr={lr} depth={depth}",
                 "varies": {"optimizer.lr": lr, "model.depth": depth},
-                "point": f"p{i}",
                 "devices": 1,
                 "nodes": 1,
             },

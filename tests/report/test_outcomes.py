@@ -59,8 +59,8 @@ def test_what_changes_no_number_makes_no_point(
     make_run: MakeRun, tmp_path: Path, changes: dict[str, Any]
 ) -> None:
     job = {"sweep": "s", "varies": {"optimizer.lr": 0.001}}
-    make_run("a", configuration(seed=0), job={**job, "point": "p1"})
-    make_run("b", configuration(seed=1, **changes), job={**job, "point": "p2"}, end=2.1)
+    make_run("a", configuration(seed=0), job=job)
+    make_run("b", configuration(seed=1, **changes), job=job, end=2.1)
     found = compare([tmp_path])
     assert ranks(found) == {"a": 1, "b": 1}
     assert found.ranking.basis == "seeds"

@@ -51,12 +51,6 @@ def test_the_same_job_is_not_made_twice(sweep: SweepDirectory) -> None:
     assert sweep.find({"name": "s", "seed": 1, "optimizer": {"lr": 0.1}}) is None
 
 
-def test_jobs_that_differ_by_their_seed_share_a_point(sweep: SweepDirectory) -> None:
-    a, b, c = add(sweep, 0.1), add(sweep, 0.1, seed=1), add(sweep, 0.2)
-    assert a.job["point"] == b.job["point"] != c.job["point"]
-    assert a.id != b.id
-
-
 def test_what_was_asked_is_kept_once(sweep: SweepDirectory) -> None:
     for overrides in (["a=1,2"], ["a=1,2"], ["a=1,2,3"]):
         sweep.ask(overrides, [Path("mine")], Sweep(retries=2), {"slots": 1})

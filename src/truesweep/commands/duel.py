@@ -29,7 +29,7 @@ from truesweep.record.provenance import collect
 from truesweep.report import compare
 from truesweep.runs.run import Run
 from truesweep.secrets import redact_argv, redact_overrides
-from truesweep.sweeps.directory import ROOT, SweepDirectory, point_id
+from truesweep.sweeps.directory import ROOT, SweepDirectory
 from truesweep.sweeps.disk import check_disk
 from truesweep.sweeps.display import Display
 from truesweep.sweeps.driver import drive
@@ -216,23 +216,25 @@ class Match:
         declared = declared_figures(config)
         remedy = "Choose another, such as --objective val/loss"
         self.mode: Mode = require_mode(self.objective, declared, "--objective", remedy)
-        points = [self._point(one) for one in contenders]
-        for one, point in zip(contenders, points, strict=True):
-            twin = contenders[points.index(point)]
+        asked = [self._asked(one) for one in contenders]
+        for one, its in zip(contenders, asked, strict=True):
+            twin = contenders[asked.index(its)]
             if twin is not one:
                 raise ConfigError(
                     f"contenders {twin.letter} and {one.letter} are the same configuration, the "
                     "seed aside; give each of them something of its own"
                 )
-        name = terms.name or f"duel-{fingerprint({'points': points})[:8]}"
+        name = terms.name or f"duel-{fingerprint({'points': asked})[:8]}"
         self.sweep = SweepDirectory((ROOT / name).absolute())
         self.settings = Sweep(objective=self.objective, direction=as_direction(self.mode))
         self.jobs: dict[str, dict[int, Run]] = {one.letter: {} for one in contenders}
         self.executor: Executor = make_executor({})
 
-    def _point(self, contender: Contender) -> str:
+    def _asked(self, contender: Contender) -> str:
+        """What is asked of a contender, whatever the seed."""
         composed = contender.compose([])
-        return point_id({**complete(composed.config, composed.origins), "name": ""})
+        config = complete(composed.config, composed.origins) | {"name": ""}
+        return fingerprint({key: value for key, value in config.items() if key != "seed"})[:8]
 
     def seeds(self, count: int) -> list[int]:
         """So many seeds, counted up from the first contender's own."""

@@ -157,7 +157,7 @@ def wandb_id(run: Run) -> str:
 
 def is_agents(run: Run) -> bool:
     """Whether W&B's agent waits for this run; a sweep that an agent starts has jobs of its own."""
-    return bool(os.environ.get("WANDB_SWEEP_ID")) and "point" not in run.job
+    return bool(os.environ.get("WANDB_SWEEP_ID")) and "sweep" not in run.job
 
 
 def tags(run: Run, config: dict[str, Any]) -> list[str]:

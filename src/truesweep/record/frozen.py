@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from truesweep import dotted
 from truesweep.errors import ConfigError
 from truesweep.record.files import SEAL, unsealed
 
@@ -99,6 +100,39 @@ def fingerprint(config: Mapping[str, Any]) -> str:
     """The SHA-256 of the configuration in hexadecimal, whatever the order of its keys."""
     text = json.dumps(_as_before(config), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+BESIDE = (
+    *("name", "logger", "callbacks.progress", "allowed_packages"),
+    *("trainer.compile", "trainer.threads"),
+)
+"""What changes no number of a run."""
+
+
+def point_id(config: Mapping[str, Any], swept: Iterable[str] = ()) -> str:
+    """What runs share that differ by their seed only, or by what changes no number.
+
+    It is made from the configuration wherever it is asked for, and not stored: a run that is made
+    longer becomes another point, and the same point of two sweeps is one.
+
+    Args:
+        config: A run's configuration.
+        swept: The keys that its sweep varied, which tell runs apart whatever they are.
+    """
+    leaves = dotted.flatten(_as_before(config))
+    swept = tuple(swept)
+    kept = {key: leaf for key, leaf in leaves.items() if counts(key) or _under(key, swept)}
+    kept.pop("seed", None)
+    return fingerprint(kept)[:16]
+
+
+def counts(key: str) -> bool:
+    """Whether a key of a configuration can change a number."""
+    return not _under(key, BESIDE)
+
+
+def _under(key: str, names: Sequence[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in names)
 
 
 def _as_before(config: Mapping[str, Any]) -> dict[str, Any]:

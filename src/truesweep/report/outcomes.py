@@ -17,8 +17,9 @@ from truesweep.analysis.uncertainty import (
     standard_error_that_follows,
 )
 from truesweep.figures import Figure
+from truesweep.record.frozen import point_id
 from truesweep.report.objective import Objective
-from truesweep.report.varying import counts, setting
+from truesweep.report.varying import setting
 from truesweep.runs.snapshot import Snapshot
 
 FINISHED = ("completed",)
@@ -53,7 +54,7 @@ def unfinished(
 def _outcome(run: Snapshot, keys: Sequence[str], objectives: Sequence[Objective]) -> Outcome:
     return Outcome(
         id=str(run.directory.path),
-        point=_point(run, keys),
+        point=point_id(run.config, keys) if run.config else run.directory.id,
         varies={key.removesuffix("._target_"): setting(run, key) for key in keys if key != "seed"},
         objectives={one.name: one.of(run) for one in objectives},
         seed=run.config.get("seed"),
@@ -65,16 +66,6 @@ def _outcome(run: Snapshot, keys: Sequence[str], objectives: Sequence[Objective]
         standard_error=_standard_error(run, objectives[0].name),
         measured_on=measured_on(run, objectives[0].name),
     )
-
-
-def _point(run: Snapshot, keys: Sequence[str]) -> str:
-    """What runs share that differ by their seed only, or by what changes no number.
-
-    What was swept tells them apart, whatever it is.
-    """
-    shared = {key: value for key, value in run.flat.items() if counts(key)}
-    swept = {key: setting(run, key) for key in keys}
-    return repr([(k, v) for k, v in sorted((shared | swept).items()) if k not in ("seed", "name")])
 
 
 def _standard_error(run: Snapshot, name: str) -> float | None:

@@ -5,13 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from truesweep.analysis import differences
+from truesweep.record.frozen import counts
 from truesweep.runs.snapshot import Snapshot
-
-BESIDE = (
-    *("name", "logger", "callbacks.progress", "allowed_packages"),
-    *("trainer.compile", "trainer.threads"),
-)
-"""What changes no number, and so is no difference worth a column."""
 
 
 def varied_keys(runs: Sequence[Snapshot]) -> list[str]:
@@ -52,11 +47,6 @@ def _follows(key: str, columns: Mapping[str, Sequence[Any]]) -> bool:
     values = [value for value in columns[key] if value is not differences.ABSENT]
     target = f"{key.rpartition('.')[0]}._target_"
     return key != target and target in columns and all(v == values[0] for v in values)
-
-
-def counts(key: str) -> bool:
-    """Whether a key of a configuration can change a number."""
-    return not any(key == name or key.startswith(f"{name}.") for name in BESIDE)
 
 
 def setting(run: Snapshot, key: str) -> Any:

@@ -73,7 +73,6 @@ _TYPES: dict[str, dict[str, Any]] = {
         "label": str,
         "varies": dict,
         "swept": dict,
-        "point": str,
         "trial": dict | None,
         "number": int,
         "devices": int,
@@ -371,9 +370,9 @@ class Run:
         """A job's place in its sweep, which is no part of what it is; empty for a single run.
 
         `sweep`: its name; `label`: what varies, in short; `varies`: the swept keys and their
-        values, `swept` the same by short names; `point`: what jobs share that differ by their seed
-        only; `trial`: the study that hears of every validation; `trunk`: the job that trains the
-        same up to a step, and that step; `branches`: the steps after which others go on from here.
+        values, `swept` the same by short names; `trial`: the study that hears of every
+        validation; `trunk`: the job that trains the same up to a step, and that step; `branches`:
+        the steps after which others go on from here.
         """
         file = self.path / "job.json"
         return read_entries(file) if file.exists() else {}

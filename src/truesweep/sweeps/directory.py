@@ -245,7 +245,6 @@ class SweepDirectory:
             "label": label,
             "varies": dict(varies),
             "swept": swept(varies),
-            "point": point_id(config),
             "trial": None if trial is None else dict(trial),
             "number": number,
             "devices": devices,
@@ -291,11 +290,6 @@ class SweepDirectory:
 def job_id(config: Mapping[str, Any]) -> str:
     """A job's id follows from what was asked, as a single run's does."""
     return fingerprint(config)[:8]
-
-
-def point_id(config: Mapping[str, Any]) -> str:
-    """What jobs share that differ by their seed only."""
-    return fingerprint({key: value for key, value in config.items() if key != "seed"})[:8]
 
 
 def swept(varies: Mapping[str, Any]) -> dict[str, Any]:

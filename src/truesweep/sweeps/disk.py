@@ -10,6 +10,7 @@ import numpy as np
 from truesweep.analysis.outcomes import pareto_front, sign
 from truesweep.errors import ConfigError
 from truesweep.record.checkpoints import CheckpointFiles, drop_optimizer
+from truesweep.record.frozen import point_id
 from truesweep.runs.run import UNREADABLE, Run
 from truesweep.sweeps.planned import PlannedJob
 from truesweep.sweeps.settings import Sweep
@@ -78,7 +79,7 @@ def _losers(jobs: Sequence[Run], settings: Sweep) -> list[Run]:
     points: dict[str, list[Run]] = {}
     for job in ended:
         if job.state == "completed":
-            points.setdefault(str(job.place.get("point", job.id)), []).append(job)
+            points.setdefault(_point(job), []).append(job)
     means = np.array([_mean(point, settings) for point in points.values()])
     means = means.reshape(-1, len(settings.directions))
     leads = pareto_front(means, settings.directions)  # of one objective those with the best value
@@ -89,6 +90,14 @@ def _losers(jobs: Sequence[Run], settings: Sweep) -> list[Run]:
             badness[job.id] = -math.inf if leading else math.inf if math.isnan(worth) else worth
     losers = [job for job in ended if badness.get(job.id) != -math.inf]
     return sorted(losers, key=lambda job: badness.get(job.id, math.inf), reverse=True)
+
+
+def _point(job: Run) -> str:
+    """What it shares with other seeds; a job whose configuration cannot be read stands alone."""
+    try:
+        return point_id(job.read_config(), job.varies)
+    except UNREADABLE:
+        return job.id
 
 
 def _mean(point: Sequence[Run], settings: Sweep) -> list[float]:
