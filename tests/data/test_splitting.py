@@ -1,4 +1,6 @@
 import random
+from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
@@ -7,11 +9,14 @@ from truesweep.data.samples import Sample
 from truesweep.data.splitting import (
     check_labels,
     complete,
+    divide,
+    divide_stored,
     lines,
     paragraphs,
     split_documents,
     split_off,
 )
+from truesweep.data.texts import Texts, TextsWriter
 from truesweep.errors import DataError
 
 BOTH = {"val": 0.1, "test": 0.2}
@@ -97,3 +102,47 @@ def test_labels_that_train_has_are_fine() -> None:
 def test_the_first_label_that_train_lacks_is_located() -> None:
     with pytest.raises(DataError, match="test of d: label 'd' is in test and not in train"):
         check_labels(labelled("ab", "a", "bd"), lambda name, label: f"{name} of {label}")
+
+
+FEW = {"val": 0.001, "test": 0.001}
+
+
+def stored(texts: Iterable[str], folder: Path) -> Texts:
+    with TextsWriter(folder, "all") as writer:
+        for text in texts:
+            writer.add([text.encode()])
+    return Texts(folder, "all")
+
+
+def test_a_split_that_no_sample_fell_into_takes_the_nearest(tmp_path: Path) -> None:
+    texts = [f"{i}" for i in range(12)]
+    parts, how, notes = divide([Pair(text, "same") for text in texts], FEW)
+    # SHA-256 of "9" starts with 19, of "5" with ef: the ends of all twelve.
+    assert [parts[name] for name in FEW] == [[Pair("9", "same")], [Pair("5", "same")]]
+    assert len(parts["train"]) == 10
+    assert [note.split(" fell into ")[1].split()[0] for note in notes] == ["val", "test"]
+
+    divided, same, said = divide_stored(stored(texts, tmp_path), FEW, False, tmp_path)
+    pairs = {name: [Pair(text, "same") for text in part] for name, part in divided.items()}
+    assert pairs == parts
+    assert (same, said) == (how, notes)
+
+
+def test_of_a_class_that_a_split_takes_a_text_of_training_keeps_another() -> None:
+    texts = [Labelled(f"{i}", "rare" if i in (5, 9) else "often") for i in range(12)]
+    single = [Labelled(f"question {i}", f"class {i}") for i in range(40)]
+    parts, _, _ = divide([*texts, *single], FEW)
+    left = {sample.label for sample in parts["train"] if isinstance(sample, Labelled)}
+    assert left == {sample.label for sample in [*texts, *single]}
+    assert parts["val"] == [Labelled("9", "rare")]
+    assert parts["test"] == [Labelled("6", "often")]  # "5" is what is left of its class
+
+
+@pytest.mark.parametrize("alike", [["a"], ["a", " a"]])
+def test_the_last_text_is_for_training(alike: list[str], tmp_path: Path) -> None:
+    parts, _, notes = divide([Pair(text, text) for text in alike], FEW)
+    assert [len(parts[name]) for name in ("train", "val", "test")] == [len(alike), 0, 0]
+    assert not notes
+    if len(alike) > 1:
+        divided, _, _ = divide_stored(stored(alike, tmp_path), FEW, False, tmp_path)
+        assert len(divided["train"]) == len(alike)

@@ -5,6 +5,7 @@ or from chance: duplicates stay on one side, and a sample stays where it is when
 """
 
 import hashlib
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -68,6 +69,7 @@ def divide(
             f"{KEY}: samples of classes that nothing would be left of to train on "
             f"were not split off ({kept:,} of them)"
         )
+    notes += _said(_fill(parts), parts)
     return parts, _how("samples", shares), notes
 
 
@@ -85,14 +87,29 @@ def divide_stored(
     names = ("train", *shares)
     if documents or len(texts) == 1:
         by = _split_stored(texts, shares, folder)
-    else:
-        by = "samples"
-        with _writers(folder, names) as writers:
-            for text in texts.parts():
-                writer = writers[_side(text, shares)]
-                writer.add([text.encode()] if isinstance(text, str) else text.byte_blocks())
-    parts = {name: Texts(folder, name) for name in names}
-    return parts, _how(by, shares), _notes(by, shares)
+        return _parts(folder, names), _how(by, shares), _notes(by, shares)
+    _distribute(texts, shares, folder)
+    parts, wider = _parts(folder, names), dict(shares)
+    for name in shares:
+        spare = {_position(text) for text in texts.parts() if _side(text, wider) == "train"}
+        if not parts[name] and len(spare) > 1:
+            wider[name] = math.nextafter(min(spare), 1) if name == "val" else 1 - max(spare)
+    if widened := [name for name in shares if wider[name] != shares[name]]:
+        _distribute(texts, wider, folder)
+        parts = _parts(folder, names)
+    return parts, _how("samples", shares), _said(widened, parts)
+
+
+def _distribute(texts: Texts, shares: Mapping[str, float], folder: Path) -> None:
+    """Write each text to the split on whose side it falls."""
+    with _writers(folder, ("train", *shares)) as writers:
+        for text in texts.parts():
+            writer = writers[_side(text, shares)]
+            writer.add([text.encode()] if isinstance(text, str) else text.byte_blocks())
+
+
+def _parts(folder: Path, names: Iterable[str]) -> dict[str, Texts]:
+    return {name: Texts(folder, name) for name in names}
 
 
 def _how(by: str, shares: Mapping[str, float]) -> dict[str, Any]:
@@ -105,6 +122,17 @@ def _notes(by: str, shares: Mapping[str, float]) -> list[str]:
         return []
     few = "has too few lines to divide, so that"
     return [f"{KEY}: {few} {' and '.join(shares)} are its last characters"]
+
+
+def _said(filled: Sequence[str], parts: Mapping[str, Sequence[Any]]) -> list[str]:
+    """What to say of splits for which samples were taken; of no use where one has none still."""
+    if not all(parts.values()):
+        return []
+    return [
+        f"{KEY}: has so few samples that none fell into {name} by its share, "
+        f"data.{name}_fraction; the nearest one was taken"
+        for name in filled
+    ]
 
 
 def split_off(samples: Iterable[Sample], shares: Mapping[str, float]) -> Parts:
@@ -249,10 +277,10 @@ def complete(
     for name, samples in parts.items():
         if not samples:
             raise DataError(
-                f"There is no sample for {name}, of {sum(map(len, parts.values())):,} in all. A "
-                "split that is divided from the training data by content hash needs more of them, "
-                "or another data.val_fraction=… and data.test_fraction=…; or name a split of its "
-                "own." + "".join(f" {note}." for note in notes)
+                f"There is no sample for {name}, of {sum(map(len, parts.values())):,} in all. Add "
+                f"samples, raise data.{name}_fraction, or name samples for {name} alone: "
+                f"data.{name}=…, with data=hub data.{name}_split=…."
+                + "".join(f" {note}." for note in notes)
             )
     hashes = {name: hash_splits([parts[name]]) for name in ("train", "val", "test")}
     origin = {**origin, "fingerprints": hashes}
@@ -305,6 +333,27 @@ def _keep_classes(parts: Parts) -> int:
         parts[name] = [sample for sample in part if _read(sample) not in back]
     parts["train"] += kept
     return len(kept)
+
+
+def _fill(parts: Parts) -> list[str]:
+    """Take a text for each split that has none, if `train` keeps another one of its class.
+
+    Returns:
+        The splits for which there was one.
+    """
+    filled = []
+    for name in [name for name, part in parts.items() if name != "train" and not part]:
+        of_class: dict[str | None, set[str]] = {}
+        for sample in parts["train"]:
+            label = sample.label if isinstance(sample, Labelled) else None
+            of_class.setdefault(label, set()).add(_read(sample))
+        last = {text for texts in of_class.values() if len(texts) == 1 for text in texts}
+        if spare := set().union(*of_class.values()) - last:
+            found = (min if name == "val" else max)(spare, key=_position)
+            parts[name] = [sample for sample in parts["train"] if _read(sample) == found]
+            parts["train"] = [sample for sample in parts["train"] if _read(sample) != found]
+            filled.append(name)
+    return filled
 
 
 def _side(read: Text, shares: Mapping[str, float]) -> str:
