@@ -194,6 +194,19 @@ def test_another_sweeper_may_have_a_space_of_its_own(
     ]
 
 
+def test_settings_that_another_sweeper_cannot_start_with(
+    data: dict[str, list[str]], workplace: Path
+) -> None:
+    asked = small(data["lm"], "name=s", "hydra/sweeper=basic")
+    for settings, said in (
+        (["seed=1,2", "hydra.sweeper.max_batch_size=-3"], "AssertionError"),
+        (["seed=interval(1,2)"], "does not support sweep type"),
+        (["seed=1,2", "+hydra.sweeper.parms=2"], "parms"),
+    ):
+        with pytest.raises(ConfigError, match=rf"hydra\.sweeper.*{said}"):
+            sweep([*asked, *settings], [], False)
+
+
 def test_a_stopped_sweep_of_another_launcher_has_a_page(
     data: dict[str, list[str]], workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -90,3 +90,34 @@ def test_a_helper_value_whose_reader_was_replaced_is_not_misspelt(
     assert compose(["experiment=helped", "model.width=64"], [own]).config["model"]["width"] == 64
     with pytest.raises(ConfigError, match=r"vars\.v: nothing refers to it"):
         compose(["experiment=helped", "vars.v=3"], [own])
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("${oc.env:NOPE}", r"NOPE is not set; .*\$\{oc\.env:NOPE,VALUE\} \(command line\)"),
+        ("${oc.env:A,B,C}", r"oc\.env: takes the name of an environment variable"),
+        ("${now:bad}", "'bad' names no time; .*now:%Y"),
+        ("${now:%Q}", "'%Q' names no time"),
+        ("${now:}", "now: takes one argument"),
+        ("${eval:1,2}", "eval: takes one argument, in quotes"),
+        ("${name}", "name: refers to itself"),
+        ("${vars.x}", r"there is no vars\.x; vars\.x=VALUE sets it"),
+        ("${a b}", r"name='.*': an interpolation in it cannot be read; write \$\{KEY\}"),
+        ('${oc.decode:"[1"}', "name: missing BRACKET_CLOSE"),
+    ],
+)
+def test_what_cannot_be_resolved_is_one_sentence_of_ours(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, value: str, said: str
+) -> None:
+    monkeypatch.delenv("NOPE", raising=False)
+    with pytest.raises(ConfigError, match=said) as caught:
+        compose([f"name='{value}'"], [tree])
+    assert "raised while" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_whose_interpolation_cannot_be_read(tree: Path, add_files: AddFiles) -> None:
+    add_files(tree, {"experiment/open.yaml": "# @package _global_\nname: '${'\n"})
+    with pytest.raises(ConfigError, match="name: an interpolation in it cannot be read"):
+        compose(["experiment=open"], [tree])

@@ -177,6 +177,18 @@ OWN = {
         defaults:
           - override /hydra/sweeper: basic
         """,
+    "experiment/varying.yaml": """
+        # @package _global_
+        defaults:
+          - override /hydra/sweeper: basic
+        hydra: {sweeper: {params: {model.depth: "2,4", model: "small,large", +seed: "1"}}}
+        """,
+    "experiment/broken.yaml": """
+        # @package _global_
+        defaults:
+          - override /hydra/sweeper: basic
+        hydra: {sweeper: {params: {seed: "1,("}}}
+        """,
     "experiment/slots.yaml": """
         # @package _global_
         hydra: {launcher: {slots: 3}}
@@ -286,3 +298,34 @@ def test_hydras_other_settings_are_refused_in_files(tree: Path, add_files: AddFi
             compose_one(["experiment=silent"], [own])
     with pytest.raises(ConfigError, match="no such option; did you mean"):
         compose_multirun(["hydra/launcher=slum"], [own])
+
+
+def test_what_another_sweeper_varies_needs_no_sign(tree: Path, add_files: AddFiles) -> None:
+    own = add_files(tree.parent / "own", OWN)
+    multirun = compose_multirun(["experiment=varying"], [own, tree])
+    expected = {"++model.depth": "2,4", "model": "small,large", "+seed": "1"}
+    assert multirun.master.hydra.sweeper.params == expected
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["experiment=broken"], r"hydra\.sweeper\.params\.seed: seed=1,\(: cannot be read"),
+        (["hydra/sweeper=basic", "hydra.sweeper.params.seed=1,2"], "quotes of its own"),
+        (
+            ["hydra/sweeper=basic", "hydra.sweeper.params={seed: '1,2'}"],
+            r"params=\{seed: '1,2'\}: Hydra cannot set this on the command line.*in a file",
+        ),
+        (["hydra/sweeper=basic", "+hydra.sweeper.params.seed='1,2'"], "Hydra cannot set this"),
+        (["hydra/sweeper=basic", "hydra.sweeper.max_batch_size=x"], "size=x: Value 'x' of type"),
+        (
+            ["hydra/sweeper=basic", "seed=1,2", "model={depth:3}", "model={width:64}"],
+            "model: is set 2 times, of which another sweeper than ours takes the last alone",
+        ),
+    ],
+)
+def test_what_another_sweeper_cannot_take_is_said(
+    tree: Path, add_files: AddFiles, overrides: list[str], said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        ask(overrides, [add_files(tree.parent / "own", OWN)])

@@ -1,7 +1,8 @@
 """`truesweep train -m`."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from truesweep.commands.duel import settle
 from truesweep.compat import no_callbacks
 from truesweep.config.overrides import normalize
-from truesweep.errors import ConfigError
+from truesweep.errors import ConfigError, refusing
 from truesweep.record.files import dump_json
 from truesweep.record.provenance import collect
 from truesweep.secrets import redact_argv
@@ -190,17 +191,19 @@ def _through_hydra(task: SweepTask, work: Callable[[HydraContext], None]) -> int
 
 def _sweep(task: SweepTask, context: HydraContext) -> None:
     """Have another sweeper choose the jobs; what runs them, ours too, is its launcher."""
-    sweeper = Plugins.instance().instantiate_sweeper(
-        hydra_context=context, task_function=task, config=task.asked.multirun.master
-    )
-    sweeper.sweep(normalize(task.asked.lines, task.asked.config_dirs))
+    with _refusing("sweeper", task.directory):
+        sweeper = Plugins.instance().instantiate_sweeper(
+            hydra_context=context, task_function=task, config=task.asked.multirun.master
+        )
+        sweeper.sweep(normalize(task.asked.lines, task.asked.config_dirs))
 
 
 def _launch(task: SweepTask, source: JobSource, context: HydraContext) -> None:
     """Have another launcher run our jobs: all at once, or of a search one after the other."""
-    launcher = Plugins.instance().instantiate_launcher(
-        hydra_context=context, task_function=task, config=task.asked.multirun.master
-    )
+    with _refusing("launcher", task.directory):
+        launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=context, task_function=task, config=task.asked.multirun.master
+        )
     while not source.exhausted:
         first = source.ask()
         rest = iter(source.ask, None) if isinstance(source, Listed) else ()
@@ -208,6 +211,20 @@ def _launch(task: SweepTask, source: JobSource, context: HydraContext) -> None:
         launcher.launch([hand_out(job) for job in jobs], initial_job_idx=0)
         for job in jobs:
             source.tell(job)
+
+
+@contextmanager
+def _refusing(kind: str, directory: SweepDirectory) -> Iterator[None]:
+    """Take what a plugin raises before there is a job for a fault of its settings."""
+    try:
+        yield
+    except JobFailed:
+        raise
+    except Exception as error:
+        if directory.jobs():
+            raise
+        with refusing(lambda reason: f"hydra.{kind}, as it is set, cannot start: {reason}"):
+            raise error
 
 
 def _settle(master: DictConfig, directory: SweepDirectory) -> None:

@@ -154,9 +154,19 @@ class Composer:
         ours = [f"{group}={name}" for group, name in OURS.items() if group not in chosen]
         sources = _sources(found.defaults, self.roots)
         refuse_hydras(sources, chosen)
-        tree = self.loader.load_configuration(
-            PRIMARY, [*asked, *ours], run_mode=RunMode.MULTIRUN, from_shell=False
-        )
+        try:
+            tree = self.loader.load_configuration(
+                PRIMARY, [*asked, *ours], run_mode=RunMode.MULTIRUN, from_shell=False
+            )
+        except (AssertionError, AttributeError):  # as Hydra does below what its plugins leave null
+            set_here = [o.lstrip("+") for o in asked if o.lstrip("+").startswith("hydra.")]
+            if not set_here:
+                raise
+            raise ConfigError(
+                f"{', '.join(set_here)}: Hydra cannot set this on the command line, where its "
+                "plugin leaves it null; let it stand under `hydra:` in a file that experiment=NAME "
+                "chooses"
+            ) from None
         return tree, sources
 
     def _tree(self, asked: list[str]) -> _Tree:
@@ -315,6 +325,7 @@ def compose_multirun(overrides: Sequence[str], config_dirs: Sequence[Path | str]
     if isinstance(name, str) and "${" in name:
         name = composer.compose(single).config["name"]
     master = OmegaConf.masked_copy(tree, "hydra")
+    _normalize_params(master.hydra.sweeper, config_dirs)
     master.hydra.overrides.task = redact_overrides(own)  # some sweepers write them to a file
     return Multirun(
         own,
@@ -329,6 +340,23 @@ def compose_multirun(overrides: Sequence[str], config_dirs: Sequence[Path | str]
         master,
         composer.loader,
     )
+
+
+def _normalize_params(sweeper: DictConfig, config_dirs: Sequence[Path | str]) -> None:
+    """Rewrite the keys of what another sweeper varies, as `normalize` does those of overrides.
+
+    Raises:
+        ConfigError: A value does not follow Hydra's grammar.
+    """
+    params = sweeper.get("params")
+    for key, value in list(params.items()) if isinstance(params, DictConfig) else []:
+        line = f"{key!s}={value}" if isinstance(value, str) else f"{key!s}=VALUE"
+        try:
+            name = normalize([line], config_dirs)[0].partition("=")[0]
+        except ConfigError as error:
+            raise ConfigError(f"hydra.sweeper.params.{key!s}: {error}") from None
+        if name != key:
+            params[name] = params.pop(key)
 
 
 def compose_launcher(

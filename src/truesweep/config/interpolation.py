@@ -80,8 +80,8 @@ def _resolved(raw: dict[str, Any], only: str | None = None) -> dict[str, Any]:
     wanted = raw if only is None else {only: raw.get(only)}
     refers = any(isinstance(leaf, str) and "${" in leaf for leaf in _leaves(wanted))
     seen = _with_defaults(raw, raw.get("allowed_packages") or ()) if refers else wanted
-    replace_resolver("eval", evaluate)
-    replace_resolver("now", started)
+    replace_resolver("eval", _taking("eval:'2 * (1 + 3)'", evaluate))
+    replace_resolver("now", _taking("now:%Y-%m-%d", started))
     with saying_what_is_there(seen):
         return _only(_keeping_secrets(seen, only), wanted)  # type: ignore[no-any-return]
 
@@ -116,9 +116,33 @@ def is_written(key: str, leaf: Any) -> bool:
     return (refers or key.startswith(f"{VARS}.")) and not is_secret(key)
 
 
-def started(form: str) -> str:
-    """When this process began, in a form such as `%Y-%m-%d`."""
-    return _STARTED.strftime(form)
+def _taking(usage: str, resolver: Callable[[Any], Any]) -> Callable[..., Any]:
+    """A resolver of one argument that says how it is used where it is given none or several."""
+
+    def checked(*arguments: Any) -> Any:
+        if len(arguments) != 1:
+            raise ValueError(
+                f"{usage.partition(':')[0]}: takes one argument, in quotes if it has a comma, "
+                f"as in ${{{usage}}}"
+            )
+        return resolver(arguments[0])
+
+    return checked
+
+
+def started(form: object) -> str:
+    """When this process began, in a form such as `%Y-%m-%d`.
+
+    Raises:
+        ValueError: The form has something that is no part of a time, or nothing that is.
+    """
+    codes = re.findall(r"%[-_0^#]?(.)", str(form))
+    text = _STARTED.strftime(str(form))
+    if not codes or re.search(r"%[-_0^#]?\w", text):
+        raise ValueError(
+            f"now: {form!r} names no time; write parts of it as in ${{now:%Y-%m-%d_%H-%M-%S}}"
+        )
+    return text
 
 
 def evaluate(text: object) -> Any:
@@ -264,7 +288,13 @@ def _marking_secrets() -> Iterator[None]:
     OmegaConf's resolvers are global, and so is this for as long as it lasts.
     """
 
-    def env(name: str, default: Any = _ABSENT, *, _node_: Node) -> Any:
+    def env(*arguments: Any, _node_: Node) -> Any:
+        if len(arguments) not in (1, 2):
+            raise ValueError(
+                "oc.env: takes the name of an environment variable and, behind a comma, what "
+                "stands in its place where it is not set: ${oc.env:NAME,VALUE}"
+            )
+        name, default = str(arguments[0]), arguments[1] if len(arguments) == 2 else _ABSENT
         if not (is_secret(name) or is_secret(full_key(_node_))):
             return oc.env(name) if default is _ABSENT else oc.env(name, default)
         if name in os.environ or default is _ABSENT:

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import GrammarParseError, OmegaConfBaseException
 
 from truesweep.config.interpolation import RESOLVERS
 from truesweep.config.origin import Origins
@@ -133,8 +133,17 @@ def explain(
     cause = error.__cause__ or error.__context__
     if isinstance(cause, OmegaConfBaseException | yaml.YAMLError) and not str(error).strip():
         return explain(cause, roots, origins)
+    if (found := _MERGED.match(str(error))) and isinstance(cause, OmegaConfBaseException):
+        why = _UNREADABLE if isinstance(cause, GrammarParseError) else _plain(cause.msg or "")
+        return f"{found[1]}: {why}"
     return _plain(str(error), roots)
 
+
+_MERGED = re.compile(r"Error merging override \+*(.*)")
+_UNREADABLE = (
+    "an interpolation in it cannot be read; write ${KEY} or, say, ${oc.env:NAME}, and a backslash "
+    "before a $ that is meant as it is"
+)
 
 PLUGINS = {
     "hydra/launcher": {
@@ -164,10 +173,24 @@ def _explain_missing(config: str, known: Sequence[str] | None, roots: Sequence[P
     return f"{group}={option}: no such option{hint} Options: {', '.join(names) or 'none'}.{own}"
 
 
+# The type of what a resolver has raised helps nobody who wrote its input.
+_RAISED = re.compile(r"^\w+ (raised )?while resolving interpolation: ")
+_UNSET = re.compile(r"\W*Environment variable '(.*)' not found\W*")
+
+
 def _explain_omegaconf(error: OmegaConfBaseException, origins: Origins | None) -> str:
     key = error.full_key or ""
     where = origins(key) if origins and key else None
-    text = _plain(error.msg or str(error))
+    text = _RAISED.sub("", _plain(error.msg or str(error)))
+    if unset := _UNSET.fullmatch(text):
+        text = (
+            f"the environment variable {unset[1]} is not set; set it, or say what stands in its "
+            f"place: ${{oc.env:{unset[1]},VALUE}}"
+        )
+    if type(error) is GrammarParseError:
+        text = _UNREADABLE
+    if "Recursive interpolation" in text:
+        text = "refers to itself, directly or by what it refers to; give it a value of its own"
     if "Unsupported interpolation type" in text:
         text += f"; there are {', '.join(RESOLVERS)}, and ${{eval:'2 * ${{model.width}}'}} computes"
     return (f"{key}: " if key else "") + text + (f" ({where})" if where else "")

@@ -134,7 +134,10 @@ def split_hydras(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
             own.append(override)
         elif re.fullmatch(r"hydra[./](launcher|sweeper)([./@].*)?", key):
             if parsed.is_sweep_override():
-                raise ConfigError(f"{override}: a sweep has one launcher and one sweeper")
+                raise ConfigError(
+                    f"{override}: a sweep has one launcher and one sweeper; text with a comma "
+                    "needs quotes of its own: 'key=\"a,b\"'"
+                )
             plain = parsed.type == OverrideType.CHANGE and "/" not in key
             hydras.append(f"++{override}" if plain else override)
         else:

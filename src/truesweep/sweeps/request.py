@@ -74,6 +74,8 @@ def ask(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Asked:
     ours = is_ours(multirun.sweeper)
     if ours:
         check_sweeper(multirun.sweeper)
+    else:
+        _refuse_repeated(in_order(fixed, axes))
     _refuse(axes, settings, ours=ours)
     settings = settings.settled(_declared(multirun))
     given = named(fixed)
@@ -121,6 +123,17 @@ def _refuse(axes: Sequence[Axis], settings: Sweep, *, ours: bool) -> None:
             "nothing varies: give several values, as in optimizer.lr=1e-3,3e-3, or a named sweep, "
             "sweeps=NAME"
         )
+
+
+def _refuse_repeated(entries: Sequence[str | Axis]) -> None:
+    """Refuse what other sweepers read as the last setting alone, as in `model={…} model={…}`."""
+    keys = [e.name if isinstance(e, Axis) else parse(e).key_or_group for e in entries]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise ConfigError(
+                f"{key}: is set {keys.count(key)} times, of which another sweeper than ours takes "
+                f"the last alone; write one setting, or keys of their own such as {key}.KEY=VALUE"
+            )
 
 
 def _name(multirun: Multirun, settings: Sweep, axes: Sequence[Axis], fixed: Sequence[str]) -> str:
