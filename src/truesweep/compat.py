@@ -379,6 +379,11 @@ def set_attention(config: "PreTrainedConfig", name: str) -> None:
     config._attn_implementation = name  # transformers 5.10.1 to 5.24.0
 
 
+def kept_in_fp32(model: "PreTrainedModel") -> set[str]:
+    """The names of modules that a model keeps in fp32, whatever the rest is in."""
+    return set(model._keep_in_fp32_modules or ())  # transformers 5.18.0 to 5.24.0
+
+
 def checkpoint_layers(model: "PreTrainedModel", options: dict[str, Any]) -> None:
     """Have a model keep what its layers are given, and compute them once more.
 

@@ -19,6 +19,7 @@ from truesweep.commands.train import train
 from truesweep.errors import ConfigError
 from truesweep.jobs.load import load_run
 from truesweep.jobs.plan import plan
+from truesweep.models.quantize import quantize
 from truesweep.record.checkpoints import CheckpointFiles
 from truesweep.runs.run import Run
 
@@ -145,6 +146,67 @@ def test_a_run_beside_a_new_model_is_taken_up_bit_for_bit(
     longer_run.write_config(longer_run.read_config() | {"seed": 1}, {"overrides": []})
     with pytest.raises(ConfigError, match="not the one that the adapter was trained beside"):
         load_run(longer_run, HEADS[head])  # type: ignore[arg-type]
+
+
+def test_a_base_in_four_bits_is_trained_beside_taken_up_and_handed_on(
+    data: dict[str, list[str]], workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    reason = "needs bitsandbytes (pip install 'truesweep[qlora]')"
+    pytest.importorskip("bitsandbytes", reason=reason)
+    wide = ["model.width=64", "model.feed_forward=128", "model=llama", "trainer.max_steps=2"]
+    assert train([*data["lm"], *SMALL, *wide, "name=base"], [], None, False) == 0
+    (start,) = (workplace / "outputs/base").iterdir()
+    base = workplace / "base"
+    assert export(start, base, "best") == 0
+    four = asked(data["lm"], base, "adapter.quantize=nf4", "scheduler=constant")
+    for name, steps in (("whole", 8), ("half", 4)):
+        lasting = [f"name={name}", f"trainer.max_steps={steps}", "trainer.val_check_interval=4"]
+        assert train([*four, *lasting], [], None, False) == 0
+    (whole,), (run,) = (list((workplace / f"outputs/{n}").iterdir()) for n in ("whole", "half"))
+    assert resume(run, ["trainer.max_steps=8"]) == 0
+    states = [
+        CheckpointFiles().load_checkpoint(path / "checkpoints/last.ckpt")["state_dict"]
+        for path in (whole, run)
+    ]
+    assert all("lora_" in name for name in states[0] if name.startswith("model."))
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[1][name], weight) for name, weight in states[0].items())
+    results = json.loads((run / "results.json").read_text())
+    losses = [row["val/loss"] for row in values(run) if "val/loss" in row]
+    assert losses[-1] < losses[0] - 0.01
+    assert results["parameters"] - results["trainable_parameters"] == sum(
+        p.numel() for p in AUTO["lm"].from_pretrained(base).parameters()
+    )
+    capsys.readouterr()
+    assert evaluate([str(run)], "test", "best", [], as_json=True) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["test/loss"] == results["test/loss"]
+    assert export(run, workplace / "adapter", "best") == 0
+    assert "beside weights in four bits (NF4)" in " ".join(capsys.readouterr().out.split())
+    assert export(run, workplace / "merged", "best", merge=True) == 0
+    expected = logits(load_run(Run.open(run), "causal").model, IDS, "lm")
+    eager: dict[str, Any] = {"attn_implementation": "eager"}
+    plain = AUTO["lm"].from_pretrained(base, **eager)
+    quantize(plain)
+    theirs = PeftModel.from_pretrained(plain, workplace / "adapter").eval()
+    assert torch.equal(logits(theirs, IDS, "lm"), expected)
+    merged = AUTO["lm"].from_pretrained(workplace / "merged", **eager).eval()
+    torch.testing.assert_close(logits(merged, IDS, "lm"), expected, rtol=1e-5, atol=1e-5)
+    with pytest.raises(ConfigError, match=r"trainer\.precision=64-true: weights in four bits are"):
+        plan([*four, "trainer.precision=64-true"])
+
+
+def test_a_base_in_four_bits_needs_a_package_and_trained_weights(
+    data: dict[str, list[str]], workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = asked(data["lm"], None, "adapter.quantize=nf4")
+    monkeypatch.setattr("truesweep.models.quantize.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"needs the package bitsandbytes; type pip install 'tr"):
+        plan(new)
+    monkeypatch.setattr("truesweep.models.quantize.find_spec", lambda name: name)
+    with pytest.raises(ConfigError, match=r"those of this model are new\. Set model=pre"):
+        plan(new)
+    assert not (workplace / "outputs").exists()
 
 
 def test_shards_are_refused(data: dict[str, list[str]], workplace: Path) -> None:

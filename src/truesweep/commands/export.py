@@ -11,11 +11,18 @@ from truesweep.errors import ConfigError
 from truesweep.figures import written
 from truesweep.jobs.load import Loaded, load_run
 from truesweep.jobs.parts import task_class
-from truesweep.models.adapters import save_adapter
+from truesweep.models.adapters import merged, save_adapter
+from truesweep.models.quantize import has_quantized
 from truesweep.record.files import dump_json
 from truesweep.runs.run import Run
 from truesweep.terminal import console, warn
 from truesweep.text import count
+
+IN_FOUR_BITS = (
+    "It was trained beside weights in four bits (NF4): load the base as "
+    'BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4") does for the same figures'
+)
+"""What to know of an adapter by itself."""
 
 
 def export(
@@ -42,11 +49,14 @@ def export(
         if adapted and not merge:
             save_adapter(loaded.model, scratch, config["model"].get("name_or_path"))
         else:
-            model = loaded.tuner.merge_and_unload(safe_merge=True) if merge else loaded.model
+            model = merged(loaded.model, loaded.tuner) if merge else loaded.model
             if ends := task_class(config).ends(loaded.tokenizer):
                 model.generation_config.eos_token_id = ends
             model.save_pretrained(scratch)
-        note = tokenizers.save(loaded.tokenizer, scratch)
+        notes = [tokenizers.save(loaded.tokenizer, scratch)]
+        if adapted and has_quantized(loaded.model):
+            notes.append(IN_FOUR_BITS)
+        note = ". ".join(filter(None, notes)) or None
         library = "peft" if adapted and not merge else "transformers"
         card = model_card(run, config, loaded, note, library)
         (scratch / "README.md").write_text(card, encoding="utf-8")

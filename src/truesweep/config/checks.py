@@ -129,6 +129,17 @@ def adapters_are_not_sharded(config: Config) -> list[str]:
     ]
 
 
+def four_bits_are_read_in_fp32(config: Config) -> list[str]:
+    """Weights of bitsandbytes stand for none in fp64."""
+    quantised = dotted.get(config, "adapter.quantize")
+    if not quantised or dotted.get(config, "trainer.precision") != "64-true":
+        return []
+    return [
+        "trainer.precision=64-true: weights in four bits are read as 32 bits at most. "
+        "Set trainer.precision=32-true or adapter.quantize=null."
+    ]
+
+
 def checkpoints_are_kept(config: Config) -> list[str]:
     """A run goes on from its last checkpoint and is scored by its best."""
     if dotted.get(config, "callbacks.checkpoint"):
@@ -158,6 +169,7 @@ RULES: tuple[Callable[[Config], list[str]], ...] = (
     heads_divide_width,
     training_has_a_length,
     adapters_are_not_sharded,
+    four_bits_are_read_in_fp32,
     warmup_fits,
     micro_batch_fits,
     length_fits,

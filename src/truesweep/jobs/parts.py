@@ -33,6 +33,7 @@ from truesweep.jobs.reference import attach_reference
 from truesweep.jobs.trainer import Compile, TrainerSettings
 from truesweep.metrics.harness import check_speaks
 from truesweep.models import Pretrained, add_adapter, recomputes_layers
+from truesweep.models.adapters import check_adapter
 from truesweep.models.batching import check_noise, check_packing, mixes_samples
 from truesweep.models.pretrained import Drawn
 from truesweep.models.tokens import pad_token
@@ -267,6 +268,9 @@ def make_model(
     """
     torch.manual_seed(config["seed"])
     made, head = make(config, "model"), task_class(config).head
+    adapter = make(config, "adapter")
+    if adapter is not None:
+        check_adapter(adapter, trained=isinstance(made, Pretrained))
     model: PreTrainedModel = made.build(
         head,
         tokenizer,
@@ -278,7 +282,6 @@ def make_model(
         _start_as_learned(model, tokenizer)
     if isinstance(made, Pretrained) and notes is not None:
         notes += _other_tokens(made, tokenizer)
-    adapter = make(config, "adapter")
     if adapter is None:
         return model, None
     if getattr(made, "parametrization", "standard") != "standard":

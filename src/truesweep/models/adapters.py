@@ -4,11 +4,12 @@ They are put into the model in place, so that it stays the transformers model th
 """
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -20,6 +21,13 @@ from transformers.pytorch_utils import Conv1D
 from truesweep.errors import ConfigError, in_short
 from truesweep.models.freezing import freeze
 from truesweep.models.heads import Head
+from truesweep.models.quantize import (
+    dequantize,
+    has_quantized,
+    loadable_state,
+    quantize,
+    require_bitsandbytes,
+)
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -51,6 +59,8 @@ class Lora:
         rslora: see `alpha` (Kalajdzievski 2023).
         modules_to_save: names of further modules, which are trained whole. A classifier's new
             layers always are.
+        quantize: `nf4` keeps the weights of the base's linear layers in four bits (QLoRA, Dettmers
+            et al. 2023), except for the output layer and what is trained whole.
         config: further fields of peft's `LoraConfig`.
     """
 
@@ -61,6 +71,7 @@ class Lora:
     dora: bool = False
     rslora: bool = False
     modules_to_save: list[str] | None = None
+    quantize: Literal["nf4"] | None = None
     config: dict[str, Any] = field(default_factory=dict)
 
     def peft_config(self) -> "PeftConfig":
@@ -87,7 +98,29 @@ class Lora:
         )
 
 
+def check_adapter(adapter: Any, trained: bool) -> None:
+    """Refuse an adapter that a model cannot be given, before there is one.
+
+    Args:
+        adapter: As `add_adapter` takes it.
+        trained: Whether the model has weights that were trained.
+
+    Raises:
+        ConfigError: A package is missing, or new weights were to be quantised.
+    """
+    _require_peft()
+    if isinstance(adapter, Lora) and adapter.quantize:
+        require_bitsandbytes()
+        if not trained:
+            raise ConfigError(
+                "adapter.quantize: is for weights that were trained, and those of this model are "
+                "new. Set model=pretrained, or adapter.quantize=null"
+            )
+
+
 def _require_peft() -> None:
+    # It imports bitsandbytes where that is installed, which tells of kernels that it does without.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
         import peft  # noqa: F401
     except ImportError as error:
@@ -126,6 +159,8 @@ def add_adapter(model: PreTrainedModel, adapter: Any, head: Head, seed: int) -> 
     _fit(config, model, head)
     if not any(parameter.is_meta for parameter in model.parameters()):
         cast(Any, model).adapted_base = content_hash(model)
+        if isinstance(adapter, Lora) and adapter.quantize:
+            quantize(model, whole=cast(Any, config).modules_to_save or ())
     state = np.random.SeedSequence((seed, _STREAM)).generate_state(1, np.uint64)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(int(state[0]))
@@ -175,6 +210,33 @@ def merge_adapter(model: PreTrainedModel, folder: Path) -> None:
     tuner.merge_and_unload(safe_merge=True)
     vars(model).pop("peft_config", None)
     model.requires_grad_(True)
+
+
+def merged(model: PreTrainedModel, tuner: Any) -> PreTrainedModel:
+    """The model with its adapter added to the base's weights, in place.
+
+    To what quantised weights stand for, which were trained beside, and not in four bits again.
+
+    Args:
+        model: With an adapter.
+        tuner: As `add_adapter` gives it.
+    """
+    if has_quantized(model):
+        tuner = _unquantized(model, tuner)
+    found: PreTrainedModel = tuner.merge_and_unload(safe_merge=True)
+    return found
+
+
+def _unquantized(model: PreTrainedModel, tuner: Any) -> Any:
+    """The tuner of the same adapter beside the weights that the quantised ones stand for."""
+    config = tuner.peft_config["default"]
+    trained = {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
+    tuner.unload()
+    vars(model).pop("peft_config", None)
+    dequantize(model)
+    anew = type(tuner)(model, config, "default")
+    model.load_state_dict(trained, strict=False)
+    return anew
 
 
 def _check(config: Any) -> None:
@@ -287,7 +349,7 @@ def whole_state(
             f"of its weights {str(base_of(model))[:12]}…, then {str(base)[:12]}…). Put back what "
             "`model` named then; a base from scratch needs the same version of torch"
         )
-    own = {prefix + name: tensor for name, tensor in model.state_dict().items()}
+    own = {prefix + name: tensor for name, tensor in loadable_state(model).items()}
     return {**{name: own[name] for name in own.keys() - trained.keys()}, **trained}
 
 

@@ -14,6 +14,7 @@ from transformers.initialization import no_init_weights
 from truesweep.compat import set_attention, shapes_only
 from truesweep.models.adapters import added_parameters, has_adapter, is_replaced
 from truesweep.models.dimensions import taken
+from truesweep.models.quantize import numel
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def count_parameters(model: nn.Module) -> ParameterCount:
         for parameter in module.parameters()
     }
     return ParameterCount(
-        total=sum(p.numel() for p in found),
+        total=sum(numel(p) for p in found),
         trainable=sum(p.numel() for p in found if p.requires_grad),
         embedding=sum(p.numel() for p in tables),
     )

@@ -52,6 +52,7 @@ ADDED_SINCE: dict[str, Any] = {
     "data.clean.similarity": 0.8,
     "data.clean.across_sources": False,
     "adapter": None,
+    "adapter.quantize": None,
     "callbacks.checkpoint.background": None,
     "callbacks.checkpoint.keep_optimizer": False,
     "callbacks.harness": {
