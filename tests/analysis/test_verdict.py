@@ -1,4 +1,5 @@
 import math
+import re
 from typing import Any, get_args
 
 import numpy as np
@@ -175,6 +176,26 @@ def test_nothing_learned() -> None:
         "2.900." in falling.text
     )
     assert judge(rows, steps_per_epoch=1000, baseline=3.1).kind == "healthy"
+
+
+def test_what_validation_has_learned_is_learned_however_the_batches_tremble() -> None:
+    trembling = [0.13, 0.11, -0.06 + 0.1, 0.16, 0.14]
+    found = judge(rows_of(trembling, [0.151, 0.084, 0.079, 0.041, 0.022]), steps_per_epoch=100)
+    assert found.kind != "diverged"
+    still = judge(rows_of(trembling, [0.151, 0.152, 0.15, 0.151, 0.151]), steps_per_epoch=100)
+    assert "nothing was learned" in still.text
+
+
+def test_two_batches_that_tremble_are_no_explosion() -> None:
+    trembling = [0.082, 0.052, 0.032, 0.293, 0.183]
+    assert judge(rows_of(trembling, [0.083, 0.05]), steps_per_epoch=100).kind != "diverged"
+
+
+def test_validation_below_the_training_loss_is_said_to_be_below() -> None:
+    val = [2.998, 3.109, 3.129, 3.098, 3.12, 3.125, 3.13, 3.14, 3.15, 3.16]
+    text = judge(rows_of(np.linspace(3.4, 3.2, 10), val), steps_per_epoch=1).text
+    assert "Overfitting" in text
+    assert re.search(r"3\.160, 0\.0\d+ below the training loss\. 1 epoch would", text)
 
 
 def test_a_healthy_run_has_nothing_said_of_it_and_plain_figures() -> None:

@@ -74,7 +74,7 @@ def _risen(train: Curve, val: Curve) -> Finding | None:
     noise = (3 if len(witness) else 6) * train.noise()
     lost = last - best > max(LOST * max(start - best, 0.0), SEEN * abs(best), noise)
     lost = lost and _seen_by(val, since)
-    exploded = levels[peak] > EXPLODED * start and last > 0.5 * start
+    exploded = levels[peak] - start > max((EXPLODED - 1) * start, noise) and last > 0.5 * start
     if not (lost or exploded):
         return None
     if lost:
@@ -116,6 +116,8 @@ def _nothing_learned(train: Curve, val: Curve, baseline: float | None) -> Findin
             f"{figure(least)} is no better than the {figure(baseline)} of a trivial model. "
             f"{ADVICE}"
         ), None
+    if _has_fallen(val):
+        return None
     return (
         f"Diverged: nothing was learned: the training loss ended at {figure(last)}, where it "
         f"began ({figure(start)}). {ADVICE}"
@@ -127,6 +129,14 @@ def is_falling(train: Curve) -> bool:
     start, last = float(train.values[0]), train.tail()
     noise = 3 * train.noise() / train.window(3) ** 0.5
     return bool(start - last > max(LEARNED * abs(start), noise))
+
+
+def _has_fallen(val: Curve) -> bool:
+    """Whether validation, which trembles less than training, has fallen beyond its noise."""
+    if len(val) < 2:
+        return False
+    start = float(val.values[0])
+    return start - val.last > max(LEARNED * abs(start), 3 * val.noise())
 
 
 ADVICE = "Try a lower optimizer.lr or a longer scheduler.warmup."

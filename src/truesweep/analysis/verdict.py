@@ -228,11 +228,12 @@ def _worthwhile(twice: Forecast, rates: Curve) -> bool:
 
 
 def _overfitting_text(known: dict[str, Any]) -> str:
+    gap, epochs = known["gap"], count(known["sufficient_epochs"])
     return (
         f"Overfitting since step {known['best_step']:,}: validation loss was best there, at "
         f"{figure(known['best_loss'])}, and has risen by {figure(known['rise'], 2)} to "
-        f"{figure(known['last_loss'])}, {figure(known['gap'], 2)} above the training loss. "
-        f"{count(known['sufficient_epochs'])} epochs would have sufficed."
+        f"{figure(known['last_loss'])}, {figure(abs(gap), 2)} {'below' if gap < 0 else 'above'} "
+        f"the training loss. {epochs} epoch{'s' * (epochs != '1')} would have sufficed."
     )
 
 
