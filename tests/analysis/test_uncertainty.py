@@ -6,6 +6,7 @@ import sacrebleu
 from sklearn.metrics import f1_score
 
 from truesweep.analysis.uncertainty import (
+    SCORES,
     accuracy,
     bleu,
     bootstrap,
@@ -124,3 +125,20 @@ def test_what_cannot_be_estimated() -> None:
         mean_loss([], [])
     with pytest.raises(DataError, match="same split"):
         paired_bootstrap([[1.0, 2.0]], [[1.0, 2.0]] * 2, bleu)
+
+
+def test_one_sample_that_tells_anything_leaves_its_error_unknown() -> None:
+    assert math.isnan(mean_loss([2.0, 0.0, 0.0], [1, 0, 0]).standard_error)
+    assert math.isnan(paired_loss(([2.0, 0.0], [1.0, 0.0]), ([1, 0], [1, 0])).standard_error)
+    statistics = [[4, 4, 4, 3, 2, 1, 4, 3, 2, 1]]
+    assert math.isnan(bootstrap(statistics, bleu).standard_error)
+    assert math.isnan(paired_bootstrap(statistics, statistics, bleu).standard_error)
+    assert mean_loss([2.0, 1.0, 0.0], [1, 1, 0]) == mean_loss([2.0, 1.0], [1, 1])
+
+
+def test_answers_that_are_all_right_are_not_sure_to_be() -> None:
+    right = np.ones((15, 2))
+    assert SCORES["ratio"].estimate(right) == accuracy([True] * 15)
+    assert SCORES["ratio"].estimate(right).standard_error > 0.05
+    tokens = np.array([[1.0, 3], [2, 3]])
+    assert SCORES["ratio"].estimate(tokens) == mean_loss(tokens[:, 0], tokens[:, 1])

@@ -62,7 +62,7 @@ def mean_loss(sums: npt.ArrayLike, counts: npt.ArrayLike) -> Estimate:
         DataError: There are no samples, or no tokens, or not as many sums as counts.
     """
     value, influence = _influence(sums, counts)
-    return _normal(value, influence)
+    return _normal(value, influence, np.asarray(counts) > 0)
 
 
 def accuracy(correct: npt.ArrayLike) -> Estimate:
@@ -97,7 +97,8 @@ def paired_loss(
     _require(
         len(first_influence) == len(second_influence), "both systems need scores of the same split"
     )
-    return _normal(first - second, first_influence - second_influence)
+    told = np.asarray(counts[0]) + np.asarray(counts[1]) > 0
+    return _normal(first - second, first_influence - second_influence, told)
 
 
 def paired_mean(first: npt.ArrayLike, second: npt.ArrayLike) -> Estimate:
@@ -119,6 +120,8 @@ def bootstrap(
     """
     table = _table(statistics)
     value = float(score(table.sum(0, keepdims=True))[0])
+    if len(table) < 2:
+        return Estimate(value, math.nan, math.nan, math.nan)
     drawn = np.concatenate([score(w @ table) for w in _weights(len(table), resamples, seed)])
     return _percentiles(value, drawn)
 
@@ -145,6 +148,8 @@ def paired_bootstrap(
     a, b = _table(first), _table(second)
     _require(len(a) == len(b), "both systems need scores of the same split")
     value = float(score(a.sum(0, keepdims=True))[0] - score(b.sum(0, keepdims=True))[0])
+    if len(a) < 2:
+        return Estimate(value, math.nan, math.nan, math.nan, 1.0)
     weights = _weights(len(a), resamples, seed)
     drawn = np.concatenate([score(w @ a) - score(w @ b) for w in weights])
     as_far = np.abs(drawn - drawn.mean()) >= abs(value)
@@ -248,10 +253,18 @@ def _hits(table: Floats) -> Floats:
     return np.stack([table[:, 0] == table[:, 1], np.ones(len(table))], axis=1)
 
 
+def _ratio(table: Floats) -> Estimate:
+    """Of answers that are right or wrong, one a sample, the estimate that knows of all being so."""
+    values, counts = table.T
+    if (counts == 1).all() and np.isin(values, (0, 1)).all():
+        return accuracy(values)
+    return mean_loss(values, counts)
+
+
 SCORES: Mapping[str, Kind] = {
     "ratio": Kind(
         lambda table: float(table[:, 0].sum() / table[:, 1].sum()),
-        lambda table: mean_loss(table[:, 0], table[:, 1]),
+        _ratio,
         paired_mean,
     ),
     "accuracy": Kind(
@@ -320,8 +333,8 @@ def _influence(sums: npt.ArrayLike, counts: npt.ArrayLike) -> tuple[float, Float
     return mean, (y - mean * n) / n.sum()
 
 
-def _normal(value: float, influence: Floats) -> Estimate:
-    m = len(influence)
+def _normal(value: float, influence: Floats, told: npt.NDArray[np.bool_]) -> Estimate:
+    m = int(told.sum())  # a sample without a token tells nothing
     error = math.sqrt(m / (m - 1) * float(influence @ influence)) if m > 1 else math.nan
     return Estimate(value, error, value - 1.96 * error, value + 1.96 * error)
 
