@@ -406,7 +406,6 @@ def a_model_of_images(base: Path, folder: Path) -> None:
 
 
 def a_gguf_file_in_a_folder(base: Path, folder: Path) -> None:
-    pytest.importorskip("gguf", reason="needs gguf (pip install 'truesweep[gguf]')")
     vocabulary = AutoTokenizer.from_pretrained(base).get_vocab()
     tokens = sorted(vocabulary, key=vocabulary.__getitem__)[:-1]
     model = LlamaForCausalLM.from_pretrained(base)

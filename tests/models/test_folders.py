@@ -3,8 +3,8 @@
 import importlib
 import json
 import shutil
+import sys
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -343,23 +343,22 @@ def write_gguf(model: Any, file: Path, tokens: Sequence[str] = ()) -> None:
 
 
 def test_gguf(build: Build, tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
-    pytest.importorskip("gguf", reason="needs gguf (pip install 'truesweep[gguf]')")
     model = build("llama", "causal", config={"rope_parameters": {"rope_theta": 1e4}})
     write_gguf(model, tmp_path / "model.gguf")
     assert torch.equal(logits(load(tmp_path / "model.gguf", tokenizer)), logits(model))
 
 
-def test_gguf_without_its_package(tokenizer: PreTrainedTokenizerBase, tmp_path: Path) -> None:
-    if find_spec("gguf"):
-        pytest.skip("needs gguf to be absent (it is installed)")
+def test_gguf_without_its_package(
+    tokenizer: PreTrainedTokenizerBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "gguf", None)
     (tmp_path / "model.gguf").write_bytes(b"GGUF")
     with pytest.raises(ConfigError, match=r"needs the package gguf.*truesweep\[gguf\]"):
         load(tmp_path / "model.gguf", tokenizer)
 
 
-def test_pieces_without_their_package(tmp_path: Path) -> None:
-    if find_spec("sentencepiece"):
-        pytest.skip("needs sentencepiece to be absent (it is installed)")
+def test_pieces_without_their_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     (tmp_path / "tokenizer.model").write_bytes(b"\n\x0e\n\x05<unk>")
     with pytest.raises(ConfigError, match=r"needs the package sentencepiece.*pip install"):
