@@ -15,14 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from truesweep.data import Files, encode
+from truesweep.data import Files, encode, splitting
 from truesweep.data.cache import file_digest
 from truesweep.data.kinds import TEXT
 from truesweep.data.prepare import Prepared, prepare
 from truesweep.data.readers import DataFile
 from truesweep.data.samples import hash_splits
 from truesweep.data.splitting import divide, divide_stored, lines, paragraphs, split_off
-from truesweep.data.texts import Texts, TextsWriter, beginning, blocks
+from truesweep.data.texts import Text, Texts, TextsWriter, beginning, blocks
 from truesweep.data.tokenizers import Bpe, Byte
 from truesweep.errors import DataError
 
@@ -80,13 +80,32 @@ def test_texts_are_divided_as_ever(small: int, documents: bool, end: str, tmp_pa
     for given in (texts, texts[:1]):
         parts, how, notes = divide_stored(stored(tmp_path, given), SHARES, documents, tmp_path)
         if len(given) > 1 and not documents:
-            assert parts == split_off(given, SHARES)
+            sides = split_off(given, SHARES)
+            assert parts == sides or not all(sides.values())  # those are filled, as below
             assert how["by"] == "SHA-256 of samples of train"
         else:
             assert parts == by_hand(given)
         listed = divide(given, SHARES, documents)
         assert parts == listed[0]
         assert (how, notes) == listed[1:]
+
+
+def test_texts_are_hashed_once_where_each_split_gets_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[Text] = []
+    position = splitting._position
+
+    def counted(read: Text) -> float:
+        hashed.append(read)
+        return position(read)
+
+    monkeypatch.setattr(splitting, "_position", counted)
+    texts = [text("\n", 3, seed) for seed in range(40)]
+    parts, _, notes = divide_stored(stored(tmp_path, texts), SHARES, False, tmp_path)
+    assert all(parts.values())
+    assert not notes
+    assert hashed == texts
 
 
 def by_hand(texts: Sequence[str]) -> dict[str, list[str]]:

@@ -91,9 +91,10 @@ def divide_stored(
     _distribute(texts, shares, folder)
     parts, wider = _parts(folder, names), dict(shares)
     for name in shares:
-        spare = {_position(text) for text in texts.parts() if _side(text, wider) == "train"}
-        if not parts[name] and len(spare) > 1:
-            wider[name] = math.nextafter(min(spare), 1) if name == "val" else 1 - max(spare)
+        if not parts[name]:
+            first, last = _ends(text for text in texts.parts() if _side(text, wider) == "train")
+            if first < last:
+                wider[name] = math.nextafter(first, 1) if name == "val" else 1 - last
     if widened := [name for name in shares if wider[name] != shares[name]]:
         _distribute(texts, wider, folder)
         parts = _parts(folder, names)
@@ -378,6 +379,15 @@ def _position(read: Text) -> float:
         for block in _stripped(read.blocks()):
             digest.update(block.encode())
     return int.from_bytes(digest.digest()[:8], "big") / 2**64
+
+
+def _ends(texts: Iterable[Text]) -> tuple[float, float]:
+    """The first and the last of the places of texts."""
+    first, last = 1.0, 0.0
+    for text in texts:
+        place = _position(text)
+        first, last = min(first, place), max(last, place)
+    return first, last
 
 
 def _stripped(blocks: Iterable[str]) -> Iterator[str]:
