@@ -54,7 +54,7 @@ def unfinished(
 def _outcome(run: Snapshot, keys: Sequence[str], objectives: Sequence[Objective]) -> Outcome:
     return Outcome(
         id=str(run.directory.path),
-        point=point_id(run.config, keys) if run.config else run.directory.id,
+        point=point_id(run.config, keys) if run.config else str(run.directory.path),
         varies={key.removesuffix("._target_"): setting(run, key) for key in keys if key != "seed"},
         objectives={one.name: one.of(run) for one in objectives},
         seed=run.config.get("seed"),
