@@ -74,9 +74,9 @@ def test_the_jobs_of_a_sweep_that_an_agent_starts_are_runs_of_their_own(
             config="seed: 0",
             overrides=[],
             provenance={},
-            job={"sweep": "s", "label": name},
+            job={"sweep": "s", "number": number},
         )
-        for name in ("one", "other")
+        for number, name in enumerate(("one", "other"))
     ]
     assert len({"given", *map(wandb_id, jobs)}) == 3
     assert not any(map(is_agents, jobs))

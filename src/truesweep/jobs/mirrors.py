@@ -156,8 +156,8 @@ def wandb_id(run: Run) -> str:
 
 
 def is_agents(run: Run) -> bool:
-    """Whether W&B's agent waits for this run; a sweep that an agent starts has jobs of its own."""
-    return bool(os.environ.get("WANDB_SWEEP_ID")) and "sweep" not in run.job
+    """Whether W&B's agent waits for this run; a sweep that an agent starts numbers its own jobs."""
+    return bool(os.environ.get("WANDB_SWEEP_ID")) and "number" not in run.job
 
 
 def tags(run: Run, config: dict[str, Any]) -> list[str]:
