@@ -2,7 +2,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hydra
 import pytest
+from packaging.version import Version
 
 from truesweep.config.compose import PointComposer, compose, compose_multirun
 from truesweep.config.overrides import parse, split_hydras
@@ -313,10 +315,9 @@ def test_what_another_sweeper_varies_needs_no_sign(tree: Path, add_files: AddFil
         (["experiment=broken"], r"hydra\.sweeper\.params\.seed: seed=1,\(: cannot be read"),
         (["hydra/sweeper=basic", "hydra.sweeper.params.seed=1,2"], "quotes of its own"),
         (
-            ["hydra/sweeper=basic", "hydra.sweeper.params={seed: '1,2'}"],
-            r"params=\{seed: '1,2'\}: Hydra cannot set this on the command line.*in a file",
+            ["hydra/sweeper=basic", "+hydra.sweeper.params.seed='1,2'"],
+            r"params\.seed='1,2': Hydra cannot set this on the command line.*in a file",
         ),
-        (["hydra/sweeper=basic", "+hydra.sweeper.params.seed='1,2'"], "Hydra cannot set this"),
         (["hydra/sweeper=basic", "hydra.sweeper.max_batch_size=x"], "size=x: Value 'x' of type"),
         (
             ["hydra/sweeper=basic", "seed=1,2", "model={depth:3}", "model={width:64}"],
@@ -329,3 +330,12 @@ def test_what_another_sweeper_cannot_take_is_said(
 ) -> None:
     with pytest.raises(ConfigError, match=said):
         ask(overrides, [add_files(tree.parent / "own", OWN)])
+
+
+def test_what_another_sweeper_leaves_null_is_set_by_newer_versions_of_hydra(tree: Path) -> None:
+    overrides = ["hydra/sweeper=basic", "hydra.sweeper.params={seed: '1,2'}"]
+    if Version(hydra.__version__) < Version("1.4.0rc1"):
+        with pytest.raises(ConfigError, match=r"params=\{seed: '1,2'\}: Hydra cannot set this"):
+            ask(overrides, [tree])
+    else:
+        assert compose_multirun(overrides, [tree]).master.hydra.sweeper.params == {"++seed": "1,2"}

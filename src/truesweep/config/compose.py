@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from hydra.core.config_loader import ConfigLoader
+from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -158,9 +159,9 @@ class Composer:
             tree = self.loader.load_configuration(
                 PRIMARY, [*asked, *ours], run_mode=RunMode.MULTIRUN, from_shell=False
             )
-        except (AssertionError, AttributeError):  # as Hydra does below what its plugins leave null
+        except (AssertionError, AttributeError, ConfigCompositionException) as error:
             set_here = [o.lstrip("+") for o in asked if o.lstrip("+").startswith("hydra.")]
-            if not set_here:
+            if not set_here or not _is_below_null(error):
                 raise
             raise ConfigError(
                 f"{', '.join(set_here)}: Hydra cannot set this on the command line, where its "
@@ -177,6 +178,13 @@ class Composer:
             del raw["hydra"]
             self._trees[tuple(asked)] = _Tree(raw, choices(tree), sources)
         return self._trees[tuple(asked)]
+
+
+def _is_below_null(error: Exception) -> bool:
+    """Whether Hydra failed at a key below one that its plugin leaves null, as 1.4 says."""
+    if isinstance(error, ConfigCompositionException):
+        return str(error.__cause__).endswith("is None")
+    return True  # 1.3 fails at an assertion or an attribute of None, and nowhere else by these
 
 
 def choices(tree: DictConfig) -> dict[str, str | None]:
