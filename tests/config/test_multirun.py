@@ -1,3 +1,4 @@
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -6,7 +7,7 @@ import hydra
 import pytest
 from packaging.version import Version
 
-from truesweep.config.compose import PointComposer, compose, compose_multirun
+from truesweep.config.compose import Composed, PointComposer, compose, compose_multirun
 from truesweep.config.overrides import parse, split_hydras
 from truesweep.config.roots import search_roots
 from truesweep.config.space import Space, read_axes
@@ -123,13 +124,23 @@ def test_a_single_run_is_told_of_m(override: str) -> None:
     [
         ["model=large", "model={width:32}", "seed=1,2"],
         ["seed=1,2", "model={width:64}", "model={kind:llama}"],
-        ["model={width:8},{width:16}", "model.width=32", "seed=3"],
+        ["model={width:8},{width:16}", "model.width=32", "seed=3,4"],
         ["model.width=8,16", "model={tied:true}"],
         ["model.options={a:1}", "model.options={b:2}", "seed=1,2"],
         ["model.options={a:1},{a:2}", "model.options.a=3", "model=small,large"],
         ["seed=1,2", "model.width=8", "model={width:16}", "model.width=24"],
         ["model.width=8,16", "~model.depth", "+model.depth=3"],
         ["model.tags=[a],[b]", "model.tags=[c]", "seed=1,2"],
+        ["model={depth:3}", "model={width:32},{width:64}"],
+        ["model={width:32},{width:64}", "model={depth:3}"],
+        ["model.width=8", "model={depth:5},{width:6}"],
+        ["model={width:8,depth:3}", "model.width=8,16"],
+        ["model.options={a:1}", "model={options:{b:2}},{options:{a:3}}"],
+        ["model.options={a:1}", "model.options={},{b:2}"],
+        ["model.options={}", "model.options={a:1},{a:2}", "++model={width:7}"],
+        ["model={width:7}", "model=small,large", "model.options={a:1}"],
+        ["model={width:7},small", "model=large", "seed=1,2"],
+        ["experiment=best,null", "optimizer={lr:0.3}", "optimizer={weight_decay:0.2}"],
     ],
 )
 def test_a_sweep_composes_what_its_single_runs_do(tree: Path, lines: list[str]) -> None:
@@ -148,6 +159,79 @@ def test_a_sweep_composes_what_its_single_runs_do(tree: Path, lines: list[str]) 
             else:
                 words.append(line)
         assert composer.compose(point).config == compose(words, [tree]).config
+
+
+WORDS = [
+    "model={depth:5}",
+    "model={width:16,options:{a:1}}",
+    "model.options={b:2}",
+    "model.options.a=3",
+    "++model={options:{a:4}}",
+    "model=large",
+    "experiment=best",
+    "~model.options",
+    "~model.width",
+]
+SWEPT = [
+    ("model", ("{depth:6}", "{width:32}")),
+    ("model.options", ("{a:5}", "{b:6}")),
+    ("model", ("{options:{c:7}}", "{options:{a:8}}")),
+    ("++model.width", ("64", "128")),
+    ("model.options.a", ("9", "{d:10}")),
+    ("optimizer", ("{lr:0.1}", "{lr:0.2}")),
+    ("experiment", ("best", "null")),
+]
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_words_in_any_order_are_composed_as_single_runs_are(tree: Path, seed: int) -> None:
+    rng = random.Random(seed)
+    key, values = rng.choice(SWEPT)
+    lines = [*rng.sample(WORDS, 3), f"{key}={','.join(values)}"]
+    swept = lines[-1]
+    rng.shuffle(lines)
+    singles = []
+    for value in values:
+        words = [f"{key}={value}" if line is swept else line for line in lines]
+        singles.append(config_of(compose, words, [tree]))
+    try:
+        asked = ask(lines, [tree])
+    except ConfigError:  # nothing varies
+        assert singles[0] == singles[1]
+        return
+    composer = asked.composer()
+    points = asked.space.grid()
+    assert [config_of(composer.compose, point) for point in points] == singles
+
+
+def config_of(make: Callable[..., Composed], *arguments: Any) -> dict[str, Any] | None:
+    """What is composed; None where it is refused."""
+    try:
+        return make(*arguments).config
+    except ConfigError:
+        return None
+
+
+def test_a_sweep_may_be_taken_back(tree: Path, add_files: AddFiles) -> None:
+    """As `model.width=8 ~model.width` is in a single run, though no file sets the width."""
+    for lines in (["model.width=8,9"], ["model={width:8},{width:9}"], ["model.width=range(1,3)"]):
+        asked = ask([*lines, "~model.width", "seed=1,2"], [tree])
+        assert [axis.key for axis in asked.space.axes] == ["seed"]
+        composed = asked.composer().compose({"seed": 1})
+        assert composed.config == compose(["seed=1"], [tree]).config
+    composer = ask(["~model.width", "seed=1,2"], [tree]).composer()
+    with pytest.raises(ConfigError, match="Could not delete"):
+        composer.compose({"seed": 1})
+    add_files(tree, NAMED)
+    asked = ask(["sweeps=wide", "~optimizer.lr"], [tree])
+    assert [axis.key for axis in asked.space.axes] == ["seed"]
+    assert "lr" not in asked.composer().compose({"seed": 1}).config["optimizer"]
+
+
+def test_a_key_is_swept_once(tree: Path) -> None:
+    for lines in (["model=small,large"], ["model={depth:1},{depth:2}"]):
+        with pytest.raises(ConfigError, match=r"model is swept twice; .* such as model\.KEY=VALUE"):
+            ask([*lines, "model={width:1},{width:2}"], [tree])
 
 
 def test_an_axis_of_which_nothing_is_left_is_none(tree: Path) -> None:

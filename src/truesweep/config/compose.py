@@ -30,6 +30,7 @@ from truesweep.config.overrides import (
     parse,
     refuse_sweeps,
     split_hydras,
+    takes_back,
 )
 from truesweep.config.precedence import settle
 from truesweep.config.roots import search_roots, shown
@@ -317,8 +318,8 @@ def compose_multirun(overrides: Sequence[str], config_dirs: Sequence[Path | str]
         ConfigError: An override, an option or a file is wrong.
     """
     hydras, own = split_hydras(overrides)
-    single = [override for override in own if not parse(override).is_sweep_override()]
     composer = Composer(config_dirs)
+    single = _unswept(own, composer.roots)
     asked = [*hydras, *normalize(single, config_dirs)]
     with as_config_errors(asked, composer.roots):
         tree, _ = composer.load(asked)
@@ -348,6 +349,19 @@ def compose_multirun(overrides: Sequence[str], config_dirs: Sequence[Path | str]
         master,
         composer.loader,
     )
+
+
+def _unswept(overrides: Sequence[str], roots: Sequence[Path]) -> list[str]:
+    """Overrides without those that vary; what one deletes may be theirs, and is set before it."""
+    lines: list[str] = []
+    for override in overrides:
+        parsed = parse(override)
+        if takes_back(parsed, parsed, roots):
+            key, _, value = override.strip().lstrip("~").partition("=")
+            lines.append(f"{key}={value or 0}")
+        if not parsed.is_sweep_override():
+            lines.append(override)
+    return lines
 
 
 def _normalize_params(sweeper: DictConfig, config_dirs: Sequence[Path | str]) -> None:

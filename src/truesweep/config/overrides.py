@@ -74,15 +74,27 @@ def named(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def covers(later: Override, earlier: Override, roots: Sequence[Path]) -> bool:
-    """Whether nothing is left of what an override sets after a later one."""
+    """Whether nothing is left of what an override sets after a later one.
+
+    A mapping is merged: it leaves what it does not name. Of several values each must cover.
+    """
     if later.package != earlier.package:
         return False
     key, before = later.key_or_group, earlier.key_or_group
     if chooses(later, roots) or chooses(earlier, roots):
-        return key == before and chooses(later, roots) and chooses(earlier, roots)
-    if isinstance(later.value(), dict):
-        return before in flatten({key: later.value()})
-    return f"{before}.".startswith(f"{key}.")
+        return key == before and all(_only_chooses(one, roots) for one in (later, earlier))
+    set_before = {name for value in _sides(earlier) for name in flatten({before: value})}
+    return all(
+        any(f"{name}.".startswith(f"{leaf}.") for leaf, set_now in leaves.items() if set_now != {})
+        for leaves in (flatten({key: value}) for value in _sides(later))
+        for name in set_before
+    )
+
+
+def _sides(override: Override) -> list[Any]:
+    """The values that are asked for: one, or those of a sweep."""
+    value = override.value()
+    return value.list if isinstance(value, ChoiceSweep) else [value]
 
 
 def overlap(key: str, other: str) -> bool:
@@ -94,9 +106,18 @@ def chooses(override: Override, roots: Sequence[Path]) -> bool:
     """Whether it chooses among the options of a group, and does not merge into its node."""
     if not is_group(override.key_or_group, roots):
         return False
-    value = override.value()
-    sides = value.list if isinstance(value, ChoiceSweep) else [value]
-    return not all(isinstance(side, dict) for side in sides)
+    return not all(isinstance(side, dict) for side in _sides(override))
+
+
+def _only_chooses(override: Override, roots: Sequence[Path]) -> bool:
+    merged = any(isinstance(side, dict) for side in _sides(override))
+    return chooses(override, roots) and not merged
+
+
+def takes_back(later: Override, earlier: Override, roots: Sequence[Path]) -> bool:
+    """Whether it deletes, as `~model.depth` does, what an earlier override may have set."""
+    keys = later.key_or_group, earlier.key_or_group
+    return later.is_delete() and not chooses(later, roots) and overlap(*keys)
 
 
 def refuse_sweeps(overrides: Sequence[str]) -> None:

@@ -21,7 +21,7 @@ from hydra.core.override_parser.types import (
 )
 
 from truesweep.compat import parsed_value, plain_value
-from truesweep.config.overrides import as_text, chooses, covers, overlap, parse
+from truesweep.config.overrides import as_text, chooses, covers, overlap, parse, takes_back
 from truesweep.config.roots import options
 from truesweep.dotted import flatten, nearest_key
 from truesweep.errors import ConfigError, did_you_mean
@@ -130,19 +130,38 @@ def read_axes(
             axes.append(replace(_axis(one, roots, seed), text=str(one.input_line), place=place))
         else:
             fixed.append(str(one.input_line))
+    for first, second in itertools.combinations(axes, 2):
+        if first.name == second.name:
+            raise ConfigError(
+                f"{first.text} {second.text}: {first.name} is swept twice; let the second "
+                f"sweep a key of its own, such as {first.name}.KEY=VALUE,VALUE"
+            )
     return axes, fixed
 
 
 def _added(said: list[Override], later: Override, roots: Sequence[Path]) -> list[Override]:
     """Overrides with a later one in the place of what it leaves nothing of, or at the end."""
-    idle = [index for index, earlier in enumerate(said) if _is_idle(earlier, later, roots)]
-    kept = [earlier for index, earlier in enumerate(said) if index not in idle]
-    at = idle[0] if idle else len(kept)
+    kept: list[Override] = []
+    at = None
+    for index, earlier in enumerate(said):
+        if not _is_idle(earlier, later, roots):
+            kept.append(earlier)
+        elif any(takes_back(one, earlier, roots) for one in [*said[index + 1 :], later]):
+            kept.append(_first(earlier, roots) if earlier.is_sweep_override() else earlier)
+        elif at is None:
+            at = len(kept)
+    at = len(kept) if at is None else at
     # Which option is chosen does not depend on the order, what is set in it does.
     setting = [o.key_or_group for o in kept[at:] if not chooses(o, roots)]
     if not chooses(later, roots) and any(overlap(later.key_or_group, key) for key in setting):
         at = len(kept)
     return [*kept[:at], later, *kept[at:]]
+
+
+def _first(override: Override, roots: Sequence[Path]) -> Override:
+    """A sweep's first value alone: what a later override deletes has to be set before."""
+    axis = _axis(override, roots, seed=0)
+    return parse(axis.override(axis.values[0] if axis.values else axis.low))
 
 
 def _is_idle(earlier: Override, later: Override, roots: Sequence[Path]) -> bool:
