@@ -227,6 +227,12 @@ def test_a_pretrained_model_is_scored_on_one_file(
     assert f"{math.exp(nll / count):.4g}" in printed
 
 
+@pytest.mark.parametrize("asked", [[], ["model=llama"]])
+def test_a_model_that_is_new_is_not_scored(asked: list[str]) -> None:
+    with pytest.raises(ConfigError, match="name a run, a folder with a model"):
+        evaluate(asked, "test", "best", [])
+
+
 OPTIONS = Options(max_new_tokens=5, temperature=0.0, seed=0)
 
 
@@ -253,6 +259,13 @@ def test_a_classifier_names_a_class_for_each_line(
         label, probability = line.split("\t")
         assert label in ("True", "False")
         assert 0.5 <= float(probability) <= 1
+
+
+def test_a_file_beside_a_prompt_is_refused(trained: dict[str, Path], tmp_path: Path) -> None:
+    asked = [str(trained["lm"]), "--prompt", "red", "--file", str(tmp_path / "lines.txt")]
+    done = truesweep("generate", *asked, cwd=tmp_path)
+    assert done.code == 2
+    assert "leave one out" in done.err
 
 
 def test_a_file_and_standard_input_have_the_lines_of_all_commands(

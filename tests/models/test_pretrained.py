@@ -147,6 +147,42 @@ def test_a_bert_of_two_directions_becomes_one_that_looks_back(
     torch.testing.assert_close(first[:, :-1], second[:, :-1])
 
 
+@pytest.mark.parametrize(
+    ("name", "trained_for", "task"),
+    [("gpt2", "classifier", "classification"), ("bert", "masked", "mlm")],
+)
+def test_weights_that_learned_something_else_are_not_scored(
+    name: str,
+    trained_for: Head,
+    task: str,
+    build: Build,
+    tokenizer: PreTrainedTokenizerBase,
+    tmp_path: Path,
+) -> None:
+    build(name, trained_for).save_pretrained(tmp_path)
+    notes: list[str] = []
+    Pretrained(name_or_path=str(tmp_path)).build("causal", tokenizer, max_length=8, notes=notes)
+    said = [note for note in notes if isinstance(note, Drawn)]
+    assert f"not for language modelling: set task={task}" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "trained_for", "task"),
+    [("bert", "classifier", "classification"), ("bart", "seq2seq", "translation")],
+)
+def test_weights_that_are_missing_since_they_learned_something_else(
+    name: str,
+    trained_for: Head,
+    task: str,
+    build: Build,
+    tokenizer: PreTrainedTokenizerBase,
+    tmp_path: Path,
+) -> None:
+    build(name, trained_for).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=f"not for language modelling: set task={task}"):
+        load(tmp_path, "causal", tokenizer)
+
+
 def test_weights_are_checked_even_where_shapes_would_do(
     llama: Path, tokenizer: PreTrainedTokenizerBase
 ) -> None:

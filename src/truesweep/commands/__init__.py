@@ -114,6 +114,8 @@ def train(
         raise typer.BadParameter("--json prints a plan; add --dry-run")
     if jobs and not multirun:
         raise typer.BadParameter("--jobs prints the jobs of a sweep; add -m")
+    if resolved and not cfg:
+        raise typer.BadParameter("--resolve prints values; add --cfg job")
     if cfg and (multirun or repeat):
         raise typer.BadParameter("--cfg prints one configuration; leave -m and --from out")
     _load_libraries()
@@ -414,6 +416,8 @@ def generate(
     json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
 ) -> None:
     """Text from a language model, an answer of a chat, a translation, or a class."""
+    if prompt is not None and file is not None:
+        raise typer.BadParameter("--prompt is one text, and --file names many; leave one out")
     _load_libraries()
     from truesweep.commands.generate import Options
     from truesweep.commands.generate import generate as work

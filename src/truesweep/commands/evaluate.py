@@ -219,6 +219,7 @@ def _score_pretrained(
         overrides = [*overrides, *(f"data.{name}={given[f'data.{split}']}" for name in others)]
     overrides = [*overrides, "data.batch_size=1", "data.decontaminate=off", "logger=none"]
     config, _ = checked([*overrides, *_own_length(overrides, config_dirs)], config_dirs)
+    require_trained(config)
     source, prepared = prepare_data(config, _own_classes(config))
     notes: list[str] = []
     model = build_model(config, prepared, source, notes)
@@ -239,6 +240,19 @@ def _attach(
 ) -> None:
     data = data_module(config, prepared, source, initial, training=False)
     attach_reference(data, initial, make(config, "trainer"))
+
+
+def require_trained(config: dict[str, Any]) -> None:
+    """Refuse a configuration whose model is a new one.
+
+    Raises:
+        ConfigError: It is.
+    """
+    if not isinstance(make(config, "model"), Pretrained):
+        raise ConfigError(
+            "what is not trained cannot be scored: name a run, a folder with a model, or "
+            "model=pretrained model.name_or_path=…"
+        )
 
 
 def refuse_drawn(notes: Sequence[str]) -> None:

@@ -9,13 +9,18 @@ import torch
 from pytorch_lightning import Trainer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from truesweep.commands.evaluate import checkpoint_of, named_model, overrides_of, refuse_drawn
+from truesweep.commands.evaluate import (
+    checkpoint_of,
+    named_model,
+    overrides_of,
+    refuse_drawn,
+    require_trained,
+)
 from truesweep.commands.output import show_harness
 from truesweep.commands.resume import work_in
 from truesweep.config.frozen import update
 from truesweep.config.overrides import named
 from truesweep.config.schema import check
-from truesweep.errors import ConfigError
 from truesweep.figures import by_name
 from truesweep.jobs.load import load_folder, load_run
 from truesweep.jobs.logs import quiet
@@ -23,7 +28,6 @@ from truesweep.jobs.parts import OFFERED, SUPPLIED, make, make_model, task_class
 from truesweep.jobs.plan import checked
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.metrics.harness import Asked, check_speaks, harness
-from truesweep.models import Pretrained
 from truesweep.record.files import dump_json
 from truesweep.runs.evaluations import Evaluated
 from truesweep.runs.run import Run
@@ -123,11 +127,7 @@ def _pretrained(overrides: Sequence[str], config_dirs: Sequence[Path]) -> _Model
     if not any(key.partition(".")[0] == "tokenizer" for key in given):
         own = ["tokenizer=pretrained", "tokenizer.name_or_path=${model.name_or_path}"]
     config, _ = checked([*overrides, *own, "logger=none"], config_dirs)
-    if not isinstance(make(config, "model"), Pretrained):
-        raise ConfigError(
-            "what is not trained cannot be scored: name a run, a folder with a model, or "
-            "model=pretrained model.name_or_path=…"
-        )
+    require_trained(config)
     task = task_class(config)
     check_speaks(task.head)
     tokenizer = make(config, "tokenizer").build(())

@@ -183,20 +183,29 @@ class Weights:
         Raises:
             ConfigError: It does not say, or for nothing that is known.
         """
-        if gguf_file(Path(self.name)):
-            return "causal"
-        with refusing(self._not_loaded):
-            whole = self._whole_config()
-        found = list(whole.architectures or [])
-        head = head_of(found)
-        if head == "seq2seq" and "text_config" in whole.sub_configs:
-            head = "causal"  # it speaks of what it sees or hears; the text part is what is taken
+        head, found = self.saved_as()
         if head is None:
             of = f"{Path(self._base or self.name) / CONFIG}: architectures is"
             raise ConfigError(
                 f"{of} {found or 'missing'}; expected one that ends in {', '.join(ENDINGS)}"
             )
         return head
+
+    def saved_as(self) -> tuple[Head | None, list[str]]:
+        """What the model is for, None if nobody can tell, and the classes that it was saved as.
+
+        Raises:
+            ConfigError: It has no configuration that can be read.
+        """
+        if gguf_file(Path(self.name)):
+            return "causal", []
+        with refusing(self._not_loaded):
+            whole = self._whole_config()
+        found = list(whole.architectures or [])
+        head = head_of(found)
+        if head == "seq2seq" and "text_config" in whole.sub_configs:
+            head = "causal"  # it speaks of what it sees or hears; the text part is what is taken
+        return head, found
 
     def load(
         self,

@@ -49,12 +49,19 @@ _MODEL_TYPES: dict[Head, set[str]] = {
     "seq2seq": set(MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES),
     "classifier": set(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES),
 }
-_PURPOSES: dict[Head, str] = {
+PURPOSES: dict[Head, str] = {
     "causal": "language modelling",
     "masked": "masked language modelling",
     "seq2seq": "translation and the like",
     "classifier": "classification",
 }
+TASKS: dict[Head, str] = {
+    "causal": "lm",
+    "masked": "mlm",
+    "seq2seq": "translation",
+    "classifier": "classification",
+}
+"""A task for each head, as its group is called."""
 ENDINGS: dict[str, Head] = {
     "ForCausalLM": "causal",
     "LMHeadModel": "causal",
@@ -120,7 +127,7 @@ def check_head(architecture: str, head: Head, whole: str | None = None) -> None:
         architecture if whole in (None, architecture) else f"{architecture}, {whole}'s text part,"
     )
     raise ConfigError(
-        f"model.architecture: transformers has no {named} for {_PURPOSES[head]}; "
+        f"model.architecture: transformers has no {named} for {PURPOSES[head]}; "
         f"set model to one of {fitting}"
     )
 

@@ -16,7 +16,7 @@ from truesweep.models.dimensions import positions
 from truesweep.models.dropout import restrict_dropout
 from truesweep.models.folders import Weights
 from truesweep.models.freezing import freeze
-from truesweep.models.heads import Head, check_head
+from truesweep.models.heads import PURPOSES, TASKS, Head, check_head
 from truesweep.models.init import output_layers
 from truesweep.models.sample_dropout import recompute_layers
 from truesweep.models.tokens import label_fields, pad_token, settle_generation
@@ -139,6 +139,8 @@ class Pretrained:
                 _reorder_classes(model, [own.index(label) for label in labels])
             elif head == "classifier":
                 others = misshapen + _draw_last_layer(model, {*missing, *misshapen})
+            if otherwise := self._trained_otherwise(head):
+                notes.append(Drawn(f"{self.name_or_path}: {otherwise}"))
             if missing or others:
                 why = _other_classes(own, labels) if others else ""
                 notes.append(Drawn(self._drawn_anew([*missing, *others]) + why))
@@ -238,12 +240,25 @@ class Pretrained:
             inside, pooler = (f"{model.base_model_prefix}.{end}" for end in ("", "pooler."))
             needed = {n for n in absent if n.startswith(inside) and not n.startswith(pooler)}
         if needed:
+            other = self._trained_otherwise(head) or "Name a model that was trained for this task"
             raise ConfigError(
                 f"model.name_or_path: {self.name_or_path} lacks weights of {type(model).__name__}, "
                 f"or has others in their place: {', '.join(sorted(needed)[:3])} ({len(needed)} in "
-                "all). "
-                "Name a model that was trained for this task."
+                f"all). {other}."
             )
+
+    def _trained_otherwise(self, head: Head) -> str:
+        """A sentence if the weights are there, but have learned something else with them.
+
+        A classifier is drawn anew then, and that is said.
+        """
+        trained_for, classes = self._weights.saved_as()
+        if head == "classifier" or trained_for in (None, head):
+            return ""
+        return (
+            f"{classes[0]}, as it was saved, is for {PURPOSES[trained_for]}, not for "
+            f"{PURPOSES[head]}: set task={TASKS[trained_for]}, or name another model"
+        )
 
     def _not_used(self, reason: str) -> str:
         return f"model.name_or_path: {self.name_or_path} cannot be used for this task: {reason}"
