@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -42,6 +43,36 @@ def test_rouge_is_that_of_torchmetrics_however_texts_are_shared_out() -> None:
             assert ours == [pytest.approx(float(value), rel=1e-6)] * 2
     assert 0 < float(whole.compute()["rouge2"]) < float(whole.compute()["rougeL"]) < 1
     assert math.isnan(Rouge().compute()["rouge1"])
+
+
+@pytest.mark.parametrize("text", ["今天天气很好。", "Сегодня хорошо", "हिन्दी में", "schön für"])
+def test_rouge_finds_the_words_of_any_language(text: str) -> None:
+    metric = Rouge("any")
+    metric.update([text], [text])
+    assert metric.compute() == dict.fromkeys(KEYS, pytest.approx(1))
+    half = Rouge("any")
+    half.update(["今天天", "für", "हिन्दी"], ["今天好", "fur", "हिन्दू"])
+    assert float(half.compute()["rouge1"]) == pytest.approx(2 / 9)  # no letters within words
+
+
+def test_rouge_of_english_is_the_same_in_any_language() -> None:
+    of_english, of_any = Rouge(), Rouge("any")
+    for metric in (of_english, of_any):
+        metric.update(*map(list, zip(*SUMMED_UP, strict=True)))
+    assert of_any.compute() == of_english.compute()
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [("Opens a file, and the café.", 0), ("今天天气很好", 100), ("für den größten Teil der", 40)],
+)
+def test_words_that_rouge_does_not_know_are_said(text: str, share: int) -> None:
+    answers = [text, *["and so on"] * 20 * (share == 0)]
+    asked = SimpleNamespace(rouge_words="english")
+    said = [*Summarization.warnings(asked, answers)]  # type: ignore[arg-type]
+    assert [f"{share} % of the references' words" in one for one in said] == [True] * bool(share)
+    asked.rouge_words = "any"
+    assert not [*Summarization.warnings(asked, answers)]  # type: ignore[arg-type]
 
 
 def test_rouge_has_a_standard_error() -> None:

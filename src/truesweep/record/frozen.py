@@ -76,6 +76,7 @@ ADDED_SINCE: dict[str, Any] = {
     "model.trust_remote_code": None,
     "task.bleu_tokenize": None,
     "task.metrics": None,
+    "task.rouge_words": "english",
     "trainer.matmul_precision": "auto",
     "tokenizer.chat_template": None,
     "tokenizer.source_language": None,

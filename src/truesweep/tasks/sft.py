@@ -7,7 +7,6 @@ import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor
 from torchmetrics import Metric
-from torchmetrics.functional.text import rouge_score
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import override
 
@@ -18,6 +17,7 @@ from truesweep.data.conversations import messages_of
 from truesweep.data.kinds import SampleKind
 from truesweep.figures import Figure
 from truesweep.metrics.likelihood import TokenAccuracy, correct_by_row, nll_by_row
+from truesweep.metrics.rouge import RougeWords, f_measures, unknown_words
 from truesweep.metrics.text import TextMetric
 from truesweep.models import Head
 from truesweep.tasks.generation import context_length
@@ -32,19 +32,23 @@ class Answers(TextMetric):
     """How many texts are their references, but for white space around them, and ROUGE-L.
 
     ROUGE-L is the mean of the F-measures, as `tasks.summarization.Rouge` has it.
+
+    Args:
+        words: What ROUGE's words are made of.
     """
 
     figures = tuple(Figure(key, higher_is_better=True, samples=(key, "answered")) for key in KEYS)
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, words: RougeWords = "english", **kwargs: Any) -> None:
         super().__init__(len(KEYS), torch.float64, **kwargs)
+        self.words: RougeWords = words
 
     @override
     def statistics(self, predictions: Sequence[str], references: Sequence[str]) -> Tensor:
         rows = [
             [
                 float(prediction.strip() == reference.strip()),
-                float(rouge_score(prediction, reference, rouge_keys="rougeL")["rougeL_fmeasure"]),
+                *f_measures(prediction, reference, ["rougeL"], self.words),
             ]
             for prediction, reference in zip(predictions, references, strict=True)
         ]
@@ -79,6 +83,8 @@ class SupervisedFineTuning(TextToText):
         val_generated: Validation samples for which an answer is generated at each validation, the
             first ones of the split; None: all, 0: none. The test split is always done whole.
         shown: Answers kept as examples.
+        rouge_words: What ROUGE takes for words: English letters and digits, as the package
+            rouge-score has it, or those of any script.
         metrics: Further torchmetrics metrics of its evaluations, by name; they take texts and
             references, as lists of texts.
     """
@@ -104,8 +110,10 @@ class SupervisedFineTuning(TextToText):
         max_new_tokens: Annotated[int, Gt(0)] = 64,
         val_generated: Annotated[int, Ge(0)] | None = 32,
         shown: Annotated[int, Ge(0)] = 10,
+        rouge_words: RougeWords = "english",
         metrics: dict[str, Any] | None = None,
     ) -> None:
+        self.rouge_words: RougeWords = rouge_words
         super().__init__(
             model=model,
             tokenizer=tokenizer,
@@ -133,7 +141,7 @@ class SupervisedFineTuning(TextToText):
 
     def text_metrics(self) -> dict[str, TextMetric]:
         """Exact matches and ROUGE-L, 0 to 1."""
-        return {"answers": Answers()}
+        return {"answers": Answers(self.rouge_words)}
 
     def score_tokens(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Likelihoods and numbers of targets; how many are the likeliest is kept."""
@@ -177,7 +185,8 @@ class SupervisedFineTuning(TextToText):
         return sorted(token for token in found if token is not None)
 
     def warnings(self, answers: Sequence[str]) -> Iterator[str]:
-        """Whether a model can learn to end an answer."""
+        """Whether a model can learn to end an answer, and ROUGE can find the words of answers."""
+        yield from unknown_words(answers, self.rouge_words)
         if end_token(self.tokenizer) is None:
             yield (
                 "the chat template puts no special token behind an answer, so that a model does "
