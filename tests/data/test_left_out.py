@@ -1,12 +1,17 @@
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer, decoders
+from tokenizers.models import BPE, WordPiece
+from tokenizers.pre_tokenizers import BertPreTokenizer
+from transformers import PreTrainedTokenizerFast
 
 from truesweep.data.left_out import describe_left_out, left_out
 from truesweep.data.samples import Labelled, Pair
-from truesweep.data.tokenizers import Bpe, Byte, Char, Word
+from truesweep.data.tokenizers import Bpe, Byte, Char, Pretrained, Word
 from truesweep.text import percent
 
 
@@ -69,6 +74,40 @@ def test_words_do_not_hold_the_space_between_them(
     data, _ = prepared(["Ab cd\tef"] * 3, tokenizer)
     assert data.stats["val"]["unknown"] == 0
     assert data.bytes_per_target == {}
+
+
+def saved(backend: Tokenizer, folder: Path, **special: str) -> Pretrained:
+    fast = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="<pad>", **special)
+    fast.save_pretrained(folder)
+    return Pretrained(name_or_path=str(folder))
+
+
+@pytest.mark.parametrize(
+    ("text", "held"),
+    [("red blue, red " * 99, True), ("red blue\n\n    red " * 99, False), ("red  blue", False)],
+)
+def test_white_space_that_a_tokenizer_drops_is_not_held(
+    prepared: Callable[..., Any], tmp_path: Path, text: str, held: bool
+) -> None:
+    pieces = {t: i for i, t in enumerate(["[UNK]", "<pad>", "red", "blue", ",", "."])}
+    backend = Tokenizer(WordPiece(pieces, unk_token="[UNK]"))
+    backend.pre_tokenizer = BertPreTokenizer()
+    backend.decoder = decoders.WordPiece(cleanup=False)
+    data, _ = prepared([text] * 3, saved(backend, tmp_path, unk_token="[UNK]"))
+    assert data.stats["val"]["unknown"] == 0
+    assert ("val" in data.bytes_per_target) is held
+
+
+def test_characters_that_a_tokenizer_drops_far_behind_are_not_held(
+    prepared: Callable[..., Any], tmp_path: Path
+) -> None:
+    backend = Tokenizer(BPE({c: i for i, c in enumerate(["<pad>", *"abc "])}, []))
+    backend.decoder = decoders.Fuse()
+    tokenizer = saved(backend, tmp_path)
+    data, _ = prepared(["abc " * 5000 + "de" * 9000] * 3, tokenizer)
+    assert "val" not in data.bytes_per_target
+    data, _ = prepared(["abc " * 5000] * 3, tokenizer)
+    assert "val" in data.bytes_per_target
 
 
 def test_only_texts_are_held_whole(prepared: Callable[..., Any]) -> None:

@@ -1,10 +1,11 @@
 """From a source of data and a tokenizer to datasets: everything that a training reads."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +26,17 @@ from truesweep.data.leakage import VERSION as LEAKAGE_VERSION
 from truesweep.data.leakage import Leakage, leaked
 from truesweep.data.mixture import Mix, Mixture
 from truesweep.data.records import alike
-from truesweep.data.samples import Account, Splits, field_texts, text_bytes
+from truesweep.data.samples import Account, Sample, Splits, spread_pieces, text_bytes
 from truesweep.data.source import Source
-from truesweep.data.texts import Text, beginning
 from truesweep.data.token_cache import SPLITS, Encoded, encode_each
 from truesweep.data.tokenizers import TokenizerConfig
 from truesweep.errors import ConfigError, DataError
 from truesweep.record.files import write_json
 
-TRIED_TEXTS, TRIED_CHARACTERS = 20, 2_000
+TRIED_PIECES, TRIED_CHARACTERS = 20, 2_000
 """Of a split, what a tokenizer is tried on."""
+_SPACED = re.compile(r"(\s*)(\S)")
+"""A character, and the white space before it."""
 
 _LEAKAGE = "leakage.json"
 
@@ -244,7 +246,7 @@ def _is_lossless(
 ) -> bool:
     """Whether the tokens of a split hold its whole text."""
     known = kind.lossless and not stats["unknown"]
-    return known and keeps_text(tokenizer, field_texts(getattr(splits, split), "text"))
+    return known and keeps_text(tokenizer, getattr(splits, split))
 
 
 def _leakage(splits: Splits, source: Source, cache_dir: Path | None) -> list[Leakage]:
@@ -264,21 +266,26 @@ def _leakage(splits: Splits, source: Source, cache_dir: Path | None) -> list[Lea
     return cached(root, name, write, read, source.verify == "full")
 
 
-def keeps_text(tokenizer: PreTrainedTokenizerBase, texts: Iterable[Text]) -> bool:
+def keeps_text(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Sample]) -> bool:
     """Whether tokens are turned back into the text that they were made from.
 
-    White space is not compared, since decoders put some where there was none; a tokenizer of whole
-    words never sees any, and keeps no text. Tried on the beginnings of some texts.
+    Decoders may put white space where there was none, and leave it out at the ends; a tokenizer of
+    whole words never sees any, and keeps no text. Tried on pieces from all over the texts.
     """
     if isinstance(getattr(tokenizer, "backend_tokenizer", Tokenizer(BPE())).model, WordLevel):
         return False
-    tried = [beginning(text, TRIED_CHARACTERS) for text in islice(texts, TRIED_TEXTS)]
+    tried = list(spread_pieces(texts, TRIED_PIECES, TRIED_CHARACTERS))
     back = (str(tokenizer.decode(row.tolist())) for row in encode(tokenizer, tried))
-    return all(_letters(a) == _letters(b) for a, b in zip(tried, back, strict=True))
+    return all(_holds(a, b) for a, b in zip(tried, back, strict=True))
 
 
-def _letters(text: str) -> str:
-    return "".join(text.split())
+def _holds(text: str, back: str) -> bool:
+    """Whether a decoded text has all of the original, its white space as well."""
+    found, wanted = (_SPACED.findall(each.strip()) for each in (back, text))
+    return len(found) == len(wanted) and all(
+        one[1] == other[1] and other[0] in ("", one[0])
+        for one, other in zip(found, wanted, strict=True)
+    )
 
 
 def _check_sizes(datasets: dict[str, EncodedDataset], source: Source, kind: SampleKind) -> None:

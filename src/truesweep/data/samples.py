@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
@@ -282,6 +283,26 @@ def field_texts(samples: Sequence[Sample], field: str) -> Iterable[Text]:
     if isinstance(samples, Joint):
         return chain.from_iterable(field_texts(part, field) for part in samples.parts)
     return (s if isinstance(s, str) else getattr(s, field) for s in samples)
+
+
+def spread_pieces(texts: Sequence[Sample], number: int, size: int) -> Iterator[str]:
+    """Pieces of plain texts, evenly spread over all of them, that begin and end between words.
+
+    Args:
+        texts: The texts.
+        number: How many.
+        size: Characters of a piece at most; bytes of texts that are stored.
+    """
+    for position in (len(texts) * i / number for i in range(number if texts else 0)):
+        index, place = int(position), position % 1
+        if isinstance(texts, Texts):
+            piece = texts.piece(index, place, size)
+        else:
+            text = str(texts[index])
+            start = int(place * len(text))
+            piece = text[start : start + size]
+        between = re.search(r"\s.*\s", piece, re.DOTALL)
+        yield between[0] if between else piece
 
 
 def text_bytes(samples: Sequence[Sample], field: str) -> int:

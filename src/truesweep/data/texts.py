@@ -67,6 +67,10 @@ class Texts(Sequence[str]):
         """UTF-8 bytes of all texts."""
         return int(self.offsets[-1] - self.offsets[0])
 
+    def piece(self, index: int, place: float, size: int) -> str:
+        """See `StoredText.piece`, of a text that is not read whole for it."""
+        return self._stored(index).piece(place, size)
+
     def stored(self) -> "Iterator[StoredText]":
         """All texts in order, to be read in blocks."""
         return map(self._stored, range(len(self)))
@@ -129,6 +133,11 @@ class StoredText:
     def __str__(self) -> str:
         """All of it."""
         return self.texts.read(self.start, self.end).decode()
+
+    def piece(self, place: float, size: int) -> str:
+        """At most so many of its bytes, from a place between 0, its beginning, and 1, its end."""
+        start = self.start + int(place * len(self))
+        return self.texts.read(start, min(start + size, self.end)).decode(errors="ignore")
 
     def byte_blocks(self) -> Iterator[bytes]:
         """Its bytes, `BLOCK` at once."""
