@@ -7,6 +7,7 @@ import sys
 import textwrap
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -98,6 +99,7 @@ def is_ours(cls: type) -> bool:
     return cls.__module__.split(".")[0] == "truesweep"
 
 
+@cache
 def source(cls: type) -> ast.AST:
     try:
         return ast.parse(textwrap.dedent(inspect.getsource(cls)))
@@ -105,6 +107,7 @@ def source(cls: type) -> ast.AST:
         return ast.Module([], [])
 
 
+@cache
 def on_self(cls: type, kind: type[ast.expr_context]) -> set[str]:
     """Private attributes that a class' methods store or load."""
     return {
@@ -118,6 +121,7 @@ def on_self(cls: type, kind: type[ast.expr_context]) -> set[str]:
     }
 
 
+@cache
 def defined(cls: type) -> set[str]:
     """Private names in a class' body."""
     names = set()
