@@ -16,7 +16,8 @@ os.environ["WANDB_MODE"] = "offline"
 os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 
 THREADS = int(os.environ.get("TEST_THREADS", "1"))
-"""CPU threads of the tests, and of each rank that they start; no figure may depend on it."""
+"""CPU threads of the tests, and of each process that they start; no figure may depend on it."""
+os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))  # until a process sets its own number
 MUST_HAVE = tuple(f"needs {what}" for what in os.environ.get("TEST_WITH", "").split(",") if what)
 """What may not be lacking here, as in `TEST_WITH=Chromium,Slurm`; else it is a failure."""
 

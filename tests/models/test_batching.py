@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from truesweep.errors import ConfigError
+from truesweep.models import batching
 from truesweep.models.batching import check_noise, mixes_samples
 
 Build = Callable[..., Any]
@@ -108,6 +109,26 @@ def test_the_state_of_random_numbers_stays(build: Build) -> None:
     mixes_samples(model, "masked", training=True)
     check_noise(model, "masked")
     assert torch.get_rng_state().equal(before)
+
+
+def test_the_trial_waits_for_no_threads(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several wait for each other 50 times as long as such numbers take, beside busy processes."""
+    used, logits = [], batching._logits
+
+    def counted(*args: Any) -> torch.Tensor:
+        used.append(torch.get_num_threads())
+        return logits(*args)
+
+    monkeypatch.setattr(batching, "_logits", counted)
+    model, before = build("bert", "classifier"), torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        assert not mixes_samples(model, "classifier", training=True)
+        check_noise(model, "classifier")
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert set(used) == {1}
 
 
 @pytest.mark.parametrize(

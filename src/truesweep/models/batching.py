@@ -137,7 +137,7 @@ def _tried(model: PreTrainedModel, head: Head) -> Iterator[PreTrainedModel | Non
     """
     meta = any(parameter.is_meta for parameter in model.parameters())
     modes = [(module, module.training) for module in model.modules()]
-    with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]), _one_thread():
         torch.default_generator.manual_seed(0)
         try:
             if model.num_parameters() <= _SMALL:
@@ -146,11 +146,21 @@ def _tried(model: PreTrainedModel, head: Head) -> Iterator[PreTrainedModel | Non
                 fresh = miniature(model.config, head)
             restrict_dropout(fresh)
         except Exception:  # transformers, and a user's own model, raise what they like
-            yield None if meta else model
-        else:
-            yield fresh
+            fresh = None if meta else model
+        yield fresh
     for module, mode in modes:
         module.training = mode
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute by one thread: several wait longer for each other than so few numbers take."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _mixes(model: PreTrainedModel, head: Head) -> bool:
