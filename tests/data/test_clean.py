@@ -12,6 +12,7 @@ import pytest
 
 from tests.data.conftest import Memory
 from truesweep.data import rules, splitting, texts
+from truesweep.data.chats import CHATS
 from truesweep.data.clean import cleaned, cleaned_together
 from truesweep.data.files import Files
 from truesweep.data.kinds import LABELLED, PAIRS, TEXT
@@ -116,6 +117,21 @@ def test_a_conversation_is_mended_within_its_messages() -> None:
     train: list[Sample] = [Chat.of(messages)]
     (chat,) = left(train, unicode=True)
     assert chat.source == "schön"  # type: ignore[union-attr]
+
+
+def test_of_a_conversation_only_what_is_said_is_mended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "_repair", str.upper)
+    asked = [{"type": "text", "text": "a"}, {"type": "image", "url": "b"}]
+    call = {"id": "c", "function": {"name": "d", "arguments": {"e": "f"}}}
+    messages = [
+        {"role": "user", "content": asked},
+        {"role": "assistant", "content": "g", "reasoning_content": "h", "tool_calls": [call]},
+    ]
+    tools = [{"type": "function", "function": {"name": "d", "description": "i"}}]
+    (chat,) = left([Chat.of(messages, tools, messages)], unicode=True)
+    asked[0]["text"] = "A"
+    messages[1] |= {"content": "G", "reasoning_content": "H"}
+    assert chat == Chat.of(messages, tools, messages)
 
 
 def test_paragraphs_of_a_long_text_go_and_the_rest_stays_verbatim() -> None:
@@ -257,6 +273,8 @@ def test_what_lies_on_the_disk_stays_there(tmp_path: Path) -> None:
     [
         (TEXT, {"copies": True}, "data.clean.copies is for pairs"),
         (PAIRS, {"conflicts": True}, "data.clean.conflicts is for texts with labels"),
+        (PAIRS, {"c4": True}, "data.clean.c4 takes lines out of a text, and .* pairs"),
+        (CHATS, {"c4": True}, "data.clean.c4 takes lines out of a text, and .* conversations"),
         (PAIRS, {"languages": ("de",)}, r"give that of the source and that of the target"),
     ],
 )

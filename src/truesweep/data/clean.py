@@ -7,6 +7,7 @@ that could be near another. Texts are never in memory together, other samples ar
 
 import hashlib
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, replace
@@ -46,7 +47,7 @@ from truesweep.dotted import map_leaves
 from truesweep.errors import DataError
 from truesweep.record.files import write_json
 
-VERSION = 5  # of what is kept and of the rules; a new one leaves all older entries unread
+VERSION = 6  # of what is kept and of the rules; a new one leaves all older entries unread
 
 LONG = 1 << 16
 """Bytes of a text from which on it is no document, but many."""
@@ -56,6 +57,10 @@ SPLITS = ("train", "val", "test")
 WIDEST = 300
 """Characters of an example."""
 _ACCOUNTS = "accounts.json"
+_SAID = re.compile(
+    r"(messages|rejected)\[\d+\]\.(content(\[\d+\]\.text)?|reasoning_content|thinking)"
+)
+"""What of a conversation is text, by its key; all else, such as roles, is how it is built."""
 _AT_ONCE = 1 << 12  # samples
 
 Alive = npt.NDArray[np.bool_]
@@ -355,10 +360,11 @@ class _Work:
             return mended
 
         if isinstance(sample, Chat):
-            message = map_leaves(
-                json.loads(sample.text), lambda _, v: mend(v) if isinstance(v, str) else v
+            parts = map_leaves(
+                json.loads(sample.text),
+                lambda key, v: mend(v) if isinstance(v, str) and _SAID.fullmatch(key) else v,
             )
-            mended: Sample = Chat(json.dumps(message, ensure_ascii=False)) if names else sample
+            mended: Sample = Chat(json.dumps(parts, ensure_ascii=False)) if names else sample
         elif isinstance(sample, Pair):
             mended = Pair(mend(sample.source), mend(sample.target))
         elif isinstance(sample, Labelled):

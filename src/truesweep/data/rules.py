@@ -47,7 +47,8 @@ class Clean:
         gopher_repetition: The rules against repeated lines, paragraphs and n-grams of the same,
             table A1, for languages with spaces.
         c4: The rules of Raffel et al. 2020 (C4), 2.2, for English pages; they take lines out too.
-            Its list of bad words and its removal of repeated sentences are left out.
+            Its list of bad words and its removal of repeated sentences are left out. Not for pairs
+            and conversations, whose parts answer to each other.
         languages: ISO 639-1 codes of the languages that texts may be in; of pairs, that of the
             source and that of the target. By py3langid, which must be sure of another one.
         copies: Leave out pairs whose sides are the same text.
@@ -121,6 +122,12 @@ class Clean:
                 raise ConfigError(
                     f"data.clean.{name} is for {of}, and these are none; leave it out"
                 )
+        if self.c4 and kind in ("pairs", "chats"):
+            of = "conversations" if kind == "chats" else kind
+            raise ConfigError(
+                "data.clean.c4 takes lines out of a text, and here are texts that belong together: "
+                f"{of}; leave it out"
+            )
         sides = len(self.languages)
         if kind == "pairs" and sides and sides != 2:
             raise ConfigError(
