@@ -54,6 +54,16 @@ def missing(package: str) -> pytest.MarkDecorator:
             "tokenizer: torch.nn.Dropout has no build and no identity, which a tokenizer needs",
         ),
         (["task=null", "task._target_=torch.nn.Dropout"], "task: torch.nn.Dropout is no task"),
+        (
+            ["optimizer=null", "optimizer._target_=torch.optim.SparseAdam"],
+            "optimizer: torch.optim.SparseAdam cannot make a step: .*dense gradients.*Set another",
+        ),
+        pytest.param(
+            ["model.attention=flex_attention", "trainer.accelerator=cpu"],
+            r"flex_attention: has no backward pass on a CPU\. Set model.attention=sdpa",
+            marks=pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+        ),
+        (["model=gpt2", "model.config={n_positions:8}"], "n_positions=8 is too few positions for"),
     ],
 )
 def test_what_cannot_be_built_is_refused(workplace: Path, asked: list[str], said: str) -> None:

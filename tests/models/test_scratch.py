@@ -107,6 +107,14 @@ def test_what_is_wrong_is_said_before_anything_is_built(
         ({"config": {"num_hidden_layers": 5}}, "model.depth=2 cannot be set.*is 5"),
         ({"architecture": "blt"}, "is made of several models"),
         ({"architecture": "xlnet"}, "sees the tokens that it should predict"),
+        (
+            {"config": {"max_position_embeddings": 7}},
+            "model.config.max_position_embeddings=7 is too few .* Leave it out, or set data.max",
+        ),
+        (
+            {"architecture": "roberta", "head": "masked", "config": {"max_position_embeddings": 8}},
+            "max_position_embeddings=8 is too few positions",
+        ),
         ({"architecture": "rwkv", "init": "scaled"}, "Set model.init=default"),
     ],
 )

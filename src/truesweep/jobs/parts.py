@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from truesweep import dotted
 from truesweep.callbacks import Harness
+from truesweep.compat import attention
 from truesweep.config.checks import check_across, check_primary
 from truesweep.config.origin import Origins
 from truesweep.config.schema import check
@@ -26,7 +27,7 @@ from truesweep.data.module import DataModule
 from truesweep.data.prepare import Prepared, prepare
 from truesweep.data.seq2seq import learned_start
 from truesweep.data.tokenizers import load
-from truesweep.errors import ConfigError
+from truesweep.errors import ConfigError, in_short
 from truesweep.figures import Figure, by_name, mode, of_metric
 from truesweep.jobs.compiling import choose, compile_model
 from truesweep.jobs.reference import attach_reference
@@ -477,3 +478,39 @@ def _make_optimizer(config: dict[str, Any], model: nn.Module) -> Optimizer:
     optimizer: Optimizer = make(config, "optimizer", **_taken(config, "optimizer", supplied))
     rescale(optimizer)
     return optimizer
+
+
+def check_optimizer(config: dict[str, Any]) -> None:
+    """Have the optimizer make one step of a few weights, as training will.
+
+    Raises:
+        ConfigError: It cannot, as those that need sparse gradients or a closure with a loss.
+    """
+    with torch.random.fork_rng(devices=[]):
+        few = nn.Sequential(nn.Embedding(8, 8), nn.Linear(8, 8), nn.LayerNorm(8))
+    optimizer = _make_optimizer(config, few)
+    for parameter in few.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    try:
+        optimizer.step(lambda: None)  # type: ignore[arg-type, return-value]  # as Lightning does
+    except Exception as error:
+        if "process group" in str(error):  # which there will be
+            return
+        target = config["optimizer"][TARGET]
+        raise ConfigError(
+            f"optimizer: {target} cannot make a step: {in_short(error)}. Set another optimizer, "
+            "such as optimizer=adamw"
+        ) from error
+
+
+def check_attention(trainer: TrainerSettings, model: PreTrainedModel) -> None:
+    """Refuse attention that cannot be trained where the training runs.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    if trainer.is_cpu() and attention(model.config) == "flex_attention":
+        raise ConfigError(
+            "model.attention=flex_attention: has no backward pass on a CPU. Set "
+            "model.attention=sdpa, or trainer.accelerator=gpu"
+        )

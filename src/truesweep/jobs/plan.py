@@ -27,6 +27,8 @@ from truesweep.jobs.parts import (
     build_model,
     build_recipe,
     build_task,
+    check_attention,
+    check_optimizer,
     complete,
     make,
     prepare_data,
@@ -200,7 +202,9 @@ class Planner:
         callbacks = build_callbacks(config, recipe.total_steps)
         of_tasks = [f for one in callbacks if isinstance(one, Harness) for f in one.figures]
         model, parameters, flops, notes = self._model(config, source, prepared)
+        check_attention(trainer, model)
         task = build_task(config, model, prepared, recipe)
+        check_optimizer(config)
         optimizer = task.configure_optimizers()
         uncompiled = choose(trainer, model=model).note if recomputes_layers(model) else ""
         metrics = tuple(f"val/{name}" for name in task.reported("val"))

@@ -15,10 +15,12 @@ from truesweep.errors import ConfigError, refusing
 from truesweep.models.attention import Attention, choose_attention
 from truesweep.models.causality import check_causal
 from truesweep.models.dimensions import (
+    NAMES,
     Dimensions,
     check_dimensions,
     check_heads,
     check_is_one_model,
+    positions,
     unused_positions,
 )
 from truesweep.models.dropout import (
@@ -218,6 +220,7 @@ class Scratch:
             pad = fields["decoder_start_token_id"]
             config.decoder_start_token_id = pad if start is None else start
         check_dimensions(config, dimensions)
+        self._check_positions(config, max_length)
         tied = getattr(config, "tie_word_embeddings", None)
         if self.tie_embeddings not in (None, tied):
             raise ConfigError(
@@ -225,6 +228,16 @@ class Scratch:
                 f"{tied}. Leave it out."
             )
         return config
+
+    def _check_positions(self, config: PreTrainedConfig, max_length: int) -> None:
+        given = next((name for name in NAMES["context"] if name in self.config), None)
+        limit = positions(config)
+        if given and limit is not None and limit < max_length:
+            raise ConfigError(
+                f"model.config.{given}={self.config[given]} is too few positions for "
+                f"data.max_length={max_length}. Leave it out, or set data.max_length={limit} or "
+                "less."
+            )
 
     def _values(
         self,
