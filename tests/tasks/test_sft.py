@@ -32,10 +32,10 @@ from truesweep.tasks.sft import Answers, SupervisedFineTuning
 pytestmark = pytest.mark.numbers
 
 
-def small(architecture: str, tokenizer: Any) -> Any:
+def small(architecture: str, tokenizer: Any, context: int = 256) -> Any:
     torch.manual_seed(0)
     scratch = Scratch(architecture=architecture, depth=2, width=32, heads=2, init="default")
-    model: Any = scratch.build("causal", tokenizer, max_length=256)
+    model: Any = scratch.build("causal", tokenizer, max_length=context)
     for parameter in model.parameters():
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=0.3)  # so that all that is read matters
@@ -89,12 +89,21 @@ def test_losses_are_those_of_transformers(name: str) -> None:
     assert float(accuracy.compute()) == pytest.approx(right / sum(inside))
 
 
-@pytest.mark.parametrize("architecture", ["llama", "gpt2", "qwen3", "lfm2"])
-def test_answers_do_not_depend_on_what_is_asked_beside_them(architecture: str) -> None:
+@pytest.mark.parametrize(
+    ("architecture", "context", "new"),
+    [
+        *((name, 256, 12) for name in ("llama", "gpt2", "qwen3", "lfm2")),
+        *((name, 256, 12) for name in ("rwkv", "xlstm")),  # read what pads in front
+        ("gpt2", 160, 150),
+    ],
+)
+def test_answers_do_not_depend_on_what_is_asked_beside_them(
+    architecture: str, context: int, new: int
+) -> None:
     style = STYLES["zephyr"]
     tokenizer = style.tokenizer()
     task = SupervisedFineTuning(
-        model=small(architecture, tokenizer), tokenizer=tokenizer, max_new_tokens=12
+        model=small(architecture, tokenizer, context), tokenizer=tokenizer, max_new_tokens=new
     )
     texts = ["How many legs?", "wings?", "Be brief. And how many legs and wings, I think?"]
     chats = [

@@ -1,7 +1,7 @@
 """Whether what a model makes of a sample depends on the samples beside it, or on chance."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -44,6 +44,34 @@ def mixes_samples(model: PreTrainedModel, head: Head, training: bool) -> bool:
             return (training and _mixes(tried.train(), head)) or _mixes(tried.eval(), head)
         except (IndexError, RuntimeError, TypeError, ValueError):
             return False  # it cannot read the samples of the trial, which are none of the data's
+
+
+@torch.no_grad()
+def sees_padding_in_front(model: PreTrainedModel, generate: Callable[..., Any]) -> bool:
+    """Whether what a causal model generates changes with padding in front of what it reads.
+
+    The states of recurrent models run over it, such as RWKV's and xLSTM's.
+
+    Args:
+        model: As `mixes_samples` takes it.
+        generate: Has a model generate, as `tasks.generation.generate` does.
+    """
+    with _tried(model, "causal") as tried:
+        if tried is None:
+            return False
+        short, long = _rows(tried)
+        padding = torch.full((len(long) - len(short),), tried.config.pad_token_id or 0)
+        beside = torch.stack([torch.cat([padding, short]), long])
+        mask = torch.ones_like(beside)
+        mask[0, : len(padding)] = 0
+        asked = {"max_new_tokens": 1, "do_sample": False}
+        asked |= {"output_logits": True, "return_dict_in_generate": True}
+        try:
+            alone = generate(tried, short[None], **asked).logits[0]
+            first = generate(tried, beside, attention_mask=mask, **asked).logits[0][:1]
+        except (IndexError, RuntimeError, TypeError, ValueError):
+            return False
+        return _differ(alone, first)
 
 
 @torch.no_grad()

@@ -199,8 +199,10 @@ class TextToText(Task):
     def generate_texts(self, input_ids: Tensor, attention_mask: Tensor) -> list[str]:
         """Turn token ids [batch, length] into texts, no longer than the model's context."""
         read = input_ids.shape[1] if self.head == "causal" else 0  # stands in front of the text
-        context = context_length(self.model) or read + self.max_new_tokens
-        longest = max(1, min(self.max_new_tokens, context - read))
+        longest, context = self.max_new_tokens, context_length(self.model)
+        if context is not None:
+            # Behind what is read, as many as behind the longest: not what others of a batch leave.
+            longest = max(1, min(longest, context - context // 2 if read else context))
         beams: dict[str, Any] = {}
         # What stands before every target, such as its language, is no question to the model.
         before = target_frame(self.tokenizer).prefix if self.head == "seq2seq" else ()

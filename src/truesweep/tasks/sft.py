@@ -1,6 +1,7 @@
 """Supervised fine-tuning: a causal model learns to give the answers of conversations."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, cast
 
 import torch
@@ -20,9 +21,11 @@ from truesweep.metrics.likelihood import TokenAccuracy, correct_by_row, nll_by_r
 from truesweep.metrics.rouge import RougeWords, f_measures, unknown_words
 from truesweep.metrics.text import TextMetric
 from truesweep.models import Head
-from truesweep.tasks.generation import context_length
+from truesweep.models.batching import sees_padding_in_front
+from truesweep.tasks.generation import context_length, generate
 from truesweep.tasks.lm import causal_logits
 from truesweep.tasks.seq2seq import LIKELIHOODS, TextToText
+from truesweep.tasks.sharding import is_sharded
 from truesweep.tasks.training import Recipe
 
 KEYS = ("exact_match", "rougeL")
@@ -160,8 +163,16 @@ class SupervisedFineTuning(TextToText):
         return *prompts, [str(text).strip() for text in references]
 
     def generate_texts(self, input_ids: Tensor, attention_mask: Tensor) -> list[str]:
-        """The answers to token ids [batch, length]."""
+        """The answers to token ids [batch, length], each as if it were asked alone."""
+        if len(input_ids) > 1 and not is_sharded(self.model) and self._sees_padding:
+            rows = zip(input_ids, attention_mask.bool(), strict=True)
+            alone = (row[read][None] for row, read in rows)
+            return [self.generate_texts(row, torch.ones_like(row))[0] for row in alone]
         return [text.strip() for text in super().generate_texts(input_ids, attention_mask)]
+
+    @cached_property
+    def _sees_padding(self) -> bool:
+        return sees_padding_in_front(self.model, generate)
 
     def _aligned(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Token ids and mask of prompts that end together; of long ones, the end.
