@@ -281,7 +281,7 @@ def test_a_job_that_finds_no_room_starts_nothing(
 def test_m_is_a_matter_of_sweeps(workplace: Path) -> None:
     done = truesweep("train", "optimizer.lr=1,2", cwd=workplace)
     assert done.code == 2
-    assert "add -m" in done.err
+    assert "train -m" in done.err
     done = truesweep("train", "-m", "optimizer.lr=1,2", "--from", "x", cwd=workplace)
     assert done.code == 2
     assert "--from" in done.err

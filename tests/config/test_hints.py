@@ -47,6 +47,10 @@ def test_an_interval_in_a_list_is_refused() -> None:
         ("optimizer=[adamw,sgd]", "a run has one optimizer; .*optimizer=adamw,sgd"),
         ("optimizer.lr={a:1}", r"found \{a:1\} \(command line\)"),
         ("data.train=[{a:b}]", r"no such key"),
+        ("expermient=lm_char", r"did you mean experiment\?"),
+        ("debgu=overfit", r"did you mean debug\?"),
+        ("var=3", r"did you mean vars\?"),
+        ("nonesuch=3", r"the root has .*task, vars, .*experiment"),
     ],
 )
 def test_a_wish_that_cannot_be_met(override: str, said: str) -> None:

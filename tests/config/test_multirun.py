@@ -115,7 +115,7 @@ def test_hydras_other_settings_are_refused(override: str) -> None:
 
 @pytest.mark.parametrize("override", ["sweeps=lm", "sweeps.jobs=3", "seed=1,2"])
 def test_a_single_run_is_told_of_m(override: str) -> None:
-    with pytest.raises(ConfigError, match="add -m"):
+    with pytest.raises(ConfigError, match="train -m"):
         compose([override])
 
 

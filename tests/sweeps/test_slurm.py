@@ -157,6 +157,12 @@ def test_a_job_in_the_queue_is_not_submitted_again(
     assert '"8"' in (job.path / "slurm.json").read_text()
 
 
+def test_a_comment_of_several_lines_is_no_other_job(command: Commands, job: Run) -> None:
+    ours = f"{job.path}/slurm/submission_file_1a.sh"
+    command("squeue", f"printf '7|PENDING|/work.sh|to\ndo\n8|RUNNING|{ours}|b\n'")
+    assert SlurmExecutor(SlurmSettings()).takes_up(job)
+
+
 def test_a_job_that_slurm_ended_has_failed_by_its_reason(command: Commands, job: Run) -> None:
     command("sbatch", "echo Submitted batch job 12")
     command("scontrol", "echo JobId=12 JobState=OUT_OF_MEMORY ExitCode=0:125")

@@ -10,7 +10,7 @@ import yaml
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf.errors import GrammarParseError, OmegaConfBaseException
 
-from truesweep.config.interpolation import RESOLVERS
+from truesweep.config.interpolation import RESOLVERS, VARS
 from truesweep.config.origin import Origins
 from truesweep.config.roots import groups, is_group, options, shown
 from truesweep.config.targets import resolve
@@ -43,11 +43,14 @@ def hint(
     found = owners(key, roots, allowed_packages)
     if found:
         return f"no such key here; it belongs to {' or '.join(f'{group}={o}' for o in found)}"
-    guess = did_you_mean(key, known, nearest_key)
+    parent = key.rpartition(".")[0]
+    # What is chosen from, but has no node of its own.
+    choices = [] if parent else [VARS, *(name for name in groups(roots) if "/" not in name)]
+    guess = did_you_mean(key, dict.fromkeys([*known, *choices]), nearest_key)
     if guess:
         return f"no such key{guess}"
-    parent = key.rpartition(".")[0]
     siblings = [leaf for stem, _, leaf in (k.rpartition(".") for k in known) if stem == parent]
+    siblings += [choice for choice in choices if choice not in siblings]
     return f"no such key; {parent or 'the root'} has {', '.join(siblings) or 'no keys'}"
 
 

@@ -131,11 +131,13 @@ def refuse_sweeps(overrides: Sequence[str]) -> None:
         if parsed.key_or_group == "sweeps" and parsed.value() is None:
             continue  # leaves out what an experiment has of its own
         if parsed.key_or_group.partition(".")[0] == "sweeps":
-            raise ConfigError(f"{redact_override(override)}: is for a sweep; add -m")
+            raise ConfigError(
+                f"{redact_override(override)}: is for a sweep, which truesweep train -m runs"
+            )
         if parsed.is_sweep_override():
             raise ConfigError(
-                f"{redact_override(override)}: asks for several values, and a run takes one; for a "
-                "run with each of them add -m, or write key=[a,b] for a list, or "
+                f"{redact_override(override)}: asks for several values, and a run takes one. "
+                "truesweep train -m makes a run with each of them; write key=[a,b] for a list, "
                 "'key=\"a,b\"' for text with a comma"
             )
 

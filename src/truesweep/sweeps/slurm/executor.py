@@ -96,8 +96,9 @@ def queue() -> dict[str, Entry]:
     lines = _run(
         "squeue", "--noheader", "--array", f"--user={getpass.getuser()}", "--format=%i|%T|%o|%k"
     )
-    entries = (Entry(*line.split("|", 3)) for line in lines.splitlines())
-    return {entry.id: entry for entry in entries}
+    # A comment of another job may have lines of its own.
+    found = (fields for line in lines.split("\n") if len(fields := line.split("|", 3)) == 4)
+    return {fields[0]: Entry(*fields) for fields in found}
 
 
 def last_words(slurm_id: str) -> dict[str, str]:
