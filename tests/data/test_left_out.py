@@ -98,6 +98,15 @@ def test_white_space_that_a_tokenizer_drops_is_not_held(
     assert ("val" in data.bytes_per_target) is held
 
 
+def test_what_is_cut_takes_its_spaces_along(prepared: Callable[..., Any], tmp_path: Path) -> None:
+    backend = Tokenizer(WordPiece({t: i for i, t in enumerate(["[UNK]", "<pad>", "red", "blue"])}))
+    backend.pre_tokenizer = BertPreTokenizer()
+    backend.decoder = decoders.WordPiece(cleanup=False)
+    tokenizer = saved(backend, tmp_path, unk_token="[UNK]")
+    data, _ = prepared(["red blue " * 500] * 3, tokenizer, packing=False, max_length=8)
+    assert data.bytes_per_target["val"] == pytest.approx(4.5)
+
+
 def test_characters_that_a_tokenizer_drops_far_behind_are_not_held(
     prepared: Callable[..., Any], tmp_path: Path
 ) -> None:
