@@ -32,6 +32,7 @@ LORA = [
     "optimizer=adamw",
     "optimizer.lr=0.01",
 ]
+VERA = ["adapter=lora", "adapter._target_=peft.VeraConfig", "adapter.target_modules=all-linear"]
 IDS = torch.tensor([[4, 5, 6, 7, 8, 9], [6, 6, 7, 10, 11, 12]])
 
 
@@ -233,3 +234,22 @@ def test_a_sweep_over_rank_and_rate_ends_with_a_verdict(
     assert done.code == 0, done.out + done.err
     assert "4 completed" in done.out
     assert re.search(r"[Bb]est", done.out)
+
+
+def test_what_peft_cannot_merge_leaves_nothing_behind(
+    data: dict[str, list[str]], workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = ["trainer.max_steps=2", "name=vera"]
+    named = [o for o in asked(data["lm"], None, *method) if not o.startswith("adapter.")]
+    assert train([*named, *VERA], [], None, False) == 0
+    (run,) = (workplace / "outputs/vera").iterdir()
+    assert export(run, workplace / "merged", "best", merge=True) == 0
+
+    def refuse(self: Any, safe_merge: bool) -> None:
+        raise NotImplementedError("This method is not supported")
+
+    monkeypatch.setattr("peft.tuners.vera.VeraModel.merge_and_unload", refuse)
+    before = set(workplace.iterdir())
+    with pytest.raises(ConfigError, match=r"--merge: peft cannot merge VeraConfig: .* by itself$"):
+        export(run, workplace / "new/merged", "best", merge=True)
+    assert set(workplace.iterdir()) == before

@@ -398,13 +398,13 @@ def an_adapter(base: Path, folder: Path) -> None:
     """Without a tokenizer of its own."""
     pytest.importorskip("peft", reason="needs peft (pip install 'truesweep[adapters]')")
     model = LlamaForCausalLM.from_pretrained(base)
-    add_adapter(model, Lora(r=2), "causal", seed=0)
+    tuner = add_adapter(model, Lora(r=2), "causal", seed=0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 parameter.normal_()
     folder.mkdir()
-    save_adapter(model, folder, str(base))
+    save_adapter(tuner, folder, str(base))
 
 
 def a_model_of_images(base: Path, folder: Path) -> None:

@@ -138,12 +138,12 @@ def test_a_state_without_the_base_is_completed_by_the_same_base_only(build: Buil
 @pytest.mark.parametrize(
     ("adapter", "message"),
     [
-        (PromptTuningConfig(num_virtual_tokens=2), "adds to what a model reads"),
+        (PromptTuningConfig(num_virtual_tokens=2), "as it adds to what a model reads"),
         (LoKrConfig(module_dropout=0.1, target_modules=ALL), "module_dropout=0.1: what is dropped"),
         (BOFTConfig(boft_dropout=0.1, target_modules=ALL), "boft_dropout=0.1: what is dropped"),
         (Lora(target_modules=["nothing"]), "'nothing'} not found in the base model"),
         (Lora(config={"ranks": 2}), "adapter.config.ranks: peft's LoraConfig has no such field"),
-        (nn.Identity(), "Identity is no configuration of peft"),
+        (nn.Identity(), "Identity is no method of peft"),
     ],
 )
 def test_what_cannot_be_is_refused(adapter: Any, message: str, build: Build) -> None:

@@ -251,13 +251,13 @@ def adapter(build: Build, tokenizer: PreTrainedTokenizerBase, tmp_path: Path) ->
     def adapter(head: Head) -> tuple[Path, Any]:
         torch.manual_seed(1)
         model = load(tmp_path / "base", tokenizer, head)
-        add_adapter(model, Lora(r=2), head, seed=0)
+        tuner = add_adapter(model, Lora(r=2), head, seed=0)
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if "lora_B" in name:
                     parameter.normal_(std=0.1)  # as large as the weights: sums round as theirs do
         (tmp_path / head).mkdir()
-        save_adapter(model, tmp_path / head, str(tmp_path / "base"))
+        save_adapter(tuner, tmp_path / head, str(tmp_path / "base"))
         return tmp_path / head, model
 
     return adapter

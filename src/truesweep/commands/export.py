@@ -42,19 +42,20 @@ def export(
     adapted = loaded.tuner is not None
     if merge and not adapted:
         raise ConfigError("--merge: this run has no adapter, its model is exported whole")
+    quantized = adapted and has_quantized(loaded.model)
+    model = merged(loaded.model, loaded.tuner) if merge else loaded.model
     output.absolute().parent.mkdir(parents=True, exist_ok=True)
     # The folder appears when it is whole.
     scratch = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.absolute().parent))
     try:
         if adapted and not merge:
-            save_adapter(loaded.model, scratch, config["model"].get("name_or_path"))
+            save_adapter(loaded.tuner, scratch, config["model"].get("name_or_path"))
         else:
-            model = merged(loaded.model, loaded.tuner) if merge else loaded.model
             if ends := task_class(config).ends(loaded.tokenizer):
                 model.generation_config.eos_token_id = ends
             model.save_pretrained(scratch)
         notes = [tokenizers.save(loaded.tokenizer, scratch)]
-        if adapted and has_quantized(loaded.model):
+        if quantized:
             notes.append(IN_FOUR_BITS)
         note = ". ".join(filter(None, notes)) or None
         library = "peft" if adapted and not merge else "transformers"

@@ -101,7 +101,7 @@ def _judge(found: object, target: str, allowed_packages: Collection[str]) -> Non
     if package == "transformers" and not _TRANSFORMERS_BASES & _base_names(found):
         raise ConfigError(f"{target} is not allowed: of transformers only models and configs are")
     if package == "peft" and "PeftConfig" not in _base_names(found):
-        raise ConfigError(f"{target} is not allowed: of peft only configs are")
+        raise ConfigError(f"{target} is not allowed: of peft only configurations of methods are")
 
 
 def _returns_nothing(function: Callable[..., Any]) -> bool:

@@ -5,7 +5,8 @@ They are put into the model in place, so that it stays the transformers model th
 
 import hashlib
 import logging
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -14,11 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import numpy as np
 import torch
 from annotated_types import Ge, Gt, Lt
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from truesweep.errors import ConfigError, in_short
+from truesweep.errors import ConfigError, refusing
 from truesweep.models.freezing import freeze
 from truesweep.models.heads import Head
 from truesweep.models.quantize import (
@@ -40,7 +41,31 @@ _TASK_TYPES: dict[str, str] = {
     "seq2seq": "SEQ_2_SEQ_LM",
     "classifier": "SEQ_CLS",
 }
+_REFUSED = {
+    "ADALORA": "shares out ranks as it trains, which needs a training loop of its own",
+    "LILY": "weighs its experts by a mean over all samples of a micro-batch",
+    "POLY": "asks of each sample which task it belongs to",
+    "PVERA": "draws random numbers for each micro-batch",
+    "XLORA": "mixes adapters that were trained before",
+}
+"""What is said of methods of peft, by their names, that cannot do here what they are for."""
+_REFUSED_INITS = {
+    **dict.fromkeys(("pissa", "olora", "corda", "loftq"), "changes the base's own weights"),
+    **dict.fromkeys(("eva", "lora_ga"), "needs a training of its own before this one"),
+}
+_REFUSED_FIELDS = {
+    "alora_invocation_tokens": "does nothing in a model that is the transformers model it was",
+    "arrow_config": "mixes adapters that were trained before",
+    "kasa_config": "changes the base's own weights",
+    "layer_replication": "makes another model of the base",
+    "monteclora_config": "draws random numbers for each micro-batch",
+    "velora_config": "makes gradients from means over what is in a micro-batch",
+}
+"""The same of fields of `LoraConfig`, and of what its `init_lora_weights` begin with."""
+_OF_WEIGHTS = {"ADAMSS", "FROD", "SHIRA"}
+"""Methods that look at the base's weights to find out what they add to them."""
 _WRAPPED = "base_model.model."
+_INSTEAD = "Set adapter=lora, or another method that changes layers, such as peft.IA3Config"
 _REPLACED = ".original_module."
 _COPIED = ".modules_to_save."
 
@@ -78,7 +103,7 @@ class Lora:
         """This description as peft has it.
 
         Raises:
-            ConfigError: peft has no such field.
+            ConfigError: peft has no such field, or refuses what it shall be.
         """
         from peft import LoraConfig
 
@@ -86,16 +111,17 @@ class Lora:
         if unknown := sorted(self.config.keys() - known):
             raise ConfigError(f"adapter.config.{unknown[0]}: peft's LoraConfig has no such field")
         alpha: Any = self.alpha  # an int to peft's annotation, a factor in what it computes
-        return LoraConfig(
-            r=self.r,
-            lora_alpha=int(alpha) if alpha == int(alpha) else alpha,
-            lora_dropout=self.dropout,
-            target_modules=self.target_modules,
-            use_dora=self.dora,
-            use_rslora=self.rslora,
-            modules_to_save=self.modules_to_save,
-            **self.config,
-        )
+        with refusing(lambda reason: f"adapter.config: peft's LoraConfig refuses it: {reason}"):
+            return LoraConfig(
+                r=self.r,
+                lora_alpha=int(alpha) if alpha == int(alpha) else alpha,
+                lora_dropout=self.dropout,
+                target_modules=self.target_modules,
+                use_dora=self.dora,
+                use_rslora=self.rslora,
+                modules_to_save=self.modules_to_save,
+                **self.config,
+            )
 
 
 def check_adapter(adapter: Any, trained: bool) -> None:
@@ -142,39 +168,86 @@ def add_adapter(model: PreTrainedModel, adapter: Any, head: Head, seed: int) -> 
         seed: The run's seed: the adapter's first weights are a function of it alone.
 
     Returns:
-        What peft calls a tuner, which can merge the adapter into the model.
+        The model as peft has it, which can merge the adapter, and knows it by peft's names.
 
     Raises:
-        ConfigError: peft is missing or refuses the combination, or what is dropped would depend on
-            how a batch is split.
+        ConfigError: peft is missing or refuses the combination, or what is learned would depend on
+            how a batch is split, or not be in the model.
     """
     _require_peft()
     config: Any = adapter.peft_config() if isinstance(adapter, Lora) else adapter
-    from peft import PeftConfig
-    from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
-
-    if not isinstance(config, PeftConfig):
-        raise ConfigError(f"adapter: {type(adapter).__name__} is no configuration of peft")
-    _check(config)
+    _check(config, "adapter.config" if isinstance(adapter, Lora) else "adapter")
     _fit(config, model, head)
-    if not any(parameter.is_meta for parameter in model.parameters()):
+    without_weights = any(parameter.is_meta for parameter in model.parameters())
+    if not without_weights:
         cast(Any, model).adapted_base = content_hash(model)
         if isinstance(adapter, Lora) and adapter.quantize:
             quantize(model, whole=cast(Any, config).modules_to_save or ())
+    if without_weights and config.peft_type in _OF_WEIGHTS:
+        _fill(model)
+    own = set(map(id, model.parameters()))
     state = np.random.SeedSequence((seed, _STREAM)).generate_state(1, np.uint64)
-    with torch.random.fork_rng(devices=[]):
+    # Several methods compute with what they draw, which torch cannot where nothing has memory.
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(int(state[0]))
-        try:
-            tuner = PEFT_TYPE_TO_TUNER_MAPPING[cast(Any, config).peft_type](
-                model, config, "default"
-            )
-        except (ValueError, TypeError, KeyError, NotImplementedError) as error:
-            raise ConfigError(
-                f"adapter: peft cannot put {type(config).__name__} into "
-                f"{type(model).__name__}: {in_short(error)}"
-            ) from error
+        with refusing(lambda reason: _not_put(reason, config, model)):
+            tuner = _wrapped(model, config)
+    _check_trained(model, tuner)
     freeze(model, head)  # an adapter in what cannot learn cannot either
+    cast(Any, model).changed_base = {
+        name: parameter.detach().clone()
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and id(parameter) in own
+    }
+    if without_weights:
+        _exchange(model, lambda old: old.to("meta"))
     return tuner
+
+
+def _fill(model: PreTrainedModel) -> None:
+    """Give a model without weights some, the same at each call."""
+    generator = torch.Generator().manual_seed(0)
+    _exchange(model, lambda old: torch.empty_like(old, device="cpu").normal_(generator=generator))
+
+
+def _exchange(model: nn.Module, make: Callable[[Tensor], Tensor]) -> None:
+    """Put other tensors in the place of parameters; what layers share, they share again."""
+    made: dict[Tensor, nn.Parameter] = {}
+    for module in model.modules():
+        for name, old in module.named_parameters(recurse=False, remove_duplicate=False):
+            if old not in made:
+                made[old] = nn.Parameter(make(old.detach()), requires_grad=old.requires_grad)
+            setattr(module, name, made[old])
+
+
+def _wrapped(model: PreTrainedModel, config: Any) -> Any:
+    """A model as peft has it, with an adapter that it puts in."""
+    from peft import PeftModel
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        return cast(Any, PeftModel)(model, config)
+
+
+def _not_put(reason: str, config: Any, model: PreTrainedModel) -> str:
+    hint = (
+        " Set adapter.target_modules, such as to all-linear" if "target_modules" in reason else ""
+    )
+    name = type(config).__name__
+    return f"adapter: peft cannot put {name} into {type(model).__name__}: {reason}{hint}"
+
+
+def _check_trained(model: PreTrainedModel, tuner: Any) -> None:
+    """Refuse an adapter of which nothing, or not all, is trained with the model."""
+    name = type(tuner.peft_config["default"]).__name__
+    within = set(map(id, model.parameters()))
+    trained = [parameter for parameter in tuner.parameters() if parameter.requires_grad]
+    if not all(id(parameter) in within for parameter in trained):
+        raise ConfigError(
+            f"adapter: {name} is not supported, as it trains a network beside the model. {_INSTEAD}"
+        )
+    if not any(parameter.numel() for parameter in trained):
+        raise ConfigError(f"adapter: {name} trains nothing as it is. Say what it shall train")
 
 
 def merge_adapter(model: PreTrainedModel, folder: Path) -> None:
@@ -190,7 +263,6 @@ def merge_adapter(model: PreTrainedModel, folder: Path) -> None:
     """
     _require_peft()
     from peft import PeftConfig, load_peft_weights, set_peft_model_state_dict
-    from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 
     config: Any = PeftConfig.from_pretrained(str(folder))
     if config.task_type == _TASK_TYPES["classifier"]:
@@ -198,16 +270,15 @@ def merge_adapter(model: PreTrainedModel, folder: Path) -> None:
             f"model.name_or_path: {folder} is an adapter of a classifier, and does not name its "
             "classes. Name a folder with the whole model (truesweep export --merge)"
         )
-    tuner: Any = PEFT_TYPE_TO_TUNER_MAPPING[config.peft_type](model, config, "default")
-    found = load_peft_weights(str(folder), device="cpu")
-    state = {name.removeprefix(_WRAPPED): tensor for name, tensor in found.items()}
-    loaded: Any = set_peft_model_state_dict(model, state)
-    if unused := loaded.unexpected_keys:
+    tuner = _wrapped(model, config)
+    loaded: Any = set_peft_model_state_dict(tuner, load_peft_weights(str(folder), device="cpu"))
+    # Those of peft's own shell around the model, it may draw again in place of reading them.
+    if unused := [name for name in loaded.unexpected_keys if name.startswith(_WRAPPED)]:
         raise ConfigError(
             f"model.name_or_path: {folder} does not go with its base, which has nothing that "
-            f"{unused[0]} could be added to"
+            f"{unused[0].removeprefix(_WRAPPED)} could be added to"
         )
-    tuner.merge_and_unload(safe_merge=True)
+    _merged(tuner, f"model.name_or_path={folder}", "Load it by peft itself")
     vars(model).pop("peft_config", None)
     model.requires_grad_(True)
 
@@ -223,7 +294,13 @@ def merged(model: PreTrainedModel, tuner: Any) -> PreTrainedModel:
     """
     if has_quantized(model):
         tuner = _unquantized(model, tuner)
-    found: PreTrainedModel = tuner.merge_and_unload(safe_merge=True)
+    return _merged(tuner, "--merge", "Export the adapter by itself")
+
+
+def _merged(tuner: Any, asked: str, instead: str) -> PreTrainedModel:
+    name = type(tuner.peft_config["default"]).__name__
+    with refusing(lambda reason: f"{asked}: peft cannot merge {name}: {reason} {instead}"):
+        found: PreTrainedModel = tuner.merge_and_unload(safe_merge=True)
     return found
 
 
@@ -234,22 +311,53 @@ def _unquantized(model: PreTrainedModel, tuner: Any) -> Any:
     tuner.unload()
     vars(model).pop("peft_config", None)
     dequantize(model)
-    anew = type(tuner)(model, config, "default")
+    anew = _wrapped(model, config)
     model.load_state_dict(trained, strict=False)
     return anew
 
 
-def _check(config: Any) -> None:
+def _check(given: Any, key: str) -> None:
+    """Refuse what peft has and cannot be here.
+
+    Args:
+        given: What is to be a configuration of peft.
+        key: Where its fields stand.
+    """
+    from peft import PeftConfig
+
+    config, name = given, type(given).__name__
+    if not isinstance(given, PeftConfig) or config.peft_type is None:
+        raise ConfigError(f"adapter: {name} is no method of peft. {_INSTEAD}")
     if config.is_prompt_learning or config.is_adaption_prompt:
         raise ConfigError(
-            f"adapter: {type(config).__name__} adds to what a model reads, which is not supported. "
-            "Set adapter=lora, or another method that changes layers, such as peft.IA3Config"
+            f"adapter: {name} is not supported, as it adds to what a model reads. {_INSTEAD}"
         )
-    for key, value in vars(config).items():
-        if key.endswith("dropout") and key not in _BY_SAMPLE and value:
+    if reason := _REFUSED.get(config.peft_type):
+        raise ConfigError(f"adapter: {name} is not supported, as it {reason}. {_INSTEAD}")
+    for field_name, value in vars(config).items():
+        if field_name.endswith("dropout") and field_name not in _BY_SAMPLE and value:
             raise ConfigError(
-                f"adapter.{key}={value}: what is dropped would depend on how a batch is split. "
-                f"Set adapter.{key}=0"
+                f"adapter.{field_name}={value}: what is dropped would depend on how a batch is "
+                f"split. Set adapter.{field_name}=0"
+            )
+        if value and (reason := _REFUSED_FIELDS.get(field_name)):
+            raise ConfigError(f"{key}.{field_name} is not supported, as it {reason}. Remove it")
+    if config.peft_type == "ADAMSS" and not hasattr(config, "random_seed"):
+        raise ConfigError(
+            f"adapter: {name} of this version of peft has other parts wherever it is loaded. "
+            "Install a later one"
+        )
+    if config.peft_type == "DEFT" and config.init_weights and config.decomposition_method == "relu":
+        raise ConfigError(
+            f"{key}.decomposition_method=relu is not supported, as half of the first gradients are "
+            f"rounding alone, by how a batch is split. Set {key}.decomposition_method=qr"
+        )
+    start = getattr(config, "init_lora_weights", None)
+    for beginning, reason in _REFUSED_INITS.items():
+        if isinstance(start, str) and start.startswith(beginning):
+            raise ConfigError(
+                f"{key}.init_lora_weights={start} is not supported, as it {reason}. Set it to "
+                "true, gaussian or orthogonal"
             )
 
 
@@ -260,6 +368,11 @@ def _fit(config: Any, model: PreTrainedModel, head: Head) -> None:
         config.fan_in_fan_out = any(isinstance(module, Conv1D) for module in model.modules())
     if head != "classifier":
         return
+    if not hasattr(config, "modules_to_save"):
+        raise ConfigError(
+            f"adapter: {type(config).__name__} leaves no other layers to be trained, as those of a "
+            f"classifier are. {_INSTEAD}"
+        )
     new = [
         name
         for name, child in model.named_children()
@@ -297,15 +410,28 @@ def without_adapter(model: PreTrainedModel) -> Iterator[None]:
         m for m in model.modules() if isinstance(m, BaseTunerLayer | AuxiliaryTrainingWrapper)
     ]
     trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    changed = _changed(model)
+    now = [parameter.data for parameter, _ in changed]
     try:
         for layer in layers:
             layer.enable_adapters(False)
+        for parameter, before in changed:
+            parameter.data = before.to(parameter.data)
         yield
     finally:
+        for (parameter, _), data in zip(changed, now, strict=True):
+            parameter.data = data
         for layer in layers:
             layer.enable_adapters(True)
         for parameter, learns in trained:
             parameter.requires_grad_(learns)
+
+
+def _changed(model: PreTrainedModel) -> list[tuple[Tensor, Tensor]]:
+    """What is trained of the base's own, such as biases if peft is asked to; and what it was."""
+    before: dict[str, Tensor] = getattr(model, "changed_base", {})
+    named = dict(model.named_parameters())
+    return [(named[name], value) for name, value in before.items()]
 
 
 def is_replaced(name: str) -> bool:
@@ -357,22 +483,23 @@ def _buffers(model: PreTrainedModel) -> set[str]:
     return model.state_dict().keys() - {name for name, _ in model.named_parameters()}
 
 
-def save_adapter(model: PreTrainedModel, folder: Any, base: str | None) -> None:
+def save_adapter(tuner: Any, folder: Any, base: str | None) -> None:
     """Write a folder that `PeftModel.from_pretrained` loads.
 
     Args:
-        model: With an adapter.
+        tuner: As `add_adapter` gives it.
         folder: Exists.
         base: What the folder calls the base model.
     """
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
-    config = cast(Any, model).peft_config["default"]
+    config = tuner.peft_config["default"]
     config.base_model_name_or_path = base
-    state = get_peft_model_state_dict(model, save_embedding_layers=False)
+    state = get_peft_model_state_dict(tuner, save_embedding_layers=False)
     save_file(
-        {f"{_WRAPPED}{name}": t.contiguous() for name, t in state.items()},
+        # Copies: what layers share, the file has for each.
+        {name: t.contiguous().clone() for name, t in state.items()},
         folder / "adapter_model.safetensors",
         metadata={"format": "pt"},
     )
