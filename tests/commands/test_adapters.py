@@ -226,6 +226,28 @@ def test_an_output_layer_that_stays_zero_is_refused(
     assert trained_too.parameters.trainable > plan(asked(data["lm"], None)).parameters.trainable
 
 
+def test_rows_of_a_table_that_is_shared_are_trained(
+    data: dict[str, list[str]], workplace: Path
+) -> None:
+    """Such as that of the token which ends an answer, that a base has never written."""
+    shared = ["model=llama", "model.tie_embeddings=true", "trainer.max_steps=2"]
+    assert train([*data["lm"], *SMALL, *shared, "name=base"], [], None, False) == 0
+    (start,) = (workplace / "outputs/base").iterdir()
+    assert export(start, workplace / "base", "best") == 0
+    rows = ["adapter.config={trainable_token_indices: [4, 5]}", "trainer.max_steps=2", "name=rows"]
+    assert train(asked(data["lm"], workplace / "base", *rows), [], None, False) == 0
+    (run,) = (workplace / "outputs/rows").iterdir()
+    results = json.loads((run / "results.json").read_text())
+    assert json.loads((run / "provenance.json").read_text())["adapter"] == {
+        "parameters": results["parameters"],
+        "trainable": results["trainable_parameters"],
+    }
+    assert export(run, workplace / "merged", "best", merge=True) == 0
+    expected = logits(load_run(Run.open(run), "causal").model, IDS, "lm")
+    merged = AUTO["lm"].from_pretrained(workplace / "merged", attn_implementation="eager").eval()
+    torch.testing.assert_close(logits(merged, IDS, "lm"), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_a_sweep_over_rank_and_rate_ends_with_a_verdict(
     data: dict[str, list[str]], workplace: Path
 ) -> None:

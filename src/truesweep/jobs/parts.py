@@ -290,9 +290,10 @@ def make_model(
             f"model.parametrization={made.parametrization} is for models that are trained whole, "
             "from scratch. Set adapter=none, or model.parametrization=standard."
         )
-    tuner = add_adapter(model, adapter, head, config["seed"])
     output = model.get_output_embeddings()
     tied = output is not None and output.weight is model.get_input_embeddings().weight
+    tuner = add_adapter(model, adapter, head, config["seed"])
+    output = model.get_output_embeddings()
     if getattr(made, "init", None) == "scaled" and type(output) is nn.Linear and not tied:
         raise ConfigError(
             "model.init=scaled starts the output layer from zero, and beside an adapter it stays "
