@@ -63,3 +63,10 @@ def test_scores_come_in_the_order_of_the_split() -> None:
     kept.add([], nll=torch.tensor([99.0]))  # a row that only fills up
     kept.add([1, 2], nll=torch.tensor([1.0, 2.0, 98.0]))
     assert kept.gather()["nll"].tolist() == [0, 1, 2, 3]
+
+
+def test_scores_in_bf16_are_kept() -> None:
+    """As a metric's are that makes a tensor of its own with trainer.precision=bf16-true."""
+    kept = SampleScores()
+    kept.add([0, 1], own=torch.tensor([1.0, 0.5], dtype=torch.bfloat16))
+    assert kept.gather()["own"].tolist() == [1, 0.5]

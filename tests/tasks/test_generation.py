@@ -9,18 +9,19 @@ from transformers import (
     xLSTMForCausalLM,
 )
 
-from truesweep.tasks.generation import Sampling, continue_ids
+from truesweep.compat import attention
+from truesweep.tasks.generation import Sampling, continue_ids, generate
 
 EOS = 2
 
 
-def model() -> LlamaForCausalLM:
+def model(depth: int = 1) -> LlamaForCausalLM:
     torch.manual_seed(0)
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=16,
             hidden_size=16,
-            num_hidden_layers=1,
+            num_hidden_layers=depth,
             num_attention_heads=2,
             intermediate_size=16,
             max_position_embeddings=32,
@@ -40,6 +41,17 @@ def test_what_a_checkpoint_says_of_generation_does_not_apply_but_for_its_tokens(
     )
     assert continue_ids(loaded, [3, 4], greedy) == expected
     assert loaded.generation_config is own
+
+
+def test_padding_changes_no_answer_in_fp64() -> None:
+    eager = model(depth=2).double()
+    eager.set_attn_implementation("eager")
+    alone = generate(eager, torch.tensor([[3, 4]]), max_new_tokens=5, do_sample=False)
+    beside = torch.tensor([[0, 0, 3, 4], [5, 6, 7, 8]])
+    mask = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])
+    padded = generate(eager, beside, attention_mask=mask, max_new_tokens=5, do_sample=False)
+    assert padded[0, 4:].tolist()[: alone.shape[1] - 2] == alone[0, 2:].tolist()
+    assert attention(eager.config) == "eager"
 
 
 def test_a_model_without_a_cache_that_works_generates_without_one() -> None:

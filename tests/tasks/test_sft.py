@@ -28,6 +28,7 @@ from truesweep.jobs.plan import plan
 from truesweep.models import Scratch
 from truesweep.models.batching import check_packing
 from truesweep.tasks.sft import Answers, SupervisedFineTuning
+from truesweep.tasks.summarization import Rouge
 
 pytestmark = pytest.mark.numbers
 
@@ -199,6 +200,17 @@ def test_exact_match_and_rouge_are_means_over_answers() -> None:
     found = metric.compute()
     assert float(found["exact_match"]) == pytest.approx(1 / 3)
     assert float(found["rougeL"]) == pytest.approx((2 / 3 + 1 + 0) / 3)
+
+
+def test_scores_of_texts_have_one_type() -> None:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)  # as Lightning does with bf16-true
+    try:
+        for metric in (Answers(), Rouge()):
+            rows = metric.by_sample(metric.statistics(["a cat"], ["the cat"]))
+            assert {values.dtype for values in rows.values()} == {torch.float64}
+    finally:
+        torch.set_default_dtype(before)
 
 
 def test_a_run_is_trained_scored_asked_and_exported(

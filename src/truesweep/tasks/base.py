@@ -374,6 +374,8 @@ class SampleScores:
             **values: A row for each sample, and maybe more for rows that only fill up.
         """
         for name, rows in values.items():
+            if rows.dtype == torch.bfloat16:  # which NumPy lacks
+                rows = rows.float()
             self._parts[name].append((list(index), rows[: len(index)].detach()))
 
     def gather(self, sources: Mapping[str, Members] | None = None) -> Arrays:

@@ -1,6 +1,7 @@
 """Text from a model: sampling for language models, beam search for translation, answers."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
+from truesweep.compat import attention
 from truesweep.models.dimensions import positions
 from truesweep.tasks.sharding import is_sharded
 
@@ -124,12 +126,20 @@ def generate(
                 synced_gpus=is_sharded(model),  # ranks go on until the last of them is done
             )
 
+    before = attention(model.config)
+    if model.dtype == torch.float64 and before == "eager":
+        # It takes a softmax of fp64's least number in fp32: NaN where all is padding, and from
+        # there for all that follows.
+        with suppress(ValueError):  # the architecture has no other
+            model.set_attn_implementation("sdpa")
     try:
         return texts()
     except (AttributeError, IndexError, KeyError, TypeError, ValueError):
         # transformers has no cache for the layers of some, such as xLSTM and AXK2.
         return texts(use_cache=False)
     finally:
+        if before is not None and attention(model.config) != before:
+            model.set_attn_implementation(before)
         model.generation_config = own
         model.train(was_training)
 

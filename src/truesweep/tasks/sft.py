@@ -60,7 +60,7 @@ class Answers(TextMetric):
     @override
     def by_sample(self, counts: Tensor) -> dict[str, Tensor]:
         columns = dict(zip(KEYS, counts.unbind(1), strict=True))
-        return {**columns, "answered": torch.ones(len(counts), device=counts.device)}
+        return {**columns, "answered": torch.ones_like(counts[:, 0])}
 
     @override
     def compute(self) -> dict[str, Tensor]:

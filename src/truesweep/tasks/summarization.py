@@ -45,7 +45,7 @@ class Rouge(TextMetric):
     @override
     def by_sample(self, counts: Tensor) -> dict[str, Tensor]:
         columns = dict(zip(KEYS, counts.unbind(1), strict=True))
-        return {**columns, "summarised": torch.ones(len(counts), device=counts.device)}
+        return {**columns, "summarised": torch.ones_like(counts[:, 0])}
 
     @override
     def compute(self) -> dict[str, Tensor]:
