@@ -131,6 +131,14 @@ def test_broken_yaml_is_located(tree: Path, add_files: AddFiles) -> None:
         compose(["experiment=broken"], [tree])
 
 
+def test_a_nul_character_is_located(tree: Path, add_files: AddFiles) -> None:
+    add_files(tree, {"experiment/nul.yaml": '# @package _global_\nmodel: {tags: ["a\\0b"]}\n'})
+    with pytest.raises(ConfigError, match=r"^model.tags\[0\]: has a NUL .*experiment/nul.yaml:2\)"):
+        compose(["experiment=nul"], [tree])
+    with pytest.raises(ConfigError, match=r"^model.cache: has a NUL .*\(command line\)"):
+        compose(["model.cache='a\0b'"], [tree])
+
+
 def test_a_duplicate_key_is_located(tree: Path, add_files: AddFiles) -> None:
     add_files(tree, {"optimizer/twice.yaml": "_target_: toy_targets.Optimizer\nlr: 1\nlr: 2\n"})
     with pytest.raises(ConfigError, match=r"optimizer/twice\.yaml:3: .*duplicate key lr"):

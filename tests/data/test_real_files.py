@@ -48,6 +48,15 @@ def test_a_tsv_of_pandas_gives_the_texts_that_were_written(options: dict[str, An
     assert 't.tsv: its fields are quoted as in CSV, with "" for a "' in notes(splits)
 
 
+@pytest.mark.parametrize(("name", "end"), [("t.csv", ","), ("t.tsv", "\t")])
+def test_the_headers_of_joined_files_are_no_samples(name: str, end: str) -> None:
+    part = f"text{end}label\none{end}x\ntwo{end}y\n"
+    splits = load(name, "labelled", part + part.replace("one", "three") + part)
+    assert [sample.text for sample in splits.train] == ["one", "two", "three", "two", "one", "two"]  # type: ignore[union-attr]
+    assert {sample.label for sample in splits.train} == {"x", "y"}  # type: ignore[union-attr]
+    assert "rows that repeat the header, as in joined files, were left out (2 of" in notes(splits)
+
+
 @pytest.mark.parametrize("text", ['"Hello"', '"Hello," he said', '"open', '""', '"a"" b"'])
 def test_quotes_of_a_tsv_without_quoting_are_characters(text: str) -> None:
     splits = load("t.tsv", "labelled", f"text\tlabel\n{text}\tx\nother\ty\n")

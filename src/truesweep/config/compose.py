@@ -137,6 +137,7 @@ class Composer:
         with as_config_errors(asked, self.roots, origins):
             of_files = (value for source in tree.sources for value in source.values.values())
             config = resolve_all(raw, [*of_files, node])
+        _refuse_nul(config, origins)
         written = {key: leaf for key, leaf in dotted.flatten(raw).items() if is_written(key, leaf)}
         given = [*overrides, *(f"{key}={as_text(value)}" for key, value in swept.items())]
         sweeps = {} if said.get(SWEEPS, "") is None else node or {}
@@ -274,6 +275,17 @@ def _refuse_missing(raw: dict[str, Any], origins: Origins) -> None:
     if missing:
         lines = [f"{key}: is required; give it as {key}=VALUE ({origins(key)})" for key in missing]
         raise ConfigError("\n".join(lines))
+
+
+def _refuse_nul(config: dict[str, Any], origins: Origins) -> None:
+    """Refuse a character that ends a text wherever the operating system reads it."""
+
+    def refuse(key: str, value: Any) -> None:
+        if isinstance(value, str) and "\0" in value:
+            where = origins(key.partition("[")[0])
+            raise ConfigError(f"{key}: has a NUL character, which no name has; remove it ({where})")
+
+    dotted.map_leaves(config, refuse)
 
 
 @dataclass(frozen=True)

@@ -168,6 +168,7 @@ READERS: dict[str, Reader] = {
 BINARY = (".parquet", ".arrow", ".feather")
 """Formats without lines: what stands in them is named by its row."""
 
+HEADERS = "rows that repeat the header, as in joined files, were left out"
 QUOTED = 'its fields are quoted as in CSV, with "" for a ", and were read so'
 UNQUOTED = 'some of its fields begin with a ", which was taken for a character of theirs'
 
@@ -335,7 +336,12 @@ def _with_header(
         if header.count(column) > 1:
             raise DataError(f"{file.path}, line 1: two columns {column!r}. Rename one of them.")
     wanted = [header.index(column) if column in header else None for column in columns]
+    again = 0
     for line, row in rows:
+        if row == header:
+            again += 1
+            file.notes[HEADERS] = again  # not added up: a file may be read twice
+            continue
         if len(row) != len(header):
             raise DataError(
                 f"{file.path}, line {line}: {len(row)} fields, where the header has "
