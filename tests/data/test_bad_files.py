@@ -126,6 +126,27 @@ def test_a_missing_column_names_those_that_exist_nearest_first(
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.csv", "text;label\na;b\n", "by semicolons, unlike those of .csv; write it with commas"),
+        ("a.tsv", '"label"|"text"\na|b\n', "by bars, unlike those of .tsv; write it with commas"),
+        ("a.csv", "text\tlabel\na\tb\n", "by tabs, unlike those of .csv; name it .tsv"),
+        ("a.tsv", "text,label\na,b\n", "by commas, unlike those of .tsv; name it .csv"),
+    ],
+)
+def test_another_separator_is_named(name: str, content: str, words: str) -> None:
+    refuse_content(
+        "labelled", name, content, "line 1 (the header): its columns are separated", words
+    )
+
+
+def test_a_column_that_is_null_for_once() -> None:
+    content = '{"translation": {"de": "a", "en": "b"}}\n{"translation": null}\n'
+    words = "line 2: no column 'de', and 'translation', which may hold it in other rows, is null"
+    refuse_content("pairs", "a.jsonl", content, words, source="de", target="en")
+
+
 def test_a_missing_column_of_parquet() -> None:
     words = ("no column 'txt'. There are: text, label, n",)
     refuse_content("text", "a.parquet", parquet(), *words, text_column="txt")

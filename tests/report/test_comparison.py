@@ -186,6 +186,15 @@ def test_a_folder_without_runs_is_refused(tmp_path: Path, name: str) -> None:
         compare([tmp_path / name])
 
 
+def test_the_only_point_has_beaten_none(make_run: MakeRun, tmp_path: Path) -> None:
+    for seed in range(3):
+        results = {"val/loss": 2 + seed / 10}
+        make_run(f"run{seed}", configuration(seed=seed), **results)
+    (best, *_) = findings(compare([tmp_path]))
+    assert (best.title, best.kind) == ("Only point", "")
+    assert best.text == "val/loss: 2.100 with one configuration, the only point."
+
+
 def test_runs_are_found_below_and_counted_once(sweep: Path) -> None:
     assert len(compare([sweep.parent, sweep, sweep / "job0"]).runs) == 4
 

@@ -173,9 +173,10 @@ def _sentences(
     if not standings:
         return f"No job has {objective}."
     best = standings[0]
-    first = f"Best {objective}: {text.figure(best.mean, digits)} with {_label(best)}"
+    found = f"{objective}: {text.figure(best.mean, digits)} with {_label(best)}"
     if len(standings) == 1:
-        return f"{first}, the only point."
+        return f"{found}, the only point."
+    first = f"Best {found}"
     if basis == "none":
         return (
             f"{first}. With one seed a point nothing is known about noise: a repetition may turn "

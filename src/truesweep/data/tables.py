@@ -168,6 +168,8 @@ READERS: dict[str, Reader] = {
 BINARY = (".parquet", ".arrow", ".feather")
 """Formats without lines: what stands in them is named by its row."""
 
+SEPARATORS = {"semicolons": ";", "tabs": "\t", "commas": ",", "bars": "|"}
+ENDINGS = {".csv": ",", ".tsv": "\t"}
 HEADERS = "rows that repeat the header, as in joined files, were left out"
 QUOTED = 'its fields are quoted as in CSV, with "" for a ", and were read so'
 UNQUOTED = 'some of its fields begin with a ", which was taken for a character of theirs'
@@ -257,6 +259,12 @@ def _member(where: str, row: dict[str, Any], column: str) -> Any:
         return row[column]
     within = {k: list(v) for k, v in row.items() if isinstance(v, dict)}
     outer = holder(column, list(row), within)
+    nulls = [key for key, value in row.items() if value is None]
+    if outer is None and nulls:
+        raise DataError(
+            f"{where}: no column {column!r}, and {nulls[0]!r}, which may hold it in other rows, is "
+            "null. Mend or remove the line."
+        )
     if outer is None:
         raise missing_column(where, column, [*row, *chain.from_iterable(within.values())])
     return row[outer][column]
@@ -332,6 +340,7 @@ def _with_header(
     _, header = next(rows, (1, []))
     for column in columns:
         if column not in header and not optional:
+            _refuse_separator(file, column, header)
             raise missing_column(f"{file.path}, line 1 (the header)", column, header)
         if header.count(column) > 1:
             raise DataError(f"{file.path}, line 1: two columns {column!r}. Rename one of them.")
@@ -348,3 +357,16 @@ def _with_header(
                 f"{len(header)}. Mend or remove the line."
             )
         yield line, [None if i is None else row[i] for i in wanted]
+
+
+def _refuse_separator(file: DataFile, column: str, header: Sequence[str]) -> None:
+    """Refuse a table whose columns are one, since something else stands between them."""
+    own = extension(file.path)
+    for name, separator in SEPARATORS.items():
+        if len(header) == 1 and column in [part.strip(' "') for part in header[0].split(separator)]:
+            kept = next((end for end, at in ENDINGS.items() if at == separator), None)
+            remedy = f"name it {kept}" if kept else "write it with commas as .csv, or tabs as .tsv"
+            raise DataError(
+                f"{file.path}, line 1 (the header): its columns are separated by {name}, unlike "
+                f"those of {own}; {remedy}."
+            )

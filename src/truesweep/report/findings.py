@@ -53,6 +53,8 @@ def _best(comparison: Comparison) -> list[Finding]:
     figure = (
         f"{ranking.objective} {written(ranking.objective, ranking.best.mean, comparison.declared)}"
     )
+    if len(ranking.standings) == 1:  # which has beaten none
+        return [Finding("Only point", ranking.text, figure=figure)]
     if ranking.basis != "seeds":  # ahead with its own seed, which is no win
         return [Finding("Ahead", ranking.text, figure=figure)]
     return [Finding("Winner", ranking.text, "good", figure)]
