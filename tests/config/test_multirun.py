@@ -140,6 +140,7 @@ def test_a_single_run_is_told_of_m(override: str) -> None:
         ["model.options={}", "model.options={a:1},{a:2}", "++model={width:7}"],
         ["model={width:7}", "model=small,large", "model.options={a:1}"],
         ["model={width:7},small", "model=large", "seed=1,2"],
+        ["model.width=8,9", "model=large,{width:3}"],
         ["experiment=best,null", "optimizer={lr:0.3}", "optimizer={weight_decay:0.2}"],
     ],
 )

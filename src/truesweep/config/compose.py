@@ -480,6 +480,7 @@ def _is_scalar(value: Any) -> bool:
 def _key(entry: str | Axis, roots: Sequence[Path]) -> str | None:
     """The dotted key that an override or an axis sets; None where it chooses an option."""
     if isinstance(entry, Axis):
-        return None if entry.group else entry.name
+        merged = any(isinstance(value, Mapping) for value in entry.values)
+        return None if entry.group and not merged else entry.name
     parsed = parse(entry)
     return None if chooses(parsed, roots) else parsed.key_or_group

@@ -82,7 +82,7 @@ def covers(later: Override, earlier: Override, roots: Sequence[Path]) -> bool:
         return False
     key, before = later.key_or_group, earlier.key_or_group
     if chooses(later, roots) or chooses(earlier, roots):
-        return key == before and all(_only_chooses(one, roots) for one in (later, earlier))
+        return key == before and all(only_chooses(one, roots) for one in (later, earlier))
     set_before = {name for value in _sides(earlier) for name in flatten({before: value})}
     return all(
         any(f"{name}.".startswith(f"{leaf}.") for leaf, set_now in leaves.items() if set_now != {})
@@ -109,7 +109,8 @@ def chooses(override: Override, roots: Sequence[Path]) -> bool:
     return not all(isinstance(side, dict) for side in _sides(override))
 
 
-def _only_chooses(override: Override, roots: Sequence[Path]) -> bool:
+def only_chooses(override: Override, roots: Sequence[Path]) -> bool:
+    """Whether it chooses whatever its value, unlike `model=llama,{width:64}`."""
     merged = any(isinstance(side, dict) for side in _sides(override))
     return chooses(override, roots) and not merged
 

@@ -21,7 +21,15 @@ from hydra.core.override_parser.types import (
 )
 
 from truesweep.compat import parsed_value, plain_value
-from truesweep.config.overrides import as_text, chooses, covers, overlap, parse, takes_back
+from truesweep.config.overrides import (
+    as_text,
+    chooses,
+    covers,
+    only_chooses,
+    overlap,
+    parse,
+    takes_back,
+)
 from truesweep.config.roots import options
 from truesweep.dotted import flatten, nearest_key
 from truesweep.errors import ConfigError, did_you_mean
@@ -152,8 +160,8 @@ def _added(said: list[Override], later: Override, roots: Sequence[Path]) -> list
             at = len(kept)
     at = len(kept) if at is None else at
     # Which option is chosen does not depend on the order, what is set in it does.
-    setting = [o.key_or_group for o in kept[at:] if not chooses(o, roots)]
-    if not chooses(later, roots) and any(overlap(later.key_or_group, key) for key in setting):
+    setting = [o.key_or_group for o in kept[at:] if not only_chooses(o, roots)]
+    if not only_chooses(later, roots) and any(overlap(later.key_or_group, key) for key in setting):
         at = len(kept)
     return [*kept[:at], later, *kept[at:]]
 
