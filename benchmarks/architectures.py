@@ -45,6 +45,7 @@ from truesweep.jobs.parts import build, build_model, prepare_data
 from truesweep.jobs.plan import checked
 from truesweep.models import Head
 from truesweep.models.batching import check_noise, mixes_samples
+from truesweep.models.freezing import unreached
 from truesweep.models.heads import AUTO_CLASSES, architectures, text_part
 from truesweep.record.checkpoints import CheckpointFiles
 from truesweep.record.frozen import freeze
@@ -75,10 +76,22 @@ SMALL = [
 ]
 SETTINGS = {
     "codegen": ["model.heads=4"],
+    "falcon_h1": [
+        "model.config={mamba_d_ssm: 64, mamba_n_heads: 4, mamba_d_state: 16, mamba_chunk_size: 32}"
+    ],
+    "kimi_linear": [
+        "model.config={linear_num_heads: 2, linear_head_dim: 16, num_local_experts: 8, "
+        "num_experts_per_tok: 2, moe_intermediate_size: 32, kv_lora_rank: 32}"
+    ],
     "lilt": ["model.width=48"],
     "phimoe": ["model.config={router_jitter_noise: 0.0, input_jitter_noise: 0.0}"],
 }
-"""What the refusal of an architecture asks for, where it asks for anything."""
+"""What the refusal of an architecture asks for, where it asks for anything; and smaller parts,
+where their size does not follow from the width and a step takes minutes.
+"""
+ZEROED = "transformers sets the output's weights for the token that pads to zero when it loads it"
+KNOWN = {("youtu", "causal"): ZEROED, ("funnel", "masked"): ZEROED}
+"""Why something does not hold, where it lies in transformers."""
 MANY = 2_000_000
 """Parameters; of an architecture with more, fewer experts are tried."""
 FEW = {
@@ -162,10 +175,13 @@ def attempt(
     check_noise(model, head)
     if mixes_samples(model, head, training=True):
         found.notes.append("samples have forward passes of their own")
+    if alone := unreached(model):
+        found.notes.append(f"{len(alone)} parameters that no gradient reaches are left alone")
     part = text_part(architecture)
     if part != architecture:
         found.notes.append(f"its text part, {part}")
     found.notes += SETTINGS.get(architecture, [])
+    found.notes += [KNOWN[architecture, head]] if (architecture, head) in KNOWN else []
     if found.parameters > LARGEST:
         found.said = f"not tried: {found.parameters / 1e6:.0f} million parameters at this size"
         return found

@@ -10,6 +10,7 @@ from pytorch_lightning.accelerators import CUDAAccelerator
 from transformers.models.llama.modeling_llama import LlamaPreTrainedModel
 
 from tests.commands.conftest import SMALL, write_data
+from truesweep import text
 from truesweep.commands.train import train
 from truesweep.errors import ConfigError
 from truesweep.jobs.plan import plan
@@ -181,3 +182,14 @@ def test_a_gpu_takes_tf32_for_what_is_left_in_fp32(
 def test_auto_is_refused_like_any_precision_for_an_accelerator_that_there_is_not() -> None:
     with pytest.raises(ConfigError, match=r"trainer.accelerator=cpux: no such accelerator"):
         plan([*SMALL, "trainer.precision=auto", "trainer.accelerator=cpux"])
+
+
+def test_what_no_gradient_reaches_is_said_and_not_given_to_the_optimizer(workplace: Path) -> None:
+    named = ["model=auto", "model.architecture=longformer", "model.dropout=0"]
+    planned = plan(["task=mlm", *write_data(workplace)["lm"][1:], *SMALL, *named])
+    total, trained = planned.parameters.total, planned.parameters.trainable
+    assert trained == total - 2 * 3 * (32 * 32 + 32)
+    assert trained == sum(group["parameters"] for group in planned.groups)
+    (said,) = planned.warnings
+    assert said.startswith("no gradient reaches 12 tensors of longformer (longformer.encoder.")
+    assert said.endswith(f" {text.count(trained)} of {text.count(total)} parameters are trained")

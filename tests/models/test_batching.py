@@ -9,6 +9,7 @@ import torch
 from truesweep.errors import ConfigError
 from truesweep.models import batching
 from truesweep.models.batching import check_noise, mixes_samples
+from truesweep.models.trials import logits
 
 Build = Callable[..., Any]
 
@@ -113,13 +114,13 @@ def test_the_state_of_random_numbers_stays(build: Build) -> None:
 
 def test_the_trial_waits_for_no_threads(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     """Several wait for each other 50 times as long as such numbers take, beside busy processes."""
-    used, logits = [], batching._logits
+    used = []
 
     def counted(*args: Any) -> torch.Tensor:
         used.append(torch.get_num_threads())
         return logits(*args)
 
-    monkeypatch.setattr(batching, "_logits", counted)
+    monkeypatch.setattr(batching, "logits", counted)
     model, before = build("bert", "classifier"), torch.get_num_threads()
     torch.set_num_threads(3)
     try:

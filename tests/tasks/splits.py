@@ -18,6 +18,7 @@ from truesweep.callbacks import StopAfter
 from truesweep.jobs.logs import quiet
 from truesweep.jobs.parts import build
 from truesweep.jobs.plan import checked
+from truesweep.models.freezing import is_reached_at_times
 from truesweep.record.checkpoints import CheckpointFiles
 
 LORA = "adapter=lora", "adapter.dropout=0.2", "model.init=default"
@@ -64,6 +65,7 @@ def train(task: str, optimizer: str, *overrides: str) -> Trained:
         loggers=[],
         checkpoint_io=CheckpointFiles(),
         directory=tempfile.mkdtemp(),
+        reached_at_times=is_reached_at_times(parts.task.model),
     )
     with quiet():
         trainer.fit(parts.task, datamodule=parts.data)

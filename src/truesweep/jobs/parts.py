@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from truesweep import dotted
+from truesweep import dotted, text
 from truesweep.callbacks import Harness
 from truesweep.compat import attention
 from truesweep.config.checks import check_across, check_primary
@@ -33,9 +33,10 @@ from truesweep.jobs.compiling import choose, compile_model
 from truesweep.jobs.reference import attach_reference
 from truesweep.jobs.trainer import Compile, TrainerSettings
 from truesweep.metrics.harness import check_speaks
-from truesweep.models import Pretrained, add_adapter, recomputes_layers
+from truesweep.models import Pretrained, add_adapter, count_parameters, recomputes_layers
 from truesweep.models.adapters import check_adapter
 from truesweep.models.batching import check_noise, check_packing, mixes_samples
+from truesweep.models.freezing import unreached
 from truesweep.models.pretrained import Drawn
 from truesweep.models.tokens import pad_token
 from truesweep.optim import parameter_groups, rescale
@@ -251,6 +252,20 @@ def build_model(
     return model
 
 
+def left_alone(model: PreTrainedModel) -> str:
+    """A sentence on the weights that no gradient reaches; empty: it reaches all."""
+    names = list(unreached(model))
+    if not names:
+        return ""
+    count = count_parameters(model)
+    such = f"{text.plural(len(names), 'tensor')} of {model.config.model_type}"
+    return (
+        f"no gradient reaches {such} ({', '.join(names[:2])}{', …' * (len(names) > 2)}): left as "
+        f"they are, so that {text.count(count.trainable)} of {text.count(count.total)} parameters "
+        "are trained"
+    )
+
+
 def make_model(
     config: dict[str, Any],
     tokenizer: PreTrainedTokenizerBase,
@@ -398,6 +413,8 @@ def build(config: dict[str, Any], largest_micro_batch: int | None = None) -> Par
     trainer: TrainerSettings = make(config, "trainer")
     model = build_model(config, prepared, source)
     check_noise(model, task_class(config).head)
+    if sentence := left_alone(model):
+        log.info("%s", sentence)
     data = data_module(
         config,
         prepared,

@@ -30,6 +30,7 @@ from truesweep.jobs.parts import (
     check_attention,
     check_optimizer,
     complete,
+    left_alone,
     make,
     prepare_data,
     sample_kind,
@@ -258,6 +259,7 @@ class Planner:
             with torch.device("meta"):
                 model = build_model(config, prepared, source, notes)
             notes += _of_batches(model, task_class(config).head)
+            notes += [sentence] if (sentence := left_alone(model)) else []
             flops = flops_per_token(model, source.max_length)
             self._models[key] = model, count_parameters(model), flops, notes
         return self._models[key]

@@ -42,6 +42,7 @@ from truesweep.jobs.pausing import FORECAST, describe_rates, is_to_pause
 from truesweep.jobs.same_data import check_same_data
 from truesweep.models import count_parameters, flops_per_token, peak_flops
 from truesweep.models.adapters import base_of, has_adapter
+from truesweep.models.freezing import is_reached_at_times
 from truesweep.record.checkpoints import CheckpointFiles, has_optimizer
 from truesweep.record.files import checksum_of_start, verify_checksum, write_json
 from truesweep.record.frozen import fingerprint
@@ -120,6 +121,7 @@ class Rank:
             loggers=[self.metrics, *loggers],
             checkpoint_io=self.checkpoint.files,
             directory=str(run.path),
+            reached_at_times=is_reached_at_times(parts.task.model),
         )
         progress = parts.task.progress
         progress.flops_per_target = flops_per_target(parts)

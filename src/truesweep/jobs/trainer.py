@@ -239,15 +239,24 @@ class TrainerSettings:
         loggers: Sequence[Logger],
         checkpoint_io: CheckpointIO,
         directory: str,
+        reached_at_times: bool = False,
     ) -> pl.Trainer:
-        """Build Lightning's trainer; its own limits, clipping and batching are left to the task."""
+        """Build Lightning's trainer; its own limits, clipping and batching are left to the task.
+
+        Args:
+            callbacks: Lightning's, or ours.
+            loggers: likewise.
+            checkpoint_io: what reads and writes checkpoints.
+            directory: of the run.
+            reached_at_times: whether the gradients of some samples do not reach all parameters.
+        """
         single = self.world_size == 1
         environment = LightningEnvironment() if single else TorchElasticEnvironment()
         return pl.Trainer(
             accelerator=self.accelerator,
             devices=self.devices,
             num_nodes=self.num_nodes,
-            strategy=self._strategy(),
+            strategy=self._strategy(reached_at_times),
             precision=cast(Any, self.precision),
             logger=list(loggers),
             callbacks=list(callbacks),
@@ -265,7 +274,7 @@ class TrainerSettings:
             default_root_dir=directory,
         )
 
-    def _strategy(self) -> str | Strategy:
+    def _strategy(self, reached_at_times: bool) -> str | Strategy:
         if self.world_size == 1:
             return "auto"
         backend = "gloo" if self.is_cpu() else None
@@ -283,6 +292,7 @@ class TrainerSettings:
             # Nothing in a transformer's buffers changes, and an evaluation may not wait for others.
             broadcast_buffers=False,
             gradient_as_bucket_view=True,
+            find_unused_parameters=reached_at_times,
         )
 
 

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from truesweep.errors import ConfigError, refusing
-from truesweep.models.freezing import freeze
+from truesweep.models.freezing import frozen_layers, keep_frozen
 from truesweep.models.heads import Head
 from truesweep.models.quantize import (
     dequantize,
@@ -178,6 +178,7 @@ def add_adapter(model: PreTrainedModel, adapter: Any, head: Head, seed: int) -> 
     config: Any = adapter.peft_config() if isinstance(adapter, Lora) else adapter
     _check(config, "adapter.config" if isinstance(adapter, Lora) else "adapter")
     _fit(config, model, head)
+    still = frozen_layers(model)
     without_weights = any(parameter.is_meta for parameter in model.parameters())
     if not without_weights:
         cast(Any, model).adapted_base = content_hash(model)
@@ -193,7 +194,7 @@ def add_adapter(model: PreTrainedModel, adapter: Any, head: Head, seed: int) -> 
         with refusing(lambda reason: _not_put(reason, config, model)):
             tuner = _wrapped(model, config)
     _check_trained(model, tuner)
-    freeze(model, head)  # an adapter in what cannot learn cannot either
+    keep_frozen(model, still)
     cast(Any, model).changed_base = {
         name: parameter.detach().clone()
         for name, parameter in model.named_parameters()

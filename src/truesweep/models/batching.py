@@ -11,11 +11,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from truesweep.errors import ConfigError, in_short
-from truesweep.models.dimensions import positions
 from truesweep.models.dropout import restrict_dropout
 from truesweep.models.heads import Head
-from truesweep.models.sample_dropout import SampleDropout
 from truesweep.models.scratch import miniature
+from truesweep.models.trials import logits, longest_sample, one_thread, sample
 
 _SMALL = 20_000_000  # parameters of a model of which another one is drawn for the trial
 _TOLERANCE = 1e-5  # of the largest logit; in 330 of transformers' it is 2e-6 at most, or over 7e-5
@@ -98,9 +97,9 @@ def check_noise(model: PreTrainedModel, head: Head) -> None:
             for seed in (0, 1, 0):
                 torch.default_generator.manual_seed(seed)
                 before = torch.default_generator.get_state()
-                found.append(_logits(tried.train(), head, rows, torch.ones_like(rows)))
+                found.append(logits(tried.train(), head, rows, torch.ones_like(rows)))
                 drawn |= not torch.equal(before, torch.default_generator.get_state())
-                _logits(tried.eval(), head, rows[:1], torch.ones_like(rows[:1]))
+                logits(tried.eval(), head, rows[:1], torch.ones_like(rows[:1]))
         except (IndexError, RuntimeError, TypeError, ValueError):
             return
         if _differ(found[0], found[2]):
@@ -165,7 +164,7 @@ def _tried(model: PreTrainedModel, head: Head) -> Iterator[PreTrainedModel | Non
     """
     meta = any(parameter.is_meta for parameter in model.parameters())
     modes = [(module, module.training) for module in model.modules()]
-    with torch.device("cpu"), torch.random.fork_rng(devices=[]), _one_thread():
+    with torch.device("cpu"), torch.random.fork_rng(devices=[]), one_thread():
         torch.default_generator.manual_seed(0)
         try:
             if model.num_parameters() <= _SMALL:
@@ -180,62 +179,26 @@ def _tried(model: PreTrainedModel, head: Head) -> Iterator[PreTrainedModel | Non
         module.training = mode
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute by one thread: several wait longer for each other than so few numbers take."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
 def _mixes(model: PreTrainedModel, head: Head) -> bool:
     short, long = _rows(model)
     pad = model.config.get_text_config().pad_token_id or 0
     padded = torch.cat([short, torch.full((len(long) - len(short),), pad)])
     beside = torch.stack([padded, long])
     mask = (torch.arange(len(long)) < torch.tensor([[len(short)], [len(long)]])).long()
-    alone = _logits(model, head, short[None], torch.ones_like(short[None]))
-    first = _logits(model, head, beside, mask)[:1]
+    alone = logits(model, head, short[None], torch.ones_like(short[None]))
+    first = logits(model, head, beside, mask)[:1]
     if head != "classifier":
         first = first[:, : len(short)]
     full = getattr(model.config, "expert_capacity", None)
     copies = short.repeat(_COPIES if full else 2, 1)
-    same = _logits(model, head, copies, torch.ones_like(copies))
+    same = logits(model, head, copies, torch.ones_like(copies))
     return _differ(alone, first) or _differ(alone.expand_as(same), same)
 
 
 def _rows(model: PreTrainedModel) -> tuple[Tensor, Tensor]:
-    """Two samples that end as texts do, one shorter than the other."""
-    config = model.config.get_text_config()
-    end = config.eos_token_id
-    end = end[0] if isinstance(end, list) else end
-    special = {config.pad_token_id, config.bos_token_id, end}
-    known = [i for i in range(min(getattr(config, "vocab_size", 64), 64)) if i not in special] or [
-        0
-    ]
-    longest = min(_LONG, positions(config) or _LONG)
-    rows = []
-    for length in (min(_SHORT, longest - 1), longest):
-        row = [known[(5 * i + length) % len(known)] for i in range(length)]
-        rows.append(torch.tensor([*row[:-1], row[-1] if end is None else end]))
-    return rows[0], rows[1]
-
-
-def _logits(model: PreTrainedModel, head: Head, rows: Tensor, mask: Tensor) -> Tensor:
-    """Those of rows [B, T], with dropout that is the same in each of them."""
-    inputs: dict[str, Any] = {"input_ids": rows, "attention_mask": mask}
-    if head in ("causal", "seq2seq"):
-        inputs["use_cache"] = False  # as they are trained
-    if head == "seq2seq":
-        start = getattr(model.config, "decoder_start_token_id", None)
-        starts = torch.full_like(rows[:, :1], start or 0)
-        inputs["decoder_input_ids"] = torch.cat([starts, rows[:, :-1]], 1)
-    with SampleDropout().of(0, 0, [0] * len(rows), rows.device):
-        logits: Tensor = model(**inputs).logits
-    return logits
+    """Two samples, one shorter than the other."""
+    longest = longest_sample(model, _LONG)
+    return sample(model, min(_SHORT, longest - 1)), sample(model, longest)
 
 
 def _differ(first: Tensor, second: Tensor) -> bool:

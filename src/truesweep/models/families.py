@@ -23,6 +23,7 @@ STARTS = {"t5gemma": "bos_token_id"}
 REFUSED = {
     "reformer": "reads only samples as long as its chunks in training, and hashes by chance",
     "layoutlmv2": "reads images of pages",
+    "mra": "attends to nothing where a GPU's kernel is not there",
     **dict.fromkeys(
         ("gemma4_assistant", "gemma4_unified_assistant"),
         "drafts tokens for another model, whose states it reads",

@@ -3,27 +3,123 @@
 Data-parallel training waits for the gradient of all that is trained.
 """
 
-from torch import nn
+import re
+from collections.abc import Collection, Iterator
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from truesweep.models.heads import Head
+from truesweep.models.trials import apart, logits, longest_sample, one_thread, sample
 
 _KEY_BIASES = {"bart", "mbart", "marian", "bert"}  # have biases of keys, and no rotary positions
+_SHORT, _LONG = 9, 1024  # tokens; longer samples need no other weights
+_EXPERT = re.compile(r"\bexperts\.\w*\d")  # one that is a module by itself
 
 
-def freeze(model: PreTrainedModel, head: Head) -> None:
-    """Leave alone what cannot learn, in a new model or in one that was loaded."""
-    if head == "causal":
-        _freeze_cross_attention(model)
+def freeze(
+    model: PreTrainedModel, head: Head, max_length: int, tried: PreTrainedModel | None
+) -> None:
+    """Leave alone what cannot learn, in a new model or in one that was loaded.
+
+    Args:
+        model: What is to be trained.
+        head: What it is for.
+        max_length: The longest sample, in tokens.
+        tried: The model, or a copy of it with weights; None: there is none to be tried.
+    """
+    if tried is not None:
+        _freeze_unreached(model, head, max_length, tried)
     _freeze_key_biases(model)
     _freeze_fixed_positions(model)
 
 
-def _freeze_cross_attention(model: PreTrainedModel) -> None:
-    """What the decoders of BART and its kin keep for an encoder that is not there."""
-    for name, module in model.named_modules():
-        if name.endswith(("encoder_attn", "encoder_attn_layer_norm")):
-            module.requires_grad_(False)
+def unreached(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters, by name, that are left alone since no gradient reaches them."""
+    names = getattr(model, "unreached", ())
+    return {name: p for name, p in model.named_parameters() if name in names}
+
+
+def is_reached_at_times(model: nn.Module) -> bool:
+    """Whether some parameters are reached by the gradient of some samples, and not of others."""
+    return getattr(model, "reached_at_times", False)
+
+
+def _freeze_unreached(
+    model: PreTrainedModel, head: Head, max_length: int, tried: PreTrainedModel
+) -> None:
+    """What the logits do not depend on, as poolers that a head passes by, or indexers.
+
+    What chosen experts or long samples need is trained.
+    """
+    with one_thread():
+        without = _unreached(tried, head, min(_SHORT, max_length))
+    never = without and without & _unreached(tried, head, min(_LONG, max_length))
+    never = {name for name in never if not _EXPERT.search(name)}
+    for name, parameter in model.named_parameters():
+        if name in never:
+            parameter.requires_grad_(False)
+    cast(Any, model).unreached = never
+    cast(Any, model).reached_at_times = without != never
+
+
+@torch.enable_grad()
+def _unreached(model: PreTrainedModel, head: Head, length: int) -> set[str]:
+    """The names of trained parameters that the logits of a sample have no gradient for."""
+    names = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    row = sample(model, longest_sample(model, length))[None]
+    try:
+        found = logits(apart(model), head, row, torch.ones_like(row))
+    except Exception:  # transformers, and a user's own model, raise what they like
+        return set()
+    if not found.requires_grad:
+        return set()
+    reached = set(_leaves(found))
+    return {name for name, parameter in names.items() if parameter not in reached}
+
+
+def _leaves(result: Tensor) -> Iterator[Tensor]:
+    """What autograd would give a gradient of a result, as data-parallel training looks for it."""
+    seen, waiting = set[Any](), [result.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, "variable"):
+            yield node.variable
+        waiting.extend(following for following, _ in node.next_functions)
+
+
+def keep_frozen(model: PreTrainedModel, layers: Collection[str]) -> None:
+    """Leave alone what was added to layers that cannot learn, or copied from them.
+
+    Args:
+        model: With an adapter.
+        layers: What `frozen_layers` gave before it had one.
+    """
+    names = {n for n, p in model.named_parameters() if p.requires_grad and _within(n, layers)}
+    for name, parameter in model.named_parameters():
+        if name in names:
+            parameter.requires_grad_(False)
+    cast(Any, model).unreached = names
+    _freeze_key_biases(model)  # of whole layers that are trained beside it
+
+
+def frozen_layers(model: PreTrainedModel) -> set[str]:
+    """The names of modules that have parameters, none of which is trained."""
+    return {
+        name
+        for name, module in model.named_modules()
+        if (learns := [parameter.requires_grad for parameter in module.parameters()])
+        and not any(learns)
+    }
+
+
+def _within(name: str, layers: Collection[str]) -> bool:
+    return any(name.startswith(f"{layer}.") for layer in layers)
 
 
 def _freeze_key_biases(model: PreTrainedModel) -> None:

@@ -158,7 +158,7 @@ class Pretrained:
                 model.resize_token_embeddings(len(tokenizer))
             if head == "causal":
                 check_causal(model)
-        freeze(model, head)
+            freeze(model, head, max_length, model)
         restrict_dropout(model)
         if self.activation_checkpointing:
             recompute_layers(model)

@@ -41,6 +41,7 @@ from truesweep.models.parametrization import (
 )
 from truesweep.models.sample_dropout import recompute_layers
 from truesweep.models.tokens import label_fields, set_generation, token_fields
+from truesweep.models.trials import with_weights
 
 Count = Annotated[int, Gt(0)]
 
@@ -183,9 +184,10 @@ class Scratch:
             dtype=torch.float32,
             attn_implementation=choose_attention(self.attention, max_length),
         )
-        if head == "causal":
-            check_causal(model)
-        freeze(model, head)
+        with with_weights(model) as tried:
+            if head == "causal" and tried is not None:
+                check_causal(tried)
+            freeze(model, head, max_length, tried)
         if self.init == "scaled":
             scale_weights(model)
         if self.parametrization != "standard":

@@ -24,9 +24,11 @@ from transformers import PreTrainedModel
 
 from truesweep.compat import steps_done
 from truesweep.data.batch import Batch
+from truesweep.errors import ConfigError
 from truesweep.metrics.likelihood import IGNORED, is_many, linear_nll, token_nll
 from truesweep.models import SampleDropout, recompute_layers
 from truesweep.models.adapters import base_of, has_adapter, trained_state, whole_state
+from truesweep.models.freezing import unreached
 from truesweep.models.heads import OutputLayer
 from truesweep.optim import OVER_BASE, set_found_inf, takes_found_inf
 from truesweep.tasks.memory import OutOfMemory, is_out_of_memory, release_memory
@@ -406,13 +408,47 @@ class Training(pl.LightningModule):
         """Take the counts up again; complete the weights by those of the base.
 
         Raises:
-            ConfigError: The base model is another one.
+            ConfigError: The base model is another one, or the optimizer's state is of other
+                parameters.
         """
+        for state in checkpoint.get("optimizer_states", ()):
+            self._leave_out_unreached(state)
         if has_adapter(self.model):
             state, base = checkpoint["state_dict"], checkpoint["base"]["sha256"]
             checkpoint["state_dict"] = whole_state(self.model, state, base, "model.")
         if "progress" in checkpoint:
             self.progress.load_state_dict(checkpoint["progress"], first=self.global_rank == 0)
+
+    def _leave_out_unreached(self, state: dict[str, Any]) -> None:
+        """Take what no gradient reaches out of an optimizer's state from when it was in there.
+
+        Raises:
+            ConfigError: The state is of other parameters.
+        """
+        alone = list(unreached(self.model).values())
+        saved = [number for group in state["param_groups"] for number in group["params"]]
+        if not alone or self.is_sharded or len(saved) == sum(map(_learns, self.model.parameters())):
+            return
+        for parameter in alone:
+            parameter.requires_grad_(True)
+        groups = self.plan.make_optimizer(self.model).param_groups
+        for parameter in alone:
+            parameter.requires_grad_(False)
+        before = [parameter for group in groups for parameter in group["params"]]
+        if len(saved) != len(before):
+            raise ConfigError(
+                f"the checkpoint's optimizer has {len(saved)} tensors of parameters, and that of "
+                f"this model {len(before) - len(alone)}. Resume with the versions of truesweep and "
+                "transformers that it was saved with (provenance.json), or train anew"
+            )
+        kept = {n for n, p in zip(saved, before, strict=True) if p.requires_grad}
+        for group in state["param_groups"]:
+            group["params"] = [number for number in group["params"] if number in kept]
+        state["param_groups"] = [group for group in state["param_groups"] if group["params"]]
+
+
+def _learns(parameter: nn.Parameter) -> bool:
+    return parameter.requires_grad
 
 
 STOP_SIGNALS = (15, 2, 10)
