@@ -61,10 +61,13 @@ def test_an_encoder_may_be_deeper_than_its_decoder(build: Build) -> None:
     assert (len(model.encoder.block), len(model.decoder.block)) == (2, 1)
 
 
-@pytest.mark.parametrize("name", ["gpt2", "bert", "roberta", "camembert", "xlm-roberta", "opt"])
+@pytest.mark.parametrize(
+    "name", ["gpt2", "bert", "roberta", "camembert", "xlm-roberta", "luke", "opt"]
+)
 def test_the_longest_sample_fits(name: str, build: Build) -> None:
     head = "causal" if name == "opt" else "classifier"
-    model = build(name, head, max_length=9).eval()
+    config = {"entity_vocab_size": 8} if name == "luke" else {}
+    model = build(name, head, max_length=9, config=config).eval()
     assert model(input_ids=torch.full((1, 9), 5)).logits.isfinite().all()
 
 

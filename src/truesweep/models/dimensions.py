@@ -50,6 +50,7 @@ _TAKEN = {
 _POSITIONS_AFTER_PAD = {
     *("roberta", "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod", "camembert"),
     *("data2vec-text", "longformer", "esm", "ibert", "lilt", "layoutlmv3", "markuplm"),
+    "luke",
 }
 
 
