@@ -9,6 +9,7 @@ import pytest
 from tests.report.conftest import MakeRun, configuration, write
 from truesweep.report import Comparison, compare
 from truesweep.report.findings import findings
+from truesweep.sweeps.progress import Board
 
 BYTE, CHAR = {"_target_": "x.tokenizers.Byte"}, {"_target_": "x.tokenizers.Char"}
 CLAIMS = {"Ahead", "Winner", "Edge of the range", "Not the same chance"}
@@ -42,6 +43,12 @@ def two(make_run: MakeRun, tmp_path: Path) -> Any:
     return make
 
 
+def best(comparison: Comparison) -> Any:
+    """What a status of the same runs calls the best."""
+    board = Board("val/loss", "min")
+    return board.best(board.rows([run.directory for run in comparison.runs]))
+
+
 def said(comparison: Comparison) -> dict[str, str]:
     return {one.title: one.text for one in findings(comparison)}
 
@@ -50,6 +57,7 @@ def test_alike_runs_are_ranked(two: Any) -> None:
     found = two()
     assert {"Ahead", "Not the same chance"} <= set(said(found))
     assert [found.rank(run) for run in found.runs] == [1, 2]
+    assert best(found).id == "r0"
 
 
 @pytest.mark.parametrize(
@@ -69,6 +77,7 @@ def test_runs_that_say_nothing_about_each_other(two: Any, differs: Any, what: st
     assert "no run is called the best" in told["Not comparable"]
     assert not CLAIMS & set(told)
     assert [found.rank(run) for run in found.runs] == [None, None]
+    assert best(found) is None
     assert not any(found.tied(run) for run in found.runs)
     assert [run.id for run in found.runs] == ["r0", "r1"]  # in order all the same
 

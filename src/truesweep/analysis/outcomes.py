@@ -78,8 +78,13 @@ def sign(direction: Direction) -> float:
 
 def unlike(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
     """What the objective was measured on that differs among jobs, so that none is the better."""
-    names = dict.fromkeys(name for one in outcomes for name in one.measured_on)
-    known = {name: {one.measured_on.get(name) for one in outcomes} - {None} for name in names}
+    return differing([one.measured_on for one in outcomes])
+
+
+def differing(measured_on: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
+    """The same, given that of each job."""
+    names = dict.fromkeys(name for one in measured_on for name in one)
+    known = {name: {one.get(name) for one in measured_on} - {None} for name in names}
     return tuple(name for name, values in known.items() if len(values) > 1)
 
 

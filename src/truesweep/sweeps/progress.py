@@ -2,15 +2,19 @@
 
 import statistics
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from truesweep.analysis.outcomes import differing
 from truesweep.figures import Mode, best_first
+from truesweep.report.outcomes import measured_on
+from truesweep.runs.history import History
 from truesweep.runs.run import UNREADABLE, Run
+from truesweep.runs.snapshot import Snapshot
 from truesweep.text import plural
 
 FAILED = ("failed", "broken")
@@ -63,6 +67,7 @@ class Board:
         self.objective = objective
         self.mode: Mode = mode
         self._rows: dict[str, tuple[Any, Row]] = {}
+        self._measured: dict[str, Mapping[str, str]] = {}
 
     def rows(self, jobs: Sequence[Run], running: Collection[str] = ()) -> list[Row]:
         """A row for each job.
@@ -74,8 +79,13 @@ class Board:
         return [self._row(job, job.id in running) for job in jobs]
 
     def best(self, rows: Sequence[Row]) -> Row | None:
-        """The row with the best objective of all; of equals, the first."""
+        """The row with the best objective of all; of equals, the first.
+
+        None where the objective of one says nothing about that of another, as in the ranking.
+        """
         scored = [row for row in rows if row.best is not None]
+        if differing([self._measured.get(row.id, {}) for row in scored]):
+            return None
         return next(iter(best_first(scored, lambda row: row.best or 0.0, self.mode)), None)
 
     def _row(self, job: Run, running: bool) -> Row:
@@ -89,7 +99,19 @@ class Board:
         except UNREADABLE as error:
             row = _broken(job, str(error))
         self._rows[job.id] = changed, row
+        if row.best is not None and job.id not in self._measured:
+            self._measured[job.id] = self._read_measured(job)
         return row
+
+    def _read_measured(self, job: Run) -> Mapping[str, str]:
+        """What the objective of a job depends on besides its training."""
+        try:
+            config, results = job.read_config(), job.read_results()
+            provenance = job.read_provenance()
+        except UNREADABLE:
+            return {}
+        known = Snapshot(job, config, {}, results, {}, provenance, History())
+        return measured_on(known, self.objective)
 
     def _read(self, job: Run, running: bool) -> Row:
         if (problem := job.problem) is not None:
