@@ -18,6 +18,11 @@ os.environ["TRANSFORMERS_VERBOSITY"] = "error"
 THREADS = int(os.environ.get("TEST_THREADS", "1"))
 """CPU threads of the tests, and of each process that they start; no figure may depend on it."""
 os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))  # until a process sets its own number
+if hasattr(os, "ST_NOEXEC") and os.access(MEMORY := "/dev/shm", os.W_OK):
+    found = os.statvfs(MEMORY)
+    if found.f_bavail * found.f_frsize > 8e9 and not found.f_flag & os.ST_NOEXEC:
+        # Temporary folders lie in memory: a run waits for the disk at every file that it writes.
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", MEMORY)
 MUST_HAVE = tuple(f"needs {what}" for what in os.environ.get("TEST_WITH", "").split(",") if what)
 """What may not be lacking here, as in `TEST_WITH=Chromium,Slurm`; else it is a failure."""
 
