@@ -1,6 +1,7 @@
 """Models whose figures would follow from how samples are put into batches are found."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -143,6 +144,14 @@ def test_noise_in_training_is_refused(name: str, head: Any, depth: int, build: B
 def test_noise_that_is_turned_off_is_not(build: Build) -> None:
     config = {"router_jitter_noise": 0.0}
     check_noise(build("switch_transformers", "seq2seq", depth=4, config=config), "seq2seq")
+
+
+@pytest.mark.parametrize("ask", [check_noise, partial(mixes_samples, training=True)])
+def test_dropout_that_cannot_follow_the_samples_is_refused(ask: Any, build: Build) -> None:
+    """An expert's tokens are of several samples; the trial took the error for a strange model's."""
+    model = build("switch_transformers", "seq2seq", depth=4, dropout=0.1)
+    with pytest.raises(ConfigError, match=r"this architecture mixes samples.*model\.dropout=0"):
+        ask(model, "seq2seq")
 
 
 def test_what_evaluations_leave_behind_is_found(build: Build) -> None:

@@ -41,6 +41,8 @@ def mixes_samples(model: PreTrainedModel, head: Head, training: bool) -> bool:
         try:
             # Training first: in evaluation, NLLB's experts come to take more tokens for good.
             return (training and _mixes(tried.train(), head)) or _mixes(tried.eval(), head)
+        except ConfigError:
+            raise  # dropout that cannot follow the samples, as it is to in training
         except (IndexError, RuntimeError, TypeError, ValueError):
             return False  # it cannot read the samples of the trial, which are none of the data's
 
@@ -100,6 +102,8 @@ def check_noise(model: PreTrainedModel, head: Head) -> None:
                 found.append(logits(tried.train(), head, rows, torch.ones_like(rows)))
                 drawn |= not torch.equal(before, torch.default_generator.get_state())
                 logits(tried.eval(), head, rows[:1], torch.ones_like(rows[:1]))
+        except ConfigError:
+            raise
         except (IndexError, RuntimeError, TypeError, ValueError):
             return
         if _differ(found[0], found[2]):
