@@ -210,7 +210,8 @@ def test_the_configuration_wins_over_the_environment(
         ({"MODE": "online"}, "online"),
         ({"MODE": "dryrun"}, "offline"),
         ({"MODE": "disabled"}, "disabled"),
-        ({"MODE": "online", "DISABLED": "true"}, "disabled"),
+        *(({"MODE": "online", "DISABLED": true}, "disabled") for true in ("true", "ON", "t", "1")),
+        ({"MODE": "online", "DISABLED": "no"}, "online"),
         ({"MODE": "nonsense"}, "offline"),
     ],
 )
@@ -229,6 +230,41 @@ def test_the_mode_is_that_of_w_and_bs_environment(
         logger.log_metrics(values_at(1), 1)
         logger.finish()
         assert list((tmp_path / "run").iterdir()) == []
+
+
+@pytest.mark.parametrize("given", [{}, {"mode": "offline"}])
+def test_a_mode_that_does_not_exist_is_said_once(
+    make: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    given: dict[str, Any],
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "ofline")
+    logger = make(**given)
+    for step in range(1, 4):
+        logger.log_metrics(values_at(step), step)
+    logger.finish()
+    said = "WANDB_MODE=ofline: no such mode; there are online, offline and disabled. Recorded "
+    assert [said in message for message in caplog.messages] == ([] if given else [True])
+
+
+@pytest.mark.parametrize("used", [True, False])
+def test_a_folder_of_the_environment_that_cannot_be_used_is_said(
+    make: Make,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    used: bool,
+) -> None:
+    (tmp_path / "file").touch()
+    place = tmp_path / ("folder" if used else "file/folder")
+    monkeypatch.setenv("WANDB_DIR", str(place))
+    logger = make()
+    logger.log_metrics(values_at(1), 1)
+    logger.finish()
+    (record,) = (tmp_path / "run/wandb").glob("offline-run-*")
+    assert record.is_symlink() is used
+    assert [f"WANDB_DIR={place}: " in message for message in caplog.messages] == [True] * (not used)
 
 
 @pytest.mark.parametrize("agents", [True, False])

@@ -182,13 +182,17 @@ def begin(
 
     Args:
         directory: the run's directory.
-        root: the folder in whose `wandb` W&B writes; None: the run's directory.
+        root: the folder in whose `wandb` W&B writes; None: the run's directory, as for one that
+            cannot be written in, where W&B would take a temporary folder.
         mode: `offline` or `online`.
         limits: W&B's settings `init_timeout` and `finish_timeout`, in seconds.
         run: arguments of `wandb.init`.
     """
     import wandb
 
+    if root and (problem := unwritable(root)):
+        say(f"WANDB_DIR={root}: {problem}. The record is kept in {directory}/wandb.")
+        root = None
     settings = {**SETTINGS, "root_dir": root or directory, **limits}
     try:
         started = init(mode, settings, **run)
@@ -203,6 +207,15 @@ def begin(
         started = init("offline", settings, **run)
     replace_records(Path(directory), Path(started.dir).parent)
     return started
+
+
+def unwritable(folder: str) -> str:
+    """Why a folder, made if it is not there, cannot be written in; nothing if it can."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return str(error.strerror)
+    return "" if os.access(folder, os.R_OK | os.W_OK | os.X_OK) else "cannot be written in"
 
 
 def send_dashboard(file: Path) -> None:

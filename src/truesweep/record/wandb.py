@@ -40,6 +40,8 @@ MODES: dict[str, Mode] = {
     "disabled": "disabled",
 }
 """What `WANDB_MODE` may be, old names included."""
+TRUE = ("1", "on", "t", "true", "y", "yes")
+"""What W&B reads as true in a variable, in any case."""
 SETTLED = (
     *("WANDB_SERVICE", "WANDB_DIR", "WANDB_MODE", "WANDB_DISABLED", "WANDB_RESUME"),
     *("WANDB_PROJECT", "WANDB_ENTITY", "WANDB_NAME", "WANDB_NOTES", "WANDB_TAGS"),
@@ -119,6 +121,7 @@ class WandbLogger(RunLogger):
             "config": {**info.config, **swept},
             "best": dict(info.best),
         }
+        self._warning = _unknown_mode(mode)
         self._artifacts = artifacts
         self._began = time.monotonic()  # less what earlier processes of a resumed run took
         self._messages: queue.Queue[str | None] = queue.Queue()
@@ -194,6 +197,8 @@ class WandbLogger(RunLogger):
         """Start the process that holds W&B, once; nothing of ours waits for it."""
         if self._over or self._process is not None:
             return
+        if self._warning:
+            log.warning("W&B: %s", self._warning)
         record = self._directory / "wandb"
         settled = SETTLED if self._agents else (*SETTLED, *AGENTS)
         environment = {key: os.environ[key] for key in os.environ if key not in settled}
@@ -269,6 +274,17 @@ def _given(value: Any, variable: str) -> Any:
 def _mode(given: Mode | None) -> Mode:
     if given is not None:
         return given
-    if os.environ.get("WANDB_DISABLED", "").lower() in ("true", "1", "yes", "y"):
+    if os.environ.get("WANDB_DISABLED", "").lower() in TRUE:
         return "disabled"
     return MODES.get(os.environ.get("WANDB_MODE", "").lower(), "offline")
+
+
+def _unknown_mode(given: Mode | None) -> str:
+    """A sentence if `WANDB_MODE` is asked for a mode and names none."""
+    named = os.environ.get("WANDB_MODE", "")
+    if given is not None or not named or named.lower() in MODES:
+        return ""
+    return (
+        f"WANDB_MODE={named}: no such mode; there are online, offline and disabled. "
+        "Recorded offline."
+    )
