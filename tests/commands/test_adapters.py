@@ -122,15 +122,22 @@ def test_merging_needs_an_adapter(trained: dict[str, Path], tmp_path: Path) -> N
         export(trained["lm"], tmp_path / "merged", "best", merge=True)
 
 
-@pytest.mark.parametrize("head", ["lm", "classification"])
+@pytest.mark.parametrize(
+    ("head", "optimizer"),
+    [
+        ("lm", ["optimizer=muon"]),
+        ("classification", ["optimizer=muon", "optimizer.adapter_b_lr_ratio=4"]),
+        ("classification", ["optimizer.adapter_b_lr_ratio=16", "optimizer.head_lr_ratio=10"]),
+    ],
+)
 def test_a_run_beside_a_new_model_is_taken_up_bit_for_bit(
-    head: str, data: dict[str, list[str]], workplace: Path
+    head: str, optimizer: list[str], data: dict[str, list[str]], workplace: Path
 ) -> None:
     """And one whose base has changed is not."""
     whole, longer = (
         asked(data[head], None, f"trainer.max_steps={n}", f"name=s{n}") for n in (8, 4)
     )
-    steps = ["scheduler=constant", "trainer.val_check_interval=4", "optimizer=muon"]
+    steps = ["scheduler=constant", "trainer.val_check_interval=4", *optimizer]
     for one in (whole, longer):
         assert train([*one, *steps], [], None, False) == 0
     (expected,), (run,) = (list((workplace / f"outputs/s{n}").iterdir()) for n in (8, 4))

@@ -1,4 +1,4 @@
-"""`model.parametrization` in a plan."""
+"""What each role learns at, in a plan."""
 
 import json
 from pathlib import Path
@@ -35,3 +35,22 @@ def test_the_plan_shows_what_each_role_learns_at(
     for key in ("model.base_width", "model.base_depth"):
         with pytest.raises(ConfigError, match=f"needs {key}"):
             train([*asked, *COMPLETEP, f"{key}=null"], [], None, dry_run=True)
+
+
+def test_the_plan_shows_ratios_and_those_that_change_nothing(
+    data: dict[str, list[str]], workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ratios = ["optimizer=adamw", "optimizer.head_lr_ratio=10", "optimizer.adapter_b_lr_ratio=16"]
+    asked = [*data["classification"], *SMALL, *ratios, "name=x"]
+    assert train([*asked, "adapter=lora"], [], None, dry_run=True) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "rates matrix x1; adapter_b x16; head x10; gain x1" in said
+    assert "changes nothing" not in said
+    assert train(asked, [], None, dry_run=True) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "rates matrix x1; embedding x1; head x10; gain x1" in said
+    assert "optimizer.adapter_b_lr_ratio=16.0 changes nothing: no adapter_b is trained" in said
+    assert train([*data["lm"], *SMALL, "optimizer=muon", "name=x"], [], None, dry_run=True) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "embedding x2" in said
+    assert "changes nothing" not in said

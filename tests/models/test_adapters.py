@@ -112,6 +112,27 @@ def test_matrices_of_an_adapter_are_matrices(build: Build) -> None:
     assert all("magnitude" in names[p] for p in groups["gain"])
 
 
+def test_second_matrices_of_an_adapter_have_a_role_of_their_own_if_asked(build: Build) -> None:
+    model = build("bert", "classifier")
+    add_adapter(model, Lora(), "classifier", seed=0)
+    names = {p: n for n, p in model.named_parameters()}
+    plain, apart = (
+        {
+            group["role"]: [names[p] for p in group["params"]]
+            for group in parameter_groups(model, 0.1, adapter_b=asked)
+        }
+        for asked in (False, True)
+    )
+    assert list(plain) == ["matrix", "head", "gain"]
+    assert list(apart) == ["matrix", "adapter_b", "head", "gain"]
+    seconds = [name for name in plain["matrix"] if ".lora_B." in name]
+    assert len(seconds) == sum(".lora_A." in name for name in plain["matrix"])
+    assert apart["adapter_b"] == seconds
+    assert apart["matrix"] == [name for name in plain["matrix"] if name not in seconds]
+    assert all(apart[role] == plain[role] for role in ("head", "gain"))
+    assert apart["head"] == ["classifier.modules_to_save.default.weight"]
+
+
 def test_operations_leave_out_gradients_of_the_base(build: Build) -> None:
     model = build("llama", "causal")
     whole = flops_per_token(model, 8).per_token

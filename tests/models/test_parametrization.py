@@ -56,6 +56,22 @@ def adamw(model: Any, **settings: Any) -> Any:
     return optimizer
 
 
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_the_parametrization_multiplies_the_ratios_of_roles(name: str, build: Build) -> None:
+    model = build("llama", "causal", width=128, tie_embeddings=False, **MUP)
+
+    def head(ratio: float) -> dict[str, Any]:
+        groups = optim.parameter_groups(model, 0.1)
+        optimizer = getattr(optim, name)(groups, lr=1.0, head_lr_ratio=ratio)
+        optim.rescale(optimizer)
+        return groups_by_name(model, optimizer)["lm_head.weight"]
+
+    one, ten = head(1.0), head(10.0)
+    assert one["lr"] == one[optim.OVER_BASE] == 1 / 4
+    assert ten["lr"] == ten[optim.OVER_BASE] == 10 / 4
+    assert ten["weight_decay"] == one["weight_decay"]
+
+
 def test_each_role_learns_as_the_table_says(build: Build) -> None:
     # Four times as wide, three times as deep; the MLP has 96 features and 352, 3.667 times as many.
     model = build("llama", "causal", depth=6, width=128, tie_embeddings=False, **COMPLETEP)

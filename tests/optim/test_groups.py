@@ -1,3 +1,4 @@
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from transformers import (
 )
 from transformers.models.lfm2 import Lfm2Config
 
-from truesweep.optim import ROLES, parameter_groups
+from truesweep.optim import ROLES, adamw, parameter_groups
 
 TOKENS: dict[str, Any] = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "vocab_size": 50}
 SIZES: dict[str, Any] = {
@@ -145,4 +146,40 @@ def test_any_torch_optimizer_takes_the_groups() -> None:
     model(input_ids=torch.arange(3, 11).view(1, 8)).logits.square().sum().backward()
     optimizer.step()
     assert not any(new.equal(old) for new, old in zip(model.parameters(), before, strict=True))
-    assert [group["role"] for group in optimizer.state_dict()["param_groups"]] == list(ROLES)
+    roles = [group["role"] for group in optimizer.state_dict()["param_groups"]]
+    assert roles == [role for role in ROLES if role != "adapter_b"]
+
+
+def test_the_head_of_a_classifier_moves_as_in_a_group_made_by_hand() -> None:
+    ours = AutoModelForSequenceClassification.from_config(BERT)
+    theirs = deepcopy(ours)
+    heads = [p for name, p in theirs.named_parameters() if name == "classifier.weight"]
+    matrices = [
+        module.weight
+        for module in theirs.modules()
+        if isinstance(module, nn.Linear) and module is not theirs.classifier
+    ]
+    decayed = {*heads, *matrices}
+    settings: dict[str, Any] = {"betas": (0.9, 0.95), "eps": 1e-8, "fused": True}
+    by_hand = torch.optim.AdamW(
+        [
+            {"params": matrices, "weight_decay": 0.1},
+            {"params": heads, "weight_decay": 0.1, "lr": 0.01},
+            {"params": [p for p in theirs.parameters() if p not in decayed], "weight_decay": 0.0},
+        ],
+        lr=0.001,
+        **settings,
+    )
+    optimizer = adamw(parameter_groups(ours, 0.1), lr=0.001, head_lr_ratio=10.0)
+    start = ours.classifier.weight.detach().clone()
+    for _ in range(3):
+        for model, one in ((ours, optimizer), (theirs, by_hand)):
+            model.eval()
+            model(
+                input_ids=torch.arange(3, 11).view(2, 4), labels=torch.tensor([0, 1])
+            ).loss.backward()
+            one.step()
+            one.zero_grad()
+    for (name, mine), other in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(mine, other), name
+    assert (ours.classifier.weight - start).abs().max() > 0.02

@@ -50,6 +50,21 @@ def test_decay_shrinks_matrices_and_nothing_else(name: str, config: dict[str, fl
         torch.testing.assert_close(value, before[key] * (0.95 if shrunk else 1))
 
 
+@pytest.mark.parametrize("name", ["adamw", "sgd", "muon"])
+def test_rates_of_roles_are_ratios_of_one(name: str) -> None:
+    groups = [
+        {"params": [nn.Parameter(torch.zeros(2, 2))], "weight_decay": 0.1, "role": role}
+        for role in optim.ROLES
+    ]
+    ratios = {"adapter_b": 16.0, "embedding": 2.0, "head": 10.0, "gain": 0.5}
+    keys = {f"{role}_lr_ratio": ratio for role, ratio in ratios.items()}
+    optimizer = getattr(optim, name)(groups, lr=0.1, **keys)
+    rates = {group["role"]: group["lr"] for group in optimizer.param_groups}
+    assert rates == pytest.approx({"matrix": 0.1, **{r: 0.1 * x for r, x in ratios.items()}})
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.1}
+    assert all("lr" not in group for group in groups)
+
+
 def test_adamw_and_sgd_are_fused_on_a_cpu() -> None:
     groups = optim.parameter_groups(model(), 0.1)
     assert optim.adamw(groups).param_groups[0]["fused"]

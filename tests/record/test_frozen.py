@@ -47,6 +47,18 @@ def test_the_fingerprint_ignores_the_order_of_keys_and_nothing_else() -> None:
     assert len({fingerprint(config) for config in different}) == len(different)
 
 
+def test_a_key_that_came_to_some_optimizers_is_old_in_the_others() -> None:
+    def asked(name: str, **keys: float) -> str:
+        node = {"_target_": f"truesweep.optim.{name}", "lr": 0.1, **keys}
+        return fingerprint({"optimizer": node})
+
+    for name in ("adamw", "sgd"):
+        assert asked(name, head_lr_ratio=1.0, adapter_b_lr_ratio=1.0) == asked(name)
+        assert asked(name, head_lr_ratio=10.0) != asked(name)
+    assert asked("muon", adapter_b_lr_ratio=1.0) == asked("muon")
+    assert asked("muon", head_lr_ratio=1.0) != asked("muon")
+
+
 def test_a_key_that_came_later_changes_no_fingerprint_until_it_asks_for_something() -> None:
     before: dict[str, Any] = {
         "callbacks": {"checkpoint": {"monitor": "val/loss"}},

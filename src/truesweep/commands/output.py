@@ -70,18 +70,20 @@ def show_plan(plan: Plan) -> None:
 
 
 def _rates(plan: Plan) -> str:
-    """By what the parametrization multiplies the learning rate of each role; empty: by nothing."""
+    """By what the learning rate of each role is multiplied; empty: by nothing."""
     model = plan.config["model"]
     by_role: dict[str, dict[str, None]] = defaultdict(dict)
-    if model.get("parametrization", "standard") == "standard":
-        return ""
-    for group in plan.groups:
-        by_role[group["role"]][f"x{text.value(group[OVER_BASE])}"] = None
+    factors = [(group.get("role"), group.get(OVER_BASE, 1.0)) for group in plan.groups]
+    for role, factor in factors:
+        by_role[str(role)][f"x{text.value(factor)}"] = None
     roles = "; ".join(f"{role} {', '.join(found)}" for role, found in by_role.items())
+    parametrization = model.get("parametrization", "standard")
+    if parametrization == "standard":
+        return roles if any(factor != 1 for _, factor in factors) else ""
     sizes = [f"width {model['base_width']}"]
-    if model["parametrization"] == "completep":
+    if parametrization == "completep":
         sizes.append(f"depth {model['base_depth']}")
-    return f"{model['parametrization']}, those of {' and '.join(sizes)}: {roles}"
+    return f"{parametrization}, those of {' and '.join(sizes)}: {roles}"
 
 
 def _precision(trainer: TrainerSettings) -> str:

@@ -489,8 +489,9 @@ def _taken(config: dict[str, Any], group: str, supplied: dict[str, Any]) -> dict
 
 def _make_optimizer(config: dict[str, Any], model: nn.Module) -> Optimizer:
     node = config["optimizer"]
+    plus = node.get("adapter_b_lr_ratio", 1.0) != 1.0
     supplied: dict[str, Any] = {
-        "params": parameter_groups(model, node.get("weight_decay") or 0.0),
+        "params": parameter_groups(model, node.get("weight_decay") or 0.0, adapter_b=plus),
         "precision": config["trainer"]["precision"],
     }
     optimizer: Optimizer = make(config, "optimizer", **_taken(config, "optimizer", supplied))

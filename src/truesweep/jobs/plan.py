@@ -13,6 +13,8 @@ from truesweep.callbacks import Harness
 from truesweep.callbacks.checkpoint import declared_mode
 from truesweep.config.compose import Composed, compose
 from truesweep.config.frozen import update
+from truesweep.config.targets import TARGET, resolve
+from truesweep.config.types import signature
 from truesweep.data import Source
 from truesweep.data.left_out import describe_left_out, left_out
 from truesweep.data.module import DataModule
@@ -46,7 +48,7 @@ from truesweep.models import (
     recomputes_layers,
 )
 from truesweep.models.batching import check_noise, mixes_samples
-from truesweep.optim import OVER_BASE
+from truesweep.optim import OVER_BASE, ROLES
 from truesweep.record.frozen import fingerprint
 from truesweep.runs.run import Run
 from truesweep.secrets import redact_overrides
@@ -208,6 +210,7 @@ class Planner:
         check_optimizer(config)
         optimizer = task.configure_optimizers()
         uncompiled = choose(trainer, model=model).note if recomputes_layers(model) else ""
+        groups = tuple(map(_described_group, optimizer.param_groups))
         metrics = tuple(f"val/{name}" for name in task.reported("val"))
         check_monitors(config, metrics)
         return Plan(
@@ -222,13 +225,14 @@ class Planner:
             metrics=metrics,
             tasks=tuple(f"{HARNESS}/{figure.name}" for figure in of_tasks),
             figures={**task.declared, **by_name(of_tasks)},
-            groups=tuple(map(_described_group, optimizer.param_groups)),
+            groups=groups,
             warnings=(
                 *prepared.notes,
                 *notes,
                 *_left_out(prepared, source),
                 *task.warnings(prepared.answers("test")),
                 *([uncompiled] if uncompiled else []),
+                *_idle_ratios(config, groups),
             ),
         )
 
@@ -270,6 +274,19 @@ def _described_group(group: dict[str, Any]) -> dict[str, Any]:
     kept = ("role", "lr", OVER_BASE, "weight_decay", "eps")
     parameters = sum(parameter.numel() for parameter in group["params"])
     return {"parameters": parameters, **{key: group[key] for key in kept if key in group}}
+
+
+def _idle_ratios(config: dict[str, Any], groups: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Rates that were asked for a role of which nothing is trained."""
+    node = config["optimizer"]
+    usual = signature(resolve(node[TARGET], config["allowed_packages"])).parameters
+    found = {group.get("role") for group in groups}
+    for role in ROLES:
+        key = f"{role}_lr_ratio"
+        if role in found or key not in usual:
+            continue
+        if (ratio := node.get(key, usual[key].default)) != usual[key].default:
+            yield f"optimizer.{key}={ratio} changes nothing: no {role} is trained here"
 
 
 def _of_batches(model: PreTrainedModel, head: Head) -> list[str]:

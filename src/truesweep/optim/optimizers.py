@@ -30,6 +30,10 @@ def adamw(
     weight_decay: Decay = 0.1,
     betas: tuple[Momentum, Momentum] = (0.9, 0.95),
     eps: Rate = 1e-8,
+    embedding_lr_ratio: Rate = 1.0,
+    head_lr_ratio: Rate = 1.0,
+    gain_lr_ratio: Rate = 1.0,
+    adapter_b_lr_ratio: Rate = 1.0,
 ) -> torch.optim.AdamW:
     """AdamW (Loshchilov & Hutter 2019), fused where the device has such a kernel.
 
@@ -39,9 +43,21 @@ def adamw(
         weight_decay: of a group that says nothing; `parameter_groups` is given the same number.
         betas: decay of the averages of gradient and squared gradient.
         eps: added to the root of the squared average.
+        embedding_lr_ratio: rate of embeddings over `lr`.
+        head_lr_ratio: likewise of an untied output layer or a classifier's last.
+        gain_lr_ratio: likewise of norms, biases and convolution kernels.
+        adapter_b_lr_ratio: likewise of LoRA's second matrices (LoRA+, Hayou et al. 2024).
     """
+    groups = _at_ratios(
+        params,
+        lr,
+        embedding=embedding_lr_ratio,
+        head=head_lr_ratio,
+        gain=gain_lr_ratio,
+        adapter_b=adapter_b_lr_ratio,
+    )
     return torch.optim.AdamW(
-        params, lr=lr, weight_decay=weight_decay, betas=betas, eps=eps, fused=_can_fuse(params)
+        groups, lr=lr, weight_decay=weight_decay, betas=betas, eps=eps, fused=_can_fuse(groups)
     )
 
 
@@ -51,6 +67,10 @@ def sgd(
     momentum: Momentum = 0.9,
     nesterov: bool = True,
     weight_decay: Decay = 0.0,
+    embedding_lr_ratio: Rate = 1.0,
+    head_lr_ratio: Rate = 1.0,
+    gain_lr_ratio: Rate = 1.0,
+    adapter_b_lr_ratio: Rate = 1.0,
 ) -> torch.optim.SGD:
     """Stochastic gradient descent, with Nesterov's momentum unless `momentum` is 0.
 
@@ -60,14 +80,26 @@ def sgd(
         momentum: share of the last step in the next.
         nesterov: look one step of momentum ahead.
         weight_decay: of a group that says nothing.
+        embedding_lr_ratio: rate of embeddings over `lr`.
+        head_lr_ratio: likewise of an untied output layer or a classifier's last.
+        gain_lr_ratio: likewise of norms, biases and convolution kernels.
+        adapter_b_lr_ratio: likewise of LoRA's second matrices (LoRA+, Hayou et al. 2024).
     """
-    return torch.optim.SGD(
+    groups = _at_ratios(
         params,
+        lr,
+        embedding=embedding_lr_ratio,
+        head=head_lr_ratio,
+        gain=gain_lr_ratio,
+        adapter_b=adapter_b_lr_ratio,
+    )
+    return torch.optim.SGD(
+        groups,
         lr=lr,
         momentum=momentum,
         nesterov=nesterov and momentum > 0,
         weight_decay=weight_decay,
-        fused=_can_fuse(params),
+        fused=_can_fuse(groups),
     )
 
 
@@ -81,6 +113,7 @@ def muon(
     embedding_lr_ratio: Rate = 2.0,
     head_lr_ratio: Rate = 0.5,
     gain_lr_ratio: Rate = 1.5,
+    adapter_b_lr_ratio: Rate = 1.0,
     betas: tuple[Momentum, Momentum] = (0.9, 0.95),
     eps: Rate = 1e-8,
     precision: Precision = "32-true",
@@ -98,6 +131,7 @@ def muon(
         embedding_lr_ratio: AdamW's rate for embeddings over `lr`.
         head_lr_ratio: likewise for an untied output layer or classifier.
         gain_lr_ratio: likewise for norms, biases and convolution kernels.
+        adapter_b_lr_ratio: Muon's for LoRA's second matrices (LoRA+, Hayou et al. 2024).
         betas: of AdamW.
         eps: of AdamW.
         precision: that of the training, as in `trainer.precision`. In full precision Muon's
@@ -107,15 +141,16 @@ def muon(
     Raises:
         ConfigError: no group has the role `matrix`, as when parameters are sharded flat.
     """
-    ratios = {
-        "matrix": 1.0,
-        "embedding": embedding_lr_ratio,
-        "head": head_lr_ratio,
-        "gain": gain_lr_ratio,
-    }
-    groups = [{"weight_decay": weight_decay, **g, "lr": lr * ratios[g["role"]]} for g in params]
-    matrices = [group for group in groups if group["role"] == "matrix"]
-    others = [group for group in groups if group["role"] != "matrix"]
+    groups = _at_ratios(
+        [{"weight_decay": weight_decay, **group} for group in params],
+        lr,
+        embedding=embedding_lr_ratio,
+        head=head_lr_ratio,
+        gain=gain_lr_ratio,
+        adapter_b=adapter_b_lr_ratio,
+    )
+    matrices = [group for group in groups if group["role"] in _ORTHOGONAL]
+    others = [group for group in groups if group["role"] not in _ORTHOGONAL]
     if not matrices:
         raise ConfigError(
             "optimizer=muon: found no 2-D weights of linear layers (none are trainable, or the "
@@ -134,6 +169,12 @@ def muon(
     )
 
 
+def _at_ratios(groups: Groups, lr: float, **ratios: float) -> Groups:
+    """The groups at `lr` times the ratio of their role, which is 1 for roles without one."""
+    paced = ((group, ratios.get(group["role"], 1.0)) for group in groups)
+    return [{**group, "lr": lr * ratio, OVER_BASE: ratio} for group, ratio in paced]
+
+
 def _can_fuse(groups: Groups) -> bool:
     return all(
         parameter.device.type in _FUSED_DEVICES and parameter.is_floating_point()
@@ -145,18 +186,22 @@ def _can_fuse(groups: Groups) -> bool:
 # -- a model's parameters, by the role they play ---------------------------------------------------
 
 OVER_BASE = "lr_over_base"
-"""What a group's learning rate was multiplied by, in groups that have been rescaled."""
+"""What a group's learning rate is over the optimizer's `lr`; 1 of a group that does not say."""
 
-Role = Literal["matrix", "embedding", "head", "gain"]
-ROLES: tuple[Role, ...] = ("matrix", "embedding", "head", "gain")
+Role = Literal["matrix", "adapter_b", "embedding", "head", "gain"]
+ROLES: tuple[Role, ...] = ("matrix", "adapter_b", "embedding", "head", "gain")
 
-_DECAYED: frozenset[Role] = frozenset({"matrix", "head"})
+_ORTHOGONAL: frozenset[Role] = frozenset({"matrix", "adapter_b"})
+_DECAYED: frozenset[Role] = _ORTHOGONAL | {"head"}
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, weight_decay: float, *, adapter_b: bool = False
+) -> list[dict[str, Any]]:
     """Trainable parameters as optimizer groups, one for each role that occurs.
 
     - `matrix`: the 2-D weight of a linear layer inside the model;
+    - `adapter_b`: the second matrix of a LoRA on such a layer, if asked for; else a `matrix`;
     - `embedding`: any table that is looked up: tokens, positions, segments, T5's relative
       positions. A table that is also the output layer (tied) is an embedding;
     - `head`: the 2-D weight of the output layer: the untied vocabulary or the classes;
@@ -171,6 +216,8 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     Args:
         model: the model, on its final device. Frozen parameters are left out.
         weight_decay: the decay of matrices and the head.
+        adapter_b: whether LoRA's second matrices have a role of their own. States of optimizers
+            go by the order of parameters, which this changes.
 
     Returns:
         Dicts of `params`, `weight_decay`, `role` and, where the model has some, `scale`, in the
@@ -179,7 +226,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     scales: dict[str, Scale] = getattr(model, "scales", {})
     names: dict[Tensor, str] = {parameter: name for name, parameter in model.named_parameters()}
     groups: dict[Any, dict[str, Any]] = {}
-    for parameter, role in _roles(model).items():
+    for parameter, role in _roles(model, adapter_b).items():
         if not parameter.requires_grad:
             continue
         decay = weight_decay if role in _DECAYED else 0.0
@@ -244,7 +291,7 @@ def rescale(optimizer: Optimizer) -> None:
                 )
             group["lr"] *= factor
             group["weight_decay"] /= factor
-            group[OVER_BASE] = factor
+            group[OVER_BASE] = group.get(OVER_BASE, 1.0) * factor
 
 
 def _norm_over_base(group: dict[str, Any], base: tuple[int, ...]) -> float:
@@ -257,17 +304,18 @@ def _norm_over_base(group: dict[str, Any], base: tuple[int, ...]) -> float:
     return rates[0] / rates[1]
 
 
-def _roles(model: nn.Module) -> dict[Tensor, Role]:
+def _roles(model: nn.Module, adapter_b: bool) -> dict[Tensor, Role]:
     heads = _head_weights(model)
     roles: dict[Tensor, Role] = {}
-    for module in model.modules():
+    for path, module in model.named_modules():
         for name, parameter in module.named_parameters(recurse=False):
             if isinstance(module, nn.Embedding):
                 roles[parameter] = "embedding"  # over "head": a tied table is met twice
             elif parameter in heads:
                 roles.setdefault(parameter, "head")
             elif isinstance(module, nn.Linear | Conv1D) and name == "weight":
-                roles.setdefault(parameter, "matrix")
+                second = adapter_b and "lora_B" in path.split(".")
+                roles.setdefault(parameter, "adapter_b" if second else "matrix")
             else:
                 roles.setdefault(parameter, "gain")
     return roles

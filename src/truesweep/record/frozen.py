@@ -74,6 +74,7 @@ ADDED_SINCE: dict[str, Any] = {
     "model.labels": None,
     "model.parametrization": "standard",
     "model.trust_remote_code": None,
+    "optimizer.adapter_b_lr_ratio": 1.0,
     "task.bleu_tokenize": None,
     "task.metrics": None,
     "task.rouge_words": "english",
@@ -87,6 +88,13 @@ ADDED_SINCE: dict[str, Any] = {
 With that value, a configuration is the same question as it was without the key. What is said of
 a key of `data` holds for each of `data.sources` as well.
 """
+ADDED_TO: dict[str, dict[str, Any]] = {
+    f"truesweep.optim.{name}": {
+        f"optimizer.{role}_lr_ratio": 1.0 for role in ("embedding", "head", "gain")
+    }
+    for name in ("adamw", "sgd")
+}
+"""The same of keys that came to some targets of a group only, and stood in others before."""
 DEFAULTS_SINCE: dict[str, tuple[Any, Any]] = {
     "logger.mode": (None, "offline"),
     "logger.project": (None, "truesweep"),
@@ -140,7 +148,9 @@ def _under(key: str, names: Sequence[str]) -> bool:
 def _as_before(config: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration as version 0.1.0 would have had it, if it asks for nothing newer."""
     kept = dict(config)
-    for key, neutral in ADDED_SINCE.items():
+    optimizer = config.get("optimizer")
+    target = optimizer.get("_target_") if isinstance(optimizer, Mapping) else None
+    for key, neutral in {**ADDED_SINCE, **ADDED_TO.get(str(target), {})}.items():
         for path in _paths(kept, key.split(".")):
             kept = _without(kept, path, neutral)
     for key, (new, old) in DEFAULTS_SINCE.items():
