@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import PreTrainedTokenizerFast
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from truesweep.models import PRESETS, Head, Lora, Pretrained, add_adapter
-from truesweep.models.freezing import is_reached_at_times, unreached
+from truesweep.models.freezing import freeze, is_reached_at_times, unreached
 from truesweep.models.heads import architectures
 
 pytestmark = pytest.mark.numbers
@@ -85,6 +85,38 @@ def test_what_long_samples_reach_is_trained_where_there_are_any(build: Build) ->
 
 def test_experts_that_a_sample_does_not_choose_are_trained(build: Build) -> None:
     model = build("switch_transformers", "seq2seq", config=SPARSE)
+    assert (len(unreached(model)), is_reached_at_times(model)) == (0, True)
+
+
+def test_experts_are_trained_where_a_sample_chooses_those_alone_that_copy(build: Build) -> None:
+    experts = {"n_routed_experts": 4, "zero_expert_num": 512, "moe_topk": 2}
+    model = build("longcat_flash", "causal", config={**experts, "expert_ffn_hidden_size": 16})
+    assert (len(unreached(model)), is_reached_at_times(model)) == (0, True)
+
+
+class Own(LlamaForCausalLM):
+    """Has branches by the first token, and one for training alone, as transformers' have not."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        words = config.vocab_size
+        self.branches = nn.ModuleList(nn.Linear(words, words) for _ in range(4))
+        self.later = nn.Linear(words, words)
+
+    def forward(self, input_ids: Any, **given: Any) -> Any:
+        found: Any = super().forward(input_ids, **given)
+        found.logits = self.branches[int(input_ids[0, 0]) % 4](found.logits)
+        found.logits = self.later(found.logits) if self.training else found.logits
+        return found
+
+
+def test_all_of_a_model_with_code_of_its_own_is_trained() -> None:
+    config: Any = LlamaConfig(
+        vocab_size=44, hidden_size=32, intermediate_size=32, num_hidden_layers=1
+    )
+    model = Own(config)
+    freeze(model, "causal", 16, model)
+    assert trained(model) == {name for name, _ in model.named_parameters()}
     assert (len(unreached(model)), is_reached_at_times(model)) == (0, True)
 
 

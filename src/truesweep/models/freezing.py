@@ -16,7 +16,7 @@ from truesweep.models.trials import apart, logits, longest_sample, one_thread, s
 
 _KEY_BIASES = {"bart", "mbart", "marian", "bert"}  # have biases of keys, and no rotary positions
 _SHORT, _LONG = 9, 1024  # tokens; longer samples need no other weights
-_EXPERT = re.compile(r"\bexperts\.\w*\d")  # one that is a module by itself
+_EXPERTS = re.compile(r"\bexperts\.")  # of which tokens choose some, or none beside those that copy
 
 
 def freeze(
@@ -52,12 +52,15 @@ def _freeze_unreached(
 ) -> None:
     """What the logits do not depend on, as poolers that a head passes by, or indexers.
 
-    What chosen experts or long samples need is trained.
+    What chosen experts or long samples need is trained. So is all of a model with code of its own:
+    nobody knows what else its forward pass goes by, such as tokens, or whether it is trained.
     """
     with one_thread():
         without = _unreached(tried, head, min(_SHORT, max_length))
-    never = without and without & _unreached(tried, head, min(_LONG, max_length))
-    never = {name for name in never if not _EXPERT.search(name)}
+    never = set[str]()
+    if without and type(model).__module__.startswith("transformers."):
+        always = without & _unreached(tried, head, min(_LONG, max_length))
+        never = {name for name in always if not _EXPERTS.search(name)}
     for name, parameter in model.named_parameters():
         if name in never:
             parameter.requires_grad_(False)
