@@ -39,6 +39,8 @@ AT_IMPORT = (
     "TRANSFORMERS_",
 )
 """Beginnings of variables that are read when Python starts or a package is imported."""
+BEFORE_TESTS = dict(os.environ)
+"""What the server starts with: a test may have set what it alone is to see."""
 ARCHITECTURES = ("bert", "gpt2", "lfm2", "llama", "mbart")
 Environment = Mapping[str, str]
 
@@ -170,6 +172,7 @@ def _server() -> socket.socket:
     with theirs:
         server = subprocess.Popen(
             [sys.executable, __file__, str(theirs.fileno())],
+            env=BEFORE_TESTS,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,  # so that what is printed is buffered as in a pipe
             pass_fds=[theirs.fileno()],
