@@ -38,7 +38,7 @@ SYNONYMS = {
 }
 """Names of other programs, and what they are called here (where a target has such a key)."""
 
-_ALIKE = 0.65
+_ALIKE, _SAME = 0.65, 0.85
 
 
 def get(nested: Any, key: str, default: Any = None) -> Any:
@@ -92,9 +92,12 @@ def nearest_key(key: str, known: Iterable[str]) -> list[str]:
     """The dotted key, anywhere in the tree, that an unknown dotted key most likely meant, if any.
 
     The last part decides and the parents only break ties, so that a long shared prefix makes
-    nothing alike: `modle.depth` and `depth` lead to `model.depth`, `optimizer.foo` to nothing.
+    nothing alike: `modle.depth` and `depth` lead to `model.depth`, `optimizer.foo` to nothing. A
+    node that exists was meant: only what is all but called the same is sought outside it.
     """
+    known = list(known)
     parent, _, leaf = key.rpartition(".")
+    is_node = any(parent and other.startswith(f"{parent}.") for other in known)
 
     def likeness(candidate: str) -> tuple[float, float]:
         other_parent, _, other_leaf = candidate.rpartition(".")
@@ -103,7 +106,11 @@ def nearest_key(key: str, known: Iterable[str]) -> list[str]:
     # A whole group is no substitute for a key.
     candidates = (other for other in known if "." in other or not parent)
     scores = {candidate: likeness(candidate) for candidate in candidates}
-    alike = [candidate for candidate, score in scores.items() if score[0] >= _ALIKE]
+    alike = [
+        candidate
+        for candidate, score in scores.items()
+        if score[0] >= (_SAME if is_node and candidate.rpartition(".")[0] != parent else _ALIKE)
+    ]
     alike.sort(key=lambda candidate: -3 * scores[candidate][0] - scores[candidate][1])
     return alike[:1]
 

@@ -2,8 +2,10 @@ from typing import Any
 
 import pytest
 
-from truesweep.config.checks import check_across, contradictions, name_is_a_folder
+from truesweep.config.checks import RESERVED, check_across, contradictions, name_is_a_folder
 from truesweep.errors import ConfigError
+from truesweep.runs.evaluations import ROOT as EVALUATIONS
+from truesweep.sweeps.directory import ROOT as SWEEPS
 
 
 def config(**changes: Any) -> dict[str, Any]:
@@ -83,12 +85,18 @@ def test_missing_groups_and_all_problems_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["../x", "/abs", "a/../../b", "sweeps", "sweeps/x", "", ".", "a\nb", "x" * 300]
+    "name", ["../x", "/abs", "a/../../b", "", ".", "a\nb", "x" * 300, *RESERVED, "sweeps/x"]
 )
 def test_a_name_stays_in_outputs(name: str) -> None:
     (problem,) = name_is_a_folder({"name": name})
     assert problem.startswith("name=")
     assert len(problem) < 120
+
+
+def test_a_name_is_not_that_of_a_folder_of_the_programs_own() -> None:
+    assert {EVALUATIONS.name, SWEEPS.name} == set(RESERVED)
+    (problem,) = name_is_a_folder({"name": "evaluations"})
+    assert "outputs/evaluations holds" in problem
 
 
 @pytest.mark.parametrize("name", [None, "first", "a/b", "lm_lr=1e-3", "Ü", "x" * 200])

@@ -102,6 +102,7 @@ def test_a_helper_value_whose_reader_was_replaced_is_not_misspelt(
         ("${now:}", "now: takes one argument"),
         ("${eval:1,2}", "eval: takes one argument, in quotes"),
         ("${name}", "name: refers to itself"),
+        ("${model.nope}", r"'model\.nope' not found; model has .*depth.* \(command line\)"),
         ("${vars.x}", r"there is no vars\.x; vars\.x=VALUE sets it"),
         ("${a b}", r"name='.*': an interpolation in it cannot be read; write \$\{KEY\}"),
         ('${oc.decode:"[1"}', "name: missing BRACKET_CLOSE"),

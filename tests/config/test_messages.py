@@ -34,6 +34,15 @@ def test_nearest_key_over_the_whole_tree(wrong: str, right: str) -> None:
     assert nearest_key(wrong, KNOWN) == [right]
 
 
+def test_a_node_that_exists_is_left_only_for_the_same_name() -> None:
+    """`nope` is a little like `notes`, and was not meant for it."""
+    known = [*KNOWN, "logger.notes", "logger.name"]
+    assert nearest_key("optimizer.nope", known) == []
+    assert nearest_key("optimiser.nope", known) == ["logger.notes"]
+    assert nearest_key("logger.nope", known) == ["logger.notes"]
+    assert nearest_key("optimizer.max_lenght", known) == ["data.max_length"]
+
+
 @pytest.mark.parametrize("wrong", ["optimizer.foo", "callbacks.checkpoint.zzz", "x"])
 def test_a_shared_prefix_alone_is_no_likeness(wrong: str) -> None:
     assert nearest_key(wrong, KNOWN) == []

@@ -13,7 +13,7 @@ from tests.commands.conftest import SMALL, write_data
 from truesweep import text
 from truesweep.commands.train import train
 from truesweep.errors import ConfigError
-from truesweep.jobs.plan import plan
+from truesweep.jobs.plan import checked, default_name, plan
 from truesweep.jobs.trainer import TrainerSettings
 
 CALLBACK = "callbacks.x._target_=pytorch_lightning"
@@ -193,3 +193,27 @@ def test_what_no_gradient_reaches_is_said_and_not_given_to_the_optimizer(workpla
     (said,) = planned.warnings
     assert said.startswith("no gradient reaches 12 tensors of longformer (longformer.encoder.")
     assert said.endswith(f" {text.count(trained)} of {text.count(total)} parameters are trained")
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["model.depth=3", "model.depth=4"], "depth=4"),
+        (["model.depth=3", "optimizer.lr=1", "+model.depth=4"], "lr=1_depth=4"),
+        (["model.depth=2", "~model.depth"], "depth="),
+        # A mapping is merged with what stands before it.
+        (["model=llama", "model={depth: 3}"], "model=llama_model=-depth-3"),
+        (["~model.depth"], "depth="),
+        (["model.depth=3", "task.depth=4"], "depth=3_depth=4"),
+    ],
+)
+def test_a_runs_name_tells_the_last_word_for_a_key(words: list[str], name: str) -> None:
+    assert default_name({"task": "lm"}, words) == f"lm_{name}"
+
+
+def test_an_experiment_called_like_a_folder_of_the_programs_own(tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment/evaluations.yaml").write_text("# @package _global_\nseed: 2\n")
+    with pytest.raises(ConfigError, match="name=evaluations: outputs/evaluations holds"):
+        plan(["experiment=evaluations"], [tmp_path])
+    checked(["experiment=evaluations", "name=first"], [tmp_path])

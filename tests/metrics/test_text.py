@@ -127,7 +127,7 @@ CHINESE = ["我们在海边看到了一只很大的狗。", "他昨天买了两�
 TRANSLATED = ["我们在海边看见了一只很大的狗。", "他昨天买了两本新书，今天读完了。"]
 
 
-@pytest.mark.parametrize("language", ["zh", "zh_TW", "zh-Hans", "ZH"])
+@pytest.mark.parametrize("language", ["zh", "zh_TW", "zh-Hans", "ZH", "zho_Hant", "cmn"])
 def test_chinese_is_scored_as_sacrebleu_scores_chinese(language: str) -> None:
     metric = CorpusBleu(bleu_tokenizer(language))
     metric.update(TRANSLATED, CHINESE)
@@ -142,6 +142,9 @@ def test_chinese_is_scored_as_sacrebleu_scores_chinese(language: str) -> None:
 def test_languages_have_the_tokenizer_that_sacrebleu_gives_them() -> None:
     assert {code: bleu_tokenizer(code) for code in BLEU._TOKENIZER_MAP} == BLEU._TOKENIZER_MAP
     assert {bleu_tokenizer(code) for code in ("de", "en", "target", "", None)} == {"13a"}
+    assert [bleu_tokenizer(code) for code in ("jpn_Jpan", "kor")] == ["ja-mecab", "ko-mecab"]
+    # Written without spaces, too, but sacreBLEU has nothing for them: that is warned of.
+    assert {bleu_tokenizer(code) for code in ("th", "tha_Thai", "lo", "lao_Laoo")} == {"13a"}
 
 
 @pytest.mark.skipif(find_spec("MeCab") is not None, reason="needs MeCab not to be there")

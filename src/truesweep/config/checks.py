@@ -10,6 +10,8 @@ from truesweep.config.roots import shipped, shown
 from truesweep.errors import ConfigError
 
 Config = Mapping[str, Any]
+RESERVED = {"sweeps": "all sweeps", "evaluations": "what was found of models that are no runs"}
+"""Folders of the program's own inside `outputs/`, and what they hold."""
 LONGEST_NAME = 200
 """Bytes; file systems take 255, and a sweep's reports lie beside it under longer names."""
 REQUIRED_GROUPS = ("data", "model", "optimizer", "scheduler", "trainer", "task")
@@ -151,7 +153,7 @@ def checkpoints_are_kept(config: Config) -> list[str]:
 
 
 def name_is_a_folder(config: Config) -> list[str]:
-    """A run's or a sweep's name is a folder inside `outputs/`, and not the sweeps' own there."""
+    """A run's or a sweep's name is a folder inside `outputs/`, and none of the program's own."""
     name = config.get("name")
     if name is None:
         return []
@@ -159,7 +161,12 @@ def name_is_a_folder(config: Config) -> list[str]:
     if any(len(part.encode(errors="replace")) > LONGEST_NAME for part in path.parts):
         return [f"name={name[:40]}…: is too long for a folder. Give it as in name=first."]
     inside = path.parts and not path.is_absolute() and ".." not in path.parts
-    if inside and path.parts[0] != "sweeps" and name.isprintable():
+    if inside and path.parts[0] in RESERVED:
+        own = path.parts[0]
+        return [
+            f"name={name}: outputs/{own} holds {RESERVED[own]}. Give another, as in name=first."
+        ]
+    if inside and name.isprintable():
         return []
     return [f"name={name}: is no folder inside outputs/. Give it as in name=first."]
 

@@ -105,9 +105,13 @@ def _remedy(key: str, seen: Mapping[str, Any]) -> str:
     """What to do about a reference to a key that is not there."""
     if key in RESOLVERS:
         return f"; it takes an argument: ${{{key}:…}}"
-    return did_you_mean(key, flatten(seen), nearest_key) or (
-        f"; truesweep show lists the keys, and {VARS}.NAME=VALUE adds one of your own"
-    )
+    if guess := did_you_mean(key, flatten(seen), nearest_key):
+        return guess
+    parent = key.rpartition(".")[0]
+    there = dotted.get(seen, parent) if parent else None
+    if isinstance(there, Mapping) and there:
+        return f"; {parent} has {', '.join(name for name in there if name != TARGET)}"
+    return f"; truesweep show lists the keys, and {VARS}.NAME=VALUE adds one of your own"
 
 
 def is_written(key: str, leaf: Any) -> bool:

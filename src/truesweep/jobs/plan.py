@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from truesweep.callbacks import Harness
 from truesweep.callbacks.checkpoint import declared_mode
+from truesweep.config.checks import name_is_a_folder
 from truesweep.config.compose import Composed, compose
 from truesweep.config.frozen import update
 from truesweep.config.targets import TARGET, resolve
@@ -139,6 +140,8 @@ def checked(
     _refuse_sweep(composed)
     if config["name"] is None:
         config["name"] = default_name(composed.choices, redact_overrides(overrides))
+        if problems := name_is_a_folder(config):  # an experiment may be called anything
+            raise ConfigError(problems[0])
     return config, redact_overrides(overrides)
 
 
@@ -341,7 +344,23 @@ def data_key(config: dict[str, Any]) -> str:
 
 def default_name(choices: Mapping[str, str | None], overrides: Sequence[str]) -> str:
     """A name from the task or experiment and from what was overridden, cut where it is long."""
-    return described(choices, overrides)[:NAME_LENGTH]
+    return described(choices, last_words(overrides))[:NAME_LENGTH]
+
+
+def last_words(overrides: Sequence[str]) -> list[str]:
+    """Overrides without those that a later one of the same key takes the place of.
+
+    A mapping takes no other word's place: it is merged with what stands before it.
+    """
+    kept: list[str] = []
+    replaced: set[str] = set()
+    for override in reversed(overrides):
+        key, _, value = override.lstrip("+~").partition("=")
+        if key not in replaced:
+            kept.append(override)
+        if not value.startswith("{"):
+            replaced.add(key)
+    return kept[::-1]
 
 
 def described(choices: Mapping[str, str | None], overrides: Sequence[str]) -> str:

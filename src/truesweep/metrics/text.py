@@ -95,14 +95,21 @@ class _CorpusScore(TextMetric):
 
 
 BleuTokenizer = Literal["13a", "intl", "zh", "ja-mecab", "ko-mecab", "flores200", "char", "none"]
-BY_LANGUAGE: dict[str, BleuTokenizer] = {"zh": "zh", "ja": "ja-mecab", "ko": "ko-mecab"}
-"""SacreBLEU's own choice by the language of the translations; `13a` for all others."""
+BY_LANGUAGE: dict[str, BleuTokenizer] = {
+    **dict.fromkeys(("zh", "zho", "chi", "cmn", "yue"), "zh"),
+    **dict.fromkeys(("ja", "jpn"), "ja-mecab"),
+    **dict.fromkeys(("ko", "kor"), "ko-mecab"),
+}
+"""SacreBLEU's own choice by the language of the translations; `13a` for all others.
+
+Under codes of three letters, too, which FLORES has, and which sacreBLEU does not know.
+"""
 BY_SPACES = ("13a", "intl", "none")
 """Tokenizers that find words by the spaces between them."""
 
 
 def bleu_tokenizer(language: str | None) -> BleuTokenizer:
-    """The tokenizer that suits a language, given by its code: `zh`, `zh_TW`, `ja`, `de`."""
+    """The tokenizer that suits a language, given by its code: `zh`, `zh_TW`, `zho_Hans`, `de`."""
     code = re.split(r"[-_]", language or "")[0].lower()
     return BY_LANGUAGE.get(code, "13a")
 

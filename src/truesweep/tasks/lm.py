@@ -103,7 +103,8 @@ class LanguageModeling(Task):
 
     def warnings(self, answers: Sequence[str]) -> Iterator[str]:
         """Whether bits per byte are left out."""
-        withheld = [split for split in ("val", "test") if split not in self.bytes_per_target]
+        judged = ("val", "test") if self.recipe else (self.test_split,)
+        withheld = [split for split in judged if split not in self.bytes_per_target]
         if withheld:
             yield (
                 f"bits_per_byte of {' and '.join(withheld)} is left out: the tokens do not hold "
