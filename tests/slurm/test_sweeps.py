@@ -83,7 +83,7 @@ def test_a_preempted_job_is_requeued_and_ends_as_if_nothing_had_happened(workpla
     preempted = []
 
     def preempt() -> None:
-        until(lambda: trained(broken) and trained(beside), 180)
+        until(lambda: trained(broken) and trained(beside), 600)
         preempted.append(slurm_id(broken))
         cancel(preempted, "--signal=TERM")
         cancelled = [slurm_id(beside)]
@@ -125,7 +125,7 @@ def test_a_run_by_itself_is_found_again_by_a_driver_that_comes_back(
         target=train_elsewhere, args=[[*asked, *on_slurm], os.environ["SLURM_CONF"]]
     )
     driver.start()
-    until(lambda: run.path.exists() and trained(run), 180)
+    until(lambda: run.path.exists() and trained(run), 600)
     driver.kill()
     driver.join()
     assert list(queue()) == [slurm_id(run)]
@@ -156,7 +156,7 @@ def test_a_driver_that_was_killed_comes_back_to_its_jobs(workplace: Path) -> Non
     sweep, jobs = make_sweep(workplace, [{**slow, "seed": 1}, {**slow, "seed": 2}])
     code = DRIVER.format(settings=vars(ON_ONE_NODE))
     killed = subprocess.Popen([sys.executable, "-c", code, str(sweep.path)])
-    until(lambda: any(trained(job) for job in jobs) and len(queue()) == 2, 180)
+    until(lambda: any(trained(job) for job in jobs) and len(queue()) == 2, 600)
     killed.kill()
     killed.wait()
     submitted = [slurm_id(job) for job in jobs]
