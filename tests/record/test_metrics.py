@@ -134,6 +134,19 @@ def test_a_bad_line_is_named(tmp_path: Path) -> None:
         read(tmp_path / "metrics.jsonl")
 
 
+@pytest.mark.parametrize("axis", ["step", "tokens", "time"])
+@pytest.mark.parametrize("value", [{}, [], "x", None, True])
+def test_a_line_whose_axes_are_no_numbers_is_named(
+    tmp_path: Path, axis: str, value: object
+) -> None:
+    row = {"step": 1, "tokens": 8, "time": 0.5, "train/loss": 1.0}
+    lines = [json.dumps(row), json.dumps({**row, axis: value}), json.dumps({**row, "step": 3})]
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(f"{line}\n" for line in lines))
+    with pytest.raises(DataError, match="line 2, is not a JSON object with a step, and numbers"):
+        read(path)
+
+
 def test_numbers_that_json_lacks_come_back(tmp_path: Path) -> None:
     file = MetricsFile(tmp_path)
     file.log_metrics({"a": math.nan, "b": torch.tensor(math.inf), "c": -math.inf}, 1)

@@ -11,6 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,9 @@ def inspect(directory: Path, *options: str) -> str:
     command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", *options]
     command.append(str(directory / "wandb"))
     clean = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-    return subprocess.run(command, check=True, capture_output=True, text=True, env=clean).stdout
+    done = subprocess.run(command, capture_output=True, text=True, env=clean)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 def summary_of(directory: Path) -> dict[str, Any]:
@@ -186,6 +189,16 @@ def test_what_is_not_given_is_taken_from_w_and_bs_environment(
     assert [path.name.split("-", 3)[3] for path in there] == ["run-id", "other-id"]
     (record,) = mirror.records_of(tmp_path / "run")
     assert record.resolve() == there[0]
+
+
+def test_a_record_is_found_that_was_begun_in_the_second_of_an_earlier_one(
+    make: Make, tmp_path: Path
+) -> None:
+    now = datetime.now()
+    for second in (now + timedelta(seconds=late) for late in range(4)):
+        (tmp_path / f"run/wandb/offline-run-{second:%Y%m%d_%H%M%S}-run-id").mkdir(parents=True)
+    make().finish()
+    assert summary_of(tmp_path / "run")["run_id"] == "run-id"
 
 
 def test_the_configuration_wins_over_the_environment(

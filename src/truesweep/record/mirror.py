@@ -19,8 +19,10 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from datetime import datetime
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -194,6 +196,7 @@ def begin(
         say(f"WANDB_DIR={root}: {problem}. The record is kept in {directory}/wandb.")
         root = None
     settings = {**SETTINGS, "root_dir": root or directory, **limits}
+    await_name(Path(directory))
     try:
         started = init(mode, settings, **run)
     except Exception as error:
@@ -207,6 +210,17 @@ def begin(
         started = init("offline", settings, **run)
     replace_records(Path(directory), Path(started.dir).parent)
     return started
+
+
+def await_name(directory: Path) -> None:
+    """Wait until W&B has a new name for a record, which it names by the second.
+
+    A second one of the same name lies in a folder that ends in -1, where W&B's readers miss it.
+    """
+    while any(
+        f"run-{datetime.now():%Y%m%d_%H%M%S}-" in record.name for record in records_of(directory)
+    ):
+        time.sleep(0.05)
 
 
 def unwritable(folder: str) -> str:

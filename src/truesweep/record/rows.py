@@ -9,6 +9,9 @@ from truesweep.errors import DataError
 
 Row = dict[str, Any]
 
+AXES = ("step", "tokens", "time")
+"""What curves are drawn against, and rates are made of: whole numbers, and seconds."""
+
 # What `dump_json` writes for the numbers that JSON lacks.
 _NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 
@@ -24,7 +27,8 @@ def read(path: str | Path) -> list[Row]:
     """Read the whole rows of a `metrics.jsonl`, NaN and infinities as floats again.
 
     Raises:
-        DataError: a line other than the last is not a JSON object with a `step`.
+        DataError: a line other than the last is not a JSON object with a `step`, or its tokens or
+            its time are no numbers.
     """
     return [row for _, row in parse(Path(path))]
 
@@ -59,8 +63,8 @@ def parse(path: Path) -> list[tuple[bytes, Row]]:
             rows.append((line, row))
         elif number < len(lines):
             raise DataError(
-                f"{path}, line {number}, is not a JSON object with a step: {line[:80]!r}. "
-                "Remove the line."
+                f"{path}, line {number}, is not a JSON object with a step, and numbers for the "
+                f"tokens and the time: {line[:80]!r}. Remove the line."
             )
     return rows
 
@@ -73,4 +77,5 @@ def _row(line: bytes) -> Row | None:
         return None
     if not isinstance(row, dict) or not isinstance(row.get("step"), int):
         return None
-    return {key: float(value) if value in _NOT_FINITE else value for key, value in row.items()}
+    row = {key: float(value) if value in _NOT_FINITE else value for key, value in row.items()}
+    return row if all(type(row.get(axis, 0)) in (int, float) for axis in AXES) else None

@@ -8,9 +8,8 @@ from typing import Any
 
 from truesweep.errors import DataError
 from truesweep.figures import BUILT_IN
-from truesweep.record.rows import read
+from truesweep.record.rows import AXES, read
 
-AXES = ("step", "tokens", "time")
 MAIN_SHARE = 4
 """A loss is drawn with so many times the points of a learning rate or a norm."""
 LONG = frozenset(figure.name for figure in BUILT_IN.values() if figure.curve)

@@ -179,7 +179,7 @@ def _broken(job: Run, problem: str) -> Row:
 
 
 def _left(step: int, total: int | None, latest: dict[str, Any]) -> float | None:
-    if not total or not latest.get("step"):
+    if not total or not latest.get("step") or "time" not in latest:
         return None
     return max(total - step, 0) * float(latest["time"]) / float(latest["step"])
 
