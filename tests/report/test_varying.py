@@ -6,7 +6,7 @@ import pytest
 
 from tests.report.conftest import MakeRun, configuration
 from truesweep.report import compare
-from truesweep.report.payload import label
+from truesweep.report.payload import label, payload
 
 LRS = (0.001, 0.01)
 
@@ -46,3 +46,18 @@ def test_what_follows_from_a_swept_choice_is_no_difference_of_sweeps(
             config = configuration(optimizer=optimizer, model__depth=depth)
             make_run(f"{sweep}/{i}", config, job={"varies": {"optimizer": target}})
     assert compare([tmp_path]).keys == ["optimizer", "model.depth"]
+
+
+def test_a_key_that_an_older_run_lacks_is_a_difference_only_if_it_asks_for_something(
+    make_run: MakeRun,
+) -> None:
+    older = make_run("older")
+    newer = [
+        make_run(f"newer{verify}", {**configuration(), "data": {"verify": verify}, "adapter": None})
+        for verify in ("sample", "full")
+    ]
+    found = compare([older, newer[0]])
+    assert found.keys == []
+    assert payload(found)["config"].keys() == payload(compare([older]))["config"].keys()
+    assert compare([older, *newer]).keys == ["data.verify"]
+    assert compare(newer).keys == ["data.verify"]

@@ -19,6 +19,7 @@ from truesweep.figures import Declared, find, written
 from truesweep.record.files import dump_json
 from truesweep.report.objective import Objective, declared_by
 from truesweep.report.outcomes import outcomes, paired
+from truesweep.report.varying import config_columns
 from truesweep.runs.run import Run
 from truesweep.runs.snapshot import Snapshot, read_snapshot
 from truesweep.terminal import console, warn
@@ -61,7 +62,7 @@ def diff(first: Path, second: Path, as_json: bool) -> int:
 def _sides(a: Snapshot, b: Snapshot) -> dict[str, list[Difference]]:
     """What differs between two runs, by subject; a subject in which they agree is empty."""
     return {
-        "configuration": differences(a.config, b.config),
+        "configuration": [Difference(k, *sides) for k, sides in config_columns([a, b]).items()],
         "results": differences(_outcome(a), _outcome(b)),
         "versions": differences(_some(a, VERSIONS), _some(b, VERSIONS)),
         "data": differences(a.provenance.get("data") or {}, b.provenance.get("data") or {}),

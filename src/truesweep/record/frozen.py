@@ -147,16 +147,22 @@ def _under(key: str, names: Sequence[str]) -> bool:
 
 def _as_before(config: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration as version 0.1.0 would have had it, if it asks for nothing newer."""
+    kept = without_added(config)
+    for key, (new, old) in DEFAULTS_SINCE.items():
+        group, _, name = key.partition(".")
+        if _has(kept, group, name, new):
+            kept[group] = {**kept[group], name: old}
+    return kept
+
+
+def without_added(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration without the keys that came after version 0.1.0 and ask for nothing newer."""
     kept = dict(config)
     optimizer = config.get("optimizer")
     target = optimizer.get("_target_") if isinstance(optimizer, Mapping) else None
     for key, neutral in {**ADDED_SINCE, **ADDED_TO.get(str(target), {})}.items():
         for path in _paths(kept, key.split(".")):
             kept = _without(kept, path, neutral)
-    for key, (new, old) in DEFAULTS_SINCE.items():
-        group, _, name = key.partition(".")
-        if _has(kept, group, name, new):
-            kept[group] = {**kept[group], name: old}
     return kept
 
 

@@ -16,7 +16,7 @@ from truesweep.report.comparison import Comparison
 from truesweep.report.excerpts import excerpts
 from truesweep.report.findings import findings
 from truesweep.report.scaling import scaling
-from truesweep.report.varying import setting
+from truesweep.report.varying import comparable, setting
 from truesweep.runs.history import Curve
 from truesweep.runs.snapshot import Snapshot
 
@@ -32,7 +32,8 @@ def payload(comparison: Comparison, filters: Sequence[str] = ()) -> dict[str, An
         filters: The conditions that left these runs, for the page to say so.
     """
     runs = comparison.runs
-    configs = _against_first([run.flat for run in runs])
+    flat = comparable(runs)
+    configs = _against_first(flat)
     facts = _against_first([_facts(run) for run in runs])
     return {
         "title": comparison.title,
@@ -50,7 +51,7 @@ def payload(comparison: Comparison, filters: Sequence[str] = ()) -> dict[str, An
         "importance": _importance(comparison),
         "scaling": scaling(comparison),
         "keys": [_key(comparison, key) for key in comparison.keys],
-        "config": runs[0].flat if runs else {},
+        "config": flat[0] if runs else {},
         "facts": _facts(runs[0]) if runs else {},
         "runs": [
             {**_run(comparison, run), "config": config, "facts": fact}

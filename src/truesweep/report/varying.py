@@ -5,8 +5,24 @@ from pathlib import Path
 from typing import Any
 
 from truesweep.analysis import differences
-from truesweep.record.frozen import counts
+from truesweep.record.frozen import counts, without_added
 from truesweep.runs.snapshot import Snapshot
+
+
+def comparable(runs: Sequence[Snapshot]) -> list[dict[str, Any]]:
+    """The configurations by dotted keys, less keys that some lack and that tell none apart.
+
+    These runs are too old to have the key, and it asks the others for nothing newer.
+    """
+    asked = differences.varying([without_added(run.config) for run in runs])
+    columns = differences.varying([run.flat for run in runs])
+    newer = {k for k, v in columns.items() if differences.ABSENT in v and k not in asked}
+    return [{k: v for k, v in run.flat.items() if k not in newer} for run in runs]
+
+
+def config_columns(runs: Sequence[Snapshot]) -> dict[str, list[Any]]:
+    """The keys in which configurations differ, with all their values in the order of the runs."""
+    return differences.varying(comparable(runs))
 
 
 def varied_keys(runs: Sequence[Snapshot]) -> list[str]:
@@ -28,17 +44,13 @@ def _between_sweeps(runs: Sequence[Snapshot]) -> list[str]:
         sweeps.setdefault(run.directory.path.parent, []).append(run)
     if len(sweeps) < 2:
         return []
-    inside = {key for jobs in sweeps.values() for key in differences.varying(_flat(jobs))}
+    inside = {key for jobs in sweeps.values() for key in config_columns(jobs)}
     return [key for key in _different([jobs[0] for jobs in sweeps.values()]) if key not in inside]
-
-
-def _flat(runs: Sequence[Snapshot]) -> list[dict[str, Any]]:
-    return [run.flat for run in runs]
 
 
 def _different(runs: Sequence[Snapshot]) -> list[str]:
     """The keys in which configurations differ and that can change a number."""
-    columns = differences.varying(_flat(runs))
+    columns = config_columns(runs)
     return [key for key in columns if counts(key) and not _follows(key, columns)]
 
 
