@@ -89,6 +89,24 @@ def test_a_damaged_job_is_listed_or_refused_in_words(sweep: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["val/loss", "val/perplexity", "test/loss", "train/flops"])
+def test_a_figure_that_is_no_number_is_said(sweep: Path, name: str) -> None:
+    first, second, *_ = sorted(file.parent for file in sweep.glob("*/results.json"))
+    file = first / "results.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), name: "x"}))
+    met = call("diff", str(first), str(second))
+    assert met.how == "done", met.said
+    assert f"{name} is 'x', which it cannot be" in " ".join(met.err.split())
+
+
+def test_a_sweep_without_a_command_is_refused(sweep: Path) -> None:
+    asked = yaml.safe_load((sweep / "sweep.yaml").read_text())
+    (sweep / "sweep.yaml").write_text(yaml.safe_dump({**asked, "asked": []}))
+    met = call("status", str(sweep))
+    assert met.how == "refused"
+    assert "is not as the program wrote it" in met.said
+
+
 @pytest.mark.parametrize(
     ("entry", "value"),
     [("hours", []), ("jobs", {"a": 1}), ("sampler", {}), ("retries", "x")],

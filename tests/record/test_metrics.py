@@ -134,16 +134,19 @@ def test_a_bad_line_is_named(tmp_path: Path) -> None:
         read(tmp_path / "metrics.jsonl")
 
 
-@pytest.mark.parametrize("axis", ["step", "tokens", "time"])
-@pytest.mark.parametrize("value", [{}, [], "x", None, True])
-def test_a_line_whose_axes_are_no_numbers_is_named(
-    tmp_path: Path, axis: str, value: object
-) -> None:
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((axis, wrong) for axis in ("step", "tokens", "time") for wrong in ({}, "x", None, True)),
+        *(("train/loss", wrong) for wrong in ({}, {"a": None}, [1.0], "x")),
+    ],
+)
+def test_a_line_of_what_are_no_numbers_is_named(tmp_path: Path, name: str, value: object) -> None:
     row = {"step": 1, "tokens": 8, "time": 0.5, "train/loss": 1.0}
-    lines = [json.dumps(row), json.dumps({**row, axis: value}), json.dumps({**row, "step": 3})]
+    lines = [json.dumps(row), json.dumps({**row, name: value}), json.dumps({**row, "step": 3})]
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(f"{line}\n" for line in lines))
-    with pytest.raises(DataError, match="line 2, is not a JSON object with a step, and numbers"):
+    with pytest.raises(DataError, match="line 2, is not a JSON object of numbers with a step"):
         read(path)
 
 

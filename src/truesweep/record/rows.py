@@ -12,8 +12,8 @@ Row = dict[str, Any]
 AXES = ("step", "tokens", "time")
 """What curves are drawn against, and rates are made of: whole numbers, and seconds."""
 
-# What `dump_json` writes for the numbers that JSON lacks.
-_NOT_FINITE = ("NaN", "Infinity", "-Infinity")
+NOT_FINITE = ("NaN", "Infinity", "-Infinity")
+"""What `dump_json` writes for the numbers that JSON lacks."""
 
 
 def scalars(metrics: Mapping[str, Any]) -> Row:
@@ -27,8 +27,7 @@ def read(path: str | Path) -> list[Row]:
     """Read the whole rows of a `metrics.jsonl`, NaN and infinities as floats again.
 
     Raises:
-        DataError: a line other than the last is not a JSON object with a `step`, or its tokens or
-            its time are no numbers.
+        DataError: a line other than the last is not a JSON object of numbers with a `step`.
     """
     return [row for _, row in parse(Path(path))]
 
@@ -63,8 +62,8 @@ def parse(path: Path) -> list[tuple[bytes, Row]]:
             rows.append((line, row))
         elif number < len(lines):
             raise DataError(
-                f"{path}, line {number}, is not a JSON object with a step, and numbers for the "
-                f"tokens and the time: {line[:80]!r}. Remove the line."
+                f"{path}, line {number}, is not a JSON object of numbers with a step: "
+                f"{line[:80]!r}. Remove the line."
             )
     return rows
 
@@ -77,5 +76,7 @@ def _row(line: bytes) -> Row | None:
         return None
     if not isinstance(row, dict) or not isinstance(row.get("step"), int):
         return None
-    row = {key: float(value) if value in _NOT_FINITE else value for key, value in row.items()}
+    row = {k: float(v) if isinstance(v, str) and v in NOT_FINITE else v for k, v in row.items()}
+    if not all(v is None or isinstance(v, int | float) for v in row.values()):
+        return None
     return row if all(type(row.get(axis, 0)) in (int, float) for axis in AXES) else None

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import yaml
 
 from truesweep.errors import ConfigError, DataError, UserError, in_short, shorten
-from truesweep.figures import HARNESS, Figure, read
+from truesweep.figures import HARNESS, Figure, find, read
 from truesweep.record.files import (
     SEAL,
     checksum_of_start,
@@ -39,6 +39,7 @@ from truesweep.record.files import (
     write_json,
 )
 from truesweep.record.frozen import fingerprint, freeze, thaw
+from truesweep.record.rows import NOT_FINITE
 from truesweep.record.rows import read as read_rows
 from truesweep.runs import evaluations
 from truesweep.text import number, relabel
@@ -49,7 +50,6 @@ REMEDY = "Restore it, or delete the run's directory and repeat its command"
 """What to do about a file of a run that cannot be read."""
 _GROUPS = ("task", "data", "tokenizer", "model", "optimizer", "scheduler", "trainer")
 _NUMBER = int | float
-_FIGURE = _NUMBER | str | None
 _TYPES: dict[str, dict[str, Any]] = {
     "status.json": {
         "state": str,
@@ -601,11 +601,22 @@ def read_entries(path: Path) -> dict[str, Any]:
     if entries is None:
         raise DataError(_not_as_written(path, f"its entry {SEAL}"))
     known = _TYPES.get(path.name, {})
-    others = _FIGURE if path.name == "results.json" else object
+    others = _figure_type if path.name == "results.json" else _any
     for name, value in entries.items():
-        if not isinstance(_as_time(value, known.get(name)), known.get(name, others)):
+        wanted = known[name] if name in known else others(name)
+        if not isinstance(_as_value(value, wanted), wanted):
             raise DataError(f"{path}: {name} is {value!r}, which it cannot be. {REMEDY}")
     return entries
+
+
+def _figure_type(name: str) -> Any:
+    """A number for a figure; what stands beside one, such as BLEU's signature, may be text."""
+    is_figure = name.startswith("train/") or find(name) is not None
+    return _NUMBER | None if is_figure else _NUMBER | str | None
+
+
+def _any(name: str) -> Any:
+    return object
 
 
 def _not_as_written(path: Path, checksum: str) -> str:
@@ -615,12 +626,14 @@ def _not_as_written(path: Path, checksum: str) -> str:
     )
 
 
-def _as_time(value: Any, wanted: Any) -> Any:
-    """A text as the time that it tells, where one is wanted; all else as it is."""
-    if not isinstance(value, str) or wanted not in (datetime, datetime | None):
+def _as_value(value: Any, wanted: Any) -> Any:
+    """What a text stands for where a time or a number is wanted; all else as it is."""
+    if not isinstance(value, str):
         return value
+    if wanted == _NUMBER | None and value in NOT_FINITE:
+        return float(value)
     try:
-        return datetime.fromisoformat(value)
+        return datetime.fromisoformat(value) if wanted in (datetime, datetime | None) else value
     except ValueError:
         return value
 

@@ -11,6 +11,7 @@ from truesweep import dotted
 from truesweep.analysis.verdict import read_verdict
 from truesweep.errors import DataError
 from truesweep.figures import Figure, find, read
+from truesweep.record.rows import NOT_FINITE
 from truesweep.runs.find import read_mapping
 from truesweep.runs.history import History, read_history
 from truesweep.runs.run import UNREADABLE, Run, read_entries
@@ -210,5 +211,5 @@ def _whole(value: Any) -> int:
 
 def _numbers(results: dict[str, Any]) -> dict[str, Any]:
     """Figures that are not finite stand as text in JSON."""
-    words = ("NaN", "Infinity", "-Infinity")
-    return {key: float(v) if v in words else v for key, v in results.items() if v is not None}
+    kept = {key: value for key, value in results.items() if value is not None}
+    return {k: float(v) if isinstance(v, str) and v in NOT_FINITE else v for k, v in kept.items()}

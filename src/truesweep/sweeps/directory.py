@@ -146,7 +146,8 @@ class SweepDirectory:
             raise ConfigError(f"{self.asked}: has no {', '.join(missing)}")
         commands = record["asked"]
         kinds = isinstance(record["sweeps"], dict) and isinstance(record["launcher"], dict)
-        if not kinds or not isinstance(commands, list) or not all(map(_is_command, commands)):
+        whole = isinstance(commands, list) and commands and all(map(_is_command, commands))
+        if not (kinds and whole):
             raise ConfigError(
                 f"{self.asked}: is not as the program wrote it. Restore it, or repeat the sweep's "
                 "command, which keeps its jobs, when the file is gone"
