@@ -89,7 +89,9 @@ def test_a_damaged_job_is_listed_or_refused_in_words(sweep: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["val/loss", "val/perplexity", "test/loss", "train/flops"])
+@pytest.mark.parametrize(
+    "name", ["val/loss", "val/perplexity", "test/loss_standard_error", "train/flops"]
+)
 def test_a_figure_that_is_no_number_is_said(sweep: Path, name: str) -> None:
     first, second, *_ = sorted(file.parent for file in sweep.glob("*/results.json"))
     file = first / "results.json"
@@ -97,6 +99,14 @@ def test_a_figure_that_is_no_number_is_said(sweep: Path, name: str) -> None:
     met = call("diff", str(first), str(second))
     assert met.how == "done", met.said
     assert f"{name} is 'x', which it cannot be" in " ".join(met.err.split())
+
+
+def test_an_objective_that_is_no_name_is_refused(sweep: Path) -> None:
+    asked = yaml.safe_load((sweep / "sweep.yaml").read_text())
+    asked["sweeps"]["objective"] = [None]
+    (sweep / "sweep.yaml").write_text(yaml.safe_dump(asked))
+    met = call("compare", str(sweep))
+    assert (met.how, met.said[:46]) == ("refused", "sweep.yaml: sweeps.objective is [None], which ")
 
 
 def test_a_sweep_without_a_command_is_refused(sweep: Path) -> None:

@@ -1,3 +1,4 @@
+import itertools
 import json
 import math
 from pathlib import Path
@@ -137,8 +138,8 @@ def test_a_bad_line_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        *((axis, wrong) for axis in ("step", "tokens", "time") for wrong in ({}, "x", None, True)),
-        *(("train/loss", wrong) for wrong in ({}, {"a": None}, [1.0], "x")),
+        *itertools.product(("step", "tokens", "time"), ({}, "x", None, True)),
+        *itertools.product(["train/loss"], ({}, {"a": None}, [1.0], "x")),
     ],
 )
 def test_a_line_of_what_are_no_numbers_is_named(tmp_path: Path, name: str, value: object) -> None:

@@ -115,13 +115,19 @@ def _monitor(run: Snapshot) -> tuple[str, Mode]:
     return checkpoint.get("monitor", "val/loss"), checkpoint.get("mode") or "min"
 
 
-def _listed(value: Any) -> list[Any]:
-    return [] if value is None else value if isinstance(value, list) else [value]
+def _listed(settings: Mapping[str, Any], name: str) -> list[Any]:
+    value = settings.get(name)
+    listed = [] if value is None else value if isinstance(value, list) else [value]
+    if not all(isinstance(one, str) for one in listed):
+        raise ConfigError(
+            f"sweep.yaml: sweeps.{name} is {value!r}, which it cannot be. Restore the file"
+        )
+    return listed
 
 
 def _modes(settings: Mapping[str, Any]) -> dict[str, Mode]:
     """The sweep's objectives, each with its direction; one direction holds for all."""
-    names, given = _listed(settings.get("objective")), _listed(settings.get("direction"))
+    names, given = _listed(settings, "objective"), _listed(settings, "direction")
     given = given * len(names) if len(given) == 1 else given
     modes = [as_mode(direction) for direction in given] or map(recorded_mode, names)
     return dict(zip(names, modes, strict=False))
