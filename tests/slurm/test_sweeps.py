@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.commands.conftest import SMALL, write_data
+from tests.commands.conftest import SMALL, truesweep, write_data
 from tests.sweeps.test_pool import results, starts
 from tests.sweeps.tiny import FIXED, make_sweep, until
 from truesweep.commands.resume import resume
@@ -175,3 +175,33 @@ def test_a_driver_that_was_killed_comes_back_to_its_jobs(workplace: Path) -> Non
     assert running.status["saved_step"] > 0
     assert waiting.state == "queued"
     assert len(starts(workplace)) == 1
+
+
+def test_a_search_pauses_and_thaws_jobs_of_two_nodes(workplace: Path) -> None:
+    make_sweep(workplace, [])
+    asked = [*write_data(workplace)["classification"], *SMALL, *FIXED, "optimizer=sgd"]
+    asked.append("trainer.val_check_interval=2")
+    search = ["name=s", "optimizer.lr=1e-3,1e-1", "trainer.num_nodes=2", "trainer.devices=1"]
+    search += ["sweeps.method=search", "sweeps.sampler=grid", "sweeps.jobs=2"]
+    search += ["sweeps.pruner=forecast", "sweeps.pruner_warmup=4"]
+    launcher = ["cpus_per_task=1", "poll_seconds=0.3", "array_parallelism=1"]
+    on_slurm = ["hydra/launcher=slurm", *(f"hydra.launcher.{key}" for key in launcher)]
+    done = truesweep("train", "-m", *asked, *search, *on_slurm, cwd=workplace)
+    assert done.code == 0, done.out + done.err
+    assert "thawed" in done.out
+    jobs = [Run(path.parent) for path in workplace.glob("outputs/sweeps/s/*/config.yaml")]
+    waiting, finished = sorted(jobs, key=lambda job: job.step)
+    assert (waiting.state, finished.state) == ("paused", "completed")
+    for job in jobs:
+        validated = [row["step"] for row in curve(job) if "val/loss" in row]
+        assert validated == list(range(2, job.step + 1, 2))
+    begun = sorted((row["step"], row["rank"]) for row in starts(workplace)[finished.id])
+    slices = sorted({step for step, _ in begun})
+    assert begun == [(step, rank) for step in slices for rank in (0, 1)]
+    assert slices[:2] == [0, 4]  # both nodes left at the same step, and went on from there
+    # Two ranks that never waited tell the same.
+    best = f"optimizer.lr={finished.varies['optimizer.lr']}"
+    done = truesweep("train", *asked, "name=whole", best, "trainer.devices=2", cwd=workplace)
+    assert done.code == 0, done.out + done.err
+    (whole,) = (Run(path.parent) for path in workplace.glob("outputs/whole/*/config.yaml"))
+    assert curve(finished) == curve(whole)
