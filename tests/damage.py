@@ -74,7 +74,7 @@ def mutants(name: str, data: bytes, rng: random.Random, each: int) -> Iterator[t
     yield "empty", b""
     yield "overwritten", rng.randbytes(200)
     for _ in range(each):
-        cut, place, bit = rng.randrange(len(data)), rng.randrange(len(data)), rng.randrange(8)
+        cut, place, bit = (_below(end, rng) for end in (len(data), len(data), 8))
         yield f"cut at {cut}", data[:cut]
         flipped = bytearray(data)
         flipped[place] ^= 1 << bit
@@ -120,10 +120,15 @@ def _paths(tree: Any, above: tuple[Any, ...]) -> Iterator[tuple[Any, ...]]:
         yield from _paths(value, (*above, key))
 
 
+def _below(end: int, rng: random.Random) -> int:
+    """A whole number, for one draw: files of other lengths shift no later choice."""
+    return int(rng.random() * end)
+
+
 def _changed_rows(data: bytes, rng: random.Random, count: int) -> Iterator[tuple[str, bytes]]:
     lines = data.splitlines()
     for _ in range(count):
-        number = rng.randrange(len(lines))
+        number = _below(len(lines), rng)
         row = json.loads(lines[number])
         if isinstance(row, dict) and row:
             key, wrong = rng.choice(list(row)), rng.choice(WRONG)

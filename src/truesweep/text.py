@@ -49,6 +49,13 @@ def number(value: Any) -> float | None:
         return None
 
 
+def finite(value: Any) -> float | None:
+    """A number as it is, if it is finite as a float; None for all else, text and booleans too."""
+    found = None if isinstance(value, str) else number(value)
+    kept: float | None = value if found is not None and math.isfinite(found) else None
+    return kept
+
+
 # Values.
 
 

@@ -1,5 +1,6 @@
 """By which keys the runs of several sweeps are told apart."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,16 @@ def test_a_key_that_an_older_run_lacks_is_a_difference_only_if_it_asks_for_somet
     assert payload(found)["config"].keys() == payload(compare([older]))["config"].keys()
     assert compare([older, *newer]).keys == ["data.verify"]
     assert compare(newer).keys == ["data.verify"]
+
+
+@pytest.mark.parametrize("bound", [float("inf"), 10**400, 1e308])
+def test_a_swept_value_may_be_as_large_as_can_be(make_run: MakeRun, bound: float) -> None:
+    folders = []
+    for i, value in enumerate((0.5, 1.0, 4.0, bound)):
+        config = configuration(trainer__gradient_clip_val=value)
+        job = {"sweep": "s", "label": "", "varies": {"trainer.gradient_clip_val": value}}
+        folders.append(make_run(f"s/{i}", config, end=2.0 + i, job=job))
+    found = payload(compare(folders))
+    (key,) = found["keys"]
+    assert key["numeric"] == (bound == 1e308)
+    assert json.dumps(found["runs"][3]["values"]) == json.dumps([bound])

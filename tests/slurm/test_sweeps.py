@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.commands.conftest import SMALL, truesweep, write_data
+from tests.commands.conftest import SMALL, start, truesweep, write_data
+from tests.commands.test_pausing import SEARCH, SLICE, assert_trained_once, runs, wait_for_thaw
+from tests.commands.test_sweep import small
 from tests.sweeps.test_pool import results, starts
 from tests.sweeps.tiny import FIXED, make_sweep, until
 from truesweep.commands.resume import resume
@@ -205,3 +207,33 @@ def test_a_search_pauses_and_thaws_jobs_of_two_nodes(workplace: Path) -> None:
     assert done.code == 0, done.out + done.err
     (whole,) = (Run(path.parent) for path in workplace.glob("outputs/whole/*/config.yaml"))
     assert curve(finished) == curve(whole)
+
+
+def test_a_search_pauses_jobs_and_its_driver_is_killed(
+    workplace: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = write_data(workplace)["lm"]
+    swept = [*SEARCH, "callbacks.mishap.slow=0.05"]
+    make_sweep(workplace, [], name="other")  # for its callback, which notes every start
+    asked = [*small([*data, *FIXED], *swept), "hydra/launcher=slurm"]
+    asked += [f"hydra.launcher.{key}" for key in ("cpus_per_task=1", "poll_seconds=0.3")]
+    driver = start(["-m", *asked], workplace)
+    sweep = workplace / "outputs/sweeps/s"
+    wait_for_thaw(sweep)
+    driver.kill()
+    driver.wait()
+    before = {job.id: len(job.read_metrics()) for job in runs(sweep)}
+    assert resume(sweep) == 0
+    ended = {job.id: job.state for job in runs(sweep)}
+    assert set(ended.values()) == {"completed", "paused"}
+    assert queue() == {}
+    for job in runs(sweep):
+        assert_trained_once(job)
+        assert len(job.read_metrics()) >= before[job.id]
+        steps = [begun["step"] for begun in starts(workplace)[job.id]]
+        assert steps[:1] == [0]
+        assert steps == sorted(set(steps))  # each start goes on where the last one paused
+        if ended[job.id] == "completed":
+            assert steps[1] == SLICE
+    paused = list(ended.values()).count("paused")
+    assert f"{paused} paused" in capfd.readouterr().out

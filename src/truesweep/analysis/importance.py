@@ -17,7 +17,7 @@ import numpy as np
 from truesweep.analysis.curves import Floats
 from truesweep.analysis.effects import Effects, Integers, Sample, of_groups, on_grid, with_noise
 from truesweep.analysis.outcomes import Direction, Outcome, by_point, sign
-from truesweep.text import figure, percent
+from truesweep.text import figure, finite, percent
 
 JOIN = " + "
 """Between the names of keys that vary as one."""
@@ -115,7 +115,7 @@ def _ordered_alike(a: Sequence[Any], b: Sequence[Any]) -> bool:
 
 
 def _numbers(values: Sequence[Any]) -> bool:
-    return all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    return all(finite(v) is not None for v in values)
 
 
 def _cut(losses: list[Floats]) -> tuple[list[Floats], list[str]]:

@@ -4,13 +4,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from truesweep import text
 from truesweep.analysis.outcomes import Outcome
 from truesweep.analysis.ranking import Ranking
+from truesweep.text import finite
 
 MANY = 8
 """Distinct values above which an axis counts as sampled from a range, not listed."""
@@ -62,13 +63,13 @@ def edges(ranking: Ranking, jobs: Sequence[Outcome]) -> list[Edge]:
 
 
 def _values(jobs: Sequence[Outcome], key: str) -> list[float]:
-    return sorted({v for job in jobs if (v := _number(job.varies.get(key))) is not None})
+    return sorted({v for job in jobs if (v := finite(job.varies.get(key))) is not None})
 
 
 def _edge(ranking: Ranking, jobs: Sequence[Outcome], key: str) -> Edge | None:
     assert ranking.best is not None
     tried = _values([job for job in jobs if job.state != "failed"], key)
-    best = _number(ranking.best.varies.get(key))
+    best = finite(ranking.best.varies.get(key))
     if best is None or len(tried) < 2:
         return None
     spacing = spacing_of(tried)
@@ -79,7 +80,7 @@ def _edge(ranking: Ranking, jobs: Sequence[Outcome], key: str) -> Edge | None:
     beyond = [] if failed else next_values(tried, side, spacing)
     if not failed and len(beyond) < 3:  # nothing beyond the edge
         return None
-    inside = [_number(s.varies.get(key)) for s in ranking.tied]
+    inside = [finite(s.varies.get(key)) for s in ranking.tied]
     conclusive = not any(v is not None and _side(v, tried, spacing) != side for v in inside)
     if len(tried) == 2 and (not conclusive or ranking.basis == "none"):
         return None
@@ -89,19 +90,13 @@ def _edge(ranking: Ranking, jobs: Sequence[Outcome], key: str) -> Edge | None:
     return Edge(key, best, side, spacing, conclusive, beyond, text)
 
 
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return value if math.isfinite(value) else None
-
-
 def spacing_of(tried: Sequence[float]) -> Literal["linear", "log"]:
     """Whether sorted values follow each other by factors or by steps, whichever is more even."""
     if tried[0] <= 0:
         return "linear"
     if len(tried) == 2:
         return "log" if tried[1] / tried[0] >= DOUBLE else "linear"
-    steps = np.diff(tried)
+    steps = np.diff(np.divide(tried, tried[-1]))  # whose squares do not overflow
     ratios = np.diff(np.log(tried))
     uneven = [float(np.std(d) / np.mean(d)) for d in (steps, ratios)]
     if len(tried) > MANY:  # sampled: even steps of the sorted values are not to be had

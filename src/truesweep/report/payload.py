@@ -67,7 +67,7 @@ def _costs(comparison: Comparison) -> Declared:
 
 def _key(comparison: Comparison, key: str) -> dict[str, Any]:
     values = [v for run in comparison.runs if (v := setting(run, key)) is not None]
-    numbers = [float(v) for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+    numbers = [number for v in values if (number := text.finite(v)) is not None]
     numeric = len(numbers) == len(values) and len(set(numbers)) > 1
     log = numeric and spacing_of(sorted(set(numbers))) == "log"
     return {"key": key, "short": comparison.short[key], "numeric": numeric, "log": log}
