@@ -5,7 +5,7 @@ A test that needs what a machine may lack is skipped there, with a reason `needs
 
 import os
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -25,6 +25,24 @@ if hasattr(os, "ST_NOEXEC") and os.access(MEMORY := "/dev/shm", os.W_OK):
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", MEMORY)
 MUST_HAVE = tuple(f"needs {what}" for what in os.environ.get("TEST_WITH", "").split(",") if what)
 """What may not be lacking here, as in `TEST_WITH=Chromium,Slurm`; else it is a failure."""
+
+
+def pytest_configure() -> None:
+    """Note the environment as it is set here, before any package adds to it."""
+    from tests import processes  # noqa: F401
+
+
+def pytest_collection_finish() -> None:
+    """Undo what packages set when modules of tests import them; see `_same_environment`."""
+    from tests.processes import BEFORE_TESTS
+
+    _restore(BEFORE_TESTS)
+
+
+def _restore(environment: Mapping[str, str]) -> None:
+    for name in os.environ.keys() - environment.keys():
+        del os.environ[name]
+    os.environ.update(environment)
 
 
 def pytest_report_header() -> str:
@@ -84,9 +102,7 @@ def _same_environment() -> Iterator[None]:
     """Undo what packages set when they are first used: processes with it would import anew."""
     before = dict(os.environ)
     yield
-    for name in os.environ.keys() - before.keys():
-        del os.environ[name]
-    os.environ.update(before)
+    _restore(before)
 
 
 @pytest.fixture

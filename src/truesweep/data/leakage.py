@@ -253,13 +253,19 @@ def ngrams(samples: Sequence[Sample]) -> Hashes:
 
     Of all of them, or of `_JUDGED_NGRAMS` to half as many that are evenly spread.
     """
-    kept, stride, seen = np.zeros(0, dtype=np.uint64), 1, 0
+    kept = np.empty(_JUDGED_NGRAMS, dtype=np.uint64)
+    count, stride, seen = 0, 1, 0
     for part in _ngrams(samples):
-        kept = np.concatenate([kept, part[-seen % stride :: stride]])
+        chosen = part[-seen % stride :: stride]
         seen += len(part)
-        while len(kept) > _JUDGED_NGRAMS:
-            kept, stride = kept[::2], 2 * stride
-    return kept
+        while count + len(chosen) > _JUDGED_NGRAMS:
+            halved = kept[:count:2].copy()
+            chosen, stride = chosen[count % 2 :: 2], 2 * stride
+            count = len(halved)
+            kept[:count] = halved
+        kept[count : count + len(chosen)] = chosen
+        count += len(chosen)
+    return kept[:count].copy()
 
 
 def _spread(passages: Iterable[Passage]) -> list[Passage]:
@@ -297,14 +303,15 @@ def shared(ours: Mapping[str, Hashes], theirs: Iterable[Hashes]) -> dict[str, fl
     """
     if not ours:
         return {}
-    known, places = np.unique(np.concatenate([*ours.values()]), return_inverse=True)
+    known = np.unique(np.concatenate([*ours.values()]))
     found = np.zeros(len(known), dtype=np.bool_)
     sieve = Sieve(known)
     for part in theirs:
         found[sieve.places(part)] = True
-    ends = np.cumsum([len(grams) for grams in ours.values()])
-    each = np.split(found[places], ends[:-1])
-    return {s: float(of.mean()) if len(of) else 0.0 for s, of in zip(ours, each, strict=True)}
+    return {
+        split: float(found[np.searchsorted(known, grams)].mean()) if len(grams) else 0.0
+        for split, grams in ours.items()
+    }
 
 
 def leakage(

@@ -15,7 +15,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from truesweep import dotted, text
 from truesweep.callbacks import Harness
-from truesweep.compat import attention
 from truesweep.config.checks import check_across, check_primary
 from truesweep.config.origin import Origins
 from truesweep.config.schema import check
@@ -522,13 +521,15 @@ def check_optimizer(config: dict[str, Any]) -> None:
         ) from error
 
 
-def check_attention(trainer: TrainerSettings, model: PreTrainedModel) -> None:
+def check_attention(config: dict[str, Any], trainer: TrainerSettings) -> None:
     """Refuse attention that cannot be trained where the training runs.
+
+    Asked before there is a model, as trying flex_attention on a CPU compiles for a minute.
 
     Raises:
         ConfigError: It cannot.
     """
-    if trainer.is_cpu() and attention(model.config) == "flex_attention":
+    if trainer.is_cpu() and config["model"].get("attention") == "flex_attention":
         raise ConfigError(
             "model.attention=flex_attention: has no backward pass on a CPU. Set "
             "model.attention=sdpa, or trainer.accelerator=gpu"

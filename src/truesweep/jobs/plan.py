@@ -198,6 +198,7 @@ class Planner:
         self._check_loggers(config)
         trainer: TrainerSettings = make(config, "trainer")
         trainer.check()
+        check_attention(config, trainer)
         source, prepared = self._prepare(config)
         steps_per_epoch = DataModule(
             prepared, source, config["seed"], trainer.overfit_batches
@@ -208,7 +209,6 @@ class Planner:
         callbacks = build_callbacks(config, recipe.total_steps)
         of_tasks = [f for one in callbacks if isinstance(one, Harness) for f in one.figures]
         model, parameters, flops, notes = self._model(config, source, prepared)
-        check_attention(trainer, model)
         task = build_task(config, model, prepared, recipe)
         check_optimizer(config)
         optimizer = task.configure_optimizers()
