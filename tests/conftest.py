@@ -32,19 +32,6 @@ def pytest_configure() -> None:
     from tests import processes  # noqa: F401
 
 
-def pytest_collection_finish() -> None:
-    """Undo what packages set when modules of tests import them; see `_same_environment`."""
-    from tests.processes import BEFORE_TESTS
-
-    _restore(BEFORE_TESTS)
-
-
-def _restore(environment: Mapping[str, str]) -> None:
-    for name in os.environ.keys() - environment.keys():
-        del os.environ[name]
-    os.environ.update(environment)
-
-
 def pytest_report_header() -> str:
     return (
         f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, threads: {THREADS}"
@@ -99,10 +86,23 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _same_environment() -> Iterator[None]:
-    """Undo what packages set when they are first used: processes with it would import anew."""
-    before = dict(os.environ)
+    """Undo what packages set when they are imported or used: processes with it would import anew.
+
+    Modules of tests import them, and fixtures of several tests use them.
+    """
+    from tests.processes import BEFORE_TESTS, at_import
+
+    others = {k: v for k, v in os.environ.items() if k not in at_import(os.environ)}
+    before = others | at_import(BEFORE_TESTS)
+    _restore(before)
     yield
     _restore(before)
+
+
+def _restore(environment: Mapping[str, str]) -> None:
+    for name in os.environ.keys() - environment.keys():
+        del os.environ[name]
+    os.environ.update(environment)
 
 
 @pytest.fixture

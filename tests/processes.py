@@ -218,7 +218,7 @@ def _serve(requests: socket.socket, before: Environment) -> dict[str, Any]:
         requests: Where they come from.
         before: The environment that the imports found.
     """
-    at_import = _at_import(before)
+    found = at_import(before)
     by_imports = {k: v for k, v in os.environ.items() if before.get(k) != v}
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for minders
     requests.sendall((0).to_bytes(8, "big"))
@@ -230,13 +230,14 @@ def _serve(requests: socket.socket, before: Environment) -> dict[str, Any]:
         if os.fork() == 0:
             requests.close()
             _mind(*descriptors)
-            as_here = _at_import(request["env"]) == at_import
+            as_here = at_import(request["env"]) == found
             return {**request, "env": by_imports | request["env"], "as here": as_here}
         for descriptor in descriptors:
             os.close(descriptor)
 
 
-def _at_import(env: Environment) -> dict[str, str]:
+def at_import(env: Environment) -> dict[str, str]:
+    """What of an environment is read at imports; a path can be added to later."""
     return {k: v for k, v in env.items() if k.startswith(AT_IMPORT) and k != "PYTHONPATH"}
 
 
