@@ -29,7 +29,7 @@ MUST_HAVE = tuple(f"needs {what}" for what in os.environ.get("TEST_WITH", "").sp
 
 def pytest_configure() -> None:
     """Note the environment as it is set here, before any package adds to it."""
-    from tests import processes  # noqa: F401
+    from tests import processes  # noqa: F401  # it notes the environment when it is imported
 
 
 def pytest_report_header() -> str:

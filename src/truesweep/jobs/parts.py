@@ -521,15 +521,17 @@ def check_optimizer(config: dict[str, Any]) -> None:
         ) from error
 
 
-def check_attention(config: dict[str, Any], trainer: TrainerSettings) -> None:
+def check_attention(trainer: TrainerSettings, implementation: str | None) -> None:
     """Refuse attention that cannot be trained where the training runs.
 
-    Asked before there is a model, as trying flex_attention on a CPU compiles for a minute.
+    Args:
+        trainer: Knows where it runs.
+        implementation: What is asked for, or what a model has; None: not known yet.
 
     Raises:
         ConfigError: It cannot.
     """
-    if trainer.is_cpu() and config["model"].get("attention") == "flex_attention":
+    if trainer.is_cpu() and implementation == "flex_attention":
         raise ConfigError(
             "model.attention=flex_attention: has no backward pass on a CPU. Set "
             "model.attention=sdpa, or trainer.accelerator=gpu"

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from truesweep.callbacks import Harness
 from truesweep.callbacks.checkpoint import declared_mode
+from truesweep.compat import attention
 from truesweep.config.checks import name_is_a_folder
 from truesweep.config.compose import Composed, compose
 from truesweep.config.frozen import update
@@ -198,7 +199,8 @@ class Planner:
         self._check_loggers(config)
         trainer: TrainerSettings = make(config, "trainer")
         trainer.check()
-        check_attention(config, trainer)
+        # Before there is a model, too: trying flex_attention on a CPU compiles for a minute.
+        check_attention(trainer, config["model"].get("attention"))
         source, prepared = self._prepare(config)
         steps_per_epoch = DataModule(
             prepared, source, config["seed"], trainer.overfit_batches
@@ -209,6 +211,7 @@ class Planner:
         callbacks = build_callbacks(config, recipe.total_steps)
         of_tasks = [f for one in callbacks if isinstance(one, Harness) for f in one.figures]
         model, parameters, flops, notes = self._model(config, source, prepared)
+        check_attention(trainer, attention(model.config))
         task = build_task(config, model, prepared, recipe)
         check_optimizer(config)
         optimizer = task.configure_optimizers()
