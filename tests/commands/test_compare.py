@@ -211,10 +211,19 @@ def test_diff_leaves_out_what_a_narrow_terminal_has_no_room_for(
     known = {"val/loss_standard_error": 0.1}
     a, b = (make_run(name, end=end, **known) for name, end in (("first", 2.0), ("second", 1.5)))
     loss = ["val/loss", "2.100", "1.600", "-0.50", "±0.23", "beyond noise"]
-    for width, columns in ((80, [0, 1, 2, 3, 4, 5]), (60, [0, 1, 2, 3, 5]), (46, [0, 1, 2, 5])):
+    for width, columns, left_out in (
+        (80, [0, 1, 2, 3, 4, 5], None),
+        (60, [0, 1, 2, 3, 5], "noise"),
+        (46, [0, 1, 2, 5], "difference, noise"),
+        (40, [0, 1, 2], "difference, noise, whether it is beyond noise"),
+    ):
         narrow(width)
         diff(a, b, as_json=False)
-        assert cells_of(capsys.readouterr().out, "val/loss") == [loss[i] for i in columns]
+        shown = capsys.readouterr().out
+        assert cells_of(shown, "val/loss") == [loss[i] for i in columns]
+        told = " ".join(re.sub(r"\x1b\[\d*m", "", shown).split())
+        assert (f"Left out to fit: {left_out}. --json has all." in told) == bool(left_out)
+        assert ("Noise: how far" in told) == (5 in columns)
 
 
 def test_diff_dumps_no_lists_and_fits_a_pipe(

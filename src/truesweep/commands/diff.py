@@ -28,6 +28,8 @@ VERSIONS = ("python", "packages", "git", "platform", "hardware")
 """What of a run's provenance is of versions."""
 WIDTH = 120
 """Characters of a line at most, which keeps both sides in sight of each other."""
+GIVES_WAY = {4: "noise", 3: "difference", 5: "whether it is beyond noise"}
+"""In this order columns of the figures give way to a narrow terminal, and how they are called."""
 LONGEST = 60
 """Characters of a list or mapping that are shown; `--json` has all."""
 KNOWN_FROM = {
@@ -168,14 +170,17 @@ def _print_figures(
         for one in rows
     ]
     table = Table(title="Figures", title_justify="left", title_style="bold")
-    shown = _fitting([heads, *cells], out.width)
+    shown, left_out = _fitting([heads, *cells], out.width)
     for index in shown:
         justify = "right" if 0 < index < 5 else "left"
         table.add_column(heads[index], justify=justify, overflow="fold")  # type: ignore[arg-type]
     for row in cells:
         table.add_row(*(Text(row[index]) for index in shown))
     out.print(table)
-    for sentence in _sentences(apart):
+    if left_out:
+        names = ", ".join(GIVES_WAY[index] for index in left_out)
+        out.print(Text(f"Left out to fit: {names}. --json has all.", "dim"))
+    for sentence in _sentences(apart, with_noise=5 in shown):
         out.print(Text(sentence, "dim"))
 
 
@@ -205,15 +210,16 @@ def _signed(key: str, difference: float, declared: Declared) -> str:
     return f"{'-' if difference < 0 else '+'}{written(key, abs(difference), declared)}"
 
 
-def _fitting(lines: Sequence[Sequence[str]], room: int) -> list[int]:
-    """The columns that say something and have room beside each other; those of noise go first."""
+def _fitting(lines: Sequence[Sequence[str]], room: int) -> tuple[list[int], list[int]]:
+    """The columns that say something and have room beside each other, and those that have none."""
     widths = [max(map(len, column)) + len("│  ") for column in zip(*lines, strict=True)]
     said = [any(column) for column in zip(*lines[1:], strict=True)]
-    shown = [index for index in range(len(widths)) if index < 4 or said[index]]
-    for index in (4, 3, 5):
+    shown = [index for index in range(len(widths)) if index < 3 or said[index]]
+    whole = list(shown)
+    for index in GIVES_WAY:
         if sum(widths[i] for i in shown) >= room and index in shown:
             shown.remove(index)
-    return shown
+    return shown, sorted(set(whole) - set(shown))
 
 
 def _noise(gap: Gap | None) -> list[str]:
@@ -222,9 +228,10 @@ def _noise(gap: Gap | None) -> list[str]:
     return [f"±{text.figure(gap.margin, 2)}", "beyond noise" if gap.beyond else "within noise"]
 
 
-def _sentences(apart: Mapping[str, Gap]) -> list[str]:
+def _sentences(apart: Mapping[str, Gap], *, with_noise: bool) -> list[str]:
+    """What is to be known of the figures, and of noise where that is shown."""
     said = []
-    bases = {gap.basis for gap in apart.values() if gap.margin is not None}
+    bases = {gap.basis for gap in apart.values() if gap.margin is not None and with_noise}
     known = [words for basis, words in KNOWN_FROM.items() if basis in bases]
     if known:
         said.append(
