@@ -15,6 +15,8 @@ from truesweep.metrics.likelihood import (
     BitsPerByte,
     NegativeLogLikelihood,
     Perplexity,
+    TokenAccuracy,
+    correct_by_row,
     is_many,
     linear_nll,
     linear_nll_by_row,
@@ -289,6 +291,19 @@ def test_bits_per_byte() -> None:
     metric = BitsPerByte(bytes_per_target=4.0)
     metric.update_sums(torch.tensor(10 * 8 * math.log(2)), 10)  # one byte a label, in nats
     assert metric.compute().item() == pytest.approx(2.0)
+
+
+def test_the_accuracy_of_tokens_is_over_all_that_have_a_label() -> None:
+    logits, labels = batch()
+    guessed = logits.argmax(-1)
+    labels[:, ::2] = guessed[:, ::2].where(labels[:, ::2] != IGNORED, IGNORED)
+    correct, count = correct_by_row(logits, labels), (labels != IGNORED).sum(1)
+    metric = TokenAccuracy()
+    for row in range(len(labels)):
+        metric.update(correct[row : row + 1], count[row : row + 1])
+    found, expected = metric.compute(), (guessed == labels)[labels != IGNORED].double().mean()
+    assert found == expected
+    assert 0.3 < expected < 0.8
 
 
 def test_nothing_seen_is_no_number_and_no_warning() -> None:

@@ -87,6 +87,19 @@ def test_singular_values_come_near_one() -> None:
     assert values.max() < 1.25
 
 
+def test_an_iteration_acts_on_the_singular_values_alone() -> None:
+    torch.manual_seed(0)
+    matrices = torch.randn(3, 8, 24, dtype=torch.float64)
+    left, values, right = torch.linalg.svd(matrices, full_matrices=False)
+    values = values / values.norm(dim=-1, keepdim=True)
+    a, b, c = JORDAN
+    for _ in range(5):
+        values = a * values + b * values**3 + c * values**5
+    found = orthogonalize(matrices, JORDAN, 5, 1e-7)
+    # Each iteration rounds a few times, and multiplies what is off before it by less than 4.
+    torch.testing.assert_close(found, left * values[:, None] @ right, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("precision", "agrees"),
     [("32-true", True), ("64-true", True), ("bf16-mixed", False), ("bf16-true", False)],

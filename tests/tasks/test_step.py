@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tests.commands.conftest import SMALL, write_data
-from tests.rounding import FP64, assert_same_training
+from tests.rounding import FP64, SAME_NORM, assert_same_training
 from truesweep.callbacks import StopAfter
 from truesweep.jobs.logs import quiet
 from truesweep.jobs.parts import Parts, build
@@ -106,6 +106,23 @@ def test_the_loss_of_a_step_is_the_mean_over_all_its_targets(workplace: Path) ->
         )
     fit(parts, workplace)
     assert rows[0]["train/loss"] == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_a_step_descends_the_mean_over_all_its_targets(workplace: Path) -> None:
+    asked = [FP64, "data.packing=false", "data.micro_batch_size=7", "trainer.max_steps=1"]
+    asked += ["optimizer.momentum=0", "trainer.gradient_clip_val=null"]
+    parts = parts_of("lm", workplace, *asked)
+    model = parts.task.model
+    batch = next(iter(parts.data.train_dataloader()))
+    model.double()
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch.get("attention_mask")).logits
+    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten())
+    gradient = torch.autograd.grad(loss, list(model.parameters()))
+    before = [weight.detach().clone() for weight in model.parameters()]
+    fit(parts, workplace)
+    for weight, was, slope in zip(model.parameters(), before, gradient, strict=True):
+        difference = (was - weight) / 0.3 - slope
+        assert difference.norm() <= SAME_NORM * slope.norm()
 
 
 def with_spoilt_steps(parts: Parts, spoilt: set[int]) -> list[dict[str, Any]]:
