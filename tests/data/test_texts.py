@@ -75,6 +75,65 @@ def test_stored_texts_are_the_same_texts(small: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
 @pytest.mark.parametrize("documents", [True, False])
+def test_what_was_divided_before_a_kill_is_kept(
+    documents: bool, end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [text(end, 20, seed) for seed in range(30)]
+    whole, expected, found = (tmp_path / name for name in ("whole", "expected", "found"))
+    for folder in (whole, expected, found):
+        folder.mkdir()
+    given = stored(whole, texts)
+    monkeypatch.setattr("truesweep.data.division.PART", 200)
+    parts, how, _ = divide_stored(given, SHARES, documents, expected)
+    calls, kills, position = [0], 0, splitting._position
+
+    def killed_now_and_then(read: Text) -> float:
+        calls[0] += 1
+        if calls[0] % 25 == 0:
+            raise KeyboardInterrupt
+        return position(read)
+
+    monkeypatch.setattr(splitting, "_position", killed_now_and_then)
+    while True:
+        try:
+            again, same, _ = divide_stored(given, SHARES, documents, found)
+            break
+        except KeyboardInterrupt:
+            kills += 1
+    assert kills
+    assert again == parts
+    assert same == how
+
+
+def test_a_kill_while_texts_are_divided_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.txt").write_text(text("\n"))
+    source = Files(train=str(tmp_path / "a.txt"))
+    read, texts_of = [], Files._texts_of
+
+    def counted(self: Files, groups: Any) -> Any:
+        read.append(groups)
+        return texts_of(self, groups)
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Files, "_texts_of", counted)
+    with monkeypatch.context() as patched:
+        patched.setattr(splitting, "_cut_units", killed)
+        with pytest.raises(KeyboardInterrupt):
+            TEXT.load(source)
+    assert TEXT.load(source).train == TEXT.load(source).train
+    assert len(read) == 1
+    (entry,) = (tmp_path / "cache" / "texts").iterdir()
+    names = {"manifest.json", "splits.json"}
+    names |= {f"{s}.{kind}" for s in ("train", "val", "test") for kind in ("txt", "offsets.bin")}
+    assert {file.name for file in entry.iterdir()} == names
+
+
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+@pytest.mark.parametrize("documents", [True, False])
 def test_texts_are_divided_as_ever(small: int, documents: bool, end: str, tmp_path: Path) -> None:
     texts = [text(end, 100, seed) for seed in range(3)] + [f"only {end}{end} one{end}"]
     for given in (texts, texts[:1]):

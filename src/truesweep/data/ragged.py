@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from truesweep.record.files import write_json
+from truesweep.record.files import reopen, write_json
 
 Tokens = npt.NDArray[np.int32 | np.uint16]
 
@@ -204,8 +204,8 @@ class RaggedWriter:
         self.done: bool = begun.get("done", False)
         self._rows: int = begun.get("rows", 0)  # that have ended
         self._size: int = begun.get("tokens", 0)
-        self._tokens = _truncated(folder / f"{name}.tokens.bin", self._size * self._behind.itemsize)
-        self._offsets = _truncated(folder / f"{name}.offsets.bin", (self._rows + 1) * 8)
+        self._tokens = reopen(folder / f"{name}.tokens.bin", self._size * self._behind.itemsize)
+        self._offsets = reopen(folder / f"{name}.offsets.bin", (self._rows + 1) * 8)
 
     def __enter__(self) -> Self:
         """Itself."""
@@ -272,14 +272,6 @@ def count_tokens(parts: Iterable[Tokens]) -> npt.NDArray[np.int64]:
         found[: len(counts)] += counts
         counts = found
     return counts
-
-
-def _truncated(path: Path, size: int) -> BinaryIO:
-    """A file to write on behind its first bytes; a new one of offsets begins with a 0."""
-    file = path.open("r+b" if path.exists() else "w+b")
-    file.truncate(size)
-    file.seek(size)
-    return file
 
 
 def _mapped(path: Path, kind: str) -> npt.NDArray[Any]:

@@ -5,16 +5,17 @@ or from chance: duplicates stay on one side, and a sample stays where it is when
 """
 
 import hashlib
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, dropwhile, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from truesweep.data.division import Division, begun_by
 from truesweep.data.samples import Chat, Kind, Labelled, Pair, Sample, Splits, hash_splits
 from truesweep.data.source import Source
 from truesweep.data.texts import BLOCK, StoredText, Text, Texts, TextsWriter
@@ -22,6 +23,7 @@ from truesweep.errors import ConfigError, DataError
 
 KEY = "data.train"
 _PARAGRAPH, _LINE, _OLD_LINE = map(re.compile, (rb"\n(?:[ \t]*\r?\n)+", rb"\n", rb"\r"))
+_UNITS = {"paragraphs": _PARAGRAPH, "lines": _LINE, "lines, of old": _OLD_LINE}
 CHARACTERS = "characters of train, its last ones"
 """How a text is divided that has too few lines."""
 
@@ -103,10 +105,12 @@ def divide_stored(
 
 def _distribute(texts: Texts, shares: Mapping[str, float], folder: Path) -> None:
     """Write each text to the split on whose side it falls."""
-    with _writers(folder, ("train", *shares)) as writers:
-        for text in texts.parts():
-            writer = writers[_side(text, shares)]
+    with Division(folder, ("train", *shares), json.dumps(shares)) as division:
+        (start,) = division.place or (0,)
+        for number, text in enumerate(texts.parts(start), start + 1):
+            writer = division.writers[_side(text, shares)]
             writer.add([text.encode()] if isinstance(text, str) else text.byte_blocks())
+            division.advance(len(text), number)
 
 
 def _parts(folder: Path, names: Iterable[str]) -> dict[str, Texts]:
@@ -164,29 +168,41 @@ def split_documents(documents: Sequence[str], shares: Mapping[str, float]) -> tu
 def _split_stored(documents: Texts, shares: Mapping[str, float], folder: Path) -> str:
     """Distribute documents as `split_documents` does, into texts of the splits' names."""
     names = ("train", *shares)
-    units = (_PARAGRAPH, "paragraphs"), (_LINE, "lines"), (_OLD_LINE, "lines")
-    for end, unit in units:
-        with _writers(folder, names) as writers:
-            for document in documents.stored():
-                written = set()
-                for begin, stop in _cut(document, end):
-                    if stop - begin > BLOCK:
-                        block = replace(document, start=begin, end=stop)
-                        side, parts = _side(block, shares), block.byte_blocks()
-                    else:
-                        data = documents.read(begin, stop)
-                        side, parts = _side(data.decode(), shares), iter((data,))
-                    for part in parts:
-                        writers[side].write(part)
-                    written.add(side)
-                for side in written:
-                    writers[side].end()
+    begun = begun_by(folder)
+    for by, end in dropwhile(lambda unit: begun in _UNITS and unit[0] != begun, _UNITS.items()):
+        with Division(folder, names, by) as division:
+            _cut_units(documents, end, shares, division)
         if all(len(Texts(folder, name)) for name in names):
-            return unit
-    with _writers(folder, names) as writers:
+            return by.partition(",")[0]
+    with Division(folder, names, CHARACTERS) as division:
         for document in documents.stored():
-            _cut_characters(document, shares, writers)
+            _cut_characters(document, shares, division.writers)
     return CHARACTERS
+
+
+def _cut_units(
+    documents: Texts, end: re.Pattern[bytes], shares: Mapping[str, float], division: Division
+) -> None:
+    """Distribute the parts of documents that end with a pattern."""
+    writers = division.writers
+    first, begun, sides = division.place or (0, None, ())
+    for number, document in islice(enumerate(documents.stored()), first, None):
+        written = set(sides)
+        rest = document if begun is None else replace(document, start=begun)
+        for begin, stop in _cut(rest, end):
+            if stop - begin > BLOCK:
+                block = replace(document, start=begin, end=stop)
+                side, parts = _side(block, shares), block.byte_blocks()
+            else:
+                data = documents.read(begin, stop)
+                side, parts = _side(data.decode(), shares), iter((data,))
+            for part in parts:
+                writers[side].write(part)
+            written.add(side)
+            division.advance(stop - begin, number, stop, sorted(written))
+        for side in written:
+            writers[side].end()
+        begun, sides = None, ()
 
 
 def _cut(text: StoredText, end: re.Pattern[bytes]) -> Iterator[tuple[int, int]]:
@@ -223,12 +239,6 @@ def _cut_characters(
         at += len(block)
     for name in ("train", *(name for start, stop, name in ranges if start < stop)):
         writers[name].end()
-
-
-@contextmanager
-def _writers(folder: Path, names: Iterable[str]) -> Iterator[dict[str, TextsWriter]]:
-    with ExitStack() as stack:
-        yield {name: stack.enter_context(TextsWriter(folder, name)) for name in names}
 
 
 def paragraphs(text: str) -> list[str]:

@@ -2,12 +2,13 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from truesweep.data.cache import cached, default_cache
+from truesweep.data.division import JOURNAL
 from truesweep.data.samples import Splits
 from truesweep.data.splitting import complete, divide_stored
 from truesweep.data.texts import Texts, TextsWriter
@@ -15,6 +16,7 @@ from truesweep.record.files import write_json
 
 VERSION = 1  # of the texts that are kept; a new one leaves all older ones unread
 _DESCRIBED = "splits.json"
+_READ = "read.json"  # while the texts are being divided: what was done to them
 
 Blocks = Iterable[bytes]
 """A text, a block of UTF-8 at a time."""
@@ -44,18 +46,29 @@ def stored(
     name = hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:32]
 
     def write(folder: Path) -> None:
-        made = {name: _write(folder, name, give()) for name, give in texts.items()}
-        how: dict[str, Any] = {}
-        notes: list[str] = []
-        if missing:
-            with TemporaryDirectory(dir=folder) as aside:
-                train = _moved(folder, "train", Path(aside))
-                divided, split_off, notes = divide_stored(train, missing, documents, folder)
-            made |= divided
-            how = {"split_off": split_off}
-        splits = complete("text", made, {**origin, **how}, [*told(), *notes])
-        described = {"fingerprint": splits.fingerprint, "origin": splits.origin}
-        write_json(folder / _DESCRIBED, described)
+        # Each step leaves a file, and those that are done are not done again after a kill.
+        whole = folder / "whole"  # what is to be divided
+        places = {name: whole if missing and name == "train" else folder for name in texts}
+        if not (folder / _DESCRIBED).exists():
+            if not (folder / _READ).exists():
+                _emptied(folder, whole)
+                for name, give in texts.items():
+                    _write(places[name], name, give())
+                write_json(folder / _READ, told())
+            made = {name: Texts(place, name) for name, place in places.items()}
+            how: dict[str, Any] = {}
+            notes: list[str] = []
+            if missing:
+                divided, split_off, notes = divide_stored(made["train"], missing, documents, folder)
+                made |= divided
+                how = {"split_off": split_off}
+            notes = [*json.loads((folder / _READ).read_text(encoding="utf-8")), *notes]
+            splits = complete("text", made, {**origin, **how}, notes)
+            described = {"fingerprint": splits.fingerprint, "origin": splits.origin}
+            write_json(folder / _DESCRIBED, described)
+        shutil.rmtree(whole, ignore_errors=True)
+        for step in (_READ, JOURNAL):
+            (folder / step).unlink(missing_ok=True)
 
     def read(folder: Path) -> Splits:
         described = json.loads((folder / _DESCRIBED).read_text(encoding="utf-8"))
@@ -65,15 +78,14 @@ def stored(
     return cached(default_cache() / "texts", name, write, read, full)
 
 
-def _write(folder: Path, name: str, texts: Iterable[Blocks]) -> Texts:
+def _write(folder: Path, name: str, texts: Iterable[Blocks]) -> None:
     with TextsWriter(folder, name) as writer:
         for text in texts:
             writer.add(text)
-    return Texts(folder, name)
+        writer.commit()
 
 
-def _moved(folder: Path, name: str, other: Path) -> Texts:
-    """Texts that are read from another folder than they were written to."""
-    for file in folder.glob(f"{name}.*"):
-        file.rename(other / file.name)
-    return Texts(other, name)
+def _emptied(folder: Path, inner: Path) -> None:
+    """Leave nothing in a folder but another one, which is empty."""
+    shutil.rmtree(folder)
+    inner.mkdir(parents=True)

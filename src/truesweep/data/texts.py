@@ -12,6 +12,8 @@ from typing import Any, Self, cast, overload
 
 import numpy as np
 
+from truesweep.record.files import reopen
+
 BLOCK = 1 << 20
 """Bytes of a text that are read at once."""
 PIECE = 1 << 15
@@ -75,9 +77,8 @@ class Texts(Sequence[str]):
         """All texts in order, to be read in blocks."""
         return map(self._stored, range(len(self)))
 
-    def parts(self) -> "Iterator[Text]":
-        """All texts in order, long ones to be read in blocks."""
-        start = 0
+    def parts(self, start: int = 0) -> "Iterator[Text]":
+        """All texts in order, or those from one of them on; long ones to be read in blocks."""
         while start < len(self):
             end = int(np.searchsorted(self.offsets, self.offsets[start] + BLOCK, side="right")) - 1
             if end <= start:
@@ -213,13 +214,13 @@ class TextsWriter:
     Args:
         folder: Where the files shall be, `NAME.txt` and `NAME.offsets.bin`.
         name: Their name.
+        kept: What `commit` of another writer gave; by default nothing is there yet.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
-        self._file = (folder / f"{name}.txt").open("wb")
-        self._offsets = (folder / f"{name}.offsets.bin").open("wb")
-        self._size = 0
-        self.end()
+    def __init__(self, folder: Path, name: str, kept: tuple[int, int] = (0, 0)) -> None:
+        self._size, self._ended = kept
+        self._file = reopen(folder / f"{name}.txt", self._size)
+        self._offsets = reopen(folder / f"{name}.offsets.bin", (self._ended + 1) * 8)
 
     def __enter__(self) -> Self:
         """Itself."""
@@ -244,3 +245,11 @@ class TextsWriter:
     def end(self) -> None:
         """End the last text."""
         self._offsets.write(np.int64(self._size).tobytes())
+        self._ended += 1
+
+    def commit(self) -> tuple[int, int]:
+        """Have what was added so far outlive this process: so many bytes, and texts that ended."""
+        for file in (self._file, self._offsets):
+            file.flush()
+            os.fsync(file.fileno())
+        return self._size, self._ended

@@ -49,6 +49,15 @@ def replacing(path: str | Path, *, checksum: bool = False) -> Iterator[BinaryIO]
         _write_digests(path, [digest])
 
 
+def reopen(path: str | Path, size: int) -> BinaryIO:
+    """Open a file to write behind its first `size` bytes, which are zeros if it is new."""
+    path = Path(path)
+    file = path.open("r+b" if path.exists() else "w+b")
+    file.truncate(size)
+    file.seek(size)
+    return file
+
+
 def write_atomic(path: str | Path, data: bytes | str) -> None:
     """Write `data` (text as UTF-8) to `path`, whole or not at all."""
     with replacing(path) as file:
