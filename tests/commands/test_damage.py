@@ -89,16 +89,72 @@ def test_a_damaged_job_is_listed_or_refused_in_words(sweep: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("wrong", ["x", True])
 @pytest.mark.parametrize(
     "name", ["val/loss", "val/perplexity", "test/loss_standard_error", "train/flops"]
 )
-def test_a_figure_that_is_no_number_is_said(sweep: Path, name: str) -> None:
+def test_a_figure_that_is_no_number_is_said(sweep: Path, name: str, wrong: object) -> None:
     first, second, *_ = sorted(file.parent for file in sweep.glob("*/results.json"))
     file = first / "results.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), name: "x"}))
+    file.write_text(json.dumps({**json.loads(file.read_text()), name: wrong}))
     met = call("diff", str(first), str(second))
     assert met.how == "done", met.said
-    assert f"{name} is 'x', which it cannot be" in " ".join(met.err.split())
+    assert f"{name} is {wrong!r}, which it cannot be" in " ".join(met.err.split())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("[" * 100_000, id="nested without end"),
+        pytest.param("model: &here {depth: *here}", id="holds itself"),
+        pytest.param("seed: 2026-13-45", id="no date"),
+        pytest.param("seed: 2026-12-31", id="a date"),
+        pytest.param("trainer: [1]", id="no group"),
+    ],
+)
+def test_a_configuration_that_cannot_be(sweep: Path, text: str) -> None:
+    first, second, *_ = sorted(file.parent for file in sweep.glob("*/results.json"))
+    (first / "config.yaml").write_text(f"{text}\n")
+    used = call("generate", str(first), "--prompt", "red")
+    assert used.how == "refused"
+    assert "config.yaml: " in used.said
+    for command in (["compare", str(sweep), "--json"], ["diff", str(first), str(second)]):
+        met = call(*command)
+        assert met.how == "done", met.said
+        assert "cannot be read as a configuration" in " ".join(met.err.split())
+
+
+def test_nodes_of_an_old_configuration_that_are_no_number(sweep: Path) -> None:
+    first, *_ = sorted(file.parent for file in sweep.glob("*/results.json"))
+    config = yaml.safe_load((first / "config.yaml").read_text())
+    config["trainer"] |= {"num_nodes": "x", "devices": []}
+    (first / "config.yaml").write_text(yaml.safe_dump(config))
+    (first / "job.json").write_text("{}")
+    assert call("compare", str(sweep), "--json").how == "done"
+
+
+LONGER = "trainer.max_steps=14"
+
+
+def test_a_run_goes_on_from_no_other_record(run: Path) -> None:
+    record = (run / "metrics.jsonl").read_text()
+    (run / "metrics.jsonl").write_text(record.replace('"step": 1,', '"step": 2,'))
+    met = call("resume", str(run), LONGER)
+    assert met.how == "refused"
+    assert "metrics.jsonl: is not what the run has written. Restore it" in met.said
+    (run / "metrics.jsonl").write_text(record)
+    assert call("status", str(run)).out.split()[-3:] == ["val/loss", "2.073:", "run"]
+
+
+def test_what_a_run_that_goes_on_has_lost_is_said_or_made_again(run: Path) -> None:
+    (run / "metrics.jsonl").unlink()
+    shutil.rmtree(run / "model")
+    assert "metrics.jsonl: is missing. Restore it" in call("resume", str(run), LONGER).said
+    (run / "metrics.jsonl.sha256").unlink()
+    met = call("resume", str(run), LONGER)
+    said = "metrics.jsonl is missing: the curve, and its time, begin after step 12"
+    assert "".join(said.split()) in "".join(met.err.split())
+    assert call("generate", str(run), "--prompt", "red", "--max-new-tokens", "1").how == "done"
 
 
 def test_an_objective_that_is_no_name_is_refused(sweep: Path) -> None:

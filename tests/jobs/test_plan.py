@@ -198,17 +198,19 @@ def test_what_no_gradient_reaches_is_said_and_not_given_to_the_optimizer(workpla
 @pytest.mark.parametrize(
     ("words", "name"),
     [
-        (["model.depth=3", "model.depth=4"], "depth=4"),
-        (["model.depth=3", "optimizer.lr=1", "+model.depth=4"], "lr=1_depth=4"),
-        (["model.depth=2", "~model.depth"], "depth="),
+        (["model.depth=3", "model.depth=4"], "lm_depth=4"),
+        (["model.depth=3", "optimizer.lr=1", "+model.depth=4"], "lm_lr=1_depth=4"),
+        (["model.depth=2", "~model.depth"], "lm"),
+        (["seed=1", "model.depth=2", "model.width=8", "~model"], "lm_seed=1"),
+        (["~model.depth", "model.depth=2"], "lm_depth=2"),
         # A mapping is merged with what stands before it.
-        (["model=llama", "model={depth: 3}"], "model=llama_model=-depth-3"),
-        (["~model.depth"], "depth="),
-        (["model.depth=3", "task.depth=4"], "depth=3_depth=4"),
+        (["model=llama", "model={depth: 3}"], "lm_model=llama_model=-depth-3"),
+        (["~tokenizer"], "lm_no-tokenizer"),
+        (["model.depth=3", "task.depth=4"], "lm_depth=3_depth=4"),
     ],
 )
 def test_a_runs_name_tells_the_last_word_for_a_key(words: list[str], name: str) -> None:
-    assert default_name({"task": "lm"}, words) == f"lm_{name}"
+    assert default_name({"task": "lm"}, words) == name
 
 
 def test_an_experiment_called_like_a_folder_of_the_programs_own(tmp_path: Path) -> None:

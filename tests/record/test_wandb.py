@@ -246,18 +246,28 @@ def test_the_mode_is_that_of_w_and_bs_environment(
 
 
 @pytest.mark.parametrize("given", [{}, {"mode": "offline"}])
-def test_a_mode_that_does_not_exist_is_said_once(
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("MODE", "ofline", "no such mode; there are online, offline and disabled. Recorded "),
+        ("DISABLED", "ja", "expected true or false. Taken as false: recorded offline."),
+    ],
+)
+def test_a_word_of_the_environment_that_does_not_exist_is_said_once(
     make: Make,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     given: dict[str, Any],
+    name: str,
+    value: str,
+    said: str,
 ) -> None:
-    monkeypatch.setenv("WANDB_MODE", "ofline")
+    monkeypatch.setenv(f"WANDB_{name}", value)
     logger = make(**given)
     for step in range(1, 4):
         logger.log_metrics(values_at(step), step)
     logger.finish()
-    said = "WANDB_MODE=ofline: no such mode; there are online, offline and disabled. Recorded "
+    said = f"WANDB_{name}={value}: {said}"
     assert [said in message for message in caplog.messages] == ([] if given else [True])
 
 

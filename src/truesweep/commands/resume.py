@@ -84,6 +84,7 @@ def go_on(run: Run, overrides: Sequence[str], name: str, executor: Executor | No
         out.print(f"{name} is complete; nothing to do.")
         return 0
     checkpoint = newest_checkpoint(run)
+    run.check_metrics()
     for line in change(run, overrides) if overrides else []:
         out.print(line)
     if run.status.get("state") == "completed":
@@ -98,7 +99,7 @@ def go_on(run: Run, overrides: Sequence[str], name: str, executor: Executor | No
         raise ConfigError(f"{lacking}; go on on another machine, or add trainer.accelerator=cpu")
     warn(filter(None, [] if executor else [choose(trainer).note]))
     if checkpoint is None:
-        out.print("It was stopped before its first checkpoint: starting from the beginning")
+        out.print("There is no checkpoint: starting from the beginning")
     else:
         out.print(f"Resuming from {checkpoint.name}")
     return run_alone(run, executor) if executor else launch(run, resume=True)

@@ -137,6 +137,11 @@ def _load_folder(folder: Path, trusted: bool) -> tuple[Head, Loaded]:
     return head, Loaded(model.eval(), tokenizers.load(folder))
 
 
+def is_layout_lost(folder: Path) -> bool:
+    """Whether files that `save_layout` has written are missing, or not as they were."""
+    return not folder.is_dir() or bool(changed_since_summed(folder))
+
+
 def save_layout(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Keep with a run what its checkpoints do not hold: the architecture and the tokenizer.
 

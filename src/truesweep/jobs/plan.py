@@ -351,27 +351,33 @@ def default_name(choices: Mapping[str, str | None], overrides: Sequence[str]) ->
 
 
 def last_words(overrides: Sequence[str]) -> list[str]:
-    """Overrides without those that a later one of the same key takes the place of.
+    """Overrides without those that a later one of the same key takes the place of, or takes back.
 
     A mapping takes no other word's place: it is merged with what stands before it.
     """
     kept: list[str] = []
-    replaced: set[str] = set()
-    for override in reversed(overrides):
-        key, _, value = override.lstrip("+~").partition("=")
-        if key not in replaced:
-            kept.append(override)
-        if not value.startswith("{"):
-            replaced.add(key)
-    return kept[::-1]
+    for override in overrides:
+        key, _, value = _parted(override)
+        left = [one for one in kept if value.startswith("{") or _parted(one)[0] != key]
+        if override.startswith("~"):
+            left = [one for one in left if not _parted(one)[0].startswith(f"{key}.")]
+        takes_back = override.startswith("~") and len(left) < len(kept)
+        kept = left if takes_back else [*left, override]
+    return kept
+
+
+def _parted(override: str) -> tuple[str, str, str]:
+    return override.lstrip("+~").partition("=")
 
 
 def described(choices: Mapping[str, str | None], overrides: Sequence[str]) -> str:
     """The same, however long."""
     parts = [choices.get("experiment") or choices.get("task") or "run"]
     for override in overrides:
-        key, _, value = override.lstrip("+~").partition("=")
+        key, _, value = _parted(override)
         if key in ("task", "experiment", "logger") or key.startswith(("logger.", "callbacks.")):
             continue
-        parts.append(f"{key.rsplit('.', 1)[-1]}={Path(value).name if '/' in value else value}")
+        name = key.rsplit(".", 1)[-1]
+        value = Path(value).name if "/" in value else value
+        parts.append(f"no-{name}" if override.startswith("~") else f"{name}={value}")
     return re.sub(r"[^\w.=+-]+", "-", "_".join(parts)).strip("-")

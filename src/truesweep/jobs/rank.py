@@ -34,7 +34,7 @@ from truesweep.data.left_out import left_out
 from truesweep.data.prepare import Prepared
 from truesweep.data.token_cache import SPLITS
 from truesweep.errors import ConfigError, DataError
-from truesweep.jobs.load import save_layout
+from truesweep.jobs.load import is_layout_lost, save_layout
 from truesweep.jobs.logs import logs
 from truesweep.jobs.mirrors import complete, conclude, describe, make_loggers
 from truesweep.jobs.parts import Parts, build, build_callbacks, make
@@ -165,7 +165,7 @@ class Rank:
         checkpoint = newest_checkpoint(self.run) if resume else None
         if self.trainer.is_global_zero:
             self.run.update_status(total_steps=self.parts.recipe.total_steps)
-        if self.trainer.is_global_zero and checkpoint is None:
+        if self.trainer.is_global_zero and (checkpoint is None or is_layout_lost(self.run.model)):
             save_layout(self.run.model, self.parts.task.model, self.parts.task.tokenizer)
         self.trainer.fit(
             self.parts.task,
@@ -293,9 +293,13 @@ class TakeUp(pl.Callback):
             DataError: What was recorded before it has changed.
         """
         step, path = steps_done(trainer), self.metrics.path
-        if trainer.is_global_zero and self._settled and path.exists():
-            length, checksum = self._settled
-            if checksum_of_start(path, length) != checksum:
+        length, checksum = self._settled or (0, "")
+        if trainer.is_global_zero and length:
+            if not path.exists():
+                console(stderr=True).print(
+                    f"{path} is missing: the curve, and its time, begin after step {step:,}"
+                )
+            elif checksum_of_start(path, length) != checksum:
                 raise DataError(
                     f"{path}: is not what the run has written. Restore it, or delete it: the curve "
                     f"then begins after step {step:,}"

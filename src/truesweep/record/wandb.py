@@ -41,7 +41,8 @@ MODES: dict[str, Mode] = {
 }
 """What `WANDB_MODE` may be, old names included."""
 TRUE = ("1", "on", "t", "true", "y", "yes")
-"""What W&B reads as true in a variable, in any case."""
+FALSE = ("", "0", "off", "f", "false", "n", "no")
+"""What W&B reads as true and as false in a variable, in any case."""
 SETTLED = (
     *("WANDB_SERVICE", "WANDB_DIR", "WANDB_MODE", "WANDB_DISABLED", "WANDB_RESUME"),
     *("WANDB_PROJECT", "WANDB_ENTITY", "WANDB_NAME", "WANDB_NOTES", "WANDB_TAGS"),
@@ -121,7 +122,7 @@ class WandbLogger(RunLogger):
             "config": {**info.config, **swept},
             "best": dict(info.best),
         }
-        self._warning = _unknown_mode(mode)
+        self._warning = _misread(mode)
         self._artifacts = artifacts
         self._began = time.monotonic()  # less what earlier processes of a resumed run took
         self._messages: queue.Queue[str | None] = queue.Queue()
@@ -279,12 +280,19 @@ def _mode(given: Mode | None) -> Mode:
     return MODES.get(os.environ.get("WANDB_MODE", "").lower(), "offline")
 
 
-def _unknown_mode(given: Mode | None) -> str:
-    """A sentence if `WANDB_MODE` is asked for a mode and names none."""
-    named = os.environ.get("WANDB_MODE", "")
-    if given is not None or not named or named.lower() in MODES:
+def _misread(given: Mode | None) -> str:
+    """A sentence if `WANDB_MODE` or `WANDB_DISABLED` is asked, and says nothing that there is."""
+    if given is not None:
+        return ""
+    mode, disabled = (os.environ.get(f"WANDB_{name}", "") for name in ("MODE", "DISABLED"))
+    if disabled.lower() not in (*TRUE, *FALSE):
+        return (
+            f"WANDB_DISABLED={disabled}: expected true or false. Taken as false: recorded "
+            f"{_mode(given)}."
+        )
+    if not mode or mode.lower() in MODES:
         return ""
     return (
-        f"WANDB_MODE={named}: no such mode; there are online, offline and disabled. "
+        f"WANDB_MODE={mode}: no such mode; there are online, offline and disabled. "
         "Recorded offline."
     )

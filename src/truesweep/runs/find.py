@@ -6,10 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from truesweep.errors import ConfigError
-from truesweep.record.frozen import thaw
+from truesweep.errors import ConfigError, DataError
+from truesweep.record.frozen import read_yaml, thaw
 from truesweep.runs.run import Run
 
 DEPTH = 4
@@ -81,11 +79,7 @@ def _is_sweep(folder: Path) -> bool:
 def read_mapping(path: Path) -> dict[str, Any]:
     """A JSON or YAML file that may be missing or damaged: then it is empty."""
     try:
-        loaded = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        loaded = read_yaml(path)
+    except (OSError, DataError):
         return {}
     return loaded if isinstance(loaded, dict) else {}
-
-
-# libyaml's is ten times as fast, which counts with hundreds of runs.
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

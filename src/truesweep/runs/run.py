@@ -38,7 +38,7 @@ from truesweep.record.files import (
     write_checksum,
     write_json,
 )
-from truesweep.record.frozen import fingerprint, freeze, thaw
+from truesweep.record.frozen import fingerprint, freeze, read_yaml, thaw
 from truesweep.record.rows import NOT_FINITE
 from truesweep.record.rows import read as read_rows
 from truesweep.runs import evaluations
@@ -282,8 +282,8 @@ class Run:
         if written and checksum_of_start(file) != written:
             raise DataError(f"{file}: is not what the run has written. {REMEDY}")
         try:
-            kept = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (UnicodeDecodeError, yaml.YAMLError) as error:
+            kept = read_yaml(file)
+        except DataError as error:
             raise DataError(f"{file}: cannot be read: {in_short(error)}. {REMEDY}") from None
         if not isinstance(kept, list) or not all(isinstance(line, str) for line in kept):
             raise DataError(f"{file}: expected a list of overrides. {REMEDY}")
@@ -296,9 +296,8 @@ class Run:
             ConfigError: It cannot be read, or is not what was written.
         """
         config = thaw(self.config)
-        spoilt = [group for group in _GROUPS if not isinstance(config.get(group, {}), dict)]
-        if spoilt:
-            raise ConfigError(f"{self.config}: {spoilt[0]} is no group of keys. {REMEDY}")
+        if spoilt := spoilt_group(config):
+            raise ConfigError(f"{self.config}: {spoilt} is no group of keys. {REMEDY}")
         self.check_asked(config)
         return config
 
@@ -520,12 +519,19 @@ class Run:
         announced, told = checksum_path(self.metrics), self.status.get("recorded")
         if announced.exists() and not verify_checksum(self.metrics):
             if announced.exists():  # a run that goes on removes it first
-                raise DataError(_not_as_written(self.metrics, announced.name))
+                how = "is not what the run has written" if self.metrics.exists() else "is missing"
+                raise DataError(
+                    f"{self.metrics}: {how}. Restore it. If that was on purpose, delete "
+                    f"{announced.name}; to go on without the record, delete both"
+                )
         elif told and self.metrics.exists():
             length, checksum = told
             changed = checksum_of_start(self.metrics, length) != checksum
             if changed and self.status.get("recorded") == told:  # and this takes it back
-                raise DataError(f"{self.metrics}: is not what the run has written. {REMEDY}")
+                raise DataError(
+                    f"{self.metrics}: is not what the run has written. Restore it, or delete it: "
+                    "the curve then begins where the run goes on"
+                )
 
     def read_results(self) -> dict[str, Any]:
         """Final figures; empty before the end."""
@@ -575,6 +581,11 @@ class Run:
         evaluations.record(self.path, what, kept)
 
 
+def spoilt_group(config: Mapping[str, Any]) -> str | None:
+    """A group of a configuration that is no mapping of keys, if any is."""
+    return next((name for name in _GROUPS if not isinstance(config.get(name, {}), dict)), None)
+
+
 def write_entries(path: Path, entries: Mapping[str, Any]) -> None:
     """Keep entries in one of a run's JSON files that change, with their checksum among them."""
     write_json(path, sealed(entries))
@@ -604,7 +615,7 @@ def read_entries(path: Path) -> dict[str, Any]:
     others = _figure_type if path.name == "results.json" else _any
     for name, value in entries.items():
         wanted = known[name] if name in known else others(name)
-        if not isinstance(_as_value(value, wanted), wanted):
+        if not _fits(_as_value(value, wanted), wanted):
             raise DataError(f"{path}: {name} is {value!r}, which it cannot be. {REMEDY}")
     return entries
 
@@ -618,6 +629,11 @@ def _figure_type(name: str) -> Any:
 
 def _any(name: str) -> Any:
     return object
+
+
+def _fits(value: Any, wanted: Any) -> bool:
+    """Whether a value is of a type; what is true or false is no number."""
+    return isinstance(value, wanted) and not (isinstance(value, bool) and wanted is not object)
 
 
 def _not_as_written(path: Path, checksum: str) -> str:

@@ -14,7 +14,7 @@ from truesweep.figures import Figure, find, read
 from truesweep.record.rows import NOT_FINITE
 from truesweep.runs.find import read_mapping
 from truesweep.runs.history import History, read_history
-from truesweep.runs.run import UNREADABLE, Run, read_entries
+from truesweep.runs.run import UNREADABLE, Run, read_entries, spoilt_group
 from truesweep.secrets import scrub
 from truesweep.text import number
 
@@ -105,14 +105,14 @@ class Snapshot:
         if "devices" in self.job:
             return int(self.job["devices"]) * int(self.job.get("nodes", 1))
         trainer = self.config.get("trainer") or {}
-        devices, nodes = trainer.get("devices", "auto"), trainer.get("num_nodes") or 1
+        devices, nodes = trainer.get("devices", "auto"), _whole(trainer.get("num_nodes")) or 1
         if isinstance(devices, list):
-            return len(devices) * int(nodes)
+            return max(1, len(devices)) * nodes
         if isinstance(devices, int):
-            return devices * int(nodes)
+            return devices * nodes
         on_gpu = trainer.get("accelerator") != "cpu"
         gpus = dotted.get(self.provenance, "hardware.gpus", [])
-        return max(1, len(gpus) if on_gpu else 1) * int(nodes)
+        return max(1, len(gpus) if on_gpu and isinstance(gpus, list) else 1) * nodes
 
     @property
     def cost(self) -> float:
@@ -163,8 +163,9 @@ def read_snapshot(directory: Run, points: int = POINTS) -> Snapshot:
     declared = read(provenance.get("figures"))
     long = {name for name, figure in declared.items() if figure.curve}
     config, history = read_mapping(directory.config), read_history(directory.metrics, points, long)
-    if not config:
+    if not config or spoilt_group(config):
         problems.append(f"{directory.config}: cannot be read as a configuration")
+        config = {}
     if history.problem:
         problems.append(history.problem)
     problems += [each for each in _changed(directory, config) if each not in problems]
