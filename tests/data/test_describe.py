@@ -1,16 +1,28 @@
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from truesweep.data import leakage as leakage_module
 from truesweep.data.advice import advise
 from truesweep.data.describe import Description, describe, pair_shape, quantiles
-from truesweep.data.leakage import Leakage, duplicates, leakage, leaks, ngrams, passages, shared
-from truesweep.data.samples import Labelled, Pair, Sample, Splits
+from truesweep.data.leakage import (
+    Leakage,
+    duplicates,
+    leakage,
+    leaked,
+    leaks,
+    ngrams,
+    passages,
+    shared,
+)
+from truesweep.data.samples import Kind, Labelled, Pair, Sample, Splits
 from truesweep.data.similarity import (
     SIMILAR,
     closest,
@@ -252,7 +264,8 @@ def test_shared_word_eight_grams_are_counted() -> None:
     theirs = ngrams(["- A, b c d e f g h i!", "b c d e f g h i"])
     assert len(ours) == 3
     both = {"ours": ours, "none": ngrams(["x y"])}
-    assert shared(both, [theirs[:3], theirs[3:]]) == {"ours": pytest.approx(2 / 3), "none": 0}
+    parts = [theirs[:3], theirs[3:]]
+    assert shared(both, lambda first: parts[first:]) == {"ours": pytest.approx(2 / 3), "none": 0}
 
 
 def test_no_gram_goes_beyond_its_text() -> None:
@@ -390,3 +403,42 @@ def test_of_a_large_split_an_even_part_is_looked_for(monkeypatch: pytest.MonkeyP
     first = leakage("text", splits)[1][0]
     assert (first.passages, first.exact) == (13, 5)  # each 16th, and of these each third
     assert np.array_equal(ngrams(val), whole[::32])
+
+
+@pytest.mark.parametrize("kind", ["text", "labelled"])
+@pytest.mark.parametrize("where", ["closest", "Sieve.places"])
+def test_what_was_found_before_a_kill_is_kept(
+    kind: Kind, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("truesweep.data.leakage._AT_ONCE", 8)
+    monkeypatch.setattr("truesweep.data.leakage._HASHED_AT_ONCE", 300)
+    monkeypatch.setattr("truesweep.data.leakage._KEPT", 2)
+    train = sentences(200, 0)
+    val = [f"{one} again" if i % 3 else one.upper() for i, one in enumerate(train[::4])]
+    texts = {"train": [*train, *train[::9]], "val": val, "test": train[::5]}
+    splits: dict[str, Sequence[Sample]] = {**texts}
+    if kind == "labelled":
+        splits = {name: [Labelled(t, str(len(t) % 2)) for t in of] for name, of in texts.items()}
+    whole = leaked(kind, splits)
+    assert whole[0].exact
+    assert whole[0].near
+    calls, owner = [0], leakage_module
+    *inner, name = where.split(".")
+    for each in inner:
+        owner = getattr(owner, each)
+    called = getattr(owner, name)
+
+    def killed_now_and_then(*arguments: Any, **keys: Any) -> Any:
+        calls[0] += 1
+        if calls[0] % 9 == 0:
+            raise KeyboardInterrupt
+        return called(*arguments, **keys)
+
+    monkeypatch.setattr(owner, name, killed_now_and_then)
+    found = None
+    for _ in range(60):
+        with suppress(KeyboardInterrupt):
+            found = leaked(kind, splits, kept=tmp_path)
+            break
+    assert found == whole
+    assert calls[0] > 2 * 9 or (kind, where) == ("labelled", "Sieve.places")

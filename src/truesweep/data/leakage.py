@@ -5,10 +5,15 @@ a conversation's last answer answers. Texts for language models are compared by 
 by the word 8-grams that they share.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
+from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -25,6 +30,7 @@ from truesweep.data.similarity import (
     word_codes,
 )
 from truesweep.data.texts import Text, batches, pieces
+from truesweep.record.files import reopen, replacing
 from truesweep.text import count_spaceless
 
 NGRAM = 8
@@ -33,12 +39,13 @@ NGRAM = 8
 BRIEF = 512
 """Characters of a text that has no paragraphs of its own."""
 
-VERSION = 5  # of what is found; a new one leaves all that is kept of older ones unread
+VERSION = 5  # of what is found, and of its parts; a new one leaves all older ones unread
 
 _AT_ONCE = 1 << 16  # passages that are compared
 _HASHED_AT_ONCE = 1 << 16  # characters: their hashes stay in a core's cache
 _JUDGED = 1 << 16  # passages of a split that judges, evenly spread over it if it has more
 _JUDGED_NGRAMS = 1 << 21  # the same for its n-grams
+_KEPT = 1 << 7  # times `_HASHED_AT_ONCE`: of n-grams that are looked for, what a kill may lose
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,20 +120,22 @@ class Leakage:
         return max((self.exact + self.near) / max(1, self.passages), self.ngrams or 0.0)
 
 
-def passages(samples: Sequence[Sample], kind: Kind) -> Iterator[Passage]:
+def passages(samples: Sequence[Sample], kind: Kind, first: int = 0) -> Iterator[Passage]:
     """What is compared of the samples of a split, in their order.
 
     Of texts, the paragraphs, or the lines where there is but one; not those of under 8 words, which
     are headings, brackets and the like, unless a text has no others; a brief one of
     several is compared whole.
+
+    Args:
+        samples: The samples of a split.
+        kind: Their kind.
+        first: Passages to leave out.
     """
     if kind == "text":
-        for text in field_texts(samples, "text"):
-            whole = len(samples) > 1 and is_brief(text)
-            parts = [str(text)] if whole else _telling(splitting.passages(text))
-            yield from map(_passage, parts)
+        yield from map(_passage, islice(_blocks(samples), first, None))
     else:
-        yield from (_passage(*_fields(sample)) for sample in samples)
+        yield from (_passage(*_fields(sample)) for sample in islice(samples, first, None))
 
 
 def duplicates(split: Iterable[Passage], examples: int = 0) -> Duplicates:
@@ -173,6 +182,10 @@ class _Part:
         return _Part(self.passages, texts, self.signed[kept])
 
 
+_Found = tuple[int, float | None, str, str | None]
+"""The place of a passage; how alike its twin is, None: the same; the twin's text and answer."""
+
+
 class _Search:
     """The passages of a split, and what another has that is like them.
 
@@ -183,39 +196,93 @@ class _Search:
     def __init__(self, split: Sequence[Passage]) -> None:
         self.split = split
         self._keys = [p.key for p in split]
-        self._wanted = set(self._keys)
+        self._places = {key: place for place, key in enumerate(self._keys)}
         self._signed = signatures(self._keys)
-        self._known: dict[str, Passage] = {}
-        self._answered: dict[tuple[str, str | None], Passage] = {}
-        self._near: dict[int, tuple[Passage, float]] = {}
+        self._same: dict[int, dict[str | None, str]] = {}  # the first text with each answer
+        self._near: dict[int, tuple[float, str, str | None]] = {}
 
-    def look(self, part: "_Part") -> None:
-        """Look at some passages of the other split."""
-        if same := self._wanted.intersection(part.texts):
+    def look(self, part: "_Part") -> list[_Found]:
+        """Look at some passages of the other split, and tell what was new."""
+        return [found for found in self._in(part) if self.take(*found)]
+
+    def take(self, place: int, similarity: float | None, text: str, answer: str | None) -> bool:
+        """Remember what was found, and tell whether it was new; see `_Found`."""
+        if similarity is None:
+            same = self._same.setdefault(place, {})
+            new = answer not in same
+            same.setdefault(answer, text)
+        elif new := similarity > self._near.get(place, (0.0,))[0]:
+            self._near[place] = similarity, text, answer
+        return new
+
+    def _in(self, part: "_Part") -> Iterator[_Found]:
+        if same := self._places.keys() & part.texts:
             for p in part.passages:
                 if p.key in same:
-                    self._known.setdefault(p.key, p)
-                    self._answered.setdefault((p.key, p.answer), p)
+                    yield self._places[p.key], None, p.text, p.answer
             part = part.without(same)
         near = closest(self._keys, list(part.texts), signed=part.signed, asked=self._signed)
         twins = list(part.texts.values()) if near else []
         for place, (twin, similarity) in near.items():
-            if similarity > self._near.get(place, (None, 0.0))[1]:
-                self._near[place] = twins[twin], similarity
+            yield place, similarity, twins[twin].text, twins[twin].answer
 
     def found(self) -> list[Leak]:
         """The passages whose like is in the other, with the one most like it; the same first."""
-        exact = [
-            _leak(p, self._answered.get((p.key, p.answer), self._known[p.key]), 1.0)
-            for p in self.split
-            if p.key in self._known
-        ]
-        near = [
-            _leak(self.split[place], *self._near[place])
-            for place in sorted(self._near)
-            if self._keys[place] not in self._known
-        ]
+        exact, near = [], []
+        for place, p in enumerate(self.split):
+            if same := self._same.get(self._places[p.key]):
+                answer = p.answer if p.answer in same else next(iter(same))
+                exact.append(Leak(p.text, same[answer], 1.0, p.answer, answer))
+            elif place in self._near:
+                similarity, text, answer = self._near[place]
+                near.append(Leak(p.text, text, similarity, p.answer, answer))
         return exact + near
+
+
+class _Journal:
+    """What is found in each part of a split, a line each: another one goes on behind a kill.
+
+    Args:
+        path: Where it is kept; None: nowhere.
+
+    Attributes:
+        parts: What it holds already: for each part, what `add` was given.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        lines = path.read_bytes() if path is not None and path.exists() else b""
+        lines = lines[: lines.rfind(b"\n") + 1]  # a kill may have cut the last one
+        self.parts: list[dict[str, list[_Found]]] = list(map(json.loads, lines.splitlines()))
+        self._file = None if path is None else reopen(path, len(lines))
+
+    def __enter__(self) -> Self:
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+
+    def add(self, part: Mapping[str, Sequence[_Found]]) -> None:
+        """Keep what each search has found in the next part."""
+        if self._file is not None:
+            self._file.write(json.dumps(part).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+
+def _look_through(
+    other: Sequence[Sample], kind: Kind, searches: Mapping[str, _Search], kept: Path | None
+) -> None:
+    """Have all searches look at a split, or at what they have not seen of it before a kill."""
+    with _Journal(kept) as journal:
+        for known in journal.parts:
+            for split, found in known.items():
+                for one in found:
+                    searches[split].take(*one)
+        for part in _Part.each(passages(other, kind, len(journal.parts) * _AT_ONCE)):
+            journal.add({split: search.look(part) for split, search in searches.items()})
 
 
 def leaks(split: Iterable[Passage], other: Iterable[Passage]) -> list[Leak]:
@@ -280,12 +347,12 @@ def _spread(passages: Iterable[Passage]) -> list[Passage]:
     return kept
 
 
-def _ngrams(samples: Sequence[Sample]) -> Iterator[Hashes]:
-    """The n-grams of texts in their order, in parts."""
+def _ngrams(samples: Sequence[Sample], first: int = 0) -> Iterator[Hashes]:
+    """The n-grams of texts in their order, in parts, of which the first ones may be left out."""
     texts = enumerate(field_texts(samples, "text"))
     owned = ((number, piece) for number, text in texts for piece in pieces(text))
     codes, owners = np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.int64)
-    for batch in batches(owned, _HASHED_AT_ONCE):
+    for batch in islice(batches(owned, _HASHED_AT_ONCE), first, None):
         numbers, parts = zip(*batch, strict=True)
         found, counts = word_codes(parts)
         codes = np.concatenate([codes[1 - NGRAM :], found])
@@ -294,20 +361,33 @@ def _ngrams(samples: Sequence[Sample]) -> Iterator[Hashes]:
         yield hashes[owners[: len(hashes)] == owners[NGRAM - 1 :]]  # none is of two texts
 
 
-def shared(ours: Mapping[str, Hashes], theirs: Iterable[Hashes]) -> dict[str, float]:
+def shared(
+    ours: Mapping[str, Hashes],
+    theirs: Callable[[int], Iterable[Hashes]],
+    kept: Path | None = None,
+) -> dict[str, float]:
     """For each split, the share of its n-grams that another has too; 0 where there are none.
 
     Args:
         ours: The n-grams of each.
-        theirs: Those of the other, in parts.
+        theirs: Gives those of the other in parts, without so many of the first.
+        kept: A file for what is found on the way: another one goes on behind a kill.
     """
     if not ours:
         return {}
     known = np.unique(np.concatenate([*ours.values()]))
     found = np.zeros(len(known), dtype=np.bool_)
-    sieve = Sieve(known)
-    for part in theirs:
+    sieve, done = Sieve(known), 0
+    if kept is not None and kept.exists():
+        with np.load(kept) as file:
+            found |= np.unpackbits(file["found"], count=len(found)).astype(np.bool_)
+            done = int(file["done"])
+    start = max(0, done - 1)  # its last words begin n-grams that end in the next part
+    for number, part in enumerate(theirs(start), start + 1):
         found[sieve.places(part)] = True
+        if kept is not None and number % _KEPT == 0:
+            with replacing(kept) as file:
+                np.savez(file, found=np.packbits(found), done=number)
     return {
         split: float(found[np.searchsorted(known, grams)].mean()) if len(grams) else 0.0
         for split, grams in ours.items()
@@ -330,19 +410,30 @@ def leakage(
     return twice, leaked(kind, splits, examples)
 
 
-def leaked(kind: Kind, splits: Mapping[str, Sequence[Sample]], examples: int = 3) -> list[Leakage]:
-    """What those splits that judge have in common with those that come before; see `leakage`."""
+def leaked(
+    kind: Kind,
+    splits: Mapping[str, Sequence[Sample]],
+    examples: int = 3,
+    kept: Path | None = None,
+) -> list[Leakage]:
+    """What those splits that judge have in common with those that come before.
+
+    Args:
+        kind: As in `leakage`.
+        splits: Likewise.
+        examples: Likewise.
+        kept: A folder for what is found on the way: another search goes on behind a kill.
+    """
     judges = {name: _spread(passages(splits[name], kind)) for name in ("val", "test")}
     ours = {name: ngrams(splits[name]) for name in judges} if kind == "text" else {}
     found = []
     for other, split_names in (("train", ("val", "test")), ("val", ("test",))):
         searches = {split: _Search(judges[split]) for split in split_names}
         grams = {split: ours[split] for split in split_names if split in ours}
+        journal, counted = (kept and kept / f"{other}.{end}" for end in ("jsonl", "npz"))
         with ThreadPoolExecutor(1) as aside:  # while numpy counts, passages are read
-            counting = aside.submit(shared, grams, _ngrams(splits[other]))
-            for part in _Part.each(passages(splits[other], kind)):
-                for search in searches.values():
-                    search.look(part)
+            counting = aside.submit(shared, grams, partial(_ngrams, splits[other]), counted)
+            _look_through(splits[other], kind, searches, journal)
             in_common = counting.result()
         for split, search in searches.items():
             both = search.found()
@@ -374,8 +465,11 @@ def is_telling(block: str) -> bool:
     return words >= NGRAM or words + count_spaceless(block) >= NGRAM
 
 
-def _leak(passage: Passage, twin: Passage, similarity: float) -> Leak:
-    return Leak(passage.text, twin.text, similarity, passage.answer, twin.answer)
+def _blocks(texts: Sequence[Sample]) -> Iterator[str]:
+    """What is compared of texts, as it stands."""
+    for text in field_texts(texts, "text"):
+        whole = len(texts) > 1 and is_brief(text)
+        yield from [str(text)] if whole else _telling(splitting.passages(text))
 
 
 def _telling(blocks: Iterable[str]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -256,7 +257,12 @@ def _leakage(splits: Splits, source: Source, cache_dir: Path | None) -> list[Lea
 
     def write(folder: Path) -> None:
         samples = {split: getattr(splits, split) for split in SPLITS}
-        write_json(folder / _LEAKAGE, [asdict(leak) for leak in leaked(splits.kind, samples, 0)])
+        found, kept = folder / _LEAKAGE, folder / "found"
+        if not found.exists():
+            kept.mkdir(exist_ok=True)
+            leaks = leaked(splits.kind, samples, 0, kept)
+            write_json(found, [asdict(leak) for leak in leaks])
+        shutil.rmtree(kept, ignore_errors=True)
 
     def read(folder: Path) -> list[Leakage]:
         return [Leakage(**found) for found in json.loads((folder / _LEAKAGE).read_text())]
