@@ -80,6 +80,34 @@ def test_the_next_training_of_a_process_can_be_stopped_as_well() -> None:
         assert stopped.value.signum == signum
 
 
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize(("change", "first"), [(1, ALL[0]), (len(ALL) + 1, ALL[-1])])
+def test_the_first_signal_may_strike_while_handlers_change(
+    change: int,
+    first: signal.Signals,
+    last: bool,
+    handlers: dict[signal.Signals, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """They are taken one after the other, and given back so."""
+    unchanged, changes = signal.signal, []
+
+    def strikes(signum: signal.Signals, handler: Any) -> None:
+        changes.append(signum)
+        if len(changes) == change + 1:
+            signal.raise_signal(first)
+        unchanged(signum, handler)
+
+    monkeypatch.setattr(signal, "signal", strikes)
+    with pytest.raises(Stopped), stoppable(last):
+        pass
+    assert not told().signum
+    if last:
+        strike()  # such as what others hand on
+    else:
+        assert {signum: signal.getsignal(signum) for signum in SIGNALS} == handlers
+
+
 LEAVES = """
 import signal, sys
 from truesweep.callbacks import SIGNALS, Stopped, stoppable

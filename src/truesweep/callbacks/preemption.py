@@ -3,7 +3,7 @@
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -79,17 +79,23 @@ def stoppable(last: bool = False) -> Iterator[None]:
     """
     global _told
     outer, previous = _told, {signum: signal.getsignal(signum) for signum in SIGNALS}
-    _told = told()
-    _stop_at_once()
+    after = dict.fromkeys(SIGNALS, _ignore) if last else previous
     try:
+        _told = told()
+        _stop_at_once()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # ranks are started with them blocked
         yield
     finally:
         try:
-            for signum, handler in previous.items():
-                signal.signal(signum, _ignore if last else handler)
-        finally:
+            _handle(after)
+        finally:  # once more, if the first signal struck meanwhile: the others say nothing new
+            _handle(after)
             _told = outer
+
+
+def _handle(handlers: Mapping[signal.Signals, Any]) -> None:
+    for signum, handler in handlers.items():
+        signal.signal(signum, handler)
 
 
 def _ignore(signum: int, frame: FrameType | None) -> None:
@@ -97,8 +103,7 @@ def _ignore(signum: int, frame: FrameType | None) -> None:
 
 
 def _stop_at_once() -> None:
-    for signum in SIGNALS:
-        signal.signal(signum, _raise_stopped)
+    _handle(dict.fromkeys(SIGNALS, _raise_stopped))
 
 
 def _raise_stopped(signum: int, frame: FrameType | None) -> None:
