@@ -2,6 +2,7 @@
 
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -31,6 +32,61 @@ try:
 finally:
     print("cleaned up")
 """
+
+
+IMPORTING = """
+import signal
+import sys
+import types
+
+from truesweep import commands
+
+
+class Libraries:
+    def find_spec(self, name, path, target=None):
+        if name == "truesweep.libraries":
+            try:
+                signal.raise_signal(signal.SIGTERM)
+            except BaseException:
+                pass  # such as torch where it imports NumPy
+            sys.modules[name] = types.ModuleType(name)
+
+
+sys.meta_path.insert(0, Libraries())
+for signum in commands.PREEMPTIONS:
+    signal.signal(signum, commands._leave)
+commands._load_libraries()
+print("lost")
+"""
+
+LEAVING = """
+import os
+import signal
+import sys
+
+from truesweep import commands
+
+
+class Last:
+    def __del__(self, kill=os.kill, pid=os.getpid()):
+        for signum in (2, 10, 14, 15):
+            kill(pid, signum)
+
+
+last = Last()
+sys.argv = ["truesweep", "--version"]
+commands.main()
+"""
+
+
+def test_a_command_leaves_though_imports_swallow_what_the_signal_raises() -> None:
+    done = subprocess.run([sys.executable, "-c", IMPORTING], capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (143, b"", b"")
+
+
+def test_signals_that_are_handed_on_do_not_kill_a_command_that_has_ended() -> None:
+    done = subprocess.run([sys.executable, "-c", LEAVING], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 class Dying:

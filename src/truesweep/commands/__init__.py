@@ -1,5 +1,6 @@
 """The command line. Each command's work is imported only when that command is called."""
 
+import atexit
 import os
 import signal
 import sys
@@ -29,8 +30,16 @@ def _print_version(wanted: bool) -> None:
 
 
 def _load_libraries() -> None:
-    """Import what training needs, before anything else imports a part of it more slowly."""
+    """Import what training needs, before anything else imports a part of it more slowly.
+
+    A signal ends the process at once: nothing is to be cleaned up yet, and what its handler raises
+    might be lost in the code of an extension, such as torch's where that imports NumPy.
+    """
+    before = {signum: signal.signal(signum, _vanish) for signum in PREEMPTIONS}
     import truesweep.libraries  # noqa: F401
+
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
 
 
 @app.callback()
@@ -500,8 +509,23 @@ def _leave(*_: object) -> None:
     interrupt(SystemExit(143))
 
 
+def _vanish(*_: object) -> None:
+    os._exit(143)
+
+
+def _end() -> None:
+    """Ignore signals that others hand on, and the timer of `interrupt`, when all else is done.
+
+    The interpreter forgets handlers a while before the process ends, which they would then kill.
+    """
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    for signum in (*PREEMPTIONS, signal.SIGINT, signal.SIGALRM):
+        signal.signal(signum, signal.SIG_IGN)
+
+
 def main() -> None:
     """Run a command; what a user can mend ends it with one message and exit code 2."""
+    atexit.register(_end)  # before all others, so that it is the last one to be called
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # its hints are not for our users
     for signum in PREEMPTIONS:  # where nothing runs yet, or no longer
         signal.signal(signum, _leave)
