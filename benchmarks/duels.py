@@ -1,0 +1,153 @@
+"""What a duel says of a configuration against itself, and what its paired seeds are worth.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.duels ties [--count 50] [--seeds 8] [--error 0.01]
+    OMP_NUM_THREADS=1 python -m benchmarks.duels pairs --text train.txt [--seeds 24]
+
+Trainings are in this process, without checkpoints, and are judged as `truesweep duel` does, at the
+seeds where it does. *Ties*: a classifier of the embedded questions against itself with other seeds;
+how many are called a win, at the rate of errors and at five times it. *Pairs*: a language model of
+characters against the same with one thing changed. A test of paired seeds sees the variance of
+their difference, one of other seeds that of both: seeds at equal power are as the two variances.
+Beside it, how many seeds duels spend of which the second contender's are shuffled.
+"""
+
+import argparse
+import copy
+import json
+import random
+import statistics
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.transfer import train
+from truesweep import dotted
+from truesweep.analysis.duel import judge
+from truesweep.commands.duel import EACH, FIRST
+from truesweep.jobs.parts import prepare_data
+from truesweep.jobs.plan import checked
+
+COMMON = ["logger=none", "trainer.accelerator=cpu", "data.max_length=32", "model.heads=2"]
+CLASSIFIER = [
+    *("task=classification", "model.depth=1", "model.width=32"),
+    *("optimizer.lr=0.03", "data.batch_size=32", "trainer.max_steps=100"),
+]
+LANGUAGE = [
+    *("task=lm", "tokenizer=char", "data=files", "model.depth=2", "model.width=32"),
+    *("optimizer.lr=0.02", "data.batch_size=16", "trainer.max_steps=200"),
+]
+CHANGES = {
+    "rate × 1.25": {"optimizer.lr": 0.025},
+    "rate × 2": {"optimizer.lr": 0.04},
+    "decay 0.3": {"optimizer.weight_decay": 0.3},
+    "dropout 0.05": {"model.dropout": 0.05},
+    "wider by a half": {"model.width": 48},
+}
+CHARACTERS = 200_000
+SHUFFLES = 200
+"""Duels of other seeds that are made of the same trainings."""
+
+
+def looks(seeds: int) -> list[int]:
+    """The numbers of seeds at which a duel of so many is judged."""
+    return [*range(min(FIRST, seeds), seeds, EACH), seeds]
+
+
+def fought(champion: Sequence[float], challenger: Sequence[float], error: float) -> tuple[str, int]:
+    """The verdict of a duel, and the seeds that it took."""
+    for n in looks(len(champion)):
+        found = judge(champion[:n], challenger[:n], mode="min", error=error).verdict
+        if found != "undecided":
+            return found, n
+    return "undecided", len(champion)
+
+
+class Trainings:
+    """Trainings of one configuration, on data that is prepared once.
+
+    Args:
+        overrides: The configuration.
+    """
+
+    def __init__(self, overrides: Sequence[str]) -> None:
+        self._config = checked([*COMMON, *overrides])[0]
+        self._data = prepare_data(self._config)
+
+    def loss(self, seed: int, change: dict[str, Any] | None = None) -> float:
+        """The loss on held-out samples after one training."""
+        config = copy.deepcopy(self._config)
+        for key, value in {**(change or {}), "seed": seed}.items():
+            dotted.put(config, key, value)
+        torch.manual_seed(seed)
+        return train(config, *self._data)
+
+
+def ties(asked: argparse.Namespace) -> None:
+    """Fight ties, and say how many were won."""
+    loss = Trainings(CLASSIFIER).loss
+    won = {asked.error: 0, 5 * asked.error: 0}
+    for number in range(asked.count):
+        first = [loss(1000 * number + i) for i in range(asked.seeds)]
+        second = [loss(1000 * number + 500 + i) for i in range(asked.seeds)]
+        told = {error: fought(first, second, error) for error in won}
+        for error, (verdict, _) in told.items():
+            won[error] += verdict != "undecided"
+        print(json.dumps({"tie": number, "found": list(told.values()), "of": [first, second]}))
+        rates = ", ".join(f"{n} called a win at {error:g}" for error, n in won.items())
+        print(f"{number + 1} ties of {asked.seeds} seeds: {rates}", flush=True)
+
+
+def pairs(asked: argparse.Namespace) -> None:
+    """Compare seeds that are paired with seeds that are not."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "text.txt"
+        file.write_text(asked.text.read_text("utf-8")[:CHARACTERS], encoding="utf-8")
+        loss = Trainings([*LANGUAGE, f"data.train={file}"]).loss
+        seeds = range(asked.seeds)
+        first = [loss(seed) for seed in seeds]
+        spread = statistics.stdev(first)
+        print(f"seeds of one configuration: {statistics.fmean(first):.4f} ± {spread:.4f}")
+        print("| change | difference | ± of a pair | ± of others | seeds, paired over others |")
+        print("|---|---|---|---|---|")
+        rng = random.Random(0)
+        for name, change in CHANGES.items():
+            second = [loss(seed, change) for seed in seeds]
+            differences = [b - a for a, b in zip(first, second, strict=True)]
+            paired = statistics.variance(differences)
+            others = statistics.variance(first) + statistics.variance(second)
+            verdict, spent = fought(first, second, asked.error)
+            shuffled = [
+                fought(first, rng.sample(second, len(second)), asked.error) for _ in range(SHUFFLES)
+            ]
+            print(
+                f"| {name} | {statistics.fmean(differences):+.4f} | {paired**0.5:.4f} | "
+                f"{others**0.5:.4f} | {paired / others:.2f} | duel: {verdict} after {spent}; "
+                f"others: {statistics.fmean(n for _, n in shuffled):.1f}, undecided "
+                f"{statistics.fmean(v == 'undecided' for v, _ in shuffled):.0%}",
+                flush=True,
+            )
+
+
+def main() -> None:
+    """Do what is asked."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    kinds = parser.add_subparsers(required=True)
+    one = kinds.add_parser("ties")
+    one.add_argument("--count", type=int, default=50)
+    one.add_argument("--seeds", type=int, default=8, help="the most of a tie")
+    one.set_defaults(run=ties)
+    two = kinds.add_parser("pairs")
+    two.add_argument("--text", type=Path, required=True)
+    two.add_argument("--seeds", type=int, default=24)
+    two.set_defaults(run=pairs)
+    for each in (one, two):
+        each.add_argument("--error", type=float, default=0.01)
+    asked = parser.parse_args()
+    asked.run(asked)
+
+
+if __name__ == "__main__":
+    main()
