@@ -39,7 +39,7 @@ LANGUAGE = [
     *("task=lm", "tokenizer=char", "data=files", "model.depth=2", "model.width=32"),
     *("optimizer.lr=0.02", "data.batch_size=16", "trainer.max_steps=200"),
 ]
-CHANGES = {
+CHANGES: dict[str, dict[str, Any]] = {
     "rate × 1.25": {"optimizer.lr": 0.025},
     "rate × 2": {"optimizer.lr": 0.04},
     "decay 0.3": {"optimizer.weight_decay": 0.3},

@@ -92,7 +92,9 @@ def main() -> None:
     parser.add_argument("--parametrizations", nargs="+", default=["standard", "completep"])
     parser.add_argument("--steps", type=int, help="optimizer steps of a training")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--sizes", nargs="+", help="widths and depths, such as 64x2")
     asked = parser.parse_args()
+    sizes = [tuple(map(int, one.split("x"))) for one in asked.sizes or []] or SIZES
     for optimizer in asked.optimizers:
         for how in asked.parametrizations:
             begun, tried = time.monotonic(), []
@@ -101,7 +103,7 @@ def main() -> None:
                 [*FIXED, *settings, f"trainer.max_steps={asked.steps or STEPS[optimizer]}"]
             )[0]
             data = prepare_data(config)
-            for (width, depth), rate in product(SIZES, RATES[optimizer, how]):
+            for (width, depth), rate in product(sizes, RATES[optimizer, how]):
                 size = {"model.width": width, "model.depth": depth}
                 losses = []
                 for seed in range(asked.seeds):
