@@ -12,7 +12,6 @@ Beside it, how many seeds duels spend of which the second contender's are shuffl
 """
 
 import argparse
-import copy
 import json
 import random
 import statistics
@@ -21,14 +20,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from benchmarks.transfer import train
-from truesweep import dotted
+from benchmarks.here import Trainings
 from truesweep.analysis.duel import judge
 from truesweep.commands.duel import EACH, FIRST
-from truesweep.jobs.parts import prepare_data
-from truesweep.jobs.plan import checked
 
 COMMON = ["logger=none", "trainer.accelerator=cpu", "data.max_length=32", "model.heads=2"]
 CLASSIFIER = [
@@ -65,33 +59,13 @@ def fought(champion: Sequence[float], challenger: Sequence[float], error: float)
     return "undecided", len(champion)
 
 
-class Trainings:
-    """Trainings of one configuration, on data that is prepared once.
-
-    Args:
-        overrides: The configuration.
-    """
-
-    def __init__(self, overrides: Sequence[str]) -> None:
-        self._config = checked([*COMMON, *overrides])[0]
-        self._data = prepare_data(self._config)
-
-    def loss(self, seed: int, change: dict[str, Any] | None = None) -> float:
-        """The loss on held-out samples after one training."""
-        config = copy.deepcopy(self._config)
-        for key, value in {**(change or {}), "seed": seed}.items():
-            dotted.put(config, key, value)
-        torch.manual_seed(seed)
-        return train(config, *self._data)
-
-
 def ties(asked: argparse.Namespace) -> None:
     """Fight ties, and say how many were won."""
-    loss = Trainings(CLASSIFIER).loss
+    loss = Trainings([*COMMON, *CLASSIFIER]).loss
     won = {asked.error: 0, 5 * asked.error: 0}
     for number in range(asked.count):
-        first = [loss(1000 * number + i) for i in range(asked.seeds)]
-        second = [loss(1000 * number + 500 + i) for i in range(asked.seeds)]
+        first = [loss({"seed": 1000 * number + i}) for i in range(asked.seeds)]
+        second = [loss({"seed": 1000 * number + 500 + i}) for i in range(asked.seeds)]
         told = {error: fought(first, second, error) for error in won}
         for error, (verdict, _) in told.items():
             won[error] += verdict != "undecided"
@@ -105,16 +79,16 @@ def pairs(asked: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "text.txt"
         file.write_text(asked.text.read_text("utf-8")[:CHARACTERS], encoding="utf-8")
-        loss = Trainings([*LANGUAGE, f"data.train={file}"]).loss
+        loss = Trainings([*COMMON, *LANGUAGE, f"data.train={file}"]).loss
         seeds = range(asked.seeds)
-        first = [loss(seed) for seed in seeds]
+        first = [loss({"seed": seed}) for seed in seeds]
         spread = statistics.stdev(first)
         print(f"seeds of one configuration: {statistics.fmean(first):.4f} ± {spread:.4f}")
         print("| change | difference | ± of a pair | ± of others | seeds, paired over others |")
         print("|---|---|---|---|---|")
         rng = random.Random(0)
-        for name, change in CHANGES.items():
-            second = [loss(seed, change) for seed in seeds]
+        for name in asked.changes:
+            second = [loss({**CHANGES[name], "seed": seed}) for seed in seeds]
             differences = [b - a for a, b in zip(first, second, strict=True)]
             paired = statistics.variance(differences)
             others = statistics.variance(first) + statistics.variance(second)
@@ -142,6 +116,7 @@ def main() -> None:
     two = kinds.add_parser("pairs")
     two.add_argument("--text", type=Path, required=True)
     two.add_argument("--seeds", type=int, default=24)
+    two.add_argument("--changes", nargs="+", choices=CHANGES, default=list(CHANGES))
     two.set_defaults(run=pairs)
     for each in (one, two):
         each.add_argument("--error", type=float, default=0.01)

@@ -1,111 +1,93 @@
-"""The search by forecasts against the grid of the same points, live, on files of one's own.
+"""The search by forecasts on trainings that none of its settings was chosen on.
 
-    python -m benchmarks.search_live FOLDER --task classification --train train.tsv --val dev.tsv
-    python -m benchmarks.search_live FOLDER --task lm --train train.txt --val val.txt
-        [--seeds 3] [--scale 1]
+    OMP_NUM_THREADS=1 python -m benchmarks.search_live --task classification --train train.tsv \\
+        --val dev.tsv [--seeds 3] [--scale 1]
+    OMP_NUM_THREADS=1 python -m benchmarks.search_live --task lm --train train.txt --val val.txt
 
-TREC-6 and tinyshakespeare, say. Six learning rates × two depths × two dropouts (for a language
-model two batch sizes), tiny models, 120 steps at scale 1 with 40 validations. The search begins in
-an order by chance, pauses and thaws; it is given a tie if its best is not further from the grid's
-than two seeds of a point are at 95 %, in the better half of points. Sweeps lie in FOLDER, and go on
-there when this was interrupted.
+On files of one's own, TREC-6 and tinyshakespeare, say: six learning rates × two depths × two
+widths, 120 steps at scale 1 with 40 validations, all trained in this process with each seed. The
+searches of `benchmarks/search_replay.py` decide on them what goes on, as a job that has waited is
+bit for bit one that has not. A tie is not further from the grid's best than two seeds of a point
+are at 95 %, in the better half of points.
 """
 
 import argparse
+import random
 import statistics
-import subprocess
-import sys
-from collections import defaultdict
-from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
-from benchmarks.search_replay import TIED
-from truesweep.runs.run import Run
-from truesweep.sweeps.directory import ROOT, SweepDirectory
+import numpy as np
 
-RATES = "0.0025,0.005,0.01,0.02,0.04,0.08"
+from benchmarks.here import Trainings
+from benchmarks.search_replay import SEARCHES, TIED, Run, noise
+from truesweep.analysis.curves import Curve
+
 STEPS, VALIDATIONS = 120, 40
-LINES = {"classification": 200, "lm": 500}
-"""Of the validation file, at most."""
-FIXED = [
-    *("data=files", "data.max_length=32", "model.width=32", "model.heads=2", "logger=none"),
-    *("trainer.accelerator=cpu", "trainer.threads=1", "hydra.launcher.slots=1"),
-    *("model.depth=1,2", f"optimizer.lr={RATES}"),
+COMMON = [
+    *("data=files", "data.max_length=32", "model.heads=2", "logger=none"),
+    *("trainer.accelerator=cpu", "data.batch_size=32"),
 ]
 KINDS = {
-    "classification": ["task=classification", "tokenizer=word", "model.dropout=0,0.2"],
-    "lm": ["task=lm", "tokenizer=char", "data.batch_size=16,32"],
+    "classification": ["task=classification", "tokenizer=word", "optimizer=muon"],
+    "lm": ["task=lm", "tokenizer=char", "optimizer=adamw", "scheduler=cosine"],
 }
-SEARCH = [
-    *("sweeps.method=search", "sweeps.pruner=forecast", "sweeps.sampler=random"),
-    "sweeps.jobs=24",
-]
+RATES = {
+    "classification": [0.0025 * 2**i for i in range(6)],
+    "lm": [0.001 * 2**i for i in range(6)],
+}
+HELD_OUT = {"classification": 256, "lm": 128}
+"""Validation samples that are scored."""
+ORDERS = 20
+"""Of the points of each seed, by chance."""
 
 
-def sweep(folder: Path, name: str, overrides: Sequence[str]) -> list[Run]:
-    """Run a sweep by its command, or go on with it; its jobs."""
-    with (folder / f"{name}.log").open("ab") as log:
-        command = [sys.executable, "-m", "truesweep", "train", "-m", *overrides, f"name={name}"]
-        if subprocess.run(command, cwd=folder, stdout=log, stderr=log, check=False).returncode:
-            raise SystemExit(f"the sweep has failed; see {folder / name}.log")
-    return SweepDirectory(folder / ROOT / name).jobs()
-
-
-def ended(jobs: Sequence[Run]) -> dict[str, float]:
-    """The best validation loss of each job that has ended, by what varies in it."""
-    done = (job for job in jobs if job.state == "completed")
-    found = ((job, job.objective("val/loss", "min")) for job in done)
-    return {str(sorted(job.varies.items())): loss for job, loss in found if loss is not None}
+def train_all(asked: argparse.Namespace) -> list[list[Run]]:
+    """The seeds of each point."""
+    every = max(1, round(STEPS * asked.scale) // VALIDATIONS)
+    steps = every * VALIDATIONS
+    files = [f"data.{split}={getattr(asked, split).absolute()}" for split in ("train", "val")]
+    overrides = [*COMMON, *KINDS[asked.task], *files, f"trainer.max_steps={steps}"]
+    trainings = Trainings(overrides, HELD_OUT[asked.task])
+    points = []
+    for rate, depth, width in product(RATES[asked.task], (1, 2), (16, 32)):
+        change = {"optimizer.lr": rate, "model.depth": depth, "model.width": width}
+        rates = np.array(trainings.schedule(change, steps))
+        seeds = []
+        for seed in range(asked.seeds):
+            found = trainings.curve({**change, "seed": seed}, every)
+            seeds.append(Run(Curve(*map(np.array, zip(*found, strict=True))), rates))
+        points.append(seeds)
+        print("   ", rate, depth, width, *(f"{run.best:.4f}" for run in seeds), flush=True)
+    return points
 
 
 def main() -> None:
-    """Run all, and print the table."""
+    """Train all, search, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
     parser.add_argument("--task", choices=sorted(KINDS), required=True)
     parser.add_argument("--train", type=Path, required=True)
     parser.add_argument("--val", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--scale", type=float, default=1.0, help="of the steps")
     asked = parser.parse_args()
-    folder = asked.folder.absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    data = [f"data.train={asked.train.absolute()}"]
-    lines = asked.val.read_text("utf-8").splitlines(keepends=True)[: LINES[asked.task]]
-    for split, number in (("val", len(lines)), ("test", 20)):
-        file = folder / f"{split}{asked.val.suffix}"
-        file.write_text("".join(lines[:number]), encoding="utf-8")
-        data.append(f"data.{split}={file}")
-    every = max(1, round(STEPS * asked.scale) // VALIDATIONS)
-    length = [f"trainer.max_steps={every * VALIDATIONS}", f"trainer.val_check_interval={every}"]
-    common = [*FIXED, *KINDS[asked.task], *data, *length]
-    grids: list[dict[str, float]] = []
-    rows: list[tuple[float, float, int, float]] = []
-    for seed in range(asked.seeds):
-        own = [*common, f"seed={seed}", f"sweeps.seed={seed}"]
-        jobs = sweep(folder, f"grid{seed}", own)
-        found = sweep(folder, f"forecast{seed}", [*own, *SEARCH])
-        grid, search = ended(jobs), ended(found)
-        grids.append(grid)
-        best = min(search.values())
-        rank = 1 + sum(value < best for value in grid.values())
-        share = sum(job.step for job in found) / sum(job.step for job in jobs)
-        rows.append((min(grid.values()), best, rank, share))
-        print(seed, f"{min(grid.values()):.4f} {best:.4f} {rank} {share:.1%}", flush=True)
-    points: dict[str, list[float]] = defaultdict(list)
-    for grid in grids:
-        for point, value in grid.items():
-            points[point].append(value)
-    ranked = sorted(points.values(), key=statistics.fmean)
-    better = [seeds for seeds in ranked[: len(ranked) // 2] if len(seeds) > 1]
-    tie = TIED * statistics.fmean(map(statistics.variance, better)) ** 0.5 if better else 0.0
-    print(
-        f"\na tie: {tie:.4f} nats\n\n| seed | the grid's best | the search's | rank | tie | steps |"
-    )
-    print("|---|---|---|---|---|---|")
-    for seed, (least, best, rank, share) in enumerate(rows):
-        tied = "yes" if best - least <= tie else "no"
-        print(f"| {seed} | {least:.4f} | {best:.4f} | {rank} | {tied} | {share:.1%} |")
+    points = train_all(asked)
+    tie = TIED * noise(points) if asked.seeds > 1 else 0.0
+    whole = sum(len(seeds[0].rates) for seeds in points)
+    print(f"\n{len(points)} points; a tie: {tie:.4f} nats\n")
+    print("| seed | search | the grid's best | the search's | behind by | tie | steps |")
+    print("|---|---|---|---|---|---|---|")
+    for seed, (name, search) in product(range(asked.seeds), SEARCHES.items()):
+        runs = [seeds[seed] for seeds in points]
+        least = min(run.best for run in runs)
+        rng = random.Random(0)
+        found = [search(rng.sample(runs, len(runs))) for _ in range(ORDERS)]
+        values = [value for value, _ in found]
+        tied = statistics.fmean(value - least <= tie for value in values)
+        share = statistics.fmean(steps for _, steps in found) / whole
+        mean = statistics.fmean(values)
+        cells = [f"{least:.4f}", f"{mean:.4f}", f"{mean - least:.4f}", f"{tied:.0%}"]
+        print("|", seed, "|", name, "|", " | ".join(cells), f"| {share:.1%} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -7,17 +7,19 @@ Language models of characters, one epoch of a part of a text: the embedded one, 
 tinyshakespeare's. The grid has 17 learning rates by factors of the square root of two and five
 batch sizes; the search is `sweeps=auto` in a folder without earlier sweeps, and then the same from
 ten times and a tenth of the rate that it starts from. Of each: the best validation loss, and the
-steps until a job is within 0.01 nats of the grid's best, and until the end. The sweeps lie in
-FOLDER, and go on there when this was interrupted.
+steps until a job is within 0.01 nats of the grid's best, and until the end. The grid is trained in
+this process, to the losses of jobs; the searches are sweeps in FOLDER.
 """
 
 import argparse
+import math
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from benchmarks.here import Trainings
 from truesweep.data.embedded import Embedded
 from truesweep.runs.run import Run
 from truesweep.sweeps.directory import ROOT, SweepDirectory
@@ -30,7 +32,7 @@ CHARACTERS = {"train": 120_000, "val": 16_000, "test": 1_000}
 FIXED = [
     *("task=lm", "tokenizer=char", "data=files", "data.max_length=32", "model.depth=2"),
     *("model.width=32", "model.heads=2", "logger=none", "trainer.accelerator=cpu"),
-    *("trainer.threads=1", "hydra.launcher.slots=1"),
+    "trainer.threads=1",
 ]
 CLOSE = 0.01
 """Nats from the grid's best."""
@@ -58,30 +60,62 @@ def sweep(folder: Path, name: str, overrides: Sequence[str]) -> list[Run]:
     own.mkdir(exist_ok=True)
     with (own / "log").open("ab") as log:
         command = [sys.executable, "-m", "truesweep", "train", "-m", *overrides, f"name={name}"]
+        command.append("hydra.launcher.slots=1")
         if subprocess.run(command, cwd=own, stdout=log, stderr=log, check=False).returncode:
             raise SystemExit(f"the sweep has failed; see {own / 'log'}")
     return SweepDirectory(own / ROOT / name).jobs()
 
 
-def losses(jobs: Sequence[Run]) -> list[float]:
-    """Of each job, infinite where it has none."""
-    found = (job.objective("val/loss", "min") for job in jobs)
-    return [float("inf") if value is None else value for value in found]
+@dataclass(frozen=True)
+class Tried:
+    """A training.
+
+    Args:
+        at: Learning rate and batch size.
+        loss: On all validation samples, in nats; infinite if it failed.
+        steps: Of the optimizer.
+    """
+
+    at: tuple[float, int]
+    loss: float
+    steps: int
 
 
-def show(name: str, jobs: Sequence[Run], aim: float, whole: int) -> None:
+def grid(common: Sequence[str], optimizer: str) -> list[Tried]:
+    """Train every combination, in this process."""
+    tried = []
+    for batch in (4, 8, 16, 32, 64):
+        trainings = Trainings([*common, "trainer.max_epochs=1", f"{BATCH}={batch}"], held_out=None)
+        for i in range(17):
+            rate = RATES[optimizer] * 2 ** (i / 2)
+            ((steps, loss),) = trainings.curve({RATE: rate})
+            tried.append(Tried((rate, batch), loss, steps))
+            print(f"    {rate:.4g} {batch} {loss:.4f}", flush=True)
+    return tried
+
+
+def of_jobs(jobs: Sequence[Run]) -> list[Tried]:
+    """What a search has tried, in order."""
+    found = []
+    for job in jobs:
+        loss = job.objective("val/loss", "min")
+        at = job.varies[RATE], job.varies[BATCH]
+        found.append(Tried(at, math.inf if loss is None else loss, job.step))
+    return found
+
+
+def show(name: str, tried: Sequence[Tried], aim: float, whole: int) -> None:
     """Print a row of the table."""
-    values, steps = losses(jobs), [job.step for job in jobs]
-    best = min(range(len(jobs)), key=lambda i: values[i])
-    first = next((i for i, value in enumerate(values) if value <= aim), None)
-    until = "never" if first is None else f"{sum(steps[: first + 1]) / whole:.1%}"
-    at = {key: jobs[best].varies[key] for key in (RATE, BATCH)}
-    cells: list[Any] = [name, len(jobs), f"{values[best]:.4f}", at, until]
-    print("|", *(f"{cell} |" for cell in cells), f"{sum(steps) / whole:.1%} |", flush=True)
-    told = zip(jobs, values, steps, strict=True)
-    if len(jobs) < 20:
-        for job, value, step in told:
-            print("   ", job.varies[RATE], job.varies[BATCH], step, f"{value:.4f}", flush=True)
+    best = min(tried, key=lambda one: one.loss)
+    first = next((i for i, one in enumerate(tried) if one.loss <= aim), None)
+    spent = [one.steps for one in tried]
+    until = "never" if first is None else f"{sum(spent[: first + 1]) / whole:.1%}"
+    at = f"{best.at[0]:.3g}, {best.at[1]}"
+    cells = [name, len(tried), f"{best.loss:.4f}", at, until, f"{sum(spent) / whole:.1%}"]
+    print("|", *(f"{cell} |" for cell in cells), flush=True)
+    if len(tried) < 20:
+        for one in tried:
+            print("   ", *one.at, one.steps, f"{one.loss:.4f}", flush=True)
 
 
 def main() -> None:
@@ -96,20 +130,18 @@ def main() -> None:
     folder = asked.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     common = [*FIXED, *write_texts(folder, asked), f"optimizer={asked.optimizer}"]
-    rates = ",".join(f"{RATES[asked.optimizer] * 2 ** (i / 2):.4g}" for i in range(17))
-    grid = [f"{RATE}={rates}", f"{BATCH}=4,8,16,32,64", "trainer.max_epochs=1"]
     print("| sweep | jobs | best | at | steps until close | steps |\n|---|---|---|---|---|---|")
-    jobs = sweep(folder, "grid", [*common, *grid])
-    aim, whole = min(losses(jobs)) + CLOSE, sum(job.step for job in jobs)
-    show("grid", jobs, aim, whole)
-    found = sweep(folder, "auto", [*common, "sweeps=auto"])
+    every = grid(common, asked.optimizer)
+    aim, whole = min(one.loss for one in every) + CLOSE, sum(one.steps for one in every)
+    show("grid", every, aim, whole)
+    found = of_jobs(sweep(folder, "auto", [*common, "sweeps=auto"]))
     show("auto", found, aim, whole)
     start = SweepDirectory(folder / "auto" / ROOT / "auto").settings.start
     assert isinstance(start, dict)
     for name, factor in (("ten-times", 10.0), ("a-tenth", 0.1)):
         planted = f"{{{RATE}: {start[RATE] * factor:.4g}, {BATCH}: {start[BATCH]}}}"
-        found = sweep(folder, name, [*common, "sweeps=auto", f"sweeps.start={planted}"])
-        show(name, found, aim, whole)
+        jobs = sweep(folder, name, [*common, "sweeps=auto", f"sweeps.start={planted}"])
+        show(name, of_jobs(jobs), aim, whole)
 
 
 if __name__ == "__main__":

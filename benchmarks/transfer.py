@@ -9,28 +9,13 @@ minutes of a core in all.
 """
 
 import argparse
-import copy
 import json
-import math
 import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import product
-from typing import Any
 
-import torch
-
-from truesweep import dotted
+from benchmarks.here import Trainings
 from truesweep.analysis.transfer import Tried, judge_transfer
-from truesweep.jobs.parts import (
-    build_model,
-    build_recipe,
-    build_task,
-    data_module,
-    make,
-    prepare_data,
-)
-from truesweep.jobs.plan import checked
 
 SIZES = [(32, 2), (64, 2), (128, 2), (256, 2), (64, 4), (64, 8)]
 """Widths and depths."""
@@ -49,40 +34,6 @@ FIXED = [
 ]
 STEPS = {"adamw": 150, "muon": 60}
 """Optimizer steps of a training: AdamW is longer where all rates come to the same."""
-HELD_OUT = 128
-"""Samples of the validation split that are scored."""
-
-
-def train(config: dict[str, Any], source: Any, prepared: Any) -> float:
-    """The loss on held-out text after a training, in nats a character; infinite if it diverged."""
-    model = build_model(config, prepared, source)
-    data = data_module(config, prepared, source, model)
-    recipe = build_recipe(config, make(config, "trainer"), data.steps_per_epoch)
-    task = build_task(config, model, prepared, recipe)
-    optimizer: Any = task.configure_optimizers()
-    batches = iter(data.train_dataloader())
-    for step in range(recipe.total_steps):
-        for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * recipe.schedule.factor(step, recipe.total_steps)
-        loss, _, count = task.loss(next(batches))
-        (loss / count).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-    with torch.no_grad():
-        found = [task.loss(batch) for batch in held_out(data)]
-    mean = sum(float(nll) for _, nll, _ in found) / sum(int(count) for _, _, count in found)
-    return mean if math.isfinite(mean) else math.inf
-
-
-def held_out(data: Any) -> Iterator[Any]:
-    """The first validation samples."""
-    left = HELD_OUT
-    for batch in data.val_dataloader():
-        yield batch
-        left -= len(batch["index"])
-        if left <= 0:
-            return
 
 
 def main() -> None:
@@ -99,18 +50,12 @@ def main() -> None:
         for how in asked.parametrizations:
             begun, tried = time.monotonic(), []
             settings = [f"optimizer={optimizer}", f"model.parametrization={how}"]
-            config = checked(
-                [*FIXED, *settings, f"trainer.max_steps={asked.steps or STEPS[optimizer]}"]
-            )[0]
-            data = prepare_data(config)
+            length = f"trainer.max_steps={asked.steps or STEPS[optimizer]}"
+            loss = Trainings([*FIXED, *settings, length]).loss
             for (width, depth), rate in product(sizes, RATES[optimizer, how]):
                 size = {"model.width": width, "model.depth": depth}
-                losses = []
-                for seed in range(asked.seeds):
-                    own = copy.deepcopy(config)
-                    for key, value in {**size, "optimizer.lr": rate, "seed": seed}.items():
-                        dotted.put(own, key, value)
-                    losses.append(train(own, *data))
+                changed = {**size, "optimizer.lr": rate}
+                losses = [loss({**changed, "seed": seed}) for seed in range(asked.seeds)]
                 tried.append(Tried(size, width**2 * depth, rate, losses))
                 print(optimizer, how, width, depth, rate, losses, flush=True)
             told = asdict(judge_transfer(tried, mode="min"))
