@@ -74,6 +74,17 @@ def test_data_overrule_a_start_that_is_wrong_by_ten(tmp_path: Path) -> None:
         assert len(wrong) <= len(right) + 4
 
 
+def test_a_vertex_that_is_no_better_is_the_last_job(tmp_path: Path) -> None:
+    known = {0.06: 2.9952, 0.02: 2.9688, 0.006667: 2.9814}  # seen, with the noise of one seed
+
+    def loss(at: dict[str, Any]) -> float:
+        return known.get(at[RATE], 2.9828) + (at[BATCH] != 16)
+
+    done = climbed(tmp_path / "s", {RATE: 0.02, BATCH: 16}, loss)
+    assert len(done) == 6
+    assert dict(done[-1].varies)[RATE] == pytest.approx(0.0165, rel=0.01)
+
+
 def test_a_climb_goes_on_where_it_was(tmp_path: Path) -> None:
     truth = bowl(0.02, 32)
     whole = climbed(tmp_path / "s", {RATE: 0.001, BATCH: 8}, truth)

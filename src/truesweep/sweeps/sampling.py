@@ -270,12 +270,14 @@ def _near(one: Params, other: Params, dimensions: Dimensions) -> bool:
 
 
 def _vertex(line: Mapping[float, float], best: float) -> float | None:
-    """Where a parabola over the logarithm is least; None: not known, or close to what was tried."""
+    """Where a parabola over the logarithm is least; None: not known, or tried."""
     ordered = sorted(line)
     place = ordered.index(best)
     if place in (0, len(ordered) - 1):
         return None
     near = ordered[place - 1 : place + 2]
+    if min(near[1] / near[0], near[2] / near[1]) < math.sqrt(STRIDE):
+        return None  # a vertex was tried: what is left is less than the noise of a job
     losses = [line[one] for one in near]
     if not all(map(math.isfinite, losses)):
         return None
