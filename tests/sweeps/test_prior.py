@@ -78,7 +78,7 @@ def test_a_vertex_that_is_no_better_is_the_last_job(tmp_path: Path) -> None:
     known = {0.06: 2.9952, 0.02: 2.9688, 0.006667: 2.9814}  # seen, with the noise of one seed
 
     def loss(at: dict[str, Any]) -> float:
-        return known.get(at[RATE], 2.9828) + (at[BATCH] != 16)
+        return known.get(float(at[RATE]), 2.9828) + float(at[BATCH] != 16)
 
     done = climbed(tmp_path / "s", {RATE: 0.02, BATCH: 16}, loss)
     assert len(done) == 6
