@@ -141,6 +141,15 @@ def test_another_separator_is_named(name: str, content: str, words: str) -> None
     )
 
 
+@pytest.mark.parametrize("header", ["\0" * 5_000, "[" * 5_000, ",".join(map(str, range(2_000)))])
+def test_a_header_that_is_none_is_not_shown_whole(header: str, tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text(f"{header}\n1\n")
+    with pytest.raises(DataError) as refused:
+        Files(train=str(file)).load("text")
+    assert len(str(refused.value)) < 500 + len(str(file))
+
+
 def test_a_column_that_is_null_for_once() -> None:
     content = '{"translation": {"de": "a", "en": "b"}}\n{"translation": null}\n'
     words = "line 2: no column 'de', and 'translation', which may hold it in other rows, is null"

@@ -4,11 +4,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import PreTrainedTokenizerFast
 
 from truesweep.data.ragged import Ragged, RaggedWriter
 from truesweep.data.samples import Labelled, Pair
 from truesweep.data.tokenizers import Bpe, Byte, Char, Pretrained
 from truesweep.errors import DataError
+from truesweep.models.tokens import token_fields
 
 
 def entries(tmp_path: Path) -> list[str]:
@@ -43,6 +48,18 @@ def test_other_data_tokenizers_and_kinds_have_entries_of_their_own(
     prepared([Labelled("ab", "ab")])
     prepared([Pair("ab", "ab")])
     assert len(entries(tmp_path)) == 7
+
+
+def test_a_vocabulary_with_a_gap_has_a_place_for_its_last_token(
+    prepared: Callable[..., Any], tmp_path: Path
+) -> None:
+    backend = Tokenizer(WordLevel({"a": 0, "b": 1, "<pad>": 2, "c": 258}, unk_token="<pad>"))
+    backend.pre_tokenizer = Whitespace()
+    special = {"pad_token": "<pad>", "unk_token": "<pad>"}
+    PreTrainedTokenizerFast(tokenizer_object=backend, **special).save_pretrained(tmp_path / "gap")
+    data, _ = prepared(["a b c c"], Pretrained(name_or_path=str(tmp_path / "gap")))
+    assert data.train.stream[:4].tolist() == [0, 1, 258, 258]
+    assert data.classes == token_fields(data.tokenizer)["vocab_size"] == 259
 
 
 def test_a_damaged_entry_is_encoded_again(prepared: Callable[..., Any], tmp_path: Path) -> None:

@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from transformers import AutoConfig, AutoTokenizer, LlamaConfig
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import AutoConfig, AutoTokenizer, LlamaConfig, PreTrainedTokenizerFast
 
 from truesweep.data.causal import token_bytes
 from truesweep.data.encode import encode
@@ -48,6 +51,14 @@ def test_characters_of_the_training_texts_only() -> None:
     tokenizer = Char().build(["bca", "cab"])
     assert len(tokenizer) == 4 + 3
     assert tokenizer.encode("abcX") == [4, 5, 6, 3]
+
+
+def test_a_tokenizer_that_can_read_known_letters_only(tmp_path: Path) -> None:
+    backend = Tokenizer(WordLevel({"a": 0, "b": 1}, unk_token="[UNK]"))
+    backend.pre_tokenizer = Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=backend).save_pretrained(tmp_path)
+    with pytest.raises(ConfigError, match=r"WordLevel error: Missing \[UNK\] token"):
+        load(tmp_path)
 
 
 def test_bytes_are_their_own_ids() -> None:

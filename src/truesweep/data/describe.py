@@ -23,6 +23,7 @@ from truesweep.data.source import Source
 from truesweep.data.splitting import passages as passages_of
 from truesweep.data.texts import BLOCK, batches, blocks
 from truesweep.data.token_cache import SPLITS
+from truesweep.models.tokens import vocabulary_size
 
 Tokens = dict[str, Ragged]  # those of each field of a split's samples
 Quantiles = dict[str, float]
@@ -159,7 +160,7 @@ def describe(
         examples: How many leaks to keep as examples, for each two splits.
     """
     samples: dict[str, Sequence[Sample]] = {name: getattr(splits, name) for name in SPLITS}
-    counts = {name: _counts(tokens[name], len(prepared.tokenizer)) for name in SPLITS}
+    counts = {name: _counts(tokens[name], vocabulary_size(prepared.tokenizer)) for name in SPLITS}
     twice, leaked = leakage(splits.kind, samples, examples)
     parts = {
         name: Part(

@@ -32,6 +32,7 @@ from truesweep.data.source import Source
 from truesweep.data.token_cache import SPLITS, Encoded, encode_each
 from truesweep.data.tokenizers import TokenizerConfig
 from truesweep.errors import ConfigError, DataError
+from truesweep.models.tokens import vocabulary_size
 from truesweep.record.files import write_json
 
 TRIED_PIECES, TRIED_CHARACTERS = 20, 2_000
@@ -118,7 +119,7 @@ class Prepared:
     @property
     def classes(self) -> int:
         """What a target is one of: tokens of the vocabulary, or classes."""
-        return len(self.tokenizer) if self.labels is None else len(self.labels)
+        return vocabulary_size(self.tokenizer) if self.labels is None else len(self.labels)
 
     @cached_property
     def target_counts(self) -> npt.NDArray[np.int64]:

@@ -207,9 +207,14 @@ def holder(column: str, names: Sequence[str], within: Mapping[str, Sequence[str]
     return next((outer for outer, keys in within.items() if column in keys), None)
 
 
+MOST_NAMES, LONGEST_NAME = 20, 60
+"""Columns that an error names, and characters of a name: a damaged header may be one of many kB."""
+
+
 def missing_column(where: str, column: str, present: Sequence[str]) -> DataError:
     """The error for a column that is not there; it names those that are, the nearest first."""
-    there = ", ".join(nearest_first(column, present))
+    names = [name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…" for name in present]
+    there = ", ".join(nearest_first(column, names)[:MOST_NAMES]) + ", …" * (len(names) > MOST_NAMES)
     return DataError(
         f"{where}: no column {column!r}. There are: {there}. Name it "
         "with data.text_column, data.label_column, data.source or data.target."

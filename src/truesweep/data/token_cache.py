@@ -21,6 +21,7 @@ from truesweep.data.ragged import Ragged, RaggedWriter, Tokens
 from truesweep.data.samples import Sample, Splits, field_texts, hash_splits, text_bytes
 from truesweep.data.texts import Text, Texts, pieces
 from truesweep.data.tokenizers import TokenizerConfig, load, template_of
+from truesweep.models.tokens import vocabulary_size
 from truesweep.terminal import console
 from truesweep.text import percent
 
@@ -169,11 +170,13 @@ def _write(folder: Path, splits: Splits, config: TokenizerConfig, kind: SampleKi
         samples = getattr(splits, split)
         if kind.marks:
             for name, rows in kind.marked(tokenizer, samples).items():
-                _write_rows(folder, f"{split}.{name}", len(tokenizer), rows)
+                _write_rows(folder, f"{split}.{name}", vocabulary_size(tokenizer), rows)
             continue
         for field in kind.fields:
             encoder = Encoder(tokenizer, "text_target" if field == "target" else "text")
-            with RaggedWriter(folder, f"{split}.{field}", len(tokenizer), between) as writer:
+            with RaggedWriter(
+                folder, f"{split}.{field}", vocabulary_size(tokenizer), between
+            ) as writer:
                 if not writer.done:
                     told = _told(split, text_bytes(samples, field))
                     _encode(encoder, field_texts(samples, field), writer, told)

@@ -263,6 +263,10 @@ def template_of(config: Any) -> str | None:
         ) from None
 
 
+_ANY = "a ꙮ"
+"""A letter that all tokenizers know, and one that hardly any does."""
+
+
 def load(name_or_path: str | Path) -> PreTrainedTokenizerBase:
     """Load a tokenizer from a folder or the hub; one that `save` has written, as it was.
 
@@ -284,7 +288,7 @@ def load(name_or_path: str | Path) -> PreTrainedTokenizerBase:
             trust_remote_code=False,
             **({"gguf_file": gguf.name} if gguf else {}),
         )
-        loaded.decode(loaded("a")["input_ids"])  # some damage shows when it is used
+        loaded.decode(loaded(_ANY)["input_ids"])  # some damage shows when it is used
         _check_pieces(loaded, Path(home))
         if kind is AutoTokenizer and not _words(loaded):  # made up from the model's type alone
             raise ValueError("it holds no vocabulary.")

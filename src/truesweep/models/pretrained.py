@@ -19,7 +19,12 @@ from truesweep.models.freezing import freeze
 from truesweep.models.heads import PURPOSES, TASKS, Head, check_head
 from truesweep.models.init import output_layers
 from truesweep.models.sample_dropout import recompute_layers
-from truesweep.models.tokens import label_fields, pad_token, settle_generation
+from truesweep.models.tokens import (
+    label_fields,
+    pad_token,
+    settle_generation,
+    vocabulary_size,
+)
 
 
 class Drawn(str):
@@ -150,12 +155,13 @@ class Pretrained:
                     "(problem_type is null): it is taken to choose one"
                 )
             table = model.get_input_embeddings()
-            if isinstance(table, nn.Embedding) and len(tokenizer) > table.num_embeddings:
+            rows = vocabulary_size(tokenizer)
+            if isinstance(table, nn.Embedding) and rows > table.num_embeddings:
                 notes.append(
-                    f"the tokenizer has {len(tokenizer)} tokens and {self.name_or_path} "
+                    f"the tokenizer has {rows} tokens and {self.name_or_path} "
                     f"{table.num_embeddings}: the rows of the others are drawn anew"
                 )
-                model.resize_token_embeddings(len(tokenizer))
+                model.resize_token_embeddings(rows)
             if head == "causal":
                 check_causal(model)
             freeze(model, head, max_length, model)

@@ -20,11 +20,16 @@ def pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
     )
 
 
+def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
+    """How many rows a table of all tokens has: where ids have gaps, more than there are tokens."""
+    return max(len(tokenizer), 1 + max(tokenizer.get_vocab().values(), default=-1))
+
+
 def token_fields(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     """Fields of a new model's configuration that follow from its tokenizer."""
     pad = pad_token(tokenizer)
     return {
-        **dict.fromkeys(VOCABULARY, len(tokenizer)),
+        **dict.fromkeys(VOCABULARY, vocabulary_size(tokenizer)),
         "pad_token_id": pad,
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,

@@ -85,7 +85,7 @@ class MaskedLanguageModeling(Task):
         self.random = random
         self.label_smoothing = label_smoothing
         special = set(tokenizer.all_special_ids)
-        ordinary = torch.tensor([i for i in range(len(tokenizer)) if i not in special])
+        ordinary = torch.tensor(sorted({*tokenizer.get_vocab().values()} - special))
         self.register_buffer("ordinary_ids", ordinary, persistent=False)
 
     def seen(self, batch: Batch, step: int | None) -> Batch:
