@@ -75,6 +75,16 @@ def test_a_signal_to_every_process_of_a_job_is_no_failure(tmp_path: Path) -> Non
     assert result.return_values == {0: signal.SIGUSR1, 1: signal.SIGUSR1}
 
 
+def test_a_signal_is_obeyed_though_what_its_handler_raised_was_lost(tmp_path: Path) -> None:
+    agent = Agent(rank, (tmp_path, 0.0), ranks=2, node=ALONE, run_id="lost")
+
+    def lose() -> None:  # such as in code of torch that catches everything
+        agent._told.hear(signal.SIGTERM)
+
+    meanwhile(lambda: len(list(tmp_path.iterdir())) == 2, lose)
+    assert agent.run().return_values == {0: signal.SIGTERM, 1: signal.SIGTERM}
+
+
 def test_a_node_that_waits_for_another_can_be_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
 
 from truesweep.callbacks import SIGNALS, Stopped, told
 from truesweep.compat import fork_server_pid
+from truesweep.interrupts import interrupt
 from truesweep.jobs.nodes import Node
 
 SECONDS_TO_SAVE = 25
@@ -56,6 +57,7 @@ class Agent:
         run_id: str,
     ) -> None:
         self._told = told()
+        self._obeyed = False
         self._deadline = math.inf
         self._agent: LocalElasticAgent | None = None
         self._meeting = _meeting(node, run_id)
@@ -110,6 +112,8 @@ class Agent:
         thread.start()
         while thread.is_alive():
             thread.join(min(1.0, max(0.1, self._seconds_left())))
+            if self.signum and not self._obeyed:  # what the handler raised was lost on its way
+                self._obey(self.signum)
             if self._seconds_left() < 0:
                 self._send(signal.SIGKILL)
             if self._seconds_left() < -SECONDS_TO_VANISH:
@@ -127,11 +131,15 @@ class Agent:
                 signal.signal(signum, handler)
 
     def _pass_on(self, signum: int, frame: FrameType | None) -> None:
-        if not self._told.hear(signum):
-            return
+        if self._told.hear(signum):
+            self._obey(signum)
+
+    def _obey(self, signum: int) -> None:
+        """Hand a signal on to the ranks; without any, leave."""
         self._deadline = min(self._deadline, time.monotonic() + SECONDS_TO_SAVE)
         if not self._pids():
-            raise Stopped(signum)
+            interrupt(Stopped(signum))
+        self._obeyed = True
         self._send(signum)
 
     def _seconds_left(self) -> float:
