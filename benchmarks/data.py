@@ -10,7 +10,7 @@ over that of `tokenizers` itself, whose `encode_batch` gets the same text in the
 
 `--processes` has so many ask for one new text at once, as the ranks and jobs of a sweep do, and
 counts how many of them tokenize it; `--kills` kills a preparation so many times, at moments that
-are spread over it, and counts the tokens that each next one has to make again.
+are spread over its stages, and counts what each next one has to do again.
 """
 
 import argparse
@@ -24,13 +24,17 @@ import sys
 import sysconfig
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from truesweep.data import Files, token_cache
+import numpy as np
+
+from truesweep.data import Files, leakage, token_cache
 from truesweep.data.cache import full_digest
 from truesweep.data.encode import Encoder
 from truesweep.data.kinds import TEXT
+from truesweep.data.leakage import passages
 from truesweep.data.prepare import prepare
 from truesweep.data.texts import pieces
 from truesweep.data.tokenizers import Bpe, Byte, Char, TokenizerConfig
@@ -109,40 +113,76 @@ def share(path: Path, name: str, processes: int) -> str:
     )
 
 
-def kill(path: Path, name: str, kills: int, cache: Path, whole: float) -> str:
-    """What a preparation loses that is killed again and again, and whether that shows in the end.
+def kill(path: Path, name: str, kills: int, cache: Path) -> str:
+    """What a preparation loses that is killed again and again, at moments all over it.
 
     Args:
         path: The text.
         name: The tokenizer's.
         kills: How many.
-        cache: Where it is kept, by now without it.
-        whole: Seconds that a preparation takes.
+        cache: Where it is kept; what is there by now is the measure, and is made again.
     """
     command = [sys.executable, *sys.argv[:1], "--one", "measure", str(path), name]
-    lost: list[int] = []
-    begun, rng = 0, random.Random(0)
-    while len(lost) < kills:
+    passed = sum(1 for _ in passages(TEXT.load(Files(train=str(path))).train, "text"))
+    wholes = {
+        "read": size_of(path),
+        "divided": size_of(path),
+        "tokenized": sum(map(size_of, cache.glob("tokens/*/train.text.tokens.bin"))),
+        "compared": -(-passed // leakage._AT_ONCE),
+    }
+    shutil.rmtree(cache)
+    lost: dict[str, list[float]] = {stage: [] for stage in wholes}
+    for at in ((i + 0.5) / kills * len(wholes) for i in range(kills)):
+        stage = [*wholes][int(at)]
+        wanted = (0.05 + 0.9 * (at % 1)) * wholes[stage]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
-        start, least = time.monotonic(), begun
-        # Until it has gone on by its share of the whole.
-        while process.poll() is None and tokens_of(cache)[1] < least + size_of(path) / (kills + 1):
-            time.sleep(0.05)
-            if time.monotonic() - start > 3 * whole:
-                break
+        while process.poll() is None and progress(cache, stage)[1] < wanted:
+            time.sleep(0.02)
         if process.poll() is not None:
             break
-        time.sleep(rng.random() * whole / kills / 4)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        kept, written = tokens_of(cache)
-        lost.append(written - kept)
-        begun = kept
+        kept, begun = progress(cache, stage)
+        lost[stage].append(begun - kept)
     subprocess.check_call(command, stdout=subprocess.DEVNULL)
-    return (
-        f"{len(lost)} kills: {min(lost) / 1e6:.1f} to {max(lost) / 1e6:.1f} million tokens lost "
-        f"by each, of {size_of(path) / 1e6:.0f}"
-    )
+    told = []
+    for stage, whole in wholes.items():
+        unit, word = (1, "parts") if stage == "compared" else (10**6, "MB")
+        each = ", ".join(f"{of / unit:.1f}" for of in lost[stage])
+        told.append(f"{stage} {each} of {whole / unit:.0f} {word}")
+    return "lost by each kill: " + "; ".join(told)
+
+
+def progress(cache: Path, stage: str) -> tuple[int, int]:
+    """How much of a stage a kill would leave, and how much is begun: bytes, or parts compared."""
+    if stage == "read":
+        for folder in cache.glob("texts/.*.part"):
+            read = total(folder.glob("whole/*.txt"))
+            return read if (folder / "read.json").exists() else 0, read
+    if stage == "divided":
+        for folder in cache.glob("texts/.*.part"):
+            kept = read_json(folder / "division.json").get("kept", {})
+            return sum(size for size, _ in kept.values()), total(folder.glob("*.txt"))
+    if stage == "tokenized":
+        for folder in cache.glob("tokens/.*.part"):
+            state = read_json(folder / "train.text.json")
+            kept = state.get("tokens", 0) * np.dtype(state.get("type", "uint16")).itemsize
+            return kept, total(folder.glob("train.text.tokens.bin"))
+    if stage == "compared":
+        for file in cache.glob("leakage/.*.part/found/train.jsonl"):
+            parts = file.read_bytes().count(b"\n")
+            return parts, parts + 1
+    return 0, 0
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What a file holds; nothing if it is not there."""
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def total(files: Iterable[Path]) -> int:
+    """Bytes of files, as far as they are still there."""
+    return sum(size_of(file) for file in files if file.exists())
 
 
 def size_of(path: Path) -> int:
@@ -150,21 +190,9 @@ def size_of(path: Path) -> int:
     return path.stat().st_size
 
 
-def tokens_of(cache: Path) -> tuple[int, int]:
-    """Tokens of the training split that a kill would leave, and those that are written."""
-    for folder in cache.glob("tokens/.*.part"):
-        try:
-            kept = json.loads((folder / "train.text.json").read_text())["tokens"]
-        except (OSError, ValueError):
-            kept = 0
-        tokens = folder / "train.text.tokens.bin"
-        return kept, size_of(tokens) // 2 if tokens.exists() else 0
-    return 0, 0
-
-
 def digest(cache: Path) -> str:
-    """Of all tokens that are kept."""
-    files = sorted(cache.glob("tokens/*/*.tokens.bin"))
+    """Of all tokens that are kept, and of what leaks."""
+    files = sorted([*cache.glob("tokens/*/*.tokens.bin"), *cache.glob("leakage/*/leakage.json")])
     return " ".join(full_digest(file) for file in files)
 
 
@@ -181,13 +209,12 @@ def several(asked: argparse.Namespace, folder: Path) -> None:
         write_text(path, size * 10**6)
         for name in asked.tokenizers:
             os.environ["TRUESWEEP_CACHE"] = str(cache := folder / f"{size}-{name}")
-            started = time.monotonic()
             print(f"{size} MB, {name}:", share(path, name, max(1, asked.processes)), flush=True)
-            whole, expected = time.monotonic() - started, digest(cache)
+            expected = digest(cache)
             if asked.kills:
-                shutil.rmtree(cache / "tokens")
-                print(kill(path, name, asked.kills, cache, whole), flush=True)
-                print("the tokens are the same" if digest(cache) == expected else "OTHER TOKENS")
+                print(kill(path, name, asked.kills, cache), flush=True)
+                same = digest(cache) == expected
+                print("tokens and leaks are the same" if same else "OTHER TOKENS OR LEAKS")
 
 
 def main() -> None:
