@@ -36,7 +36,7 @@ RATES = {
     "classification": [0.0025 * 2**i for i in range(6)],
     "lm": [0.001 * 2**i for i in range(6)],
 }
-HELD_OUT = {"classification": 256, "lm": 128}
+HELD_OUT = 128
 """Validation samples that are scored."""
 ORDERS = 20
 """Of the points of each seed, by chance."""
@@ -48,7 +48,7 @@ def train_all(asked: argparse.Namespace) -> list[list[Run]]:
     steps = every * VALIDATIONS
     files = [f"data.{split}={getattr(asked, split).absolute()}" for split in ("train", "val")]
     overrides = [*COMMON, *KINDS[asked.task], *files, f"trainer.max_steps={steps}"]
-    trainings = Trainings(overrides, HELD_OUT[asked.task])
+    trainings = Trainings(overrides, HELD_OUT)
     points = []
     for rate, depth, width in product(RATES[asked.task], (1, 2), (16, 32)):
         change = {"optimizer.lr": rate, "model.depth": depth, "model.width": width}
