@@ -54,6 +54,10 @@ class SlurmLauncher(_Launcher):
     """Runs jobs on a Slurm cluster."""
 
 
+class RayLauncher(_Launcher):
+    """Runs jobs on a Ray cluster."""
+
+
 class Sweeper(sweeper.Sweeper):
     """The name of our own sweeps, which Hydra chooses among others' and never runs."""
 

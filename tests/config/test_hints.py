@@ -1,10 +1,12 @@
 """Wishes that cannot be met: the message says what was meant, and where."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
+from truesweep.commands.sweep import sweep
 from truesweep.config.compose import compose, compose_multirun
 from truesweep.errors import ConfigError
 from truesweep.jobs.plan import checked
@@ -109,9 +111,36 @@ def test_a_plugin_without_its_package(plugin: str) -> None:
         compose_multirun([f"hydra/{plugin}", "seed=1,2"])
 
 
-def test_a_key_of_slurm_given_to_slots() -> None:
-    with pytest.raises(ConfigError, match=r"launcher\.partition: .*hydra/launcher=slurm"):
-        make_executor({"partition": "gpu"})
+def test_hydras_own_launcher_for_ray_without_its_package() -> None:
+    with pytest.raises(ConfigError, match=r"RayLauncher: .*; type pip install hydra-ray-launcher$"):
+        sweep(["hydra/launcher=hydra_ray", "seed=1,2"], [], dry_run=True)
+
+
+@pytest.mark.parametrize(
+    ("key", "launchers"),
+    [("partition", "slurm$"), ("resources", "ray$"), ("mem_gb", "slurm or ray$")],
+)
+def test_a_key_of_a_cluster_given_to_slots(key: str, launchers: str) -> None:
+    pytest.importorskip("ray")
+    with pytest.raises(ConfigError, match=rf"launcher\.{key}: .*hydra/launcher={launchers}"):
+        make_executor({key: 1})
+
+
+@pytest.mark.parametrize(
+    ("launcher", "extra", "package"),
+    [("SlurmLauncher", "slurm", "submitit"), ("RayLauncher", "ray", "ray")],
+)
+def test_a_cluster_without_its_package(
+    launcher: str, extra: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = f"truesweep.sweeps.{extra}"
+    for name in list(sys.modules):
+        if name.startswith((ours, f"{package}.")):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    said = rf"hydra/launcher={extra} needs {package}\S*; type pip install 'truesweep\[{extra}\]'"
+    with pytest.raises(ConfigError, match=said):
+        make_executor({"_target_": f"hydra_plugins.truesweep.{launcher}"})
 
 
 def test_a_key_with_dots_in_a_file_names_its_line(tmp_path: Path) -> None:

@@ -17,6 +17,15 @@ DEPTH = Axis("model.depth", "int", values=(2, 3, 4, 5), low=2, high=5, step=1)
 MODEL = Axis("model", values=("llama", "qwen3"), group=True)
 
 
+TRAINER = {"_target_": "truesweep.jobs.trainer.TrainerSettings", "accelerator": "cpu"}
+
+
+def on(devices: int, seed: int) -> dict[str, Any]:
+    """The least configuration of a job that a driver can place."""
+    trainer = {**TRAINER, "devices": devices, "max_steps": 4}
+    return {"name": "s", "seed": seed, "allowed_packages": [], "trainer": trainer}
+
+
 def search(
     folder: Path,
     axes: Sequence[Axis] = (LR, DEPTH, MODEL),
@@ -30,7 +39,7 @@ def search(
     number = iter(range(10**6))
 
     def make(point: Point, seed: int, trial: dict[str, Any]) -> Run:
-        config = {"name": folder.name, "seed": seed, "point": dict(point)}
+        config = {**on(1, seed), "name": folder.name, "point": dict(point)}
         label = " ".join(f"{key}={value}" for key, value in point.items())
         return sweep.add(
             config, [], point, label=label, number=next(number), provenance={}, trial=trial

@@ -20,8 +20,10 @@ from truesweep.sweeps.executor import BUSY
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
+    trainer = "{_target_: truesweep.jobs.trainer.TrainerSettings, accelerator: cpu}"
+    config = f"seed: 0\nallowed_packages: []\ntrainer: {trainer}"
     made = Run.create(
-        tmp_path / "outputs/lm/1a", config="seed: 0", overrides=[], provenance={"directory": "."}
+        tmp_path / "outputs/lm/1a", config=config, overrides=[], provenance={"directory": "."}
     )
     made.log(0).write_text("of an earlier allocation\n")
     return made
@@ -122,6 +124,8 @@ def test_a_cluster_is_chosen_as_for_a_sweep() -> None:
     asked = ["hydra/launcher=slurm", "hydra.launcher.partition=gpu", "seed=1"]
     assert read_launcher(asked, [])["partition"] == "gpu"
     assert read_launcher(["hydra/launcher=local"], []) == {}
+    asked = ["hydra/launcher=ray", "hydra.launcher.resources={spot: 1}"]
+    assert read_launcher(asked, [])["resources"] == {"spot": 1}
     with pytest.raises(ConfigError, match=r"hydra\.launcher\.partitionn"):
         read_launcher(["hydra/launcher=slurm", "hydra.launcher.partitionn=gpu"], [])
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from tests.sweeps.search_driver import on
 from tests.sweeps.test_driver import Pretended
 from truesweep.commands.resume import go_on, resume
 from truesweep.commands.status import status
@@ -53,7 +54,7 @@ def sweep_of(path: Path, losses: Sequence[float], seeds: int = 1, **settings: An
     sweep.ask([], [], Sweep(**settings), {})
     return [
         sweep.add(
-            {"name": "s", "loss": loss // seeds, "seed": i % seeds},
+            {**on(1, i % seeds), "loss": loss // seeds},
             [],
             {"loss": loss},
             label=f"loss={loss}",

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from tests.sweeps.search_driver import search
+from tests.sweeps.search_driver import on, search
 from truesweep.config.space import Axis
 from truesweep.errors import ConfigError
+from truesweep.jobs.trainer import TrainerSettings
 from truesweep.record.files import write_json
 from truesweep.runs.run import Run
 from truesweep.sweeps import driver
@@ -18,7 +19,6 @@ from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.display import Display, most_telling, summary
 from truesweep.sweeps.driver import drive
 from truesweep.sweeps.executor import BUSY, NotNow
-from truesweep.sweeps.planned import PlannedJob
 from truesweep.sweeps.progress import Board, Row, counts, seconds_left
 from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.source import Listed
@@ -41,11 +41,15 @@ class Pretended:
         self._running: list[Run] = []
 
     @property
+    def where(self) -> str:
+        return "Slurm"
+
+    @property
     def running(self) -> list[Run]:
         return list(self._running)
 
-    def check(self, job: PlannedJob | Run) -> None:
-        assert job.devices <= self.slots
+    def check(self, trainer: TrainerSettings, label: str) -> None:
+        assert trainer.local_ranks() <= self.slots
 
     def fits(self, job: Run) -> bool:
         return sum(other.devices for other in self._running) + job.devices <= self.slots
@@ -86,11 +90,8 @@ class Pretended:
 def sweep_of(path: Path, devices: Iterable[int]) -> tuple[SweepDirectory, list[Run]]:
     sweep = SweepDirectory(path / "s")
     sweep.ask([], [], Sweep(), {})
-    config = {"name": "s", "trainer": {"max_steps": 4}}
     jobs = [
-        sweep.add(
-            {**config, "seed": i}, [], {}, label=f"j{i}", number=i, provenance={}, devices=count
-        )
+        sweep.add(on(count, i), [], {}, label=f"j{i}", number=i, provenance={}, devices=count)
         for i, count in enumerate(devices)
     ]
     return sweep, jobs

@@ -14,6 +14,7 @@ from tests.sweeps.tiny import make_sweep
 from truesweep.errors import ConfigError
 from truesweep.runs.run import Run
 from truesweep.sweeps.executor import BUSY, NotNow
+from truesweep.sweeps.planned import trainer_of
 from truesweep.sweeps.slurm import SlurmExecutor, SlurmSettings
 from truesweep.sweeps.slurm.executor import linked
 
@@ -196,7 +197,7 @@ def test_a_limit_on_jobs_is_waited_for(command: Commands, workplace: Path) -> No
     first, second = jobs
     command("sbatch", "echo Submitted batch job 12")
     executor = SlurmExecutor(SlurmSettings())
-    executor.check(first)
+    executor.check(trainer_of(first), first.label)
     executor.start(first, resume=False)
     command("squeue", "echo '12|PENDING|/work.sh|'")
     assert executor.wait(0) == []
@@ -314,4 +315,4 @@ def test_what_is_not_submitted_yet_never_is_where_the_sweep_is_stopped(
 def test_without_slurm_nothing_is_started(command: Commands, job: Run) -> None:
     command("squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
     with pytest.raises(ConfigError, match=r"Slurm does not answer: .*[^.]\. Type squeue"):
-        SlurmExecutor(SlurmSettings()).check(job)
+        SlurmExecutor(SlurmSettings()).check(trainer_of(job), job.label)

@@ -443,10 +443,11 @@ def test_no_more_points_are_tried_at_once_than_the_limit(tmp_path: Path) -> None
     jobs[0].end("failed", 1, error="out of memory")
     source.tell(jobs[0])
     assert len(list(iter(source.ask, None))) == 2
-    cluster = {"_target_": "hydra_plugins.truesweep.SlurmLauncher"}
     asked = [Sweep(method="search", jobs=24, parallel=parallel) for parallel in (None, 3)]
     assert [points_at_once(one, {}) for one in asked] == [None, 3]
-    assert [points_at_once(one, cluster) for one in asked] == [8, 3]
+    for launcher in ("SlurmLauncher", "RayLauncher"):
+        cluster = {"_target_": f"hydra_plugins.truesweep.{launcher}"}
+        assert [points_at_once(one, cluster) for one in asked] == [8, 3]
 
 
 def test_a_point_that_cannot_be_run_is_told_to_be_bad(tmp_path: Path) -> None:

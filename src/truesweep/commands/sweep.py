@@ -25,7 +25,7 @@ from truesweep.sweeps.disk import check_disk
 from truesweep.sweeps.display import Display
 from truesweep.sweeps.driver import drive
 from truesweep.sweeps.executor import Executor
-from truesweep.sweeps.launchers import check_room, is_ours, make_executor
+from truesweep.sweeps.launchers import PACKAGE, check_room, is_ours, make_executor
 from truesweep.sweeps.planned import check_objectives
 from truesweep.sweeps.planning import plan_candidates
 from truesweep.sweeps.plugins import JobFailed, JobRunner, Outcome, candidates, hand_out, outcome
@@ -41,6 +41,8 @@ def sweep(
     """Check a whole sweep, then run its jobs: all by ourselves, or with a plugin of Hydra's."""
     asked = ask(overrides, config_dirs)
     launcher, sweeper = asked.multirun.launcher, asked.multirun.sweeper
+    for node in (launcher, sweeper):
+        _check_installed(str(node.get("_target_", PACKAGE)))
     executor = make_executor(launcher) if is_ours(launcher) else None
     if not is_ours(sweeper):
         if dry_run:
@@ -173,6 +175,20 @@ class JobTask:
     def __call__(self, config: DictConfig) -> Any:
         """Run the job that a configuration names or, if another sweeper composed it, is."""
         return self.runner.run(config, list(HydraConfig.get().overrides.task))
+
+
+def _check_installed(target: str) -> None:
+    """Make sure that a launcher or a sweeper is among Hydra's plugins.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if target.startswith(PACKAGE) or target in Plugins.instance().class_name_to_class:
+        return
+    module = ([*target.split("."), ""])[1].replace("_", "-")
+    raise ConfigError(
+        f"{target}: no plugin of Hydra's that is installed here; type pip install {module}"
+    )
 
 
 def _through_hydra(task: SweepTask, work: Callable[[HydraContext], None]) -> int:

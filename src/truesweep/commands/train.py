@@ -95,7 +95,7 @@ def on_cluster(job: Plan, folder: Path, launcher: dict[str, Any]) -> tuple[Run, 
     from truesweep.sweeps.launchers import make_executor
 
     executor = make_executor(launcher)
-    executor.check(Run(folder))
+    executor.check(make(job.config, "trainer"), folder.name)
     run = create_run(job, folder, {"launcher": launcher})
     return run, run_alone(run, executor)
 

@@ -151,7 +151,6 @@ _UNREADABLE = (
 PLUGINS = {
     "hydra/launcher": {
         "joblib": "hydra-joblib-launcher",
-        "ray": "hydra-ray-launcher",
         "ray_aws": "hydra-ray-launcher",
         "rq": "hydra-rq-launcher",
         "submitit_local": "hydra-submitit-launcher",

@@ -23,7 +23,7 @@ from truesweep.record.wandb import WandbLogger
 from truesweep.runs.run import Run
 from truesweep.tasks import DivergedError, OutOfMemory
 
-TAKEN = ("checkpoints", "logs", "model", "scores", "slurm", "wandb")
+TAKEN = ("checkpoints", "logs", "model", "ray", "scores", "slurm", "wandb")
 """Folders of a run's directory that are no logger's, which is written anew by a resume."""
 Tables = Mapping[str, tuple[list[str], list[list[Any]]]]
 

@@ -39,7 +39,7 @@ def this_node(count: int, environment: Mapping[str, str] = os.environ) -> Node:
         NNODES=2 NODE_RANK=0 MASTER_ADDR=node17 truesweep train trainer.num_nodes=2
         NNODES=2 NODE_RANK=1 MASTER_ADDR=node17 truesweep train trainer.num_nodes=2
 
-    On a Slurm cluster, `hydra/launcher=slurm` does it.
+    On a cluster of Slurm's or Ray's, `hydra/launcher=slurm` or `ray` does it.
 
     Args:
         count: Nodes that the job needs; one needs no variables.
@@ -54,7 +54,7 @@ def this_node(count: int, environment: Mapping[str, str] = os.environ) -> Node:
         raise ConfigError(
             f"trainer.num_nodes={count}, but this command runs on one node. Type it on each of "
             "them, with NNODES, NODE_RANK (0, 1, …) and MASTER_ADDR (the first node) in the "
-            "environment; or let Slurm do so with `train hydra/launcher=slurm`"
+            "environment; or let a cluster do so with `train hydra/launcher=slurm` or `ray`"
         )
     numbers = {
         name: _number(environment, name, default)

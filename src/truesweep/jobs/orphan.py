@@ -20,7 +20,16 @@ def leave_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is None:
         return
-    threading.Thread(target=_leave, args=[parent.sentinel], daemon=True).start()
+    leave_when_closed(parent.sentinel)
+
+
+def leave_when_closed(pipe: int) -> None:
+    """When the other end of a pipe is closed, as by its holder's death: save, leave, or be killed.
+
+    Args:
+        pipe: The file descriptor of this end, to which nothing is written.
+    """
+    threading.Thread(target=_leave, args=[pipe], daemon=True).start()
 
 
 def _leave(sentinel: int) -> None:

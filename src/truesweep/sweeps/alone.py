@@ -18,6 +18,7 @@ from truesweep.runs.run import Run
 from truesweep.sweeps.driver import SECONDS_PER_LOOK, listening
 from truesweep.sweeps.executor import BUSY, Executor
 from truesweep.sweeps.launchers import describe, is_cluster, make_executor
+from truesweep.sweeps.planned import trainer_of
 from truesweep.terminal import console
 
 
@@ -43,7 +44,7 @@ def read_launcher(overrides: Sequence[str], config_dirs: Sequence[Path]) -> dict
         if line != "hydra/launcher=local":
             raise ConfigError(
                 f"{line}: has no effect on a run by itself, which is started here or by "
-                "hydra/launcher=slurm; for a sweep, add -m"
+                "hydra/launcher=slurm or ray; for a sweep, add -m"
             )
     return {}
 
@@ -62,7 +63,7 @@ def run_alone(run: Run, executor: Executor) -> int:
     Raises:
         ConfigError: It cannot be started, or another process works on it.
     """
-    executor.check(run)
+    executor.check(trainer_of(run), run.label)
     log = Log(run.log(0))
     code: int | None = None
     with listening(executor) as told:

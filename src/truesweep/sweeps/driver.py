@@ -20,6 +20,7 @@ from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.disk import LAST, held, keep_within
 from truesweep.sweeps.display import Display, first_line, short
 from truesweep.sweeps.executor import BUSY, Executor, NotNow
+from truesweep.sweeps.planned import trainer_of
 from truesweep.sweeps.progress import FAILED, Board
 from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.source import ENDED, JobSource, Listed
@@ -114,7 +115,7 @@ class Driver:
                 self.waiting.remove(job)
                 self._give_up(job, job.error or "")
             else:
-                self.executor.check(job)
+                self.executor.check(trainer_of(job), job.label)
         with listening(self.executor) as self._told:
             with self.display:
                 try:
@@ -191,7 +192,7 @@ class Driver:
         job = self.source.ask()
         if job is None:
             return None
-        self.executor.check(job)
+        self.executor.check(trainer_of(job), job.label)
         self.waiting.append(job)
         return job if self.executor.fits(job) else None
 

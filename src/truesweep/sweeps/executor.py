@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from truesweep.jobs.trainer import TrainerSettings
 from truesweep.runs.run import Run
-from truesweep.sweeps.planned import PlannedJob
 
 
 class NotNow(Exception):
@@ -24,12 +24,21 @@ class Executor(Protocol):
     """Runs jobs beside each other, each in processes of its own."""
 
     @property
+    def where(self) -> str:
+        """Where jobs run, in words."""
+        ...
+
+    @property
     def running(self) -> list[Run]:
         """The jobs that were started and have not ended."""
         ...
 
-    def check(self, job: PlannedJob | Run) -> None:
+    def check(self, trainer: TrainerSettings, label: str) -> None:
         """Make sure, before anything is started, that there can be room for a job.
+
+        Args:
+            trainer: On what it trains.
+            label: What it is called in an error.
 
         Raises:
             ConfigError: It needs more than there is.

@@ -1,6 +1,7 @@
 """Hydra's launcher nodes as executors."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
@@ -35,59 +36,78 @@ def is_ours(launcher: Mapping[str, Any]) -> bool:
     return str(launcher.get("_target_", PACKAGE)).startswith(PACKAGE)
 
 
+def _slurm() -> tuple[type[Any], Callable[[Any], Executor]]:
+    from truesweep.sweeps.slurm import SlurmExecutor, SlurmSettings
+
+    return SlurmSettings, SlurmExecutor
+
+
+def _ray() -> tuple[type[Any], Callable[[Any], Executor]]:
+    from truesweep.sweeps.ray.executor import RayExecutor
+    from truesweep.sweeps.ray.settings import RaySettings
+
+    return RaySettings, RayExecutor
+
+
+CLUSTERS = {"SlurmLauncher": ("slurm", _slurm), "RayLauncher": ("ray", _ray)}
+"""By the class that a launcher's node names: its name, which is its extra's, and what it needs."""
+
+
 def make_executor(launcher: Mapping[str, Any]) -> Executor:
     """What runs jobs, as a launcher's node says; without one, or for another plugin's, a pool.
 
     Raises:
-        ConfigError: The node has a wrong key or value.
+        ConfigError: The node has a wrong key or value, or its package is missing.
     """
     settings = {key: value for key, value in launcher.items() if key != "_target_"}
-    if _is_slurm(launcher):
+    if is_cluster(launcher):
+        name, load = CLUSTERS[_class(launcher)]
         try:
-            from truesweep.sweeps.slurm import SlurmExecutor, SlurmSettings
+            its_settings, its_executor = load()
         except ModuleNotFoundError as error:
             raise ConfigError(
-                f"hydra/launcher=slurm needs {error.name}; type pip install 'truesweep[slurm]'"
+                f"hydra/launcher={name} needs {error.name}; type pip install 'truesweep[{name}]'"
             ) from None
-
-        return SlurmExecutor(check_settings(SlurmSettings, settings, "hydra.launcher"))
+        return its_executor(check_settings(its_settings, settings, "hydra.launcher"))
     if not is_ours(launcher):
         settings = {}
-    _refuse_slurms(settings)
+    _refuse_clusters(settings)
     local: LocalSettings = check_settings(LocalSettings, settings, "hydra.launcher")
     return LocalPool(local.slots)
 
 
-def _refuse_slurms(settings: Mapping[str, Any]) -> None:
-    """Say of which launcher a key is that slots do not have.
+def _refuse_clusters(settings: Mapping[str, Any]) -> None:
+    """Say of which launchers a key is that slots do not have.
 
     Raises:
-        ConfigError: There is one of Slurm's.
+        ConfigError: There is one of a cluster's.
     """
-    try:
-        from truesweep.sweeps.slurm.settings import SlurmSettings
-    except ModuleNotFoundError:  # its package
+    unknown = [key for key in settings if key not in {each.name for each in fields(LocalSettings)}]
+    if not unknown:
         return
-    known = {field.name for field in fields(SlurmSettings)}
-    if found := [key for key in settings if key in known]:
+    having = []
+    for name, load in CLUSTERS.values():
+        with suppress(ModuleNotFoundError):  # its package
+            having += [name] * (unknown[0] in {each.name for each in fields(load()[0])})
+    if having:
         raise ConfigError(
-            f"hydra.launcher.{found[0]}: is no key of the slots of this machine; it is one of "
-            "hydra/launcher=slurm"
+            f"hydra.launcher.{unknown[0]}: is no key of the slots of this machine; it is one of "
+            f"hydra/launcher={' or '.join(having)}"
         )
 
 
 def points_at_once(settings: Sweep, launcher: Mapping[str, Any]) -> int | None:
     """How many points a search tries beside each other; None: as many as there is room for."""
-    return settings.parallel or (POINTS_AT_ONCE if _is_slurm(launcher) else None)
+    return settings.parallel or (POINTS_AT_ONCE if is_cluster(launcher) else None)
 
 
 def is_cluster(launcher: Mapping[str, Any]) -> bool:
     """Whether a launcher's node names one of ours whose jobs leave this machine."""
-    return is_ours(launcher) and _is_slurm(launcher)
+    return is_ours(launcher) and _class(launcher) in CLUSTERS
 
 
-def _is_slurm(launcher: Mapping[str, Any]) -> bool:
-    return str(launcher.get("_target_", "")).endswith(".SlurmLauncher")
+def _class(launcher: Mapping[str, Any]) -> str:
+    return str(launcher.get("_target_", "")).rpartition(".")[2]
 
 
 def check_sweeper(sweeper: Mapping[str, Any]) -> None:
@@ -108,12 +128,7 @@ def check_sweeper(sweeper: Mapping[str, Any]) -> None:
 
 def describe(executor: Executor | None) -> str:
     """Where an executor's jobs run, in words."""
-    if executor is None:
-        return "another launcher of Hydra's"
-    if not isinstance(executor, LocalPool):
-        return "Slurm"
-    slots = [(executor.gpus, "on GPUs"), (executor.cores, "on the CPU")]
-    return ", ".join(f"{len(one)} slot{'s' * (len(one) > 1)} {on}" for one, on in slots if len(one))
+    return "another launcher of Hydra's" if executor is None else executor.where
 
 
 def check_room(executor: Executor, jobs: Sequence[PlannedJob]) -> None:
@@ -123,7 +138,7 @@ def check_room(executor: Executor, jobs: Sequence[PlannedJob]) -> None:
         ConfigError: One of them needs more than there is.
     """
     for job in _kinds(jobs):
-        executor.check(job)
+        executor.check(job.trainer, job.label)
 
 
 def check_compiler(executor: Executor | None, jobs: Sequence[PlannedJob]) -> list[str]:

@@ -20,7 +20,7 @@ from truesweep.jobs.trainer import TrainerSettings
 from truesweep.runs.run import Run
 from truesweep.sweeps.executor import BUSY
 from truesweep.sweeps.forks import serve_forks, unblock, warm_up
-from truesweep.sweeps.planned import PlannedJob, trainer_of
+from truesweep.sweeps.planned import trainer_of
 from truesweep.sweeps.slots import Slot, Slots, cpu_slots, gpu_slots
 
 PRELOADED = ("truesweep.libraries", __name__, "typer", "rich.progress")
@@ -95,15 +95,19 @@ class JobProcess:
         return self._process.pid
 
 
-def environment(inherited: Mapping[str, str], slots: Sequence[Slot]) -> dict[str, str]:
-    """A job's environment: the driver's, without another job's place in it, with its own GPUs."""
-    kept = {
+def without_place(inherited: Mapping[str, str]) -> dict[str, str]:
+    """An environment without another job's place in it."""
+    return {
         name: value
         for name, value in inherited.items()
         if name not in PLACE and not name.startswith(PLACE_PREFIXES)
     }
+
+
+def environment(inherited: Mapping[str, str], slots: Sequence[Slot]) -> dict[str, str]:
+    """A job's environment: the driver's, without another job's place in it, with its own GPUs."""
     gpus = [slot.gpu for slot in slots if slot.gpu is not None]
-    return kept | {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
+    return without_place(inherited) | {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
 
 
 def _main(
@@ -174,37 +178,44 @@ class LocalPool:
         self._running: dict[str, tuple[JobProcess, Slots, list[int]]] = {}
 
     @property
+    def where(self) -> str:
+        """Its slots, in words."""
+        slots = [(self.gpus, "on GPUs"), (self.cores, "on the CPU")]
+        return ", ".join(
+            f"{len(one)} slot{'s' * (len(one) > 1)} {on}" for one, on in slots if len(one)
+        )
+
+    @property
     def running(self) -> list[Run]:
         """The jobs that were started and have not ended."""
         return [process.job for process, _, _ in self._running.values()]
 
-    def check(self, job: PlannedJob | Run) -> None:
+    def check(self, trainer: TrainerSettings, label: str) -> None:
         """Make sure that there are as many devices as a job needs.
 
         Raises:
             ConfigError: There are fewer, or it needs several nodes, or certain devices.
         """
-        trainer = trainer_of(job)
         slots = self._slots(trainer)
         if lacking := trainer.lacking():
             raise ConfigError(
-                f"{job.label}: {lacking}; run the sweep on another machine or by "
-                "hydra/launcher=slurm, or set trainer=cpu"
+                f"{label}: {lacking}; run the sweep on another machine, by "
+                "hydra/launcher=slurm or ray, or set trainer=cpu"
             )
-        if job.nodes > 1:
+        if trainer.num_nodes > 1:
             raise ConfigError(
-                f"{job.label}: trainer.num_nodes={job.nodes} needs a cluster; set "
-                "hydra/launcher=slurm, or trainer.num_nodes=1"
+                f"{label}: trainer.num_nodes={trainer.num_nodes} needs a cluster; set "
+                "hydra/launcher=slurm or ray, or trainer.num_nodes=1"
             )
         if slots is self.gpus and isinstance(named := trainer.devices, list):
             raise ConfigError(
-                f"{job.label}: trainer.devices={named} names devices, but a sweep gives each job "
+                f"{label}: trainer.devices={named} names devices, but a sweep gives each job "
                 f"those that are free; set trainer.devices={len(named)}"
             )
-        if job.devices > slots.largest:
+        if (needed := trainer.local_ranks()) > slots.largest:
             kind = "GPUs" if slots is self.gpus else "slots on the CPU"
             raise ConfigError(
-                f"{job.label}: trainer.devices={job.devices}, but there are {slots.largest} {kind} "
+                f"{label}: trainer.devices={needed}, but there are {slots.largest} {kind} "
                 "here. Lower it, or give hydra.launcher.slots (slots may share cores, not GPUs)"
             )
 

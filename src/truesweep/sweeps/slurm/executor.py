@@ -27,10 +27,11 @@ from submitit.helpers import clean_env
 
 from truesweep.compat import sbatch_script
 from truesweep.errors import ConfigError
+from truesweep.jobs.trainer import TrainerSettings
 from truesweep.record.files import write_atomic, write_json
 from truesweep.runs.run import Run
 from truesweep.sweeps.executor import BUSY, NotNow
-from truesweep.sweeps.planned import PlannedJob, trainer_of
+from truesweep.sweeps.planned import trainer_of
 from truesweep.sweeps.slurm.settings import SlurmSettings
 
 SCRIPTS = "slurm"
@@ -161,11 +162,16 @@ class SlurmExecutor:
         self._polled_at = -float("inf")
 
     @property
+    def where(self) -> str:
+        """Where jobs run, in words."""
+        return "Slurm"
+
+    @property
     def running(self) -> list[Run]:
         """The jobs that were started and have not ended; some of them may be waiting."""
         return [*self._asked, *self._running.values()]
 
-    def check(self, job: PlannedJob | Run) -> None:
+    def check(self, trainer: TrainerSettings, label: str) -> None:
         """Make sure that Slurm is there; what it can give, it says when a job is submitted.
 
         Raises:

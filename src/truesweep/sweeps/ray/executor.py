@@ -1,0 +1,262 @@
+"""Jobs on a Ray cluster, each a detached actor with a placement group of its own.
+
+The driver may die at any time: the cluster goes on with what it was given, and the driver that
+comes back finds each job's actor by its name, which follows from the job's directory, and starts
+nothing twice.
+"""
+
+import hashlib
+import os
+import signal
+import socket
+import time
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError
+
+from truesweep.errors import ConfigError
+from truesweep.jobs.trainer import TrainerSettings
+from truesweep.runs.run import Run
+from truesweep.sweeps.executor import BUSY
+from truesweep.sweeps.local import without_place
+from truesweep.sweeps.planned import trainer_of
+from truesweep.sweeps.ray.job import LOGS, Actor, Job, Reference, Start
+from truesweep.sweeps.ray.settings import BYTES_PER_GB, RaySettings
+from truesweep.text import plural
+
+NAMESPACE = "truesweep"
+PREEMPTED = 143
+"""The exit code of a job that saved for a signal, and is worth going on with."""
+HEAD = "node:__internal_head__"
+"""A resource that Ray gives the head node alone: an actor there lives as long as the cluster."""
+CALLS = 1000
+"""Calls that a job's actor answers at once: one of each driver that waits, and signals."""
+SECONDS_TO_ANSWER = 10.0
+SECONDS_TO_STOP = 30.0
+"""How long jobs may take to save and leave before they are killed."""
+SECONDS_TO_VANISH = 10.0
+"""How long an actor that was ended may take until its name is free."""
+
+
+class RayExecutor:
+    """Runs each job in a placement group of its own; a job that has no room yet waits in Ray.
+
+    A job whose node is lost goes on from its last checkpoint, wherever there is room.
+
+    Args:
+        settings: What each job asks for.
+    """
+
+    def __init__(self, settings: RaySettings) -> None:
+        self.settings = settings
+        self._running: dict[Reference, tuple[Run, Actor]] = {}
+        self._lost = Counter[str]()
+
+    @property
+    def where(self) -> str:
+        """Where jobs run, in words."""
+        return "Ray"
+
+    @property
+    def running(self) -> list[Run]:
+        """The jobs that were started and have not ended; some of them may be waiting."""
+        return [job for job, _ in self._running.values()]
+
+    def check(self, trainer: TrainerSettings, label: str) -> None:
+        """Make sure that Ray is there, and that its nodes can hold a job.
+
+        Raises:
+            ConfigError: It does not answer, or there are too few nodes with what the job needs,
+                and nobody says that there will be more.
+        """
+        self._connect()
+        bundle, needed = self._bundle(trainer), trainer.num_nodes
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        able = [node for node in nodes if _holds(node, bundle)]
+        if len(able) < needed and not self.settings.autoscaling:
+            raise ConfigError(
+                f"{label}: needs {plural(needed, 'node')} with {_written(bundle)}, but of "
+                f"the {plural(len(nodes), 'node')} of the Ray cluster {len(able)} have that. Ask "
+                "for less (trainer.num_nodes, trainer.devices, hydra.launcher.cpus_per_node), or "
+                "set hydra.launcher.autoscaling=true if the cluster adds nodes when asked"
+            )
+
+    def fits(self, job: Run) -> bool:
+        """Whether one more job may be handed over; what the cluster has room for, it decides."""
+        return len(self._running) < self.settings.max_jobs
+
+    def takes_up(self, job: Run) -> bool:
+        """Whether an earlier driver has handed over a job, and it waits or runs.
+
+        Raises:
+            ConfigError: Ray does not answer.
+        """
+        self._connect()
+        return self._find(job) is not None
+
+    def start(self, job: Run, resume: bool) -> None:
+        """Hand a job over, or take it up if an earlier driver has.
+
+        It goes on from its checkpoint if it has one, whatever `resume` says.
+
+        Raises:
+            ConfigError: Ray does not answer.
+        """
+        self._connect()
+        trainer = trainer_of(job)
+        (job.path / LOGS).mkdir(exist_ok=True)
+        remote: Any = ray.remote(Job)
+        actor = remote.options(
+            name=_name(job),
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            num_cpus=0,
+            resources={HEAD: 0.001},
+            max_concurrency=CALLS,
+        ).remote(str(job.path), self._bundle(trainer), trainer.num_nodes)
+        how = Start(self.settings.python, str(Path.cwd()), _environment())
+        self._running[actor.run.remote(how)] = job, actor
+
+    def wait(self, timeout: float) -> list[tuple[Run, int]]:
+        """The jobs that have ended, with their exit codes; returns as soon as there is one.
+
+        Args:
+            timeout: The longest wait, seconds.
+        """
+        if not self._running:
+            time.sleep(timeout)
+            return []
+        ended, _ = ray.wait(list(self._running), timeout=timeout)
+        codes = [(self._running[reference][0], self._collect(reference)) for reference in ended]
+        return [(job, self._judge(job, code)) for job, code in codes]
+
+    def kill(self, job: Run) -> None:
+        """End a job at once, wherever it is; `wait` then reports it."""
+        for each, actor in self._running.values():
+            if each == job:
+                actor.stop.remote(int(signal.SIGKILL))
+
+    def stop(self, signum: int) -> None:
+        """Let no job begin any more, and ask those that run to save and leave; wait for 30 s.
+
+        A driver that is killed, or loses its terminal, stops nothing: then the jobs go on.
+        """
+        for _, actor in self._running.values():
+            actor.stop.remote(int(signum))
+        deadline = time.monotonic() + SECONDS_TO_STOP
+        while self._running and time.monotonic() < deadline:
+            for reference in ray.wait(list(self._running), timeout=0.5)[0]:
+                self._collect(reference)
+        for job in self.running:
+            self.kill(job)
+        deadline = time.monotonic() + SECONDS_TO_VANISH
+        while self._running and time.monotonic() < deadline:
+            for reference in ray.wait(list(self._running), timeout=0.5)[0]:
+                self._collect(reference)
+        for _, actor in self._running.values():
+            ray.kill(actor)
+        self._running.clear()
+
+    def _collect(self, reference: Reference) -> int | None:
+        """The exit code of a job that has ended, whose actor goes; None: its node was lost."""
+        job, actor = self._running.pop(reference)
+        code: Any = None
+        with suppress(RayActorError):
+            code = ray.get(reference)
+        ray.kill(actor)
+        deadline = time.monotonic() + SECONDS_TO_VANISH
+        while self._find(job) is not None and time.monotonic() < deadline:
+            time.sleep(0.02)  # or it would be found instead of a new one
+        return None if code is None else int(code)
+
+    def _judge(self, job: Run, code: int | None) -> int:
+        """An exit code as a driver takes it; notes in the job's status what it had no time to."""
+        if code is None:
+            self._lost[job.id] += 1
+            if self._lost[job.id] <= self.settings.max_requeues:
+                return PREEMPTED
+            lost = plural(self._lost[job.id], "time")
+            job.end("failed", 1, f"the Ray node that it ran on was lost, {lost} in all")
+            return 1
+        if code > 0 and code not in (BUSY, 130, PREEMPTED) and job.state != "failed":
+            job.end("failed", 1, f"it ended with exit code {code}; see {job.path / LOGS}")
+        return code
+
+    def _bundle(self, trainer: TrainerSettings) -> dict[str, float]:
+        ranks = trainer.local_ranks()
+        return self.settings.bundle(ranks, 0 if trainer.is_cpu() else ranks)
+
+    def _connect(self) -> None:
+        if ray.is_initialized():
+            return
+        address = self.settings.address or os.environ.get("RAY_ADDRESS") or "auto"
+        try:
+            _knock(address)
+            ray.init(
+                address=address,
+                namespace=NAMESPACE,
+                log_to_driver=False,
+                configure_logging=False,
+            )
+        except (OSError, RuntimeError, ValueError) as error:
+            which = "on this machine" if address == "auto" else f"at {address}"
+            raise ConfigError(
+                f"No Ray cluster answers {which}: {_first_sentence(error)}. Start one with ray "
+                "start --head, or name one by hydra.launcher.address=HOST:PORT; "
+                "hydra/launcher=local needs none"
+            ) from None
+
+    def _find(self, job: Run) -> Actor | None:
+        try:
+            return ray.get_actor(_name(job), namespace=NAMESPACE)
+        except ValueError:
+            return None
+
+
+def _knock(address: str) -> None:
+    """Make sure that somebody listens at an address, for whom Ray would wait for minutes.
+
+    Raises:
+        OSError: Nobody does.
+    """
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), SECONDS_TO_ANSWER).close()
+
+
+def _name(job: Run) -> str:
+    """What a job's actor is called: nothing else has the same directory."""
+    path = str(job.path.resolve())
+    return f"{job.path.parent.name}/{job.id}/{hashlib.sha256(path.encode()).hexdigest()[:12]}"
+
+
+def _environment() -> dict[str, str]:
+    """The driver's environment, without its place among other processes, GPUs or cluster."""
+    own = without_place(os.environ)
+    return {k: v for k, v in own.items() if not k.startswith("RAY_") and k not in DEVICES}
+
+
+DEVICES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
+"""Variables that Ray sets for what it gives a job."""
+
+
+def _holds(node: Mapping[str, float], bundle: Mapping[str, float]) -> bool:
+    """Whether a node that did nothing else could hold a bundle."""
+    return all(node.get(name, 0) >= amount for name, amount in bundle.items())
+
+
+def _written(bundle: Mapping[str, float]) -> str:
+    amounts: dict[str, Any] = {**bundle}
+    if "memory" in amounts:
+        amounts["GB of memory"] = amounts.pop("memory") / BYTES_PER_GB
+    return " and ".join(f"{amount:g} {name}" for name, amount in amounts.items())
+
+
+def _first_sentence(error: Exception) -> str:
+    return str(error).strip().split("\n")[0].split(". ")[0].rstrip(" .")

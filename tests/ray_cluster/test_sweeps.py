@@ -1,0 +1,277 @@
+"""Sweeps on a real Ray cluster of two nodes and more."""
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.commands.conftest import SMALL, truesweep, write_data
+from tests.ray_cluster.conftest import OBJECTS
+from tests.slurm.test_sweeps import curve, trained
+from tests.sweeps.test_pool import results, starts
+from tests.sweeps.tiny import FIXED, make_sweep, until
+from truesweep.commands.resume import resume
+from truesweep.errors import ConfigError
+from truesweep.runs.run import Run
+from truesweep.sweeps.driver import drive
+from truesweep.sweeps.planned import trainer_of
+from truesweep.sweeps.source import Listed
+
+ray = pytest.importorskip("ray", reason="needs Ray: pip install 'truesweep[ray]'")
+
+from truesweep.sweeps.ray.executor import RayExecutor  # noqa: E402
+from truesweep.sweeps.ray.settings import RaySettings  # noqa: E402
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]
+
+SLOW = {"callbacks.mishap.slow": 0.3}
+TWO: Mapping[str, Any] = {"trainer.num_nodes": 2, "trainer.devices": 1}
+
+
+def actors() -> list[str]:
+    """The names of jobs that the cluster knows of."""
+    return [each["name"] for each in ray.util.list_named_actors(all_namespaces=True)]
+
+
+def free_cores() -> float:
+    return float(ray.available_resources().get("CPU", 0))
+
+
+def processes_of(job: Run) -> list[psutil.Process]:
+    """The processes that were started for a job, and those that they forked."""
+    found = []
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or []
+        if "truesweep.sweeps.work" in words and str(job.path) in words:
+            found.append(process)
+    return found
+
+
+def test_jobs_of_one_node_and_of_two_run_beside_each_other(workplace: Path) -> None:
+    sweep, _ = make_sweep(workplace, [{"seed": 1}, {"seed": 2}, {"seed": 1, **TWO}])
+    one, other, both = sweep.jobs()
+    assert drive(sweep, Listed(sweep.jobs()), RayExecutor(RaySettings()), sweep.settings) == 0
+    assert [row["rank"] for row in starts(workplace)[one.id]] == [0]
+    assert sorted(row["rank"] for row in starts(workplace)[both.id]) == [0, 1]
+    found = {
+        job: {name: value for name, value in figures.items() if name != "verdict"}
+        for job, figures in results([one, other, both]).items()
+    }
+    assert found[one.id] == pytest.approx(found[both.id], rel=1e-5)
+    assert found[one.id] != pytest.approx(found[other.id], rel=1e-5)
+    assert actors() == []
+    until(lambda: free_cores() == 4, 30)
+
+
+def test_a_job_goes_on_where_there_is_room_when_its_node_is_lost(
+    workplace: Path, ray_cluster: Any
+) -> None:
+    sweep, (broken, beside) = make_sweep(workplace, [SLOW, {"seed": 7}], name="broken")
+    _, (unbroken,) = make_sweep(workplace, [SLOW], name="unbroken")
+
+    def add() -> Any:
+        return ray_cluster.add_node(num_cpus=1, object_store_memory=OBJECTS, resources={"spot": 1})
+
+    lost = add()
+
+    def lose() -> None:
+        until(lambda: trained(broken) and broken.status.get("saved_step", 0) > 0, 600)
+        ray_cluster.remove_node(lost, allow_graceful=False)
+
+    meanwhile = threading.Thread(target=lose)
+    meanwhile.start()
+    spot = RayExecutor(RaySettings(resources={"spot": 1}))
+    ended = []
+
+    def drive_on_spot() -> None:
+        ended.append(drive(sweep, Listed([broken, beside, unbroken]), spot, sweep.settings))
+
+    driver = threading.Thread(target=drive_on_spot)
+    driver.start()
+    meanwhile.join()
+    new = add()
+    driver.join()
+    try:
+        assert ended == [0]
+    finally:
+        ray_cluster.remove_node(new)
+    first, second = starts(workplace)[broken.id]
+    assert 0 == first["step"] < second["step"]
+    assert curve(broken) == curve(unbroken)
+    assert results([broken])[broken.id] == results([unbroken])[unbroken.id]
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+from truesweep.sweeps.directory import SweepDirectory
+from truesweep.sweeps.driver import drive
+from truesweep.sweeps.ray.executor import RayExecutor
+from truesweep.sweeps.ray.settings import RaySettings
+from truesweep.sweeps.source import Listed
+
+sweep = SweepDirectory(Path(sys.argv[1]))
+drive(sweep, Listed(sweep.jobs()), RayExecutor(RaySettings(cpus_per_node=2)), sweep.settings)
+"""
+
+
+def start_driver(folder: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", DRIVER, str(folder)])
+
+
+def test_a_driver_that_was_killed_comes_back_to_its_jobs(workplace: Path) -> None:
+    slow = {"callbacks.mishap.slow": 1.0}
+    sweep, jobs = make_sweep(workplace, [{**slow, "seed": seed} for seed in range(3)])
+    killed = start_driver(sweep.path)
+    back = RayExecutor(RaySettings(cpus_per_node=2))
+    back.check(trainer_of(jobs[0]), jobs[0].label)
+    until(lambda: sum(map(trained, jobs)) == 2 and len(actors()) == 3, 600)
+    killed.kill()
+    killed.wait()
+    begun = starts(workplace)
+    time.sleep(3)  # enough for Ray to end what belongs to a driver
+    assert len(actors()) == 3  # the cluster goes on without it
+    for job in jobs:
+        assert back.takes_up(job)
+        back.start(job, resume=True)
+    assert back.wait(0) == []
+    back.stop(signal.SIGINT)
+    assert back.running == []
+    assert actors() == []
+    assert starts(workplace) == begun
+    waiting = [job for job in jobs if job.id not in begun]
+    assert [job.state for job in waiting] == ["queued"]
+    for job in jobs:
+        if job not in waiting:
+            assert job.status["state"] == "preempted"
+            assert job.status["exit_code"] == 130
+            assert job.status["saved_step"] > 0
+            assert processes_of(job) == []
+    until(lambda: free_cores() == 4, 30)
+
+
+def test_a_driver_that_is_told_to_stop_has_its_jobs_save(workplace: Path) -> None:
+    slow = {"callbacks.mishap.slow": 1.0}
+    sweep, (job,) = make_sweep(workplace, [slow])
+    driver = start_driver(sweep.path)
+    until(lambda: trained(job), 600)
+    driver.send_signal(signal.SIGTERM)
+    driver.wait(60)
+    assert (job.status["state"], job.status["exit_code"]) == ("preempted", 143)
+    assert job.status["saved_step"] > 0
+    assert actors() == []
+
+
+def test_jobs_that_come_to_grief_leave_the_others_alone(workplace: Path) -> None:
+    bad = [{"callbacks.mishap.how": how} for how in ("fail", "memory", "kill")]
+    again = {
+        "callbacks.mishap.how": "kill",
+        "callbacks.mishap.at": 9,
+        "callbacks.mishap.once": True,
+    }
+    sweep, jobs = make_sweep(workplace, [*bad, again, {"seed": 1}], retries=1)
+    assert drive(sweep, Listed(jobs), RayExecutor(RaySettings()), sweep.settings) == 1
+    errors = [str(job.status.get("error")) for job in jobs[:3]]
+    named = ["nothing good", "out of memory: CUDA", "SIGKILL"]
+    assert all(name in error for name, error in zip(named, errors, strict=True))
+    assert [job.state for job in jobs[3:]] == ["completed"] * 2
+    assert [len(starts(workplace)[job.id]) for job in jobs] == [2, 2, 2, 2, 1]
+    assert actors() == []
+
+
+def test_a_process_does_not_outlive_what_looks_after_it(workplace: Path) -> None:
+    _, (job,) = make_sweep(workplace, [{"callbacks.mishap.slow": 1.0}])
+    executor = RayExecutor(RaySettings())
+    executor.check(trainer_of(job), job.label)
+    executor.start(job, resume=False)
+    until(lambda: trained(job), 600)
+    process = min(processes_of(job), key=lambda each: each.create_time())
+    parent = process.parent()
+    assert parent is not None
+    parent.kill()
+    assert executor.wait(60) == [(job, 143)]  # to go on with
+    until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, 60)
+    assert job.status["state"] == "preempted"
+    assert job.status["saved_step"] > 0
+
+
+def on_ray(*settings: str) -> list[str]:
+    return ["hydra/launcher=ray", *(f"hydra.launcher.{setting}" for setting in settings)]
+
+
+def test_a_run_by_itself_is_found_again_by_a_driver_that_comes_back(
+    workplace: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    make_sweep(workplace, [])
+    asked = [*write_data(workplace)["classification"], *SMALL, *FIXED, "optimizer=sgd", "name=lone"]
+    asked += ["callbacks.mishap.slow=0.5", *on_ray()]
+    driver = subprocess.Popen([sys.executable, "-m", "truesweep", "train", *asked], cwd=workplace)
+    until(lambda: any(workplace.glob("outputs/lone/*/config.yaml")), 600)
+    (run,) = (Run(path.parent) for path in workplace.glob("outputs/lone/*/config.yaml"))
+    until(lambda: trained(run), 600)
+    driver.kill()
+    driver.wait()
+    capfd.readouterr()
+    assert resume(run.path) == 0
+    said = capfd.readouterr().out
+    assert "runs on    Ray" in said
+    assert "val/loss" in said
+    assert len(starts(workplace)[run.id]) == 1
+    assert (run.state, actors()) == ("completed", [])
+
+
+def test_a_search_pauses_and_thaws_jobs_of_two_nodes(workplace: Path) -> None:
+    make_sweep(workplace, [])
+    asked = [*write_data(workplace)["classification"], *SMALL, *FIXED, "optimizer=sgd"]
+    asked.append("trainer.val_check_interval=2")
+    search = ["name=s", "optimizer.lr=1e-3,1e-1", "trainer.num_nodes=2", "trainer.devices=1"]
+    search += ["sweeps.method=search", "sweeps.sampler=grid", "sweeps.jobs=2"]
+    search += ["sweeps.pruner=forecast", "sweeps.pruner_warmup=4"]
+    done = truesweep("train", "-m", *asked, *search, *on_ray("max_jobs=1"), cwd=workplace)
+    assert done.code == 0, done.out + done.err
+    assert "thawed" in done.out
+    jobs = [Run(path.parent) for path in workplace.glob("outputs/sweeps/s/*/config.yaml")]
+    waiting, finished = sorted(jobs, key=lambda job: job.step)
+    assert (waiting.state, finished.state) == ("paused", "completed")
+    begun = sorted((row["step"], row["rank"]) for row in starts(workplace)[finished.id])
+    slices = sorted({step for step, _ in begun})
+    assert begun == [(step, rank) for step in slices for rank in (0, 1)]
+    assert slices[:2] == [0, 4]  # both nodes left at the same step, and went on from there
+    for job in jobs:
+        validated = [row["step"] for row in curve(job) if "val/loss" in row]
+        assert validated == list(range(2, job.step + 1, 2))
+
+
+@pytest.mark.parametrize(
+    ("settings", "point", "lacking"),
+    [
+        (RaySettings(cpus_per_node=3), {}, ["1 node with 3 CPU", "of the 2 nodes", "0 have that"]),
+        (RaySettings(), {**TWO, "trainer.num_nodes": 3}, ["3 nodes with 1 CPU", "2 have that"]),
+        (RaySettings(mem_gb=1e6), {}, ["1e+06 GB of memory"]),
+    ],
+)
+def test_what_no_node_has_is_said_before_anything_is_started(
+    workplace: Path, settings: RaySettings, point: Mapping[str, Any], lacking: Sequence[str]
+) -> None:
+    _, (job,) = make_sweep(workplace, [point])
+    with pytest.raises(ConfigError) as error:
+        RayExecutor(settings).check(trainer_of(job), job.label)
+    assert all(words in str(error.value) for words in lacking)
+    assert "hydra.launcher.autoscaling=true" in str(error.value)
+    settings.autoscaling = True
+    RayExecutor(settings).check(trainer_of(job), job.label)
+    assert actors() == []
+
+
+def test_without_a_cluster_nothing_is_started(workplace: Path) -> None:
+    ray.shutdown()
+    _, (job,) = make_sweep(workplace, [{}])
+    with pytest.raises(ConfigError, match=r"No Ray cluster answers at 127\.0\.0\.1:1: .*ray start"):
+        RayExecutor(RaySettings(address="127.0.0.1:1")).check(trainer_of(job), job.label)
