@@ -59,6 +59,7 @@ def test_what_cannot_be_fought_is_refused(data: dict[str, list[str]], workplace:
         ([first, f"{first} seed=3"], "A and B are the same configuration"),
         ([first, f"{first} optimizer.lrr=1"], r"optimizer\.lrr: no such key"),
         ([first, "outputs/none"], "outputs/none"),
+        ([first, "name='x"], "contender B: a quote in it is not closed"),
     ]
     for contenders, message in refused:
         with pytest.raises(ConfigError, match=message):
@@ -85,6 +86,7 @@ def test_a_dry_run_writes_nothing(
         ({"error": 0.0}, "--error 0.0: expected a share between 0 and 1"),
         ({"seeds": 1}, "--seeds 1: expected 2 or more"),
         ({"smallest": -1.0}, "--smallest -1.0: expected 0 or more"),
+        ({"smallest": float("nan")}, "--smallest nan: expected 0 or more"),
         ({"name": "../elsewhere"}, "--name ../elsewhere: is no folder inside outputs/"),
     ],
 )

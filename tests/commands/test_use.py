@@ -290,6 +290,21 @@ def test_what_generate_cannot_read_is_an_error(
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"fine\nfor \xfcber\n")))
     with pytest.raises(DataError, match="standard input, line 2: invalid UTF-8 at its byte 4"):
         list(prompts(None, None))
+    with pytest.raises(ConfigError, match="is no valid UTF-8"):
+        list(prompts("for \udcfcber", None))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("temperature", value) for value in (-1.0, math.nan, math.inf)),
+        *((name, 0) for name in ("max_new_tokens", "top_k", "beam_size")),
+        *(("seed", value) for value in (-1, 2**64)),
+    ],
+)
+def test_options_of_generation_that_cannot_be_are_refused(name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=rf"^--{name.replace('_', '-')} {value}: expected "):
+        Options(**{name: value})  # type: ignore[arg-type]
 
 
 def test_an_input_is_cut_as_the_samples_of_the_training_were(

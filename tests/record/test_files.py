@@ -107,6 +107,13 @@ def test_an_error_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_a_folder_is_no_file_to_replace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in (".", tmp_path):
+        with pytest.raises(IsADirectoryError):
+            write_json(folder, {})
+
+
 def test_files_are_readable_by_others_as_the_umask_says(tmp_path: Path) -> None:
     plain, atomic = tmp_path / "plain", tmp_path / "atomic"
     plain.write_text("")

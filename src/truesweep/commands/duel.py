@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import chdir
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from string import ascii_uppercase
 
@@ -108,7 +108,7 @@ class Terms:
     def __post_init__(self) -> None:
         if not 0 < self.error < 1:
             raise ConfigError(f"--error {self.error}: expected a share between 0 and 1, as 0.05")
-        if self.smallest < 0:
+        if not 0 <= self.smallest < inf:
             raise ConfigError(f"--smallest {self.smallest}: expected 0 or more")
         if self.seeds < 2:
             raise ConfigError(f"--seeds {self.seeds}: expected 2 or more, as one tells nothing")
@@ -166,7 +166,7 @@ def read_contenders(texts: Sequence[str], config_dirs: Sequence[Path]) -> list[C
     contenders: list[Contender] = []
     base: Run | None = None
     for letter, text in zip(ascii_uppercase, texts, strict=False):
-        run, lines = base, shlex.split(text)
+        run, lines = base, _words(letter, text)
         if lines and "=" not in lines[0] and not lines[0].startswith("~"):
             run, lines = Run.open(Path(lines[0])), lines[1:]
             base = base or run
@@ -177,6 +177,14 @@ def read_contenders(texts: Sequence[str], config_dirs: Sequence[Path]) -> list[C
         typed = redact_argv([text])[0]
         contenders.append(Contender(letter, typed, typed, folder, how))
     return _without_common_words(contenders)
+
+
+def _words(letter: str, text: str) -> list[str]:
+    """The words of a contender, as a shell parts them."""
+    try:
+        return shlex.split(text)
+    except ValueError:
+        raise ConfigError(f"contender {letter}: a quote in it is not closed") from None
 
 
 def _without_common_words(contenders: Sequence[Contender]) -> list[Contender]:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,7 +24,11 @@ from truesweep.terminal import warn
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says of generation; None leaves the run's own setting."""
+    """What the command line says of generation; None leaves the run's own setting.
+
+    Raises:
+        ConfigError: One of them cannot be.
+    """
 
     max_new_tokens: int | None = None
     temperature: float | None = None
@@ -34,6 +39,24 @@ class Options:
     """Continue what is typed, whatever the tokenizer's chat template."""
     trust_remote_code: tuple[str, ...] = ()
     """Folders of models whose own code may be run."""
+
+    def __post_init__(self) -> None:
+        for name, (least, end) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value < end:
+                option = f"--{name.replace('_', '-')}"
+                below = "" if end == inf else f", and less than {end}"
+                raise ConfigError(f"{option} {value}: expected {least} or more{below}")
+
+
+_RANGES = {
+    "max_new_tokens": (1, inf),
+    "temperature": (0, inf),
+    "top_k": (1, inf),
+    "beam_size": (1, inf),
+    "seed": (0, 2**32),
+}
+"""From what on options can be, and what they are less than."""
 
 
 def generate(
@@ -103,6 +126,10 @@ def prompts(prompt: str | None, file: Path | None) -> Iterator[str]:
         DataError: The file cannot be read, or what is read is not UTF-8.
     """
     if prompt is not None:
+        try:
+            prompt.encode()
+        except UnicodeEncodeError:  # bytes that the terminal's encoding does not have
+            raise ConfigError(f"--prompt {prompt!a}: is no valid UTF-8") from None
         yield prompt
     elif file is not None and str(file) != "-":
         yield from DataFile.read(file).lines()

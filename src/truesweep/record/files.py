@@ -28,6 +28,8 @@ def replacing(path: str | Path, *, checksum: bool = False) -> Iterator[BinaryIO]
         checksum: keep `path`'s checksum file in step, see `verify_checksum`.
     """
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with temporary.open("xb") as file:
