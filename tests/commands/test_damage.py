@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from tests.damage import call, change_digit, damage
+from truesweep.sweeps.directory import SweepDirectory
 
 OF_A_RUN = (
     "config.yaml",
@@ -131,6 +132,15 @@ def test_nodes_of_an_old_configuration_that_are_no_number(sweep: Path) -> None:
     (first / "config.yaml").write_text(yaml.safe_dump(config))
     (first / "job.json").write_text("{}")
     assert call("compare", str(sweep), "--json").how == "done"
+
+
+def test_a_sweep_of_which_one_configuration_is_lost_is_summed_up(sweep: Path) -> None:
+    first, *_ = SweepDirectory.open(sweep).jobs()
+    first.config.write_text("")
+    met = call("resume", str(sweep))
+    assert f"{first.id}/config.yaml:isempty" in "".join(met.out.split())
+    assert "could not be summed up" not in met.out
+    assert (sweep / "report.html").exists()
 
 
 LONGER = "trainer.max_steps=14"

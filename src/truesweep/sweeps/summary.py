@@ -6,10 +6,11 @@ import os
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from truesweep.errors import ConfigError
+from truesweep.errors import ConfigError, UserError
 from truesweep.figures import written
 from truesweep.jobs.mirrors import finish, make_loggers, nodes, target
 from truesweep.record.dashboard import MISSING, Dashboard, is_available
@@ -19,7 +20,7 @@ from truesweep.report import compare, write_report
 from truesweep.report.comparison import Comparison
 from truesweep.report.findings import Finding, findings
 from truesweep.report.varying import setting
-from truesweep.runs.run import Run
+from truesweep.runs.run import UNREADABLE, Run
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.display import Display
 from truesweep.sweeps.settings import Sweep
@@ -77,7 +78,8 @@ def sum_up(sweep: SweepDirectory, display: Display) -> None:
     try:
         found = [(finding.title, finding.text) for finding in conclude(sweep)]
     except Exception as error:
-        log.exception("the sweep could not be summed up")
+        if not isinstance(error, UserError):
+            log.exception("the sweep could not be summed up")
         text = f"could not be summed up ({type(error).__name__}: {error}); the jobs are done"
         display.event(text, important=True)
     else:
@@ -111,7 +113,8 @@ def link_records(sweep: SweepDirectory) -> None:
 def tell_loggers(sweep: SweepDirectory, comparison: Comparison, found: list[Finding]) -> None:
     """A run of the sweep's group that holds its ranking, and tells the user of its end."""
     jobs = sweep.jobs()
-    if not jobs:
+    config = _first_config(jobs)
+    if config is None:
         return
     info = RunInfo(
         directory=sweep.path,
@@ -122,7 +125,7 @@ def tell_loggers(sweep: SweepDirectory, comparison: Comparison, found: list[Find
         group=sweep.name,
         job_type="summary",
     )
-    loggers = make_loggers(jobs[0].read_config(), info)
+    loggers = make_loggers(config, info)
     columns = ["rank", "run", "state", *comparison.keys, comparison.objective.name]
     rows = [_ranked(comparison, run) for run in comparison.runs]
     text = " ".join(one.text for one in found) or "No job has ended."
@@ -134,6 +137,14 @@ def tell_loggers(sweep: SweepDirectory, comparison: Comparison, found: list[Find
     best = comparison.runs[0] if comparison.runs else None
     value = comparison.objective.of(best) if best else None
     finish(loggers, {f"best/{comparison.objective.name}": value, "findings": text}, exit_code=0)
+
+
+def _first_config(jobs: Sequence[Run]) -> dict[str, Any] | None:
+    """What the first job asks of its loggers, of those whose configuration can be read."""
+    for job in jobs:
+        with suppress(*UNREADABLE):
+            return job.read_config()
+    return None
 
 
 def check_dashboard(settings: Sweep, config: dict[str, Any]) -> None:
