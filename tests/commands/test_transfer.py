@@ -57,6 +57,20 @@ def test_a_rate_that_stays_and_one_that_moves(
     assert told["factor"] == pytest.approx(4)
 
 
+def test_what_a_table_lacks_is_said(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = make_sweep(make_run, {32: 0.004, 64: 0.004})
+    first, second, *_ = sorted(sweep.glob("*/results.json"))
+    first.unlink()
+    (first.parent / "status.json").unlink(missing_ok=True)
+    second.write_text("{")
+    assert transfer(sweep, None, as_json=True) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["transfers"]
+    said = " ".join(err.split())
+    assert "results.json: cannot be read" in said
+    assert "runs without a result, and without a row: 1 of 10" in said
+
+
 def test_what_else_was_swept_has_verdicts_of_its_own(
     make_run: MakeRun, capsys: pytest.CaptureFixture[str]
 ) -> None:

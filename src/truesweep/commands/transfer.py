@@ -1,7 +1,7 @@
 """`truesweep transfer`: is one learning rate for all sizes of a model?"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from truesweep.analysis.transfer import Best, Transfer, Tried, judge_transfer
 from truesweep.errors import ConfigError
 from truesweep.record.files import dump_json
 from truesweep.report import Comparison, compare
-from truesweep.terminal import console
+from truesweep.terminal import console, warn
 from truesweep.text import figure, figures, label, plural, value, values
 
 RATE = "optimizer.lr"
@@ -29,6 +29,7 @@ Others = tuple[tuple[str, Any], ...]
 def transfer(directory: Path, objective: str | None, as_json: bool) -> int:
     """Lay a sweep's rates of all sizes over each other, and say whether the best one moves."""
     comparison = compare([directory], objective)
+    warn(_left_out(comparison), stderr=True)
     found = {
         others: judge_transfer(tried, mode=comparison.objective.mode)
         for others, tried in _by_others(comparison, directory).items()
@@ -43,6 +44,14 @@ def transfer(directory: Path, objective: str | None, as_json: bool) -> int:
         out.print(_table(one, label(dict(others)), comparison))
         out.print(_sentence(one, comparison), soft_wrap=True)
     return 0
+
+
+def _left_out(comparison: Comparison) -> Iterator[str]:
+    """What of the sweep's runs cannot be read, and how many are missing from the tables."""
+    yield from (problem.rstrip(".") for run in comparison.runs for problem in run.problems)
+    waiting = [one for one in comparison.unfinished if one.state != "failed"]
+    if waiting:
+        yield f"runs without a result, and without a row: {len(waiting)} of {len(comparison.runs)}"
 
 
 def _by_others(comparison: Comparison, directory: Path) -> dict[Others, list[Tried]]:
