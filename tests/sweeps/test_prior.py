@@ -57,7 +57,7 @@ def test_a_climb_starts_where_it_is_told_and_ends_at_the_least(tmp_path: Path) -
     assert dict(done[0].varies) == {RATE: 0.008, BATCH: 16}
     best = min(done, key=lambda job: truth(dict(job.varies)))
     assert dict(best.varies)[RATE] == pytest.approx(0.01, rel=0.01)
-    assert len(done) == 6  # the start, four neighbours, the vertex
+    assert len(done) == 7  # the start, four neighbours, two steps below, the vertex
     for i, value in enumerate([1e-5, 1.0]):  # at an end there is one neighbour
         assert climbed(tmp_path / str(i), {RATE: value, BATCH: 4}, bowl(value, 4))
 
@@ -81,8 +81,20 @@ def test_a_vertex_that_is_no_better_is_the_last_job(tmp_path: Path) -> None:
         return known.get(float(at[RATE]), 2.9828) + float(at[BATCH] != 16)
 
     done = climbed(tmp_path / "s", {RATE: 0.02, BATCH: 16}, loss)
-    assert len(done) == 6
+    assert len(done) == 7
     assert dict(done[-1].varies)[RATE] == pytest.approx(0.0165, rel=0.01)
+
+
+def test_a_bump_below_rates_that_are_too_high_does_not_end_a_climb(tmp_path: Path) -> None:
+    truth = bowl(0.025, 16)
+    known = {0.249: 2.5861, 0.747: 2.6324, 0.083: 2.6507}  # seen
+
+    def loss(at: dict[str, Any]) -> float:
+        return known.get(float(at[RATE]), truth(at)) + float(at[BATCH] != 16)
+
+    done = climbed(tmp_path / "s", {RATE: 0.249, BATCH: 16}, loss)
+    best = min(done, key=lambda job: loss(dict(job.varies)))
+    assert dict(best.varies)[RATE] == pytest.approx(0.025, rel=0.2)
 
 
 def test_a_climb_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -98,7 +110,7 @@ def test_what_runs_and_what_failed_is_not_tried_again(tmp_path: Path) -> None:
     asked = []
     while (job := source.ask()) is not None:
         asked.append(job)
-    assert len(asked) == 6  # the middle of the space, and its neighbours
+    assert len(asked) == 7  # the middle of the space, its neighbours, two steps below
     assert not source.exhausted
     for i, job in enumerate(asked):
         job.begin()

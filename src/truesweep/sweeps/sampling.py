@@ -94,6 +94,18 @@ class Dimensions:
             for value in _steps(distribution, params[name]):
                 yield {**params, name: value}
 
+    def below(self, params: Params) -> Iterator[Params]:
+        """The points two steps below in one dimension with a logarithmic scale.
+
+        Learning rates that are much too high differ by chance, so that one step down may be up.
+        """
+        for name, distribution in self.distributions.items():
+            if getattr(distribution, "log", False):
+                one = min(_steps(distribution, params[name]), default=params[name])
+                for value in _steps(distribution, one):
+                    if value < one:
+                        yield {**params, name: value}
+
     def all(self) -> Iterator[Params]:
         """Every point, as Optuna would suggest it; the last dimension changes fastest."""
         sides = [_plain_values(axes) for axes in self._dimensions.values()]
@@ -224,8 +236,9 @@ Tried = tuple[Params, float | None]
 def climb(dimensions: Dimensions, tried: Sequence[Tried]) -> Params | None:
     """The next point of a search that goes from the best point so far to a better one.
 
-    First the neighbours of the best point, dimension by dimension; once all of them are known to be
-    worse, the vertex of a parabola through three values of a dimension with a logarithmic scale.
+    First the neighbours of the best point, dimension by dimension, and what lies two steps below it
+    on a logarithmic scale; once all of them are known to be worse, the vertex of a parabola through
+    three values there.
 
     Args:
         dimensions: What is varied.
@@ -237,7 +250,7 @@ def climb(dimensions: Dimensions, tried: Sequence[Tried]) -> Params | None:
     ended = [one for one in tried if one[1] is not None]
     best = min(ended, key=lambda one: one[1] or 0.0)[0] if ended else tried[0][0]
     known = [params for params, _ in tried]
-    for params in dimensions.neighbours(best):
+    for params in itertools.chain(dimensions.neighbours(best), dimensions.below(best)):
         if not any(_near(params, other, dimensions) for other in known):
             return params
     if len(ended) < len(tried):
