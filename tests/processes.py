@@ -205,8 +205,13 @@ def _import() -> None:
     import truesweep
 
     for module in walk_packages(truesweep.__path__, "truesweep."):
-        if not module.name.endswith("__main__"):
+        if module.name.endswith("__main__"):
+            continue
+        try:
             import_module(module.name)
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("truesweep"):
+                raise  # else it is an extra's package
     for architecture in ARCHITECTURES:
         import_module(f"transformers.models.{architecture}.modeling_{architecture}")
 

@@ -89,7 +89,13 @@ def classes() -> list[type]:
     for module in pkgutil.walk_packages(truesweep.__path__, "truesweep."):
         if module.name == "truesweep.__main__":
             continue
-        for value in vars(importlib.import_module(module.name)).values():
+        try:
+            its = importlib.import_module(module.name)
+        except ModuleNotFoundError as error:
+            if (error.name or "").startswith("truesweep"):
+                raise
+            continue  # it is an extra's package
+        for value in vars(its).values():
             if isinstance(value, type) and is_ours(value) and value.__module__ != compat.__name__:
                 found.add(value)
     return sorted(found, key=lambda c: f"{c.__module__}.{c.__qualname__}")

@@ -44,6 +44,7 @@ def test_a_run_is_beaten_and_the_same_command_again_trains_nothing(
     again = truesweep(*fight[:-1], cwd=workplace)
     assert again.code == 0, again.out + again.err
     assert "B is better than A by" in again.out
+    assert "Winner" not in again.out  # by another statistic, of seeds that are not paired
     assert [path.stat().st_mtime_ns for path in jobs] == before
 
 

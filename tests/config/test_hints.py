@@ -121,7 +121,7 @@ def test_hydras_own_launcher_for_ray_without_its_package() -> None:
     [("partition", "slurm$"), ("resources", "ray$"), ("mem_gb", "slurm or ray$")],
 )
 def test_a_key_of_a_cluster_given_to_slots(key: str, launchers: str) -> None:
-    pytest.importorskip("ray")
+    pytest.importorskip("ray", reason="needs Ray (pip install 'truesweep[ray]')")
     with pytest.raises(ConfigError, match=rf"launcher\.{key}: .*hydra/launcher={launchers}"):
         make_executor({key: 1})
 

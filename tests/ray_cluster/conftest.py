@@ -17,7 +17,7 @@ OBJECTS = 80 * 2**20
 @pytest.fixture(scope="session")
 def ray_cluster() -> Iterator[Any]:
     """Two nodes on this machine with two cores each, to which `hydra/launcher=ray` now talks."""
-    pytest.importorskip("ray", reason="needs Ray: pip install 'truesweep[ray]'")
+    pytest.importorskip("ray", reason="needs Ray (pip install 'truesweep[ray]')")
     import ray
     from ray.cluster_utils import Cluster
 

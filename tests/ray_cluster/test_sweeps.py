@@ -24,7 +24,7 @@ from truesweep.sweeps.driver import drive
 from truesweep.sweeps.planned import trainer_of
 from truesweep.sweeps.source import Listed
 
-ray = pytest.importorskip("ray", reason="needs Ray: pip install 'truesweep[ray]'")
+ray = pytest.importorskip("ray", reason="needs Ray (pip install 'truesweep[ray]')")
 
 from truesweep.sweeps.ray.executor import RayExecutor  # noqa: E402
 from truesweep.sweeps.ray.settings import RaySettings  # noqa: E402

@@ -285,7 +285,7 @@ class Match:
                 break
             count = min(count + EACH, self.terms.seeds)
         if code not in (130, 143):
-            sum_up(self.sweep, self._display())
+            sum_up(self.sweep, self._display(), winner=False)  # that is judged by pairs, below
         return code
 
     def _display(self) -> Display:

@@ -20,6 +20,9 @@ SAME = 1.05
 
 Kind = Literal["good", "warn", "bad", ""]
 
+AHEAD, WINNER = "Ahead", "Winner"
+"""The titles of what is said of the best point."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -56,8 +59,8 @@ def _best(comparison: Comparison) -> list[Finding]:
     if len(ranking.standings) == 1:  # which has beaten none
         return [Finding("Only point", ranking.text, figure=figure)]
     if ranking.basis != "seeds":  # ahead with its own seed, which is no win
-        return [Finding("Ahead", ranking.text, figure=figure)]
-    return [Finding("Winner", ranking.text, "good", figure)]
+        return [Finding(AHEAD, ranking.text, figure=figure)]
+    return [Finding(WINNER, ranking.text, "good", figure)]
 
 
 def _comparable(comparison: Comparison) -> str:

@@ -18,7 +18,7 @@ from truesweep.record.loggers import RunInfo
 from truesweep.record.wandb import WandbLogger
 from truesweep.report import compare, write_report
 from truesweep.report.comparison import Comparison
-from truesweep.report.findings import Finding, findings
+from truesweep.report.findings import AHEAD, WINNER, Finding, findings
 from truesweep.report.varying import setting
 from truesweep.runs.run import UNREADABLE, Run
 from truesweep.sweeps.directory import SweepDirectory
@@ -73,10 +73,17 @@ class Page:
             self._thread.join()
 
 
-def sum_up(sweep: SweepDirectory, display: Display) -> None:
-    """Say what was learned, here and to the loggers; whatever comes of that, the jobs are done."""
+def sum_up(sweep: SweepDirectory, display: Display, winner: bool = True) -> None:
+    """Say what was learned, here and to the loggers; whatever comes of that, the jobs are done.
+
+    Args:
+        sweep: The sweep's directory.
+        display: Where it is said.
+        winner: Whether it is said who leads, which is judged as if seeds were not paired.
+    """
     try:
-        found = [(finding.title, finding.text) for finding in conclude(sweep)]
+        left_out = () if winner else (AHEAD, WINNER)
+        found = [(one.title, one.text) for one in conclude(sweep) if one.title not in left_out]
     except Exception as error:
         if not isinstance(error, UserError):
             log.exception("the sweep could not be summed up")
