@@ -124,10 +124,14 @@ def test_a_cluster_is_chosen_as_for_a_sweep() -> None:
     asked = ["hydra/launcher=slurm", "hydra.launcher.partition=gpu", "seed=1"]
     assert read_launcher(asked, [])["partition"] == "gpu"
     assert read_launcher(["hydra/launcher=local"], []) == {}
-    asked = ["hydra/launcher=ray", "hydra.launcher.resources={spot: 1}"]
-    assert read_launcher(asked, [])["resources"] == {"spot": 1}
     with pytest.raises(ConfigError, match=r"hydra\.launcher\.partitionn"):
         read_launcher(["hydra/launcher=slurm", "hydra.launcher.partitionn=gpu"], [])
+
+
+def test_a_cluster_of_rays_is_chosen_likewise() -> None:
+    pytest.importorskip("ray", reason="needs Ray (pip install 'truesweep[ray]')")
+    asked = ["hydra/launcher=ray", "hydra.launcher.resources={spot: 1}"]
+    assert read_launcher(asked, [])["resources"] == {"spot": 1}
 
 
 def test_a_run_goes_on_where_it_was_started(
