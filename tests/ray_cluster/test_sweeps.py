@@ -202,6 +202,16 @@ def test_a_process_does_not_outlive_what_looks_after_it(workplace: Path) -> None
     assert job.status["saved_step"] > 0
 
 
+def test_what_no_node_can_start_has_failed_in_words(workplace: Path) -> None:
+    sweep, (job,) = make_sweep(workplace, [{}])
+    settings = RaySettings(python="/nowhere/python")
+    assert drive(sweep, Listed([job]), RayExecutor(settings), sweep.settings) == 1
+    assert job.state == "failed"
+    assert "could not be started on a node" in job.status["error"]
+    assert "/nowhere/python" in job.status["error"]
+    assert actors() == []
+
+
 def on_ray(*settings: str) -> list[str]:
     return ["hydra/launcher=ray", *(f"hydra.launcher.{setting}" for setting in settings)]
 

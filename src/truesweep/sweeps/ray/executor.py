@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ray
 from ray.exceptions import RayActorError
@@ -37,6 +37,7 @@ HEAD = "node:__internal_head__"
 CALLS = 1000
 """Calls that a job's actor answers at once: one of each driver that waits, and signals."""
 SECONDS_TO_ANSWER = 10.0
+"""How long a cluster's address may take to be connected to."""
 SECONDS_TO_STOP = 30.0
 """How long jobs may take to save and leave before they are killed."""
 SECONDS_TO_VANISH = 10.0
@@ -163,20 +164,28 @@ class RayExecutor:
             ray.kill(actor)
         self._running.clear()
 
-    def _collect(self, reference: Reference) -> int | None:
-        """The exit code of a job that has ended, whose actor goes; None: its node was lost."""
+    def _collect(self, reference: Reference) -> int | str | None:
+        """What came of a job, as `Job.run` has it; its actor goes."""
         job, actor = self._running.pop(reference)
-        code: Any = None
+        result: int | str | None = None
         with suppress(RayActorError):
-            code = ray.get(reference)
+            result = cast(int | str | None, ray.get(reference))
         ray.kill(actor)
         deadline = time.monotonic() + SECONDS_TO_VANISH
         while self._find(job) is not None and time.monotonic() < deadline:
             time.sleep(0.02)  # or it would be found instead of a new one
-        return None if code is None else int(code)
+        return result
 
-    def _judge(self, job: Run, code: int | None) -> int:
+    def _judge(self, job: Run, code: int | str | None) -> int:
         """An exit code as a driver takes it; notes in the job's status what it had no time to."""
+        if isinstance(code, str):
+            job.end(
+                "failed",
+                1,
+                f"could not be started on a node of the Ray cluster: {code}. All nodes need the "
+                "same files as this machine, and hydra.launcher.python, if it is set",
+            )
+            return 1
         if code is None:
             self._lost[job.id] += 1
             if self._lost[job.id] <= self.settings.max_requeues:

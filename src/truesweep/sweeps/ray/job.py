@@ -125,28 +125,31 @@ class Job:
         self._done = threading.Event()
         self._signum = 0
         self._processes: list[Actor] = []
-        self._code: int | None = None
+        self._result: int | str | None = None
 
-    def run(self, how: Start) -> int | None:
+    def run(self, how: Start) -> int | str | None:
         """Run the job, or wait for its end if it runs.
 
         Args:
             how: How its processes are started.
 
         Returns:
-            The exit code of the first node's process; None: a node was lost, or the job was stopped
-            before it began.
+            The exit code of the first node's process, or why none could be started; None: a node
+            was lost, or the job was stopped before it began.
         """
         with self._lock:
             first, self._begun = not self._begun, True
         if first:
             try:
-                self._code = self._run(how)
+                self._result = self._run(how)
+            except Exception as error:  # a folder or a Python that a node does not have
+                cause = getattr(error, "cause", error)
+                self._result = f"{type(cause).__name__}: {cause}"
             finally:
                 self._done.set()
                 threading.Timer(SECONDS_TO_LINGER, _leave).start()
         self._done.wait()
-        return self._code
+        return self._result
 
     def stop(self, signum: int) -> None:
         """Send all nodes a signal; a job that waits for room does not begin."""
