@@ -442,3 +442,18 @@ def test_what_was_found_before_a_kill_is_kept(
             break
     assert found == whole
     assert calls[0] > 2 * 9 or (kind, where) == ("labelled", "Sieve.places")
+
+
+def test_the_search_for_ngrams_goes_on_a_part_before_the_next(tmp_path: Path) -> None:
+    """The last words of a part begin n-grams that end in the next one."""
+    ours = {"val": np.arange(4, dtype=np.uint64)}
+    kept = tmp_path / "train.npz"
+    np.savez(kept, found=np.packbits(np.array([True, False, False, False])), done=3)
+    asked = []
+
+    def theirs(first: int) -> list[Any]:
+        asked.append(first)
+        return [np.array([2], dtype=np.uint64)]
+
+    assert leakage_module.shared(ours, theirs, kept) == {"val": 0.5}
+    assert asked == [2]
