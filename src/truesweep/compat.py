@@ -440,12 +440,14 @@ def contains(distribution: "BaseDistribution", number: float) -> bool:
 # W&B's workspaces
 
 
-def workspace_view(workspace: "Workspace", name: str) -> dict[str, Any]:
+def workspace_view(workspace: "Workspace", name: str, group: str) -> dict[str, Any]:
     """What W&B keeps of a workspace, without the names that are drawn by chance.
 
     Args:
-        workspace: The workspace.
+        workspace: The workspace, whose first filter is that by a group.
         name: What the server shall know it by, letters and digits.
+        group: The group's name. The library writes filters as text and reads that again, by which
+            `lr=1` becomes `lr==1` and `a<b` becomes `a<=b`.
     """
     workspace._internal_name = f"nw-{name}-v"  # wandb-workspaces 0.4.13
     workspace._internal_runset_id = f"{name}r"
@@ -453,7 +455,9 @@ def workspace_view(workspace: "Workspace", name: str) -> dict[str, Any]:
     for number, panel in enumerate(panels):
         panel._id = f"{name}p{number}"
     view: Any = workspace._to_model()
-    return view.model_dump(mode="json", by_alias=True, exclude_none=True)  # type: ignore[no-any-return]
+    made: dict[str, Any] = view.model_dump(mode="json", by_alias=True, exclude_none=True)
+    made["spec"]["section"]["runSets"][0]["filters"]["filters"][0]["value"] = group
+    return made
 
 
 def save_view(view: dict[str, Any]) -> dict[str, Any]:

@@ -86,6 +86,22 @@ def test_two_sweeps_of_a_project_have_a_workspace_each() -> None:
     assert made()["name"] != made(key="other")["name"]
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("lm_max_steps=30_lr", "lm_max_steps-30_lr"),
+        ("naïve +1|~<$>`^ it's", "naïve -1------- it's"),
+        ("⚗ lr", "- lr"),
+        ("学習率", "学習率"),
+    ],
+)
+def test_a_sweep_of_any_name_has_a_workspace_of_its_runs(name: str, shown: str) -> None:
+    workspace = view(replace(SHOWN, name=name), "key", "", "truesweep", name)
+    assert workspace["displayName"] == shown  # W&B refuses symbols in it
+    group = workspace["spec"]["section"]["runSets"][0]["filters"]["filters"][0]
+    assert group["key"]["name"] == "group" and group["op"] == "=" and group["value"] == name
+
+
 def test_where_nothing_is_swept_there_is_nothing_to_lay_beside() -> None:
     kinds = {panel["viewType"] for panel in panels_of(made(replace(SHOWN, swept={})))}
     assert kinds == {"Markdown Panel", "Run History Line Plot"}

@@ -8,6 +8,7 @@ shown, `name` what the server knows it by. Once it is with W&B, it has an `id` a
 import hashlib
 import json
 import sys
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -28,6 +29,10 @@ AXES = {"step": "optimizer steps", "tokens": "tokens", "time": "seconds"}
 """What curves are drawn over, by the name of the value in every row."""
 MOST_RUNS = 100
 """Lines in one plot."""
+
+
+REFUSED = {"So", "Sk", "Sm", "Sc", "Cs"}
+"""Of Unicode's categories, those that wandb-workspaces (0.4) takes for emojis, in a view's name."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +81,10 @@ def view(shown: Dashboard, key: str, entity: str, project: str, group: str) -> d
         group: The group that the sweep's runs have there.
     """
     name = hashlib.sha256(key.encode()).hexdigest()[:11]
-    return workspace_view(_workspace(shown, entity, project, group), name)
+    return workspace_view(_workspace(shown, entity, project), name, group)
 
 
-def _workspace(shown: Dashboard, entity: str, project: str, group: str) -> "Workspace":
+def _workspace(shown: Dashboard, entity: str, project: str) -> "Workspace":
     from wandb_workspaces import workspaces
     from wandb_workspaces.expr import And, Metric, Ordering, Summary
 
@@ -87,15 +92,20 @@ def _workspace(shown: Dashboard, entity: str, project: str, group: str) -> "Work
     return workspaces.Workspace(
         entity=entity,
         project=project,
-        name=shown.name,
+        name=_plain(shown.name),
         sections=[section for section in _sections(shown) if section.panels],
         settings=workspaces.WorkspaceSettings(max_runs=min(shown.runs, MOST_RUNS) or 1),
         runset_settings=workspaces.RunsetSettings(
-            filters=And(Metric("Group") == group, Metric("JobType") != "summary"),
+            filters=And(Metric("Group") == "", Metric("JobType") != "summary"),
             order=[Ordering(Summary(objective), ascending=mode == "min")],
             pinned_columns=[f"summary:{name}" for name in shown.objectives],
         ),
     )
+
+
+def _plain(name: str) -> str:
+    """A name without the symbols that W&B refuses in one, `=` and `+` among them (as `lr=0.1` has)."""
+    return "".join("-" if unicodedata.category(one) in REFUSED else one for one in name)
 
 
 def _sections(shown: Dashboard) -> "list[Section]":
