@@ -38,6 +38,16 @@ def test_a_clear_winner_is_told() -> None:
     assert sum(alone) >= 95
 
 
+def test_a_point_of_several_seeds_is_said_to_be_judged_by_their_mean() -> None:
+    draw = np.random.default_rng(0)
+    ranking = rank(seeded([2.0, 2.5], 0.01, 3, draw), "loss")
+    assert ranking.best is not None
+    told = f"Best loss: {ranking.best.mean:.3f} with k=0 (mean of 3), better than"
+    assert ranking.text.startswith(told)
+    one = rank([outcome(2 + i, varies={"k": i}) for i in range(2)], "loss")
+    assert one.text.startswith("Best loss: 2.000 with k=0. With one seed a point")
+
+
 def test_critical_values_are_dunnetts() -> None:
     # Dunnett (1955), table 1a: one-sided, 5 %, three treatments, 16 degrees of freedom.
     value = critical_values((0.5,) * 4, 16, 0.05)[0]

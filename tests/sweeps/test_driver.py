@@ -313,7 +313,8 @@ def test_where_there_is_no_room_for_all_the_most_telling_rows_are_shown() -> Non
     told = io.StringIO()
     console = Console(file=told, force_terminal=True, width=80, height=20)
     with Display("s", "val/loss", console) as display:
-        display.show(rows, 0, None)
+        display.show(rows, 0, row(7, "completed", best=1.5))
+    assert "best job: 7  j7  val/loss 1.500" in told.getvalue()
     assert "and 488 more" in told.getvalue()
     assert "500 jobs: 299 completed, 1 failed, 1 running, 199 queued" in told.getvalue()
 

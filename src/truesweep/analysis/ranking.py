@@ -176,7 +176,8 @@ def _sentences(
     found = f"{objective}: {text.figure(best.mean, digits)} with {_label(best)}"
     if len(standings) == 1:
         return f"{found}, the only point."
-    first = f"Best {found}"
+    averaged = f" (mean of {len(best.ids)})" if len(best.ids) > 1 else ""
+    first = f"Best {found}{averaged}"
     if basis == "none":
         return (
             f"{first}. With one seed a point nothing is known about noise: a repetition may turn "

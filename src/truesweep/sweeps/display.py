@@ -153,7 +153,8 @@ def summary(
 
 
 def _best(objective: str, best: Row) -> str:
-    return f"best {objective} {written(objective, best.best)}: {best.id}  {_varies(best)}".rstrip()
+    names = "  ".join(filter(None, [best.id, _varies(best)]))
+    return f"best job: {names}  {objective} {written(objective, best.best)}"
 
 
 def _dropped(rows: Sequence[Row]) -> list[str]:
