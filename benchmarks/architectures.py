@@ -36,7 +36,7 @@ from truesweep.callbacks import StopAfter
 from truesweep.commands.evaluate import evaluate
 from truesweep.commands.export import export
 from truesweep.compat import attention
-from truesweep.config.frozen import update
+from truesweep.config.precedence import update
 from truesweep.errors import UserError, in_short
 from truesweep.jobs.launch import launch
 from truesweep.jobs.load import PREFIX, load_run

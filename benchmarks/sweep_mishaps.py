@@ -17,14 +17,14 @@ import pytorch_lightning as pl
 import torch
 
 from benchmarks.sweep_kills import FIXED, figures
-from truesweep.config.frozen import update
+from truesweep.config.precedence import update
 from truesweep.jobs.plan import checked
 from truesweep.runs.run import Run
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.driver import drive
 from truesweep.sweeps.local import LocalPool
+from truesweep.sweeps.protocols import Listed
 from truesweep.sweeps.settings import Sweep
-from truesweep.sweeps.source import Listed
 
 SPOILED = {
     "fails": ["callbacks.mishap.how=fail"],

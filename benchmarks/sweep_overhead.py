@@ -24,14 +24,14 @@ from datetime import datetime
 from importlib.util import find_spec
 from pathlib import Path
 
-from truesweep.config.frozen import update
+from truesweep.config.precedence import update
 from truesweep.jobs.launch import launch
 from truesweep.jobs.plan import checked
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.driver import drive
 from truesweep.sweeps.local import LocalPool
+from truesweep.sweeps.protocols import Listed
 from truesweep.sweeps.settings import Sweep
-from truesweep.sweeps.source import Listed
 
 FIXED = [
     *("task=classification", "logger=none", "trainer.accelerator=cpu", "trainer.threads=1"),

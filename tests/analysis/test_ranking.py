@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from tests.analysis.outcomes import outcome, seeded
-from truesweep.analysis.fairness import unfairness
 from truesweep.analysis.noise import critical_values
 from truesweep.analysis.outcomes import Outcome, pareto_front, pareto_points
-from truesweep.analysis.ranking import rank
+from truesweep.analysis.ranking import rank, unfairness
 from truesweep.analysis.uncertainty import Estimate
 from truesweep.errors import DataError
 

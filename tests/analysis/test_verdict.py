@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from tests.analysis.curves import Kind, curve
-from truesweep.analysis.curves import Curve
-from truesweep.analysis.forecast import forecast
+from truesweep.analysis.curves import Curve, forecast
 from truesweep.analysis.verdict import FORMER_KINDS, judge, read_verdict
 from truesweep.record.files import dump_json
 

@@ -20,7 +20,7 @@ from truesweep.figures import Figure
 from truesweep.metrics.likelihood import NegativeLogLikelihood, nll_by_row
 from truesweep.metrics.sums import SumMetric
 from truesweep.tasks import Task
-from truesweep.tasks.baselines import score_once
+from truesweep.tasks.base import score_once
 from truesweep.tasks.training import losses
 
 

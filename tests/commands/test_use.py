@@ -44,7 +44,7 @@ from truesweep.jobs.plan import plan
 from truesweep.models import Lora, add_adapter
 from truesweep.models.adapters import save_adapter
 from truesweep.report import compare
-from truesweep.report.excerpts import later_scorings
+from truesweep.report.findings import later_scorings
 from truesweep.runs.run import Run
 
 AUTO = {

@@ -11,7 +11,7 @@ from truesweep.config.space import Point
 from truesweep.jobs.parts import complete
 from truesweep.jobs.plan import checked
 from truesweep.record.frozen import fingerprint
-from truesweep.sweeps.points import choose_points, choose_seeds
+from truesweep.sweeps.planning import choose_points, choose_seeds
 from truesweep.sweeps.request import ask
 
 TABLE: dict[str, list[str]] = json.loads((Path(__file__).parent / "ids.json").read_text("utf-8"))

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from truesweep.config.compose import compose
-from truesweep.config.frozen import update
-from truesweep.config.precedence import one_limit
+from truesweep.config.precedence import one_limit, update
 from truesweep.dotted import get
 from truesweep.record.frozen import freeze, thaw
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from truesweep.models import Head
-from truesweep.models.residual import residual_writers
+from truesweep.models.init import residual_writers
 
 pytestmark = pytest.mark.numbers
 

@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM
 from truesweep import optim
 from truesweep.errors import ConfigError
 from truesweep.models import Head
+from truesweep.models.init import residual_writers
 from truesweep.models.parametrization import Scale
-from truesweep.models.residual import residual_writers
 
 pytestmark = pytest.mark.numbers
 

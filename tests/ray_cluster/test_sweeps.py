@@ -22,7 +22,7 @@ from truesweep.errors import ConfigError
 from truesweep.runs.run import Run
 from truesweep.sweeps.driver import drive
 from truesweep.sweeps.planned import trainer_of
-from truesweep.sweeps.source import Listed
+from truesweep.sweeps.protocols import Listed
 
 ray = pytest.importorskip("ray", reason="needs Ray (pip install 'truesweep[ray]')")
 
@@ -115,7 +115,7 @@ from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.driver import drive
 from truesweep.sweeps.ray.executor import RayExecutor
 from truesweep.sweeps.ray.settings import RaySettings
-from truesweep.sweeps.source import Listed
+from truesweep.sweeps.protocols import Listed
 
 sweep = SweepDirectory(Path(sys.argv[1]))
 drive(sweep, Listed(sweep.jobs()), RayExecutor(RaySettings(cpus_per_node=2)), sweep.settings)

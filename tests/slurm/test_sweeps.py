@@ -26,9 +26,9 @@ from truesweep.runs.run import Run
 from truesweep.sweeps.driver import drive
 from truesweep.sweeps.forks import warm_up
 from truesweep.sweeps.local import PRELOADED
+from truesweep.sweeps.protocols import Listed
 from truesweep.sweeps.slurm import SlurmExecutor, SlurmSettings
 from truesweep.sweeps.slurm.executor import cancel, forbid_requeue, queue
-from truesweep.sweeps.source import Listed
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("slurm")]
 
@@ -146,7 +146,7 @@ from pathlib import Path
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.driver import drive
 from truesweep.sweeps.slurm import SlurmExecutor, SlurmSettings
-from truesweep.sweeps.source import Listed
+from truesweep.sweeps.protocols import Listed
 
 sweep = SweepDirectory(Path(sys.argv[1]))
 drive(sweep, Listed(sweep.jobs()), SlurmExecutor(SlurmSettings(**{settings})), sweep.settings)

@@ -15,7 +15,7 @@ from truesweep.commands.resume import resume
 from truesweep.errors import ConfigError
 from truesweep.runs.run import Run
 from truesweep.sweeps.alone import read_launcher, run_alone
-from truesweep.sweeps.executor import BUSY
+from truesweep.sweeps.protocols import BUSY
 
 
 @pytest.fixture

@@ -22,8 +22,8 @@ from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.disk import held, keep_within
 from truesweep.sweeps.display import Display
 from truesweep.sweeps.driver import drive
+from truesweep.sweeps.protocols import Listed
 from truesweep.sweeps.settings import Sweep
-from truesweep.sweeps.source import Listed
 
 WEIGHTS = 400_000
 """Bytes of a job's weights; its optimizer's state takes twice as many."""

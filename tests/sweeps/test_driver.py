@@ -18,10 +18,9 @@ from truesweep.sweeps import driver
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.display import Display, most_telling, summary
 from truesweep.sweeps.driver import drive
-from truesweep.sweeps.executor import BUSY, NotNow
 from truesweep.sweeps.progress import Board, Row, counts, seconds_left
+from truesweep.sweeps.protocols import BUSY, Listed, NotNow
 from truesweep.sweeps.settings import Sweep
-from truesweep.sweeps.source import Listed
 
 
 class Pretended:

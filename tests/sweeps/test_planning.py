@@ -18,8 +18,7 @@ from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.disk import check_disk
 from truesweep.sweeps.launchers import check_room, check_sweeper, make_executor
 from truesweep.sweeps.planned import trainer_of
-from truesweep.sweeps.planning import JobMaker, plan_sweep
-from truesweep.sweeps.points import base_seed
+from truesweep.sweeps.planning import JobMaker, base_seed, plan_sweep
 from truesweep.sweeps.request import Asked, ask
 from truesweep.sweeps.start import add_jobs, prepare
 

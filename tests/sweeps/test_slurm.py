@@ -13,8 +13,8 @@ from submitit.slurm.slurm import _make_sbatch_string
 from tests.sweeps.tiny import make_sweep
 from truesweep.errors import ConfigError
 from truesweep.runs.run import Run
-from truesweep.sweeps.executor import BUSY, NotNow
 from truesweep.sweeps.planned import trainer_of
+from truesweep.sweeps.protocols import BUSY, NotNow
 from truesweep.sweeps.slurm import SlurmExecutor, SlurmSettings
 from truesweep.sweeps.slurm.executor import linked
 

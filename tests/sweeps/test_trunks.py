@@ -19,8 +19,8 @@ from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.driver import drive
 from truesweep.sweeps.local import LocalPool
 from truesweep.sweeps.planning import SweepPlan, plan_sweep
+from truesweep.sweeps.protocols import Listed
 from truesweep.sweeps.request import ask
-from truesweep.sweeps.source import Listed
 from truesweep.sweeps.start import add_jobs
 
 WSD = ["scheduler=wsd", "scheduler.warmup=2", "trainer.val_check_interval=4"]

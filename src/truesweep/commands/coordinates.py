@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from truesweep.analysis.transfer import FLAT, Growth
-from truesweep.config.frozen import update
+from truesweep.config.precedence import update
 from truesweep.errors import ConfigError
 from truesweep.jobs.coordinates import check_coordinates
 from truesweep.jobs.logs import quiet

@@ -18,8 +18,8 @@ from rich.text import Text
 from truesweep.analysis.duel import Duel, judge
 from truesweep.config.checks import name_is_a_folder
 from truesweep.config.compose import Composed, compose
-from truesweep.config.frozen import update
 from truesweep.config.origin import Origins
+from truesweep.config.precedence import update
 from truesweep.errors import ConfigError
 from truesweep.figures import Mode, as_direction, require_mode
 from truesweep.jobs.parts import complete, declared_figures
@@ -33,12 +33,11 @@ from truesweep.sweeps.directory import ROOT, SweepDirectory
 from truesweep.sweeps.disk import check_disk
 from truesweep.sweeps.display import Display
 from truesweep.sweeps.driver import drive
-from truesweep.sweeps.executor import Executor
 from truesweep.sweeps.launchers import check_room, make_executor
 from truesweep.sweeps.planned import PlannedJob, check_objectives
 from truesweep.sweeps.planning import Candidate, plan_candidates
+from truesweep.sweeps.protocols import Executor, Listed
 from truesweep.sweeps.settings import Sweep
-from truesweep.sweeps.source import Listed
 from truesweep.sweeps.start import add_jobs
 from truesweep.sweeps.summary import sum_up
 from truesweep.terminal import console

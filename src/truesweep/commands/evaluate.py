@@ -12,8 +12,8 @@ from truesweep.analysis.uncertainty import standard_errors
 from truesweep.commands.output import show_figures
 from truesweep.commands.resume import work_in
 from truesweep.config.compose import compose
-from truesweep.config.frozen import update
 from truesweep.config.overrides import as_text, named
+from truesweep.config.precedence import update
 from truesweep.config.schema import check
 from truesweep.config.targets import TARGET, resolve
 from truesweep.config.types import signature

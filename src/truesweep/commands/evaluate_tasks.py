@@ -18,8 +18,8 @@ from truesweep.commands.evaluate import (
 )
 from truesweep.commands.output import show_harness
 from truesweep.commands.resume import work_in
-from truesweep.config.frozen import update
 from truesweep.config.overrides import named
+from truesweep.config.precedence import update
 from truesweep.config.schema import check
 from truesweep.figures import by_name
 from truesweep.jobs.load import load_folder, load_run

@@ -20,8 +20,8 @@ from truesweep.jobs.trainer import TrainerSettings
 from truesweep.runs.run import Run, write_entries
 from truesweep.sweeps.alone import change_launcher, read_launcher, run_alone
 from truesweep.sweeps.directory import SweepDirectory
-from truesweep.sweeps.executor import Executor
 from truesweep.sweeps.launchers import describe, make_executor
+from truesweep.sweeps.protocols import Executor
 from truesweep.terminal import console, warn
 
 

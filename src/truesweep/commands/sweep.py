@@ -24,14 +24,13 @@ from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.disk import check_disk
 from truesweep.sweeps.display import Display
 from truesweep.sweeps.driver import drive
-from truesweep.sweeps.executor import Executor
 from truesweep.sweeps.launchers import PACKAGE, check_room, is_ours, make_executor
 from truesweep.sweeps.planned import check_objectives
 from truesweep.sweeps.planning import plan_candidates
 from truesweep.sweeps.plugins import JobFailed, JobRunner, Outcome, candidates, hand_out, outcome
 from truesweep.sweeps.progress import FAILED, Board
+from truesweep.sweeps.protocols import Executor, JobSource, Listed
 from truesweep.sweeps.request import Asked, ask
-from truesweep.sweeps.source import JobSource, Listed
 from truesweep.sweeps.summary import Page, sum_up
 
 

@@ -11,7 +11,7 @@ from truesweep.errors import ConfigError
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.driver import drive
 from truesweep.sweeps.launchers import make_executor
-from truesweep.sweeps.source import JobSource, Listed
+from truesweep.sweeps.protocols import JobSource, Listed
 
 
 def resume_sweep(directory: Path, overrides: Sequence[str] = ()) -> int:

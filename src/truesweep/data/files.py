@@ -7,8 +7,7 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
-from truesweep.data.paths import COMPRESSED, extension, find, listed, matches
-from truesweep.data.readers import DataFile
+from truesweep.data.readers import COMPRESSED, DataFile, extension, find, listed, matches
 from truesweep.data.records import LINES, Columns, Located, Rows, are_lines, ended, to_samples, told
 from truesweep.data.samples import Kind, Labelled, Splits
 from truesweep.data.splitting import Parts, check_labels, complete, divide, shares

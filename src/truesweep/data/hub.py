@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from truesweep.data.paths import nearest_first
+from truesweep.data.readers import nearest_first
 from truesweep.data.records import (
     LINES,
     Columns,

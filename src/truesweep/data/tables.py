@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Protocol
 
-from truesweep.data.paths import extension, nearest_first
-from truesweep.data.readers import DataFile, split_lines
+from truesweep.data.readers import DataFile, extension, nearest_first, split_lines
 from truesweep.errors import DataError
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from typing import Any, cast
 
 from truesweep import dotted
 from truesweep.config.checks import check_across
-from truesweep.config.frozen import update
 from truesweep.config.overrides import parse
+from truesweep.config.precedence import update
 from truesweep.config.schema import check
 from truesweep.errors import ConfigError
 from truesweep.jobs.parts import OFFERED, SUPPLIED, make

@@ -12,7 +12,7 @@ from truesweep.data import tokenizers
 from truesweep.errors import ConfigError, DataError, refusing
 from truesweep.jobs.parts import make_model
 from truesweep.models.adapters import whole_state
-from truesweep.models.attention import choose_attention
+from truesweep.models.families import choose_attention
 from truesweep.models.folders import Weights, is_model
 from truesweep.models.heads import AUTO_CLASSES, Head
 from truesweep.record.checkpoints import CheckpointFiles

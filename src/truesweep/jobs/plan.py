@@ -14,7 +14,7 @@ from truesweep.callbacks.checkpoint import declared_mode
 from truesweep.compat import attention
 from truesweep.config.checks import name_is_a_folder
 from truesweep.config.compose import Composed, compose
-from truesweep.config.frozen import update
+from truesweep.config.precedence import update
 from truesweep.config.targets import TARGET, resolve
 from truesweep.config.types import signature
 from truesweep.data import Source

@@ -3,10 +3,9 @@
 from transformers.utils import logging
 
 from truesweep.models.adapters import Lora, add_adapter
-from truesweep.models.dropout import drops
+from truesweep.models.dropout import SampleDropout, drops, recompute_layers, recomputes_layers
 from truesweep.models.heads import PRESETS, Head
 from truesweep.models.pretrained import Pretrained
-from truesweep.models.sample_dropout import SampleDropout, recompute_layers, recomputes_layers
 from truesweep.models.scratch import Scratch
 from truesweep.models.size import (
     Flops,

@@ -1,9 +1,10 @@
-"""What depth, width and heads mean in single families, where no rule tells it."""
+"""What single families call and need: depth, width, heads, and the attention they run by."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+import torch
 from transformers import PreTrainedConfig
 
 from truesweep.errors import ConfigError
@@ -208,3 +209,15 @@ def check_family(architecture: str, size: Mapping[str, int]) -> None:
             f"model.{name}={size[name]}: {architecture} needs a multiple of {step}. "
             f"Set model.{name}={step * math.ceil(size[name] / step)}."
         )
+
+
+Attention = Literal["eager", "sdpa", "flash_attention_2", "flex_attention"]
+
+_LONGEST_EAGER = 256  # tokens; on a CPU the fused kernels are slower up to here
+
+
+def choose_attention(asked: Attention | None, max_length: int) -> Attention | None:
+    """What was asked for, else the fastest; None leaves it to transformers (SDPA if it can)."""
+    if asked is not None or torch.cuda.is_available() or max_length > _LONGEST_EAGER:
+        return asked
+    return "eager"

@@ -18,7 +18,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 
 from truesweep.errors import ConfigError, refusing
 from truesweep.models.adapters import merge_adapter
-from truesweep.models.attention import Attention
+from truesweep.models.families import Attention
 from truesweep.models.heads import AUTO_CLASSES, ENDINGS, Head, head_of
 from truesweep.text import count
 

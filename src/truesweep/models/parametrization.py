@@ -40,8 +40,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from truesweep.errors import ConfigError
-from truesweep.models.init import output_layers
-from truesweep.models.residual import residual_writers
+from truesweep.models.init import output_layers, residual_writers
 
 Parametrization = Literal["standard", "mup", "completep"]
 

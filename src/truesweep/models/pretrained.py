@@ -10,21 +10,20 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from truesweep.errors import ConfigError, refusing
-from truesweep.models.attention import Attention, choose_attention
-from truesweep.models.causality import check_causal
 from truesweep.models.dimensions import positions
-from truesweep.models.dropout import restrict_dropout
+from truesweep.models.dropout import recompute_layers, restrict_dropout
+from truesweep.models.families import Attention, choose_attention
 from truesweep.models.folders import Weights
 from truesweep.models.freezing import freeze
 from truesweep.models.heads import PURPOSES, TASKS, Head, check_head
 from truesweep.models.init import output_layers
-from truesweep.models.sample_dropout import recompute_layers
 from truesweep.models.tokens import (
     label_fields,
     pad_token,
     settle_generation,
     vocabulary_size,
 )
+from truesweep.models.trials import check_causal
 
 
 class Drawn(str):

@@ -12,25 +12,34 @@ from transformers.initialization import no_init_weights
 
 from truesweep.compat import attention
 from truesweep.errors import ConfigError, refusing
-from truesweep.models.attention import Attention, choose_attention
-from truesweep.models.causality import check_causal
 from truesweep.models.dimensions import (
     NAMES,
+    VOCABULARY,
     Dimensions,
     check_dimensions,
+    check_fields,
     check_heads,
     check_is_one_model,
+    known_fields,
     positions,
+    takes_none,
     unused_positions,
 )
 from truesweep.models.dropout import (
     add_residual_dropout,
     check_layerdrop,
     dropout_fields,
+    recompute_layers,
     restrict_dropout,
 )
-from truesweep.models.families import PARTS, STARTS, attention_fields, check_family
-from truesweep.models.fields import VOCABULARY, check_fields, known_fields, takes_none
+from truesweep.models.families import (
+    PARTS,
+    STARTS,
+    Attention,
+    attention_fields,
+    check_family,
+    choose_attention,
+)
 from truesweep.models.freezing import freeze
 from truesweep.models.heads import AUTO_CLASSES, Head, check_head, config_class, text_part
 from truesweep.models.init import scale_weights
@@ -39,9 +48,8 @@ from truesweep.models.parametrization import (
     check_parametrization,
     parametrize,
 )
-from truesweep.models.sample_dropout import recompute_layers
 from truesweep.models.tokens import label_fields, set_generation, token_fields
-from truesweep.models.trials import with_weights
+from truesweep.models.trials import check_causal, with_weights
 
 Count = Annotated[int, Gt(0)]
 

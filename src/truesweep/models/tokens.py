@@ -6,7 +6,7 @@ from typing import Any
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from truesweep.errors import ConfigError
-from truesweep.models.fields import VOCABULARY
+from truesweep.models.dimensions import VOCABULARY
 
 
 def pad_token(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from truesweep.errors import ConfigError
 from truesweep.models.dimensions import positions
+from truesweep.models.dropout import SampleDropout
 from truesweep.models.heads import Head
-from truesweep.models.sample_dropout import SampleDropout
 
 _SMALL = 50_000_000  # parameters that a model without memory is given for a trial
 
@@ -88,3 +89,33 @@ def logits(model: PreTrainedModel, head: Head, rows: Tensor, mask: Tensor) -> Te
     with SampleDropout().of(0, 0, [0] * len(rows), rows.device):
         found: Tensor = model(**inputs).logits
     return found
+
+
+_TOLERANCE = 1e-5  # of the largest logit; rounding gives 4e-7 at most, looking ahead 4e-3 or more
+
+
+@torch.no_grad()
+def check_causal(model: PreTrainedModel) -> None:
+    """Raise a `ConfigError` if the logits of a token depend on the tokens after it.
+
+    Some architectures have a language modelling head and attend both ways, such as XLNet without
+    its permutations; their perplexity would come out near 1.
+
+    Args:
+        model: with weights as they are drawn at first: not all zero.
+    """
+    last = model.config.get_text_config().vocab_size - 1
+    one_future = torch.tensor([[last, last - 1] * 4], device=model.device).clamp(min=0)
+    another = one_future.clone()
+    another[:, 4:] = max(0, last - 2)
+    training = model.training
+    model.eval()
+    first, second = (
+        model(input_ids=ids, use_cache=False).logits[:, :4] for ids in (one_future, another)
+    )
+    model.train(training)
+    if (first - second).abs().max() > _TOLERANCE * first.abs().max():
+        raise ConfigError(
+            f"model.architecture: {model.config.model_type} sees the tokens that it should "
+            "predict, so it is no language model. Set another model, such as llama or lfm2."
+        )

@@ -5,12 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from truesweep.analysis.fairness import unfairness
 from truesweep.analysis.outcomes import pareto_points
 from truesweep.analysis.ranges import edges
+from truesweep.analysis.ranking import unfairness
 from truesweep.figures import written
 from truesweep.report.comparison import Comparison
-from truesweep.report.excerpts import later_scorings
 from truesweep.report.outcomes import TOKENS
 from truesweep.runs.snapshot import Snapshot
 from truesweep.text import figure, number, value
@@ -185,3 +184,11 @@ _SAY: Sequence[Callable[[Comparison], list[Finding]]] = (
     _failures,
     _test_looked_at,
 )
+
+
+def later_scorings(run: Snapshot) -> int:
+    """How often the run's own test split was scored after the run itself had."""
+    try:
+        return max(0, len(run.directory.test_scorings) - 1)
+    except (OSError, ValueError, AttributeError, TypeError):
+        return 0

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from truesweep.analysis.curves import Floats
-from truesweep.analysis.fairness import TOLERANCE
 from truesweep.analysis.outcomes import Outcome, by_point
+from truesweep.analysis.ranking import TOLERANCE
 from truesweep.analysis.scaling import Interval, ScalingFit, Variable, fit_scaling, frontier
 from truesweep.report.comparison import Comparison
 from truesweep.runs.snapshot import Snapshot

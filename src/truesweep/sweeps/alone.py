@@ -16,9 +16,9 @@ from truesweep.errors import ConfigError
 from truesweep.record.files import write_json
 from truesweep.runs.run import Run
 from truesweep.sweeps.driver import SECONDS_PER_LOOK, listening
-from truesweep.sweeps.executor import BUSY, Executor
 from truesweep.sweeps.launchers import describe, is_cluster, make_executor
 from truesweep.sweeps.planned import trainer_of
+from truesweep.sweeps.protocols import BUSY, Executor
 from truesweep.terminal import console
 
 

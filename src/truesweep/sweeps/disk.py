@@ -13,8 +13,8 @@ from truesweep.record.checkpoints import CheckpointFiles, drop_optimizer
 from truesweep.record.frozen import point_id
 from truesweep.runs.run import UNREADABLE, Run
 from truesweep.sweeps.planned import PlannedJob
+from truesweep.sweeps.protocols import ENDED
 from truesweep.sweeps.settings import Sweep
-from truesweep.sweeps.source import ENDED
 from truesweep.text import quantity
 
 OPTIMIZER, LAST = "optimizer", "last.ckpt"

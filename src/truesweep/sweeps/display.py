@@ -15,7 +15,7 @@ from truesweep import terminal
 from truesweep.figures import digits_of, written
 from truesweep.record import dashboard
 from truesweep.sweeps.progress import DONE, FAILED, Row, counts, seconds_left
-from truesweep.sweeps.source import ENDED
+from truesweep.sweeps.protocols import ENDED
 from truesweep.text import duration, figure, figures, plural
 
 STYLES = {

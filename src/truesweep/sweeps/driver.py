@@ -19,11 +19,10 @@ from truesweep.runs.run import UNREADABLE, Run
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.disk import LAST, held, keep_within
 from truesweep.sweeps.display import Display, first_line, short
-from truesweep.sweeps.executor import BUSY, Executor, NotNow
 from truesweep.sweeps.planned import trainer_of
 from truesweep.sweeps.progress import FAILED, Board
+from truesweep.sweeps.protocols import BUSY, ENDED, Executor, JobSource, Listed, NotNow
 from truesweep.sweeps.settings import Sweep
-from truesweep.sweeps.source import ENDED, JobSource, Listed
 from truesweep.sweeps.summary import Page, sum_up
 from truesweep.sweeps.trunks import Trunks
 from truesweep.text import duration, plural, quantity

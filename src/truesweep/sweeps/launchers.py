@@ -10,9 +10,9 @@ from annotated_types import Gt
 from truesweep.config.schema import check_settings
 from truesweep.errors import ConfigError
 from truesweep.jobs.compiling import choose
-from truesweep.sweeps.executor import Executor
 from truesweep.sweeps.local import LocalPool
 from truesweep.sweeps.planned import PlannedJob
+from truesweep.sweeps.protocols import Executor
 from truesweep.sweeps.settings import Sweep
 
 PACKAGE = "hydra_plugins.truesweep"

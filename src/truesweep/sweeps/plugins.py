@@ -12,8 +12,8 @@ from truesweep.jobs.launch import launch
 from truesweep.runs.run import Run
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.planning import Candidate, plan_candidates
+from truesweep.sweeps.protocols import ENDED
 from truesweep.sweeps.settings import Sweep
-from truesweep.sweeps.source import ENDED
 from truesweep.sweeps.start import add_jobs
 
 DIRECTORY, LABEL = "job_directory", "job_label"

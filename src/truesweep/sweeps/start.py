@@ -13,14 +13,12 @@ from truesweep.config.space import Space
 from truesweep.runs.run import Run
 from truesweep.sweeps.directory import ROOT, SweepDirectory
 from truesweep.sweeps.disk import check_disk
-from truesweep.sweeps.executor import Executor
 from truesweep.sweeps.launchers import check_compiler, check_room, describe, points_at_once
 from truesweep.sweeps.planned import PlannedJob, check_objectives
-from truesweep.sweeps.planning import JobMaker, SweepPlan, plan_sweep
-from truesweep.sweeps.points import base_seed
+from truesweep.sweeps.planning import JobMaker, SweepPlan, base_seed, plan_sweep
 from truesweep.sweeps.prior import find_prior
+from truesweep.sweeps.protocols import Executor, JobSource, Listed
 from truesweep.sweeps.request import Asked
-from truesweep.sweeps.source import JobSource, Listed
 from truesweep.sweeps.summary import check_dashboard
 from truesweep.terminal import console, warn
 from truesweep.text import count, counts, short_names, value, values

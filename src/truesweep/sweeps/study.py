@@ -21,9 +21,9 @@ from truesweep.config.space import Point, Space
 from truesweep.errors import ConfigError, UserError
 from truesweep.runs.run import Run, write_entries
 from truesweep.sweeps.directory import SweepDirectory
+from truesweep.sweeps.protocols import ENDED
 from truesweep.sweeps.sampling import Dimensions, Params, climb, is_value_of
 from truesweep.sweeps.settings import Sweep
-from truesweep.sweeps.source import ENDED
 from truesweep.sweeps.studies import JOBS
 from truesweep.sweeps.trials import End, Trials
 from truesweep.terminal import console

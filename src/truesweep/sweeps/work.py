@@ -10,9 +10,8 @@ from truesweep.jobs.launch import launch
 from truesweep.jobs.nodes import Node
 from truesweep.jobs.orphan import leave_when_closed
 from truesweep.runs.run import Run
-from truesweep.sweeps.executor import BUSY
 from truesweep.sweeps.forks import serve_forks
-from truesweep.sweeps.source import ENDED
+from truesweep.sweeps.protocols import BUSY, ENDED
 
 
 def work(directory: str, node: Node, parent: int | None = None) -> None:

@@ -3,8 +3,8 @@
 from truesweep.models import Head
 from truesweep.tasks.base import Task
 from truesweep.tasks.classification import Classification
+from truesweep.tasks.devices import OutOfMemory
 from truesweep.tasks.lm import LanguageModeling
-from truesweep.tasks.memory import OutOfMemory
 from truesweep.tasks.mlm import MaskedLanguageModeling
 from truesweep.tasks.training import DivergedError, Recipe, Schedule
 from truesweep.tasks.translation import Translation

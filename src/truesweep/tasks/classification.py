@@ -17,8 +17,7 @@ from truesweep.figures import LOSS
 from truesweep.metrics.classification import TABLE_COLUMNS, ClassificationScores, table
 from truesweep.metrics.likelihood import IGNORED, NegativeLogLikelihood, nll_by_row
 from truesweep.models import Head
-from truesweep.tasks.base import Task
-from truesweep.tasks.baselines import score_once, unigram_loss
+from truesweep.tasks.base import Task, score_once, unigram_loss
 from truesweep.tasks.training import Recipe, losses
 
 

@@ -16,7 +16,7 @@ from transformers import (
 
 from truesweep.compat import attention
 from truesweep.models.dimensions import positions
-from truesweep.tasks.sharding import is_sharded
+from truesweep.tasks.devices import is_sharded
 
 
 @dataclass(frozen=True, kw_only=True)

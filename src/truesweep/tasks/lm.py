@@ -21,10 +21,9 @@ from truesweep.metrics.likelihood import (
     Perplexity,
 )
 from truesweep.models import Head
-from truesweep.tasks.base import Task
-from truesweep.tasks.baselines import unigram
+from truesweep.tasks.base import Task, unigram
+from truesweep.tasks.devices import is_sharded
 from truesweep.tasks.generation import Sampling, context_length, continue_ids
-from truesweep.tasks.sharding import is_sharded
 from truesweep.tasks.training import Recipe
 
 PROMPT_TOKENS = 16

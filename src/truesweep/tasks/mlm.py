@@ -23,9 +23,8 @@ from truesweep.metrics.likelihood import (
     correct_by_row,
     nll_by_row,
 )
-from truesweep.models.sample_dropout import draw
-from truesweep.tasks.base import Task
-from truesweep.tasks.baselines import unigram_loss
+from truesweep.models.dropout import draw
+from truesweep.tasks.base import Task, unigram_loss
 from truesweep.tasks.training import Recipe
 
 EVALUATION = (0,)

@@ -19,10 +19,9 @@ from truesweep.metrics.likelihood import NegativeLogLikelihood, Perplexity
 from truesweep.metrics.sums import Count
 from truesweep.metrics.text import TextMetric
 from truesweep.models import Head
-from truesweep.tasks.base import Task
-from truesweep.tasks.baselines import score_once, unigram
+from truesweep.tasks.base import Task, score_once, unigram
+from truesweep.tasks.devices import is_sharded
 from truesweep.tasks.generation import context_length, generate
-from truesweep.tasks.sharding import is_sharded
 from truesweep.tasks.training import Recipe
 
 LIKELIHOODS = ("loss", "perplexity")

@@ -18,14 +18,13 @@ from truesweep.data.conversations import messages_of
 from truesweep.data.kinds import SampleKind
 from truesweep.figures import Figure
 from truesweep.metrics.likelihood import TokenAccuracy, correct_by_row, nll_by_row
-from truesweep.metrics.rouge import RougeWords, f_measures, unknown_words
-from truesweep.metrics.text import TextMetric
+from truesweep.metrics.text import RougeWords, TextMetric, f_measures, unknown_words
 from truesweep.models import Head
 from truesweep.models.batching import sees_padding_in_front
+from truesweep.tasks.devices import is_sharded
 from truesweep.tasks.generation import context_length, generate
 from truesweep.tasks.lm import causal_logits
 from truesweep.tasks.seq2seq import LIKELIHOODS, TextToText
-from truesweep.tasks.sharding import is_sharded
 from truesweep.tasks.training import Recipe
 
 KEYS = ("exact_match", "rougeL")

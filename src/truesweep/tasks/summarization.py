@@ -12,8 +12,7 @@ from typing_extensions import override
 
 from truesweep.data.docstrings import SUMMARIES
 from truesweep.figures import Figure
-from truesweep.metrics.rouge import RougeWords, f_measures, unknown_words
-from truesweep.metrics.text import TextMetric
+from truesweep.metrics.text import RougeWords, TextMetric, f_measures, unknown_words
 from truesweep.tasks.seq2seq import TextToText
 from truesweep.tasks.training import Recipe
 

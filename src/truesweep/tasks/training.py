@@ -31,9 +31,16 @@ from truesweep.models.adapters import base_of, has_adapter, trained_state, whole
 from truesweep.models.freezing import unreached
 from truesweep.models.heads import OutputLayer
 from truesweep.optim import OVER_BASE, set_found_inf, takes_found_inf
-from truesweep.tasks.memory import OutOfMemory, is_out_of_memory, release_memory
+from truesweep.tasks.devices import (
+    OutOfMemory,
+    gradients_stay_local,
+    is_out_of_memory,
+    is_sharded,
+    release_memory,
+    shard,
+    whole,
+)
 from truesweep.tasks.progress import Progress
-from truesweep.tasks.sharding import gradients_stay_local, is_sharded, shard, whole
 
 log = logging.getLogger(__name__)
 

@@ -22,9 +22,9 @@ from ray.exceptions import RayActorError
 from truesweep.errors import ConfigError
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.runs.run import Run
-from truesweep.sweeps.executor import BUSY
 from truesweep.sweeps.local import without_place
 from truesweep.sweeps.planned import trainer_of
+from truesweep.sweeps.protocols import BUSY
 from truesweep.sweeps.ray.job import LOGS, Actor, Job, Reference, Start
 from truesweep.sweeps.ray.settings import BYTES_PER_GB, RaySettings
 from truesweep.text import plural

@@ -30,8 +30,8 @@ from truesweep.errors import ConfigError
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.record.files import write_atomic, write_json
 from truesweep.runs.run import Run
-from truesweep.sweeps.executor import BUSY, NotNow
 from truesweep.sweeps.planned import trainer_of
+from truesweep.sweeps.protocols import BUSY, NotNow
 from truesweep.sweeps.slurm.settings import SlurmSettings
 
 SCRIPTS = "slurm"

@@ -1,12 +1,43 @@
-"""Weights, gradients and optimizer state shared among ranks: PyTorch's `fully_shard` (FSDP2)."""
+"""A model on devices: memory that runs out, and weights that ranks share (`fully_shard`, FSDP2)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
+
+_CPU = ("can't allocate memory", "not enough memory")
+"""What torch's allocator on the CPU says, in an ordinary RuntimeError."""
+
+
+class OutOfMemory(RuntimeError):
+    """A step did not fit the memory of one of several ranks, which cannot repeat it alone.
+
+    Args:
+        micro_batch_size: The size to go on with, from the last checkpoint.
+    """
+
+    def __init__(self, micro_batch_size: int) -> None:
+        super().__init__(
+            f"out of memory; it would go on with data.micro_batch_size={micro_batch_size}"
+        )
+        self.micro_batch_size = micro_batch_size
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out, on any device."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        text in str(error) for text in _CPU
+    )
+
+
+def release_memory(device: torch.device) -> None:
+    """Give the device's cached memory back, once nothing refers to it."""
+    if device.type != "cpu":
+        torch.accelerator.empty_cache()
 
 
 def is_sharded(model: nn.Module) -> bool:
