@@ -5,9 +5,10 @@
 FOLDER holds `classification/trec6/{train,test}.tsv`, `translation/multi30k/{train,test}.{de,en}`
 and `lm/tinyshakespeare/{train,val}.txt`. Into the training data of each come, of its size: 5 %
 copies; 5 % near copies, with a typing error every 50 characters (or, each in data of its own, with
-a word left out or two words swapped every 100 characters); 1 % samples of the test split; 3 % that
-were decoded with the wrong encoding; 2 % wrong labels, where there are any. Precision leaves out
-what a rule finds in the data as they were. `--write` keeps the planted data, to be trained on.
+a word left out, put in, or swapped with the next every 100 characters); 1 % samples of the test
+split; 3 % that were decoded with the wrong encoding; 2 % wrong labels, where there are any.
+Precision leaves out what a rule finds in the data as they were. `--write` keeps the planted data,
+to be trained on.
 """
 
 import argparse
@@ -92,6 +93,21 @@ def shortened(sample: Sample, rng: random.Random) -> Sample:
     return changed(sample, shorten)
 
 
+def lengthened(sample: Sample, rng: random.Random) -> Sample:
+    """A sample with a word more every 100 characters."""
+
+    def lengthen(text: str) -> str:
+        words = text.split(" ")
+        for _ in range(max(1, len(text) // 100)):
+            words.insert(rng.randint(1, len(words)), rng.choice(_FILLERS))
+        return " ".join(words)
+
+    return changed(sample, lengthen)
+
+
+_FILLERS = "the", "very", "then", "now", "really", "also"
+
+
 def swapped(sample: Sample, rng: random.Random) -> Sample:
     """A sample of which two words are swapped every 100 characters."""
 
@@ -152,7 +168,12 @@ def typed(sample: Sample, rng: random.Random) -> Sample:
     return changed(sample, type_again)
 
 
-NEAR = {"typed": typed, "shortened": shortened, "swapped": swapped}
+NEAR = {
+    "typed": typed,
+    "shortened": shortened,
+    "lengthened": lengthened,
+    "swapped": swapped,
+}
 
 
 def taken(kind: Kind, train: Sequence[Sample], test: Sequence[Sample], rule: str) -> set[int]:
@@ -196,7 +217,7 @@ def report(
             found -= made.faults[fault] - planted
         hits, new = found & planted, found - before
         print(
-            f"{name:16} {rule:16} {near:9} planted {len(planted):5} found {len(hits):5} "
+            f"{name:16} {rule:16} {near:10} planted {len(planted):5} found {len(hits):5} "
             f"recall {len(hits) / max(1, len(planted)):6.1%} "
             f"precision {len(hits) / max(1, len(new)):6.1%} "
             f"before {len(before):5} {seconds:6.1f} s",

@@ -65,8 +65,8 @@ class Clean:
         max_per_label: Samples that a label may have; which stay follows from their content.
         similarity: From here on two texts are alike: the Jaccard similarity of the sets of their
             5-character windows; or, for `near_duplicates`, the share of their words that both have,
-            in whatever order and but for typing errors. With other numbers in it, a text is
-            another one.
+            in whatever order and but for typing errors, where 0.8 is three of four. With other
+            numbers in it, a text is another one.
         across_sources: Look for duplicates in all sources of a mixture together; what stands in
             two stays in the first.
     """

@@ -36,6 +36,7 @@ _SLACK = 0.15  # three standard errors of a similarity that is estimated from 64
 _OF_WORDS = 0.4  # how much of two sets of words is the same, at the least, where texts are likened
 _FEWEST = 3  # words of a text that may be another one reworded
 _TYPING_ERROR = 0.75  # what a word counts that has one
+_LEFT_OUT, _REPLACED = 0.75, 4.0  # what words count against others that only one has, or each
 _AT_ONCE = 1 << 16  # pairs: both signatures of each take half a kilobyte
 _SIGNED_AT_ONCE = 1 << 16  # characters: their hashes stay in a core's cache
 _BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2^64
@@ -189,9 +190,10 @@ def rewording(first: str, second: str) -> float:
     """How much of two normalised texts is the same words, in whatever order.
 
     Of all their words, the share that both have. A word with one typing error is the same for three
-    quarters; words that only one has count as left out, and twice more where the other has others
-    in their place. 0 for texts of under `_FEWEST` words, with other numbers in them, or without
-    spaces between words.
+    quarters. Words that only one has were left out, and count three quarters, so that texts are 0.8
+    alike of which one has three of the other's four words; words in whose place the other has
+    others make it another text, and count four times. 0 for texts of under `_FEWEST` words, with
+    other numbers in them, or without spaces between words.
     """
     ours, theirs = words(first), words(second)
     if min(len(ours), len(theirs)) < _FEWEST or _numbers(first) != _numbers(second):
@@ -209,7 +211,8 @@ def rewording(first: str, second: str) -> float:
             added.remove(twin)
             typed += 1
     few, many = sorted((len(missing), len(added)))
-    return (same + _TYPING_ERROR * typed) / (same + typed + many + 3 * few)
+    other = _LEFT_OUT * (many - few) + _REPLACED * few
+    return (same + _TYPING_ERROR * typed) / (same + typed + other)
 
 
 def _is_typing_error(first: str, second: str) -> bool:
