@@ -1,7 +1,7 @@
 """Memory and time of preparing plain text for a language model, and of finding it prepared.
 
     python benchmarks/data.py [--megabytes 10 100] [--tokenizers byte bpe]
-    python benchmarks/data.py --megabytes 200 --tokenizers byte --processes 8 --kills 10
+    python benchmarks/data.py --megabytes 200 --tokenizers byte --processes 8 --kills 10 --sweep
 
 The text is the source of the running Python's library, its words varied so that nothing repeats
 exactly. Each size is prepared twice, each time in a process of its own that has imported all it
@@ -9,8 +9,9 @@ needs: memory is what it holds at its peak beyond that. `of tokenizers` is the s
 over that of `tokenizers` itself, whose `encode_batch` gets the same text in the same pieces.
 
 `--processes` has so many ask for one new text at once, as the ranks and jobs of a sweep do, and
-counts how many of them tokenize it; `--kills` kills a preparation so many times, at moments that
-are spread over its stages, and counts what each next one has to do again.
+counts how many of them tokenize it; `--sweep` sweeps over one, with four jobs of two ranks at once;
+`--kills` kills a preparation so many times, at moments that are spread over its stages, and counts
+what each next one has to do again.
 """
 
 import argparse
@@ -113,6 +114,51 @@ def share(path: Path, name: str, processes: int) -> str:
     )
 
 
+WATCH = """
+import os, sys
+
+def note(event, arguments):
+    if event == "open" and str(arguments[0]).endswith(".tokens.bin") and "+" in str(arguments[1]):
+        with open(os.environ["MADE"], "a") as file:
+            file.write(f"{os.getpid()} {os.path.basename(arguments[0])}\\n")
+
+sys.addaudithook(note)
+"""
+"""Run by each Python as it starts: writes down who opens a file of tokens to write it."""
+
+SMALL = [
+    *("task=lm", "data=files", "data.max_length=64", "data.batch_size=8", "trainer.max_steps=4"),
+    *("model.depth=1", "model.width=32", "model.heads=2", "logger=none"),
+    *("trainer.devices=2", "trainer.accelerator=cpu", "trainer.threads=1"),
+    *("optimizer.lr=0.001,0.002,0.004,0.008", "hydra.launcher.slots=8", "data.packing=true"),
+]
+
+
+def sweep(path: Path, name: str, folder: Path) -> str:
+    """How often a sweep of four jobs on two ranks, all at once, tokenizes a new text."""
+    (watching := folder / "watching").mkdir(exist_ok=True)
+    (watching / "sitecustomize.py").write_text(WATCH)
+    (made := path.with_suffix(".made")).write_text("")
+    texts = [f"data.train={path}"]
+    with path.open(errors="ignore") as whole:
+        for split in ("val", "test"):
+            (small := folder / f"{split}.txt").write_text(whole.read(50_000))
+            texts.append(f"data.{split}={small}")
+    environment = {**os.environ, "PYTHONPATH": str(watching), "MADE": str(made)}
+    command = [sys.executable, "-m", "truesweep", "train", "-m", *SMALL, *texts]
+    started = time.perf_counter()
+    output = subprocess.check_output(
+        [*command, f"tokenizer={name}"], env=environment, cwd=folder, text=True
+    )
+    jobs = sum(" completed " in line for line in output.splitlines())
+    opened = [line.split() for line in made.read_text().splitlines()]
+    return (
+        f"a sweep: {jobs} jobs on 2 ranks each through after {time.perf_counter() - started:.0f} "
+        f"s; processes that made tokens: {len({process for process, _ in opened})}, files of "
+        f"tokens begun: {', '.join(sorted(file for _, file in opened))}"
+    )
+
+
 def kill(path: Path, name: str, kills: int, cache: Path) -> str:
     """What a preparation loses that is killed again and again, at moments all over it.
 
@@ -203,12 +249,19 @@ def held(what: str) -> float:
 
 
 def several(asked: argparse.Namespace, folder: Path) -> None:
-    """Several processes at once, and several kills, for each size and tokenizer."""
+    """Several processes at once, a sweep, and kills, for each size and tokenizer."""
     for size in asked.megabytes:
         path = folder / f"{size}.txt"
         write_text(path, size * 10**6)
         for name in asked.tokenizers:
+            if asked.sweep:
+                os.environ["TRUESWEEP_CACHE"] = str(folder / f"{size}-{name}-swept")
+                print(f"{size} MB, {name}:", sweep(path, name, folder), flush=True)
+                shutil.rmtree(folder / f"{size}-{name}-swept")
+            if not asked.processes and not asked.kills:
+                continue
             os.environ["TRUESWEEP_CACHE"] = str(cache := folder / f"{size}-{name}")
+            path.with_suffix(".made").unlink(missing_ok=True)
             print(f"{size} MB, {name}:", share(path, name, max(1, asked.processes)), flush=True)
             expected = digest(cache)
             if asked.kills:
@@ -224,6 +277,7 @@ def main() -> None:
     parser.add_argument("--tokenizers", nargs="+", default=["byte", "bpe"], choices=TOKENIZERS)
     parser.add_argument("--processes", type=int, default=0)
     parser.add_argument("--kills", type=int, default=0)
+    parser.add_argument("--sweep", action="store_true")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.one:
@@ -233,7 +287,7 @@ def main() -> None:
             return
         print(*(measure if how == "measure" else speed)(Path(path), name))
         return
-    if asked.processes or asked.kills:
+    if asked.processes or asked.kills or asked.sweep:
         with tempfile.TemporaryDirectory() as folder:
             several(asked, Path(folder))
         return
