@@ -5,7 +5,8 @@
 Trains for a few steps on the CPU, in a temporary folder, and counts by `sys.setprofile` what of
 `src/truesweep` is called, in all threads: functions by file and name, without bodies of modules
 and classes, and without what stands inside of another function, such as a lambda. A step is what
-comes between two calls of `Training.training_step`, of which the second one has no validation.
+every step enters, from one call of `Training.training_step` to the next, that neither writes a row
+of metrics nor is validated.
 """
 
 import argparse
@@ -23,7 +24,7 @@ import truesweep
 from truesweep.commands import app
 
 ROOT = Path(truesweep.__file__).parent
-USUAL = ["trainer=cpu", "trainer.max_steps=4", "trainer.val_check_interval=2"]
+USUAL = ["trainer=cpu", "trainer.max_steps=9", "trainer.val_check_interval=9"]
 STEP = ("tasks/training.py", "Training.training_step")
 
 Function = tuple[str, str]
@@ -84,7 +85,7 @@ def main() -> None:
         finally:
             sys.setprofile(None)
             os.chdir("/")
-    step = trace.steps[2]
+    step = set.intersection(*trace.steps[1:-1])
     if arguments.list:
         for function in sorted(trace.entered):
             print(*function, *(["(step)"] if function in step else []))

@@ -11,7 +11,7 @@ class Averaging(Translation):
     """Averages over micro-batches what each of them averages over its targets."""
 
     def _backward(self, batch: dict[str, Any], total: torch.Tensor) -> torch.Tensor:
-        parts = self._micro_batches(batch)
+        parts = list(self._data.micro_batches(batch))
         sums = []
         for part in parts:
             loss, nll, count = self.loss(part)

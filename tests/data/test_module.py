@@ -165,12 +165,13 @@ def test_sizes_of_forward_passes(prepared: Prepare) -> None:
     module = DataModule(data, source, seed=1)
     assert module.micro_batch_size == 4  # no more than there is
     source.batch_size = 1000
-    assert module.micro_batch_size == 2**14 // 64
+    assert DataModule(data, source, seed=1).micro_batch_size == 2**14 // 64
     source.batch_size = 4
     (batch,) = module.val_dataloader()
     assert batch["input_ids"].shape == (13, 64)
     source.eval_batch_size, source.micro_batch_size = 5, 3
     assert [len(batch["lengths"]) for batch in module.val_dataloader()] == [5, 5, 3]
+    module = DataModule(data, source, seed=1)
     step = next(iter(module.train_dataloader()))
     assert [len(part["lengths"]) for part in module.micro_batches(step)] == [3, 1]
 

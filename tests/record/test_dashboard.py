@@ -99,7 +99,7 @@ def test_a_sweep_of_any_name_has_a_workspace_of_its_runs(name: str, shown: str) 
     workspace = view(replace(SHOWN, name=name), "key", "", "truesweep", name)
     assert workspace["displayName"] == shown  # W&B refuses symbols in it
     group = workspace["spec"]["section"]["runSets"][0]["filters"]["filters"][0]
-    assert group["key"]["name"] == "group" and group["op"] == "=" and group["value"] == name
+    assert (group["key"]["name"], group["op"], group["value"]) == ("group", "=", name)
 
 
 def test_where_nothing_is_swept_there_is_nothing_to_lay_beside() -> None:

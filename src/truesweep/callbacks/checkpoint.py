@@ -82,7 +82,8 @@ class Checkpoint(LightningCheckpoint):
         batch_idx: int,
     ) -> None:
         """Write `last.ckpt` when it is due."""
-        self._tell_written()
+        if self._untold:
+            self._tell_written()
         step = steps_done(trainer)
         due = self.every_n_steps and step % self.every_n_steps == 0
         if due and step != self.saved_step:
@@ -142,7 +143,7 @@ class Checkpoint(LightningCheckpoint):
         self._tell_written()
 
     def _tell_written(self) -> None:
-        if self._untold and self.files.is_written():
+        if self.files.is_written():
             for told in self._untold:
                 told()
             self._untold.clear()
@@ -200,22 +201,8 @@ class Branches(pl.Callback):
         self.checkpoint = checkpoint
         self.steps = frozenset(steps)
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Keep a step that a kill came after."""
-        self._keep_if_due(trainer)
-
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: STEP_OUTPUT,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Keep a step that is to be kept."""
-        self._keep_if_due(trainer)
-
-    def _keep_if_due(self, trainer: pl.Trainer) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
+        """Keep a step that is to be kept, also one that a kill came after."""
         step = steps_done(trainer)
         if step not in self.steps or trainer.strategy.broadcast(is_kept(self.run, step)):
             return
@@ -223,6 +210,8 @@ class Branches(pl.Callback):
         if trainer.is_global_zero:
             self.checkpoint.files.wait()  # what belongs to it, `best.ckpt` among them, changes soon
             keep(self.run, step)
+
+    on_train_start = on_train_batch_end
 
 
 class SaveFirst(pl.Callback):

@@ -17,7 +17,7 @@ from truesweep.metrics.harness import Asked, harness
 
 
 class Harness(pl.Callback):
-    """Gives the model tasks of lm-evaluation-harness, off until some are named.
+    """Gives the model tasks of lm-evaluation-harness; left out until some are named.
 
     Figures such as `harness/arc_easy/acc` are recorded every so many steps, and once more for the
     best checkpoint, whose figures are those of the run. Weights are taken as they are, without
@@ -47,6 +47,7 @@ class Harness(pl.Callback):
     ) -> None:
         names = [tasks] if isinstance(tasks, str) else tasks or []
         asked = Asked(tuple(names), limit, num_fewshot, apply_chat_template)
+        self.enabled = bool(names)
         self.tasks = harness(asked) if names else None
         self.every_n_steps = every_n_steps
         self.batch_size = batch_size
@@ -80,7 +81,7 @@ class Harness(pl.Callback):
 
     def _record_if_due(self, trainer: pl.Trainer, pl_module: Any) -> None:
         step = steps_done(trainer)
-        if not self.tasks or not self.every_n_steps or step == 0 or step % self.every_n_steps:
+        if not self.every_n_steps or step == 0 or step % self.every_n_steps:
             return
         checkpoint: Any = trainer.checkpoint_callback
         try:
@@ -101,8 +102,7 @@ class Harness(pl.Callback):
         Raises:
             ValidationInterrupted: A signal was sent to a rank; on all ranks alike.
         """
-        if self.tasks is None:
-            return {}
+        assert self.tasks is not None, "a harness without tasks is left out"
         with redirect_stderr(io.StringIO()):
             return self.tasks.score(
                 pl_module.model,

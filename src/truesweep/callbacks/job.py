@@ -7,7 +7,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch.distributed as dist
-from pytorch_lightning.utilities.types import STEP_OUTPUT
 
 from truesweep.compat import steps_done
 
@@ -50,35 +49,13 @@ class Heartbeat(pl.Callback):
         self.seconds = seconds
         self._written_at = 0.0
 
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: STEP_OUTPUT,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Write, if it is time."""
-        self._beat(trainer)
-
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: STEP_OUTPUT,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Write, if it is time: an evaluation is a sign of life, too."""
-        self._beat(trainer)
-
-    on_test_batch_end = on_validation_batch_end
-
-    def _beat(self, trainer: pl.Trainer) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
+        """Write, if it is time; in an evaluation, which is a sign of life, too."""
         if trainer.is_global_zero and time.monotonic() - self._written_at >= self.seconds:
             self._written_at = time.monotonic()
             self.write(steps_done(trainer))
+
+    on_validation_batch_end = on_test_batch_end = on_train_batch_end
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write after every validation."""
@@ -99,24 +76,12 @@ class StopAfter(pl.Callback):
     def __init__(self, total_steps: int) -> None:
         self.total_steps = total_steps
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Do no step where none is left."""
-        self._stop(trainer)
-
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: STEP_OUTPUT,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Stop at the last step."""
-        self._stop(trainer)
-
-    def _stop(self, trainer: pl.Trainer) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
+        """Stop at the last step; do none where none is left."""
         if steps_done(trainer) >= self.total_steps:
             trainer.should_stop = True
+
+    on_train_start = on_train_batch_end
 
 
 class LeaveAfter(pl.Callback):

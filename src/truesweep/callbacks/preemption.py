@@ -153,8 +153,8 @@ class Preemption(pl.Callback):
             self._stop_watching = watch_compiler(self._on_compiler, self._after_compiler)
         for signum in SIGNALS:
             signal.signal(signum, self._request)
-        with self._saving(trainer):
-            self.validation.make_up(trainer)
+        if self.validation.validated != steps_done(trainer):
+            self._validate_if_due(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Act on signals at once again, and on one that came too late for a step."""
@@ -218,13 +218,14 @@ class Preemption(pl.Callback):
         if pl_module.stop_agreed:
             self.checkpoint.save_last(trainer)
             raise Stopped(pl_module.stop_agreed)
-        with self._saving(trainer):
-            self.validation.run_if_due(trainer)
+        self._validate_if_due(trainer)
 
-    @contextmanager
-    def _saving(self, trainer: pl.Trainer) -> Iterator[None]:
+    def _validate_if_due(self, trainer: pl.Trainer) -> None:
+        """Validate, if it is time; if a signal strikes meanwhile, save and leave."""
+        if not self.validation.due(steps_done(trainer)):
+            return
         try:
-            yield
+            self.validation.run(trainer)
         except ValidationInterrupted as interrupted:
             self.checkpoint.save_last(trainer)
             raise Stopped(interrupted.signum) from None

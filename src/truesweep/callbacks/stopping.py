@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import pytorch_lightning as pl
 from annotated_types import Ge, Gt
 from pytorch_lightning import callbacks
-from pytorch_lightning.utilities.types import STEP_OUTPUT
 
 from truesweep.callbacks.checkpoint import declared_mode
 from truesweep.compat import steps_done
@@ -16,7 +15,7 @@ from truesweep.runs.run import State
 
 
 class EarlyStopping(callbacks.EarlyStopping):
-    """Lightning's early stopping, off until it is given a patience.
+    """Lightning's early stopping, at validations; left out until it is given a patience.
 
     Args:
         patience: Validations without improvement after which training ends; None: never.
@@ -47,13 +46,8 @@ class EarlyStopping(callbacks.EarlyStopping):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep to a decision from before a resume."""
-        if self.enabled and self.wait_count >= self.patience:
+        if self.wait_count >= self.patience:
             trainer.should_stop = True
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look at the metric, if a patience was given."""
-        if self.enabled:
-            super().on_validation_end(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Nothing: validations are counted, not epochs."""
@@ -125,25 +119,13 @@ class Pruning(pl.Callback):
         stop = trainer.strategy.broadcast(stop)
         self.pruned = stop and not trainer.should_stop
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Leave, if that was decided before a resume."""
-        self._leave(trainer)
-
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: STEP_OUTPUT,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Leave after the step whose validation decided it."""
-        self._leave(trainer)
-
-    def _leave(self, trainer: pl.Trainer) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
+        """Leave after the step whose validation decided it, or if that was before a resume."""
         if self.pruned:
             log.info("%s after step %d", self.leave.state, steps_done(trainer))
             raise self.leave(steps_done(trainer))
+
+    on_train_start = on_train_batch_end
 
     def state_dict(self) -> dict[str, Any]:
         """The answer, if it holds after a resume; else nothing, as none may report then."""

@@ -22,7 +22,8 @@ class Validation(pl.Callback):
 
     Lightning's own trigger is off (`limit_val_batches=0`): after a resume it guesses from counters
     whether a step was validated, and loses the validation of a step that was saved before it. This
-    callback keeps the last validated step with the checkpoint, and makes up for one that is owed.
+    callback keeps the last validated step with the checkpoint, so that one that is owed is made up
+    for.
 
     Args:
         every: Optimizer steps between validations.
@@ -37,20 +38,6 @@ class Validation(pl.Callback):
     def due(self, step: int) -> bool:
         """Whether a step, counted from 1, is validated."""
         return step > 0 and (step % self.every == 0 or step == self.total_steps)
-
-    def make_up(self, trainer: pl.Trainer) -> None:
-        """Validate the step that training goes on from, if that is owed."""
-        if self.validated != steps_done(trainer):
-            self.run_if_due(trainer)
-
-    def run_if_due(self, trainer: pl.Trainer) -> None:
-        """Validate, if it is time.
-
-        Raises:
-            ValidationInterrupted: A signal was sent to a rank.
-        """
-        if self.due(steps_done(trainer)):
-            self._validate(trainer)
 
     def on_validation_batch_start(
         self,
@@ -75,7 +62,12 @@ class Validation(pl.Callback):
             leave_together(trainer, pl_module)
             self.validated = steps_done(trainer)
 
-    def _validate(self, trainer: pl.Trainer) -> None:
+    def run(self, trainer: pl.Trainer) -> None:
+        """Validate.
+
+        Raises:
+            ValidationInterrupted: A signal was sent to a rank.
+        """
         loop = trainer.fit_loop.epoch_loop.val_loop
         loop.restarting = False  # a validation always begins at its beginning
         trainer.limit_val_batches = 1.0

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -109,10 +110,11 @@ class DataModule(pl.LightningDataModule):
         """Optimizer steps in one pass over the training samples."""
         return -(-len(self.train) // self.source.batch_size)
 
-    @property
+    @cached_property
     def micro_batch_size(self) -> int:
         """Rows of a forward pass in training: what was asked for, or what the budget allows.
 
+        Settled when it is first asked for, in a training, and halved where the memory wants it.
         Never more than a rank's share of a step, nor than what has fitted the memory.
         """
         if self.alone:
@@ -125,8 +127,8 @@ class DataModule(pl.LightningDataModule):
         """Make micro-batches smaller; returns their new size, or 0 if they cannot be."""
         if self.micro_batch_size == 1:
             return 0
-        self.largest_micro_batch = -(-self.micro_batch_size // 2)
-        return self.largest_micro_batch
+        self.micro_batch_size = -(-self.micro_batch_size // 2)
+        return self.micro_batch_size
 
     def micro_batches(self, batch: Batch) -> Iterator[Batch]:
         """Split a training batch into micro-batches, of which every rank gets the same number."""

@@ -179,7 +179,7 @@ def declared_figures(config: dict[str, Any]) -> dict[str, Figure]:
 
 
 def build_callbacks(config: dict[str, Any], total_steps: int) -> list[pl.Callback]:
-    """The callbacks that the configuration names, but for the checkpoint.
+    """The callbacks that the configuration names, but for the checkpoint and those that are off.
 
     Raises:
         ConfigError: One cannot be built, or is none.
@@ -191,7 +191,9 @@ def build_callbacks(config: dict[str, Any], total_steps: int) -> list[pl.Callbac
             callback = make(config, f"callbacks.{name}", **supplied.get(name, {}))
             if not isinstance(callback, pl.Callback):
                 raise ConfigError(f"callbacks.{name}: {node[TARGET]} is no callback of Lightning's")
-            if isinstance(callback, Harness) and callback.tasks:
+            if not getattr(callback, "enabled", True):
+                continue
+            if isinstance(callback, Harness):
                 _check_harness(config)
             built.append(callback)
     return built

@@ -10,6 +10,7 @@ from torch.optim import Adam, AdamW, Muon, Optimizer
 
 from truesweep.compat import foreach, muon_rate, muon_states
 
+_LERP, _LERP_, _MUL_ = map(foreach, ("lerp", "lerp_", "mul_"))
 _MAX_BATCH = 1 << 24  # elements orthogonalised at once: 64 MiB in float32
 
 
@@ -131,12 +132,12 @@ class BatchedMuon(Muon):
             # Momenta stay what they are where they are their own gradients.
             grads = [torch.where(skipped > 0, *own) for own in zip(buffers, grads, strict=True)]
             decay = torch.where(skipped > 0, 1.0, decay)
-        foreach("lerp_")(buffers, grads, 1 - group["momentum"])
+        _LERP_(buffers, grads, 1 - group["momentum"])
         updates: Sequence[Tensor] = buffers
         if group["nesterov"]:
-            updates = foreach("lerp")(grads, buffers, group["momentum"])
+            updates = _LERP(grads, buffers, group["momentum"])
         if group["weight_decay"]:
-            foreach("mul_")(params, decay)
+            _MUL_(params, decay)
         for batch in _batches(list(zip(params, updates, strict=True))):
             directions = orthogonalize(
                 torch.stack([_wide(update.to(self._dtype)) for _, update in batch]),

@@ -104,7 +104,7 @@ def _workspace(shown: Dashboard, entity: str, project: str) -> "Workspace":
 
 
 def _plain(name: str) -> str:
-    """A name without the symbols that W&B refuses in one, `=` and `+` among them (as `lr=0.1` has)."""
+    """A name without the symbols that W&B refuses in one, as `=` in `lr=0.1` and `+`."""
     return "".join("-" if unicodedata.category(one) in REFUSED else one for one in name)
 
 

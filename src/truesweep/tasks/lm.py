@@ -22,7 +22,6 @@ from truesweep.metrics.likelihood import (
 )
 from truesweep.models import Head
 from truesweep.tasks.base import Task, unigram
-from truesweep.tasks.devices import is_sharded
 from truesweep.tasks.generation import Sampling, context_length, continue_ids
 from truesweep.tasks.training import Recipe
 
@@ -148,7 +147,7 @@ class LanguageModeling(Task):
 
     def tables(self) -> dict[str, tuple[list[str], list[list[Any]]]]:
         """A text that the model makes up behind the first words it was scored on."""
-        if not self.prompt or not self.sampling.max_new_tokens or is_sharded(self.model):
+        if not self.prompt or not self.sampling.max_new_tokens or self.is_sharded:
             return {}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)

@@ -20,7 +20,6 @@ from truesweep.metrics.sums import Count
 from truesweep.metrics.text import TextMetric
 from truesweep.models import Head
 from truesweep.tasks.base import Task, score_once, unigram
-from truesweep.tasks.devices import is_sharded
 from truesweep.tasks.generation import context_length, generate
 from truesweep.tasks.training import Recipe
 
@@ -148,7 +147,7 @@ class TextToText(Task):
             for row, place in enumerate(batch["index"])
             if limit is None or self._is_among_first(place, limit)
         ]
-        if not rows and is_sharded(self.model):
+        if not rows and self.is_sharded:
             # Other ranks generate and need this one for it, in validation too.
             one = batch["input_ids"][:1]
             self.generate_texts(one, torch.ones_like(one))

@@ -21,7 +21,6 @@ from truesweep.metrics.likelihood import TokenAccuracy, correct_by_row, nll_by_r
 from truesweep.metrics.text import RougeWords, TextMetric, f_measures, unknown_words
 from truesweep.models import Head
 from truesweep.models.batching import sees_padding_in_front
-from truesweep.tasks.devices import is_sharded
 from truesweep.tasks.generation import context_length, generate
 from truesweep.tasks.lm import causal_logits
 from truesweep.tasks.seq2seq import LIKELIHOODS, TextToText
@@ -163,7 +162,7 @@ class SupervisedFineTuning(TextToText):
 
     def generate_texts(self, input_ids: Tensor, attention_mask: Tensor) -> list[str]:
         """The answers to token ids [batch, length], each as if it were asked alone."""
-        if len(input_ids) > 1 and not is_sharded(self.model) and self._sees_padding:
+        if len(input_ids) > 1 and not self.is_sharded and self._sees_padding:
             rows = zip(input_ids, attention_mask.bool(), strict=True)
             alone = (row[read][None] for row, read in rows)
             return [self.generate_texts(row, torch.ones_like(row))[0] for row in alone]

@@ -35,7 +35,6 @@ from truesweep.tasks.devices import (
     OutOfMemory,
     gradients_stay_local,
     is_out_of_memory,
-    is_sharded,
     release_memory,
     shard,
     whole,
@@ -113,6 +112,8 @@ class Training(pl.LightningModule):
         self.latest: dict[str, float] = {}
         self.stop_requested = 0
         self.stop_agreed = 0
+        self.is_sharded = False
+        """Whether ranks share the weights, and every forward pass needs all of them."""
 
     @abstractmethod
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
@@ -185,11 +186,6 @@ class Training(pl.LightningModule):
         return self.recipe
 
     @property
-    def is_sharded(self) -> bool:
-        """Whether ranks share the weights, and every forward pass needs all of them."""
-        return is_sharded(self.model)
-
-    @property
     def steps_done(self) -> int:
         """Optimizer steps so far, equal to the batches processed; Lightning saves the count."""
         return steps_done(self.trainer)
@@ -199,6 +195,7 @@ class Training(pl.LightningModule):
         if isinstance(self.trainer.strategy, ModelParallelStrategy):
             assert self.device_mesh is not None
             shard(self.model, self.device_mesh["data_parallel"])
+            self.is_sharded = True
 
     def configure_optimizers(self) -> Optimizer:
         """Build the optimizer; its groups keep their peak rate as `initial_lr`."""
@@ -223,8 +220,10 @@ class Training(pl.LightningModule):
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         self.progress.add(nll, total)
-        first = optimizer.param_groups[0]
-        self._write_row(step + 1, lr=first["lr"] / first.get(OVER_BASE, 1.0))
+        # A row is written before anything saves this step.
+        if (step + 1) % self.plan.log_every_n_steps == 0 or step + 1 in (1, self.plan.total_steps):
+            first = optimizer.param_groups[0]
+            self._write_row(step + 1, lr=first["lr"] / first.get(OVER_BASE, 1.0))
 
     def _agree(self, batch: Batch) -> Tensor:
         """The step's number of targets over all ranks; also learns whether any rank must stop.
@@ -291,9 +290,11 @@ class Training(pl.LightningModule):
         """Accumulate the step's gradient; returns this rank's sum of negative log-likelihoods."""
         nll: Tensor | float = 0.0  # a tensor of its own would have the precision's type
         place = self.plan.seed, self.steps_done
-        micro_batches = self._micro_batches(batch)
+        # As many on every rank; where one has fewer samples, its last count for nothing.
+        micro_batches = list(self._data.micro_batches(batch))
         for i, micro_batch in enumerate(micro_batches):
-            with self._gradients_stay_local(i + 1 < len(micro_batches)):
+            is_last = i + 1 == len(micro_batches)
+            with nullcontext() if is_last else self._gradients_stay_local():
                 with self._dropout.of(*place, micro_batch["index"], self.device):
                     loss, micro_nll, _ = self.loss(micro_batch)
                 # DDP averages over ranks, the loss is a sum over them.
@@ -314,19 +315,13 @@ class Training(pl.LightningModule):
             return nullcontext()
         return torch.autocast(device, enabled=False)
 
-    def _micro_batches(self, batch: Batch) -> list[Batch]:
-        """As many on every rank; where this rank has fewer samples, the last count for nothing."""
-        return list(self._data.micro_batches(batch))
-
     @property
     def _data(self) -> MicroBatching:
         return cast(MicroBatching, self.trainer.datamodule)  # type: ignore[attr-defined]
 
-    def _gradients_stay_local(self, local: bool) -> AbstractContextManager[None]:
-        """Synchronise gradients once a step, with the last micro-batch."""
-        if not local:
-            return nullcontext()
-        if is_sharded(self.model):
+    def _gradients_stay_local(self) -> AbstractContextManager[None]:
+        """Synchronise gradients once a step, with the last micro-batch, and not in this one."""
+        if self.is_sharded:
             return gradients_stay_local(self.model)
         wrapped: Any = self.trainer.strategy.model
         if hasattr(wrapped, "no_sync"):
@@ -384,11 +379,9 @@ class Training(pl.LightningModule):
         return norm
 
     def _write_row(self, step: int, lr: float) -> None:
-        """Write a row of training metrics every few steps, before anything saves this step."""
-        if step % self.plan.log_every_n_steps == 0 or step in (1, self.plan.total_steps):
-            self._give_up()
-            self.latest = self.progress.take_row(lr)
-            self.record(self.latest, step)
+        self._give_up()
+        self.latest = self.progress.take_row(lr)
+        self.record(self.latest, step)
 
     def record(self, values: dict[str, float], step: int) -> None:
         """Write values to every logger, past Lightning's per-step machinery, which is slow."""
@@ -418,6 +411,11 @@ class Training(pl.LightningModule):
             ConfigError: The base model is another one, or the optimizer's state is of other
                 parameters.
         """
+        if "callbacks" in checkpoint:  # whose states may be of some that are left out, as off
+            callbacks: list[pl.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+            known = {callback.state_key for callback in callbacks}
+            states = checkpoint["callbacks"].items()
+            checkpoint["callbacks"] = {key: state for key, state in states if key in known}
         for state in checkpoint.get("optimizer_states", ()):
             self._leave_out_unreached(state)
         if has_adapter(self.model):
