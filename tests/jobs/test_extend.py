@@ -148,6 +148,8 @@ def test_a_run_that_was_stopped_early_is_made_longer_with_more_patience(
     run = finished(workplace, *asked)
     assert resume(run, ["trainer.max_steps=16", "callbacks.early_stopping.patience=null"]) == 0
     assert values(run)[-1]["step"] == 16
+    # The checkpoint holds the state of a callback that is left out now, which is as it should be.
+    assert "callbacks used to create the checkpoint" not in Run(run).log(0).read_text()
 
 
 def test_a_run_without_checkpoints_that_had_some_is_not_begun_anew(

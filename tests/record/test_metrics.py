@@ -10,8 +10,8 @@ import torch
 from pytorch_lightning import LightningModule as Task
 from pytorch_lightning.utilities import rank_zero_only
 
+from truesweep.callbacks import TakeUp
 from truesweep.errors import DataError
-from truesweep.jobs.rank import TakeUp
 from truesweep.record import loggers as module
 from truesweep.record.files import checksum_of_start
 from truesweep.record.loggers import MetricsFile
@@ -81,7 +81,7 @@ def test_resuming_leaves_no_gap_and_no_double(tmp_path: Path, clock: Clock) -> N
 def test_a_record_that_changed_before_its_checkpoint_is_noticed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("truesweep.jobs.rank.steps_done", lambda trainer: trainer.step)
+    monkeypatch.setattr("truesweep.callbacks.job.steps_done", lambda trainer: trainer.step)
     first, task = MetricsFile(tmp_path), Task()
     for step in range(1, 5):
         first.log_metrics({"train/loss": 0.5}, step)

@@ -3,7 +3,7 @@
 from truesweep.callbacks.checkpoint import Branches, Checkpoint, SaveFirst
 from truesweep.callbacks.display import ProgressDisplay
 from truesweep.callbacks.harness import Harness
-from truesweep.callbacks.job import Heartbeat, LeaveAfter, SameConfiguration, StopAfter
+from truesweep.callbacks.job import Heartbeat, LeaveAfter, SameConfiguration, StopAfter, TakeUp
 from truesweep.callbacks.preemption import SIGNALS, Preemption, Stopped, Told, stoppable, told
 from truesweep.callbacks.stopping import EarlyStopping, Paused, Pruned, Pruning
 from truesweep.callbacks.validation import Validation
@@ -25,6 +25,7 @@ __all__ = [
     "SaveFirst",
     "StopAfter",
     "Stopped",
+    "TakeUp",
     "Told",
     "Validation",
     "stoppable",

@@ -1,4 +1,4 @@
-"""What every job does around its steps: compare its ranks, tell how far it is, end in time."""
+"""What every job does around its steps: compare ranks, keep its record whole, end in time."""
 
 import signal
 import time
@@ -9,6 +9,10 @@ import pytorch_lightning as pl
 import torch.distributed as dist
 
 from truesweep.compat import steps_done
+from truesweep.errors import DataError
+from truesweep.record.files import checksum_of_start
+from truesweep.record.loggers import MetricsFile
+from truesweep.terminal import console
 
 
 class SameConfiguration(pl.Callback):
@@ -34,6 +38,46 @@ class SameConfiguration(pl.Callback):
         if len(set(hashes)) > 1:
             listed = ", ".join(f"rank {r}: {h[:12]}" for r, h in enumerate(hashes))
             raise RuntimeError(f"the ranks hold different configurations or data ({listed})")
+
+
+class TakeUp(pl.Callback):
+    """On resume, lets the record go on where the checkpoint stands: no gap, no step twice.
+
+    Args:
+        metrics: The record that counts; the others follow it by themselves.
+    """
+
+    def __init__(self, metrics: MetricsFile) -> None:
+        self.metrics = metrics
+        self._settled: tuple[int, str] | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Drop what was recorded after the checkpoint, which training now comes to again.
+
+        Raises:
+            DataError: What was recorded before it has changed.
+        """
+        step, path = steps_done(trainer), self.metrics.path
+        length, checksum = self._settled or (0, "")
+        if trainer.is_global_zero and length:
+            if not path.exists():
+                console(stderr=True).print(
+                    f"{path} is missing: the curve, and its time, begin after step {step:,}"
+                )
+            elif checksum_of_start(path, length) != checksum:
+                raise DataError(
+                    f"{path}: is not what the run has written. Restore it, or delete it: the curve "
+                    f"then begins after step {step:,}"
+                )
+        self.metrics.truncate(step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the record before it."""
+        return {"settled": self.metrics.settled()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up what a checkpoint says of the record before it."""
+        self._settled = state_dict["settled"]
 
 
 class Heartbeat(pl.Callback):

@@ -25,6 +25,7 @@ from truesweep.callbacks import (
     SameConfiguration,
     StopAfter,
     Stopped,
+    TakeUp,
     Validation,
     stoppable,
     told,
@@ -33,7 +34,7 @@ from truesweep.compat import drop_compilations, is_of_compiler, steps_done
 from truesweep.data.left_out import left_out
 from truesweep.data.prepare import Prepared
 from truesweep.data.token_cache import SPLITS
-from truesweep.errors import ConfigError, DataError
+from truesweep.errors import ConfigError
 from truesweep.jobs.load import is_layout_lost, save_layout
 from truesweep.jobs.logs import logs
 from truesweep.jobs.mirrors import complete, conclude, describe, make_loggers
@@ -44,7 +45,7 @@ from truesweep.models import count_parameters, flops_per_token, peak_flops
 from truesweep.models.adapters import base_of, has_adapter
 from truesweep.models.freezing import is_reached_at_times
 from truesweep.record.checkpoints import CheckpointFiles, has_optimizer
-from truesweep.record.files import checksum_of_start, verify_checksum, write_json
+from truesweep.record.files import verify_checksum, write_json
 from truesweep.record.frozen import fingerprint
 from truesweep.record.loggers import MetricsFile, RunLogger
 from truesweep.record.rows import read
@@ -273,46 +274,6 @@ class Rank:
         decide = partial(is_to_pause, first=pruner["warmup"], sign=pruner["sign"])
         reports = Reports(self.run.path, **known, decide=decide, about=about)
         return [Pruning(objective, reports, Paused)]
-
-
-class TakeUp(pl.Callback):
-    """On resume, lets the record go on where the checkpoint stands: no gap, no step twice.
-
-    Args:
-        metrics: The record that counts; the others follow it by themselves.
-    """
-
-    def __init__(self, metrics: MetricsFile) -> None:
-        self.metrics = metrics
-        self._settled: tuple[int, str] | None = None
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Drop what was recorded after the checkpoint, which training now comes to again.
-
-        Raises:
-            DataError: What was recorded before it has changed.
-        """
-        step, path = steps_done(trainer), self.metrics.path
-        length, checksum = self._settled or (0, "")
-        if trainer.is_global_zero and length:
-            if not path.exists():
-                console(stderr=True).print(
-                    f"{path} is missing: the curve, and its time, begin after step {step:,}"
-                )
-            elif checksum_of_start(path, length) != checksum:
-                raise DataError(
-                    f"{path}: is not what the run has written. Restore it, or delete it: the curve "
-                    f"then begins after step {step:,}"
-                )
-        self.metrics.truncate(step)
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the record before it."""
-        return {"settled": self.metrics.settled()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take up what a checkpoint says of the record before it."""
-        self._settled = state_dict["settled"]
 
 
 def newest_checkpoint(run: Run) -> Path | None:
