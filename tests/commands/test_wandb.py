@@ -29,24 +29,25 @@ def contents(record: Path, kind: str) -> list[dict[str, Any]]:
 def test_a_sweep_is_summed_up_and_a_diverged_job_told_of(
     data: dict[str, list[str]], workplace: Path
 ) -> None:
-    asked = small(data["lm"], "optimizer.lr=1e-2,1e30", "logger=wandb", "name=s")
+    asked = small(data["lm"], "optimizer.lr=1e-2,1e30", "logger=wandb", "name='k=1_lr'")
     asked += ["optimizer=adamw", "trainer.gradient_clip_val=null"]
     assert sweep(asked, [], False) == 1
-    directory = workplace / "outputs/sweeps/s"
+    directory = workplace / "outputs/sweeps/k=1_lr"
     assert (directory / "report.html").is_file()
 
     (record,) = records_of(directory)
     (run, *_) = contents(record, "run")
-    assert (run["display_name"], run["run_group"], run["job_type"]) == ("summary", "s", "summary")
+    named = (run["display_name"], run["run_group"], run["job_type"])
+    assert named == ("summary", "k=1_lr", "summary")
     (alert,) = contents(record, "alert")
-    assert alert["title"] == "Sweep s has ended"
+    assert alert["title"] == "Sweep k=1_lr has ended"
     (table,) = record.glob("files/media/table/ranking*.json")
     ranking = json.loads(table.read_text())
     assert ranking["columns"] == ["rank", "run", "state", "optimizer.lr", "val/loss"]
     assert [row[2:4] for row in ranking["data"]] == [["completed", 1e-2], ["failed", 1e30]]
 
     board = json.loads((directory / FILE).read_text())
-    assert (board["project"], board["displayName"], board["id"]) == ("truesweep", "s", "")
+    assert (board["project"], board["displayName"], board["id"]) == ("truesweep", "k-1_lr", "")
     runs = board["spec"]["section"]["runSets"][0]
     assert [(f["op"], f["value"]) for f in runs["filters"]["filters"]] == [
         ("=", run["run_group"]),
