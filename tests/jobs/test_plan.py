@@ -64,6 +64,7 @@ def missing(package: str) -> pytest.MarkDecorator:
             r"flex_attention: has no backward pass on a CPU\. Set model.attention=sdpa",
             marks=pytest.mark.filterwarnings("ignore::DeprecationWarning"),
         ),
+        (["logger=wandb", "logger.project=a/b"], "logger.project.*'a/b' is no name that W&B takes"),
         (["model=gpt2", "model.config={n_positions:8}"], "n_positions=8 is too few positions for"),
     ],
 )

@@ -19,6 +19,7 @@ import pytest
 import torch
 from pytorch_lightning.utilities import rank_zero_only
 
+from truesweep.errors import ConfigError
 from truesweep.record import mirror
 from truesweep.record import wandb as module
 from truesweep.record.loggers import MetricsFile, RunInfo
@@ -432,6 +433,36 @@ def test_a_job_is_shown_by_what_varies_in_its_sweep(make: Make, tmp_path: Path) 
     assert (alert["level"], alert["text"]) == ("ERROR", "the loss is NaN")
     (artifact,) = contents_of(tmp_path / "run", "artifact")
     assert [entry["path"] for entry in artifact["manifest"]["contents"]] == ["config.yaml"]
+
+
+def test_names_are_no_longer_than_w_and_b_takes_and_stay_different(
+    make: Make, tmp_path: Path
+) -> None:
+    found = []
+    for last in "ab":
+        told = {"label": 129 * "x" + last, "group": 200 * "g" + last}
+        logger = make(last, told=told)
+        logger.log_metrics(values_at(1), 1)
+        logger.finish({})
+        (run, *_) = contents_of(tmp_path / last, "run")
+        found += [run["display_name"], run["run_group"]]
+    assert [len(name) for name in found] == 4 * [128] and len(set(found)) == 4
+
+
+@pytest.mark.parametrize("project", ["a/b", "what?", "100 %", "p" * 129])
+def test_a_project_that_w_and_b_refuses_is_an_error_before_the_run(
+    make: Make, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from wandb import Settings, UsageError
+
+    with pytest.raises(UsageError):
+        Settings(project=project)  # why it is one of ours
+    with pytest.raises(ConfigError, match="no name that W&B takes: at most 128"):
+        make(project=project).check()
+    monkeypatch.setenv("WANDB_PROJECT", project)
+    with pytest.raises(ConfigError, match="WANDB_PROJECT"):
+        make().check()
+    make(project="my project (2)").check()
 
 
 def test_a_single_run_is_in_no_group(make: Make, tmp_path: Path) -> None:

@@ -55,11 +55,13 @@ def check_loggers(config: dict[str, Any]) -> None:
     """Build the loggers as a run will, and leave them.
 
     Raises:
-        ConfigError: One cannot be built.
+        ConfigError: One cannot be built, or would be refused by its server.
     """
     for key in nodes(config):
         with TemporaryDirectory() as folder:
-            _build(config, key, RunInfo(Path(folder), "id", str(config["name"]), config))
+            logger = _build(config, key, RunInfo(Path(folder), "id", str(config["name"]), config))
+            if isinstance(logger, RunLogger):
+                logger.check()
 
 
 def nodes(config: Mapping[str, Any]) -> Iterator[str]:

@@ -119,6 +119,13 @@ class RunLogger(Logger):
         super().__init__()
         self.info = info
 
+    def check(self) -> None:
+        """Called when a run is planned: is there anything that a server would refuse?
+
+        Raises:
+            ConfigError: There is.
+        """
+
     @property
     @override
     def name(self) -> str:

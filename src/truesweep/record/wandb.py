@@ -5,6 +5,7 @@ hangs, its environment variables and its exit hooks cannot reach the training, t
 process cannot become one, and when the training is killed the record is still closed properly.
 """
 
+import hashlib
 import json
 import logging
 import os
@@ -21,6 +22,7 @@ from typing import Any, Literal
 from pytorch_lightning.utilities import rank_zero_only
 from typing_extensions import override
 
+from truesweep.errors import ConfigError
 from truesweep.record.dashboard import FILE, Dashboard, is_available
 from truesweep.record.loggers import FINISH_SECONDS, RunInfo, RunLogger
 from truesweep.record.rows import scalars
@@ -51,8 +53,10 @@ SETTLED = (
 """Variables that W&B's process must not see: what they say is in its messages, or is another's."""
 AGENTS = ("WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH")
 """Variables of W&B's agent, which make a run one of its sweep."""
-TAG_LENGTH = 64
-"""Characters that W&B takes."""
+NAME_LENGTH, TAG_LENGTH = 128, 64
+"""Characters that W&B takes: of a project, a run or a group, and of a tag."""
+NOT_IN_PROJECTS = "/\\#?%:"
+"""What W&B takes in no project's name."""
 
 # Seconds that W&B may wait for its server, at the start and at the end of a run.
 START_SECONDS, UPLOAD_SECONDS = 15.0, 10.0
@@ -114,9 +118,9 @@ class WandbLogger(RunLogger):
             "project": project_name(project),
             "entity": _given(entity, "ENTITY"),
             "id": info.id,
-            "name": named or info.name,
+            "name": _cut(named or info.name),
             "notes": _given(notes, "NOTES"),
-            "group": _given(group, "RUN_GROUP") or info.group,
+            "group": _cut(_given(group, "RUN_GROUP") or info.group),
             "job_type": job_type or info.job_type,
             "tags": [tag[:TAG_LENGTH] for tag in dict.fromkeys([*labels, *info.tags])],
             "config": {**info.config, **swept},
@@ -129,6 +133,16 @@ class WandbLogger(RunLogger):
         self._process: subprocess.Popen[str] | None = None
         # Finished, failed or disabled: nothing more is sent.
         self._over = self._run["mode"] == "disabled"
+
+    @override
+    def check(self) -> None:
+        """See `RunLogger.check`: of the project's name, by which W&B would refuse the whole run."""
+        project = self._run["project"]
+        if len(project) > NAME_LENGTH or set(project) & set(NOT_IN_PROJECTS):
+            raise ConfigError(
+                f"logger.project (or WANDB_PROJECT): {_cut(project)!r} is no name that W&B "
+                f"takes: at most {NAME_LENGTH} characters, none of {' '.join(NOT_IN_PROJECTS)}"
+            )
 
     @override
     @rank_zero_only
@@ -270,6 +284,14 @@ def project_name(given: str | None) -> str:
 def _given(value: Any, variable: str) -> Any:
     """What the configuration says, or else W&B's environment variable."""
     return os.environ.get(f"WANDB_{variable}") if value is None else value
+
+
+def _cut(name: str | None) -> str | None:
+    """A name as long as W&B takes it; those that differ only behind that stay different."""
+    if name is None or len(name) <= NAME_LENGTH:
+        return name
+    told_apart = f"… {hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return name[: NAME_LENGTH - len(told_apart)] + told_apart
 
 
 def _mode(given: Mode | None) -> Mode:
