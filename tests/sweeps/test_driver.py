@@ -167,6 +167,37 @@ def test_a_broken_job_leaves_the_others_alone(tmp_path: Path) -> None:
         assert f"broken: {job.id}  {job.label}: {job.path / name}" in told
 
 
+def test_a_job_that_has_lost_its_configuration_is_named_in_the_order_it_has(tmp_path: Path) -> None:
+    sweep, jobs = sweep_of(tmp_path, [1, 1, 1])
+    assert run(sweep, Pretended())[0] == 0
+    jobs[1].config.unlink()
+    assert sweep.jobs() == jobs
+    assert sweep.missing({"jobs": [job.id for job in jobs]}) == set()
+    code, told = run(sweep, Pretended())
+    assert code == 1
+    assert "3 jobs: 2 completed, 1 broken" in told
+    assert f"{jobs[1].config}: is missing. Restore it" in told
+    jobs[1].config.write_text("seed: 1")
+    (jobs[2].path / "job.json").unlink()
+    assert f"{jobs[2].path / 'job.json'}: is missing. Restore it" in run(sweep, Pretended())[1]
+
+
+def test_a_search_goes_on_without_a_job_that_cannot_be_read(tmp_path: Path) -> None:
+    job = search(tmp_path / "s", jobs=3, sampler="random").ask()
+    assert job is not None
+    job.config.unlink()
+    sweep, told = SweepDirectory(tmp_path / "s"), io.StringIO()
+    settings = Sweep(method="search", jobs=3)
+    sweep.ask([], [], settings, {})
+    source = search(tmp_path / "s", jobs=3, sampler="random")
+    code = drive(
+        sweep, source, Pretended(), settings, Display("s", "val/loss", Console(file=told))
+    )
+    assert code == 1
+    assert sorted(one.state for one in sweep.jobs()) == ["broken", "completed", "completed"]
+    assert f"{job.config}: is missing. Restore it" in told.getvalue()
+
+
 def test_a_full_disk_ends_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep, jobs = sweep_of(tmp_path, [1, 1, 1])
     monkeypatch.setattr(driver, "SECONDS_PER_SUMMARY", 0.0)

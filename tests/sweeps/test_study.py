@@ -1,5 +1,6 @@
 import gc
 import multiprocessing
+import shutil
 import time
 from collections import Counter
 from multiprocessing.context import ForkServerProcess
@@ -383,7 +384,24 @@ def test_another_digit_in_the_record_is_noticed(tmp_path: Path, entry: str, what
     change_digit(tmp_path / "s/study.journal", f'"{entry}":')
     search(tmp_path / "s", jobs=3, note=notes.append)
     (note,) = notes
-    assert note.startswith(f"trial 0 of the search's record has another {what} than its jobs")
+    assert note.startswith(f"trial 0 has another {what} than its jobs: ")
+
+
+def test_what_has_become_of_a_trials_jobs_is_said_when_a_driver_begins(tmp_path: Path) -> None:
+    first, second, *_ = run_all(search(tmp_path / "s", jobs=3, sampler="random"))
+    first.config.unlink()
+    shutil.rmtree(second.path)
+    notes: list[str] = []
+    again = search(tmp_path / "s", jobs=3, sampler="random", note=notes.append)
+    assert again.exhausted
+    said = "what is proposed follows from the search's record"
+    assert len(notes) == 2
+    assert notes[0].startswith(
+        f"trial 0 has a job that cannot be read ({first.config}: is missing. Restore it"
+    )
+    assert notes[1] == f"trial 1 has lost the directory of its job {second.id}: {said}"
+
+
 
 
 def test_a_search_goes_on_in_a_directory_that_was_renamed(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from truesweep.errors import ConfigError
 from truesweep.record.dashboard import FILE, read
 from truesweep.record.files import dump_json
 from truesweep.record.mirror import records_of
+from truesweep.runs.run import Run
 from truesweep.terminal import console
 
 SECONDS_TO_ANSWER = 10
@@ -106,9 +107,9 @@ def recorded_in(directory: Path) -> list[Path]:
     Raises:
         ConfigError: It is neither.
     """
-    if (directory / "config.yaml").is_file():
+    if Run.is_at(directory):
         return [directory]
-    jobs = sorted(config.parent for config in directory.glob("*/config.yaml"))
+    jobs = sorted(path for path in directory.glob("*") if Run.is_at(path))
     if not jobs:
         raise ConfigError(f"{directory}: neither a run's directory nor a sweep's")
     return [*jobs, directory]

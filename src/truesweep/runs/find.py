@@ -61,7 +61,7 @@ def _runs_below(folder: Path) -> list[Path]:
 
 
 def _walk(folder: Path, depth: int) -> Iterator[Path]:
-    if (folder / "config.yaml").is_file():
+    if Run.is_at(folder):
         yield folder
     elif depth:
         with os.scandir(folder) as entries:

@@ -99,6 +99,8 @@ UNFINISHED = ".unfinished"
 """How the names of hidden folders end in which runs' directories are made."""
 SECONDS_TO_ASK = 1.0
 """Whoever asks only whether a run is worked on holds its lock for less."""
+_OWN = ("config.yaml", "provenance.json", "job.json")
+"""Files that lie in the directory of a run from its making on."""
 SECONDS_TO_MAKE = 600.0
 """A directory that is not whole after so long is a killed process's, and nobody's any more."""
 
@@ -226,6 +228,11 @@ class Run:
                 "(`truesweep train` prints it)"
             )
         return run
+
+    @staticmethod
+    def is_at(path: Path) -> bool:
+        """Whether a directory is a run's, be it one that has lost some of its files."""
+        return any((path / name).is_file() for name in _OWN)
 
     @property
     def alive(self) -> bool:
@@ -416,8 +423,12 @@ class Run:
         """Which of its files cannot be read, and why."""
         try:
             _ = self.job, self.status, self.read_results()
+            if not self.config.exists():
+                return f"{self.config}: is missing. {REMEDY}"
             if not self.config.stat().st_size:
-                return f"{self.config}: is empty"
+                return f"{self.config}: is empty. {REMEDY}"
+            if (self.path.parent / "sweep.yaml").exists() and not self.job:
+                return f"{self.path / 'job.json'}: is missing. {REMEDY}"
         except UNREADABLE as error:
             return str(error)
         return None

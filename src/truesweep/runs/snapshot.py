@@ -164,7 +164,8 @@ def read_snapshot(directory: Run, points: int = POINTS) -> Snapshot:
     long = {name for name, figure in declared.items() if figure.curve}
     config, history = read_mapping(directory.config), read_history(directory.metrics, points, long)
     if not config or spoilt_group(config):
-        problems.append(f"{directory.config}: cannot be read as a configuration")
+        how = "cannot be read as a configuration" if directory.config.exists() else "is missing"
+        problems.append(f"{directory.config}: {how}")
         config = {}
     if history.problem:
         problems.append(history.problem)

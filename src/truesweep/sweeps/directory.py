@@ -183,7 +183,7 @@ class SweepDirectory:
 
     def jobs(self) -> list[Run]:
         """All jobs that have a directory, in the order in which they were added."""
-        runs = [Run(config.parent) for config in self.path.glob("*/config.yaml")]
+        runs = [Run(folder) for folder in self.path.glob("*") if Run.is_at(folder)]
         return sorted(runs, key=lambda run: (run.number, run.id))
 
     def missing(self, command: Mapping[str, Any]) -> set[str]:
@@ -193,7 +193,7 @@ class SweepDirectory:
             command: An entry of `asked`.
         """
         ids = command.get("jobs", ())
-        return {name for name in ids if not Run(self.path / name).config.is_file()}
+        return {name for name in ids if not Run.is_at(self.path / name)}
 
     @property
     def planned(self) -> int:
@@ -209,7 +209,7 @@ class SweepDirectory:
     def find(self, config: Mapping[str, Any]) -> Run | None:
         """The directory of a job with this configuration, if there is one."""
         run = Run(self.path / job_id(config))
-        return run if run.config.is_file() else None
+        return run if Run.is_at(run.path) else None
 
     def add(
         self,

@@ -191,7 +191,8 @@ class Driver:
         job = self.source.ask()
         if job is None:
             return None
-        self.executor.check(trainer_of(job), job.label)
+        if job.state != "broken":
+            self.executor.check(trainer_of(job), job.label)
         self.waiting.append(job)
         return job if self.executor.fits(job) else None
 

@@ -246,8 +246,7 @@ class JobMaker:
         with chdir(self._folder):
             checked = _check(candidate, self._asked.name, self._precision)
             job = _plan(self._planner, checked)
-        number = sum(1 for _ in self._sweep.path.glob("*/config.yaml"))
-        return job.add_to(self._sweep, number, self._provenance, trial)
+        return job.add_to(self._sweep, len(self._sweep.jobs()), self._provenance, trial)
 
 
 @dataclass(frozen=True)

@@ -103,10 +103,7 @@ class Search:
         if self._trials.begun_again:
             note(f"points that failed and are tried again: {self._trials.begun_again}")
         for number, what in self._changed(sweep):
-            note(
-                f"trial {number} of the search's record has another {what} than its jobs: what is "
-                "proposed follows from the record"
-            )
+            note(f"trial {number} {what}: what is proposed follows from the search's record")
         if self._trials.elsewhere:
             note(f"points of an earlier space, which the budget counts: {self._trials.elsewhere}")
 
@@ -148,17 +145,21 @@ class Search:
                 self._conclude(number, given_up=job.state not in ENDED)
 
     def _changed(self, sweep: SweepDirectory) -> Iterator[tuple[int, str]]:
-        """The trials that are not what their jobs are, as when a digit has changed."""
-        runs = {job.id: job for job in sweep.jobs() if job.problem is None}
+        """The trials that are not what their jobs are, as when a digit has changed, and why."""
+        runs = {job.id: job for job in sweep.jobs()}
         for trial in self._trials.all():
             ids = trial.user_attrs.get(JOBS, ())
             jobs = [runs[one] for one in ids if one in runs]
-            if not jobs or len(jobs) < len(ids):
-                continue
-            if not self._is_of(trial, jobs):
-                yield trial.number, "point"
+            broken = next((job.problem for job in jobs if job.problem), None)
+            if broken is not None:
+                yield trial.number, f"has a job that cannot be read ({broken})"
+            elif len(jobs) < len(ids):
+                gone = ", ".join(one for one in ids if one not in runs)
+                yield trial.number, f"has lost the directory of its job {gone}"
+            elif jobs and not self._is_of(trial, jobs):
+                yield trial.number, "has another point than its jobs"
             elif trial.state.name == "COMPLETE" and self._values(jobs) != trial.values:
-                yield trial.number, "figure"
+                yield trial.number, "has another figure than its jobs"
 
     def _is_of(self, trial: "FrozenTrial", jobs: Sequence[Run]) -> bool:
         """Whether jobs are at a trial's point, as far as that can be told in this space."""
@@ -256,7 +257,8 @@ class Search:
         if twin is not None:
             return self._repeat(number, twin)
         for job, entry in zip(jobs, entries, strict=True):
-            _place(job, entry)
+            if job.problem is None:  # or its driver will say so
+                _place(job, entry)
         return self._hand_out(number, jobs)
 
     def _entry(self, number: int, index: int) -> dict[str, Any]:
