@@ -119,3 +119,22 @@ def test_a_run_stops_though_the_signal_strikes_a_destructor() -> None:
         work()
     assert stopped.value.signum == signal.SIGTERM
     assert time.monotonic() - began < 10  # else it slept
+
+
+def test_a_run_stops_once_a_place_that_lets_no_error_pass_is_left() -> None:
+    left: list[str] = []
+
+    def __torch_dispatch__() -> None:
+        signal.raise_signal(signal.SIGTERM)
+        left.append("as it should be")
+
+    began = time.monotonic()
+
+    def work() -> None:
+        __torch_dispatch__()
+        time.sleep(20)
+
+    with pytest.raises(Stopped), stoppable():
+        work()
+    assert left
+    assert time.monotonic() - began < 10

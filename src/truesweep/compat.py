@@ -6,6 +6,7 @@ project to public names. Importing this module imports none of the packages.
 """
 
 import logging
+import os
 import re
 import sys
 from collections import Counter
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -313,6 +315,47 @@ def drop_compilations() -> None:
         return
     compiler.AsyncCompile.pool().shutdown(wait=False, cancel_futures=True)
     compiler.AsyncCompile.pool.cache_clear()
+
+
+def may_raise(frame: FrameType) -> bool:
+    """Whether what a signal's handler raises in a frame comes to whoever catches it.
+
+    Where torch's C++ has called Python, as for the shape of a tensor that its compiler only
+    imagines, that may be from a function that lets no error pass: it ends the process.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or torch.__file__ is None:
+        return True
+    root = f"{Path(torch.__file__).parent}{os.sep}"
+    current: FrameType | None = frame
+    while current is not None:
+        code = current.f_code
+        inside = code.co_filename.removeprefix(root) if code.co_filename.startswith(root) else ""
+        if code.co_name in _CALLED_BY_CPP or inside.startswith(_FOR_CPP):
+            return False
+        current = current.f_back
+    return True
+
+
+_CALLED_BY_CPP = ("__torch_dispatch__", "__torch_function__", "__del__")
+"""Functions that C++, or the interpreter, calls and does not expect to be left."""
+_FOR_CPP = (  # torch 2.13.0
+    "_decomp/",
+    "_higher_order_ops/",
+    "_library/",
+    "_meta_registrations.py",
+    "_ops.py",
+    "_prims/",
+    "_prims_common/",
+    "_refs/",
+    "_subclasses/",
+    "fx/experimental/recording.py",
+    "fx/experimental/sym_node.py",
+    "fx/experimental/symbolic_shapes.py",
+    "utils/_python_dispatch.py",
+    "utils/weak.py",
+)
+"""Where such functions lie, within torch."""
 
 
 def is_of_compiler(error: BaseException) -> bool:

@@ -1,35 +1,51 @@
-"""Errors that a signal's handler raises, so that none of them is lost."""
+"""Errors that a signal's handler raises, so that none is lost, and none ends the process."""
 
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any
+
+from truesweep.compat import may_raise
 
 if TYPE_CHECKING:
     from sys import UnraisableHookArgs
 
 SECONDS_TO_RETURN = 0.01
-"""How long a destructor is given to come to its end."""
+"""How long a function that must not be left is given to come to its end."""
 
 
-def interrupt(error: BaseException) -> NoReturn:
+def interrupt(error: BaseException, frame: FrameType | None = None) -> None:
     """Raise an error in the handler of a signal, and again a little later if it is lost.
 
     The interpreter only reports what is raised within a destructor or the callback of a weak
     reference, such as those that imports leave behind, and goes on as if there had been no signal.
+    Where torch would end the process for it, the error is raised when that place is left.
+
+    Args:
+        error: What is raised.
+        frame: What the signal has interrupted; None: what may be left at any time.
     """
     report = sys.unraisablehook
 
     def again(signum: int, frame: FrameType | None) -> None:
-        interrupt(error)
+        interrupt(error, frame)
 
     def unraisable(lost: "UnraisableHookArgs") -> None:
         if lost.exc_value is not error:
             report(lost)
             return
         sys.unraisablehook = report
-        signal.signal(signal.SIGALRM, again)
-        signal.setitimer(signal.ITIMER_REAL, SECONDS_TO_RETURN)
+        soon(again)
 
+    if frame is not None and not may_raise(frame):
+        soon(again)
+        return
     sys.unraisablehook = unraisable
     raise error
+
+
+def soon(handler: Callable[[int, FrameType | None], Any]) -> None:
+    """Have a handler called in a moment, which may be what called this."""
+    signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, SECONDS_TO_RETURN)

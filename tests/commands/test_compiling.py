@@ -6,13 +6,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.commands.conftest import SMALL, truesweep, values
 from truesweep.commands.resume import resume
@@ -183,6 +184,48 @@ def test_a_signal_while_something_is_compiled_is_obeyed_at_once_and_nothing_is_l
         backend(Backend())
         assert resume(run.path) == 0
         assert values(run.path) == values(the_run(workplace, "unbroken").path)
+
+
+class Imagined(TorchDispatchMode):
+    """Where C++ calls Python, such as the compiler for a tensor that it imagines."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left_by: list[BaseException] = []
+
+    def __torch_dispatch__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.05)
+        except BaseException as error:
+            self.left_by.append(error)
+            raise
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_error_is_raised_where_it_would_end_the_process(
+    data: dict[str, list[str]], workplace: Path, backend: Callable[[Backend], Backend]
+) -> None:
+    class Within(Backend):
+        def _strike(self) -> None:
+            with imagined:
+                torch.ones(1)
+            time.sleep(60)
+            raise AssertionError("nobody left the compiler")
+
+    imagined = Imagined()
+    backend(Within(2))
+    began = time.monotonic()
+    assert train([*data["classification"], *COMPILED], [], None, False) == 143
+    assert time.monotonic() - began < 30
+    assert not imagined.left_by
+    assert the_run(workplace).status["saved_step"] == 1
 
 
 def test_a_compiler_that_a_signal_has_ended_is_no_failure(

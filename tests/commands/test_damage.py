@@ -156,6 +156,18 @@ def test_a_run_goes_on_from_no_other_record(run: Path) -> None:
     assert call("status", str(run)).out.split()[-3:] == ["val/loss", "2.073:", "run"]
 
 
+def test_a_record_of_which_only_a_checkpoint_knows_is_refused_before_anything_starts(
+    run: Path,
+) -> None:
+    change_digit(run / "metrics.jsonl", '"train/loss": ')
+    (run / "metrics.jsonl.sha256").unlink()
+    status = (run / "status.json").read_bytes()
+    met = call("resume", str(run), LONGER)
+    assert met.how == "refused"
+    assert "metrics.jsonl: is not what the run has written. Restore it, or delete it" in met.said
+    assert (run / "status.json").read_bytes() == status
+
+
 def test_what_a_run_that_goes_on_has_lost_is_said_or_made_again(run: Path) -> None:
     (run / "metrics.jsonl").unlink()
     shutil.rmtree(run / "model")

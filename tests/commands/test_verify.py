@@ -1,5 +1,6 @@
 """`truesweep verify`: what it proves, and that it can fail to."""
 
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.commands.conftest import SMALL, truesweep, typed
+from tests.damage import call
 from truesweep.commands.train import create_run
 from truesweep.jobs import verify
 from truesweep.jobs.plan import plan
@@ -60,6 +62,21 @@ def test_a_run_is_proved_to_depend_on_its_configuration_alone(
     ]
     assert ["identical" in line for line in verdicts] == [True, True, False, True, False]
     assert sorted(path.relative_to(run) for path in run.rglob("*")) == before
+
+
+def test_data_that_have_changed_since_the_run_are_said(
+    data: dict[str, list[str]], workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trained(data, workplace)
+    monkeypatch.setattr(verify, "_ways", lambda config, steps: iter([("", {}, [steps], "")]))
+    file = workplace / "text.txt"
+    for said in ("", f"{file.name}): the data have changed since {run.name} began"):
+        met = call("verify", str(run), "--steps", "2", "--json")
+        assert met.how == "done", met.said
+        assert said in " ".join(met.err.split())
+        assert ("Warning" in met.err) == bool(said)
+        assert bool(json.loads(met.out)["changed_data"]) == bool(said)
+        file.write_text(f"{file.read_text()}and something else\n")
 
 
 def test_what_no_seed_governs_is_found(

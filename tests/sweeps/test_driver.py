@@ -190,9 +190,7 @@ def test_a_search_goes_on_without_a_job_that_cannot_be_read(tmp_path: Path) -> N
     settings = Sweep(method="search", jobs=3)
     sweep.ask([], [], settings, {})
     source = search(tmp_path / "s", jobs=3, sampler="random")
-    code = drive(
-        sweep, source, Pretended(), settings, Display("s", "val/loss", Console(file=told))
-    )
+    code = drive(sweep, source, Pretended(), settings, Display("s", "val/loss", Console(file=told)))
     assert code == 1
     assert sorted(one.state for one in sweep.jobs()) == ["broken", "completed", "completed"]
     assert f"{job.config}: is missing. Restore it" in told.getvalue()

@@ -402,8 +402,6 @@ def test_what_has_become_of_a_trials_jobs_is_said_when_a_driver_begins(tmp_path:
     assert notes[1] == f"trial 1 has lost the directory of its job {second.id}: {said}"
 
 
-
-
 def test_a_search_goes_on_in_a_directory_that_was_renamed(tmp_path: Path) -> None:
     def driver(name: str, jobs: int, command: bool) -> Search:
         sweep = SweepDirectory(tmp_path / name)

@@ -3,7 +3,14 @@
 from truesweep.callbacks.checkpoint import Branches, Checkpoint, SaveFirst
 from truesweep.callbacks.display import ProgressDisplay
 from truesweep.callbacks.harness import Harness
-from truesweep.callbacks.job import Heartbeat, LeaveAfter, SameConfiguration, StopAfter, TakeUp
+from truesweep.callbacks.job import (
+    Heartbeat,
+    LeaveAfter,
+    SameConfiguration,
+    StopAfter,
+    TakeUp,
+    check_settled,
+)
 from truesweep.callbacks.preemption import SIGNALS, Preemption, Stopped, Told, stoppable, told
 from truesweep.callbacks.stopping import EarlyStopping, Paused, Pruned, Pruning
 from truesweep.callbacks.validation import Validation
@@ -28,6 +35,7 @@ __all__ = [
     "TakeUp",
     "Told",
     "Validation",
+    "check_settled",
     "stoppable",
     "told",
 ]

@@ -3,6 +3,7 @@
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
@@ -58,16 +59,11 @@ class TakeUp(pl.Callback):
             DataError: What was recorded before it has changed.
         """
         step, path = steps_done(trainer), self.metrics.path
-        length, checksum = self._settled or (0, "")
-        if trainer.is_global_zero and length:
-            if not path.exists():
+        if trainer.is_global_zero and self._settled:
+            check_settled(path, self._settled, step)
+            if self._settled[0] and not path.exists():
                 console(stderr=True).print(
                     f"{path} is missing: the curve, and its time, begin after step {step:,}"
-                )
-            elif checksum_of_start(path, length) != checksum:
-                raise DataError(
-                    f"{path}: is not what the run has written. Restore it, or delete it: the curve "
-                    f"then begins after step {step:,}"
                 )
         self.metrics.truncate(step)
 
@@ -78,6 +74,25 @@ class TakeUp(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up what a checkpoint says of the record before it."""
         self._settled = state_dict["settled"]
+
+
+def check_settled(path: Path, settled: tuple[int, str], step: int) -> None:
+    """See that what a record held at a step is still there.
+
+    Args:
+        path: The record; one that is missing passes.
+        settled: Its bytes then, and their checksum.
+        step: The step.
+
+    Raises:
+        DataError: It is not.
+    """
+    length, checksum = settled
+    if length and path.exists() and checksum_of_start(path, length) != checksum:
+        raise DataError(
+            f"{path}: is not what the run has written. Restore it, or delete it: the curve then "
+            f"begins after step {step:,}"
+        )
 
 
 class Heartbeat(pl.Callback):

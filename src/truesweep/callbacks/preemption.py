@@ -13,8 +13,8 @@ from pytorch_lightning.utilities.types import STEP_OUTPUT
 
 from truesweep.callbacks.checkpoint import Checkpoint
 from truesweep.callbacks.validation import Validation, ValidationInterrupted
-from truesweep.compat import is_of_compiler, steps_done, watch_compiler
-from truesweep.interrupts import interrupt
+from truesweep.compat import is_of_compiler, may_raise, steps_done, watch_compiler
+from truesweep.interrupts import interrupt, soon
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 SAME_PRESS_SECONDS = 1.0
@@ -108,7 +108,7 @@ def _stop_at_once() -> None:
 
 def _raise_stopped(signum: int, frame: FrameType | None) -> None:
     if told().hear(signum):
-        interrupt(Stopped(signum))
+        interrupt(Stopped(signum), frame)
 
 
 class Preemption(pl.Callback):
@@ -178,23 +178,37 @@ class Preemption(pl.Callback):
         if self._told.hear(signum) and known:
             raise Stopped(signum)
         self._module.stop_requested = self._told.signum
-        if self._compiling:
-            self._leave_compiler()
+        self._leave_compiler(signum, frame)
 
     def _on_compiler(self) -> None:
         self._compiling = True
         self._left_compiler = False  # or what `_leave_compiler` raised was lost on its way
-        if self._module.stop_requested:
-            self._leave_compiler()
+        if self._module.stop_requested and self._may_leave:
+            self._leave()
 
     def _after_compiler(self) -> None:
         self._compiling = False
 
-    def _leave_compiler(self) -> None:
-        """Stop at once, if nothing is lost by it; only the first signal disturbs the way out."""
-        if not self._left_compiler and (self._alone or not self._is_ahead):
-            self._left_compiler = True
-            raise Stopped(self._module.stop_requested)
+    def _leave_compiler(self, signum: int, frame: FrameType | None) -> None:
+        """Stop a compilation, if nothing is lost by it, as soon as its process is not.
+
+        Only the first signal disturbs the way out.
+        """
+        if not self._compiling or self._left_compiler or not self._may_leave:
+            return
+        if frame is not None and not may_raise(frame):
+            soon(self._leave_compiler)
+        else:
+            self._leave()
+
+    def _leave(self) -> None:
+        self._left_compiler = True
+        raise Stopped(self._module.stop_requested)
+
+    @property
+    def _may_leave(self) -> bool:
+        """Whether nothing is lost when a step is not done."""
+        return self._alone or not self._is_ahead
 
     @property
     def _alone(self) -> bool:

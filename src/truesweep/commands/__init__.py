@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -502,11 +503,11 @@ def sync(
 PREEMPTIONS = (signal.SIGTERM, signal.SIGUSR1)
 
 
-def _leave(*_: object) -> None:
+def _leave(signum: int, frame: FrameType | None) -> None:
     """Leave, and clean up without being interrupted by the same signal, sent on by others."""
-    for signum in PREEMPTIONS:
-        signal.signal(signum, lambda *_: None)
-    interrupt(SystemExit(143))
+    for each in PREEMPTIONS:
+        signal.signal(each, lambda *_: None)
+    interrupt(SystemExit(143), frame)
 
 
 def _vanish(*_: object) -> None:

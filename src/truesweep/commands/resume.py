@@ -14,7 +14,7 @@ from truesweep.jobs.compiling import choose
 from truesweep.jobs.extend import change
 from truesweep.jobs.launch import launch
 from truesweep.jobs.parts import make, prepare_data
-from truesweep.jobs.rank import newest_checkpoint
+from truesweep.jobs.rank import check_record, newest_checkpoint
 from truesweep.jobs.same_data import check_same_data
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.runs.run import Run, write_entries
@@ -84,7 +84,7 @@ def go_on(run: Run, overrides: Sequence[str], name: str, executor: Executor | No
         out.print(f"{name} is complete; nothing to do.")
         return 0
     checkpoint = newest_checkpoint(run)
-    run.check_metrics()
+    check_record(run, checkpoint)
     for line in change(run, overrides) if overrides else []:
         out.print(line)
     if run.status.get("state") == "completed":

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -9,10 +10,12 @@ from rich.text import Text
 from truesweep.commands.resume import work_in
 from truesweep.errors import ConfigError
 from truesweep.jobs.logs import quiet
+from truesweep.jobs.parts import prepare_data
+from truesweep.jobs.same_data import changed_data
 from truesweep.jobs.verify import Check, tolerance, verify
 from truesweep.record.files import dump_json
 from truesweep.runs.run import Run
-from truesweep.terminal import console
+from truesweep.terminal import console, warn
 from truesweep.text import figure, value
 
 COLOURS = {"identical": "green", "equal to rounding": "green", "differs": "bold red"}
@@ -24,7 +27,12 @@ def verify_run(directory: Path, steps: int, as_json: bool = False) -> int:
         raise ConfigError(f"--steps {steps}: at least 2 are needed, to stop between them")
     run = Run.open(directory)
     work_in(run)
-    precision = str(run.read_config()["trainer"]["precision"])
+    config = run.read_config()
+    precision = str(config["trainer"]["precision"])
+    changed = changed_data(run, prepare_data(config)[1])
+    if changed:
+        text = f"{changed}: the data have changed since {run.id} began; what is verified are these"
+        warn([text], stderr=True)
     limit = tolerance(precision)
     checks = []
     with quiet(), console(stderr=as_json).status("Training the first steps…") as status:
@@ -33,7 +41,8 @@ def verify_run(directory: Path, steps: int, as_json: bool = False) -> int:
             status.update(Text(f"{check.name}: {check.verdict} …"))
     failed = int(any(check.verdict == "differs" for check in checks))
     if as_json:
-        shown = {"steps": steps, "precision": precision, "tolerance": asdict(limit)}
+        shown: dict[str, Any] = {"steps": steps, "precision": precision, "changed_data": changed}
+        shown["tolerance"] = asdict(limit)
         print(dump_json({**shown, "checks": [asdict(check) for check in checks]}, indent=2))
         return failed
     console().print(_table(checks, steps))

@@ -27,6 +27,7 @@ from truesweep.callbacks import (
     Stopped,
     TakeUp,
     Validation,
+    check_settled,
     stoppable,
     told,
 )
@@ -274,6 +275,24 @@ class Rank:
         decide = partial(is_to_pause, first=pruner["warmup"], sign=pruner["sign"])
         reports = Reports(self.run.path, **known, decide=decide, about=about)
         return [Pruning(objective, reports, Paused)]
+
+
+def check_record(run: Run, checkpoint: Path | None) -> None:
+    """See that a run's record is as it was when a checkpoint was written, as far as that goes.
+
+    Args:
+        run: The run.
+        checkpoint: From which it is to go on; None: from its beginning.
+
+    Raises:
+        DataError: It is not.
+    """
+    run.check_metrics()
+    if checkpoint is not None:
+        kept = CheckpointFiles().load_checkpoint(checkpoint, mmap=True)
+        settled = kept["callbacks"].get(TakeUp.__name__, {}).get("settled")
+        if settled:
+            check_settled(run.metrics, settled, kept["global_step"])
 
 
 def newest_checkpoint(run: Run) -> Path | None:

@@ -81,9 +81,19 @@ class CheckpointFiles(CheckpointIO):
 
     @override
     def load_checkpoint(
-        self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True
+        self,
+        path: str | Path,
+        map_location: Any = "cpu",
+        weights_only: bool | None = True,
+        mmap: bool = False,
     ) -> dict[str, Any]:
         """Load a checkpoint; `weights_only` is always true, whatever is passed.
+
+        Args:
+            path: The checkpoint.
+            map_location: Where its tensors go.
+            weights_only: Ignored.
+            mmap: Whether tensors are read only when they are looked at.
 
         Raises:
             DataError: the file is missing, damaged, without checksum, or holds more than tensors
@@ -94,7 +104,7 @@ class CheckpointFiles(CheckpointIO):
         _require_valid(path)
         try:
             checkpoint: dict[str, Any] = torch.load(
-                path, map_location=map_location, weights_only=True
+                path, map_location=map_location, weights_only=True, mmap=mmap
             )
         except pickle.UnpicklingError as error:
             raise DataError(
