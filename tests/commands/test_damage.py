@@ -153,7 +153,7 @@ def test_a_run_goes_on_from_no_other_record(run: Path) -> None:
     assert met.how == "refused"
     assert "metrics.jsonl: is not what the run has written. Restore it" in met.said
     (run / "metrics.jsonl").write_text(record)
-    assert call("status", str(run)).out.split()[-3:] == ["val/loss", "2.073:", "run"]
+    assert call("status", str(run)).out.split()[-3:] == ["run", "val/loss", "2.073"]
 
 
 def test_a_record_of_which_only_a_checkpoint_knows_is_refused_before_anything_starts(

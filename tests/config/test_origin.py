@@ -35,6 +35,14 @@ def test_the_command_line_comes_first(tree: Path) -> None:
     assert origins("seed") == (tree / "experiment/best.yaml:5").as_posix()
 
 
+def test_a_mapping_is_the_origin_of_what_it_says_and_of_nothing_else(tree: Path) -> None:
+    origins = compose(["optimizer={more: {deep: 8}}", "model={width: 8}"], [tree]).origins
+    assert origins("model.depth") == (tree / "model/small.yaml:2").as_posix()
+    assert origins("model.width") == "command line: model={width: 8}"
+    assert origins("optimizer.more.deep") == "command line: optimizer={more: {deep: 8}}"
+    assert origins("model.default") is None
+
+
 def test_an_override_in_a_message_is_redacted(tree: Path) -> None:
     origins = compose(["optimizer={api_key: canary}"], [tree]).origins
     assert origins("optimizer.api_key") == "command line: optimizer=<redacted>"

@@ -75,10 +75,11 @@ class Origins:
 
     def _command_line(self, key: str) -> str | None:
         for override in reversed(self._overrides):
-            named = parse(override).key_or_group
+            parsed = parse(override)
+            named, value = parsed.key_or_group, parsed.value()
             if named == key and "/" not in named:
                 return "command line"
-            if key.startswith(f"{named}.") and isinstance(parse(override).value(), dict):
+            if isinstance(value, dict) and key in flatten(value, f"{named}."):
                 return f"command line: {redact_override(override)}"
         return None
 
