@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from truesweep.data import samplers
-from truesweep.data.batch import IGNORE, Batch, Step, filler, micro_batch_count, split
+from truesweep.data.batch import Batch, Step, filler, micro_batch_count, split
 from truesweep.data.ragged import EvenLengths
 from truesweep.data.samplers import EvalSampler, TrainSampler, epoch_order
+from truesweep.metrics.likelihood import IGNORED
 
 RANKS = (1, 2, 3)
 SIZES = (1, 3, 5, 7, 8, 17)
@@ -189,7 +190,7 @@ def causal(rows: list[int]) -> Batch:
     width = max(rows)
     inputs = torch.arange(len(rows) * width).view(len(rows), width)
     attention = (torch.arange(width) < torch.tensor(rows)[:, None]).long()
-    labels = inputs.masked_fill(attention == 0, IGNORE)
+    labels = inputs.masked_fill(attention == 0, IGNORED)
     return {
         "input_ids": inputs,
         "labels": labels,
@@ -214,8 +215,8 @@ def test_micro_batches_are_the_batch_in_parts(rows: int, size: int, count: int) 
             assert part[key].equal(batch[key][i * size : (i + 1) * size, :width])
     for part in parts[len(real) :]:
         assert part["input_ids"].shape == (1, 1)
-        assert (part["labels"] == IGNORE).all()
-    targets = sum(int((part["labels"] != IGNORE).sum()) for part in parts)
+        assert (part["labels"] == IGNORED).all()
+    targets = sum(int((part["labels"] != IGNORED).sum()) for part in parts)
     assert targets == sum(batch["lengths"])
 
 
@@ -255,7 +256,7 @@ def test_classes_are_split_by_row_and_fillers_can_be_split() -> None:
     }
     first, second = split(batch, 2, 2)
     assert (first["labels"].tolist(), second["labels"].tolist()) == ([2, 0], [1])
-    assert [part["labels"].tolist() for part in split(filler(batch), 2, 2)] == [[IGNORE]] * 2
+    assert [part["labels"].tolist() for part in split(filler(batch), 2, 2)] == [[IGNORED]] * 2
 
 
 def test_every_rank_gets_as_many_micro_batches() -> None:

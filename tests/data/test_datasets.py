@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from truesweep.data.batch import IGNORE, Step, split
+from truesweep.data.batch import Step, split
 from truesweep.data.causal import Rows, Windows
 from truesweep.data.datasets import Subset
 from truesweep.data.samples import Labelled, Pair
 from truesweep.data.seq2seq import Seq2SeqDataset
 from truesweep.data.tokenizers import Char, Pretrained
+from truesweep.metrics.likelihood import IGNORED
 
 PAIRS = [Pair("ab", "xyz"), Pair("abcd", "x"), Pair("a", "yy")]
 LABELLED = [Labelled("abc", "no"), Labelled("a", "yes"), Labelled("ab", "no")]
@@ -31,7 +32,7 @@ def test_windows_have_each_token_but_the_first_as_target_once(
     batch = windows.collate(range(len(windows)))
     seen = []
     for inputs, labels in zip(batch["input_ids"], batch["labels"], strict=True):
-        valid = labels != IGNORE
+        valid = labels != IGNORED
         seen += list(zip(inputs[valid].tolist(), labels[valid].tolist(), strict=True))
     assert seen == list(pairwise(stream))
     assert sum(batch["lengths"]) == windows.targets == len(stream) - 1
@@ -46,7 +47,7 @@ def test_only_a_short_window_needs_a_mask(prepared: Callable[..., Any]) -> None:
     assert "attention_mask" not in data.train.collate([1])
     batch = data.train.collate([0, 1])
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
-    assert batch["labels"][1].tolist() == [*data.tokenizer.encode("fg"), IGNORE, IGNORE]
+    assert batch["labels"][1].tolist() == [*data.tokenizer.encode("fg"), IGNORED, IGNORED]
 
 
 def test_texts_on_their_own_are_framed_and_shifted(prepared: Callable[..., Any]) -> None:
@@ -91,8 +92,8 @@ def test_a_text_of_one_token_has_no_target(
     assert data.train.bytes_per_target == 1
     alone, both = data.train.collate([0]), data.train.collate([0, 1])
     assert (alone["lengths"], both["lengths"]) == ([0], [0, 2])
-    assert alone["labels"].tolist() == [[IGNORE]]
-    assert both["labels"][0].tolist() == [IGNORE, IGNORE]
+    assert alone["labels"].tolist() == [[IGNORED]]
+    assert both["labels"][0].tolist() == [IGNORED, IGNORED]
     assert alone["attention_mask"].tolist() == [[1]]
     assert both["attention_mask"].tolist() == [[1, 0], [1, 1]]
 
@@ -104,7 +105,7 @@ def test_pairs(prepared: Callable[..., Any]) -> None:
     batch = data.val.collate([0, 2])
     assert batch["input_ids"].tolist() == [[a, b, 2], [a, 2, 0]]
     assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
-    assert batch["labels"].tolist() == [[x, y, z, 2], [y, y, 2, IGNORE]]
+    assert batch["labels"].tolist() == [[x, y, z, 2], [y, y, 2, IGNORED]]
     assert batch["decoder_input_ids"].tolist() == [[0, x, y, z], [0, y, y, 2]]
     assert (batch["lengths"], batch["target_lengths"]) == ([3, 2], [4, 3])
     assert (batch["source"], batch["reference"]) == (["ab", "a"], ["xyz", "yy"])
@@ -153,7 +154,7 @@ def test_a_rank_without_samples_gets_a_row_that_counts_for_nothing(
     assert empty["size"] == real["size"] == 2
     assert empty["lengths"] == [0]
     assert empty["input_ids"].shape == (1, 1)
-    assert (empty["labels"] == IGNORE).all()
+    assert (empty["labels"] == IGNORED).all()
     assert empty.get("source", []) == empty.get("reference", []) == empty.get("index", []) == []
     for key, value in real.items():
         if isinstance(value, torch.Tensor) and key in empty:

@@ -10,12 +10,13 @@ import torch
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from truesweep.data.batch import IGNORE, Batch, split
+from truesweep.data.batch import Batch, split
 from truesweep.data.masked import MASKED_TEXT
 from truesweep.data.prepare import prepare
 from truesweep.data.samples import Labelled
 from truesweep.data.tokenizers import Byte, Pretrained
 from truesweep.errors import ConfigError
+from truesweep.metrics.likelihood import IGNORED
 from truesweep.models import Scratch
 from truesweep.models.batching import check_packing
 from truesweep.tasks.lm import causal_logits
@@ -52,7 +53,7 @@ def targets(batch: Batch) -> list[tuple[int, ...]]:
         *(batch[key].tolist() for key in ("input_ids", "labels", "position_ids")), strict=True
     ):
         for i, label in enumerate(labels):
-            if label != IGNORE:
+            if label != IGNORED:
                 found.append((*ids[i - places[i] : i + 1], label))
     return found
 
@@ -80,7 +81,7 @@ def test_each_token_is_a_target_once_behind_those_of_its_own_text(
     assert max(batch["lengths"]) <= LENGTH
     assert len(data.train) < sum(-(-int(n) // LENGTH) for n in alone.train.lengths)
     assert data.train.truncated == data.train.cut == 0
-    assert (batch["labels"] != IGNORE).sum(1).tolist() == batch["lengths"]
+    assert (batch["labels"] != IGNORED).sum(1).tolist() == batch["lengths"]
 
 
 def test_windows_are_split_as_others(prepared: Callable[..., Any]) -> None:
@@ -101,7 +102,7 @@ def loss_and_gradients(model: PreTrainedModel, batches: list[Batch]) -> tuple[fl
     for batch in batches:
         logits, labels = causal_logits(model, batch), batch["labels"]
         total = total + functional.cross_entropy(
-            logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE, reduction="sum"
+            logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED, reduction="sum"
         )
     total.backward()  # type: ignore[no-untyped-call]
     parts = [p.grad.flatten() for p in model.parameters() if p.grad is not None]

@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from truesweep.analysis.curves import Floats
-from truesweep.analysis.outcomes import Direction, Outcome, by_point, sign
+from truesweep.analysis.outcomes import Outcome, by_point, sign
+from truesweep.figures import Direction
 from truesweep.text import figure, finite, percent
 
 Integers = npt.NDArray[np.int64]

@@ -3,14 +3,14 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from truesweep.errors import DataError
+from truesweep.figures import Direction
 
-Direction = Literal["minimize", "maximize"]
 Samples = npt.NDArray[Any]
 """What a job scored on each sample of a split [M, K]."""
 

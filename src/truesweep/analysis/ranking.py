@@ -12,9 +12,9 @@ import numpy as np
 
 from truesweep import text
 from truesweep.analysis.noise import Basis, Paired, noise, unknown
-from truesweep.analysis.outcomes import Direction, Outcome, by_point, sign, unlike
+from truesweep.analysis.outcomes import Outcome, by_point, sign, unlike
 from truesweep.analysis.uncertainty import paired_mean
-from truesweep.figures import best_first
+from truesweep.figures import Direction, best_first
 
 ALPHA = 0.05
 NAMED = 5

@@ -68,7 +68,6 @@ class ScalingFit:
     Args:
         floor: E, the loss that no amount of the variables goes below.
         terms: One a variable.
-        residual: Relative standard deviation of the losses around the fit.
         points: How many points were fitted.
         ranges: The least and the most of each variable that was fitted, by its name.
         replicates: Fitted parameters of the bootstrap's replicates [R, 1 + 2 T]: logarithm of E,
@@ -77,7 +76,6 @@ class ScalingFit:
 
     floor: Interval
     terms: Sequence[Term]
-    residual: float
     points: int
     ranges: dict[Variable, tuple[float, float]]
     replicates: Floats
@@ -278,11 +276,9 @@ def _assemble(
         Term(name, interval(1 + 2 * i, log=True), interval(2 + 2 * i, log=False))
         for i, name in enumerate(sizes)
     ]
-    freedom = len(residuals) - len(best)
     return ScalingFit(
         floor=interval(0, log=True),
         terms=terms,
-        residual=math.sqrt(float(residuals @ residuals) / freedom),
         points=len(residuals),
         ranges={name: (float(v.min()), float(v.max())) for name, v in sizes.items()},
         replicates=replicates,

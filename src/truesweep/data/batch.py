@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-Batch = dict[str, Any]
+from truesweep.metrics.likelihood import IGNORED
 
-IGNORE = -100  # the label that torch's cross-entropy leaves out
+Batch = dict[str, Any]
 
 
 class Step(NamedTuple):
@@ -55,7 +55,7 @@ def filler(batch: Batch) -> Batch:
 
 def _blank(key: str, value: Any) -> Any:
     if key == "labels":
-        return torch.full_like(value[:1, :1] if value.dim() > 1 else value[:1], IGNORE)
+        return torch.full_like(value[:1, :1] if value.dim() > 1 else value[:1], IGNORED)
     if isinstance(value, torch.Tensor):
         return value[:1, :1] if value.dim() > 1 else value[:1]
     if key in ("lengths", "target_lengths"):
@@ -89,7 +89,7 @@ def interleave(parts: Sequence[tuple[npt.NDArray[np.int64], Batch]], pad_id: int
     return whole
 
 
-_FILL = {"labels": IGNORE, "position_ids": 0}
+_FILL = {"labels": IGNORED, "position_ids": 0}
 
 
 def _is_masked(batch: Batch) -> bool:

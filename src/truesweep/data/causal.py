@@ -15,10 +15,11 @@ import numpy.typing as npt
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from truesweep.data.batch import IGNORE, Batch, mask
+from truesweep.data.batch import Batch, mask
 from truesweep.data.datasets import EncodedDataset, Joined
 from truesweep.data.frames import Frame
 from truesweep.data.ragged import EvenLengths, Ragged, Tokens
+from truesweep.metrics.likelihood import IGNORED
 
 
 class CausalDataset(EncodedDataset):
@@ -226,7 +227,7 @@ def shifted(rows: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], pad_id:
     if int(lengths.min()) < inputs.shape[1]:
         ignored = torch.arange(inputs.shape[1]) >= torch.from_numpy(lengths)[:, None]
         inputs[ignored] = pad_id
-        labels[ignored] = IGNORE
+        labels[ignored] = IGNORED
         batch["attention_mask"] = mask(lengths, inputs.shape[1])
     return batch
 
@@ -269,7 +270,7 @@ def side_by_side(
     """
     shape = len(lengths), max(1, int(lengths.max()))
     inputs, positions = np.full(shape, pad_id), np.zeros(shape, dtype=np.int64)
-    labels = np.full(shape, IGNORE)
+    labels = np.full(shape, IGNORED)
     for row, parts in enumerate(rows):
         start = 0
         for tokens, targets in parts:

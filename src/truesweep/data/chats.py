@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from truesweep.data.batch import IGNORE, Batch
+from truesweep.data.batch import Batch
 from truesweep.data.causal import shared_windows, shifted, side_by_side
 from truesweep.data.chat_template import (
     LAST,
@@ -36,6 +36,7 @@ from truesweep.data.kinds import EncodedSplit
 from truesweep.data.ragged import Ragged, Tokens
 from truesweep.data.samples import Chat, Sample
 from truesweep.errors import DataError
+from truesweep.metrics.likelihood import IGNORED
 
 Truncation = Literal["left", "right"]
 """Which end of a conversation is cut off that is too long."""
@@ -91,7 +92,7 @@ class ChatDataset(EncodedDataset):
             for ragged in (self.tokens, self.marks)
         )
         batch = {"index": list(indices), **shifted(rows, lengths, self.pad_id)}
-        batch["labels"][torch.from_numpy(marks[:, 1:] == OTHER)] = IGNORE
+        batch["labels"][torch.from_numpy(marks[:, 1:] == OTHER)] = IGNORED
         prompts, answers = zip(*(self._last_answer(i) for i in indices), strict=True)
         sources = [self.pairs[i].source for i in indices]
         return {**batch, "prompts": list(prompts), "answers": list(answers), "source": sources}
@@ -100,7 +101,7 @@ class ChatDataset(EncodedDataset):
         """The inputs and labels of a conversation without padding."""
         here = slice(self.starts[i], self.starts[i] + self.lengths[i] + 1)
         row, marks = self.tokens.tokens[here].astype(np.int64), self.marks.tokens[here][1:]
-        return row[:-1], np.where(marks == OTHER, IGNORE, row[1:])
+        return row[:-1], np.where(marks == OTHER, IGNORED, row[1:])
 
     def _last_answer(self, i: int) -> tuple[list[int], list[int]]:
         """The tokens before the last answer of a conversation, and its own."""

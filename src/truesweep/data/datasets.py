@@ -9,10 +9,11 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import Dataset
 
-from truesweep.data.batch import IGNORE, Batch, Step, filler, interleave, mask
+from truesweep.data.batch import Batch, Step, filler, interleave, mask
 from truesweep.data.frames import Frame
 from truesweep.data.ragged import Lengths, Ragged, joined_lengths
 from truesweep.data.samples import Chat, Pair
+from truesweep.metrics.likelihood import IGNORED
 
 Members = slice | npt.NDArray[np.int64]
 """Which samples of a split are meant, as an index of arrays with an entry for each of them."""
@@ -80,7 +81,7 @@ class EncodedDataset(Dataset[Batch], ABC):
         for start in range(0, len(self), 1024):
             chunk = range(start, min(start + 1024, len(self)))
             labels = self.collate(chunk)["labels"].numpy()
-            counts += np.bincount(labels[labels != IGNORE], minlength=classes)
+            counts += np.bincount(labels[labels != IGNORED], minlength=classes)
         return counts
 
 

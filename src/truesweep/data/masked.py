@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from transformers import AddedToken, PreTrainedTokenizerBase
 
-from truesweep.data.batch import IGNORE, Batch
+from truesweep.data.batch import Batch
 from truesweep.data.datasets import EncodedDataset, FramedDataset
 from truesweep.data.encode import encode
 from truesweep.data.frames import Frame, input_frame
 from truesweep.data.kinds import EncodedSplit, TextKind
 from truesweep.data.ragged import Ragged
 from truesweep.errors import ConfigError
+from truesweep.metrics.likelihood import IGNORED
 
 MASK = "[MASK]"
 """The mask token of a tokenizer that has none of its own."""
@@ -50,7 +51,7 @@ class MaskedDataset(FramedDataset):
         """Texts below each other, [B, longest of them]."""
         batch = self.rows(indices)
         special = torch.from_numpy(np.isin(batch["input_ids"].numpy(), self.special))
-        return {**batch, "labels": batch["input_ids"].masked_fill(special, IGNORE)}
+        return {**batch, "labels": batch["input_ids"].masked_fill(special, IGNORED)}
 
 
 class MaskedTextKind(TextKind):

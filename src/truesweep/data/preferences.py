@@ -20,7 +20,7 @@ import torch
 from torch.nn.functional import pad
 from transformers import PreTrainedTokenizerBase
 
-from truesweep.data.batch import IGNORE, Batch, mask
+from truesweep.data.batch import Batch, mask
 from truesweep.data.chat_template import encode_chats
 from truesweep.data.chats import ChatDataset, ChatKind
 from truesweep.data.datasets import EncodedDataset
@@ -30,6 +30,7 @@ from truesweep.data.ragged import Tokens
 from truesweep.data.samples import Chat, Sample, Splits
 from truesweep.data.source import Source
 from truesweep.errors import DataError
+from truesweep.metrics.likelihood import IGNORED
 
 SIDES = ("chosen", "rejected")
 
@@ -86,7 +87,7 @@ class PreferenceDataset(EncodedDataset):
             "lengths": lengths.tolist(),
             "input_ids": _stacked([b["input_ids"] for b in batches], width, self.pad_id),
             "attention_mask": torch.stack(masks, dim=-1),
-            "labels": _stacked([b["labels"] for b in batches], width, IGNORE),
+            "labels": _stacked([b["labels"] for b in batches], width, IGNORED),
         }
 
 

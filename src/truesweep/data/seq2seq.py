@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from truesweep.data.batch import IGNORE, Batch, mask
+from truesweep.data.batch import Batch, mask
 from truesweep.data.datasets import EncodedDataset
 from truesweep.data.frames import Frame, target_frame
 from truesweep.data.ragged import Ragged
 from truesweep.data.samples import Pair
+from truesweep.metrics.likelihood import IGNORED
 
 
 @torch.no_grad()
@@ -102,7 +103,7 @@ class Seq2SeqDataset(EncodedDataset):
             "index": list(indices),
             "input_ids": torch.from_numpy(sources),
             "attention_mask": mask(lengths, sources.shape[1]),
-            "labels": labels.masked_fill(ignored, IGNORE),
+            "labels": labels.masked_fill(ignored, IGNORED),
             "decoder_input_ids": self._decoder_inputs(labels),
             "lengths": lengths.tolist(),
             "target_lengths": target_lengths.tolist(),

@@ -25,9 +25,8 @@ from truesweep.callbacks import SIGNALS, Stopped, told
 from truesweep.compat import fork_server_pid
 from truesweep.interrupts import interrupt
 from truesweep.jobs.nodes import Node
+from truesweep.jobs.orphan import SECONDS_TO_SAVE
 
-SECONDS_TO_SAVE = 25
-"""How long ranks may take to save and leave after a signal; clusters give 30 s in all."""
 SECONDS_TO_VANISH = 5
 """How long it may take after that until killed ranks are gone."""
 SECONDS_TO_MEET = 600

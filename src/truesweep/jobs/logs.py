@@ -2,10 +2,10 @@
 
 import logging
 import os
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.text import Text
 
@@ -42,15 +42,22 @@ def quiet() -> Iterator[None]:
         yield
 
 
+def log_into(path: Path) -> None:
+    """Have this process write to a file, from here on, what it would to a terminal."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for stream in (1, 2):  # by their numbers, for what is not Python's
+        os.dup2(descriptor, stream)
+    os.close(descriptor)
+
+
 @contextmanager
 def logs(run: Run, rank: int) -> Iterator[None]:
     """Send this process' log and warnings to its file; ranks but the first print there too."""
     path = run.log(rank)
     path.parent.mkdir(parents=True, exist_ok=True)
     if rank > 0:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        os.dup2(descriptor, sys.stdout.fileno())
-        os.dup2(descriptor, sys.stderr.fileno())
+        log_into(path)
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()

@@ -8,7 +8,10 @@ import time
 from multiprocessing.connection import wait
 
 SECONDS_TO_SAVE = 25
-"""How long a process may take to save and leave once its parent is gone."""
+"""How long ranks may take to save and leave after a signal, or once their parent is gone.
+
+Clusters give 30 s in all.
+"""
 
 
 def leave_with_parent() -> None:

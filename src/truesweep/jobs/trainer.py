@@ -29,18 +29,10 @@ from typing_extensions import override
 
 from truesweep.compat import bf16_of_cpu
 from truesweep.errors import ConfigError, did_you_mean, in_short, missing_package
+from truesweep.optim.optimizers import Precision
 from truesweep.record.provenance import capabilities
 
-Precision = Literal[
-    "auto",
-    "32-true",
-    "16-mixed",
-    "bf16-mixed",
-    "16-true",
-    "bf16-true",
-    "64-true",
-    "transformer-engine",
-]
+Asked = Literal["auto", Precision]
 Compile = bool | Literal["auto", "layers"]
 VALIDATIONS_PER_RUN = 10
 BF16_CAPABILITY = 8.0
@@ -91,7 +83,7 @@ class TrainerSettings:
     devices: Annotated[int, Gt(0)] | list[int] | Literal["auto"] = "auto"
     num_nodes: Annotated[int, Gt(0)] = 1
     strategy: str = "auto"
-    precision: Precision = "32-true"
+    precision: Asked = "32-true"
     matmul_precision: Literal["auto", "highest", "high", "medium"] = "auto"
     compile: Compile = "auto"
     deterministic: bool = False

@@ -19,6 +19,7 @@ import torch
 from truesweep import dotted
 from truesweep.errors import UserError
 from truesweep.jobs.launch import launch
+from truesweep.jobs.logs import log_into
 from truesweep.jobs.parts import make
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.record.checkpoints import CheckpointFiles
@@ -176,10 +177,7 @@ def _launched(run: Run, resume: bool) -> int:
 
 
 def _job(run: Run, resume: bool) -> None:
-    run.log(0).parent.mkdir(exist_ok=True)
-    with run.log(0).open("a") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+    log_into(run.log(0))
     os._exit(launch(run, resume))
 
 

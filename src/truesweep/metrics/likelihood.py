@@ -18,6 +18,7 @@ from truesweep.figures import BITS_PER_BYTE, LOSS, PERPLEXITY, Figure
 from truesweep.metrics.sums import SumMetric
 
 IGNORED = -100
+"""The label that torch's cross-entropy leaves out."""
 
 # Logits that are held in fp32 at a time: what a processor's cache holds (4 MiB), or what keeps a
 # GPU busy (256 MiB).

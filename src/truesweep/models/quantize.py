@@ -91,12 +91,6 @@ def loadable_state(model: PreTrainedModel) -> dict[str, Tensor]:
     return {n: tensor for n, tensor in model.state_dict().items() if not n.startswith(beside)}
 
 
-def numel(parameter: Tensor) -> int:
-    """How many numbers a parameter stands for."""
-    state = getattr(parameter, "quant_state", None)
-    return parameter.numel() if state is None else int(state.shape.numel())
-
-
 def dequantized(weight: Any) -> Tensor:
     """The numbers that a quantised weight stands for."""
     from bitsandbytes.functional import dequantize_4bit

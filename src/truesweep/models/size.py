@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 from transformers.initialization import no_init_weights
@@ -14,7 +14,6 @@ from transformers.initialization import no_init_weights
 from truesweep.compat import set_attention, shapes_only
 from truesweep.models.adapters import added_parameters, has_adapter, is_replaced
 from truesweep.models.dimensions import taken
-from truesweep.models.quantize import numel
 
 
 @dataclass(frozen=True)
@@ -45,10 +44,16 @@ def count_parameters(model: nn.Module) -> ParameterCount:
         for parameter in module.parameters()
     }
     return ParameterCount(
-        total=sum(numel(p) for p in found),
+        total=sum(_numel(p) for p in found),
         trainable=sum(p.numel() for p in found if p.requires_grad),
         embedding=sum(p.numel() for p in tables),
     )
+
+
+def _numel(parameter: Tensor) -> int:
+    """How many numbers a parameter stands for, which may be kept in four bits."""
+    state = getattr(parameter, "quant_state", None)
+    return parameter.numel() if state is None else int(state.shape.numel())
 
 
 def flops_per_token(model: PreTrainedModel, length: int) -> Flops:

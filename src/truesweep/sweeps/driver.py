@@ -25,6 +25,7 @@ from truesweep.sweeps.protocols import BUSY, ENDED, Executor, JobSource, Listed,
 from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.summary import Page, sum_up
 from truesweep.sweeps.trunks import Trunks
+from truesweep.tasks.devices import OUT_OF_MEMORY
 from truesweep.text import duration, plural, quantity
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -416,12 +417,6 @@ def _last_sign(job: Run) -> float:
 
 # -- why a job failed, by name ---------------------------------------------------------------------
 
-OUT_OF_MEMORY = re.compile(
-    r"out of memory|OutOfMemoryError|\bMemoryError|DefaultCPUAllocator|not enough memory"
-    r"|can(no|')t allocate memory|CUBLAS_STATUS_ALLOC_FAILED",
-    re.IGNORECASE,
-)
-"""What PyTorch's allocators, CUDA's libraries and Python say when memory runs out."""
 REMEDY = "Lower data.micro_batch_size (it changes no result), or run fewer jobs beside each other"
 
 

@@ -18,6 +18,7 @@ import torch
 
 from truesweep.errors import ConfigError, UserError
 from truesweep.jobs.launch import launch
+from truesweep.jobs.logs import log_into
 from truesweep.jobs.orphan import leave_with_parent
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.runs.run import Run
@@ -270,19 +271,14 @@ def _not_started(run: Run, error: UserError) -> int:
 
 def _settle_in(run: Run, environment: dict[str, str], cores: frozenset[int]) -> None:
     """Own log, environment, cores and folder."""
-    run.log(0).parent.mkdir(exist_ok=True)
-    log = os.open(run.log(0), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for source, target in ((nothing, 0), (log, 1), (log, 2)):
-        os.dup2(source, target)
+    log_into(run.log(0))
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.environ.clear()
     os.environ.update(environment)
     if cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
     torch.set_num_threads(max(1, len(cores)))
-    started_in = Path(run.read_provenance().get("directory", "."))
-    if started_in.is_dir():
-        os.chdir(started_in)  # what relative paths in the configuration are relative to
+    os.chdir(run.started_in)
 
 
 SECONDS_TO_STOP = 30.0

@@ -16,8 +16,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from truesweep.analysis.outcomes import sign
 from truesweep.compat import storage_id, suggest
 from truesweep.jobs.pausing import FORECAST, as_forecast, thawed
+from truesweep.record.files import locked
 from truesweep.record.study import PAUSED, open_storage, trial_id
 from truesweep.secrets import reveal
 from truesweep.sweeps.directory import SweepDirectory
@@ -149,7 +151,7 @@ class Trials:
     @property
     def _sign(self) -> float:
         """1 where less of the objective is better, else -1."""
-        return 1.0 if self._settings.directions[0] == "minimize" else -1.0
+        return sign(self._settings.directions[0])
 
     def pause(self, number: int) -> None:
         """Note that a trial's job waits."""
@@ -349,12 +351,8 @@ class Drivers:
     @contextmanager
     def one_at_a_time(self) -> Iterator[None]:
         """Keep this directory's other drivers from doing the same meanwhile."""
-        descriptor = os.open(f"{self._locks}.lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with locked(f"{self._locks}.lock"):
             yield
-        finally:
-            os.close(descriptor)
 
     def is_near(self, driver: str) -> bool:
         """Whether a driver worked in this directory, so that its death is known for certain."""
@@ -385,11 +383,8 @@ _PREFIX = "driver "
 
 
 def _is_held(lock: Path) -> bool:
-    descriptor = os.open(lock, os.O_RDWR)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with locked(lock, fcntl.LOCK_SH, wait=0, new=False):
+            return False
     except BlockingIOError:
         return True
-    finally:
-        os.close(descriptor)
-    return False

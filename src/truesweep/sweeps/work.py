@@ -7,6 +7,7 @@ from pathlib import Path
 from truesweep.callbacks import Stopped, stoppable
 from truesweep.errors import ConfigError
 from truesweep.jobs.launch import launch
+from truesweep.jobs.logs import log_into
 from truesweep.jobs.nodes import Node
 from truesweep.jobs.orphan import leave_when_closed
 from truesweep.runs.run import Run
@@ -24,7 +25,7 @@ def work(directory: str, node: Node, parent: int | None = None) -> None:
     """
     run = Run(Path(directory))
     if node.first:
-        _log_into(run.log(0))
+        log_into(run.log(0))
     serve_forks()
     if parent is not None:
         leave_when_closed(parent)
@@ -36,20 +37,12 @@ def work(directory: str, node: Node, parent: int | None = None) -> None:
 
 
 def _launch(run: Run, node: Node) -> int:
-    started_in = Path(run.read_provenance().get("directory", "."))
-    if started_in.is_dir():
-        os.chdir(started_in)  # what relative paths in the configuration are relative to
+    os.chdir(run.started_in)
     try:
         return launch(run, resume=True, node=node)
     except ConfigError as error:
         print(error, file=sys.stderr)
         return BUSY
-
-
-def _log_into(file: Path) -> None:
-    log = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    os.dup2(log, sys.stdout.fileno())
-    os.dup2(log, sys.stderr.fileno())
 
 
 def main() -> None:

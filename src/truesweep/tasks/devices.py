@@ -1,5 +1,6 @@
 """A model on devices: memory that runs out, and weights that ranks share (`fully_shard`, FSDP2)."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,6 +12,14 @@ from torch.distributed.tensor import DTensor
 
 _CPU = ("can't allocate memory", "not enough memory")
 """What torch's allocator on the CPU says, in an ordinary RuntimeError."""
+
+
+OUT_OF_MEMORY = re.compile(
+    r"out of memory|OutOfMemoryError|\bMemoryError|DefaultCPUAllocator|not enough memory"
+    r"|can(no|')t allocate memory|CUBLAS_STATUS_ALLOC_FAILED",
+    re.IGNORECASE,
+)
+"""What PyTorch's allocators, CUDA's libraries and Python say when memory runs out, in a log."""
 
 
 class OutOfMemory(RuntimeError):
