@@ -12,8 +12,7 @@ import psutil
 import pytest
 
 from truesweep.callbacks import Stopped, stoppable
-from truesweep.jobs.agent import Agent, _abandon
-from truesweep.jobs.nodes import Node
+from truesweep.jobs.processes import Agent, Node, _abandon
 
 ALONE = Node()
 
@@ -100,7 +99,7 @@ def test_a_node_that_waits_for_another_can_be_stopped(
         _abandon()
         ended.append(True)
 
-    monkeypatch.setattr("truesweep.jobs.agent._abandon", abandon)
+    monkeypatch.setattr("truesweep.jobs.processes._abandon", abandon)
     agent = Agent(rank, (tmp_path, 0.0), ranks=1, node=node, run_id="other")
     began = time.monotonic()
     meanwhile(lambda: time.monotonic() > began + 1.0, lambda: os.kill(os.getpid(), signal.SIGTERM))

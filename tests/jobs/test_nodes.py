@@ -3,7 +3,7 @@
 import pytest
 
 from truesweep.errors import ConfigError
-from truesweep.jobs.nodes import Node, this_node
+from truesweep.jobs.processes import Node, this_node
 
 GIVEN = {"NNODES": "2", "NODE_RANK": "1", "MASTER_ADDR": "node17"}
 

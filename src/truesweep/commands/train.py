@@ -12,12 +12,11 @@ from truesweep.commands.output import plain_plan, show_plan, show_result
 from truesweep.config.compose import set_for_sweeps
 from truesweep.config.overrides import split_hydras
 from truesweep.errors import ConfigError
-from truesweep.jobs.agent import SECONDS_TO_MEET
 from truesweep.jobs.extend import made_longer
 from truesweep.jobs.launch import launch
-from truesweep.jobs.nodes import this_node
 from truesweep.jobs.parts import make
 from truesweep.jobs.plan import Plan, plan, plan_again
+from truesweep.jobs.processes import SECONDS_TO_MEET, this_node
 from truesweep.jobs.same_data import changed_data
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.record.files import dump_json

@@ -255,8 +255,7 @@ def _keeping_secrets(config: dict[str, Any], only: str | None = None) -> dict[st
             node = tree[only]
             composed = OmegaConf.is_config(node)
             resolved = {only: OmegaConf.to_container(node, resolve=True) if composed else node}
-    plain = map_leaves(resolved, lambda _key, value: _unmark(value))
-    result = map_leaves(plain, _hide_rest)
+    result = map_leaves(map_leaves(resolved, _unmark), _hide_rest)
     assert isinstance(result, dict)
     return result
 
@@ -281,7 +280,7 @@ def _stash(key: str, secret: str) -> str:
     return f"${{oc.env:{name}}}"
 
 
-def _unmark(value: Any) -> Any:
+def _unmark(_key: str, value: Any) -> Any:
     return _MARK.sub(r"${oc.env:\1}", value) if isinstance(value, str) else value
 
 

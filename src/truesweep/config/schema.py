@@ -224,7 +224,9 @@ class _Checker:
         within = {
             name: self.fill(prefix + name, target, value)
             for name, value in given.items()
-            if isinstance(value, Mapping) and (target := _settings(schema, name))
+            if isinstance(value, Mapping)
+            and name in schema.parameters
+            and (target := settings(schema.parameters[name]))
         }
         given = {**given, **within}
         aside = {name: v for name, v in given.items() if name in within or _stands(schema, name, v)}
@@ -301,10 +303,6 @@ class _Checker:
                 self._add_unknown(f"{key}.{name}", item)
         else:
             self._unknown.append(key)
-
-
-def _settings(schema: Schema, name: str) -> type | None:
-    return settings(schema.parameters[name]) if name in schema.parameters else None
 
 
 def _stands(schema: Schema, name: str, value: Any) -> bool:

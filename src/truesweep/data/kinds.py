@@ -109,6 +109,8 @@ class SampleKind(ABC):
         else:
             splits = source.load(self.name)
         drop = source.decontaminate == "drop"
+        if not source.clean.asked and not drop:
+            return splits
         return cleaned(splits, source.clean, drop, source.verify == "full")
 
     def load_each(self, mixture: Mixture) -> dict[str, Splits]:

@@ -187,6 +187,7 @@ class DataModule(pl.LightningDataModule):
 
     def _loader(self, dataset: EncodedDataset, sampler: TrainSampler | EvalSampler) -> StepLoader:
         workers = self.source.num_workers
+        can_fork = "fork" in multiprocessing.get_all_start_methods()
         loader = DataLoader(
             dataset,
             batch_size=None,
@@ -194,7 +195,7 @@ class DataModule(pl.LightningDataModule):
             num_workers=workers,
             persistent_workers=workers > 0,
             # Ranks are forked from a server; workers started that way would import all again.
-            multiprocessing_context="fork" if workers and _can_fork() else None,
+            multiprocessing_context="fork" if workers and can_fork else None,
             pin_memory=self._device == "cuda",
             collate_fn=_as_is,
             worker_init_fn=_leave_signals_to_the_rank,
@@ -229,10 +230,6 @@ class DataModule(pl.LightningDataModule):
 def _parts(dataset: EncodedDataset) -> Iterable[EncodedDataset]:
     """The datasets of the sources of a mixture, or the one that there is."""
     return dataset.parts.values() if isinstance(dataset, Joined) else (dataset,)
-
-
-def _can_fork() -> bool:
-    return "fork" in multiprocessing.get_all_start_methods()
 
 
 def _pinned(batch: Batch) -> Batch:

@@ -32,7 +32,7 @@ def divide(documents: list[str], shares: Mapping[str, float]) -> Parts:
     the order given.
     """
     total = sum(map(len, documents))
-    rest = sorted(families(documents), key=lambda texts: _digest(texts[0]))
+    rest = sorted(families(documents), key=lambda texts: hashlib.sha256(texts[0].encode()).digest())
     parts: Parts = {}
     for name, share in shares.items():
         chosen = _fill(rest, share * total)
@@ -64,10 +64,6 @@ def _passages(text: str) -> Iterator[str]:
         words = " ".join(paragraph.split())
         if len(words) >= _SHORTEST_PASSAGE:
             yield words
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.sha256(text.encode()).digest()
 
 
 def _fill(rest: Iterable[list[str]], budget: float) -> list[list[str]]:

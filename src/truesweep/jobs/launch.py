@@ -11,10 +11,8 @@ from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 from truesweep.callbacks import Pruned, Stopped, stoppable
 from truesweep.errors import in_short, shorten
-from truesweep.jobs.agent import Agent
-from truesweep.jobs.nodes import Node, this_node
-from truesweep.jobs.orphan import leave_with_parent
 from truesweep.jobs.parts import make
+from truesweep.jobs.processes import Agent, Node, leave_with_parent, this_node
 from truesweep.jobs.rank import run_rank
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.runs.run import Run, State

@@ -241,7 +241,10 @@ class Rank:
             self.parts.trainer.validate_every(self.parts.data.steps_per_epoch), steps
         )
         return [
-            SameConfiguration(self._fingerprint()),
+            SameConfiguration(
+                # Of all that this rank's training follows from.
+                fingerprint({"config": self.config, "data": self.parts.prepared.fingerprint})
+            ),
             TakeUp(self.metrics),
             StopAfter(steps),
             Preemption(self.checkpoint, validation, bool(self.parts.compiled)),
@@ -257,10 +260,6 @@ class Rank:
         """What keeps the states from which other jobs of the sweep go on, if any do."""
         steps = self.run.place.get("branches")
         return [Branches(self.run, steps, self.checkpoint)] if steps else []
-
-    def _fingerprint(self) -> str:
-        """Of all that this rank's training follows from."""
-        return fingerprint({"config": self.config, "data": self.parts.prepared.fingerprint})
 
     def _pruning(self) -> list[pl.Callback]:
         """What reports to the search that this run belongs to, if that prunes."""

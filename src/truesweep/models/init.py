@@ -27,12 +27,8 @@ def residual_writers(model: PreTrainedModel) -> list[nn.Module]:
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear | Conv1D)
         and _WRITERS.search(name)
-        and _features_out(module) == width
+        and (module.nf if isinstance(module, Conv1D) else module.out_features) == width
     ]
-
-
-def _features_out(module: nn.Linear | Conv1D) -> int:
-    return module.out_features if isinstance(module, nn.Linear) else int(module.nf)
 
 
 GAIN = 0.7  # std of a weight times the root of its fan-in

@@ -84,7 +84,7 @@ def hardware() -> dict[str, Any]:
         "cpu": _cpu(),
         "cores": _cores(),
         "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "gpus": _gpus(),
+        "gpus": _ask_gpus("name,memory.total"),
     }
 
 
@@ -98,11 +98,6 @@ def _cpu() -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
-
-
-def _gpus() -> list[str]:
-    """Names of the GPUs."""
-    return _ask_gpus("name,memory.total")
 
 
 @cache

@@ -19,7 +19,7 @@ import torch
 from truesweep.errors import ConfigError, UserError
 from truesweep.jobs.launch import launch
 from truesweep.jobs.logs import log_into
-from truesweep.jobs.orphan import leave_with_parent
+from truesweep.jobs.processes import leave_with_parent
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.runs.run import Run
 from truesweep.sweeps.forks import serve_forks, unblock, warm_up

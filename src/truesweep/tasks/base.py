@@ -346,7 +346,8 @@ class Task(Training):
             if name in figures and count != counted:
                 figures[f"{name}{OWN_COUNT}"] = count
         self.sample_scores[split_name] = self.scores.gather(loader.by_source)
-        figures |= self._of_sources(split_name, loader.by_source, counted)
+        if loader.by_source:
+            figures |= self._of_sources(split_name, loader.by_source, counted)
         values = {f"{split_name}/{name}": value for name, value in figures.items()}
         self.evaluations[split_name] = values
         # Callbacks monitor these; every rank holds the same reduced values.
@@ -441,17 +442,13 @@ class SampleScores:
             shares = [None] * dist.get_world_size()
             dist.all_gather_object(shares, own)
         found: Arrays = {}
-        for name in _names(shares):
+        for name in sorted(set().union(*shares)):
             places, found[name] = _ordered([share[name] for share in shares if name in share])
             for source, where in (sources or {}).items():
                 known = np.zeros(int(places[-1]) + 1 if len(places) else 0, dtype=bool)
                 known[where if isinstance(where, slice) else where[where < len(known)]] = True
                 found[f"{source}/{name}"] = found[name][known[places]]
         return found
-
-
-def _names(shares: Sequence[Arrays]) -> list[str]:
-    return sorted({name for share in shares for name in share})
 
 
 def _ordered(

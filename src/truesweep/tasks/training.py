@@ -432,7 +432,11 @@ class Training(pl.LightningModule):
         """
         alone = list(unreached(self.model).values())
         saved = [number for group in state["param_groups"] for number in group["params"]]
-        if not alone or self.is_sharded or len(saved) == sum(map(_learns, self.model.parameters())):
+        if (
+            not alone
+            or self.is_sharded
+            or len(saved) == sum(p.requires_grad for p in self.model.parameters())
+        ):
             return
         for parameter in alone:
             parameter.requires_grad_(True)
@@ -450,10 +454,6 @@ class Training(pl.LightningModule):
         for group in state["param_groups"]:
             group["params"] = [number for number in group["params"] if number in kept]
         state["param_groups"] = [group for group in state["param_groups"] if group["params"]]
-
-
-def _learns(parameter: nn.Parameter) -> bool:
-    return parameter.requires_grad
 
 
 STOP_SIGNALS = (15, 2, 10)

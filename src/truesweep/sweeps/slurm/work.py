@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from truesweep.jobs.nodes import Node
+from truesweep.jobs.processes import Node
 from truesweep.sweeps.slurm.executor import linked
 from truesweep.sweeps.work import work
 
