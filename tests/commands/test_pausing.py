@@ -11,6 +11,7 @@ from tests.commands.test_sweep import rows, small
 from truesweep.commands.compare import Options, compare_runs
 from truesweep.commands.resume import resume
 from truesweep.commands.status import status
+from truesweep.commands.sweep import sweep
 from truesweep.runs.run import Run
 
 SLICE = 4
@@ -52,20 +53,20 @@ def assert_trained_once(job: Run) -> None:
 def test_a_killed_search_goes_on_where_each_job_was(
     data: dict[str, list[str]], workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    sweep = workplace / "outputs/sweeps/s"
+    folder = workplace / "outputs/sweeps/s"
     driver = start(["-m", *small(data["lm"], *SEARCH)], workplace)
-    wait_for_thaw(sweep)
+    wait_for_thaw(folder)
     driver.kill()
     driver.wait()
-    while any(job.alive for job in runs(sweep)):
+    while any(job.alive for job in runs(folder)):
         time.sleep(0.05)
-    before = {job.id: (job.status, job.read_metrics()) for job in runs(sweep)}
+    before = {job.id: (job.status, job.read_metrics()) for job in runs(folder)}
     assert "paused" in {known["state"] for known, _ in before.values()}
-    assert resume(sweep) == 0
+    assert resume(folder) == 0
     said = capsys.readouterr().out
-    ended = {job.id: job.state for job in runs(sweep)}
+    ended = {job.id: job.state for job in runs(folder)}
     assert set(ended.values()) == {"completed", "paused"}
-    for job in runs(sweep):
+    for job in runs(folder):
         status_then, record = before[job.id]
         # Nothing of it was trained again; a validation that was struck joins the last row, and
         # the row then has its time.
@@ -78,16 +79,38 @@ def test_a_killed_search_goes_on_where_each_job_was(
     number = list(ended.values()).count("paused")
     counted = f"3 jobs: {3 - number} completed, {number} paused"
     assert counted in said
-    assert status(sweep) == 0
+    assert status(folder) == 0
     assert counted in capsys.readouterr().out
-    assert {row["id"]: row["state"] for row in rows(sweep)} == ended
-    assert compare_runs([sweep], Options()) == 0
+    assert {row["id"]: row["state"] for row in rows(folder)} == ended
+    assert compare_runs([folder], Options()) == 0
     assert capsys.readouterr().out.count("paused") == number
-    assert json.dumps("paused") in (sweep / "report.html").read_text()
+    assert json.dumps("paused") in (folder / "report.html").read_text()
     # One that waits can be trained to its end by itself; the search then knows of it.
     one = next(name for name, state in ended.items() if state == "paused")
-    assert resume(sweep / one) == 0
-    assert Run(sweep / one).state == "completed"
+    assert resume(folder / one) == 0
+    assert Run(folder / one).state == "completed"
     capsys.readouterr()
-    assert resume(sweep) == 0
+    assert resume(folder) == 0
     assert f"3 jobs: {4 - number} completed" in capsys.readouterr().out
+
+
+def test_jobs_of_two_ranks_pause_and_thaw_as_those_of_one(
+    data: dict[str, list[str]], workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = [*SEARCH[2:], "optimizer.lr=1e-3,1e-1", "trainer.max_steps=12", "sweeps.jobs=2"]
+    found = []
+    for devices in (1, 2):
+        here = [f"name=on{devices}", f"trainer.devices={devices}"]
+        assert sweep(small(data["lm"], *asked, *here), [], False) == 0
+        assert "thawed" in capsys.readouterr().out
+        jobs = runs(workplace / f"outputs/sweeps/on{devices}")
+        for job in jobs:
+            assert_trained_once(job)
+        found.append({job.varies["optimizer.lr"]: job for job in jobs})
+    one, two = found
+    for rate, job in one.items():
+        assert (two[rate].state, two[rate].step) == (job.state, job.step)
+        for mine, other in zip(job.read_metrics(), two[rate].read_metrics(), strict=True):
+            same = {k: v for k, v in mine.items() if k == "step" or k.endswith("/loss")}
+            assert {k: other.get(k) for k in same} == pytest.approx(same, rel=1e-4)
+    assert {job.state for job in one.values()} == {"completed", "paused"}
