@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from truesweep.commands.output import plain_plan, show_plan, show_result
-from truesweep.config.compose import set_for_sweeps
 from truesweep.config.overrides import split_hydras
 from truesweep.errors import ConfigError
 from truesweep.jobs.extend import made_longer
@@ -43,7 +42,7 @@ def train(
         job = plan_again(original.path, overrides) if original else plan(overrides, config_dirs)
         notes = departures(original, job) if original else []
         if not launcher and not original:
-            notes += for_sweeps_only(overrides, config_dirs)
+            notes += for_sweeps_only(job)
         trainer: TrainerSettings = make(job.config, "trainer")
         lacking = None if launcher else trainer.lacking()
         if dry_run and as_json:
@@ -68,14 +67,13 @@ def train(
     return code
 
 
-def for_sweeps_only(overrides: Sequence[str], config_dirs: Sequence[Path]) -> list[str]:
+def for_sweeps_only(job: Plan) -> list[str]:
     """What files say of a launcher or a sweeper, of which a single run takes no notice."""
-    said = set_for_sweeps(overrides, config_dirs)
-    if not said:
+    if not job.for_sweeps:
         return []
     return [
-        f"{', '.join(said)}: for sweeps only, and not used here. To have this run started by a "
-        "launcher, type hydra/launcher=NAME; for a sweep, add -m"
+        f"{', '.join(job.for_sweeps)}: for sweeps only, and not used here. To have this run "
+        "started by a launcher, type hydra/launcher=NAME; for a sweep, add -m"
     ]
 
 

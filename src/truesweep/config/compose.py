@@ -60,6 +60,8 @@ class Composed:
         sweeps: The `sweeps` node, which is no part of the configuration; unresolved.
         written: The values that are interpolations, as they are written, and all helper values,
             by dotted key.
+        for_sweeps: What files say of Hydra's launcher and sweeper, each with its place; a single
+            run uses none.
     """
 
     config: dict[str, Any]
@@ -69,6 +71,7 @@ class Composed:
     origins: Origins = field(repr=False, compare=False)
     sweeps: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     written: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    for_sweeps: Sequence[str] = field(default=(), repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ class _Tree:
     raw: dict[str, Any]
     choices: dict[str, str | None]
     sources: list[Source]
+    for_sweeps: list[str]
 
 
 def compose(overrides: Sequence[str] = (), config_dirs: Sequence[Path | str] = ()) -> Composed:
@@ -142,7 +146,14 @@ class Composer:
         given = [*overrides, *(f"{key}={as_text(value)}" for key, value in swept.items())]
         sweeps = {} if said.get(SWEEPS, "") is None else node or {}
         return Composed(
-            config, redact_overrides(given), tree.choices, self.roots, origins, sweeps, written
+            config,
+            redact_overrides(given),
+            tree.choices,
+            self.roots,
+            origins,
+            sweeps,
+            written,
+            tree.for_sweeps,
         )
 
     def load(self, asked: Sequence[str]) -> tuple[DictConfig, list[Source]]:
@@ -178,7 +189,8 @@ class Composer:
                 tree, sources = self.load(asked)
             raw = cast(dict[str, Any], OmegaConf.to_container(tree))
             del raw["hydra"]
-            self._trees[tuple(asked)] = _Tree(raw, choices(tree), sources)
+            for_sweeps = _for_sweeps(sources, tree.hydra.runtime.choices)
+            self._trees[tuple(asked)] = _Tree(raw, choices(tree), sources, for_sweeps)
         return self._trees[tuple(asked)]
 
 
@@ -236,19 +248,8 @@ def _not_used(what: str, where: str) -> ConfigError:
     )
 
 
-def set_for_sweeps(
-    overrides: Sequence[str] = (), config_dirs: Sequence[Path | str] = ()
-) -> list[str]:
-    """What files say of Hydra's launcher and sweeper, each with its place; a single run uses none.
-
-    Args:
-        overrides: The command line without Hydra's own settings.
-        config_dirs: As in `compose`.
-    """
-    composer = Composer(config_dirs)
-    asked = normalize(overrides, config_dirs)
-    found = composer.loader.compute_defaults_list(PRIMARY, asked, RunMode.MULTIRUN)
-    chosen = found.overrides.override_choices
+def _for_sweeps(sources: Sequence[Source], chosen: Mapping[str, str | None]) -> list[str]:
+    """What files say of Hydra's launcher and sweeper, each with its place; see `refuse_hydras`."""
     return [
         *(
             f"{group}={chosen[group]}"
@@ -257,7 +258,7 @@ def set_for_sweeps(
         ),
         *(
             f"{key} ({shown(source.path)}:{find_line(source, key)})"
-            for source in _sources(found.defaults, composer.roots)
+            for source in sources
             for key in source.values
             if key.startswith("hydra.")
         ),

@@ -77,6 +77,7 @@ class Plan:
         groups: What the optimizer has of each group of parameters, in plain values: `role`,
             `parameters`, `lr` at its peak, `weight_decay`, and what else is its own.
         warnings: What the user should know before anything is spent; a sentence each.
+        for_sweeps: What files say of a launcher or a sweeper, which a single run does not use.
     """
 
     config: dict[str, Any]
@@ -92,6 +93,7 @@ class Plan:
     figures: dict[str, Figure]
     groups: tuple[dict[str, Any], ...]
     warnings: tuple[str, ...]
+    for_sweeps: tuple[str, ...] = ()
 
     @property
     def sources(self) -> list[str]:
@@ -129,14 +131,19 @@ def plan(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Plan:
         ConfigError: The configuration is wrong.
         DataError: The data are.
     """
-    return plan_config(*checked(overrides, config_dirs))
+    composed = compose(overrides, config_dirs)
+    planned = plan_config(*_checked(composed, overrides))
+    return replace(planned, for_sweeps=tuple(composed.for_sweeps))
 
 
 def checked(
     overrides: Sequence[str], config_dirs: Sequence[Path] = ()
 ) -> tuple[dict[str, Any], list[str]]:
     """A composed, checked and named configuration, and the overrides, redacted."""
-    composed = compose(overrides, config_dirs)
+    return _checked(compose(overrides, config_dirs), overrides)
+
+
+def _checked(composed: Composed, overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     config = complete(composed.config, composed.origins)
     _refuse_sweep(composed)
     if config["name"] is None:

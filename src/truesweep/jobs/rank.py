@@ -197,9 +197,10 @@ class Rank:
         if not self.trainer.is_global_zero:
             return
         self.run.write_scores("test", self.parts.task.sample_scores["test"])
-        verdict, declared = self._verdict(), self.parts.task.declared.values()
+        rows, declared = read(self.run.metrics), self.parts.task.declared.values()
+        verdict = self._verdict(rows)
         results = {
-            **collect_results(self.parts, self.checkpoint, read(self.run.metrics), verdict),
+            **collect_results(self.parts, self.checkpoint, rows, verdict),
             **standard_errors(self.run.read_scores("val"), "val", declared),
             **standard_errors(self.run.read_scores("test"), "test", declared),
             **self._harness(),
@@ -218,10 +219,10 @@ class Rank:
         callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
         return {k: v for c in callbacks if isinstance(c, Harness) for k, v in c.results.items()}
 
-    def _verdict(self) -> Verdict:
+    def _verdict(self, rows: Sequence[Mapping[str, Any]]) -> Verdict:
         trivial = self.parts.task.baselines(self.parts.prepared, "val")
         return judge(
-            read(self.run.metrics),
+            rows,
             steps_per_epoch=self.parts.data.steps_per_epoch,
             monitor=self.checkpoint.monitor,
             mode=self.checkpoint.mode,
@@ -230,7 +231,7 @@ class Rank:
 
     def _diverged(self, error: DivergedError) -> Verdict:
         """The verdict on a training that was given up, which may be before a row shows why."""
-        verdict = self._verdict()
+        verdict = self._verdict(read(self.run.metrics))
         if verdict.kind == "diverged":
             return verdict
         return replace(verdict, kind="diverged", text=f"Diverged: {error}", forecasts=())
