@@ -15,7 +15,12 @@ SECONDS_TO_RETURN = 0.01
 """How long a function that must not be left is given to come to its end."""
 
 
-def interrupt(error: BaseException, frame: FrameType | None = None) -> None:
+Handler = Callable[[int, FrameType | None], Any]
+
+
+def interrupt(
+    error: BaseException, frame: FrameType | None = None, again: Handler | None = None
+) -> None:
     """Raise an error in the handler of a signal, and again a little later if it is lost.
 
     The interpreter only reports what is raised within a destructor or the callback of a weak
@@ -25,10 +30,11 @@ def interrupt(error: BaseException, frame: FrameType | None = None) -> None:
     Args:
         error: What is raised.
         frame: What the signal has interrupted; None: what may be left at any time.
+        again: The handler that is called a little later; None: one that calls this.
     """
     report = sys.unraisablehook
 
-    def again(signum: int, frame: FrameType | None) -> None:
+    def interrupt_again(signum: int, frame: FrameType | None) -> None:
         interrupt(error, frame)
 
     def unraisable(lost: "UnraisableHookArgs") -> None:
@@ -36,16 +42,15 @@ def interrupt(error: BaseException, frame: FrameType | None = None) -> None:
             report(lost)
             return
         sys.unraisablehook = report
-        soon(again)
+        _soon(again or interrupt_again)
 
     if frame is not None and not may_raise(frame):
-        soon(again)
+        _soon(again or interrupt_again)
         return
     sys.unraisablehook = unraisable
     raise error
 
 
-def soon(handler: Callable[[int, FrameType | None], Any]) -> None:
-    """Have a handler called in a moment, which may be what called this."""
+def _soon(handler: Handler) -> None:
     signal.signal(signal.SIGALRM, handler)
     signal.setitimer(signal.ITIMER_REAL, SECONDS_TO_RETURN)

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -226,6 +227,28 @@ def test_no_error_is_raised_where_it_would_end_the_process(
     assert time.monotonic() - began < 30
     assert not imagined.left_by
     assert the_run(workplace).status["saved_step"] == 1
+
+
+def test_a_compiler_is_left_though_what_the_signal_raises_is_lost(
+    data: dict[str, list[str]],
+    workplace: Path,
+    backend: Callable[[Backend], Backend],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Collecting(Backend):
+        def _strike(self) -> None:
+            key = torch.nn.Module()
+            _held = weakref.ref(key, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+            del key
+            time.sleep(60)
+            raise AssertionError("nobody left the compiler")
+
+    backend(Collecting(2))
+    began = time.monotonic()
+    assert train([*data["classification"], *COMPILED], [], None, False) == 143
+    assert time.monotonic() - began < 50
+    assert the_run(workplace).status["saved_step"] == 1
+    assert "Exception ignored" not in capsys.readouterr().err
 
 
 def test_a_compiler_that_a_signal_has_ended_is_no_failure(

@@ -13,8 +13,8 @@ from pytorch_lightning.utilities.types import STEP_OUTPUT
 
 from truesweep.callbacks.checkpoint import Checkpoint
 from truesweep.callbacks.validation import Validation, ValidationInterrupted
-from truesweep.compat import is_of_compiler, may_raise, steps_done, watch_compiler
-from truesweep.interrupts import interrupt, soon
+from truesweep.compat import is_of_compiler, steps_done, watch_compiler
+from truesweep.interrupts import interrupt
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 SAME_PRESS_SECONDS = 1.0
@@ -183,27 +183,23 @@ class Preemption(pl.Callback):
     def _on_compiler(self) -> None:
         self._compiling = True
         self._left_compiler = False  # or what `_leave_compiler` raised was lost on its way
-        if self._module.stop_requested and self._may_leave:
-            self._leave()
+        self._leave_compiler(self._module.stop_requested, None)
 
     def _after_compiler(self) -> None:
         self._compiling = False
 
     def _leave_compiler(self, signum: int, frame: FrameType | None) -> None:
-        """Stop a compilation, if nothing is lost by it, as soon as its process is not.
+        """Stop a compilation, if nothing is lost by it; one signal alone disturbs the way out."""
+        asked = self._module.stop_requested
+        if asked and self._compiling and not self._left_compiler and self._may_leave:
+            self._left_compiler = True
+            interrupt(Stopped(asked), frame, again=self._leave_compiler_again)
+            self._left_compiler = False  # not yet
 
-        Only the first signal disturbs the way out.
-        """
-        if not self._compiling or self._left_compiler or not self._may_leave:
-            return
-        if frame is not None and not may_raise(frame):
-            soon(self._leave_compiler)
-        else:
-            self._leave()
-
-    def _leave(self) -> None:
-        self._left_compiler = True
-        raise Stopped(self._module.stop_requested)
+    def _leave_compiler_again(self, signum: int, frame: FrameType | None) -> None:
+        """Stop it after all, unless it has ended."""
+        self._left_compiler = False
+        self._leave_compiler(signum, frame)
 
     @property
     def _may_leave(self) -> bool:

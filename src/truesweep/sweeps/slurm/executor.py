@@ -26,7 +26,7 @@ from submitit.core.utils import environment_variables
 from submitit.helpers import clean_env
 
 from truesweep.compat import sbatch_script
-from truesweep.errors import ConfigError
+from truesweep.errors import ConfigError, telling_line
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.record.files import write_atomic, write_json
 from truesweep.runs.run import Run
@@ -128,8 +128,11 @@ def forbid_requeue(slurm_ids: Sequence[str]) -> None:
 
 def _run(*command: str) -> str:
     done = subprocess.run(
-        command, capture_output=True, text=True, check=True, timeout=SECONDS_TO_ANSWER
+        command, capture_output=True, text=True, check=False, timeout=SECONDS_TO_ANSWER
     )
+    if done.returncode:
+        said = telling_line(done.stderr) or f"{command[0]} ended with exit code {done.returncode}"
+        raise subprocess.SubprocessError(said)
     return done.stdout
 
 
