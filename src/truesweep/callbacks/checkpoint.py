@@ -50,7 +50,7 @@ class Checkpoint(LightningCheckpoint):
         background: bool | None = None,
     ) -> None:
         super().__init__()
-        self.directory = directory
+        self.best_path, self.last_path = directory / "best.ckpt", directory / "last.ckpt"
         self.files = CheckpointFiles(background)
         self.tell = tell
         self._untold: list[Callable[[], None]] = []
@@ -62,16 +62,6 @@ class Checkpoint(LightningCheckpoint):
         self.best_score: float | None = None
         self.best_step: int | None = None
         self.best_values: dict[str, float] = {}
-
-    @property
-    def best_path(self) -> Path:
-        """The checkpoint with the best validation."""
-        return self.directory / "best.ckpt"
-
-    @property
-    def last_path(self) -> Path:
-        """The checkpoint to resume from."""
-        return self.directory / "last.ckpt"
 
     def on_train_batch_end(
         self,
@@ -135,7 +125,8 @@ class Checkpoint(LightningCheckpoint):
 
     def _save(self, trainer: pl.Trainer, name: Name, again: bool = False) -> None:
         if not again:
-            trainer.save_checkpoint(self.directory / f"{name}.ckpt", weights_only=False)
+            path = self.best_path if name == "best" else self.last_path
+            trainer.save_checkpoint(path, weights_only=False)
         elif trainer.is_global_zero:
             self.files.save_again(self.best_path, self.last_path)
         if self.tell is not None and trainer.is_global_zero:
