@@ -99,7 +99,7 @@ def lengthened(sample: Sample, rng: random.Random) -> Sample:
     def lengthen(text: str) -> str:
         words = text.split(" ")
         for _ in range(max(1, len(text) // 100)):
-            words.insert(rng.randint(1, len(words)), rng.choice(_FILLERS))
+            words.insert(rng.randrange(len(words)), rng.choice(_FILLERS))  # before the last
         return " ".join(words)
 
     return changed(sample, lengthen)

@@ -1,6 +1,7 @@
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from tokenizers import (
@@ -76,6 +77,43 @@ def test_characters_may_be_cut_where_there_is_no_white_space(
         tokenizer = config.build([text])
         assert max(map(len, Encoder(tokenizer)._pieces(text))) <= most
         assert next(encode(tokenizer, [text])).tolist() == tokenizer.encode(text)
+
+
+@pytest.mark.parametrize("words", [["x" * 70_000], ["ab", "x" * 7000, "c", "y" * 30_000, "d e"]])
+def test_what_has_no_white_space_is_cut_anywhere_in_the_end(
+    words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = " ".join(words)
+    shorten_pieces(monkeypatch)
+    assert max(map(len, pieces(text))) >= min(30_000, len(text))  # as long as that is bearable
+    cut = list(pieces(text, longest=1000))
+    assert "".join(cut) == text
+    assert max(map(len, cut)) <= 1200
+    assert len(cut) < len(text) / 500
+
+
+def test_a_place_to_cut_is_found_however_long_ago_the_last_one_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shorten_pieces(monkeypatch)
+    for seam in module._SEAMS:
+        for length in range(290, 310):  # the place is around the end of what is read at once
+            assert next(pieces("x" * length + " y" + "z" * 300, seam)) == "x" * length
+
+
+def test_each_character_is_looked_at_a_few_times_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = 0
+
+    class Nowhere:
+        def finditer(self, text: str, start: int) -> Iterator[re.Match[str]]:
+            nonlocal looked
+            looked += len(text) - start
+            return iter(())
+
+    shorten_pieces(monkeypatch)
+    text = "x" * 100_000
+    assert "".join(pieces(text, cast(Any, Nowhere()))) == text
+    assert len(text) / 2 < looked < 4 * len(text)
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)

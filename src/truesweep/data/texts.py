@@ -19,8 +19,11 @@ BLOCK = 1 << 20
 PIECE = 1 << 15
 """Characters of a piece of a long text: what one core is given."""
 
+LONGEST = 1 << 20
+"""Characters of a text that has no place to be cut, from which on it is cut anywhere."""
+
 Seam = re.Pattern[str]
-"""Places where a text may be cut."""
+"""Places where a text may be cut; each is known by two characters behind it at most."""
 WHITE = r"[ \t\r\n]"
 """What Python and the tokenizers' Rust both take for white space."""
 BEFORE_WHITE = re.compile(rf"(?<=\S)(?={WHITE})")
@@ -170,25 +173,29 @@ def beginning(text: Text, size: int) -> str:
     return found[:size]
 
 
-def pieces(text: Text, seam: Seam = BEFORE_WHITE) -> Iterator[str]:
+def pieces(text: Text, seam: Seam = BEFORE_WHITE, longest: int = LONGEST) -> Iterator[str]:
     """Cut a text longer than `PIECE` into pieces of about as many characters.
 
     Args:
         text: The text.
         seam: Where it may be cut.
+        longest: Characters without such a place, from which on it is cut anywhere.
     """
-    held = ""
+    held, seen = "", 0
     for block in blocks(text, PIECE):
-        cut = _last(seam, held)
+        cut = _last(seam, held, seen)
+        if not cut and len(held) >= longest:
+            cut = len(held)
         if cut:
             yield held[:cut]
+        seen = 0 if cut else max(0, len(held) - 2)
         held = held[cut:] + block
     yield held
 
 
-def _last(seam: Seam, text: str, near: int = 256) -> int:
-    """The last place where a text may be cut; 0 if there is none."""
-    for start in dict.fromkeys((max(0, len(text) - near), 0)):
+def _last(seam: Seam, text: str, first: int, near: int = 256) -> int:
+    """The last place where a text may be cut, if one is not before the first; 0: there is none."""
+    for start in dict.fromkeys((max(first, len(text) - near), first)):
         if found := [match.start() for match in seam.finditer(text, start)]:
             return found[-1]
     return 0

@@ -19,13 +19,13 @@ from truesweep.data.frames import is_ours, separator
 from truesweep.data.kinds import SampleKind
 from truesweep.data.ragged import Ragged, RaggedWriter, Tokens
 from truesweep.data.samples import Sample, Splits, field_texts, hash_splits, text_bytes
-from truesweep.data.texts import Text, Texts, pieces
+from truesweep.data.texts import PIECE, Text, Texts, pieces
 from truesweep.data.tokenizers import TokenizerConfig, load, template_of
 from truesweep.models.tokens import vocabulary_size
 from truesweep.terminal import console
 from truesweep.text import percent
 
-VERSION = 3  # of what is written below; a new one leaves all older entries unread
+VERSION = 4  # of what is written below; a new one leaves all older entries unread
 
 TOKENIZER = "tokenizer"
 PART = 8
@@ -212,9 +212,9 @@ def _learned(
     training = chain.from_iterable(kind.texts(train, template) for train in trains)
     size = sum(train.size for train in trains if isinstance(train, Texts))
     every = max(1, -(-size // config.sample)) if config.sample else 1
-    tokenizer = config.build(
-        islice((piece for text in training for piece in pieces(text)), 0, None, every)
-    )
+    # To merge within a word takes the square of its length.
+    cut = (piece for text in training for piece in pieces(text, longest=PIECE))
+    tokenizer = config.build(islice(cut, 0, None, every))
     if template is not None:
         tokenizer.chat_template = template
     return tokenizer
