@@ -11,8 +11,10 @@ from transformers.models.llama.modeling_llama import LlamaPreTrainedModel
 
 from tests.commands.conftest import SMALL, write_data
 from truesweep import text
+from truesweep.callbacks import EarlyStopping, Harness
 from truesweep.commands.train import train
 from truesweep.errors import ConfigError
+from truesweep.jobs.parts import build_callbacks
 from truesweep.jobs.plan import checked, default_name, plan
 from truesweep.jobs.trainer import TrainerSettings
 
@@ -220,3 +222,11 @@ def test_an_experiment_called_like_a_folder_of_the_programs_own(tmp_path: Path) 
     with pytest.raises(ConfigError, match="name=evaluations: outputs/evaluations holds"):
         plan(["experiment=evaluations"], [tmp_path])
     checked(["experiment=evaluations", "name=first"], [tmp_path])
+
+
+def test_callbacks_that_are_off_are_left_out(workplace: Path) -> None:
+    asked = [*write_data(workplace)["lm"], *SMALL]
+    for more, is_on in (([], False), (["callbacks.early_stopping.patience=3"], True)):
+        built = build_callbacks(checked([*asked, *more])[0], 10)
+        assert [isinstance(one, EarlyStopping) for one in built].count(True) == is_on
+        assert not [one for one in built if isinstance(one, Harness)]
