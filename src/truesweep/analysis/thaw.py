@@ -1,7 +1,7 @@
 """Which of several unfinished trainings to go on with, by forecasts of how they will end.
 
 What a curve y tells before its end is distorted by the schedule: while the rate is high, the loss
-is too, the more so the higher the peak. As in `analysis/forecast.py`, it is taken to be
+is too, the more so the higher the peak. As in `analysis/curves.py`, it is taken to be
 
     y(s) = E + A t(s)^-a + B r(s),    t(s) = sum of r up to s,    r = lr / peak lr
 
