@@ -42,6 +42,11 @@ def export(
     adapted = loaded.tuner is not None
     if merge and not adapted:
         raise ConfigError("--merge: this run has no adapter, its model is exported whole")
+    if adapted and not merge and not config["model"].get("name_or_path"):
+        raise ConfigError(
+            "this run's adapter stands on a model that was made for it, and is of no use alone; "
+            "add --merge, which exports both as one"
+        )
     quantized = adapted and has_quantized(loaded.model)
     model = merged(loaded.model, loaded.tuner) if merge else loaded.model
     output.absolute().parent.mkdir(parents=True, exist_ok=True)
