@@ -265,6 +265,16 @@ def test_a_sweep_over_rank_and_rate_ends_with_a_verdict(
     assert re.search(r"[Bb]est", done.out)
 
 
+def test_an_adapter_of_a_model_that_was_made_for_it_is_exported_merged(
+    data: dict[str, list[str]], workplace: Path
+) -> None:
+    assert train(asked(data["lm"], None, "name=x"), [], None, False) == 0
+    (run,) = (workplace / "outputs/x").iterdir()
+    with pytest.raises(ConfigError, match="is of no use alone; add --merge"):
+        export(run, workplace / "out", "best")
+    assert export(run, workplace / "out", "best", merge=True) == 0
+
+
 def test_what_peft_cannot_merge_leaves_nothing_behind(
     data: dict[str, list[str]], workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -179,6 +179,44 @@ def test_what_a_run_that_goes_on_has_lost_is_said_or_made_again(run: Path) -> No
     assert call("generate", str(run), "--prompt", "red", "--max-new-tokens", "1").how == "done"
 
 
+@pytest.mark.parametrize("name", ["config.yaml", "status.json", "results.json", "provenance.json"])
+def test_a_file_that_a_run_must_have_and_has_not_is_said(run: Path, name: str) -> None:
+    (run / name).unlink()
+    said = f"{run / name}: is missing. Restore it"
+    met = call("compare", str(run), "--json")
+    assert met.how == "done", met.said
+    assert "".join(said.split()) in "".join(met.err.split())
+    asked = ["evaluate", str(run)] if name == "provenance.json" else ["resume", str(run)]
+    if name != "status.json":  # which it writes again
+        met = call(*asked)
+        assert met.how == "refused"
+        assert name in met.said
+
+
+@pytest.mark.parametrize(
+    ("name", "command"), [("overrides.yaml", "show"), ("results.json", "export")]
+)
+def test_what_a_command_would_have_read_is_said(run: Path, name: str, command: str) -> None:
+    (run / name).unlink()
+    met = call(command, str(run), *(["../exported"] if command == "export" else []))
+    said = f"{run / name}: is missing. Restore it"
+    assert "".join(said.split()) in "".join((met.said + met.err).split())
+
+
+def test_a_job_that_has_lost_its_place_or_its_configuration_is_compared_by_name(
+    sweep: Path,
+) -> None:
+    first, second, *_ = SweepDirectory.open(sweep).jobs()
+    (first.path / "job.json").unlink()
+    second.config.unlink()
+    for command in (["compare", str(sweep), "--json"], ["status", str(sweep)]):
+        met = call(*command)
+        assert met.how == "done", met.said
+        told = "".join((met.out + met.err).split())
+        assert f"{first.path}/job.json:ismissing" in told
+        assert f"{second.config}:ismissing" in told
+
+
 def test_an_objective_that_is_no_name_is_refused(sweep: Path) -> None:
     asked = yaml.safe_load((sweep / "sweep.yaml").read_text())
     asked["sweeps"]["objective"] = [None]

@@ -9,7 +9,7 @@ from truesweep.commands.output import show_result
 from truesweep.commands.sweep_resume import resume_sweep
 from truesweep.compat import untried_sentence
 from truesweep.config.overrides import split_hydras
-from truesweep.errors import ConfigError
+from truesweep.errors import ConfigError, DataError
 from truesweep.jobs.compiling import choose
 from truesweep.jobs.extend import change
 from truesweep.jobs.launch import launch
@@ -81,6 +81,8 @@ def go_on(run: Run, overrides: Sequence[str], name: str, executor: Executor | No
     """
     out = console()
     if run.status.get("state") == "completed" and not overrides:
+        if run.problem is not None:
+            raise DataError(run.problem)
         out.print(f"{name} is complete; nothing to do.")
         return 0
     checkpoint = newest_checkpoint(run)

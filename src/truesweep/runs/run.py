@@ -283,9 +283,11 @@ class Run:
             DataError: It cannot be read, or is not what was written.
         """
         file = self.path / "overrides.yaml"
-        if not file.exists():
-            return []
         written = self.read_provenance().get("overrides_sha256")
+        if not file.exists():
+            if written:
+                raise DataError(f"{file}: is missing. {REMEDY}")
+            return []
         if written and checksum_of_start(file) != written:
             raise DataError(f"{file}: is not what the run has written. {REMEDY}")
         try:
@@ -339,18 +341,18 @@ class Run:
 
         They tell a damaged configuration. Version 0.1.0 did not keep them of changes.
         """
-        try:
-            provenance = self.read_provenance()
-        except FileNotFoundError:
-            return set()
+        provenance = self.read_provenance()
         rows = [provenance, *provenance.get("changes", [])]
         known = {str(row.get("fingerprint")) for row in rows if isinstance(row, dict)}
         return set() if "None" in known else known
 
     def read_provenance(self) -> dict[str, Any]:
         """Code, versions, hardware, data and command of the run."""
-        provenance: dict[str, Any] = read_entries(self.path / "provenance.json")
-        return provenance
+        file = self.path / "provenance.json"
+        try:
+            return read_entries(file)
+        except FileNotFoundError:
+            raise DataError(f"{file}: is missing. {REMEDY}") from None
 
     @property
     def identity(self) -> str:
@@ -427,10 +429,18 @@ class Run:
                 return f"{self.config}: is missing. {REMEDY}"
             if not self.config.stat().st_size:
                 return f"{self.config}: is empty. {REMEDY}"
-            if (self.path.parent / "sweep.yaml").exists() and not self.job:
-                return f"{self.path / 'job.json'}: is missing. {REMEDY}"
+            if lost := self._lost():
+                return f"{self.path / lost}: is missing. {REMEDY}"
         except UNREADABLE as error:
             return str(error)
+        return None
+
+    def _lost(self) -> str | None:
+        """A file that it lacks, though it must have been there, as others show."""
+        if (self.path.parent / "sweep.yaml").exists() and not self.job:
+            return "job.json"
+        if self.metrics.exists() and not self.status:
+            return "status.json"
         return None
 
     @property
@@ -545,8 +555,16 @@ class Run:
                 )
 
     def read_results(self) -> dict[str, Any]:
-        """Final figures; empty before the end."""
-        return read_entries(self.results) if self.results.exists() else {}
+        """Final figures; empty before the end.
+
+        Raises:
+            DataError: They are damaged, or gone.
+        """
+        if self.results.exists():
+            return read_entries(self.results)
+        if self.status.get("state") == "completed":
+            raise DataError(f"{self.results}: is missing. {REMEDY}")
+        return {}
 
     def write_scores(self, split: str, scores: Mapping[str, npt.NDArray[Any]]) -> None:
         """Keep what the best checkpoint scores on each sample of a split, in their order."""

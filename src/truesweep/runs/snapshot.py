@@ -163,9 +163,11 @@ def read_snapshot(directory: Run, points: int = POINTS) -> Snapshot:
     declared = read(provenance.get("figures"))
     long = {name for name, figure in declared.items() if figure.curve}
     config, history = read_mapping(directory.config), read_history(directory.metrics, points, long)
+    if (lost := directory.problem) is not None and lost not in problems:
+        problems.append(lost)
     if not config or spoilt_group(config):
-        how = "cannot be read as a configuration" if directory.config.exists() else "is missing"
-        problems.append(f"{directory.config}: {how}")
+        if directory.config.exists():
+            problems.append(f"{directory.config}: cannot be read as a configuration")
         config = {}
     if history.problem:
         problems.append(history.problem)
