@@ -3,15 +3,16 @@
 Optuna is imported when a study is opened and no earlier: a run outside a search does not need it.
 """
 
-import fcntl
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from truesweep.compat import storage_id
 from truesweep.errors import ConfigError, refusing
+from truesweep.record.files import locked
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -64,18 +65,17 @@ class _Lock:
 
     def __init__(self, journal: str) -> None:
         self._journal = journal
-        self._file = f"{journal}.lock"
-        self._descriptor = -1
+        self._held = ExitStack()
 
     def acquire(self) -> bool:
-        descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        self._descriptor = descriptor
+        held = ExitStack()
+        held.enter_context(locked(f"{self._journal}.lock"))
+        self._held = held  # after waiting for another thread's
         _mend(Path(self._journal))
         return True
 
     def release(self) -> None:
-        os.close(self._descriptor)
+        self._held.close()
 
 
 def _mend(journal: Path) -> None:
