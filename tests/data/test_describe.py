@@ -446,6 +446,30 @@ def test_what_was_found_before_a_kill_is_kept(
     assert calls[0] > 2 * 9 or (kind, where) == ("labelled", "Sieve.places")
 
 
+def test_an_interrupt_waits_for_no_ngrams(monkeypatch: pytest.MonkeyPatch) -> None:
+    splits = {name: sentences(20, seed) for seed, name in enumerate(("val", "test", "train"))}
+    found, given = leakage_module._ngrams, 0
+
+    def slow(samples: Sequence[Sample], first: int = 0) -> Any:
+        nonlocal given
+        for part in found(samples, first):
+            for _ in range(200 if samples is splits["train"] else 1):
+                given += samples is splits["train"]
+                yield part
+                time.sleep(0.01 if samples is splits["train"] else 0)
+
+    def interrupted(*_: Any) -> None:
+        while not given:
+            time.sleep(0.001)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(leakage_module, "_ngrams", slow)
+    monkeypatch.setattr(leakage_module, "_look_through", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        leaked("text", splits)
+    assert 0 < given < 100
+
+
 def test_the_search_for_ngrams_goes_on_a_part_before_the_next(tmp_path: Path) -> None:
     """The last words of a part begin n-grams that end in the next one."""
     ours = {"val": np.arange(4, dtype=np.uint64)}

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
+from threading import Event
 from typing import Self
 
 import numpy as np
@@ -361,6 +362,11 @@ def _ngrams(samples: Sequence[Sample], first: int = 0) -> Iterator[Hashes]:
         yield hashes[owners[: len(hashes)] == owners[NGRAM - 1 :]]  # none is of two texts
 
 
+def _ngrams_until(ended: Event, samples: Sequence[Sample], first: int) -> Iterator[Hashes]:
+    """Those of `_ngrams` that come before it is said that no more are needed."""
+    return takewhile(lambda _: not ended.is_set(), _ngrams(samples, first))
+
+
 def shared(
     ours: Mapping[str, Hashes],
     theirs: Callable[[int], Iterable[Hashes]],
@@ -432,9 +438,14 @@ def leaked(
         grams = {split: ours[split] for split in split_names if split in ours}
         journal, counted = (kept and kept / f"{other}.{end}" for end in ("jsonl", "npz"))
         with ThreadPoolExecutor(1) as aside:  # while numpy counts, passages are read
-            counting = aside.submit(shared, grams, partial(_ngrams, splits[other]), counted)
-            _look_through(splits[other], kind, searches, journal)
-            in_common = counting.result()
+            ended = Event()
+            parts = partial(_ngrams_until, ended, splits[other])
+            counting = aside.submit(shared, grams, parts, counted)
+            try:
+                _look_through(splits[other], kind, searches, journal)
+                in_common = counting.result()
+            finally:
+                ended.set()  # or an interrupt would wait for all n-grams
         for split, search in searches.items():
             both = search.found()
             exact = [leak for leak in both if leak.similarity == 1]
