@@ -96,6 +96,20 @@ def test_texts_with_other_numbers_are_never_alike() -> None:
     assert jaccard(first, first + "s") > SIMILAR
 
 
+def test_long_texts_of_few_letters_are_not_alike_by_chance() -> None:
+    rng = random.Random(0)
+    first, second = ("".join(rng.choices("acgt", k=20_000)) for _ in range(2))
+    assert jaccard(first, second) < 0.5  # all have the same 1024 windows of five
+    assert not closest([first], [second])
+    changed = list(first)
+    for place in range(0, len(first), 100):
+        changed[place] = "acgt"["cgta".index(changed[place])]
+    near = "".join(changed)
+    # One character in a hundred: of a hundred windows of five, five are others in each.
+    assert jaccard(first, near) == pytest.approx(95 / 105, abs=0.01)
+    assert closest([first], [second, near])[0][0] == 1
+
+
 def test_minhash_estimates_similarity() -> None:
     changed = [SENTENCE[:i] + "#" + SENTENCE[i + 1 :] for i in range(len(SENTENCE))]
     whole = signatures([SENTENCE, *changed])

@@ -40,7 +40,7 @@ NGRAM = 8
 BRIEF = 512
 """Characters of a text that has no paragraphs of its own."""
 
-VERSION = 5  # of what is found, and of its parts; a new one leaves all older ones unread
+VERSION = 6  # of what is found, and of its parts; a new one leaves all older ones unread
 
 _AT_ONCE = 1 << 16  # passages that are compared
 _HASHED_AT_ONCE = 1 << 16  # characters: their hashes stay in a core's cache

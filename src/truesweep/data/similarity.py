@@ -1,11 +1,13 @@
 """Texts that are the same but for a few characters, found among many.
 
 Two texts are alike by the Jaccard similarity of their sets of 5-character windows: 1 for the same,
-0.8 where about one character in fifty differs. Pairs are found by MinHash and banding (Broder 1997,
-On the resemblance and containment of documents; Leskovec et al., Mining of Massive Datasets, 3.4)
-and then measured exactly. N is the number of texts.
+0.8 where about one character in fifty differs. Where texts share most of such windows by chance, as
+long ones of a few letters do, longer windows are taken, on the same scale. Pairs are found by
+MinHash and banding (Broder 1997, On the resemblance and containment of documents; Leskovec et al.,
+Mining of Massive Datasets, 3.4) and then measured exactly. N is the number of texts.
 """
 
+import math
 import re
 import unicodedata
 from collections import Counter
@@ -28,6 +30,7 @@ One that is a syllable or a word counts as two.
 
 _NUMBER = re.compile(r"\d+")
 _WINDOW = 5
+_BY_CHANCE = 50  # times as many windows as a text has there must be, for one to tell texts apart
 # A pair at SIMILAR meets in one of the bands with a probability of 1 - (1 - 0.8^4)^16 = 0.9998.
 _BANDS, _ROWS = 16, 4
 _PER_BAND = 4  # texts of one band that are looked at, where many are alike
@@ -176,8 +179,24 @@ def jaccard(first: str, second: str, numbers: Callable[[str], list[str]] | None 
     numbers = numbers or _numbers
     if numbers(first) != numbers(second):
         return 0.0
-    a, b = _windows(first), _windows(second)
-    return len(a & b) / len(a | b)
+    window = _telling(first, second)
+    a, b = _windows(first, window), _windows(second, window)
+    found = len(a & b) / len(a | b)
+    if window == _WINDOW:
+        return found
+    # A character that is another one changes as many windows as each of them has characters.
+    changed = (1 - found) / (1 + found) / window
+    return max(0.0, (1 - _WINDOW * changed) / (1 + _WINDOW * changed))
+
+
+def _telling(first: str, second: str) -> int:
+    """How long windows must be for few to be in both texts by chance.
+
+    Long texts of a few characters, such as sequences of DNA, have all windows of five in common.
+    """
+    kinds = max(2, len({*first, *second}))
+    needed = _BY_CHANCE * max(1, len(first), len(second))
+    return max(_WINDOW, math.ceil(math.log(needed, kinds)))
 
 
 def likeness(first: str, second: str) -> float:
@@ -454,6 +473,6 @@ def _numbers(text: str) -> list[str]:
     return _NUMBER.findall(text)
 
 
-def _windows(text: str) -> set[str]:
-    padded = text.ljust(_WINDOW)
-    return {padded[i : i + _WINDOW] for i in range(len(padded) - _WINDOW + 1)}
+def _windows(text: str, window: int) -> set[str]:
+    padded = text.ljust(window)
+    return {padded[i : i + window] for i in range(len(padded) - window + 1)}
