@@ -102,7 +102,7 @@ def test_the_status_of_one_run_names_it_once_in_its_row(recorded: Path) -> None:
     done = truesweep("status", RUNS[0], cwd=recorded)
     (row,) = [line for line in done.out.splitlines() if "completed" in line and "/" in line]
     assert row.split()[:2] == [Path(RUNS[0]).name, "completed"], done.out
-    assert done.out.splitlines()[-1].endswith(f": {Path(RUNS[0]).name}")
+    assert done.out.splitlines()[-1].startswith(f"best job: {Path(RUNS[0]).name}  val/loss ")
 
 
 def test_status_is_told_as_json(recorded: Path) -> None:

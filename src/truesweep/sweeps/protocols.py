@@ -1,10 +1,12 @@
 """Where the jobs of a sweep come from, and what runs them: slots of this machine, or a cluster."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from truesweep.jobs.trainer import TrainerSettings
 from truesweep.runs.run import Run
+
+if TYPE_CHECKING:  # `truesweep status` needs no Lightning
+    from truesweep.jobs.trainer import TrainerSettings
 
 
 class NotNow(Exception):
@@ -33,7 +35,7 @@ class Executor(Protocol):
         """The jobs that were started and have not ended."""
         ...
 
-    def check(self, trainer: TrainerSettings, label: str) -> None:
+    def check(self, trainer: "TrainerSettings", label: str) -> None:
         """Make sure, before anything is started, that there can be room for a job.
 
         Args:

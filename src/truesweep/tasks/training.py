@@ -411,11 +411,6 @@ class Training(pl.LightningModule):
             ConfigError: The base model is another one, or the optimizer's state is of other
                 parameters.
         """
-        if "callbacks" in checkpoint:  # whose states may be of some that are left out, as off
-            callbacks: list[pl.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
-            known = {callback.state_key for callback in callbacks}
-            states = checkpoint["callbacks"].items()
-            checkpoint["callbacks"] = {key: state for key, state in states if key in known}
         for state in checkpoint.get("optimizer_states", ()):
             self._leave_out_unreached(state)
         if has_adapter(self.model):
@@ -423,6 +418,11 @@ class Training(pl.LightningModule):
             checkpoint["state_dict"] = whole_state(self.model, state, base, "model.")
         if "progress" in checkpoint:
             self.progress.load_state_dict(checkpoint["progress"], first=self.global_rank == 0)
+        if "callbacks" in checkpoint:  # whose states may be of some that are left out, as off
+            callbacks: list[pl.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+            known = {callback.state_key for callback in callbacks}
+            states = checkpoint["callbacks"].items()
+            checkpoint["callbacks"] = {key: state for key, state in states if key in known}
 
     def _leave_out_unreached(self, state: dict[str, Any]) -> None:
         """Take what no gradient reaches out of an optimizer's state from when it was in there.
