@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning import Callback
 from pytorch_lightning.accelerators import CUDAAccelerator
 from transformers.models.llama.modeling_llama import LlamaPreTrainedModel
 
@@ -222,6 +223,18 @@ def test_an_experiment_called_like_a_folder_of_the_programs_own(tmp_path: Path) 
     with pytest.raises(ConfigError, match="name=evaluations: outputs/evaluations holds"):
         plan(["experiment=evaluations"], [tmp_path])
     checked(["experiment=evaluations", "name=first"], [tmp_path])
+
+
+class Later(Callback):
+    """A callback of somebody's that begins its work by itself."""
+
+    enabled = False
+
+
+def test_callbacks_of_others_are_never_left_out(workplace: Path) -> None:
+    later = [f"+callbacks.later._target_={__name__}.Later", "allowed_packages=[tests]"]
+    built = build_callbacks(checked([*write_data(workplace)["lm"], *SMALL, *later])[0], 10)
+    assert [type(one).__name__ for one in built].count("Later") == 1
 
 
 def test_callbacks_that_are_off_are_left_out(workplace: Path) -> None:

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from truesweep import dotted, text
-from truesweep.callbacks import Harness
+from truesweep.callbacks import EarlyStopping, Harness
 from truesweep.config.checks import check_across, check_primary
 from truesweep.config.origin import Origins
 from truesweep.config.schema import check
@@ -191,7 +191,8 @@ def build_callbacks(config: dict[str, Any], total_steps: int) -> list[pl.Callbac
             callback = make(config, f"callbacks.{name}", **supplied.get(name, {}))
             if not isinstance(callback, pl.Callback):
                 raise ConfigError(f"callbacks.{name}: {node[TARGET]} is no callback of Lightning's")
-            if not getattr(callback, "enabled", True):
+            # Ours; what another package's callback means by the word is not known here.
+            if isinstance(callback, EarlyStopping | Harness) and not callback.enabled:
                 continue
             if isinstance(callback, Harness):
                 _check_harness(config)

@@ -32,7 +32,6 @@ from truesweep.errors import ConfigError, did_you_mean, in_short, missing_packag
 from truesweep.optim.optimizers import Precision
 from truesweep.record.provenance import capabilities
 
-Asked = Literal["auto", Precision]
 Compile = bool | Literal["auto", "layers"]
 VALIDATIONS_PER_RUN = 10
 BF16_CAPABILITY = 8.0
@@ -83,7 +82,7 @@ class TrainerSettings:
     devices: Annotated[int, Gt(0)] | list[int] | Literal["auto"] = "auto"
     num_nodes: Annotated[int, Gt(0)] = 1
     strategy: str = "auto"
-    precision: Asked = "32-true"
+    precision: Literal["auto", Precision] = "32-true"
     matmul_precision: Literal["auto", "highest", "high", "medium"] = "auto"
     compile: Compile = "auto"
     deterministic: bool = False
