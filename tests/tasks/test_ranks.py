@@ -113,6 +113,11 @@ def test_a_checkpoint_from_when_what_no_gradient_reaches_was_trained_goes_on(
         trainer_of(after).fit(after.task, datamodule=after.data, ckpt_path="half.ckpt")
     weights = after.task.state_dict()
     assert all(torch.equal(weights[name], one) for name, one in whole.task.state_dict().items())
+    # Nor is anything said of a callback that is off now, and whose state it holds.
+    saved = torch.load("half.ckpt", weights_only=True)
+    saved["callbacks"] = {"EarlyStopping": {"wait_count": 1}}
+    after.task.on_load_checkpoint(saved)
+    assert saved["callbacks"] == {}
     saved = torch.load("half.ckpt", weights_only=True)
     saved["optimizer_states"][0]["param_groups"][0]["params"].pop()
     with pytest.raises(
