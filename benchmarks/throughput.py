@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
-    asked = parser.parse_args()
+    asked = parser.parse_intermixed_args()
     fixed = [f"trainer.max_steps={asked.steps}", f"trainer.val_check_interval={10 * asked.steps}"]
     ratios = []
     for number in range(asked.rounds):
