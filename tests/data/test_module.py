@@ -107,6 +107,16 @@ def test_a_training_goes_on_where_it_stopped(
     assert not multiprocessing.active_children()
 
 
+def test_the_widest_batch_is_of_a_longest_sample(prepared: Prepare) -> None:
+    data, source = prepared(SAMPLES, batch_size=4)
+    module = DataModule(data, source, seed=1)
+    batch = module.widest(3)
+    assert batch["input_ids"].shape == (3, module.train.width)
+    assert batch["lengths"] == [module.train.width] * 3
+    assert (batch["size"], len(set(batch["index"]))) == (3, 1)
+    assert module.train.lengths[0] < module.train.width, "not simply the first one"
+
+
 def test_first_only(prepared: Prepare, tmp_path: Path) -> None:
     data, source = prepared(SAMPLES, batch_size=4)
     module = DataModule(data, source, seed=1, first_only=2)

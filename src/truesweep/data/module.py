@@ -18,6 +18,7 @@ from truesweep.data.batch import Batch, micro_batch_count, split
 from truesweep.data.datasets import EncodedDataset, Joined, Members, Subset
 from truesweep.data.mixing import MixtureSampler
 from truesweep.data.prepare import Prepared
+from truesweep.data.ragged import Lengths
 from truesweep.data.samplers import EvalSampler, TrainSampler, order_of_any
 from truesweep.data.seq2seq import Seq2SeqDataset
 from truesweep.data.source import Source
@@ -26,6 +27,7 @@ from truesweep.data.source import Source
 # second keeps a large vocabulary from filling the memory: 2^26 floats are 256 MiB.
 _CPU_BUDGET = 2**14, 2**26
 _DEVICE_BUDGET = 2**16, 2**29
+_AT_ONCE = 2**20  # lengths that are looked at at once
 
 
 class StepLoader(AroundLoader):
@@ -114,14 +116,28 @@ class DataModule(pl.LightningDataModule):
     def micro_batch_size(self) -> int:
         """Rows of a forward pass in training: what was asked for, or what the budget allows.
 
-        Settled when it is first asked for, in a training, and halved where the memory wants it.
-        Never more than a rank's share of a step, nor than what has fitted the memory.
+        Settled when it is first asked for, in a training, unless the task has measured and set it;
+        and halved where the memory wants it.
         """
         if self.alone:
             return 1
+        return min(self.source.micro_batch_size or self._rows(self.train), self.most_rows)
+
+    @property
+    def is_size_given(self) -> bool:
+        """Whether there is nothing to choose about the size of micro-batches."""
+        return self.alone or self.source.micro_batch_size is not None
+
+    @property
+    def most_rows(self) -> int:
+        """A rank's share of a step, or what has fitted the memory if that is less."""
         share = -(-self.source.batch_size // self._world_size)
-        wanted = self.source.micro_batch_size or self._rows(self.train)
-        return min(wanted, share, self.largest_micro_batch or wanted)
+        return min(share, self.largest_micro_batch or share)
+
+    def widest(self, rows: int) -> Batch:
+        """A training batch of the longest sample, again and again: what takes most memory."""
+        longest = _first_of_length(self.train.lengths, self.train.width)
+        return {**self.train.collate([longest] * rows), "size": rows}
 
     def halve_micro_batches(self) -> int:
         """Make micro-batches smaller; returns their new size, or 0 if they cannot be."""
@@ -225,6 +241,15 @@ class DataModule(pl.LightningDataModule):
     @property
     def _world_size(self) -> int:
         return self.trainer.world_size if self.trainer else 1
+
+
+def _first_of_length(lengths: Lengths, length: int) -> int:
+    """The first sample of a length that there is, of which there may be too many for one array."""
+    for start in range(0, len(lengths), _AT_ONCE):
+        some = lengths[np.arange(start, min(start + _AT_ONCE, len(lengths)))]
+        if (some == length).any():
+            return start + int((some == length).argmax())
+    return 0
 
 
 def _parts(dataset: EncodedDataset) -> Iterable[EncodedDataset]:

@@ -17,7 +17,8 @@ class Source(ABC):
     Args:
         batch_size: Samples per optimizer step, over all devices.
         micro_batch_size: Samples per forward pass on one device; changes memory and speed, never
-            the result. None: the program chooses.
+            the result. None: the program chooses; on a GPU, as many as its memory is measured to
+            hold.
         eval_batch_size: Samples per forward pass of an evaluation on one device. None: the program
             chooses.
         max_length: Tokens: the window of packed text, the longest sample otherwise.

@@ -21,8 +21,12 @@ HARMLESS = (
 )
 
 
+TOLD = ("truesweep.record", "truesweep.tasks")
+"""Packages whose warnings are for the terminal, too."""
+
+
 class _Terminal(logging.Handler):
-    """Tells the user what becomes of the loggers; of other warnings the plan has told."""
+    """Tells what becomes of the loggers and of memory; of other warnings the plan has told."""
 
     def emit(self, record: logging.LogRecord) -> None:
         warning = Text.assemble(("Warning: ", "bold yellow"), record.getMessage())
@@ -62,9 +66,9 @@ def logs(run: Run, rank: int) -> Iterator[None]:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
     level = root.level
-    mirrors, terminal = logging.getLogger("truesweep.record"), _Terminal(logging.WARNING)
-    if rank == 0:
-        mirrors.addHandler(terminal)
+    terminal, told = _Terminal(logging.WARNING), [logging.getLogger(name) for name in TOLD]
+    for logger in told if rank == 0 else ():
+        logger.addHandler(terminal)
     root.addHandler(handler)
     root.setLevel(logging.INFO)
     logging.captureWarnings(True)
@@ -74,6 +78,7 @@ def logs(run: Run, rank: int) -> Iterator[None]:
     finally:
         logging.captureWarnings(False)
         root.removeHandler(handler)
-        mirrors.removeHandler(terminal)
+        for logger in told:
+            logger.removeHandler(terminal)
         root.setLevel(level)
         handler.close()

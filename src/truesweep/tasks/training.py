@@ -17,6 +17,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
+import transformers
 from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -26,16 +27,19 @@ from truesweep.compat import steps_done
 from truesweep.data.batch import Batch
 from truesweep.errors import ConfigError
 from truesweep.metrics.likelihood import IGNORED, is_many, linear_nll, token_nll
-from truesweep.models import SampleDropout, recompute_layers
+from truesweep.models import SampleDropout, recompute_layers, recomputes_layers
 from truesweep.models.adapters import base_of, has_adapter, trained_state, whole_state
 from truesweep.models.freezing import unreached
 from truesweep.models.heads import OutputLayer
 from truesweep.optim import OVER_BASE, set_found_inf, takes_found_inf
 from truesweep.tasks.devices import (
+    Gauge,
     OutOfMemory,
+    Peaks,
     gradients_stay_local,
     is_out_of_memory,
     release_memory,
+    rows_that_fit,
     shard,
     whole,
 )
@@ -64,6 +68,23 @@ class MicroBatching(Protocol):
 
     def halve_micro_batches(self) -> int:
         """Make micro-batches smaller; returns their new size, or 0 if they cannot be."""
+        ...
+
+    micro_batch_size: int
+    """Rows of a forward pass."""
+
+    @property
+    def is_size_given(self) -> bool:
+        """Whether there is nothing to choose about that."""
+        ...
+
+    @property
+    def most_rows(self) -> int:
+        """What it is at most."""
+        ...
+
+    def widest(self, rows: int) -> Batch:
+        """A batch that takes as much memory as so many rows can."""
         ...
 
 
@@ -204,6 +225,84 @@ class Training(pl.LightningModule):
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
         return optimizer
+
+    def on_train_start(self) -> None:
+        """Measure how many rows of a forward pass the device holds, where nobody has said it.
+
+        Not of weights that ranks share: one that runs out of memory would leave the others waiting.
+        """
+        given = self._data.is_size_given or self.is_sharded
+        if not given and Gauge.measures(self.device):
+            self._data.micro_batch_size = self._rows_that_fit()
+
+    def _rows_that_fit(self) -> int:
+        """The size of micro-batches, the same on all ranks. Nothing but memory is touched."""
+        gauge, most = Gauge(self.device), self._data.most_rows
+        weights = [weight for weight in self._weights if weight.requires_grad]
+        room = self._over_ranks(gauge.room(weights, cast(Optimizer, self.optimizers())), "MIN")
+        peaks = Peaks(self._about_memory())
+        known: dict[int, float] = self.trainer.strategy.broadcast(peaks.read())
+        before, gradients = len(known), list[Any]()
+
+        def taken(rows: int) -> float:
+            def work() -> None:
+                # Those of the last time are still there, as where more are added to them.
+                gradients[:] = self._gradients(rows, weights)
+
+            if rows not in known:
+                if not gradients:
+                    gauge.peak(work)
+                known[rows] = self._over_ranks(gauge.peak(work), "MAX")
+            return known[rows]
+
+        rows = rows_that_fit(taken, room, most)
+        gradients.clear()
+        release_memory(self.device)
+        if len(known) > before and self.global_rank == 0:
+            peaks.write(known)
+        found = rows, most, known[rows] / 2**30, room / 2**30
+        log.info("Micro-batches of %d of %d rows take %.2f of %.2f GiB", *found)
+        return rows
+
+    def _gradients(self, rows: int, weights: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+        """Those of a batch that is as large as so many rows can be; the weights' own stay.
+
+        One operation after the other: nothing is compiled for sizes that are tried only, and what
+        is compiled takes less memory.
+        """
+        step, widest = self.steps_done, self._data.widest(rows)
+        batch = self.seen(self.trainer.strategy.batch_to_device(widest), step)
+        own = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(own), torch.compiler.set_stance("force_eager"):
+            with (
+                self.trainer.precision_plugin.train_step_context(),
+                self._dropout.of(self.plan.seed, step, batch["index"], self.device),
+            ):
+                loss, _, _ = self.loss(batch)
+            return torch.autograd.grad(loss, weights, allow_unused=True)
+
+    def _about_memory(self) -> dict[str, Any]:
+        """All that the memory of forward and backward passes follows from, in plain values."""
+        batch, named = self._data.widest(1), self.named_parameters()
+        return {
+            "card": torch.cuda.get_device_name(self.device),
+            "versions": [torch.__version__, transformers.__version__],
+            "task": type(self).__qualname__,
+            "model": str(self.model.config.to_dict()),
+            "weights": [[n, *w.shape, str(w.dtype), w.requires_grad] for n, w in named],
+            "dropout": getattr(self.model, "residual_dropout", 0),
+            "twice": recomputes_layers(self.model),
+            "batch": {k: list(v.shape) for k, v in batch.items() if isinstance(v, Tensor)},
+            "precision": self.trainer.precision,
+        }
+
+    def _over_ranks(self, number: float, least_or_most: str) -> float:
+        """The least or the most of all ranks' numbers."""
+        if self.trainer.world_size == 1:
+            return number
+        shared = torch.tensor(number, dtype=torch.float64, device=self.device)
+        dist.all_reduce(shared, getattr(dist.ReduceOp, least_or_most))
+        return float(shared)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Do one optimizer step on this rank's share of the step's samples."""
