@@ -2,6 +2,7 @@
 
 import json
 import re
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,11 @@ def test_columns_may_be_named_and_tools_are_kept(workplace: Path) -> None:
         ({"messages": "q"}, "'messages' is no list of messages"),
         ({"text": "q"}, "no conversation: the columns must be messages"),
         ({"prompt": "q", "completion": "a", "tools": "f"}, "'tools' is no list"),
+        ({"messages": [QUESTION, ANSWER], "system": 3}, "'system' is a int, not a text"),
+        ({"instruction": 3, "output": "a"}, "'instruction' is a int, not a text"),
+        ({"instruction": "q", "input": ["x"], "output": "a"}, "'input' is a list, not a text"),
+        ({"prompt": "q", "completion": " \n"}, "message 2 is an empty answer"),
+        ({"prompt": "\ud800", "completion": "a"}, r"a text holds '\\ud800', half a surrogate pair"),
     ],
 )
 def test_what_is_no_conversation_is_said_with_its_line(
@@ -213,6 +219,13 @@ def test_what_is_no_conversation_is_said_with_its_line(
     rows_of(Path("talk.jsonl"), [FORMS["messages"][0], row])
     with pytest.raises(DataError, match=rf"talk\.jsonl, line 2: {message}"):
         Files(train="talk.jsonl").load("chats")
+
+
+def test_what_json_cannot_spell_is_said_of_its_row(workplace: Path) -> None:
+    dated = [{**QUESTION, "at": datetime(2026, 1, 1)}, {**ANSWER, "at": datetime(2026, 1, 2)}]
+    rows_of(Path("talk.parquet"), [{"messages": dated}])
+    with pytest.raises(DataError, match=r"talk\.parquet, row 1: a message or tool cannot be writ"):
+        Files(train="talk.parquet").load("chats")
 
 
 def dataset(max_length: int, truncation: str) -> tuple[ChatDataset, Any]:

@@ -171,7 +171,7 @@ def test_every_form_of_a_preference_is_read(row: dict[str, Any], workplace: Path
     assert chat.rejected is not None
     assert [chat.source, chat.target, chat.rejected.target] == ["q", "a", "b"]
     plain = str(rows_of(Path("chats.jsonl"), [{"prompt": "q", "completion": "a"}]))
-    with pytest.raises(DataError, match="sample 1 of train has nothing that is rejected"):
+    with pytest.raises(DataError, match="sample 1 of train, conversation 'q', has nothing"):
         PREFERENCES.load(Files(train=plain, val=plain, test=plain))
 
 

@@ -155,7 +155,7 @@ class _Written:
             learned = numbered if train_on == "assistant" else numbered[-1:]
             if learned[0][1] == 0:
                 raise DataError(
-                    f"{_named(chat)}: begins with an answer, and nothing is asked before it. Leave "
+                    f"{named(chat)}: begins with an answer, and nothing is asked before it. Leave "
                     "that message out, or set task.train_on=completion to learn last answers only"
                 )
             turns = {
@@ -199,7 +199,7 @@ class _Turn:
         self._compare(row, self.through[:end], "what ends with it")
         if end <= start:
             raise DataError(
-                f"{_named(self.chat)}: the chat template leaves out answer {self.number}. Remove "
+                f"{named(self.chat)}: the chat template leaves out answer {self.number}. Remove "
                 "the conversation, or set another tokenizer.chat_template"
             )
         return start, end
@@ -220,7 +220,7 @@ class _Turn:
         place = next(i for i, token in enumerate(part) if row[i : i + 1] != [token])
         whole, alone = (self._show(tokens[place : place + 1]) for tokens in (row, part))
         raise DataError(
-            f"{_named(self.chat)}: answer {self.number} cannot be told from the rest: at token "
+            f"{named(self.chat)}: answer {self.number} cannot be told from the rest: at token "
             f"{place}, the chat template writes {whole} in the whole conversation, and {alone} in "
             f"{what}, written by itself. Set task.train_on=completion to learn last answers only, "
             "or another tokenizer.chat_template"
@@ -256,7 +256,7 @@ def _marked_by_template(tokenizer: PreTrainedTokenizerBase, chat: Chat) -> list[
     mask: npt.NDArray[np.int64] = np.array([0, *given["assistant_masks"], 0])
     changes = np.flatnonzero(np.diff(mask)).tolist()
     if not changes:
-        raise DataError(f"{_named(chat)}: the chat template marks no token of its answers.")
+        raise DataError(f"{named(chat)}: the chat template marks no token of its answers.")
     return list(zip(changes[::2], changes[1::2], strict=True))
 
 
@@ -295,12 +295,12 @@ def _refusals(chat: Chat) -> Iterator[None]:
         raise
     except (TemplateError, TypeError, ValueError) as error:
         raise DataError(
-            f"{_named(chat)}: the chat template refuses it ({in_short(error)}). Mend the "
+            f"{named(chat)}: the chat template refuses it ({in_short(error)}). Mend the "
             "conversation, or set another tokenizer.chat_template"
         ) from None
 
 
-def _named(chat: Chat) -> str:
+def named(chat: Chat) -> str:
     """Words for a conversation: how it begins."""
     text = " ".join(text_of(chat.messages[0]).split())
     return f"conversation {text[:60] + '…' if len(text) > 60 else text!r}"

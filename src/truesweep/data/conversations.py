@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from truesweep.data.samples import Chat, Message, answers
+from truesweep.data.samples import Chat, Message, answers, text_of
 
 COLUMNS = (
     *("messages", "conversations"),  # of OpenAI and the hub; of ShareGPT
@@ -43,13 +43,27 @@ def conversation(columns: Sequence[str], values: Sequence[Any]) -> Chat:
     if columns != list(COLUMNS):
         row = dict(zip(("prompt", "completion"), map(row.get, columns), strict=True))
     rejected = _checked(row, _preferred(row, "rejected")) if "rejected" in row else None
-    return Chat.of(_checked(row, _messages(row)), _tools(row.get("tools")), rejected)
+    chat = _chat(_checked(row, _messages(row)), _tools(row.get("tools")), rejected)
+    try:
+        chat.text.encode()
+    except UnicodeEncodeError as error:  # JSON can spell it as \ud800
+        half = ascii(chat.text[error.start])
+        raise ValueError(f"a text holds {half}, half a surrogate pair") from None
+    return chat
+
+
+def _chat(*parts: Any) -> Chat:
+    """A conversation of what tables of types may hold that JSON has no word for, such as dates."""
+    try:
+        return Chat.of(*parts)
+    except TypeError as error:
+        raise ValueError(f"a message or tool cannot be written as JSON ({error})") from None
 
 
 def _checked(row: Mapping[str, Any], given: Sequence[Any]) -> list[Message]:
     """Messages of a row, with its system prompt."""
     messages = [_message(*one) for one in enumerate(given, 1)]
-    if system := row.get("system"):
+    if system := _text(row, "system"):
         messages.insert(0, {"role": "system", "content": system})
     if not answers(messages):
         raise ValueError("a conversation without an answer: no message of the role assistant")
@@ -76,13 +90,21 @@ def _messages(row: Mapping[str, Any]) -> list[Any]:
                 raise ValueError(f"{column!r} is no list of messages")
             return found
     if "instruction" in row and "output" in row:
-        asked = "\n\n".join(filter(None, (row["instruction"], row.get("input"))))
+        asked = "\n\n".join(filter(None, (_text(row, name) for name in ("instruction", "input"))))
         return [{"role": "user", "content": asked}, _answer(row["output"])]
     if "prompt" in row and "completion" in row:
         return [*_side(row["prompt"], "user"), *_side(row["completion"], "assistant")]
     if "chosen" in row:
         return _preferred(row, "chosen")
     raise ValueError(f"no conversation: the columns must be {SAYS}")
+
+
+def _text(row: Mapping[str, Any], column: str) -> str:
+    """What stands in a column for one text; nothing if there is no such column."""
+    value = row.get(column, "")
+    if not isinstance(value, str):
+        raise ValueError(f"{column!r} is a {type(value).__name__}, not a text")
+    return value
 
 
 def _preferred(row: Mapping[str, Any], column: str) -> list[Any]:
@@ -116,9 +138,10 @@ def _message(number: int, given: Any) -> Message:
     texts = content if isinstance(content, list) else [{"type": "text", "text": content}]
     if not all(isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in texts):
         raise ValueError(f"message {number} has a content that is no text")
-    if role == "assistant" and not content and not message.get("tool_calls"):
+    found = {"role": role, "content": content, **message}  # one order, whatever a file's
+    if role == "assistant" and not text_of(found).strip() and not message.get("tool_calls"):
         raise ValueError(f"message {number} is an empty answer")
-    return {"role": role, "content": content, **message}  # one order, whatever a file's
+    return found
 
 
 def _tools(value: Any) -> list[Any] | None:

@@ -21,7 +21,7 @@ from torch.nn.functional import pad
 from transformers import PreTrainedTokenizerBase
 
 from truesweep.data.batch import Batch, mask
-from truesweep.data.chat_template import encode_chats
+from truesweep.data.chat_template import encode_chats, named
 from truesweep.data.chats import ChatDataset, ChatKind
 from truesweep.data.datasets import EncodedDataset
 from truesweep.data.docstrings import preferences
@@ -120,8 +120,8 @@ class PreferenceKind(ChatKind):
             for place, chat in enumerate(getattr(splits, name), 1):
                 if chat.rejected is None:
                     raise DataError(
-                        f"sample {place} of {name} has nothing that is rejected. Give columns "
-                        "chosen and rejected: answers to a prompt, or whole conversations"
+                        f"sample {place} of {name}, {named(chat)}, has nothing that is rejected. Give "
+                        "columns chosen and rejected: answers to a prompt, or whole conversations"
                     )
         return splits
 
