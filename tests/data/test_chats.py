@@ -13,6 +13,7 @@ from tests.data.chat_styles import STYLES, SYSTEM, TALK, Style, ragged
 from truesweep.data import Embedded, Files
 from truesweep.data.chat_template import LAST, OTHER, TARGET, encode_chats, end_token
 from truesweep.data.chats import CHATS, ChatDataset
+from truesweep.data.conversations import messages_of
 from truesweep.data.samples import Chat, Message, Splits
 from truesweep.data.tokenizers import Bpe, Byte, template_of
 from truesweep.errors import ConfigError, DataError
@@ -119,6 +120,40 @@ def test_what_a_template_refuses_is_said_of_the_conversation() -> None:
     tokenizer = STYLES["gemma"].tokenizer()
     with pytest.raises(DataError, match=r"'Be brief\.': .*\(TemplateError: System role not supp"):
         list(encode_chats(tokenizer, [Chat.of([SYSTEM, *TALK])], "assistant"))
+
+
+def test_whatever_a_template_raises_is_said_of_the_conversation() -> None:
+    tokenizer = CHATS.complete(Byte().build(()))
+    tokenizer.chat_template = "{{ 1 / 0 }}"
+    with pytest.raises(DataError, match=r"the chat template refuses it \(ZeroDiv"):
+        list(encode_chats(tokenizer, [Chat.of([QUESTION, ANSWER])], "all"))
+
+
+def test_roles_of_which_a_template_writes_nothing_are_named() -> None:
+    """Conversations would be learned, and asked, without them, and nothing be said."""
+    tokenizer = CHATS.complete(Byte().build(()))
+    chats = [Chat.of(messages) for messages in ([QUESTION, ANSWER], [SYSTEM, QUESTION, ANSWER])]
+    assert [*CHATS.notes(tokenizer, chats)] == []
+    tokenizer.chat_template = str(tokenizer.chat_template).replace(
+        "in messages", "in messages if message.role in ('user', 'assistant')"
+    )
+    (note,) = CHATS.notes(tokenizer, chats)
+    assert "nothing of messages of the role system, which 1 of 2 conversations have" in note
+    tokenizer.chat_template = "{{ raise_exception('no') }}"  # it says so itself
+    assert [*CHATS.notes(tokenizer, chats)] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[{"role": "bot", "content": "a"}]', "what is asked: message 1 has the role 'bot'"),
+        ('[{"role": "user", "content": 3}]', "what is asked: message 1 has a content that is no"),
+        ('[{"role": "user", "content": "q"}, 3]', "what is asked: message 2 is a int"),
+    ],
+)
+def test_what_cannot_be_asked_is_said(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        messages_of(text)
 
 
 def test_an_answer_to_nothing_is_named() -> None:

@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -43,6 +42,7 @@ TEMPLATE = (
 OTHER, TARGET, LAST = 0, 1, 2
 """What a token is: no target, a target, a target of the last answer."""
 _MARKS_ANSWERS = re.compile(r"\{%-?\s*generation\s*-?%\}")
+_PROBE = "abracadabra"
 _AT_ONCE = 1000  # conversations
 
 
@@ -103,6 +103,26 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message
     with _refusals(chat):
         text = _render(tokenizer, messages, None, prompt=True)
     return _tokens(tokenizer, [text])[0]
+
+
+def unwritten_roles(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The roles besides user and assistant whose messages the chat template leaves out, unsaid."""
+    asked, answered = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}
+    talks: dict[str, list[Message]] = {
+        "system": [{"role": "system", "content": _PROBE}, asked],
+        "developer": [{"role": "developer", "content": _PROBE}, asked],
+        "tool": [asked, answered, {"role": "tool", "content": _PROBE}],
+    }
+    return [role for role, talk in talks.items() if not _writes_probe(tokenizer, talk)]
+
+
+def _writes_probe(tokenizer: PreTrainedTokenizerBase, talk: Sequence[Message]) -> bool:
+    """Whether a template writes it, or refuses the messages, which it then says itself."""
+    try:
+        with _refusals(Chat.of(talk)):
+            return _PROBE in _render(tokenizer, talk, None, prompt=True)
+    except DataError:
+        return True
 
 
 def end_token(tokenizer: PreTrainedTokenizerBase) -> int | None:
@@ -293,7 +313,7 @@ def _refusals(chat: Chat) -> Iterator[None]:
         yield
     except DataError:
         raise
-    except (TemplateError, TypeError, ValueError) as error:
+    except Exception as error:  # a template is a program, and raises whatever one does
         raise DataError(
             f"{named(chat)}: the chat template refuses it ({in_short(error)}). Mend the "
             "conversation, or set another tokenizer.chat_template"

@@ -28,6 +28,7 @@ from truesweep.data.chat_template import (
     TrainOn,
     encode_chats,
     plain_texts,
+    unwritten_roles,
 )
 from truesweep.data.datasets import EncodedDataset
 from truesweep.data.docstrings import SummaryKind, chats
@@ -198,6 +199,17 @@ class ChatKind(SummaryKind):
         found = encode_chats(self.complete(tokenizer), cast(Sequence[Chat], samples), self.train_on)
         tokens, marks = zip(*found, strict=True)
         return {"text": tokens, "marks": marks}
+
+    def notes(self, tokenizer: PreTrainedTokenizerBase, samples: Sequence[Sample]) -> Iterable[str]:
+        """The roles of which the chat template writes nothing."""
+        chats = cast(Sequence[Chat], samples)
+        for role in unwritten_roles(tokenizer):
+            if count := sum(f'"role": "{role}"' in chat.text for chat in chats):
+                yield (
+                    f"the chat template writes nothing of messages of the role {role}, which "
+                    f"{count:,} of {len(chats):,} conversations have: a model is trained and asked "
+                    "without them. Set another tokenizer.chat_template"
+                )
 
     def dataset(self, split: EncodedSplit) -> EncodedDataset:
         """Conversations, each on its own or side by side.

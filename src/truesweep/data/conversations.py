@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from truesweep.data.samples import Chat, Message, answers, text_of
+from truesweep.errors import refusing
 
 COLUMNS = (
     *("messages", "conversations"),  # of OpenAI and the hub; of ShareGPT
@@ -71,13 +72,18 @@ def _checked(row: Mapping[str, Any], given: Sequence[Any]) -> list[Message]:
 
 
 def messages_of(text: str) -> list[Message]:
-    """What a user types to be answered: a question, or messages as JSON."""
+    """What a user types to be answered: a question, or messages as JSON.
+
+    Raises:
+        ConfigError: One of these is none.
+    """
     try:
         given = json.loads(text)
     except ValueError:
         given = None
     if isinstance(given, list) and given and isinstance(given[0], dict):
-        return [_message(*one) for one in enumerate(given, 1)]
+        with refusing(lambda reason: f"what is asked: {reason}"):
+            return [_message(*one) for one in enumerate(given, 1)]
     return [{"role": "user", "content": text}]
 
 

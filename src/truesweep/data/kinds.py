@@ -157,6 +157,10 @@ class SampleKind(ABC):
         """Give a tokenizer what this kind needs besides; other kinds may share it."""
         return tokenizer
 
+    def notes(self, tokenizer: PreTrainedTokenizerBase, samples: Sequence[Sample]) -> Iterable[str]:
+        """What a tokenizer leaves out of samples, a sentence each."""
+        return ()
+
     def classes(self, samples: Iterable[Sample]) -> list[str] | None:
         """The names of the classes that samples have, sorted; None of a kind without."""
         return None

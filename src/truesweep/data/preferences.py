@@ -120,8 +120,9 @@ class PreferenceKind(ChatKind):
             for place, chat in enumerate(getattr(splits, name), 1):
                 if chat.rejected is None:
                     raise DataError(
-                        f"sample {place} of {name}, {named(chat)}, has nothing that is rejected. Give "
-                        "columns chosen and rejected: answers to a prompt, or whole conversations"
+                        f"sample {place} of {name}, {named(chat)}, has nothing that is rejected. "
+                        "Give columns chosen and rejected: answers to a prompt, or whole "
+                        "conversations"
                     )
         return splits
 

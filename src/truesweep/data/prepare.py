@@ -27,7 +27,7 @@ from truesweep.data.leakage import VERSION as LEAKAGE_VERSION
 from truesweep.data.leakage import Leakage, leaked
 from truesweep.data.mixture import Mix, Mixture
 from truesweep.data.records import alike
-from truesweep.data.samples import Account, Sample, Splits, spread_pieces, text_bytes
+from truesweep.data.samples import Account, Joint, Sample, Splits, spread_pieces, text_bytes
 from truesweep.data.source import Source
 from truesweep.data.token_cache import SPLITS, Encoded, encode_each
 from truesweep.data.tokenizers import TokenizerConfig
@@ -89,7 +89,7 @@ class Prepared:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was done to the samples while they were read, a sentence each."""
+        """What was done to the samples as they were read and encoded, a sentence each."""
         return tuple(self.origin.get("notes", ()))
 
     def fingerprint_of(self, split: str) -> str | None:
@@ -188,7 +188,12 @@ def prepare(
     _check_sizes(whole, source, kind)
     named = getattr(tokenizer, "target_language", None) or "target" not in kind.fields
     unnamed = None if named else unnamed_language(complete)
-    told = *([unnamed] if unnamed else []), *alike(classes or ())
+    samples = Joint([getattr(together, split) for split in SPLITS])
+    told = (
+        *([unnamed] if unnamed else []),
+        *alike(classes or ()),
+        *kind.notes(complete, samples),
+    )
     notes = [*together.origin.get("notes", ()), *told]
     return Prepared(
         kind=kind,
