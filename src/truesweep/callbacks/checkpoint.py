@@ -10,6 +10,7 @@ from annotated_types import Gt
 from pytorch_lightning.callbacks import Checkpoint as LightningCheckpoint
 from pytorch_lightning.utilities.types import STEP_OUTPUT
 
+from truesweep.callbacks.base import Callback
 from truesweep.compat import steps_done
 from truesweep.figures import BUILT_IN, Mode, require_mode
 from truesweep.record.checkpoints import CheckpointFiles, drop_optimizer
@@ -176,7 +177,7 @@ def declared_mode(callback: str, monitor: str) -> Mode:
     return require_mode(monitor, BUILT_IN, f"{key}.monitor", remedy)
 
 
-class Branches(pl.Callback):
+class Branches(Callback):
     """Keep the state after some steps, from which other jobs of a sweep go on.
 
     Comes after what validates and writes the other checkpoints, with which it is to be in step.
@@ -205,7 +206,7 @@ class Branches(pl.Callback):
     on_train_start = on_train_batch_end
 
 
-class SaveFirst(pl.Callback):
+class SaveFirst(Callback):
     """Keep the state from which a training starts.
 
     Args:

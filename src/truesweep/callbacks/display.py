@@ -15,13 +15,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from truesweep.callbacks.base import Callback
 from truesweep.compat import steps_done
 from truesweep.figures import OWN_COUNT, beside, unit, written
 from truesweep.terminal import console
 from truesweep.text import count, duration, figure, percent, quantity
 
 
-class ProgressDisplay(pl.Callback):
+class ProgressDisplay(Callback):
     """Shows steps, loss, speed and the time left.
 
     Args:

@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 from annotated_types import Ge, Gt
 from pytorch_lightning.utilities.types import STEP_OUTPUT
 
+from truesweep.callbacks.base import Callback
 from truesweep.callbacks.preemption import Stopped
 from truesweep.callbacks.validation import ValidationInterrupted, leave_together
 from truesweep.compat import steps_done
@@ -16,7 +17,7 @@ from truesweep.figures import Figure
 from truesweep.metrics.harness import Asked, harness
 
 
-class Harness(pl.Callback):
+class Harness(Callback):
     """Gives the model tasks of lm-evaluation-harness; left out until some are named.
 
     Figures such as `harness/arc_easy/acc` are recorded every so many steps, and once more for the

@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch.distributed as dist
 
+from truesweep.callbacks.base import Callback
 from truesweep.compat import steps_done
 from truesweep.errors import DataError
 from truesweep.record.files import checksum_of_start
@@ -16,7 +17,7 @@ from truesweep.record.loggers import MetricsFile
 from truesweep.terminal import console
 
 
-class SameConfiguration(pl.Callback):
+class SameConfiguration(Callback):
     """Compares a hash over all ranks before the first step.
 
     Args:
@@ -41,7 +42,7 @@ class SameConfiguration(pl.Callback):
             raise RuntimeError(f"the ranks hold different configurations or data ({listed})")
 
 
-class TakeUp(pl.Callback):
+class TakeUp(Callback):
     """On resume, lets the record go on where the checkpoint stands: no gap, no step twice.
 
     Args:
@@ -95,7 +96,7 @@ def check_settled(path: Path, settled: tuple[int, str], step: int) -> None:
         )
 
 
-class Heartbeat(pl.Callback):
+class Heartbeat(Callback):
     """Passes the current step on every few seconds, from rank 0.
 
     Args:
@@ -122,7 +123,7 @@ class Heartbeat(pl.Callback):
             self.write(steps_done(trainer))
 
 
-class StopAfter(pl.Callback):
+class StopAfter(Callback):
     """Stop after a number of optimizer steps.
 
     With Lightning's own `max_steps`, a run that is resumed at its last step would not start at all,
@@ -143,7 +144,7 @@ class StopAfter(pl.Callback):
     on_train_start = on_train_batch_end
 
 
-class LeaveAfter(pl.Callback):
+class LeaveAfter(Callback):
     """Save and leave after a step, as on a signal; the schedule is that of the whole training.
 
     Args:

@@ -11,6 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.types import STEP_OUTPUT
 
+from truesweep.callbacks.base import Callback
 from truesweep.callbacks.checkpoint import Checkpoint
 from truesweep.callbacks.validation import Validation, ValidationInterrupted
 from truesweep.compat import is_of_compiler, steps_done, watch_compiler
@@ -111,7 +112,7 @@ def _raise_stopped(signum: int, frame: FrameType | None) -> None:
         interrupt(Stopped(signum), frame)
 
 
-class Preemption(pl.Callback):
+class Preemption(Callback):
     """On SIGTERM, SIGUSR1 or SIGINT: finish the step on all ranks, save, and leave.
 
     The task spreads the request over the ranks with the step's own reduction, so that all of them

@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 from annotated_types import Ge, Gt
 from pytorch_lightning import callbacks
 
+from truesweep.callbacks.base import Callback
 from truesweep.callbacks.checkpoint import declared_mode
 from truesweep.compat import steps_done
 from truesweep.figures import Mode
@@ -81,7 +82,7 @@ class Paused(Pruned):
     state: State = "paused"
 
 
-class Pruning(pl.Callback):
+class Pruning(Callback):
     """Reports every validation to a search, and stops all ranks when that says so.
 
     Rank 0 asks before the checkpoint of the validation is written, and all ranks obey after that:

@@ -6,6 +6,7 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 
+from truesweep.callbacks.base import Callback
 from truesweep.compat import steps_done, within_a_step
 
 
@@ -17,7 +18,7 @@ class ValidationInterrupted(BaseException):
         self.signum = signum
 
 
-class Validation(pl.Callback):
+class Validation(Callback):
     """Lightning's validation loop, run at the steps that are due.
 
     Lightning's own trigger is off (`limit_val_batches=0`): after a resume it guesses from counters

@@ -19,6 +19,8 @@ POOL = 50  # batches among which samples of similar length are brought together
 TABLE = 1 << 24
 """Samples whose order is drawn as a table, 128 MiB in less than a second; that of more is computed
 as it is needed."""
+BLOCK = 64
+"""Batches that are put in order at once, which takes a step's time for all of them."""
 _ROUNDS = 6
 
 Indices = npt.NDArray[np.int64]
@@ -78,7 +80,7 @@ def _mixed(numbers: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
 
 
 class _Grouped:
-    """An order whose batches are of samples of similar length; slices are batches.
+    """An order whose batches are of samples of similar length; slices begin and end with batches.
 
     Args:
         order: All samples, in pools of `POOL` batches.
@@ -98,8 +100,12 @@ class _Grouped:
         return len(self._order)
 
     def __getitem__(self, part: slice) -> Indices:
-        """The samples of the batch that begins where the slice does."""
-        batch = part.start // self._size
+        """The samples of consecutive batches."""
+        start, stop, _ = part.indices(len(self))
+        batches = range(start // self._size, -(-stop // self._size))
+        return np.concatenate([self._batch(batch) for batch in batches])
+
+    def _batch(self, batch: int) -> Indices:
         if batch < len(self._batches):  # the last batch, if it is not full, is not shuffled
             batch = int(self._batches[batch : batch + 1][0])
         pool, place = divmod(batch * self._size, POOL * self._size)
@@ -175,10 +181,15 @@ class _StepSampler(Sampler[Step]):
         A batch is sorted by length, longest first, and dealt out like cards: ranks and their
         micro-batches pad little.
         """
-        for start in range(first * self.batch_size, len(order), self.batch_size):
-            batch = np.asarray(order[start : start + self.batch_size])
-            batch = batch[np.argsort(-self.lengths[batch], kind="stable")]
-            yield Step(batch[self.rank :: self.world_size].tolist(), len(batch))
+        size = self.batch_size
+        for start in range(first * size, len(order), BLOCK * size):
+            samples = np.asarray(order[start : start + BLOCK * size])
+            batches = np.arange(len(samples)) // size
+            samples = samples[np.lexsort((-self.lengths[samples], batches))]  # which is stable
+            block = samples.tolist()
+            for place in range(0, len(block), size):
+                batch = block[place : place + size]
+                yield Step(batch[self.rank :: self.world_size], len(batch))
 
 
 class TrainSampler(_StepSampler):

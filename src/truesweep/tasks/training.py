@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
+from inspect import signature
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -323,6 +324,9 @@ class Training(pl.LightningModule):
         if (step + 1) % self.plan.log_every_n_steps == 0 or step + 1 in (1, self.plan.total_steps):
             first = optimizer.param_groups[0]
             self._write_row(step + 1, lr=first["lr"] / first.get(OVER_BASE, 1.0))
+
+    # Lightning asks for it in each step, and this way it is not found out each time.
+    training_step.__signature__ = signature(training_step)  # type: ignore[attr-defined]
 
     def _agree(self, batch: Batch) -> Tensor:
         """The step's number of targets over all ranks; also learns whether any rank must stop.
