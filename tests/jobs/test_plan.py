@@ -13,11 +13,13 @@ from transformers.models.llama.modeling_llama import LlamaPreTrainedModel
 from tests.commands.conftest import SMALL, write_data
 from truesweep import text
 from truesweep.callbacks import EarlyStopping, Harness
+from truesweep.commands.resume import resume
 from truesweep.commands.train import train
 from truesweep.errors import ConfigError
 from truesweep.jobs.parts import build_callbacks
 from truesweep.jobs.plan import checked, default_name, plan
 from truesweep.jobs.trainer import TrainerSettings
+from truesweep.runs.run import Run
 
 CALLBACK = "callbacks.x._target_=pytorch_lightning"
 
@@ -150,6 +152,72 @@ def test_an_architecture_whose_layers_cannot_be_computed_twice_says_so(
     asked = [*SMALL, "model=llama", "model.activation_checkpointing=true"]
     with pytest.raises(ConfigError, match=r"cannot compute the layers of llama twice\. Set"):
         plan(asked)
+
+
+AUTO = "model.activation_checkpointing=auto"
+
+
+@pytest.mark.parametrize(
+    ("there", "rows", "taken"),
+    [(10**9, "null", False), (900_000, "null", True), (900_000, "1", False), (500_000, "1", True)],
+)
+def test_layers_are_computed_twice_where_the_memory_is_little(
+    there: int,
+    rows: str,
+    taken: bool,
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """0.5 MB of weights, gradients and states, and some 80 kB of activations a row, of eight."""
+    monkeypatch.setattr("truesweep.jobs.trainer.memory", lambda: there)
+    asked = [*write_data(workplace)["lm"], *SMALL, "name=x", f"data.micro_batch_size={rows}"]
+    found = plan([*asked, AUTO])
+    assert found.config["model"]["activation_checkpointing"] is taken
+    same = plan([*asked, f"model.activation_checkpointing={taken}".lower()])
+    assert found.id == same.id
+    assert (found.id == plan(asked).id) is not taken
+    assert found.twice.startswith("taken: " if taken else "not taken: ")
+    assert found.origin["activation_checkpointing"] == found.twice
+    assert "activation_checkpointing" not in same.origin
+    assert train([*asked, AUTO], [], None, dry_run=True) == 0
+    assert found.twice in " ".join(capsys.readouterr().out.split())
+
+
+def test_where_layers_cannot_be_computed_twice_auto_leaves_it(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("truesweep.jobs.trainer.memory", lambda: 1000)
+    monkeypatch.setattr(LlamaPreTrainedModel, "supports_gradient_checkpointing", False)
+    found = plan([*SMALL, "model=llama", AUTO])
+    assert found.config["model"]["activation_checkpointing"] is False
+    assert found.twice.startswith("not taken, as transformers cannot compute llama twice: ")
+
+
+def test_without_a_gpu_to_ask_nothing_is_said_of_its_memory(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = [*SMALL, "trainer.accelerator=gpu", AUTO]
+    with pytest.raises(ConfigError, match=r"is not known on this machine\. Set .*=true or false"):
+        plan(asked)
+    monkeypatch.setattr("truesweep.jobs.trainer.gpu_memory", lambda: [80 * 2**30, 24 * 2**30])
+    assert "on a device of 25.8 GB" in plan(asked).twice
+
+
+def test_a_run_goes_on_with_what_auto_was_where_it_began(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the memory is another now; and says so in its provenance."""
+    asked = [*write_data(workplace)["lm"], *SMALL, "trainer.max_steps=2", "name=x"]
+    assert train([*asked, AUTO], [], None, False) == 0
+    monkeypatch.setattr("truesweep.jobs.trainer.memory", lambda: 1000)
+    (path,) = (workplace / "outputs/x").iterdir()
+    run = Run.open(path)
+    assert run.read_provenance()["activation_checkpointing"].startswith("not taken: 8 rows keep ")
+    assert resume(path, ["trainer.max_steps=4"]) == 0
+    assert run.read_config()["model"]["activation_checkpointing"] is False
+    assert resume(path, ["trainer.max_steps=6", AUTO]) == 0
+    assert run.read_config()["model"]["activation_checkpointing"] is True
 
 
 @pytest.mark.parametrize(

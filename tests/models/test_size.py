@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
-from truesweep.models import Head, count_parameters, flops_per_token, peak_flops
+from truesweep.models import Head, activations, count_parameters, flops_per_token, peak_flops
 
 VOCABULARY, WIDTH, DEPTH, LENGTH = 44, 64, 3, 16
 
@@ -166,3 +168,58 @@ def test_tf32_has_a_peak_of_its_own() -> None:
 def test_operations_are_estimated_where_dimensions_have_other_names(build: Build) -> None:
     model = build("perceiver", "classifier")
     assert flops_per_token(model, 8).per_token > 0
+
+
+def saved(model: Any, rows: int, length: int, mixed: torch.dtype | None) -> int:
+    """Bytes that autograd does save in a forward pass of the layers."""
+    own = {t.untyped_storage() for t in (*model.parameters(), *model.buffers())}
+    found = {}
+
+    def save(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage not in own:
+            found[storage] = storage.nbytes()
+        return tensor
+
+    tokens = torch.full((rows, length), 5)
+    inputs = {"input_ids": tokens}
+    if model.config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = tokens
+    cast = torch.autocast("cpu", mixed or torch.bfloat16, enabled=mixed is not None)
+    with cast, saved_tensors_hooks(save, lambda tensor: tensor):
+        kept = model.train().base_model(**inputs)
+    del kept
+    return sum(found.values())
+
+
+@pytest.mark.parametrize("mixed", [None, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("name", "head", "dropout"),
+    [
+        *(("gpt2", "causal", 0.1), ("llama", "causal", 0.1), ("qwen3", "causal", 0.0)),
+        *(("t5", "seq2seq", 0.0), ("bart", "seq2seq", 0.1), ("bert", "classifier", 0.1)),
+    ],
+)
+def test_what_layers_keep_is_foretold(
+    name: str, head: Head, dropout: float, mixed: torch.dtype | None, build: Build
+) -> None:
+    model = build(name, head, dropout=dropout, **SIZE)
+    found = activations(model, LENGTH, mixed)
+    assert found.method == "counted"
+    for rows in (1, 2, 7):
+        expected = saved(model, rows, LENGTH, mixed)
+        assert found.fixed + rows * found.sample == pytest.approx(expected, rel=0.06)
+
+
+def test_what_layers_keep_grows_with_length_and_depth(build: Build) -> None:
+    model, deep = (build("llama", "causal", **SIZE | {"depth": n}) for n in (DEPTH, 2 * DEPTH))
+    once, twice = (activations(model, n, None).sample for n in (LENGTH // 2, LENGTH))
+    assert twice == pytest.approx(2 * once, rel=0.1)
+    assert activations(deep, LENGTH, None).sample == pytest.approx(2 * twice, rel=0.1)
+
+
+def test_what_layers_keep_is_estimated_where_it_cannot_be_counted(build: Build) -> None:
+    model = build("mixtral", "causal", **SIZE)
+    found = activations(model, LENGTH, torch.bfloat16)
+    assert found.method == "estimated"
+    assert found.sample == 34 * DEPTH * LENGTH * WIDTH

@@ -243,6 +243,17 @@ def test_a_search_makes_the_jobs_that_a_grid_would(asked: AskFor, tmp_path: Path
     assert job.label == "depth=2"
 
 
+def test_jobs_that_turn_out_to_be_the_same_are_planned_once(asked: AskFor) -> None:
+    twice = "model.activation_checkpointing"
+    plan = plan_sweep(asked(f"{twice}=auto,true,false", "seed=1,2", "name=s"))
+    assert len(plan.jobs) == len({job.id for job in plan.jobs}) == 4
+    assert {job.config["model"]["activation_checkpointing"] for job in plan.jobs} == {False, True}
+    assert {*plan.ids} == {job.id for job in plan.jobs}
+    assert [plan.ids.count(job.id) for job in plan.jobs] == [2, 2, 1, 1]
+    (note,) = plan.notes
+    assert note.startswith("left out, 2 the same as others: ")
+
+
 def test_a_search_keeps_its_precision_on_another_machine(
     asked: AskFor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

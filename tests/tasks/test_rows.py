@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from tests.commands.conftest import write_preferences
 from tests.rounding import FP64
 from tests.tasks.on_ranks import start
 from tests.tasks.test_step import fit, parts_of
 from truesweep.data.module import DataModule
+from truesweep.models import activations
 from truesweep.tasks import Task, training
 from truesweep.tasks.devices import RESERVE, STATES, Gauge, rows_that_fit
 
@@ -236,6 +238,24 @@ def test_ranks_agree_on_what_fits_all_of_them(workplace: Path) -> None:
     first, second = found
     assert first == second
     assert 1 < first[0] < ROOM // A_ROW / 2
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_keeps_about_what_is_foretold_of_layers(workplace: Path) -> None:
+    """A processor's operations are counted, and a GPU's loss is of few logits here."""
+    wide = ["model.width=512", "model.depth=12", "model.heads=8", "data.max_length=512"]
+    parts = parts_of("lm", workplace, "model=llama", *wide)
+    nn.Module.to(parts.task.model, "cuda")
+    ids = torch.ones(8, 512, dtype=torch.long, device="cuda")
+    held = []
+    for rows in (4, 8):
+        with torch.autocast("cuda", torch.bfloat16):
+            kept = parts.task.model.base_model(input_ids=ids[:rows], use_cache=False)
+        held.append(torch.cuda.memory_allocated())
+        del kept
+    found = activations(parts.task.model, 512, torch.bfloat16)
+    assert (held[1] - held[0]) / 4 == pytest.approx(found.sample, rel=0.5)
 
 
 @pytest.mark.gpu

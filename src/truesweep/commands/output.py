@@ -65,6 +65,8 @@ def show_plan(plan: Plan) -> None:
     trainer = make(config, "trainer")
     if isinstance(trainer, TrainerSettings):
         table.add_row("precision", _precision(trainer))
+    if plan.twice:
+        table.add_row("layers twice", plan.twice)
     console().print(table)
     warn((*untried_sentence(), *plan.warnings))
 
@@ -109,6 +111,7 @@ def plain_plan(plan: Plan) -> dict[str, Any]:
         "metrics": plan.metrics,
         "groups": plan.groups,
         "warnings": plan.warnings,
+        **({"activation_checkpointing": plan.twice} if plan.twice else {}),
         "config": plan.config,
     }
 

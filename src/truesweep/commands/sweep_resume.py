@@ -55,7 +55,7 @@ def _make(sweep: SweepDirectory, command: Mapping[str, Any], missing: set[str]) 
             raise ConfigError(
                 f"{sweep.asked}: {len(missing) - len(jobs)} of its jobs have no directory, and the "
                 "same command means other jobs now: the program, a configuration's file, the "
-                "environment or (for trainer.precision=auto) the machine has changed. Repeat it "
+                "environment or (for what is auto) the machine has changed. Repeat it "
                 f"with what you want: truesweep train -m {' '.join(command['overrides'])}"
             )
         check_disk(jobs, sweep.path)

@@ -65,7 +65,7 @@ def change(run: Run, overrides: Sequence[str]) -> list[str]:
     with run.claim():
         if completed:
             run.update_status(state="preempted")
-        run.write_config(after, _about(run, redact_overrides(overrides)))
+        run.write_config(plan.config, _about(run, redact_overrides(overrides)))
         run.results.unlink(missing_ok=True)
     return said
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from truesweep import text
 from truesweep.callbacks import Harness
 from truesweep.callbacks.checkpoint import declared_mode
 from truesweep.compat import attention
@@ -40,11 +41,13 @@ from truesweep.jobs.parts import (
     sample_kind,
     task_class,
 )
+from truesweep.jobs.reference import MIXED, WHOLE
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.models import (
     Flops,
     Head,
     ParameterCount,
+    activations,
     count_parameters,
     flops_per_token,
     recomputes_layers,
@@ -54,6 +57,7 @@ from truesweep.optim import OVER_BASE, ROLES
 from truesweep.record.frozen import fingerprint
 from truesweep.runs.run import Run
 from truesweep.secrets import redact_overrides
+from truesweep.tasks.devices import RESERVE, STATES
 
 NAME_LENGTH = 60
 
@@ -77,6 +81,7 @@ class Plan:
         groups: What the optimizer has of each group of parameters, in plain values: `role`,
             `parameters`, `lr` at its peak, `weight_decay`, and what else is its own.
         warnings: What the user should know before anything is spent; a sentence each.
+        twice: Whether layers are computed twice, and why, where `auto` had to say that.
         for_sweeps: What files say of a launcher or a sweeper, which a single run does not use.
     """
 
@@ -93,6 +98,7 @@ class Plan:
     figures: dict[str, Figure]
     groups: tuple[dict[str, Any], ...]
     warnings: tuple[str, ...]
+    twice: str = ""
     for_sweeps: tuple[str, ...] = ()
 
     @property
@@ -109,9 +115,11 @@ class Plan:
     @property
     def origin(self) -> dict[str, Any]:
         """Where its numbers come from and what they are, for its provenance."""
-        origin = {"data": self.prepared.origin, "figures": keep(self.figures)}
+        origin: dict[str, Any] = {"data": self.prepared.origin, "figures": keep(self.figures)}
         if code := self.config["model"].get("trust_remote_code"):
             origin["trust_remote_code"] = code
+        if self.twice:
+            origin["activation_checkpointing"] = self.twice
         return origin | ({"adapter": self._sizes} if self.config.get("adapter") else {})
 
     @property
@@ -217,6 +225,7 @@ class Planner:
             prepared.mix.check(recipe.total_steps)
         callbacks = build_callbacks(config, recipe.total_steps)
         of_tasks = [f for one in callbacks if isinstance(one, Harness) for f in one.figures]
+        config, twice = self._settled(config, source, prepared, trainer)
         model, parameters, flops, notes = self._model(config, source, prepared)
         check_attention(trainer, attention(model.config))
         task = build_task(config, model, prepared, recipe)
@@ -247,6 +256,7 @@ class Planner:
                 *([uncompiled] if uncompiled else []),
                 *_idle_ratios(config, groups),
             ),
+            twice=twice,
         )
 
     def _check_loggers(self, config: dict[str, Any]) -> None:
@@ -261,6 +271,28 @@ class Planner:
             self._data = prepare_data(config)
             self._data_key = key
         return self._data
+
+    def _settled(
+        self,
+        config: dict[str, Any],
+        source: Source,
+        prepared: Prepared,
+        trainer: TrainerSettings,
+    ) -> tuple[dict[str, Any], str]:
+        """Have `model.activation_checkpointing=auto` say what it is here, and why."""
+        if config["model"].get("activation_checkpointing") != "auto":
+            return config, ""
+        plain = {**config, "model": {**config["model"], "activation_checkpointing": False}}
+        taken, why = computes_twice(self._model(plain, source, prepared)[0], source, trainer)
+        if not taken:
+            return plain, f"not taken: {why}"
+        twice = {**config, "model": {**config["model"], "activation_checkpointing": True}}
+        try:
+            self._model(twice, source, prepared)
+        except ConfigError:
+            architecture = self._model(plain, source, prepared)[0].config.model_type
+            return plain, f"not taken, as transformers cannot compute {architecture} twice: {why}"
+        return twice, f"taken: {why}"
 
     def _model(
         self, config: dict[str, Any], source: Source, prepared: Prepared
@@ -280,6 +312,48 @@ class Planner:
             flops = flops_per_token(model, source.max_length)
             self._models[key] = model, count_parameters(model), flops, notes
         return self._models[key]
+
+
+ENOUGH_TOKENS = 2**12
+"""Tokens in a forward pass that keep a GPU busy: for more, layers are not computed twice."""
+
+
+def computes_twice(
+    model: PreTrainedModel, source: Source, trainer: TrainerSettings
+) -> tuple[bool, str]:
+    """Whether layers must be computed twice for a device to hold a training, and an explanation.
+
+    It is estimated: weights, gradients, an optimizer's states as AdamW has them, and what the
+    layers keep of as many rows as were asked for, or as keep a GPU busy.
+
+    Args:
+        model: With or without memory for its weights.
+        source: Sizes of batches.
+        trainer: The device.
+
+    Raises:
+        ConfigError: The memory of the device is not known here.
+    """
+    there = trainer.memory()
+    if there is None:
+        raise ConfigError(
+            "model.activation_checkpointing=auto: how much memory the device has is not known on "
+            "this machine. Set model.activation_checkpointing=true or false"
+        )
+    precision, length = str(trainer.precision), source.max_length
+    share = -(-source.batch_size // trainer.world_size)
+    rows = min(share, source.micro_batch_size or max(1, ENOUGH_TOKENS // length))
+    size = WHOLE.get(precision, torch.float32).itemsize
+    count, kept = count_parameters(model), activations(model, length, MIXED.get(precision))
+    holders = trainer.world_size if trainer.strategy == "fsdp" else 1
+    weights = size * (count.total + (1 + STATES) * count.trainable) // holders
+    layers = (kept.fixed + rows * kept.sample) * size // 4
+    needed, usable = weights + layers, (1 - RESERVE) * there
+    found = [text.quantity(x, "B") for x in (layers, weights, there)]
+    return needed > usable, (
+        f"{text.plural(rows, 'row')} keep {found[0]} in the layers, beside {found[1]} of weights, "
+        f"gradients and states, on a device of {found[2]} ({kept.method})"
+    )
 
 
 def _described_group(group: dict[str, Any]) -> dict[str, Any]:

@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 
 VERSION = 1  # of what is kept; a new one leaves all older entries unread
 _KEPT = "likelihoods.npy"
-_MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-_WHOLE = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}
+MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+WHOLE = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}
 
 
 def attach_reference(data: DataModule, initial: PreTrainedModel, settings: TrainerSettings) -> None:
@@ -70,7 +70,7 @@ def _write(
 ) -> None:
     log.info("Computing the reference's log-likelihoods of %d pairs", len(part))
     device, precision = _device(settings), str(settings.precision)
-    model: Any = copy.deepcopy(initial).to(device, dtype=_WHOLE.get(precision)).eval()  # type: ignore[arg-type]
+    model: Any = copy.deepcopy(initial).to(device, dtype=WHOLE.get(precision)).eval()  # type: ignore[arg-type]
     found = np.zeros((len(part), 2), dtype=np.float64 if precision == "64-true" else np.float32)
     for batch in data.loader_of(part):
         moved = data.transfer_batch_to_device(batch, device, 0)
@@ -81,7 +81,7 @@ def _write(
 
 
 def _cast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    dtype = _MIXED.get(precision)
+    dtype = MIXED.get(precision)
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
 
 

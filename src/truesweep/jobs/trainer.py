@@ -30,7 +30,7 @@ from typing_extensions import override
 from truesweep.compat import bf16_of_cpu
 from truesweep.errors import ConfigError, did_you_mean, in_short, missing_package
 from truesweep.optim.optimizers import Precision
-from truesweep.record.provenance import capabilities
+from truesweep.record.provenance import capabilities, gpu_memory, memory
 
 Compile = bool | Literal["auto", "layers"]
 VALIDATIONS_PER_RUN = 10
@@ -125,6 +125,15 @@ class TrainerSettings:
         if bf16 is None:
             return "32-true", "this processor has no bf16 of its own, and imitates it slowly"
         return "bf16-mixed", f"this processor has {bf16}"
+
+    def memory(self) -> int | None:
+        """Bytes of each rank's device, or its share of this machine's; None: they are not known.
+
+        The GPU is not touched, as processes may still be forked from this one.
+        """
+        if self.is_gpu():
+            return min(gpu_memory(), default=None)
+        return memory() // self.local_ranks() if self.is_cpu() else None
 
     def set_matmul_precision(self) -> None:
         """Choose the kernels of this process for products in fp32; on a CPU they stay exact."""

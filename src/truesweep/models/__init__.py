@@ -8,8 +8,10 @@ from truesweep.models.heads import PRESETS, Head
 from truesweep.models.pretrained import Pretrained
 from truesweep.models.scratch import Scratch
 from truesweep.models.size import (
+    Activations,
     Flops,
     ParameterCount,
+    activations,
     count_parameters,
     flops_per_token,
     peak_flops,
@@ -17,6 +19,7 @@ from truesweep.models.size import (
 
 __all__ = [
     "PRESETS",
+    "Activations",
     "Flops",
     "Head",
     "Lora",
@@ -24,6 +27,7 @@ __all__ = [
     "Pretrained",
     "SampleDropout",
     "Scratch",
+    "activations",
     "add_adapter",
     "count_parameters",
     "drops",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ from truesweep.compat import attention, checkpoint_layers
 from truesweep.errors import ConfigError
 from truesweep.models.init import residual_writers
 
+Twice = bool | Literal["auto"]
+"""Whether layers are computed once more in the backward pass."""
 _RATE = re.compile(r"(^|_)(dropout|pdrop)(_prob|_rate|_p)?$")
 _ON_ATTENTION = re.compile(r"^att(entio)?n_")
 _POSITIONS_FIRST = {"xlnet", "fsmt"}  # tensors of theirs are [positions, samples, features]

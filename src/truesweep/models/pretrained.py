@@ -11,7 +11,7 @@ from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from truesweep.errors import ConfigError, refusing
 from truesweep.models.dimensions import positions
-from truesweep.models.dropout import recompute_layers, restrict_dropout
+from truesweep.models.dropout import Twice, recompute_layers, restrict_dropout
 from truesweep.models.families import Attention, choose_attention
 from truesweep.models.folders import Weights
 from truesweep.models.freezing import freeze
@@ -48,7 +48,8 @@ class Pretrained:
         labels: what a classifier's classes are called in the data, in the order of its own ids; by
             default what the checkpoint calls them, or 0, 1, … where it has no names for them.
         activation_checkpointing: keep what layers are given, and compute them once more in the
-            backward pass: less memory, more time, the same numbers.
+            backward pass: less memory, more time, the same numbers. `auto`: where the device would
+            not hold what they keep; the configuration that a run is started from says which.
         trust_remote_code: names of models whose own code may be run, as `name_or_path` has them;
             no other code is. A run keeps the SHA-256 of that code with the name, and refuses other
             code from then on.
@@ -58,7 +59,7 @@ class Pretrained:
     revision: str | None = None
     attention: Attention | None = None
     labels: list[str] | None = None
-    activation_checkpointing: bool = False
+    activation_checkpointing: Twice = False
     trust_remote_code: list[str] | dict[str, str] | None = None
 
     def trusted(self) -> dict[str, str] | None:
@@ -165,7 +166,7 @@ class Pretrained:
                 check_causal(model)
             freeze(model, head, max_length, model)
         restrict_dropout(model)
-        if self.activation_checkpointing:
+        if self.activation_checkpointing is True:  # what `auto` is, the plan settles
             recompute_layers(model)
         if model.can_generate():
             _complete_generation(model, pad_token(tokenizer))

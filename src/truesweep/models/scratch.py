@@ -26,6 +26,7 @@ from truesweep.models.dimensions import (
     unused_positions,
 )
 from truesweep.models.dropout import (
+    Twice,
     add_residual_dropout,
     check_layerdrop,
     dropout_fields,
@@ -78,7 +79,8 @@ class Scratch:
             that heads grow with the width.
         attention: implementation; by default the fastest for the length of samples.
         activation_checkpointing: keep what layers are given, and compute them once more in the
-            backward pass: less memory, more time, the same numbers.
+            backward pass: less memory, more time, the same numbers. `auto`: where the device would
+            not hold what they keep; the configuration that a run is started from says which.
         config: further fields of the architecture's transformers configuration.
     """
 
@@ -96,7 +98,7 @@ class Scratch:
     base_depth: Count | None = None
     base_heads: Count | None = None
     attention: Attention | None = None
-    activation_checkpointing: bool = False
+    activation_checkpointing: Twice = False
     config: dict[str, Any] = field(default_factory=dict)
 
     def check(self, head: Head, *, max_length: int) -> None:
@@ -202,7 +204,7 @@ class Scratch:
             self._parametrize(model, fields, max_length)
         add_residual_dropout(model, self.dropout)
         restrict_dropout(model)
-        if self.activation_checkpointing:
+        if self.activation_checkpointing is True:  # what `auto` is, the plan settles
             recompute_layers(model)
         return model
 

@@ -1,4 +1,4 @@
-"""How large a model is: parameters, and floating-point operations per token."""
+"""How large a model is: parameters, operations per token, and what its layers keep of a sample."""
 
 import copy
 import re
@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 from transformers.initialization import no_init_weights
@@ -14,6 +15,7 @@ from transformers.initialization import no_init_weights
 from truesweep.compat import set_attention, shapes_only
 from truesweep.models.adapters import added_parameters, has_adapter, is_replaced
 from truesweep.models.dimensions import taken
+from truesweep.models.dropout import add_residual_dropout
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,17 @@ class Flops:
     """Operations of forward and backward pass for one token."""
 
     per_token: int
+    method: Literal["counted", "estimated"]
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Bytes that layers keep in a forward pass for the backward pass."""
+
+    fixed: int
+    """Whatever the number of samples: of weights, what they are cast to."""
+    sample: int
+    """More for each sample."""
     method: Literal["counted", "estimated"]
 
 
@@ -102,6 +115,54 @@ def _forward_flops(model: PreTrainedModel, length: int) -> int:
     # A classifier's decoder, as in BART, reads the source once more: no tokens of its own.
     tokens_read = length if classifies else length * len(inputs)
     return int(counter.get_total_flops()) // tokens_read
+
+
+def activations(model: PreTrainedModel, length: int, mixed: torch.dtype | None) -> Activations:
+    """What the layers keep of samples of `length` tokens, if they are not computed twice.
+
+    Counts the tensors that autograd saves in a forward pass without memory, as a processor would
+    do it. The output layer is left out: its logits are taken a part at a time where they are many.
+    Of a translation, source and target have `length` tokens each. Where an architecture cannot run
+    without data, 34 bytes for each feature of each layer and token, twice as many without mixed
+    precision (Korthikanti et al. 2022, without what attention keeps).
+
+    Args:
+        model: any model; not changed. What is kept beside an adapter is what its base would keep.
+        length: tokens of a sample, within the model's context.
+        mixed: what products are computed in, of a mixed precision.
+    """
+    try:
+        one, two = (_kept(model, rows, length, mixed) for rows in (1, 2))
+    except Exception:  # as in `flops_per_token`
+        depth, width = taken(model.config, "depth"), taken(model.config, "width")
+        sample = 34 * depth * width * length * (1 if mixed else 2)
+        return Activations(0, sample, "estimated")
+    return Activations(max(0, 2 * one - two), two - one, "counted")
+
+
+def _kept(model: PreTrainedModel, rows: int, length: int, mixed: torch.dtype | None) -> int:
+    """Bytes of all that autograd saves of some samples, a tensor and its views counted once."""
+    with shapes_only(), no_init_weights():
+        empty = type(model)(copy.deepcopy(model.config))
+        add_residual_dropout(empty, getattr(model, "residual_dropout", 0))
+        tokens = torch.ones(rows, length, dtype=torch.long)
+        inputs = {"input_ids": tokens}
+        if empty.config.is_encoder_decoder:
+            inputs["decoder_input_ids"] = tokens
+        own = {tensor.untyped_storage() for tensor in (*empty.parameters(), *empty.buffers())}
+        saved = {}
+
+        def save(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage not in own:
+                saved[storage] = storage.nbytes()
+            return tensor
+
+        cast = torch.autocast("cpu", mixed or torch.bfloat16, enabled=mixed is not None)
+        with cast, saved_tensors_hooks(save, lambda tensor: tensor):
+            kept = empty.train().base_model(**inputs)  # holds on to what storages are told apart by
+        del kept
+    return sum(saved.values())
 
 
 def _estimate(model: PreTrainedModel, length: int) -> int:

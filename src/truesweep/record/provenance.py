@@ -83,9 +83,14 @@ def hardware() -> dict[str, Any]:
         "host": platform.node(),
         "cpu": _cpu(),
         "cores": _cores(),
-        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "memory": memory(),
         "gpus": _ask_gpus("name,memory.total"),
     }
+
+
+def memory() -> int:
+    """Bytes of this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _cores() -> int:
@@ -104,6 +109,13 @@ def _cpu() -> str:
 def capabilities() -> list[float]:
     """Compute capabilities of the GPUs, such as 8.0; empty where they are not known."""
     return [float(line) for line in _ask_gpus("compute_cap") if _IS_NUMBER.fullmatch(line)]
+
+
+@cache
+def gpu_memory() -> list[int]:
+    """Bytes of each GPU's memory; empty where they are not known."""
+    lines = [line.removesuffix(" MiB") for line in _ask_gpus("memory.total")]
+    return [int(line) * 2**20 for line in lines if line.isdecimal()]
 
 
 _IS_NUMBER = re.compile(r"\d+\.\d+")

@@ -211,7 +211,13 @@ def plan_candidates(
     problems.refuse()
     jobs = _plan_all(list(found.values()), problems)
     problems.refuse()
-    return SweepPlan(_labelled(jobs), [*notes, *_note_same(same)], ids)
+    # What planning settles may make jobs the same.
+    settled = {before: job.id for before, job in zip(found, jobs, strict=True)}
+    first = {job.id: job for job in reversed(jobs)}
+    twins = [(job, first[job.id]) for job in jobs if first[job.id] is not job]
+    same += [f"{job.label} is {twin.label}" for job, twin in twins]
+    unique = _labelled([job for job in jobs if first[job.id] is job])
+    return SweepPlan(unique, [*notes, *_note_same(same)], [settled[one] for one in ids])
 
 
 class JobMaker:
@@ -294,7 +300,7 @@ def _plan(planner: Planner, checked: _Checked) -> PlannedJob:
     trainer: TrainerSettings = make(checked.config, "trainer")
     epochs = plan.total_steps / plan.steps_per_epoch
     return PlannedJob(
-        config=checked.config,
+        config=plan.config,
         overrides=checked.overrides,
         varies=checked.varies,
         label=label(checked.varies),
