@@ -46,8 +46,9 @@ from truesweep.jobs.rank import Rank, flops_per_target, use_processor
 from truesweep.models import peak_flops
 
 WAYS = ("nanogpt", "bare", "eager", "trainer", "ours")
-WORDS = 200_000
-"""Words of the made-up text, which has them all in turn."""
+STEP_TOKENS = 2**15
+"""Tokens of a step of the larger sizes; the made-up text has enough of them for all steps: at the
+end of a pass through it, a smaller step would be compiled and counted as a whole one."""
 JOBS = 16
 
 
@@ -341,13 +342,13 @@ def measure(way: str, size: Size, asked: Sequence[str], folder: Path) -> Measure
 
 
 def write_words(folder: Path, vocabulary: int, words: int) -> list[str]:
-    """Made-up words in files, all of them in turn; the overrides that name them."""
+    """So many made-up words in files, all of them in turn; the overrides that name them."""
     syllables = [a + b for a, b in product("bdfgklmnprstvz", "aeiou")]
     known = ["".join(parts) for parts in islice(product(syllables, repeat=3), vocabulary)]
     rng = np.random.default_rng(0)
     for name, size in (("train", words), ("val", words // 50)):
         order = [*range(vocabulary)] * (size // vocabulary) + [0] * (size % vocabulary)
-        lines = np.array_split(rng.permutation(order), max(1, size // 20))
+        lines = np.array_split(rng.permutation(order), max(1, size // 1000))
         content = "\n".join(" ".join(known[i] for i in line) for line in lines)
         (folder / f"{name}.txt").write_text(content, encoding="utf-8")
     train, val = (folder / f"{name}.txt" for name in ("train", "val"))
@@ -363,7 +364,8 @@ def overrides(name: str, size: Size, folder: Path) -> list[str]:
         return ["trainer=gpu", *size.overrides]
     if size is TINY:
         return [*size.overrides, *write_words(folder, 97, 2_000)]
-    return ["trainer=gpu", *size.overrides, *write_words(folder, 50_257, WORDS)]
+    words = (size.steps + 2) * STEP_TOKENS
+    return ["trainer=gpu", *size.overrides, *write_words(folder, 50_257, words)]
 
 
 def sweep(tiny: bool, folder: Path) -> float:

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
-from benchmarks.gpu import TINY, WAYS, measure, overrides, row
+from benchmarks.gpu import SIZES, TINY, WAYS, measure, overrides, row
+
+from truesweep.jobs.plan import plan
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -14,3 +16,12 @@ def test_every_way_is_measured(way: str, workplace: Path) -> None:
     assert found.mfu is None, "of a processor nobody knows the peak"
     assert row("gpt2", way, found, found).startswith(f"| gpt2 | {way} | ")
     assert "| 1.000 |" in row("gpt2", way, found, found)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_all_steps_that_are_counted_are_whole_ones(name: str, workplace: Path) -> None:
+    size = SIZES[name]
+    asked = [*overrides(name, size, workplace), f"trainer.max_steps={size.steps + 1}"]
+    job = plan([*asked, "trainer.accelerator=cpu"])
+    assert job.steps_per_epoch > size.steps
+    assert job.config["data"]["batch_size"] % size.micro_batch == 0

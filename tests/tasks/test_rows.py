@@ -82,7 +82,7 @@ class MadeUp(Gauge):
     def _held(self) -> int:
         return 12_345
 
-    def _forget_peak(self) -> None:
+    def forget_peak(self) -> None:
         self.passes.clear()
 
     def _peak(self) -> int:

@@ -104,7 +104,7 @@ class Gauge:
         Args:
             work: What it returns is let go.
         """
-        self._forget_peak()
+        self.forget_peak()
         try:
             work()
         except (RuntimeError, MemoryError) as error:
@@ -115,6 +115,10 @@ class Gauge:
         release_memory(self.device)  # past the error, whose traceback holds what was computed
         return math.inf
 
+    def forget_peak(self) -> None:
+        """Have what the device holds at most be counted from now on."""
+        torch.cuda.reset_peak_memory_stats(self.device)
+
     def _free(self) -> int:
         """Bytes that nobody holds, or torch without using them."""
         idle = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
@@ -122,9 +126,6 @@ class Gauge:
 
     def _held(self) -> int:
         return torch.cuda.memory_allocated(self.device)
-
-    def _forget_peak(self) -> None:
-        torch.cuda.reset_peak_memory_stats(self.device)
 
     def _peak(self) -> int:
         return torch.cuda.max_memory_allocated(self.device)

@@ -259,6 +259,7 @@ class Training(pl.LightningModule):
         rows = rows_that_fit(taken, room, most)
         gradients.clear()
         release_memory(self.device)
+        gauge.forget_peak()
         if len(known) > before and self.global_rank == 0:
             peaks.write(known)
         found = rows, most, known[rows] / 2**30, room / 2**30
