@@ -3,16 +3,18 @@
 import copy
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import BOFTConfig, IA3Config, LoKrConfig, LoraConfig, PromptTuningConfig, get_peft_model
 from torch import nn
+from transformers import LlamaForCausalLM
 
 from truesweep.errors import ConfigError
 from truesweep.models import Lora, add_adapter, count_parameters, flops_per_token
-from truesweep.models.adapters import base_of, trained_state, whole_state
+from truesweep.models.adapters import base_of, merged, trained_state, whole_state
 from truesweep.optim import parameter_groups
 
 Build = Callable[..., Any]
@@ -178,3 +180,39 @@ def test_without_peft_it_is_said_what_to_type(
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ConfigError, match=r"needs the package peft; type pip install 'truesweep\["):
         add_adapter(build("llama", "causal"), Lora(), "causal", seed=0)
+
+
+@pytest.mark.parametrize("tied", [False, True], ids=["one", "both"])
+@pytest.mark.parametrize("target", ["lm_head", "embed_tokens", "all-linear"])
+def test_one_of_two_layers_of_the_same_weights_is_merged(
+    target: str, tied: bool, build: Build, tmp_path: Path
+) -> None:
+    """What was added to one was added to the other, too, and logits were others, unsaid."""
+    base = build("llama", "causal", tie_embeddings=True)
+    targets = target if target == "all-linear" else [target]
+    asked = Lora(r=4, target_modules=targets, config={"ensure_weight_tying": True} if tied else {})
+    if tied and target == "all-linear":
+        asked.config = {"trainable_token_indices": [4, 5]}
+    tuner = add_adapter(base, asked, "causal", seed=3)
+    shaken(base)
+    with torch.no_grad():
+        expected = base(input_ids=IDS).logits
+        merged(base, tuner).save_pretrained(tmp_path / "merged")
+        found = LlamaForCausalLM.from_pretrained(tmp_path / "merged")(input_ids=IDS).logits
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("target", ["shared", "lm_head", "embed_tokens"])
+@pytest.mark.parametrize("architecture", ["t5", "bart", "marian"])
+def test_one_of_an_encoder_decoder_s_tables_is_merged(
+    architecture: str, target: str, build: Build, tmp_path: Path
+) -> None:
+    base = build(architecture, "seq2seq")
+    tuner = add_adapter(base, Lora(r=4, target_modules=[target]), "seq2seq", seed=3)
+    shaken(base)
+    with torch.no_grad():
+        expected = base(input_ids=IDS, decoder_input_ids=IDS).logits
+        merged(base, tuner).save_pretrained(tmp_path / "merged")
+        again = type(base).from_pretrained(tmp_path / "merged")
+        found = again(input_ids=IDS, decoder_input_ids=IDS).logits
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

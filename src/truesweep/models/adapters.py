@@ -6,6 +6,7 @@ They are put into the model in place, so that it stays the transformers model th
 import hashlib
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
@@ -66,6 +67,8 @@ _OF_WEIGHTS = {"ADAMSS", "FROD", "SHIRA"}
 """Methods that look at the base's weights to find out what they add to them."""
 _WRAPPED = "base_model.model."
 _INSTEAD = "Set adapter=lora, or another method that changes layers, such as peft.IA3Config"
+_SHARED = "(Model with|Model has|Input and output embeddings are).*tie"
+"""What peft says of adapters on one of two layers that share their weights."""
 _REPLACED = ".original_module."
 _COPIED = ".modules_to_save."
 
@@ -227,6 +230,7 @@ def _wrapped(model: PreTrainedModel, config: Any) -> Any:
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing`", FutureWarning)
+        warnings.filterwarnings("ignore", _SHARED)  # `_separate`
         return cast(Any, PeftModel)(model, config)
 
 
@@ -300,9 +304,35 @@ def merged(model: PreTrainedModel, tuner: Any) -> PreTrainedModel:
 
 def _merged(tuner: Any, asked: str, instead: str) -> PreTrainedModel:
     name = type(tuner.peft_config["default"]).__name__
-    with refusing(lambda reason: f"{asked}: peft cannot merge {name}: {reason} {instead}"):
+    _separate(tuner)
+    with (
+        refusing(lambda reason: f"{asked}: peft cannot merge {name}: {reason} {instead}"),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", _SHARED)
         found: PreTrainedModel = tuner.merge_and_unload(safe_merge=True)
     return found
+
+
+def _separate(tuner: Any) -> None:
+    """Let layers that share the weights of one with an adapter have copies of their own.
+
+    What is added to one is not to the others. All of them stand in what is saved, and transformers
+    ties none that differ there.
+    """
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [m.get_base_layer() for m in tuner.modules() if isinstance(m, BaseTunerLayer)]
+    adapted = {id(_own_weight(layer)) for layer in layers} - {id(None)}
+    holders = [module for module in tuner.modules() if id(_own_weight(module)) in adapted]
+    held = Counter(id(_own_weight(module)) for module in holders)
+    for module in holders:
+        if held[id(_own_weight(module))] > 1:
+            module.weight = nn.Parameter(module.weight.detach().clone(), requires_grad=False)
+
+
+def _own_weight(module: nn.Module) -> Any:
+    return vars(module)["_parameters"].get("weight")
 
 
 def _unquantized(model: PreTrainedModel, tuner: Any) -> Any:
