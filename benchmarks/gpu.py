@@ -8,7 +8,7 @@ same windows of made-up words with AdamW, each in a process of its own:
 - `nanogpt`: nanoGPT's model and loop (https://github.com/karpathy/nanoGPT) written out, compiled;
 - `bare`: a loop over transformers' model, forward pass and loss compiled; `eager`: not compiled;
 - `trainer`: Hugging Face's Trainer, compiled, if the package accelerate is there;
-- `ours`: `truesweep train trainer=gpu`, as a user gets it.
+- `ours`: `truesweep train trainer=gpu`, as a user gets it; `graphs`: with `trainer.compile=graphs`.
 
 Tokens per second are those of the steps after the warm-up; seconds to the first step include what
 is compiled. `sweep` is the time of 16 jobs of a sweep on the one card. `--tiny` shows on a CPU that
@@ -93,7 +93,7 @@ SIZES = {
         micro_batch=64,
         steps=400,
         warm_up=100,
-        ways=("bare", "eager", "ours"),
+        ways=("bare", "eager", "ours", "graphs"),
     ),
 }
 TINY = Size(
@@ -316,7 +316,8 @@ def measure(way: str, size: Size, asked: Sequence[str], folder: Path) -> Measure
         folder: For what is written.
     """
     clock = Clock(size)
-    if way == "ours":
+    if way in ("ours", "graphs"):
+        asked = [*asked, *(["trainer.compile=graphs"] if way == "graphs" else [])]
         parts = ours(size, clock, asked, folder)
     else:
         parts = build(plan([*asked, f"trainer.max_steps={size.steps}"]).config)
@@ -430,6 +431,8 @@ def main() -> None:
             bare = None
             for way in sorted(SIZES[name].ways, key=lambda way: way != "bare"):
                 if way == "trainer" and find_spec("accelerate") is None:
+                    continue
+                if way == "graphs" and asked.tiny:  # a CPU has none
                     continue
                 found = apart(way, name, asked.tiny)
                 bare = found if way == "bare" else bare

@@ -4,8 +4,9 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,11 +14,14 @@ from pytorch_lightning.accelerators import CUDAAccelerator
 from torch._inductor import config as inductor
 from torch.compiler import config
 
-from tests.commands.conftest import data
+from tests.commands.conftest import SMALL, data, write_data
+from tests.tasks.test_step import fit, parts_of
 from truesweep.errors import ConfigError
 from truesweep.jobs import compiling
-from truesweep.jobs.compiling import Choice, choose, keep_code_by_vectors
+from truesweep.jobs.compiling import Choice, choose, compile_model, keep_code_by_vectors
+from truesweep.jobs.plan import plan
 from truesweep.jobs.trainer import TrainerSettings
+from truesweep.tasks import Task
 
 __all__ = ["data"]
 
@@ -205,3 +209,117 @@ def test_what_is_not_compiled_needs_no_compiler(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(compiling, "no_cpu_compiler", None)
     for how in ("auto", False):
         assert choose(TrainerSettings(accelerator="cpu", compile=how)) == Choice(False)
+
+
+GRAPHS = "trainer.compile=graphs"
+ONE_GPU = [GRAPHS, "trainer.accelerator=gpu", "trainer.devices=1", "model=gpt2", "model.dropout=0"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["trainer.accelerator=cpu"], "CUDA graphs are a GPU's. Set trainer.accelerator=gpu"),
+        (["trainer.devices=2"], "it records what one device does. Set trainer.devices=1"),
+        (["data.packing=false"], "each width would be another graph. Set data.packing=true"),
+        (["data.packing=documents"], "each width would be another graph. Set data.packing=true"),
+        (["model.dropout=0.1"], "comes from outside of a graph. Set model.dropout=0"),
+        (["model.activation_checkpointing=true"], "Set model.activation_checkpointing=false"),
+        (["model=llama"], "of llama have a gradient differs from step to step"),
+        ([], None),
+    ],
+)
+@pytest.mark.usefixtures("gpu")
+def test_graphs_are_refused_where_not_every_step_is_the_same(
+    asked: list[str], said: str | None, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compiling, "no_gpu_compiler", lambda: None)
+    monkeypatch.setattr(
+        compiling, "is_reached_at_times", lambda model: model.config.model_type == "llama"
+    )
+    named = [*write_data(workplace)["lm"], *SMALL, *ONE_GPU, *asked]
+    if said is None:
+        assert plan(named).config["trainer"]["compile"] == "graphs"
+        return
+    with pytest.raises(ConfigError) as raised:
+        plan(named)
+    message = str(raised.value)
+    assert message.startswith("trainer.compile=graphs: ")
+    assert said in message
+    assert message.endswith(", or set trainer.compile=auto")
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[torch.fx.GraphModule]]:
+    """Has torch compile nothing, but trace what it would; all that it has traced."""
+    torch._dynamo.reset()
+    found: list[torch.fx.GraphModule] = []
+    original = torch.compile
+
+    def backend(graph: torch.fx.GraphModule, _: Any) -> Callable[..., Any]:
+        found.append(graph)
+        return graph.forward
+
+    def compile_(function: Any, *, mode: str | None = None, **options: Any) -> Any:
+        return original(function, backend=backend, **options)
+
+    monkeypatch.setattr(torch, "compile", compile_)
+    yield found
+    torch._dynamo.reset()
+
+
+def test_what_graphs_are_recorded_of_learns_the_same(
+    workplace: Path, traced: list[torch.fx.GraphModule], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gradients stay where they are, evaluations are not recorded, and one width is one graph."""
+    asked = ["optimizer=adamw", "model=gpt2", "model.dropout=0", "data.micro_batch_size=32"]
+    plain = parts_of("lm", workplace, *asked)
+    expected = fit(plain, workplace)
+    parts = parts_of("lm", workplace, *asked)
+    names = parts.task.model.state_dict().keys()
+    compile_model(parts.task.model, "graphs")
+    parts.task.compiled = "graphs"
+    places: list[list[int]] = []
+    clip = Task._clip
+
+    def watched(task: Task) -> torch.Tensor:
+        places.append([w.grad.data_ptr() for w in task._weights if w.grad is not None])
+        return clip(task)
+
+    monkeypatch.setattr(Task, "_clip", watched)
+    found = fit(parts, workplace)
+    assert names == parts.task.model.state_dict().keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert len(places) == 5
+    assert all(at == places[0] for at in places)
+    assert len(traced) == 2, "one is of the last window, which is shorter, with what pads it"
+    parts.task.model.eval()
+    with torch.no_grad():
+        for width in (3, 5, 9):
+            parts.task.model(input_ids=torch.ones(1, width, dtype=torch.long))
+    assert len(traced) == 2
+
+
+def test_a_model_that_drops_nothing_is_compiled_once(
+    workplace: Path, traced: list[torch.fx.GraphModule]
+) -> None:
+    """Not with what draws masks, and then without it."""
+    asked = ["model=gpt2", "model.dropout=0", "data.micro_batch_size=32", "trainer.max_steps=2"]
+    parts = parts_of("lm", workplace, *asked)
+    compile_model(parts.task.model, True)
+    parts.task.compiled = True
+    fit(parts, workplace)
+    assert len(traced) == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_graphs_learn_what_a_gpu_learns_without_them(workplace: Path) -> None:
+    """Of several micro-batches a step, whose gradients a graph would overwrite."""
+    asked = ["optimizer=adamw", *ONE_GPU, "data.micro_batch_size=16", "trainer.max_steps=20"]
+    plain = fit(parts_of("lm", workplace, *asked, "trainer.compile=false"), workplace)
+    parts = parts_of("lm", workplace, *asked)
+    assert parts.task.compiled == "graphs"
+    found = fit(parts, workplace)
+    for name, weight in plain.items():
+        assert torch.allclose(found[name], weight, rtol=1e-3, atol=1e-4), name

@@ -6,11 +6,11 @@ import shutil
 import subprocess
 import sysconfig
 from collections.abc import Callable
-from functools import cache
+from functools import cache, wraps
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -18,9 +18,12 @@ from torch.compiler import config as compiler_config
 from transformers import PreTrainedModel
 
 from truesweep.compat import build_cpp, compiled_code, cpp_compilers
+from truesweep.data import Source
+from truesweep.data.prepare import Prepared
 from truesweep.errors import ConfigError, telling_line
 from truesweep.jobs.trainer import Compile, TrainerSettings
 from truesweep.models import drops, recomputes_layers
+from truesweep.models.freezing import is_reached_at_times
 
 ON_GPU: Compile = True
 """What `auto` takes on a GPU; on anything else it takes nothing."""
@@ -148,10 +151,58 @@ def compile_model(model: nn.Module, how: Compile) -> None:
         keep_code_by_vectors()
     if how is True:
         model.compile()
+    elif how == "graphs":
+        _graph(model)
     elif how == "layers":
         for layers in (m for m in model.modules() if isinstance(m, nn.ModuleList)):
             for layer in layers:
                 layer.compile()
+
+
+def _graph(model: nn.Module) -> None:
+    """Compile what a training calls; an evaluation, whose batches are of many shapes, stays as is.
+
+    A graph is recorded for each shape, and its results lie where they lay the last time. Nothing of
+    the pass before is needed any more when the next begins, since gradients are summed elsewhere
+    (`Training.compiled`).
+    """
+    plain = model.forward
+    graphed = torch.compile(plain, mode="reduce-overhead", dynamic=False)
+
+    @wraps(plain)
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return plain(*args, **kwargs)
+        torch.compiler.cudagraph_mark_step_begin()
+        return graphed(*args, **kwargs)
+
+    model.forward = forward
+
+
+def check_graphs(
+    trainer: TrainerSettings, model: PreTrainedModel, source: Source, prepared: Prepared
+) -> None:
+    """Refuse `trainer.compile=graphs` where what a step launches is not the same each time.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    if trainer.compile != "graphs":
+        return
+    rows_differ = source.packing is not True or prepared.train.padded
+    problems = {
+        "CUDA graphs are a GPU's. Set trainer.accelerator=gpu": not trainer.is_gpu(),
+        "it records what one device does. Set trainer.devices=1": trainer.world_size > 1,
+        "rows differ in width, and each width would be another graph. Set data.packing=true, which "
+        "a language model may have": rows_differ,
+        "what dropout draws comes from outside of a graph. Set model.dropout=0": drops(model),
+        "layers that are computed twice record their graph within another. Set "
+        "model.activation_checkpointing=false": recomputes_layers(model),
+        f"which weights of {model.config.model_type} have a gradient differs from step to step. "
+        "Name another architecture": is_reached_at_times(model),
+    }
+    if problem := next((said for said, applies in problems.items() if applies), None):
+        raise ConfigError(f"trainer.compile=graphs: {problem}, or set trainer.compile=auto")
 
 
 def keep_code_by_vectors() -> None:

@@ -28,7 +28,7 @@ from truesweep.data.seq2seq import learned_start
 from truesweep.data.tokenizers import load
 from truesweep.errors import ConfigError, in_short
 from truesweep.figures import Figure, by_name, mode, of_metric
-from truesweep.jobs.compiling import choose, compile_model
+from truesweep.jobs.compiling import check_graphs, choose, compile_model
 from truesweep.jobs.reference import attach_reference
 from truesweep.jobs.trainer import Compile, TrainerSettings
 from truesweep.metrics.harness import check_speaks
@@ -430,11 +430,13 @@ def build(config: dict[str, Any], largest_micro_batch: int | None = None) -> Par
         attach_reference(data, model, trainer)
     if trainer.precision == "64-true":
         model.double()  # Lightning would only after a checkpoint was loaded into fp32 weights
+    check_graphs(trainer, model, source, prepared)
     choice = choose(trainer, in_rank=True, model=model)
     if choice.note:
         log.warning("%s", choice.note)
     compile_model(model, choice.how)
     task = build_task(config, model, prepared, recipe)
+    task.compiled = choice.how
     if recomputes_layers(model) and not choice.how:
         task.repeat_dropout()
     return Parts(source, prepared, task, data, trainer, recipe, choice.how)

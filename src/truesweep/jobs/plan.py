@@ -25,7 +25,7 @@ from truesweep.data.prepare import Prepared
 from truesweep.dotted import flatten
 from truesweep.errors import ConfigError, nearest
 from truesweep.figures import HARNESS, Figure, by_name, keep
-from truesweep.jobs.compiling import choose
+from truesweep.jobs.compiling import check_graphs, choose
 from truesweep.jobs.mirrors import check_loggers
 from truesweep.jobs.parts import (
     build_callbacks,
@@ -228,6 +228,7 @@ class Planner:
         config, twice = self._settled(config, source, prepared, trainer)
         model, parameters, flops, notes = self._model(config, source, prepared)
         check_attention(trainer, attention(model.config))
+        check_graphs(trainer, model, source, prepared)
         task = build_task(config, model, prepared, recipe)
         check_optimizer(config)
         optimizer = task.configure_optimizers()

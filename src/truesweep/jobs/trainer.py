@@ -32,7 +32,7 @@ from truesweep.errors import ConfigError, did_you_mean, in_short, missing_packag
 from truesweep.optim.optimizers import Precision
 from truesweep.record.provenance import capabilities, gpu_memory, memory
 
-Compile = bool | Literal["auto", "layers"]
+Compile = bool | Literal["auto", "layers", "graphs"]
 VALIDATIONS_PER_RUN = 10
 BF16_CAPABILITY = 8.0
 """The oldest GPU of NVIDIA's with bf16."""
@@ -66,6 +66,8 @@ class TrainerSettings:
             are in 16 bits anyway, else `highest`.
         compile: `torch.compile` the whole model (True) or each of its layers (`layers`), which
             starts sooner; `auto`: the whole one on a GPU, if there is a compiler, and none else.
+            `graphs`: the whole one, and what a step launches on one GPU is recorded as CUDA graphs,
+            for models so small that launching takes longer than computing; all rows of one width.
         deterministic: Refuse operations that have no deterministic form.
         detect_anomaly: Find the operation that made a NaN; slow.
         profiler: `simple`, `advanced` or `pytorch`.

@@ -136,6 +136,8 @@ class Training(pl.LightningModule):
         self.stop_agreed = 0
         self.is_sharded = False
         """Whether ranks share the weights, and every forward pass needs all of them."""
+        self.compiled: bool | str = False
+        """Whether the model is compiled, and how, as `trainer.compile` has it."""
 
     @abstractmethod
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
@@ -227,11 +229,24 @@ class Training(pl.LightningModule):
             group["initial_lr"] = group["lr"]
         return optimizer
 
+    @property
+    def _keeps_gradients(self) -> bool:
+        """Whether gradients are summed where they were in the last step.
+
+        Those that a CUDA graph gives are overwritten when it runs again.
+        """
+        return self.compiled == "graphs"
+
     def on_train_start(self) -> None:
         """Measure how many rows of a forward pass the device holds, where nobody has said it.
 
         Not of weights that ranks share: one that runs out of memory would leave the others waiting.
+        What is compiled is tried first: if nothing is dropped, it need not be compiled a second
+        time, without what draws masks.
         """
+        if self.compiled:
+            with torch.no_grad():
+                self._tried(1)
         given = self._data.is_size_given or self.is_sharded
         if not given and Gauge.measures(self.device):
             self._data.micro_batch_size = self._rows_that_fit()
@@ -267,7 +282,12 @@ class Training(pl.LightningModule):
         return rows
 
     def _gradients(self, rows: int, weights: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
-        """Those of a batch that is as large as so many rows can be; the weights' own stay.
+        """Those of a batch that is as large as so many rows can be; the weights' own stay."""
+        with torch.compiler.set_stance("force_eager"):  # layers may be computed once more
+            return torch.autograd.grad(self._tried(rows), weights, allow_unused=True)
+
+    def _tried(self, rows: int) -> Tensor:
+        """The loss of a batch that is as large as so many rows can be.
 
         One operation after the other: nothing is compiled for sizes that are tried only, and what
         is compiled takes less memory.
@@ -275,13 +295,13 @@ class Training(pl.LightningModule):
         step, widest = self.steps_done, self._data.widest(rows)
         batch = self.seen(self.trainer.strategy.batch_to_device(widest), step)
         own = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(own), torch.compiler.set_stance("force_eager"):
-            with (
-                self.trainer.precision_plugin.train_step_context(),
-                self._dropout.of(self.plan.seed, step, batch["index"], self.device),
-            ):
-                loss, _, _ = self.loss(batch)
-            return torch.autograd.grad(loss, weights, allow_unused=True)
+        with (
+            torch.random.fork_rng(own),
+            torch.compiler.set_stance("force_eager"),
+            self.trainer.precision_plugin.train_step_context(),
+            self._dropout.of(self.plan.seed, step, batch["index"], self.device),
+        ):
+            return self.loss(batch)[0]
 
     def _about_memory(self) -> dict[str, Any]:
         """All that the memory of forward and backward passes follows from, in plain values."""
@@ -319,7 +339,7 @@ class Training(pl.LightningModule):
         nll = self._backward_in_memory(batch, total)
         with self._no_autocast():
             optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=not self._keeps_gradients)
         self.progress.add(nll, total)
         # A row is written before anything saves this step.
         if (step + 1) % self.plan.log_every_n_steps == 0 or step + 1 in (1, self.plan.total_steps):
@@ -394,6 +414,10 @@ class Training(pl.LightningModule):
         """Accumulate the step's gradient; returns this rank's sum of negative log-likelihoods."""
         nll: Tensor | float = 0.0  # a tensor of its own would have the precision's type
         place = self.plan.seed, self.steps_done
+        if self._keeps_gradients:
+            for weight in self._weights:
+                if weight.requires_grad and weight.grad is None:
+                    weight.grad = torch.zeros_like(weight)
         # As many on every rank; where one has fewer samples, its last count for nothing.
         micro_batches = list(self._data.micro_batches(batch))
         for i, micro_batch in enumerate(micro_batches):
