@@ -89,6 +89,8 @@ def test_an_exported_adapter_is_loaded_by_peft(
     assert export(run, tmp_path / "adapter", "best") == 0
     assert export(run, tmp_path / "merged", "best", merge=True) == 0
     assert not list((tmp_path / "adapter").glob("model*"))
+    files = [*(tmp_path / "adapter").iterdir(), *(tmp_path / "merged").iterdir()]
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o644}
     cards = [(tmp_path / name / "README.md").read_text() for name in ("adapter", "merged")]
     assert cards[0].startswith(f'---\nlibrary_name: peft\nbase_model: "{base}"\n')
     assert cards[1].startswith(f'---\nlibrary_name: transformers\nbase_model: "{base}"\n')
@@ -192,6 +194,7 @@ def test_a_base_in_four_bits_is_trained_beside_taken_up_and_handed_on(
     assert export(run, workplace / "adapter", "best") == 0
     assert "beside weights in four bits (NF4)" in " ".join(capsys.readouterr().out.split())
     assert export(run, workplace / "merged", "best", merge=True) == 0
+    assert "four bits" not in capsys.readouterr().out  # it has the weights that these stand for
     expected = logits(load_run(Run.open(run), "causal").model, IDS, "lm")
     eager: dict[str, Any] = {"attn_implementation": "eager"}
     plain = AUTO["lm"].from_pretrained(base, **eager)

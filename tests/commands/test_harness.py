@@ -173,6 +173,13 @@ def test_what_cannot_be_asked_is_refused_before_anything_is_loaded(
         evaluate_tasks(["outputs/none"], Asked(("arc_hard",)), "best", [])
 
 
+def test_a_task_that_cannot_ask_its_first_sample_is_refused_at_once(
+    tasks: list[str], workplace: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"colours: its first sample cannot be .*: Sample larger"):
+        evaluate_tasks(["outputs/none"], Asked((tasks[0],), num_fewshot=999), "best", [])
+
+
 def test_a_sweep_is_ranked_by_a_task(
     tasks: list[str], workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -47,7 +47,7 @@ def export(
             "this run's adapter stands on a model that was made for it, and is of no use alone; "
             "add --merge, which exports both as one"
         )
-    quantized = adapted and has_quantized(loaded.model)
+    rounded = has_quantized(loaded.model) and not merge
     model = merged(loaded.model, loaded.tuner) if merge else loaded.model
     output.absolute().parent.mkdir(parents=True, exist_ok=True)
     # The folder appears when it is whole.
@@ -60,13 +60,14 @@ def export(
                 model.generation_config.eos_token_id = ends
             model.save_pretrained(scratch)
         notes = [tokenizers.save(loaded.tokenizer, scratch)]
-        if quantized:
+        if rounded:
             notes.append(IN_FOUR_BITS)
         note = ". ".join(filter(None, notes)) or None
         library = "peft" if adapted and not merge else "transformers"
         card = model_card(run, config, loaded, note, library)
         (scratch / "README.md").write_text(card, encoding="utf-8")
-        scratch.chmod(0o755)
+        for path in (scratch, *scratch.rglob("*")):  # safetensors' files nobody else may read
+            path.chmod(0o755 if path.is_dir() else 0o644)
         scratch.rename(output)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)

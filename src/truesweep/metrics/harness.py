@@ -10,10 +10,11 @@ import os
 import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
+from io import StringIO
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,8 @@ class Harness:
         asked: Which.
 
     Raises:
-        ConfigError: The harness is not installed, has no such task, or cannot get its data.
+        ConfigError: The harness is not installed, has no such task, cannot get its data, or cannot
+            make of them what it would ask.
     """
 
     def __init__(self, asked: Asked) -> None:
@@ -76,6 +78,9 @@ class Harness:
             own = task.get_config("num_fewshot")
             if own is None or (asked.num_fewshot is not None and own != 0):
                 task.set_config(key="num_fewshot", value=asked.num_fewshot or 0)
+        for name, task in self.loaded["tasks"].items():
+            with refusing(f"{name}: its first sample cannot be written: {{}}".format):
+                _write_first(task)
 
     @property
     def figures(self) -> tuple[Figure, ...]:
@@ -165,6 +170,13 @@ class Harness:
         if not _ranks()[1] > 1:
             agree()
         return {} if found is None else _figures(found)
+
+
+def _write_first(task: Any) -> None:
+    """Raise what a task raises that has too few solved examples, or fields that data have not."""
+    with redirect_stderr(StringIO()):  # a bar for one sample
+        task.set_fewshot_seed(seed=SEED)
+        task.build_all_requests(limit=1)
 
 
 def check_speaks(head: str) -> None:
