@@ -186,6 +186,12 @@ def test_sizes_of_forward_passes(prepared: Prepare) -> None:
     assert [len(part["lengths"]) for part in module.micro_batches(step)] == [3, 1]
 
 
+def test_forward_passes_of_an_evaluation_stay_in_a_processor_s_caches(prepared: Prepare) -> None:
+    data, source = prepared(["abcdefgh" * 400], max_length=64, batch_size=4)
+    module = DataModule(data, source, seed=1)
+    assert [len(batch["lengths"]) for batch in module.val_dataloader()] == [2**11 // 64, 18]
+
+
 def test_the_decoder_s_start_reaches_all_splits(prepared: Prepare) -> None:
     data, source = prepared([Pair("ab", "xy")])
     DataModule(data, source, seed=1, decoder_start_token_id=2)

@@ -28,6 +28,9 @@ from truesweep.data.source import Source
 # second keeps a large vocabulary from filling the memory: 2^26 floats are 256 MiB.
 _CPU_BUDGET = 2**14, 2**26
 _DEVICE_BUDGET = 2**16, 2**29
+# What passes between layers, and is not kept, stays in a processor's caches. Not of padded samples,
+# which may be answered: a token at a time for all of them, faster the more there are.
+_CPU_EVAL_TOKENS = 2**11
 _AT_ONCE = 2**20  # lengths that are looked at at once
 AHEAD = 8
 """Batches that are made at once, where no workers make them."""
@@ -201,7 +204,9 @@ class DataModule(pl.LightningDataModule):
     def loader_of(self, dataset: EncodedDataset) -> StepLoader:
         """Each sample of a dataset once, over all ranks."""
         dataset = dataset.scored
-        batch_size = 1 if self.alone else self.source.eval_batch_size or self._rows(dataset)
+        batch_size = (
+            1 if self.alone else self.source.eval_batch_size or self._rows(dataset, evaluates=True)
+        )
         sampler = EvalSampler(dataset.lengths, batch_size, self._rank, self._world_size)
         return self._loader(dataset, sampler)
 
@@ -228,10 +233,13 @@ class DataModule(pl.LightningDataModule):
         """Batches that training has processed, which Lightning keeps in its checkpoints."""
         return steps_done(self.trainer) if self.trainer else 0
 
-    def _rows(self, dataset: EncodedDataset) -> int:
+    def _rows(self, dataset: EncodedDataset, evaluates: bool = False) -> int:
         """Rows of the longest length that keep a forward pass within the budget."""
-        tokens, logits = _CPU_BUDGET if self._device == "cpu" else _DEVICE_BUDGET
+        on_cpu = self._device == "cpu"
+        tokens, logits = _CPU_BUDGET if on_cpu else _DEVICE_BUDGET
         tokens = min(tokens, logits // self.prepared.classes)
+        if on_cpu and evaluates and not dataset.padded:
+            tokens = min(tokens, _CPU_EVAL_TOKENS)
         return max(1, tokens // dataset.width)
 
     @property
