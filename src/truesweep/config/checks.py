@@ -142,6 +142,17 @@ def four_bits_are_read_in_fp32(config: Config) -> list[str]:
     ]
 
 
+def adapters_have_no_eight_bits(config: Config) -> list[str]:
+    """What is trained beside a base is small, and its own layers are peft's."""
+    fp8 = dotted.get(config, "trainer.fp8")
+    if not config.get("adapter") or not fp8:
+        return []
+    return [
+        f"trainer.fp8={str(fp8).lower()}: is for models that are trained whole. Set "
+        "trainer.fp8=false or adapter=none."
+    ]
+
+
 def checkpoints_are_kept(config: Config) -> list[str]:
     """A run goes on from its last checkpoint and is scored by its best."""
     if dotted.get(config, "callbacks.checkpoint"):
@@ -177,6 +188,7 @@ RULES: tuple[Callable[[Config], list[str]], ...] = (
     training_has_a_length,
     adapters_are_not_sharded,
     four_bits_are_read_in_fp32,
+    adapters_have_no_eight_bits,
     warmup_fits,
     micro_batch_fits,
     length_fits,

@@ -35,6 +35,7 @@ from truesweep.metrics.harness import check_speaks
 from truesweep.models import Pretrained, add_adapter, count_parameters, recomputes_layers
 from truesweep.models.adapters import check_adapter
 from truesweep.models.batching import check_noise, check_packing, mixes_samples
+from truesweep.models.fp8 import train_in_fp8
 from truesweep.models.freezing import unreached
 from truesweep.models.pretrained import Drawn
 from truesweep.models.tokens import pad_token
@@ -430,6 +431,9 @@ def build(config: dict[str, Any], largest_micro_batch: int | None = None) -> Par
         attach_reference(data, model, trainer)
     if trainer.precision == "64-true":
         model.double()  # Lightning would only after a checkpoint was loaded into fp32 weights
+    if trainer.fp8:
+        trainer.check_fp8()
+        train_in_fp8(model, emulate=trainer.fp8 == "emulated")
     check_graphs(trainer, model, source, prepared)
     choice = choose(trainer, in_rank=True, model=model)
     if choice.note:

@@ -53,6 +53,7 @@ from truesweep.models import (
     recomputes_layers,
 )
 from truesweep.models.batching import check_noise, mixes_samples
+from truesweep.models.fp8 import fitting_layers
 from truesweep.optim import OVER_BASE, ROLES
 from truesweep.record.frozen import fingerprint
 from truesweep.runs.run import Run
@@ -229,6 +230,8 @@ class Planner:
         model, parameters, flops, notes = self._model(config, source, prepared)
         check_attention(trainer, attention(model.config))
         check_graphs(trainer, model, source, prepared)
+        if trainer.fp8:
+            fitting_layers(model)
         task = build_task(config, model, prepared, recipe)
         check_optimizer(config)
         optimizer = task.configure_optimizers()

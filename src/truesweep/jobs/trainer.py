@@ -27,12 +27,15 @@ from pytorch_lightning.strategies import (
 )
 from typing_extensions import override
 
+from truesweep import text
 from truesweep.compat import bf16_of_cpu
 from truesweep.errors import ConfigError, did_you_mean, in_short, missing_package
+from truesweep.models.fp8 import CAPABILITY, require_torchao
 from truesweep.optim.optimizers import Precision
 from truesweep.record.provenance import capabilities, gpu_memory, memory
 
 Compile = bool | Literal["auto", "layers", "graphs"]
+Fp8 = bool | Literal["emulated"]
 VALIDATIONS_PER_RUN = 10
 BF16_CAPABILITY = 8.0
 """The oldest GPU of NVIDIA's with bf16."""
@@ -68,6 +71,9 @@ class TrainerSettings:
             starts sooner; `auto`: the whole one on a GPU, if there is a compiler, and none else.
             `graphs`: the whole one, and what a step launches on one GPU is recorded as CUDA graphs,
             for models so small that launching takes longer than computing; all rows of one width.
+        fp8: Multiply in eight bits in the linear layers while training, on GPUs that have it, by
+            torchao; `emulated`: the same numbers, slowly, on any device. Evaluations have the
+            trainer's precision.
         deterministic: Refuse operations that have no deterministic form.
         detect_anomaly: Find the operation that made a NaN; slow.
         profiler: `simple`, `advanced` or `pytorch`.
@@ -87,6 +93,7 @@ class TrainerSettings:
     precision: Literal["auto", Precision] = "32-true"
     matmul_precision: Literal["auto", "highest", "high", "medium"] = "auto"
     compile: Compile = "auto"
+    fp8: Fp8 = False
     deterministic: bool = False
     detect_anomaly: bool = False
     profiler: Literal["simple", "advanced", "pytorch"] | None = None
@@ -106,6 +113,34 @@ class TrainerSettings:
         if self.precision == "transformer-engine":
             with self._refused("precision"):
                 TransformerEnginePrecision(weights_dtype=torch.bfloat16)
+        if self.fp8:
+            self.check_fp8()
+
+    def check_fp8(self) -> None:
+        """Refuse eight bits where they cannot be had, as far as this machine tells.
+
+        Raises:
+            ConfigError: They cannot.
+        """
+        require_torchao()
+        asked = f"trainer.fp8={text.value(self.fp8)}"
+        if self.strategy == "fsdp":
+            raise ConfigError(
+                f"{asked}: has not been tried with weights that ranks share. Set "
+                "trainer.strategy=ddp or trainer.fp8=false"
+            )
+        if self.precision not in ("bf16-mixed", "bf16-true") and self.fp8 is True:
+            raise ConfigError(
+                f"{asked}: stands beside products in bf16. Set "
+                "trainer.precision=bf16-mixed or trainer.fp8=false"
+            )
+        oldest = min(capabilities(), default=CAPABILITY) if self.is_gpu() else 0.0
+        if oldest < CAPABILITY and self.fp8 is True:
+            found = f"a GPU of compute capability {oldest} has" if oldest else "a processor has"
+            raise ConfigError(
+                f"{asked}: {found} no such products; it takes {CAPABILITY} (H100 and "
+                "newer). Set trainer.fp8=false, or emulated to try it slowly"
+            )
 
     def native_precision(self) -> tuple[Precision, str]:
         """The fastest precision that the hardware has of its own, and why it is that one.

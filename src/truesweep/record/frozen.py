@@ -78,6 +78,7 @@ ADDED_SINCE: dict[str, Any] = {
     "task.bleu_tokenize": None,
     "task.metrics": None,
     "task.rouge_words": "english",
+    "trainer.fp8": False,
     "trainer.matmul_precision": "auto",
     "tokenizer.chat_template": None,
     "tokenizer.source_language": None,

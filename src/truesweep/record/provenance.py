@@ -25,6 +25,7 @@ PACKAGES = (
     "tokenizers",
     "datasets",
     "sacrebleu",
+    "torchao",
     "lm-eval",
     "hydra-core",
     "omegaconf",

@@ -313,6 +313,7 @@ class Training(pl.LightningModule):
             "model": str(self.model.config.to_dict()),
             "weights": [[n, *w.shape, str(w.dtype), w.requires_grad] for n, w in named],
             "dropout": getattr(self.model, "residual_dropout", 0),
+            "layers": sorted({type(module).__qualname__ for module in self.model.modules()}),
             "twice": recomputes_layers(self.model),
             "batch": {k: list(v.shape) for k, v in batch.items() if isinstance(v, Tensor)},
             "precision": self.trainer.precision,
