@@ -19,6 +19,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
+
 SETTINGS = {"truesweep's": {}, "OpenMP's own": {"GOMP_SPINCOUNT": "300000"}}
 WARM_UP = 10
 TRAIN = [sys.executable, "-m", "truesweep", "train", "logger=none", "name=busy"]
@@ -39,17 +41,12 @@ def busy(count: int) -> Iterator[None]:
 def speed(overrides: list[str], settings: dict[str, str]) -> float:
     """Tokens per second of one training."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [
-            sys.executable,
-            "-m",
-            "truesweep",
-            "train",
-            "logger=none",
-            "name=busy",
-            *overrides,
-        ]
         subprocess.run(
-            command, cwd=folder, env=os.environ | settings, check=True, stdout=subprocess.DEVNULL
+            [*TRAIN, *overrides],
+            cwd=folder,
+            env=os.environ | settings,
+            check=True,
+            stdout=subprocess.DEVNULL,
         )
         lines = Path(folder, "outputs/busy/metrics.jsonl").read_text().splitlines()
     rows = [row for row in map(json.loads, lines) if "train/tokens_per_second" in row]
@@ -72,9 +69,11 @@ def main() -> None:
             with busy(asked.busy):
                 beside.append(speed([*asked.overrides, *every], settings))
         one, other = statistics.median(alone), statistics.median(beside)
+        threads = torch.get_num_threads()
+        due = threads / (threads + asked.busy)
         print(
             f"{name} settings: alone {one:,.0f} tokens/s, beside {asked.busy} busy "
-            f"{other:,.0f}, ratio {other / one:.2f}",
+            f"{other:,.0f}: {other / one / due:.2f} of its share",
             flush=True,
         )
 

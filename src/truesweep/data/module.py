@@ -20,7 +20,7 @@ from truesweep.data.datasets import EncodedDataset, Joined, Members, Subset
 from truesweep.data.mixing import MixtureSampler
 from truesweep.data.prepare import Prepared
 from truesweep.data.ragged import Lengths
-from truesweep.data.samplers import EvalSampler, TrainSampler, order_of_any
+from truesweep.data.samplers import EvalSampler, StepSampler, TrainSampler, order_of_any
 from truesweep.data.seq2seq import Seq2SeqDataset
 from truesweep.data.source import Source
 
@@ -32,8 +32,8 @@ _DEVICE_BUDGET = 2**16, 2**29
 # which may be answered: a token at a time for all of them, faster the more there are.
 _CPU_EVAL_TOKENS = 2**11
 _AT_ONCE = 2**20  # lengths that are looked at at once
-AHEAD = 8
-"""Batches that are made at once, where no workers make them."""
+AHEAD = 2**14
+"""Tokens in the batches that are made at once, where no workers make them."""
 
 
 class StepLoader(AroundLoader):
@@ -65,8 +65,9 @@ class StepLoader(AroundLoader):
             return
         # What torch's loader does without workers, in half the time; a few at once, since Python
         # takes several times as long where a step has driven its code out of the caches.
-        steps = iter(self.loader.sampler)
-        while batches := [self.loader.dataset[step] for step in islice(steps, AHEAD)]:
+        sampler, dataset = cast(StepSampler, self.loader.sampler), self.loader.dataset
+        steps, tokens = iter(sampler), sampler.batch_size * cast(EncodedDataset, dataset).width
+        while batches := [dataset[step] for step in islice(steps, max(1, AHEAD // tokens))]:
             yield from map(_pinned, batches) if self.loader.pin_memory else batches
 
     def state_dict(self) -> dict[str, Any]:

@@ -152,7 +152,7 @@ def order_of_any(
     return _Grouped(order, Scattered(len(lengths) // batch_size, rng), lengths, batch_size)
 
 
-class _StepSampler(Sampler[Step]):
+class StepSampler(Sampler[Step]):
     """Global batches of an order, of which each rank takes its share.
 
     Args:
@@ -192,7 +192,7 @@ class _StepSampler(Sampler[Step]):
                 yield Step(batch[self.rank :: self.world_size], len(batch))
 
 
-class TrainSampler(_StepSampler):
+class TrainSampler(StepSampler):
     """Optimizer steps of the epoch that contains step `start()`, from that step on.
 
     Its length is that of a whole epoch wherever it starts, as Lightning's own count expects.
@@ -235,7 +235,7 @@ class TrainSampler(_StepSampler):
         )
 
 
-class EvalSampler(_StepSampler):
+class EvalSampler(StepSampler):
     """Every sample exactly once over all ranks, the same number of batches on each.
 
     Rank r of n takes r, r+n, r+2n, … of the samples, which are sorted by length, longest first
