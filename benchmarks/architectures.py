@@ -89,9 +89,6 @@ SETTINGS = {
 """What the refusal of an architecture asks for, where it asks for anything; and smaller parts,
 where their size does not follow from the width and a step takes minutes.
 """
-ZEROED = "transformers sets the output's weights for the token that pads to zero when it loads it"
-KNOWN = {("youtu", "causal"): ZEROED, ("funnel", "masked"): ZEROED}
-"""Why something does not hold, where it lies in transformers."""
 MANY = 2_000_000
 """Parameters; of an architecture with more, fewer experts are tried."""
 FEW = {
@@ -181,7 +178,6 @@ def attempt(
     if part != architecture:
         found.notes.append(f"its text part, {part}")
     found.notes += SETTINGS.get(architecture, [])
-    found.notes += [KNOWN[architecture, head]] if (architecture, head) in KNOWN else []
     if found.parameters > LARGEST:
         found.said = f"not tried: {found.parameters / 1e6:.0f} million parameters at this size"
         return found

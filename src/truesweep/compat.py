@@ -427,6 +427,34 @@ def kept_in_fp32(model: "PreTrainedModel") -> set[str]:
     return set(model._keep_in_fp32_modules or ())  # transformers 5.18.0 to 5.24.0
 
 
+def forgets_pad_row(model: "PreTrainedModel") -> bool:
+    """Whether loading a model zeroes the output's weights for the token that pads.
+
+    Some initialize that token's row again, by a view which does not know that it was loaded, and
+    which is the output's where that shares the table.
+
+    Args:
+        model: Initialized anew wherever it would be when it is loaded, but for that row.
+    """
+    import torch
+
+    table, output = model.get_input_embeddings(), model.get_output_embeddings()
+    pad = getattr(table, "padding_idx", None)
+    if pad is None or output is None or output.weight is not table.weight:
+        return False
+    for parameter in model.parameters():
+        marked: Any = parameter
+        marked._is_hf_initialized = True  # transformers 5.18.0 to 5.24.0
+    with torch.no_grad():
+        row = table.weight[pad].clone()
+        for module in model.modules():
+            if module is table or table in module.children():
+                model._init_weights(module)
+        lost = not torch.equal(table.weight[pad], row)
+        table.weight[pad] = row
+    return lost
+
+
 def checkpoint_layers(model: "PreTrainedModel", options: dict[str, Any]) -> None:
     """Have a model keep what its layers are given, and compute them once more.
 

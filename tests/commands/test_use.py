@@ -14,6 +14,7 @@ import pytest
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
@@ -88,6 +89,27 @@ def test_an_export_loads_and_gives_identical_logits(
     assert f"pipeline_tag: {PIPELINES[task]}\n" in card
     with pytest.raises(ConfigError, match="exists"):
         export(run, folder, "best")
+
+
+@pytest.mark.parametrize(("architecture", "task"), [("youtu", "lm"), ("funnel", "mlm")])
+def test_output_weights_of_the_token_that_pads_are_loaded(
+    architecture: str, task: str, workplace: Path
+) -> None:
+    """Transformers sets them to zero in models which say what token that is."""
+    Path("notes.txt").write_text("the old dog sat on the cold mat .\n" * 200)
+    small = ["model.depth=2", "model.width=32", "model.heads=2", "data.max_length=16"]
+    named = [f"task={task}", "data=files", "data.train=notes.txt", "tokenizer=byte", *small]
+    named += ["model=auto", f"model.architecture={architecture}", "optimizer.lr=0.01"]
+    named += ["data.batch_size=4", "trainer.max_steps=3", "trainer.accelerator=cpu", "logger=none"]
+    assert train([*named, "name=x"], [], None, False) == 0
+    (run,) = (workplace / "outputs/x").iterdir()
+    assert export(run, workplace / "out", "best") == 0
+    auto: Any = AutoModelForCausalLM if task == "lm" else AutoModelForMaskedLM
+    theirs = auto.from_pretrained(workplace / "out", attn_implementation="eager").eval()
+    ours = load_run(Run.open(run), "causal" if task == "lm" else "masked").model
+    ours.set_attn_implementation("eager")
+    ids = torch.randint(4, 20, (3, 8))
+    assert torch.equal(logits(theirs, ids, task), logits(ours, ids, task))
 
 
 @pytest.mark.parametrize("task", AUTO)

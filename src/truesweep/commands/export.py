@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, cast
 
+from truesweep.compat import forgets_pad_row
 from truesweep.data import tokenizers
 from truesweep.errors import ConfigError
 from truesweep.figures import written
@@ -59,6 +60,9 @@ def export(
             if ends := task_class(config).ends(loaded.tokenizer):
                 model.generation_config.eos_token_id = ends
             model.save_pretrained(scratch)
+            if forgets_pad_row(model):
+                model.config.pad_token_id = None  # tokenizer and generation have it
+                model.config.save_pretrained(scratch)
         notes = [tokenizers.save(loaded.tokenizer, scratch)]
         if rounded:
             notes.append(IN_FOUR_BITS)
