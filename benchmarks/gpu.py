@@ -118,6 +118,7 @@ class Measured:
         mfu: Share of the card's peak; None: that is not known.
         gibibytes: At the peak, of the card or, without one, of the process.
         first_step: Seconds from the model to the end of its first step.
+        rows: Windows in a forward pass.
     """
 
     tokens_per_second: float
@@ -125,6 +126,7 @@ class Measured:
     mfu: float | None
     gibibytes: float
     first_step: float
+    rows: int
 
 
 class Clock:
@@ -315,10 +317,11 @@ def measure(way: str, size: Size, asked: Sequence[str], folder: Path) -> Measure
         asked: All overrides of `truesweep train` but for its length.
         folder: For what is written.
     """
-    clock = Clock(size)
+    clock, rows = Clock(size), size.micro_batch
     if way in ("ours", "graphs"):
         asked = [*asked, *(["trainer.compile=graphs"] if way == "graphs" else [])]
         parts = ours(size, clock, asked, folder)
+        rows = parts.data.micro_batch_size
     else:
         parts = build(plan([*asked, f"trainer.max_steps={size.steps}"]).config)
         use_processor(parts)
@@ -339,6 +342,7 @@ def measure(way: str, size: Size, asked: Sequence[str], folder: Path) -> Measure
         mfu=None if peak is None else tokens * flops_per_target(parts) / peak,
         gibibytes=(torch.cuda.max_memory_allocated() if cuda else held) / 2**30,
         first_step=clock.first - clock.started,
+        rows=rows,
     )
 
 
@@ -402,6 +406,7 @@ def row(name: str, way: str, found: Measured | None, bare: Measured | None) -> s
         "" if found.mfu is None else text.percent(found.mfu),
         f"{found.gibibytes:.2f}",
         text.duration(found.first_step),
+        str(found.rows),
     ]
     return f"| {name} | {way} | {' | '.join(cells)} |"
 
@@ -425,8 +430,8 @@ def main() -> None:
             parser.error("there is no GPU here; --tiny shows on a CPU that all of it runs")
         card = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
         print(f"{card}, torch {torch.__version__}\n")
-        print("| size | way | tokens/s | of bare | steps/s | MFU | GiB | first step |")
-        print("|---|---|--:|--:|--:|--:|--:|--:|", flush=True)
+        print("| size | way | tokens/s | of bare | steps/s | MFU | GiB | first step | rows |")
+        print("|---|---|--:|--:|--:|--:|--:|--:|--:|", flush=True)
         for name in [name for name in asked.only if name in SIZES]:
             bare = None
             for way in sorted(SIZES[name].ways, key=lambda way: way != "bare"):

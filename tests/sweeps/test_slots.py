@@ -14,6 +14,7 @@ from truesweep.sweeps.local import (
     visible_gpus,
 )
 from truesweep.sweeps.local import _quota as quota
+from truesweep.tasks.devices import JOBS_ON_GPU
 
 
 @pytest.fixture
@@ -68,6 +69,9 @@ def test_only_the_gpus_that_are_visible_count(monkeypatch: pytest.MonkeyPatch) -
 def test_a_job_of_several_gpus_gets_different_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     gpus(monkeypatch, 2)
     slots = gpu_slots(4)  # two jobs a GPU
+    own = environment({JOBS_ON_GPU: "7"}, slots.all[:1])
+    assert own == {"CUDA_VISIBLE_DEVICES": "0", JOBS_ON_GPU: "2"}
+    assert JOBS_ON_GPU not in environment({JOBS_ON_GPU: "7"}, gpu_slots().all[:1])
     assert slots.largest == 2
     first = slots.take(1)
     pair = slots.take(2)

@@ -22,7 +22,7 @@ from tests.tasks.test_step import fit, parts_of
 from truesweep.data.module import DataModule
 from truesweep.models import activations
 from truesweep.tasks import Task, training
-from truesweep.tasks.devices import RESERVE, STATES, Gauge, rows_that_fit
+from truesweep.tasks.devices import JOBS_ON_GPU, RESERVE, STATES, Gauge, rows_that_fit
 
 GROWTH: dict[str, Callable[[int], float]] = {
     "along a line": lambda rows: 100 + 10 * rows,
@@ -78,6 +78,9 @@ class MadeUp(Gauge):
 
     def _free(self) -> int:
         return self.free
+
+    def _total(self) -> int:
+        return 12_345 + ROOM
 
     def _held(self) -> int:
         return 12_345
@@ -188,6 +191,18 @@ def test_with_less_memory_than_at_first_fewer_rows_are_taken(
     less = parts_of("lm", workplace)
     fit(less, workplace)
     assert 1 < less.data.micro_batch_size < parts.data.micro_batch_size
+
+
+def test_jobs_that_share_a_gpu_take_their_share_of_its_memory(
+    made_up: list[int], workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = []
+    for sharers in (1, 4):
+        monkeypatch.setenv(JOBS_ON_GPU, str(sharers))
+        parts = parts_of("lm", workplace, "trainer.max_steps=1", "model.depth=1")
+        fit(parts, workplace)
+        rows.append(parts.data.micro_batch_size)
+    assert 1 < 3 * rows[1] <= rows[0]
 
 
 @pytest.mark.parametrize("asked", ["data.micro_batch_size=5", "model=auto"])

@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 import traceback
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from truesweep.runs.run import Run
 from truesweep.sweeps.forks import serve_forks, unblock, warm_up
 from truesweep.sweeps.planned import trainer_of
 from truesweep.sweeps.protocols import BUSY
+from truesweep.tasks.devices import JOBS_ON_GPU
 
 MEMORY_PER_SLOT = 2 * 2**30
 """Main memory that a slot should have by default, bytes."""
@@ -37,10 +39,12 @@ class Slot:
     Args:
         cores: The cores it runs on; empty where the system cannot bind processes to them.
         gpu: The GPU as `CUDA_VISIBLE_DEVICES` names it; None for the CPU.
+        sharers: Slots that have the same GPU.
     """
 
     cores: frozenset[int]
     gpu: str | None = None
+    sharers: int = 1
 
 
 class Slots:
@@ -106,7 +110,9 @@ def gpu_slots(count: int | None = None) -> Slots:
     if not gpus:
         return Slots([])
     shares = _shares(usable_cores(), count or len(gpus))
-    return Slots([Slot(share, gpus[i % len(gpus)]) for i, share in enumerate(shares)])
+    places = [(share, gpus[i % len(gpus)]) for i, share in enumerate(shares)]
+    sharers = Counter(gpu for _, gpu in places)
+    return Slots([Slot(share, gpu, sharers[gpu]) for share, gpu in places])
 
 
 def visible_gpus() -> list[str]:
@@ -234,7 +240,10 @@ def without_place(inherited: Mapping[str, str]) -> dict[str, str]:
 def environment(inherited: Mapping[str, str], slots: Sequence[Slot]) -> dict[str, str]:
     """A job's environment: the driver's, without another job's place in it, with its own GPUs."""
     gpus = [slot.gpu for slot in slots if slot.gpu is not None]
-    return without_place(inherited) | {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
+    own = without_place(inherited) | {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
+    own.pop(JOBS_ON_GPU, None)
+    sharers = max(slot.sharers for slot in slots)
+    return own | ({JOBS_ON_GPU: str(sharers)} if sharers > 1 else {})
 
 
 def _main(

@@ -6,6 +6,7 @@ How many rows go through the model at once changes no result. It is measured whe
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -63,6 +64,8 @@ def release_memory(device: torch.device) -> None:
 
 RESERVE = 0.1
 """Share of the free memory that is not planned with: it comes in pieces, and others want some."""
+JOBS_ON_GPU = "TRUESWEEP_JOBS_ON_GPU"
+"""The variable that says how many jobs share a GPU: each has its share of the memory, at most."""
 STATES = 2
 """Numbers that an optimizer keeps of each weight before it has made a step: those of AdamW."""
 _TRIES = 4
@@ -92,11 +95,9 @@ class Gauge:
             weights: What is trained.
             optimizer: Its state, if it is still to come, is left room for.
         """
-        free = self._free()
-        to_come = (
-            0 if optimizer.state else STATES * sum(w.numel() * w.element_size() for w in weights)
-        )
-        return int((1 - RESERVE) * free) - to_come
+        to_come = 0 if optimizer.state else STATES * sum(w.nbytes for w in weights)
+        share = self._total() // int(os.environ.get(JOBS_ON_GPU, "1")) - self._at_rest
+        return int((1 - RESERVE) * min(share, self._free())) - to_come
 
     def peak(self, work: Callable[[], object]) -> float:
         """Bytes that some work takes at most, beyond what was held at first; infinite: too many.
@@ -123,6 +124,9 @@ class Gauge:
         """Bytes that nobody holds, or torch without using them."""
         idle = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
         return torch.cuda.mem_get_info(self.device)[0] + idle
+
+    def _total(self) -> int:
+        return torch.cuda.mem_get_info(self.device)[1]
 
     def _held(self) -> int:
         return torch.cuda.memory_allocated(self.device)
