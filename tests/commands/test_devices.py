@@ -22,11 +22,15 @@ def results(folder: Path) -> dict[str, float]:
     return {k: v for k, v in loaded.items() if isinstance(v, float) and k not in TIMED}
 
 
-@pytest.mark.parametrize("task", ["lm", "translation"])
+@pytest.mark.parametrize(
+    ("task", "optimizer"),
+    [("lm", "adamw"), ("lm", "sgd"), ("lm", "muon"), ("translation", "adamw")],
+)
 def test_a_sharded_model_learns_the_same(
-    data: dict[str, list[str]], workplace: Path, task: str
+    data: dict[str, list[str]], workplace: Path, task: str, optimizer: str
 ) -> None:
-    asked = [*data[task], *SMALL, "model.dropout=0", "optimizer=adamw", "data.micro_batch_size=2"]
+    asked = [*data[task], *SMALL, "model.dropout=0", "data.micro_batch_size=2"]
+    asked.append(f"optimizer={optimizer}")
     shared = [*asked, "trainer.devices=2", "trainer.strategy=fsdp", "name=sharded"]
     done = truesweep("train", *shared, cwd=workplace)
     assert done.code == 0, done.out + done.err

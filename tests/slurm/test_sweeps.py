@@ -61,20 +61,26 @@ def trained(job: Run) -> bool:
 
 def test_jobs_of_one_node_and_of_two_run_beside_each_other(workplace: Path) -> None:
     two: Mapping[str, Any] = {"trainer.num_nodes": 2, "trainer.devices": 1}
-    sweep, _ = make_sweep(workplace, [{"seed": 1}, {"seed": 2}, {"seed": 1, **two}])
-    one, other, both = sweep.jobs()
-    assert both.nodes == 2
+    shared = {**two, "trainer.strategy": "fsdp"}  # the weights, over both nodes
+    jobs = [{"seed": 1}, {"seed": 2}, {"seed": 1, **two}, {"seed": 1, **shared}]
+    sweep, _ = make_sweep(workplace, jobs)
+    one, other, both, sharded = sweep.jobs()
+    assert both.nodes == sharded.nodes == 2
     assert drive(sweep, Listed(sweep.jobs()), SlurmExecutor(SETTINGS), sweep.settings) == 0
     array, index = slurm_id(one).split("_")
-    assert (index, slurm_id(other)) == ("0", f"{array}_1")  # the third asks for something else
-    assert slurm_id(both).isdigit()
+    assert (index, slurm_id(other)) == ("0", f"{array}_1")
+    another = slurm_id(both).split("_")[0]  # these ask for something else
+    assert another != array
+    assert [slurm_id(job) for job in (both, sharded)] == [f"{another}_0", f"{another}_1"]
     assert [row["rank"] for row in starts(workplace)[one.id]] == [0]
-    assert sorted(row["rank"] for row in starts(workplace)[both.id]) == [0, 1]
+    for job in (both, sharded):
+        assert sorted(row["rank"] for row in starts(workplace)[job.id]) == [0, 1]
     found = {
         job: {name: value for name, value in figures.items() if name != "verdict"}
-        for job, figures in results([one, other, both]).items()
+        for job, figures in results([one, other, both, sharded]).items()
     }
     assert found[one.id] == pytest.approx(found[both.id], rel=1e-5)
+    assert found[one.id] == pytest.approx(found[sharded.id], rel=1e-5)
     assert found[one.id] != pytest.approx(found[other.id], rel=1e-5)
 
 

@@ -1,10 +1,12 @@
 """The optimizers behind `optimizer=adamw|muon|sgd`; each takes the groups of `parameter_groups`."""
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Protocol
 
 import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 from transformers.pytorch_utils import Conv1D
 
@@ -99,7 +101,8 @@ def sgd(
         momentum=momentum,
         nesterov=nesterov and momentum > 0,
         weight_decay=weight_decay,
-        fused=_can_fuse(groups),
+        # torch 2.13 has a fused AdamW of weights that ranks share, and no such SGD.
+        fused=_can_fuse(groups) and not any(isinstance(p, DTensor) for p in _parameters(groups)),
     )
 
 
@@ -178,9 +181,12 @@ def _at_ratios(groups: Groups, lr: float, **ratios: float) -> Groups:
 def _can_fuse(groups: Groups) -> bool:
     return all(
         parameter.device.type in _FUSED_DEVICES and parameter.is_floating_point()
-        for group in groups
-        for parameter in group["params"]
+        for parameter in _parameters(groups)
     )
+
+
+def _parameters(groups: Groups) -> Iterator[Tensor]:
+    return (parameter for group in groups for parameter in group["params"])
 
 
 # -- a model's parameters, by the role they play ---------------------------------------------------
