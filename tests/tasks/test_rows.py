@@ -247,6 +247,23 @@ def measured_by_ranks(ranks: int) -> list[int]:
     return [parts.data.micro_batch_size, *tried]
 
 
+def sharded(ranks: int) -> list[int]:
+    """What each of several ranks that share weights takes, and the passes it tries."""
+    tried = list[int]()
+    DataModule.widest = lambda self, rows: tried.append(rows)  # type: ignore
+    setattr(training, "Gauge", MadeUp)  # noqa: B010
+    shared = [f"trainer.devices={ranks}", "trainer.strategy=fsdp", "optimizer=adamw"]
+    parts = parts_of("lm", Path(), *shared, "model.dropout=0", "trainer.max_steps=1")
+    fit(parts, Path())
+    return [parts.data.micro_batch_size, *tried]
+
+
+@pytest.mark.slow
+def test_where_ranks_share_weights_nothing_is_measured(workplace: Path) -> None:
+    found: list[Any] = list(start(workplace, 2, sharded))
+    assert found == [[32], [32]]
+
+
 @pytest.mark.slow
 def test_ranks_agree_on_what_fits_all_of_them(workplace: Path) -> None:
     found: list[Any] = list(start(workplace, 2, measured_by_ranks))

@@ -19,7 +19,11 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 import transformers
-from pytorch_lightning.strategies import ModelParallelStrategy
+from pytorch_lightning.strategies import (
+    DDPStrategy,
+    ModelParallelStrategy,
+    SingleDeviceStrategy,
+)
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
@@ -240,15 +244,16 @@ class Training(pl.LightningModule):
     def on_train_start(self) -> None:
         """Measure how many rows of a forward pass the device holds, where nobody has said it.
 
-        Not of weights that ranks share: one that runs out of memory would leave the others waiting.
         What is compiled is tried first: if nothing is dropped, it need not be compiled a second
-        time, without what draws masks.
+        time, without what draws masks. Neither is done where ranks may share weights, as one that
+        runs out of memory would leave the others waiting.
         """
+        if type(self.trainer.strategy) not in (SingleDeviceStrategy, DDPStrategy):
+            return  # DeepSpeed's is one of DDP's, too
         if self.compiled:
             with torch.no_grad():
                 self._tried(1)
-        given = self._data.is_size_given or self.is_sharded
-        if not given and Gauge.measures(self.device):
+        if not self._data.is_size_given and Gauge.measures(self.device):
             self._data.micro_batch_size = self._rows_that_fit()
 
     def _rows_that_fit(self) -> int:
