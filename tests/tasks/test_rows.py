@@ -15,11 +15,13 @@ import pytest
 import torch
 from torch import nn
 
-from tests.commands.conftest import write_preferences
+from tests.commands.conftest import SMALL, write_data, write_preferences
 from tests.rounding import FP64
 from tests.tasks.on_ranks import start
-from tests.tasks.test_step import fit, parts_of
+from tests.tasks.test_step import SGD, fit, parts_of
 from truesweep.data.module import DataModule
+from truesweep.jobs.parts import Parts, build
+from truesweep.jobs.plan import checked
 from truesweep.models import activations
 from truesweep.tasks import Task, training
 from truesweep.tasks.devices import JOBS_ON_GPU, RESERVE, STATES, Gauge, rows_that_fit
@@ -227,6 +229,12 @@ def test_hidden_words_and_preferences_are_measured_too(made_up: list[int], workp
     assert max(made_up) > 2
 
 
+def of_written(*overrides: str) -> Parts:
+    """`parts_of` data that lie in the current folder: ranks write nothing over each other's."""
+    named = ["task=lm", "data=files", "data.train=text.txt"]
+    return build(checked([*named, *SMALL, *SGD, *overrides])[0])
+
+
 def measured_by_ranks(ranks: int) -> list[int]:
     """What each rank takes where the first one has the most memory, and the passes it tries."""
     own, tried = DataModule.widest, list[int]()
@@ -242,7 +250,7 @@ def measured_by_ranks(ranks: int) -> list[int]:
     DataModule.widest = widest  # type: ignore[method-assign]
     torch.cuda.get_device_name = lambda _=None: "a card"  # type: ignore[assignment]
     setattr(training, "Gauge", Less)  # noqa: B010  # which it does not export
-    parts = parts_of("lm", Path(), FP64, f"trainer.devices={ranks}", "trainer.max_steps=1")
+    parts = of_written(FP64, f"trainer.devices={ranks}", "trainer.max_steps=1")
     fit(parts, Path())
     return [parts.data.micro_batch_size, *tried]
 
@@ -252,20 +260,22 @@ def sharded(ranks: int) -> list[int]:
     tried = list[int]()
     DataModule.widest = lambda self, rows: tried.append(rows)  # type: ignore
     setattr(training, "Gauge", MadeUp)  # noqa: B010
-    shared = [f"trainer.devices={ranks}", "trainer.strategy=fsdp", "optimizer=adamw"]
-    parts = parts_of("lm", Path(), *shared, "model.dropout=0", "trainer.max_steps=1")
+    shared = [f"trainer.devices={ranks}", "trainer.strategy=fsdp"]
+    parts = of_written(*shared, "model.dropout=0", "trainer.max_steps=1")
     fit(parts, Path())
     return [parts.data.micro_batch_size, *tried]
 
 
 @pytest.mark.slow
 def test_where_ranks_share_weights_nothing_is_measured(workplace: Path) -> None:
+    write_data(workplace)
     found: list[Any] = list(start(workplace, 2, sharded))
     assert found == [[32], [32]]
 
 
 @pytest.mark.slow
 def test_ranks_agree_on_what_fits_all_of_them(workplace: Path) -> None:
+    write_data(workplace)
     found: list[Any] = list(start(workplace, 2, measured_by_ranks))
     first, second = found
     assert first == second
