@@ -24,6 +24,7 @@ from truesweep.data.kinds import EncodedSplit
 from truesweep.data.preferences import PREFERENCES
 from truesweep.data.samples import Chat
 from truesweep.data.source import Source
+from truesweep.data.tokenizers import Byte
 from truesweep.errors import DataError
 from truesweep.jobs.parts import build
 from truesweep.jobs.plan import plan
@@ -173,6 +174,19 @@ def test_every_form_of_a_preference_is_read(row: dict[str, Any], workplace: Path
     plain = str(rows_of(Path("chats.jsonl"), [{"prompt": "q", "completion": "a"}]))
     with pytest.raises(DataError, match="sample 1 of train, conversation 'q', has nothing"):
         PREFERENCES.load(Files(train=plain, val=plain, test=plain))
+
+
+def test_pairs_that_are_none_are_told() -> None:
+    def pair(question: str, worse: str) -> Chat:
+        better = [QUESTION, {"role": "assistant", "content": "a"}]
+        other = [{"role": "user", "content": question}, {"role": "assistant", "content": worse}]
+        return Chat.of(better, rejected=other)
+
+    tokenizer = PREFERENCES.complete(Byte().build(()))
+    assert [*PREFERENCES.notes(tokenizer, [pair("q", "b")])] == []
+    notes = [*PREFERENCES.notes(tokenizer, [pair("q", "b"), pair("r", "b"), pair("q", "a")])]
+    assert notes[0].startswith("1 of 3 pairs have other texts before the better answer")
+    assert notes[1].startswith("1 of 3 pairs have the same answer twice")
 
 
 @pytest.mark.parametrize("loss", ["dpo", "ipo"])

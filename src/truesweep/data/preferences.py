@@ -10,7 +10,7 @@ A batch holds what every batch does, with the two of a sample behind each other 
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -125,6 +125,21 @@ class PreferenceKind(ChatKind):
                         "conversations"
                     )
         return splits
+
+    def notes(self, tokenizer: PreTrainedTokenizerBase, samples: Sequence[Sample]) -> Iterable[str]:
+        """What those of conversations are; pairs of other questions, and pairs that are none."""
+        yield from super().notes(tokenizer, samples)
+        pairs = [(chat, chat.rejected) for chat in cast(Sequence[Chat], samples)]
+        apart = sum(other is not None and one.source != other.source for one, other in pairs)
+        alike = sum(other is not None and one.messages == other.messages for one, other in pairs)
+        if apart:
+            yield (
+                f"{apart:,} of {len(pairs):,} pairs have other texts before the better answer than "
+                "before the worse one, so that they say nothing of one question. Mend or remove "
+                "them"
+            )
+        if alike:
+            yield f"{alike:,} of {len(pairs):,} pairs have the same answer twice. Remove them"
 
     def marked(
         self, tokenizer: PreTrainedTokenizerBase, samples: Sequence[Sample]
