@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import sys
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -192,6 +192,19 @@ def within_a_step(trainer: "pl.Trainer") -> Iterator[None]:
         yield
     finally:
         connector._first_loop_iter = first
+
+
+def give_batches(trainer: "pl.Trainer") -> None:
+    """Have a trainer give each batch and its number to `training_step`.
+
+    It does so by itself after it has read the method's signature, in every step.
+    """
+
+    def arguments(_: Any, batch: Any, batch_idx: int) -> OrderedDict[str, Any]:
+        return OrderedDict(batch=batch, batch_idx=batch_idx)
+
+    loop: Any = trainer.fit_loop.epoch_loop
+    loop._build_kwargs = arguments  # pytorch-lightning 2.6.6
 
 
 class AroundLoader:

@@ -5,6 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -20,6 +21,7 @@ from truesweep.optim import takes_found_inf
 from truesweep.record.checkpoints import CheckpointFiles
 from truesweep.tasks import DivergedError, Task
 from truesweep.tasks.progress import Progress
+from truesweep.tasks.training import seed_step
 
 pytestmark = pytest.mark.numbers
 
@@ -249,3 +251,24 @@ def test_the_learning_rate_follows_the_schedule_at_every_step(workplace: Path) -
     schedule = parts.recipe.schedule
     assert rates == pytest.approx([0.2 * schedule.factor(s, 10) for s in range(10)])
     assert rates[:4] == pytest.approx([0.05, 0.1, 0.15, 0.2])
+
+
+@pytest.mark.parametrize("step", [0, 1, 63, 64, 1000])
+def test_what_is_drawn_in_a_step_follows_from_seed_rank_and_step(step: int) -> None:
+    seed_step(3, 1, step, torch.device("cpu"))
+    drawn = torch.rand(2)
+    own = np.random.SeedSequence((3, 1, step)).generate_state(1, np.uint64)[0]
+    torch.manual_seed(int(own))
+    assert torch.equal(drawn, torch.rand(2))
+
+
+def test_a_step_is_given_what_lightning_would_give_it(workplace: Path) -> None:
+    parts = build(checked([*write_data(workplace)["lm"], *SMALL])[0])
+    files = CheckpointFiles()
+    trainer = parts.trainer.make(
+        callbacks=[], loggers=[], checkpoint_io=files, directory=str(workplace)
+    )
+    trainer.strategy.connect(parts.task)
+    loop: Any = trainer.fit_loop.epoch_loop
+    lightnings: Any = type(loop)
+    assert loop._build_kwargs({}, "batch", 3) == lightnings._build_kwargs(loop, {}, "batch", 3)

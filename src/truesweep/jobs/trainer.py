@@ -28,7 +28,7 @@ from pytorch_lightning.strategies import (
 from typing_extensions import override
 
 from truesweep import text
-from truesweep.compat import bf16_of_cpu
+from truesweep.compat import bf16_of_cpu, give_batches
 from truesweep.errors import ConfigError, did_you_mean, in_short, missing_package
 from truesweep.models.fp8 import CAPABILITY, require_torchao
 from truesweep.optim.optimizers import Precision
@@ -289,7 +289,7 @@ class TrainerSettings:
         """
         single = self.world_size == 1
         environment = LightningEnvironment() if single else TorchElasticEnvironment()
-        return pl.Trainer(
+        trainer = pl.Trainer(
             accelerator=self.accelerator,
             devices=self.devices,
             num_nodes=self.num_nodes,
@@ -310,6 +310,8 @@ class TrainerSettings:
             profiler=self.profiler or NoProfiler(),
             default_root_dir=directory,
         )
+        give_batches(trainer)
+        return trainer
 
     def _strategy(self, reached_at_times: bool) -> str | Strategy:
         if self.world_size == 1:

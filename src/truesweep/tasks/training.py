@@ -10,8 +10,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cached_property
-from inspect import signature
+from functools import cached_property, lru_cache
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -352,9 +351,6 @@ class Training(pl.LightningModule):
             first = optimizer.param_groups[0]
             self._write_row(step + 1, lr=first["lr"] / first.get(OVER_BASE, 1.0))
 
-    # Lightning asks for it in each step, and this way it is not found out each time.
-    training_step.__signature__ = signature(training_step)  # type: ignore[attr-defined]
-
     def _agree(self, batch: Batch) -> Tensor:
         """The step's number of targets over all ranks; also learns whether any rank must stop.
 
@@ -618,7 +614,21 @@ def seed_step(seed: int, rank: int, step: int, device: torch.device) -> None:
     `torch.manual_seed` would queue a seed, with a stack trace, for every kind of device there could
     be: a millisecond a step, never freed.
     """
-    state = int(np.random.SeedSequence((seed, rank, step)).generate_state(1, np.uint64)[0])
+    state = _seeds(seed, rank, step // SEEDS)[step % SEEDS]
     torch.default_generator.manual_seed(state)
     if device.type != "cpu":
         getattr(torch, device.type).manual_seed(state)
+
+
+SEEDS = 64
+"""Steps whose seeds are drawn at once."""
+
+
+@lru_cache(maxsize=1)
+def _seeds(seed: int, rank: int, part: int) -> list[int]:
+    """The seeds of `SEEDS` steps, of which the first is the `part` times so many-th."""
+    sequences = (
+        np.random.SeedSequence((seed, rank, step))
+        for step in range(part * SEEDS, (part + 1) * SEEDS)
+    )
+    return [int(sequence.generate_state(1, np.uint64)[0]) for sequence in sequences]
