@@ -44,11 +44,19 @@ class Progress:
             nll: This rank's sum of negative log-likelihoods, nats.
             count: The step's targets over all ranks.
         """
+        if nll.device.type == "cpu":  # for which nobody waits
+            self._add(float(nll), int(count))
+        else:
+            self._add(nll.double(), count)
+
+    def _add(self, nll: Tensor | float, count: Tensor | int) -> None:
         self._rated_tokens = self._rated_tokens + count
         self.total_tokens = self.total_tokens + count
-        nll = nll.double()
         if isinstance(self.skipped_in_a_row, Tensor):
-            left_out = (self.skipped_in_a_row > 0) & ~torch.isfinite(_over_ranks(nll))
+            nll, count = torch.as_tensor(nll), torch.as_tensor(count)
+            left_out = (self.skipped_in_a_row > 0) & ~torch.isfinite(
+                torch.as_tensor(_over_ranks(nll))
+            )
             nll, count = nll.masked_fill(left_out, 0), count.masked_fill(left_out, 0)
         # All ranks ask for the sum, also where one skips alone: the others would wait for it.
         elif not math.isfinite(_over_ranks(nll)) and self.skipped_in_a_row:
@@ -126,10 +134,10 @@ class Progress:
         self._count = state["count"]
 
 
-def _over_ranks(nll: Tensor | float) -> Tensor:
+def _over_ranks(nll: Tensor | float) -> Tensor | float:
     """The sum over ranks, float64, where the ranks' own lie."""
-    total = torch.as_tensor(nll, dtype=torch.float64)
-    if dist.is_available() and dist.is_initialized():
-        total = total.clone()
-        dist.all_reduce(total)
+    if not (dist.is_available() and dist.is_initialized()):
+        return nll
+    total = torch.as_tensor(nll, dtype=torch.float64).clone()
+    dist.all_reduce(total)
     return total
