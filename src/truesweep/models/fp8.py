@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from transformers import PreTrainedModel
 
-from truesweep.compat import kept_in_fp32
 from truesweep.errors import ConfigError
-from truesweep.models.init import output_layers
+from truesweep.models.init import inner_layers
 
 RECIPE = "rowwise_with_gw_hp"
 CAPABILITY = 9.0
@@ -41,16 +40,7 @@ def fitting_layers(model: PreTrainedModel) -> list[nn.Linear]:
     Raises:
         ConfigError: There are none.
     """
-    spared = kept_in_fp32(model)
-    outputs = {id(layer) for layer in [model.get_output_embeddings(), *output_layers(model)]}
-    layers = [
-        module
-        for name, module in model.named_modules()
-        if type(module) is nn.Linear
-        and module.in_features % MULTIPLE == module.out_features % MULTIPLE == 0
-        and id(module) not in outputs
-        and not spared.intersection(name.split("."))
-    ]
+    layers = list(inner_layers(model, MULTIPLE, MULTIPLE).values())
     if not layers:
         raise ConfigError(
             f"trainer.fp8: {model.config.model_type} has no linear layers (torch.nn.Linear) of a "

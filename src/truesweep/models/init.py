@@ -1,13 +1,15 @@
-"""The layers that write into the residual stream, and starting weights that learn fast."""
+"""Which linear layer does what in a model, and starting weights that learn fast."""
 
 import math
 import re
+from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from truesweep.compat import kept_in_fp32
 from truesweep.errors import ConfigError
 
 # Last parts of the names that transformers gives the last layer of an attention, MLP,
@@ -93,3 +95,28 @@ def output_layers(model: PreTrainedModel) -> list[nn.Linear]:
         and module not in inner
         and module.out_features == model.config.num_labels
     ]
+
+
+def inner_layers(
+    model: PreTrainedModel, inputs: int, outputs: int = 1, whole: Collection[str] = ()
+) -> dict[str, nn.Linear]:
+    """Linear layers that may have another type than the rest, by name.
+
+    Neither the output layer nor what the model itself keeps in fp32, nor subclasses of torch's.
+
+    Args:
+        model: The model.
+        inputs: What their number of inputs is a multiple of.
+        outputs: Likewise their number of outputs.
+        whole: Names of further modules that are none of them, or the ends of these.
+    """
+    spared = {*whole, *kept_in_fp32(model)}
+    last = {id(layer) for layer in [model.get_output_embeddings(), *output_layers(model)]}
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if type(module) is nn.Linear
+        and module.in_features % inputs == module.out_features % outputs == 0
+        and id(module) not in last
+        and not spared.intersection(name.split("."))
+    }

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from truesweep.compat import kept_in_fp32
 from truesweep.errors import ConfigError
-from truesweep.models.init import output_layers
+from truesweep.models.init import inner_layers
 
 INSTALL = "pip install 'truesweep[qlora]'"
 BLOCK = 64
@@ -42,16 +41,7 @@ def quantize(model: PreTrainedModel, whole: Collection[str] = ()) -> None:
         ConfigError: The package is missing, or there is no such layer.
     """
     require_bitsandbytes()
-    spared = {*whole, *kept_in_fp32(model)}
-    outputs = {id(layer) for layer in [model.get_output_embeddings(), *output_layers(model)]}
-    layers = {
-        name: module
-        for name, module in model.named_modules()
-        if type(module) is nn.Linear
-        and module.in_features % BLOCK == 0
-        and id(module) not in outputs
-        and not spared.intersection(name.split("."))
-    }
+    layers = inner_layers(model, BLOCK, whole=whole)
     if not layers:
         raise ConfigError(
             f"adapter.quantize: {model.config.model_type} has no linear layers (torch.nn.Linear) "

@@ -440,10 +440,14 @@ class Training(pl.LightningModule):
         Backward operations have the types of their forward ones, and an optimizer's matrix products
         choose their own.
         """
-        device = self.device.type
-        if not torch.is_autocast_enabled(device):
+        if not self._autocasts:
             return nullcontext()
-        return torch.autocast(device, enabled=False)
+        return torch.autocast(self.device.type, enabled=False)
+
+    @cached_property
+    def _autocasts(self) -> bool:
+        """Whether it does, in this step as in all of them."""
+        return torch.is_autocast_enabled(self.device.type)
 
     @property
     def _data(self) -> MicroBatching:
