@@ -48,9 +48,10 @@ def speed(overrides: list[str], settings: dict[str, str]) -> float:
             check=True,
             stdout=subprocess.DEVNULL,
         )
-        lines = Path(folder, "outputs/busy/metrics.jsonl").read_text().splitlines()
-    rows = [row for row in map(json.loads, lines) if "train/tokens_per_second" in row]
-    return float(statistics.median(row["train/tokens_per_second"] for row in rows[1:]))
+        (record,) = Path(folder).glob("outputs/busy/*/metrics.jsonl")
+        lines = record.read_text().splitlines()
+    rows = [row for row in map(json.loads, lines) if "tokens_per_second" in row]
+    return float(statistics.median(row["tokens_per_second"] for row in rows[1:]))
 
 
 def main() -> None:
