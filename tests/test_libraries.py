@@ -14,7 +14,7 @@ def test_garbage_is_collected_after_the_imports() -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], env=unset, capture_output=True, text=True, check=True
     )
-    assert done.stdout == "True True 10000\n"
+    assert done.stdout == "True True 3000\n"
 
 
 def test_what_the_user_says_of_threads_stays() -> None:

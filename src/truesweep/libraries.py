@@ -14,13 +14,14 @@ def spin_briefly(environment: MutableMapping[str, str]) -> None:
 
     Threads wait for each other by looking again and again: 300,000 times in the OpenMP of torch's
     Linux builds before they let the core go, to whatever else wants it, the other thread among it.
-    With 10,000, a step beside busy processes takes a third of the time (`benchmarks/busy.py`).
+    With 3,000, a training beside a busy process is almost twice as fast, and alone as fast within a
+    hundredth; with 1,000 it would lose a sixteenth at steps of 20 ms (`benchmarks/busy.py`).
 
     Args:
         environment: What OpenMP reads when torch is imported.
     """
     if "OMP_WAIT_POLICY" not in environment:
-        environment.setdefault("GOMP_SPINCOUNT", "10000")
+        environment.setdefault("GOMP_SPINCOUNT", "3000")
 
 
 spin_briefly(os.environ)
