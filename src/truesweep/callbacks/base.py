@@ -1,4 +1,4 @@
-"""What all callbacks here are: nothing that a step has to call for nothing."""
+"""What callbacks are here, but Lightning's own: a step calls no empty hook of theirs."""
 
 import pytorch_lightning as pl
 

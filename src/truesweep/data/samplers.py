@@ -140,10 +140,10 @@ def order_of_any(
     seed: int,
     epoch: int,
     group_by_length: bool = False,
-    table: int = TABLE,
+    table: int | None = None,
 ) -> Order:
-    """`epoch_order`; of more than `table` samples another one, which needs no memory."""
-    if len(lengths) <= table:
+    """`epoch_order`; of more than `table` (`TABLE`) samples another one, which needs no memory."""
+    if len(lengths) <= (TABLE if table is None else table):
         return epoch_order(lengths, batch_size, seed, epoch, group_by_length)
     rng = np.random.default_rng((seed, epoch))
     order = Scattered(len(lengths), rng)
