@@ -15,7 +15,6 @@ from truesweep.analysis.verdict import read_verdict
 from truesweep.compat import untried_sentence
 from truesweep.data.left_out import describe_left_out
 from truesweep.figures import HARNESS, SAMPLES, Declared, Figure, beside, unit, written
-from truesweep.jobs.parts import make
 from truesweep.jobs.plan import Plan
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.optim import OVER_BASE
@@ -60,11 +59,9 @@ def show_plan(plan: Plan) -> None:
     table.add_row(
         "training",
         f"{text.figure(plan.total_steps)} steps of {config['data']['batch_size']} samples "
-        f"({text.count(epochs)} epochs) on {text.plural(plan.world_size, 'device')}",
+        f"({text.count(epochs)} epochs) on {text.plural(plan.trainer.world_size, 'device')}",
     )
-    trainer = make(config, "trainer")
-    if isinstance(trainer, TrainerSettings):
-        table.add_row("precision", _precision(trainer))
+    table.add_row("precision", _precision(plan.trainer))
     if plan.twice:
         table.add_row("layers twice", plan.twice)
     console().print(table)
@@ -107,7 +104,7 @@ def plain_plan(plan: Plan) -> dict[str, Any]:
         "flops_per_token": plan.flops.per_token,
         "steps": plan.total_steps,
         "steps_per_epoch": plan.steps_per_epoch,
-        "devices": plan.world_size,
+        "devices": plan.trainer.world_size,
         "metrics": plan.metrics,
         "groups": plan.groups,
         "warnings": plan.warnings,

@@ -13,11 +13,9 @@ from truesweep.config.overrides import split_hydras
 from truesweep.errors import ConfigError
 from truesweep.jobs.extend import made_longer
 from truesweep.jobs.launch import launch
-from truesweep.jobs.parts import make
 from truesweep.jobs.plan import Plan, plan, plan_again
 from truesweep.jobs.processes import SECONDS_TO_MEET, this_node
 from truesweep.jobs.same_data import changed_data
-from truesweep.jobs.trainer import TrainerSettings
 from truesweep.record.files import dump_json
 from truesweep.record.frozen import freeze
 from truesweep.record.provenance import collect
@@ -43,8 +41,7 @@ def train(
         notes = departures(original, job) if original else []
         if not launcher and not original:
             notes += for_sweeps_only(job)
-        trainer: TrainerSettings = make(job.config, "trainer")
-        lacking = None if launcher else trainer.lacking()
+        lacking = None if launcher else job.trainer.lacking()
         if dry_run and as_json:
             print(dump_json({**plain_plan(job), "notes": notes, "lacking": lacking}, indent=2))
             return 0
@@ -60,7 +57,7 @@ def train(
         if launcher:
             run, code = on_cluster(job, folder, launcher)
         else:
-            node = this_node(trainer.num_nodes)
+            node = this_node(job.trainer.num_nodes)
             run = create_run(job, folder) if node.first else made_by_first_node(folder)
             code = launch(run, node=node)
     show_result(run, code)
@@ -92,7 +89,7 @@ def on_cluster(job: Plan, folder: Path, launcher: dict[str, Any]) -> tuple[Run, 
     from truesweep.sweeps.launchers import make_executor
 
     executor = make_executor(launcher)
-    executor.check(make(job.config, "trainer"), folder.name)
+    executor.check(job.trainer, folder.name)
     run = create_run(job, folder, {"launcher": launcher})
     return run, run_alone(run, executor)
 

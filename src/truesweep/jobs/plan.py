@@ -74,7 +74,7 @@ class Plan:
         flops: Training operations for one token, forward and backward.
         total_steps: Optimizer steps.
         steps_per_epoch: Optimizer steps in one pass over the data.
-        world_size: Ranks over all nodes.
+        trainer: How it is carried out.
         prepared: The data, tokenized.
         metrics: The names of what a validation reports, such as `val/loss`.
         tasks: The names of the figures of lm-evaluation-harness, such as `harness/arc_easy/acc`.
@@ -92,7 +92,7 @@ class Plan:
     flops: Flops
     total_steps: int
     steps_per_epoch: int
-    world_size: int
+    trainer: TrainerSettings
     prepared: Prepared
     metrics: tuple[str, ...]
     tasks: tuple[str, ...]
@@ -191,7 +191,7 @@ def plan_again(directory: Path, overrides: Sequence[str]) -> Plan:
 def plan_config(config: dict[str, Any], overrides: list[str]) -> Plan:
     """Check a configuration against its data, its model, and the compiler of this machine."""
     planned = Planner().plan(config, overrides)
-    note = choose(make(config, "trainer")).note
+    note = choose(planned.trainer).note
     known = not note or note in planned.warnings
     return planned if known else replace(planned, warnings=(*planned.warnings, note))
 
@@ -246,7 +246,7 @@ class Planner:
             flops=flops,
             total_steps=recipe.total_steps,
             steps_per_epoch=steps_per_epoch,
-            world_size=trainer.world_size,
+            trainer=trainer,
             prepared=prepared,
             metrics=metrics,
             tasks=tuple(f"{HARNESS}/{figure.name}" for figure in of_tasks),

@@ -99,14 +99,10 @@ class PlannedJob:
         )
 
 
-def trainer_of(job: PlannedJob | Run) -> TrainerSettings:
-    """On what a job trains: a planned one knows it, the configuration of another says it."""
-    return job.trainer if isinstance(job, PlannedJob) else _trainer(job)
-
-
 @cache
-def _trainer(run: Run) -> TrainerSettings:
-    trainer: TrainerSettings = make(run.read_config(), "trainer")
+def trainer_of(job: Run) -> TrainerSettings:
+    """On what a job trains, as its configuration says."""
+    trainer: TrainerSettings = make(job.read_config(), "trainer")
     return trainer
 
 

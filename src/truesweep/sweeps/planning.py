@@ -10,9 +10,8 @@ from typing import Any
 from truesweep.config.compose import Composed, PointComposer
 from truesweep.config.space import Point, Space
 from truesweep.errors import ConfigError, UserError
-from truesweep.jobs.parts import complete, make
+from truesweep.jobs.parts import complete
 from truesweep.jobs.plan import Planner, data_key
-from truesweep.jobs.trainer import TrainerSettings
 from truesweep.runs.run import Run
 from truesweep.sweeps.directory import ROOT, SweepDirectory, job_id
 from truesweep.sweeps.planned import PlannedJob, trainer_of
@@ -297,7 +296,6 @@ def _plan_all(checked: Sequence[_Checked], problems: Problems) -> list[PlannedJo
 
 def _plan(planner: Planner, checked: _Checked) -> PlannedJob:
     plan = planner.plan(checked.config, checked.overrides)
-    trainer: TrainerSettings = make(checked.config, "trainer")
     epochs = plan.total_steps / plan.steps_per_epoch
     return PlannedJob(
         config=plan.config,
@@ -306,9 +304,9 @@ def _plan(planner: Planner, checked: _Checked) -> PlannedJob:
         label=label(checked.varies),
         parameters=plan.parameters.total,
         steps=plan.total_steps,
-        validate_every=trainer.validate_every(plan.steps_per_epoch),
+        validate_every=plan.trainer.validate_every(plan.steps_per_epoch),
         tokens=round(epochs * plan.prepared.stats["train"]["tokens"]),
-        trainer=trainer,
+        trainer=plan.trainer,
         origin=plan.origin,
         metrics=plan.metrics,
         warnings=plan.warnings,
