@@ -1,5 +1,6 @@
 """`truesweep evaluate`."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -10,7 +11,6 @@ from transformers import PreTrainedModel
 
 from truesweep.analysis.uncertainty import standard_errors
 from truesweep.commands.output import show_figures
-from truesweep.commands.resume import work_in
 from truesweep.config.compose import compose
 from truesweep.config.overrides import as_text, named
 from truesweep.config.precedence import update
@@ -135,7 +135,7 @@ def _score_run(
     task_type = task_class(config)
     if not run.started_in.samefile(Path()):
         config["data"] |= {split: _typed_here(named) for split, named in _files(overrides).items()}
-    work_in(run)
+    os.chdir(run.started_in)  # to which paths in its configuration are relative
     loaded = load_run(run, task_type.head, cast(Any, checkpoint))
     # The run's own tokenizer and classes, whatever data it is scored on.
     config["tokenizer"] = pretrained_tokenizer(run.model)

@@ -1,5 +1,6 @@
 """`truesweep evaluate --tasks`: tasks of lm-evaluation-harness."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,6 @@ from truesweep.commands.evaluate import (
     require_trained,
 )
 from truesweep.commands.output import show_harness
-from truesweep.commands.resume import work_in
 from truesweep.config.overrides import named
 from truesweep.config.precedence import update
 from truesweep.config.schema import check
@@ -104,7 +104,7 @@ def _run(run: Run, overrides: Sequence[str], checkpoint: str) -> _Model:
     config = check(changed, supplied=SUPPLIED, offered=OFFERED)
     task = task_class(config)
     check_speaks(task.head)
-    work_in(run)
+    os.chdir(run.started_in)  # to which paths in its configuration are relative
     loaded = load_run(run, task.head, cast(Any, checkpoint))
     _end_as(task, loaded.model, loaded.tokenizer)
     settings: TrainerSettings = make(config, "trainer")

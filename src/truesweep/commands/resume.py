@@ -1,6 +1,5 @@
 """`truesweep resume`."""
 
-import os
 from collections.abc import Sequence
 from contextlib import chdir
 from pathlib import Path
@@ -105,8 +104,3 @@ def go_on(run: Run, overrides: Sequence[str], name: str, executor: Executor | No
     else:
         out.print(f"Resuming from {checkpoint.name}")
     return run_alone(run, executor) if executor else launch(run, resume=True)
-
-
-def work_in(run: Run) -> None:
-    """Paths in a configuration are relative to where the run was started."""
-    os.chdir(run.started_in)

@@ -1,5 +1,6 @@
 """`truesweep verify`."""
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,6 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from truesweep.commands.resume import work_in
 from truesweep.errors import ConfigError
 from truesweep.jobs.logs import quiet
 from truesweep.jobs.parts import prepare_data
@@ -26,7 +26,7 @@ def verify_run(directory: Path, steps: int, as_json: bool = False) -> int:
     if steps < 2:
         raise ConfigError(f"--steps {steps}: at least 2 are needed, to stop between them")
     run = Run.open(directory)
-    work_in(run)
+    os.chdir(run.started_in)  # to which paths in its configuration are relative
     config = run.read_config()
     precision = str(config["trainer"]["precision"])
     changed = changed_data(run, prepare_data(config)[1])
