@@ -32,6 +32,11 @@ def test_flatten() -> None:
     assert found == {"a.b.c": 1, "a.none": None, "d": {}, "e": [{"f": 2}]}
 
 
+def test_leaves_have_the_keys_that_map_leaves_gives_them() -> None:
+    assert list(dotted.leaves(CONFIG)) == [("a.b.c", 1), ("a.none", None), ("e[0].f", 2)]
+    assert list(dotted.leaves("x", "key")) == [("key", "x")]
+
+
 def test_map_leaves_names_items_by_their_place() -> None:
     changed = dotted.map_leaves(CONFIG, lambda key, leaf: (key, leaf))
     assert changed == {

@@ -1,6 +1,6 @@
 """Nested dicts by dotted keys: `optimizer.lr` is what stands under `lr` under `optimizer`."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import SequenceMatcher
 from typing import Any
 
@@ -76,6 +76,18 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
+def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every leaf of dicts and lists with its key, as `map_leaves` has it."""
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from leaves(item, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from leaves(item, f"{key}[{index}]")
+    else:
+        yield key, value
+
+
 def map_leaves(value: Any, change: Callable[[str, Any], Any], key: str = "") -> Any:
     """Apply `change(key, leaf)` to every leaf of dicts and lists; `a.b[0]` is an item's key."""
     if isinstance(value, dict):
@@ -101,7 +113,9 @@ def nearest_key(key: str, known: Iterable[str]) -> list[str]:
 
     def likeness(candidate: str) -> tuple[float, float]:
         other_parent, _, other_leaf = candidate.rpartition(".")
-        return _leaf_ratio(leaf, other_leaf), _ratio(parent, other_parent)
+        # A synonym is nearly as good as the name itself.
+        alike = 0.99 if SYNONYMS.get(leaf) == other_leaf else _ratio(leaf, other_leaf)
+        return alike, _ratio(parent, other_parent)
 
     # A whole group is no substitute for a key.
     candidates = (other for other in known if "." in other or not parent)
@@ -113,11 +127,6 @@ def nearest_key(key: str, known: Iterable[str]) -> list[str]:
     ]
     alike.sort(key=lambda candidate: -3 * scores[candidate][0] - scores[candidate][1])
     return alike[:1]
-
-
-def _leaf_ratio(leaf: str, other: str) -> float:
-    # A synonym is nearly as good as the name itself.
-    return 0.99 if SYNONYMS.get(leaf) == other else _ratio(leaf, other)
 
 
 def _ratio(left: str, right: str) -> float:

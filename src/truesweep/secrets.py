@@ -11,7 +11,7 @@ from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
-from truesweep.dotted import map_leaves
+from truesweep.dotted import leaves, map_leaves
 from truesweep.errors import ConfigError
 
 _WORDS = {"password", "passwd", "passphrase", "secret", "secrets", "credential", "credentials"}
@@ -124,7 +124,7 @@ def scrub(text: str, value: Any = None) -> str:
     refers.
     """
     names = {name for name in os.environ if is_secret(name)}
-    map_leaves(value, lambda _key, leaf: names.update(REFERENCE.findall(str(leaf))))
+    names.update(name for _, leaf in leaves(value) for name in REFERENCE.findall(str(leaf)))
     for secret in (os.environ.get(name, "") for name in names):
         # Shorter ones stand in any text by chance.
         text = text.replace(secret, REDACTED) if len(secret) >= 4 else text

@@ -271,8 +271,7 @@ def _find(config: str, roots: Sequence[Path]) -> Path:
 
 
 def _refuse_missing(raw: dict[str, Any], origins: Origins) -> None:
-    missing: list[str] = []
-    dotted.map_leaves(raw, lambda key, value: missing.append(key) if value == "???" else None)
+    missing = [key for key, value in dotted.leaves(raw) if value == "???"]
     if missing:
         lines = [f"{key}: is required; give it as {key}=VALUE ({origins(key)})" for key in missing]
         raise ConfigError("\n".join(lines))
@@ -280,13 +279,10 @@ def _refuse_missing(raw: dict[str, Any], origins: Origins) -> None:
 
 def _refuse_nul(config: dict[str, Any], origins: Origins) -> None:
     """Refuse a character that ends a text wherever the operating system reads it."""
-
-    def refuse(key: str, value: Any) -> None:
+    for key, value in dotted.leaves(config):
         if isinstance(value, str) and "\0" in value:
             where = origins(key.partition("[")[0])
             raise ConfigError(f"{key}: has a NUL character, which no name has; remove it ({where})")
-
-    dotted.map_leaves(config, refuse)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from truesweep import dotted
 from truesweep.compat import full_key, replace_resolver
 from truesweep.config.targets import TARGET, resolve
 from truesweep.config.types import as_found, plain_default, signature
-from truesweep.dotted import flatten, map_leaves, nearest_key
+from truesweep.dotted import flatten, leaves, map_leaves, nearest_key
 from truesweep.errors import ConfigError, did_you_mean
 from truesweep.secrets import REFERENCE, is_secret, reveal
 
@@ -78,7 +78,7 @@ def resolve_node(raw: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _resolved(raw: dict[str, Any], only: str | None = None) -> dict[str, Any]:
     wanted = raw if only is None else {only: raw.get(only)}
-    refers = any(isinstance(leaf, str) and "${" in leaf for leaf in _leaves(wanted))
+    refers = any(isinstance(leaf, str) and "${" in leaf for _, leaf in leaves(wanted))
     seen = _with_defaults(raw, raw.get("allowed_packages") or ()) if refers else wanted
     replace_resolver("eval", _taking("eval:'2 * (1 + 3)'", evaluate))
     replace_resolver("now", _taking("now:%Y-%m-%d", started))
@@ -188,7 +188,7 @@ def _refuse_idle_variables(raw: Mapping[str, Any], replaced: Iterable[Any]) -> N
     given = raw.get(VARS) or {}
     if not isinstance(given, Mapping):
         raise ConfigError(f"{VARS}: expected a mapping of names to values, found {as_found(given)}")
-    text = "\n".join(str(leaf) for leaf in (*_leaves(raw), *replaced))
+    text = "\n".join(str(leaf) for leaf in (*(leaf for _, leaf in leaves(raw)), *replaced))
     lacking = [name for name in _REFERENCE.findall(text) if dotted.get(given, name, ...) is ...]
     if lacking:
         known = did_you_mean(lacking[0], flatten(given)) or f"; there is {', '.join(given)}"
@@ -201,12 +201,6 @@ def _refuse_idle_variables(raw: Mapping[str, Any], replaced: Iterable[Any]) -> N
         raise ConfigError(
             f"{VARS}.{idle[0]}: nothing refers to it, as ${{{VARS}.{idle[0]}}} would{hint}"
         )
-
-
-def _leaves(value: Any) -> list[Any]:
-    leaves: list[Any] = []
-    map_leaves(value, lambda _key, leaf: leaves.append(leaf))
-    return leaves
 
 
 def _with_defaults(value: Any, allowed: Collection[str]) -> Any:

@@ -11,7 +11,7 @@ from annotated_types import Ge, Lt
 
 from truesweep.config.messages import hint
 from truesweep.config.origin import Origins
-from truesweep.config.targets import MAKE, TARGET, holds_node, resolve
+from truesweep.config.targets import MAKE, NODES, TARGET, holds_node, resolve
 from truesweep.config.types import (
     REQUIRED,
     Parameter,
@@ -82,40 +82,25 @@ def check(
     allowed = {*allowed_packages, *(named if isinstance(named, list) else ())}
     checker = _Checker(allowed, supplied or {}, origin.roots if origin else (), offered or {})
     result = checker.root(config)
-    problems = checker.all_problems()
-    if problems:
-        raise ConfigError("\n".join(_line(key, text, origin) for key, text in problems))
+    checker.refuse(origin)
     return result
 
 
-def check_settings(
-    target: Callable[..., Any],
-    node: Mapping[str, Any],
-    key: str,
-    origin: Origins | None = None,
-) -> Any:
+def check_settings(target: Callable[..., Any], node: Mapping[str, Any], key: str) -> Any:
     """Build what a node without a `_target_` describes, checked against a target's signature.
 
     Args:
         target: What is built.
         node: Plain and resolved.
         key: The node's dotted key, for the messages.
-        origin: As in `check`.
 
     Raises:
         ConfigError: With one line for each problem.
     """
-    checker = _Checker((), {}, origin.roots if origin else ())
+    checker = _Checker((), {}, ())
     values = checker.fill(key, target, {k: v for k, v in node.items() if k != TARGET})
-    problems = checker.all_problems()
-    if problems:
-        raise ConfigError("\n".join(_line(name, text, origin) for name, text in problems))
+    checker.refuse()
     return target(**values)
-
-
-def _line(key: str, text: str, origin: Origins | None) -> str:
-    where = origin(key) if origin else None
-    return f"{key}: {text}" + (f" ({where})" if where else "")
 
 
 class _Checker:
@@ -136,12 +121,21 @@ class _Checker:
         self._unknown: list[str] = []
         self._known: list[str] = [*ROOT.parameters]
 
-    def all_problems(self) -> list[tuple[str, str]]:
-        """The problems, now that all real keys are known for the unknown ones' hints."""
+    def refuse(self, origin: Origins | None = None) -> None:
+        """Raise what was found, now that all real keys are known for the unknown ones' hints.
+
+        Raises:
+            ConfigError: There are problems.
+        """
         unknown = [
             (key, hint(key, self._known, self._roots, self._allowed)) for key in self._unknown
         ]
-        return [*self._problems, *unknown]
+        lines = []
+        for key, text in [*self._problems, *unknown]:
+            where = origin(key) if origin else None
+            lines.append(f"{key}: {text}" + (f" ({where})" if where else ""))
+        if lines:
+            raise ConfigError("\n".join(lines))
 
     def root(self, config: Mapping[str, Any]) -> dict[str, Any]:
         plain = {key: None if key in GROUPS else value for key, value in config.items()}
@@ -198,13 +192,14 @@ class _Checker:
             node: What is given of it.
             supplied: Parameters that are none of the node's, besides those of its group.
         """
-        supplied = {*supplied, *self._supplied_to(key)}
+        group = key.partition(".")[0]
+        supplied = {*supplied, *self._supplied.get(key, ()), *self._supplied.get(group, ())}
         for name in [name for name in node if name in supplied]:
             self._problems.append((f"{key}.{name}", "is set by the program; remove it"))
         schema = schema_of(target, frozenset(supplied))
         self._known += [f"{key}.{name}" for name in schema.parameters]
         given = {k: v for k, v in node.items() if k != TARGET and k not in supplied}
-        nodes = getattr(target, "NODES", {})
+        nodes = getattr(target, NODES, {})
         fitted = self._fitted(f"{key}.", schema, given, nodes)
         defaults = {k: plain_default(p.default) for k, p in schema.parameters.items()}
         written = {k: value for k, (writable, value) in defaults.items() if writable}
@@ -292,10 +287,6 @@ class _Checker:
         group = prefix.partition(".")[0]
         required = schema.parameters[name].default is REQUIRED
         return required and name not in self._offered.get(group, ())
-
-    def _supplied_to(self, key: str) -> set[str]:
-        group = key.partition(".")[0]
-        return {*self._supplied.get(key, ()), *self._supplied.get(group, ())}
 
     def _add_unknown(self, key: str, value: Any) -> None:
         if isinstance(value, Mapping) and value:

@@ -96,17 +96,12 @@ def _judge(found: object, target: str, allowed_packages: Collection[str]) -> Non
         raise ConfigError(f"{target} is not allowed: of {package} only {', '.join(modules)} are")
     if inspect.isfunction(found) and package in MODULES and package != "truesweep":
         raise ConfigError(f"{target} is not allowed: of {package} only classes are")
-    if inspect.isfunction(found) and _returns_nothing(found):
+    if inspect.isfunction(found) and found.__annotations__.get("return", "") in (None, "None"):
         raise ConfigError(f"{target} is not allowed: it returns nothing that could be used")
     if package == "transformers" and not _TRANSFORMERS_BASES & _base_names(found):
         raise ConfigError(f"{target} is not allowed: of transformers only models and configs are")
     if package == "peft" and "PeftConfig" not in _base_names(found):
         raise ConfigError(f"{target} is not allowed: of peft only configurations of methods are")
-
-
-def _returns_nothing(function: Callable[..., Any]) -> bool:
-    annotation = getattr(function, "__annotations__", {}).get("return", "")
-    return annotation in (None, "None")
 
 
 def _base_names(cls: object) -> set[str]:

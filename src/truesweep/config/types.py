@@ -70,7 +70,10 @@ def signature(target: Callable[..., Any]) -> Signature:
     names = _globals(target)
     factories = _factories(target)
     parameters = {
-        item.name: Parameter(_evaluate(item.annotation, names), _default(item, factories))
+        item.name: Parameter(
+            _evaluate(item.annotation, names),
+            factories[item.name]() if item.name in factories else item.default,
+        )
         for item in found
         if item.kind in _KEYWORD
     }
@@ -127,10 +130,6 @@ def _factories(target: Callable[..., Any]) -> dict[str, Callable[[], Any]]:
         for field in dataclasses.fields(target)
         if field.default_factory is not dataclasses.MISSING
     }
-
-
-def _default(item: inspect.Parameter, factories: dict[str, Callable[[], Any]]) -> Any:
-    return factories[item.name]() if item.name in factories else item.default
 
 
 _EXPONENT = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
