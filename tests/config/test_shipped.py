@@ -9,10 +9,10 @@ import yaml
 from truesweep.config.checks import check_across
 from truesweep.config.compose import compose
 from truesweep.config.roots import shipped
-from truesweep.config.schema import GROUPS, check
+from truesweep.config.schema import GROUPS
 from truesweep.config.targets import resolve
 from truesweep.config.types import signature
-from truesweep.jobs.parts import OFFERED, SUPPLIED
+from truesweep.jobs.parts import with_defaults
 
 CONF = shipped("conf")
 OPTIONS = sorted(
@@ -29,7 +29,7 @@ MANDATORY = {
 
 def checked(overrides: list[str]) -> dict[str, Any]:
     composed = compose(overrides)
-    return check(composed.config, supplied=SUPPLIED, offered=OFFERED, origin=composed.origins)
+    return with_defaults(composed.config, composed.origins)
 
 
 @pytest.mark.parametrize("option", OPTIONS)

@@ -14,7 +14,6 @@ from truesweep.commands.output import show_figures
 from truesweep.config.compose import compose
 from truesweep.config.overrides import as_text, named
 from truesweep.config.precedence import update
-from truesweep.config.schema import check
 from truesweep.config.targets import TARGET, resolve
 from truesweep.config.types import signature
 from truesweep.data import Files, Source, Splits
@@ -26,8 +25,6 @@ from truesweep.figures import Declared
 from truesweep.jobs.load import load_run
 from truesweep.jobs.logs import quiet
 from truesweep.jobs.parts import (
-    OFFERED,
-    SUPPLIED,
     build_model,
     build_task,
     choose_precision,
@@ -38,6 +35,7 @@ from truesweep.jobs.parts import (
     pretrained_tokenizer,
     sample_kind,
     task_class,
+    with_defaults,
 )
 from truesweep.jobs.plan import checked
 from truesweep.jobs.reference import attach_reference
@@ -191,13 +189,13 @@ def _data_of(
     # Training data are not freed of a file that is given now.
     kept = ["data.decontaminate=off"] if files and "decontaminate" in known else []
     if not files or files.keys() <= known.keys():
-        return None, check(update(frozen, [*overrides, *kept]), supplied=SUPPLIED, offered=OFFERED)
+        return None, with_defaults(update(frozen, [*overrides, *kept]))
     rest = update(frozen, [o for o in overrides if o not in of_data])
     shared = {k: v for k, v in frozen["data"].items() if k in signature(Files).parameters}
     only = dict.fromkeys(SPLITS, next(iter(files.values())))
     node = {TARGET: f"{Files.__module__}.{Files.__name__}", **only, **shared}
     config = update({**rest, "data": node}, [*of_data, *kept])
-    return rest, check(config, supplied=SUPPLIED, offered=OFFERED)
+    return rest, with_defaults(config)
 
 
 def _beside(own: Splits, other: Splits, given: Mapping[str, Any]) -> Splits:

@@ -20,11 +20,10 @@ from truesweep.commands.evaluate import (
 from truesweep.commands.output import show_harness
 from truesweep.config.overrides import named
 from truesweep.config.precedence import update
-from truesweep.config.schema import check
 from truesweep.figures import by_name
 from truesweep.jobs.load import load_folder, load_run
 from truesweep.jobs.logs import quiet
-from truesweep.jobs.parts import OFFERED, SUPPLIED, make, make_model, task_class
+from truesweep.jobs.parts import make, make_model, task_class, with_defaults
 from truesweep.jobs.plan import checked
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.metrics.harness import Asked, check_speaks, harness
@@ -100,8 +99,7 @@ def _find(arguments: Sequence[str], checkpoint: str, config_dirs: Sequence[Path]
 
 
 def _run(run: Run, overrides: Sequence[str], checkpoint: str) -> _Model:
-    changed = update(run.read_config(), overrides)
-    config = check(changed, supplied=SUPPLIED, offered=OFFERED)
+    config = with_defaults(update(run.read_config(), overrides))
     task = task_class(config)
     check_speaks(task.head)
     os.chdir(run.started_in)  # to which paths in its configuration are relative

@@ -9,12 +9,11 @@ from typing import Any, cast
 
 import torch
 
-from truesweep.config.schema import check
 from truesweep.config.types import signature
 from truesweep.data.readers import DataFile, stream_lines
 from truesweep.errors import ConfigError
 from truesweep.jobs.load import load_folder, load_run
-from truesweep.jobs.parts import OFFERED, SUPPLIED, task_class
+from truesweep.jobs.parts import task_class, with_defaults
 from truesweep.record.files import dump_json
 from truesweep.runs.run import Run
 from truesweep.tasks import Task, task_of
@@ -87,7 +86,7 @@ def open_task(directory: Path, checkpoint: str, options: Options) -> tuple[Task,
     max_length = None
     if (directory / "config.yaml").is_file():
         run = Run.open(directory)
-        config = check(run.read_config(), supplied=SUPPLIED, offered=OFFERED)
+        config = with_defaults(run.read_config())
         target = task_class(config)
         loaded = load_run(run, target.head, cast(Any, checkpoint))
         keys = {k: v for k, v in config["task"].items() if k not in ("_target_", "metrics")}

@@ -8,9 +8,8 @@ from truesweep import dotted
 from truesweep.config.checks import check_across
 from truesweep.config.overrides import parse
 from truesweep.config.precedence import update
-from truesweep.config.schema import check
 from truesweep.errors import ConfigError
-from truesweep.jobs.parts import OFFERED, SUPPLIED, make
+from truesweep.jobs.parts import make, with_defaults
 from truesweep.jobs.plan import Plan, plan_config
 from truesweep.jobs.same_data import check_same_data
 from truesweep.jobs.trainer import TrainerSettings
@@ -51,7 +50,7 @@ def change(run: Run, overrides: Sequence[str]) -> list[str]:
             data are not those that it began with.
     """
     before = run.read_config()
-    after = check(update(before, overrides), supplied=SUPPLIED, offered=OFFERED)
+    after = with_defaults(update(before, overrides))
     _refuse_others(overrides)
     check_across(after)
     if after == before:

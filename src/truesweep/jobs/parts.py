@@ -1,7 +1,7 @@
 """From a frozen configuration to the objects of a run: data, model, task."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -115,8 +115,8 @@ def sample_kind(config: dict[str, Any]) -> SampleKind:
     return task_class(config).kind_of(config["task"])
 
 
-def complete(config: dict[str, Any], origin: Origins | None = None) -> dict[str, Any]:
-    """Check a composed configuration for training, and fill in its defaults.
+def with_defaults(config: Mapping[str, Any], origin: Origins | None = None) -> dict[str, Any]:
+    """Check a configuration against the signatures of its targets, and fill in their defaults.
 
     Args:
         config: The configuration, plain and resolved.
@@ -125,7 +125,20 @@ def complete(config: dict[str, Any], origin: Origins | None = None) -> dict[str,
     Raises:
         ConfigError: With one line for each problem.
     """
-    checked = check(config, supplied=SUPPLIED, offered=OFFERED, origin=origin)
+    return check(config, supplied=SUPPLIED, offered=OFFERED, origin=origin)
+
+
+def complete(config: dict[str, Any], origin: Origins | None = None) -> dict[str, Any]:
+    """Check a composed configuration for training; what is `auto` in it says what it is here.
+
+    Args:
+        config: The configuration, plain and resolved.
+        origin: Tells where a key came from, for the messages.
+
+    Raises:
+        ConfigError: With one line for each problem.
+    """
+    checked = with_defaults(config, origin)
     checked.setdefault("logger", None)  # logger=null leaves the group out
     if origin is not None:
         check_primary(checked, origin)
