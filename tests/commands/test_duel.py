@@ -10,8 +10,8 @@ import pytest
 
 from tests.commands.conftest import SMALL, truesweep
 from truesweep.commands.duel import Terms, duel, read_contenders
+from truesweep.commands.resume import resume_sweep
 from truesweep.commands.sweep import sweep
-from truesweep.commands.sweep_resume import resume_sweep
 from truesweep.errors import ConfigError
 from truesweep.sweeps.directory import SweepDirectory
 
