@@ -10,7 +10,7 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_com
 from wandb.sdk.lib.config_util import save_config_file_from_dict
 
 from truesweep.commands import app
-from truesweep.commands.wandb_sweep import write
+from truesweep.commands.sweep import write_wandb_sweep
 from truesweep.errors import ConfigError
 from truesweep.jobs.plan import checked
 from truesweep.sweeps.wandb_sweep import agents_job
@@ -19,7 +19,7 @@ CANARY = "canary" * 6 + "abcd"
 
 
 def written(overrides: list[str], folder: Path) -> dict[str, object]:
-    assert write(overrides, [], folder / "sweep.yaml") == 0
+    assert write_wandb_sweep(overrides, [], folder / "sweep.yaml") == 0
     loaded: dict[str, object] = yaml.safe_load((folder / "sweep.yaml").read_text())
     return loaded
 
@@ -62,7 +62,7 @@ def agents_overrides(config: dict[str, object], chosen: dict[str, object]) -> li
 
 def test_a_dry_run_writes_nothing(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = workplace / "sweep.yaml"
-    assert write(["seed=1,2"], [], file, dry_run=True) == 0
+    assert write_wandb_sweep(["seed=1,2"], [], file, dry_run=True) == 0
     assert not file.exists()
     assert yaml.safe_load(capsys.readouterr().out)["parameters"] == {"seed": {"values": [1, 2]}}
 
@@ -111,7 +111,7 @@ def test_an_agent_finds_the_users_own_groups(workplace: Path) -> None:
     (folder / "optimizer").mkdir(parents=True)
     (folder / "optimizer/own.yaml").write_text("_target_: torch.optim.SGD\nmomentum: 0.5\n")
     file = workplace / "sweep.yaml"
-    assert write(["optimizer=own", "optimizer.lr=1,2"], [folder], file) == 0
+    assert write_wandb_sweep(["optimizer=own", "optimizer.lr=1,2"], [folder], file) == 0
     words = agents_overrides(yaml.safe_load(file.read_text()), {"optimizer.lr": 1})
     assert words[:2] == ["--config-dir", str(folder)]
     assert checked(words[2:], [folder])[0]["optimizer"]["momentum"] == 0.5
@@ -160,7 +160,7 @@ def test_an_agents_run_is_named_by_what_the_agent_chose(
 def test_a_secret_is_not_written(workplace: Path, secret: str) -> None:
     file = workplace / "s.yaml"
     with pytest.raises(ConfigError, match="WANDB_API_KEY") as caught:
-        write(["optimizer.lr=1e-3,3e-3", secret.strip("'")], [], file)
+        write_wandb_sweep(["optimizer.lr=1e-3,3e-3", secret.strip("'")], [], file)
     assert CANARY not in str(caught.value)
     assert not file.exists()
 
@@ -177,7 +177,9 @@ def test_a_reference_to_a_secret_is_the_agents_own(
 def test_what_wandb_lacks_is_refused(workplace: Path) -> None:
     asked = ["optimizer.lr=1e-3,3e-3", "model.depth=1,2"]
     with pytest.raises(ConfigError, match=r"sweeps\.zip"):
-        write([*asked, "sweeps.zip=[[optimizer.lr,model.depth]]"], [], workplace / "x.yaml")
+        write_wandb_sweep(
+            [*asked, "sweeps.zip=[[optimizer.lr,model.depth]]"], [], workplace / "x.yaml"
+        )
     assert not (workplace / "x.yaml").exists()
 
 
@@ -194,7 +196,7 @@ def test_what_agents_would_get_wrong_is_refused(
     workplace: Path, asked: list[str], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        write(["optimizer.lr=1e-3,3e-3", *asked], [], workplace / "x.yaml")
+        write_wandb_sweep(["optimizer.lr=1e-3,3e-3", *asked], [], workplace / "x.yaml")
     assert not (workplace / "x.yaml").exists()
 
 

@@ -134,17 +134,14 @@ def train(
 
         raise typer.Exit(print_composed(cfg, overrides or [], config_dir or [], resolved))
     if multirun:
-        from truesweep.commands.sweep import sweep
+        from truesweep.commands.sweep import print_jobs, sweep, write_wandb_sweep
 
         if repeat:
             raise typer.BadParameter("a sweep cannot repeat a run; leave --from or -m out")
         if wandb_sweep:
-            from truesweep.commands.wandb_sweep import write
-
-            raise typer.Exit(write(overrides or [], config_dir or [], wandb_sweep, dry_run))
+            written = write_wandb_sweep(overrides or [], config_dir or [], wandb_sweep, dry_run)
+            raise typer.Exit(written)
         if jobs:
-            from truesweep.commands.sweep import print_jobs
-
             raise typer.Exit(print_jobs(jobs, overrides or [], config_dir or []))
         raise typer.Exit(sweep(overrides or [], config_dir or [], dry_run, json))
     from truesweep.commands.train import train as work

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.types import HydraContext
@@ -16,7 +17,7 @@ from truesweep.commands.duel import settle
 from truesweep.compat import no_callbacks
 from truesweep.config.overrides import normalize
 from truesweep.errors import ConfigError, refusing
-from truesweep.record.files import dump_json
+from truesweep.record.files import dump_json, write_atomic
 from truesweep.record.provenance import collect
 from truesweep.secrets import redact_argv
 from truesweep.sweeps import start
@@ -32,6 +33,8 @@ from truesweep.sweeps.progress import FAILED, Board
 from truesweep.sweeps.protocols import Executor, JobSource, Listed
 from truesweep.sweeps.request import Asked, ask
 from truesweep.sweeps.summary import Page, sum_up
+from truesweep.sweeps.wandb_sweep import wandb_sweep
+from truesweep.terminal import console
 
 
 def sweep(
@@ -93,6 +96,28 @@ def print_jobs(form: str, overrides: Sequence[str], config_dirs: Sequence[Path])
         for job in jobs
     ]
     print(dump_json({"sweep": str(directory.path), "jobs": rows}, indent=2))
+    return 0
+
+
+def write_wandb_sweep(
+    overrides: Sequence[str], config_dirs: Sequence[Path], file: Path, dry_run: bool = False
+) -> int:
+    """Write a sweep for W&B's agents, and say how they are started; a dry run prints it."""
+    if file.exists():
+        raise ConfigError(f"{file} exists; name a new file, or delete it")
+    config = wandb_sweep(ask(overrides, config_dirs))
+    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    if dry_run:
+        print(text, end="")
+        return 0
+    write_atomic(file, text)
+    entity, project = config.get("entity"), config["project"]
+    whose = f"--entity {entity} " if entity else ""
+    console().print(
+        f"Written to {file}. To run it:\n  wandb sweep {whose}--project {project} {file}\n"
+        f"  wandb agent {entity or 'ENTITY'}/{project}/SWEEP_ID   (as often as you like)",
+        soft_wrap=True,
+    )
     return 0
 
 
