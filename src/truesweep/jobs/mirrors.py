@@ -73,6 +73,11 @@ def nodes(config: Mapping[str, Any]) -> Iterator[str]:
         yield from (f"logger.{name}" for name, one in node.items() if one)
 
 
+def wandb_key(config: dict[str, Any]) -> str | None:
+    """The dotted key of the logger that is W&B's; None without one."""
+    return next((key for key in nodes(config) if target(config, key) is WandbLogger), None)
+
+
 def _guarded(config: dict[str, Any], key: str, info: RunInfo) -> RunLogger:
     if target(config, key) is WandbLogger:  # has a process of its own, which guards the training
         wandb = _build(config, key, info)

@@ -12,10 +12,9 @@ from typing import Any
 
 from truesweep.errors import ConfigError, UserError
 from truesweep.figures import written
-from truesweep.jobs.mirrors import finish, make_loggers, nodes, target
+from truesweep.jobs.mirrors import finish, make_loggers, wandb_key
 from truesweep.record.dashboard import MISSING, Dashboard, is_available
 from truesweep.record.loggers import RunInfo
-from truesweep.record.wandb import WandbLogger
 from truesweep.report import compare, write_report
 from truesweep.report.comparison import Comparison
 from truesweep.report.findings import AHEAD, WINNER, Finding, findings
@@ -168,7 +167,7 @@ def check_dashboard(settings: Sweep, config: dict[str, Any]) -> None:
         return
     if not is_available():
         raise ConfigError(f"sweeps.dashboard=true: {MISSING}, or set sweeps.dashboard=false")
-    if not any(target(config, key) is WandbLogger for key in nodes(config)):
+    if wandb_key(config) is None:
         raise ConfigError(
             "sweeps.dashboard=true: is of W&B's, and the runs are not logged there; set "
             "logger=wandb, or sweeps.dashboard=false"

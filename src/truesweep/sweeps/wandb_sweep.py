@@ -14,8 +14,8 @@ from truesweep import dotted
 from truesweep.config.overrides import as_text, parse
 from truesweep.config.space import Axis
 from truesweep.errors import ConfigError
-from truesweep.jobs.mirrors import nodes, target
-from truesweep.record.wandb import WandbLogger, project_name
+from truesweep.jobs.mirrors import wandb_key
+from truesweep.record.wandb import project_name
 from truesweep.secrets import redact_overrides
 from truesweep.sweeps.directory import swept
 from truesweep.sweeps.request import Asked
@@ -35,7 +35,7 @@ def wandb_sweep(asked: Asked) -> dict[str, Any]:
     _refuse_lacking(asked)
     _refuse_secrets(asked)
     config = _composed(asked)
-    key = next((key for key in nodes(config) if target(config, key) is WandbLogger), None)
+    key = wandb_key(config)
     if key is None:
         raise ConfigError(
             "logger: the jobs of W&B's agents are W&B's runs; leave out logger=none, or whatever "
