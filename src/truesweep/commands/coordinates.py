@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from truesweep.analysis.transfer import FLAT, Growth
+from truesweep.config.overrides import is_override
 from truesweep.config.precedence import update
 from truesweep.errors import ConfigError
 from truesweep.jobs.coordinates import check_coordinates
@@ -81,7 +82,7 @@ def check(arguments: Sequence[str], config_dirs: Sequence[Path], asked: Checked)
 
 
 def _config(arguments: Sequence[str], config_dirs: Sequence[Path]) -> dict[str, Any]:
-    if arguments and "=" not in arguments[0] and not arguments[0].startswith("~"):
+    if arguments and not is_override(arguments[0]):
         run = Run.open(Path(arguments[0]))
         return complete(update(run.read_config(), arguments[1:]))
     return checked(arguments, config_dirs)[0]

@@ -19,6 +19,7 @@ from truesweep.analysis.duel import Duel, judge
 from truesweep.config.checks import name_is_a_folder
 from truesweep.config.compose import Composed, compose
 from truesweep.config.origin import Origins
+from truesweep.config.overrides import is_override
 from truesweep.config.precedence import update
 from truesweep.errors import ConfigError
 from truesweep.figures import Mode, as_direction, require_mode
@@ -166,7 +167,7 @@ def read_contenders(texts: Sequence[str], config_dirs: Sequence[Path]) -> list[C
     base: Run | None = None
     for letter, text in zip(ascii_uppercase, texts, strict=False):
         run, lines = base, _words(letter, text)
-        if lines and "=" not in lines[0] and not lines[0].startswith("~"):
+        if lines and not is_override(lines[0]):
             run, lines = Run.open(Path(lines[0])), lines[1:]
             base = base or run
         how = partial(_composed, lines, config_dirs)

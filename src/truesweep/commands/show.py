@@ -9,7 +9,7 @@ from rich.text import Text
 
 from truesweep import dotted
 from truesweep.config.origin import Origins, Source
-from truesweep.config.overrides import as_text
+from truesweep.config.overrides import as_text, is_override
 from truesweep.errors import ConfigError
 from truesweep.record.files import dump_json
 from truesweep.record.frozen import freeze
@@ -49,7 +49,7 @@ def show(
         resolve: Whether to show the values of interpolations, and not how they are written.
         as_json: Print JSON: `config`, nested, and `origins` by dotted key.
     """
-    if arguments and "=" not in arguments[0] and not arguments[0].startswith("~"):
+    if arguments and not is_override(arguments[0]):
         if len(arguments) > 1:
             raise ConfigError(f"{' '.join(arguments[1:])}: a directory is shown as it is")
         found = list(of_directory(Path(arguments[0])))

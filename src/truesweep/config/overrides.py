@@ -44,6 +44,11 @@ def parse(override: str) -> Override:
         ) from None
 
 
+def is_override(argument: str) -> bool:
+    """Whether an argument is an override, where it may be a directory as well."""
+    return "=" in argument or argument.startswith("~")
+
+
 def normalize(overrides: Sequence[str], config_dirs: Sequence[Path | str] = ()) -> list[str]:
     """Rewrite overrides such that Hydra accepts a key that stands in no YAML file.
 
