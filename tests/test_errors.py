@@ -116,6 +116,7 @@ def test_a_few_that_begin_with_the_name_are_all_meant() -> None:
     kinds = ["32-true", "bf16-mixed", "bf16-true"]
     assert nearest("bf16", kinds) == ["bf16-mixed", "bf16-true"]
     assert did_you_mean("bf16", kinds) == "; did you mean bf16-mixed or bf16-true?"
+    assert did_you_mean("max", ["minimize", "maximize"] * 2) == "; did you mean maximize?"
 
 
 def test_nothing_is_said_where_nothing_is_near() -> None:

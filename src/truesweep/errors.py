@@ -28,12 +28,13 @@ class DataError(UserError):
 def nearest(name: str, choices: Iterable[object], most: int = 1) -> list[str]:
     """The choices that are spelt most like a name, the nearest first; none where none is near.
 
-    Two or three that begin with the name are all of them meant: `bf16` is `bf16-mixed` or
-    `bf16-true`.
+    Up to three that begin with the name are all of them meant: `bf16` is `bf16-mixed` or
+    `bf16-true`. One or two letters begin too much for a single one to be meant.
     """
-    words = [str(choice) for choice in choices]
+    words = list(dict.fromkeys(map(str, choices)))
     longer = [word for word in words if name and word.startswith(name)]
-    return longer if 1 < len(longer) < 4 else get_close_matches(name, words, n=most, cutoff=0.6)
+    meant = (1 if len(name) > 2 else 2) <= len(longer) < 4
+    return longer if meant else get_close_matches(name, words, n=most, cutoff=0.6)
 
 
 def did_you_mean(

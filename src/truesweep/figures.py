@@ -202,12 +202,12 @@ def best_first(found: Iterable[T], value: Callable[[T], float], best: Mode) -> l
     return sorted(found, key=lambda one: value(one) if best == "min" else -value(one))
 
 
-def digits_of(name: str, declared: Declared = BUILT_IN) -> int:
+def digits_of(name: str, declared: Declared) -> int:
     """Significant digits that a figure is shown in."""
     return (find(name, declared) or Figure(name)).digits
 
 
-def written(name: str, value: Any, declared: Declared = BUILT_IN) -> str:
+def written(name: str, value: Any, declared: Declared) -> str:
     """One figure of a run as it is shown: `1.490`, `93.4G`, `84 s`.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests import processes
-from tests.commands.conftest import SMALL, assert_ranked_by, truesweep
+from tests.commands.conftest import SMALL, Finished, assert_ranked_by, truesweep
 
 METRIC = """
 import torch
@@ -91,7 +91,25 @@ def test_a_figure_without_a_direction_asks_for_one(asked: list[str], workplace: 
     single = ["callbacks.checkpoint.monitor=val/mean", "--dry-run"]
     done = processes.run(["-m", "truesweep", "train", *undeclared, *single], cwd=workplace)
     assert done.returncode == 2
+    assert done.stderr.startswith("error: callbacks.checkpoint.monitor=val/mean: nothing declares")
     assert "callbacks.checkpoint.mode=" in done.stderr
+    stopping = ["callbacks.early_stopping.monitor=val/mean", "callbacks.early_stopping.patience=2"]
+    done = processes.run(["-m", "truesweep", "train", *undeclared, *stopping], cwd=workplace)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: callbacks.early_stopping.monitor=val/mean: nothing")
+
+
+def test_a_duel_goes_by_what_chooses_the_checkpoint(asked: list[str], workplace: Path) -> None:
+    undeclared = [line.replace("sureness", "mean") for line in asked]
+    undeclared[-1] = "task.metrics.mean._target_=torchmetrics.MeanMetric"
+    monitored = " ".join([*undeclared, "callbacks.checkpoint.monitor=val/mean"])
+
+    def duel(*more: str) -> Finished:
+        contenders = [" ".join([monitored, *more, f"optimizer.lr={lr}"]) for lr in (1e-3, 2e-2)]
+        return truesweep("duel", *contenders, "--dry-run", cwd=workplace)
+
+    assert duel("callbacks.checkpoint.mode=max").code == 0
+    assert "--objective=val/mean: nothing declares" in duel().err
 
 
 @pytest.mark.parametrize(
@@ -101,7 +119,7 @@ def test_a_figure_without_a_direction_asks_for_one(asked: list[str], workplace: 
             "accuracy._target_=torchmetrics.MeanMetric",
             "task.metrics.accuracy: accuracy is reported",
         ),
-        ("odd._target_=torch.nn.Identity", "task.metrics.odd: is no torchmetrics metric"),
+        ("odd._target_=torch.nn.Identity", "error: task.metrics.odd: is no torchmetrics metric"),
     ],
 )
 def test_what_cannot_be_added_is_refused(

@@ -1,6 +1,7 @@
 """A task of somebody else's package: one file, and every command knows what to do with it."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -97,6 +98,12 @@ class Guess(Task):
         gold = torch.arange(len(counts)).repeat_interleave(counts)
         frequent = torch.from_numpy(prepared.target_counts) / prepared.target_counts.sum()
         return score_once("hits", Hits(), frequent.repeat(len(gold), 1), gold)
+
+
+class Mute(Guess):
+    """One that answers nothing."""
+
+    answer = Task.answer
 '''
 
 
@@ -125,6 +132,7 @@ def test_a_foreign_task_is_trained_scored_asked_and_exported(
     assert done.code == 0, done.out + done.err
     (run,) = (workplace / "outputs/x").iterdir()
     results = load(run / "results.json")
+    assert f"val/hits {results['val/hits']:#.3g}\n" in done.out
     row = next(line for line in done.out.splitlines() if line.startswith("│ hits"))
     for key in ("val/hits", "test/hits", "baseline/test/hits"):
         assert f"{results[key]:.3g}" in row
@@ -135,6 +143,8 @@ def test_a_foreign_task_is_trained_scored_asked_and_exported(
 
     again = truesweep("evaluate", str(run), "--json", cwd=workplace)
     assert json.loads(again.out)["test/hits"] == pytest.approx(results["test/hits"])
+    compared = truesweep("compare", str(run), cwd=workplace)
+    assert f"│ hits {results['test/hits']:#.3g} ± " in compared.out
     said = truesweep("generate", str(run), "--prompt", "old cold", cwd=workplace)
     assert said.out in ("surely False\n", "surely True\n")
     assert truesweep("export", str(run), "exported", cwd=workplace).code == 0
@@ -148,3 +158,16 @@ def test_a_sweep_ranks_a_foreign_task_by_its_figure(asked: list[str], workplace:
     done = truesweep("train", "-m", *asked, *sweep, "name=s", cwd=workplace)
     assert done.code == 0, done.out + done.err
     assert_ranked_by("val/hits", workplace / "outputs/sweeps/s")
+    assert re.search(r"best job: .* val/hits \d\d\.\d\n", done.out)  # three digits, as declared
+
+
+def test_nothing_is_to_be_generated_where_a_task_has_no_answer(
+    asked: list[str], workplace: Path
+) -> None:
+    done = truesweep("train", *asked, "task._target_=elsewhere.Mute", "name=x", cwd=workplace)
+    assert done.code == 0, done.out + done.err
+    assert "truesweep generate" not in done.out
+    (run,) = (workplace / "outputs/x").iterdir()
+    assert "next        truesweep evaluate" in done.out
+    said = truesweep("generate", str(run), "--prompt", "old cold", cwd=workplace)
+    assert (said.code, said.err) == (2, "error: Mute generates nothing: it has no method answer\n")

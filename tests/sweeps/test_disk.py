@@ -22,6 +22,7 @@ from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.disk import held, keep_within
 from truesweep.sweeps.display import Display
 from truesweep.sweeps.driver import drive
+from truesweep.sweeps.progress import Board
 from truesweep.sweeps.protocols import Listed
 from truesweep.sweeps.settings import Sweep
 
@@ -143,7 +144,7 @@ def test_a_sweep_says_what_it_dropped_and_its_jobs_go_on_no_more(
     jobs = sweep_of(workplace / "s", LOSSES, disk="0.1MB")
     sweep = SweepDirectory(workplace / "s")
     told = io.StringIO()
-    display = Display("s", "val/loss", Console(file=told))
+    display = Display("s", Board("val/loss", "min"), Console(file=told))
     assert drive(sweep, Listed(jobs), Ends(), sweep.settings, display, last=False) == 0
     said = told.getvalue()
     line = f"sweeps.disk: 3 jobs keep weights only, and cannot go on: {jobs[0].id}, {jobs[2].id}"

@@ -101,7 +101,7 @@ def run(
 ) -> tuple[int, str]:
     """Exit code, and what a pipe was told."""
     told = io.StringIO()
-    display = Display("s", "val/loss", Console(file=told))
+    display = Display("s", Board("val/loss", "min"), Console(file=told))
     code = drive(sweep, Listed(sweep.jobs()), executor, settings or Sweep(), display)
     return code, told.getvalue()
 
@@ -136,7 +136,11 @@ def test_no_job_of_a_search_that_is_over_is_queued(tmp_path: Path) -> None:
     source = search(sweep.path, [Axis("model", values=("llama", "qwen3"), group=True)])
     assert sweep.planned == 8
     drive(
-        sweep, source, Pretended(), settings, Display("s", "val/loss", Console(file=io.StringIO()))
+        sweep,
+        source,
+        Pretended(),
+        settings,
+        Display("s", Board("val/loss", "min"), Console(file=io.StringIO())),
     )
     assert (
         counts(Board("val/loss", "min").rows(sweep.jobs()), sweep.planned) == "2 jobs: 2 completed"
@@ -190,7 +194,8 @@ def test_a_search_goes_on_without_a_job_that_cannot_be_read(tmp_path: Path) -> N
     settings = Sweep(method="search", jobs=3)
     sweep.ask([], [], settings, {})
     source = search(tmp_path / "s", jobs=3, sampler="random")
-    code = drive(sweep, source, Pretended(), settings, Display("s", "val/loss", Console(file=told)))
+    display = Display("s", Board("val/loss", "min"), Console(file=told))
+    code = drive(sweep, source, Pretended(), settings, display)
     assert code == 1
     assert sorted(one.state for one in sweep.jobs()) == ["broken", "completed", "completed"]
     assert f"{job.config}: is missing. Restore it" in told.getvalue()
@@ -340,8 +345,9 @@ def test_where_there_is_no_room_for_all_the_most_telling_rows_are_shown() -> Non
     assert [r.id for r in shown] == ["10", "298", "299", "301"]
     told = io.StringIO()
     console = Console(file=told, force_terminal=True, width=80, height=20)
-    with Display("s", "val/loss", console) as display:
-        display.show(rows, 0, row(7, "completed", best=1.5))
+    rows[7] = row(7, "completed", best=1.5)
+    with Display("s", Board("val/loss", "min"), console) as display:
+        display.show(rows, 0)
     assert "best job: 7  j7  val/loss 1.500" in told.getvalue()
     assert "and 488 more" in told.getvalue()
     assert "500 jobs: 299 completed, 1 failed, 1 running, 199 queued" in told.getvalue()
@@ -353,8 +359,8 @@ def test_columns_make_room_for_what_varies(width: int, columns: str) -> None:
     rows = [Row("1a2b3c4d", label, "running", 120, 392, 2.1, 0.5, 9.0, 80.0, 0.0, None)]
     told = io.StringIO()
     console = Console(file=told, width=width, force_terminal=True, color_system=None)
-    display = Display("s", "val/f1_macro", console)
-    console.print(summary(display, rows, rows, 0, None))
+    display = Display("s", Board("val/f1_macro", "max"), console)
+    console.print(summary(display, rows, rows, 0))
     heading, _, line = told.getvalue().splitlines()[1:4]
     everything = "job varies state step loss val/f1_macro left"
     assert heading.split() == (columns or everything).split()

@@ -106,7 +106,7 @@ def run(folder: Path, executor: Curves, **settings: Any) -> tuple[SweepDirectory
         sweep.ask(["search"], [], asked, {})
     source = search(folder, [LR], **{**SETTINGS, **settings})
     told = io.StringIO()
-    display = Display(sweep.name, asked.objectives[0], Console(file=told))
+    display = Display(sweep.name, Board.of(asked), Console(file=told))
     assert drive(sweep, source, executor, asked, display, last=False) == 0
     assert source.exhausted
     return sweep, told.getvalue()
@@ -187,7 +187,7 @@ def test_one_that_was_killed_before_it_went_on_has_failed(tmp_path: Path) -> Non
     sweep = SweepDirectory(tmp_path / "s")
     asked = Sweep(method="search", **SETTINGS)
     sweep.ask(["search"], [], asked, {})
-    display = Display("s", "val/loss", Console(file=io.StringIO()))
+    display = Display("s", Board("val/loss", "min"), Console(file=io.StringIO()))
     source = search(sweep.path, [LR], **SETTINGS)
     assert drive(sweep, source, Curves(stuck=best), asked, display, last=False) == 1
     assert states(sweep)[BEST] == "failed"

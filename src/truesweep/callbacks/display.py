@@ -87,7 +87,7 @@ class ProgressDisplay(Callback):
         values = pl_module.evaluations.get("val", {})
         step = steps_done(trainer)
         line = f"step {step:>6}  " + "  ".join(
-            f"{name} {written(name, value)}{beside(name, values)}"
+            f"{name} {written(name, value, pl_module.declared)}{beside(name, values)}"
             for name, value in values.items()
             if not name.endswith(("/samples", OWN_COUNT))
             # Of the sources of a mixture only how well each is known.

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from truesweep import text
 from truesweep.errors import ConfigError
-from truesweep.figures import HARNESS, beside, written
+from truesweep.figures import BUILT_IN, HARNESS, Declared, beside, written
 from truesweep.record.files import dump_json
 from truesweep.report import Comparison, compare, write_report
 from truesweep.report.findings import findings
@@ -65,8 +65,8 @@ def compare_runs(directories: Sequence[Path], options: Options) -> int:
         _print_csv(shown)
     else:
         _print_table(shown)
-        of_runs = [(_named(run), later(run)) for run in shown.runs]
-        _print_evaluations([*of_runs, *((m.path.name, m.evaluations) for m in models)])
+        of_runs = [(_named(run), later(run), run.figures) for run in shown.runs]
+        _print_evaluations([*of_runs, *_of_models(models)])
     if options.html or not (options.json or options.csv):
         _write_page(found, options)
     return 0
@@ -112,17 +112,26 @@ def _show_models(models: Sequence[Evaluated], as_json: bool) -> None:
     if as_json:
         print(dump_json([_model(model) for model in models], indent=2))
     else:
-        _print_evaluations([(model.path.name, model.evaluations) for model in models])
+        _print_evaluations(_of_models(models))
 
 
-def _print_evaluations(found: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]) -> None:
+_Evaluations = tuple[str, Sequence[Mapping[str, Any]], Declared]
+"""A model's name, its evaluations, and what is declared of their figures."""
+
+
+def _of_models(models: Sequence[Evaluated]) -> list[_Evaluations]:
+    """Those of models that are no run's, which keep no declarations."""
+    return [(model.path.name, model.evaluations, BUILT_IN) for model in models]
+
+
+def _print_evaluations(found: Sequence[_Evaluations]) -> None:
     """A row for each evaluation: of which model, on what, and what was found."""
     table = Table(title="Evaluations", title_justify="left", title_style="bold")
     for name in ("model", "on", "figures"):
         table.add_column(name, overflow="fold")
-    for name, rows in found:
+    for name, rows, declared in found:
         for one in rows:
-            table.add_row(name, _on(one), "\n".join(_figures(one)))
+            table.add_row(name, _on(one), "\n".join(_figures(one, declared)))
     if table.row_count:
         console().print(table)
 
@@ -135,7 +144,7 @@ def _on(evaluation: Mapping[str, Any]) -> str:
     return " ".join(map(str, [*named, *last]))
 
 
-def _figures(evaluation: Mapping[str, Any]) -> Iterator[str]:
+def _figures(evaluation: Mapping[str, Any], declared: Declared) -> Iterator[str]:
     """What was found, with standard errors; baselines and counts are left to the file."""
     for name, value in evaluation.items():
         prefix, _, figure = name.partition("/")
@@ -145,7 +154,7 @@ def _figures(evaluation: Mapping[str, Any]) -> Iterator[str]:
             continue
         error = evaluation.get(f"{name}_standard_error")
         spread = "" if error is None else f" ± {text.figure(error, 2)}"
-        yield f"{figure} {written(name, value)}{spread}"
+        yield f"{figure} {written(name, value, declared)}{spread}"
 
 
 def row(comparison: Comparison, run: Snapshot) -> dict[str, Any]:

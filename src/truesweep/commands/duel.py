@@ -10,6 +10,7 @@ from functools import partial
 from math import inf, isfinite
 from pathlib import Path
 from string import ascii_uppercase
+from typing import Any, cast
 
 from rich import box
 from rich.table import Table
@@ -37,6 +38,7 @@ from truesweep.sweeps.driver import drive
 from truesweep.sweeps.launchers import check_room, make_executor
 from truesweep.sweeps.planned import PlannedJob, check_objectives
 from truesweep.sweeps.planning import Candidate, plan_candidates
+from truesweep.sweeps.progress import Board
 from truesweep.sweeps.protocols import Executor, Listed
 from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.start import add_jobs
@@ -221,9 +223,7 @@ class Match:
         self._first_seed = int(config["seed"])
         checkpoint = config["callbacks"]["checkpoint"]
         self.objective = terms.objective or str(checkpoint["monitor"])
-        declared = declared_figures(config)
-        remedy = "Choose another, such as --objective val/loss"
-        self.mode: Mode = require_mode(self.objective, declared, "--objective", remedy)
+        self.mode: Mode = self._mode(config)
         asked = [self._asked(one) for one in contenders]
         for one, its in zip(contenders, asked, strict=True):
             twin = contenders[asked.index(its)]
@@ -237,6 +237,18 @@ class Match:
         self.settings = Sweep(objective=self.objective, direction=as_direction(self.mode))
         self.jobs: dict[str, dict[int, Run]] = {one.letter: {} for one in contenders}
         self.executor: Executor = make_executor({})
+
+    def _mode(self, config: dict[str, Any]) -> Mode:
+        """Which value is the best: what chooses the best checkpoint, or the figure's declaration.
+
+        Raises:
+            ConfigError: Neither says.
+        """
+        checkpoint = config["callbacks"]["checkpoint"]
+        if checkpoint["monitor"] == self.objective and checkpoint["mode"]:
+            return cast(Mode, checkpoint["mode"])
+        remedy = "Choose another, such as --objective val/loss"
+        return require_mode(self.objective, declared_figures(config), "--objective", remedy)
 
     def _asked(self, contender: Contender) -> str:
         """What is asked of a contender, whatever the seed."""
@@ -262,7 +274,7 @@ class Match:
                     wanted = [one.candidate(s) for s in seeds if s not in self.jobs[one.letter]]
                     planned[one.letter] = plan_candidates(self.sweep.name, wanted).jobs
         jobs = [job for listed in planned.values() for job in listed]
-        check_objectives(jobs, self.settings)
+        check_objectives(jobs, self.settings, "--objective ")
         check_disk([job for job in jobs if self.sweep.find(job.config) is None], self.sweep.path)
         check_room(self.executor, jobs)
         return planned
@@ -289,7 +301,7 @@ class Match:
         return code
 
     def _display(self) -> Display:
-        return Display(self.sweep.name, self.objective, console(stderr=self.terms.json))
+        return Display(self.sweep.name, Board.of(self.settings), console(stderr=self.terms.json))
 
     def _round(self, planned: Mapping[str, Sequence[PlannedJob]]) -> int:
         typed = [one.typed for one in self.contenders]

@@ -15,6 +15,7 @@ from truesweep.analysis.verdict import read_verdict
 from truesweep.compat import untried_sentence
 from truesweep.data.left_out import describe_left_out
 from truesweep.figures import HARNESS, SAMPLES, Declared, Figure, beside, unit, written
+from truesweep.jobs.parts import task_class
 from truesweep.jobs.plan import Plan
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.optim import OVER_BASE
@@ -237,9 +238,10 @@ def _show_paths(out: Console, run: Run, here: str, results: dict[str, Any]) -> N
         "trained": f"{text.count(results['train/tokens'])} {unit(run.figures)} in "
         f"{text.duration(results['train/seconds'])}",
         "everything": here,
-        "next": f"truesweep generate {here}",
-        "": f"truesweep evaluate {here}",
+        "next": f"truesweep evaluate {here}",
     }
+    if task_class(run.read_config()).answers():
+        lines = {**lines, "next": f"truesweep generate {here}", "": lines["next"]}
     if records_of(run.path):
         lines[" "] = f"wandb leet {here}/wandb"
     for name, value in lines.items():

@@ -44,9 +44,9 @@ def _run(run: Run, as_json: bool) -> int:
 
 
 def _show(name: str, jobs: list[Run], objective: str, mode: Mode, planned: int) -> None:
-    board, display = Board(objective, mode), Display(name, objective)
-    rows = board.rows(jobs)
-    display.table(rows, planned, board.best(rows))
+    display = Display(name, Board(objective, mode))
+    rows = display.board.rows(jobs)
+    display.table(rows, planned)
     for row in rows:
         if row.state in FAILED:
             display.console.print(f"{row.id}: {first_line(row.error)}")

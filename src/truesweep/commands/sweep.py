@@ -178,10 +178,8 @@ class SweepTask:
         """Sum up a sweep that another plugin has run; gives the exit code."""
         settings, jobs = self.asked.settings, self.directory.jobs()
         self.directory.write_jobs(jobs, settings)
-        board = Board(settings.objectives[0], settings.modes[settings.objectives[0]])
-        rows = board.rows(jobs)
-        display = Display(self.asked.name, settings.objectives[0])
-        display.conclude(rows, 0, board.best(rows), self.directory.path)
+        display = Display(self.asked.name, Board.of(settings))
+        display.conclude(display.board.rows(jobs), 0, self.directory.path)
         sum_up(self.directory, display)
         return int(any(job.state in FAILED for job in jobs))
 

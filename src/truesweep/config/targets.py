@@ -181,7 +181,8 @@ def instantiate(
     try:
         return target(**_converted(target, plain, built), **supplied)
     except UserError as error:
-        raise type(error)(f"{name}: {error}") from error
+        named = str(error).startswith(tuple(f"{name}.{argument}" for argument in node))
+        raise type(error)(str(error) if named else f"{name}: {error}") from error
     except Exception as error:
         if package := missing_package(error):
             raise ConfigError(

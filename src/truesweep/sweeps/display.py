@@ -12,9 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from truesweep import terminal
-from truesweep.figures import digits_of, written
+from truesweep.figures import digits_of
 from truesweep.record import dashboard
-from truesweep.sweeps.progress import DONE, FAILED, Row, counts, seconds_left
+from truesweep.sweeps.progress import DONE, FAILED, Board, Row, counts, seconds_left
 from truesweep.sweeps.protocols import ENDED
 from truesweep.text import duration, figure, figures, plural
 
@@ -51,13 +51,13 @@ class Display:
 
     Args:
         name: The sweep's name.
-        objective: The metric in the column of best values.
+        board: Reads its jobs' rows.
         console: Where to.
     """
 
-    def __init__(self, name: str, objective: str, console: Console | None = None) -> None:
+    def __init__(self, name: str, board: Board, console: Console | None = None) -> None:
         self.name = name
-        self.objective = objective
+        self.board = board
         self.console = console or terminal.console()
         if not self.console.is_terminal:
             self.console.width = UNLIMITED
@@ -77,32 +77,31 @@ class Display:
             line = Text(f"{time.strftime('%H:%M:%S')}  {text}")
             self.console.print(line, soft_wrap=True)
 
-    def show(self, rows: Sequence[Row], planned: int, best: Row | None) -> None:
+    def show(self, rows: Sequence[Row], planned: int) -> None:
         """Draw the table anew, where there is one."""
         if self.console.is_terminal:
             room = max(self.console.height - AROUND, 3)
             shown = most_telling(rows, room)
-            self._live.update(summary(self, rows, shown, planned, best), refresh=True)
+            self._live.update(summary(self, rows, shown, planned), refresh=True)
 
-    def table(self, rows: Sequence[Row], planned: int, best: Row | None) -> None:
+    def table(self, rows: Sequence[Row], planned: int) -> None:
         """Print the whole table, once."""
-        self.console.print(summary(self, rows, rows, planned, best))
+        self.console.print(summary(self, rows, rows, planned))
         for line in _dropped(rows):
             self.console.print(Text(line), soft_wrap=True)
 
-    def conclude(self, rows: Sequence[Row], planned: int, best: Row | None, path: Path) -> None:
+    def conclude(self, rows: Sequence[Row], planned: int, path: Path) -> None:
         """Say what came of the sweep, which jobs failed, and what to type next.
 
         Args:
             rows: A row a job.
             planned: Jobs that there were to be.
-            best: The best of them.
             path: The sweep's directory.
         """
         lines = []
         if not self.console.is_terminal:  # which shows the table still
             lines.append(counts(rows, planned))
-            lines += [_best(self.objective, best)] if best is not None else []
+            lines += _best(self.board, rows)
         for row in rows:
             if row.state in FAILED:
                 lines.append(f"{row.state}: {row.id}  {row.label}: {first_line(row.error)}")
@@ -138,23 +137,22 @@ def most_telling(rows: Sequence[Row], room: int) -> list[Row]:
     return [row for row in rows if row.id in chosen]
 
 
-def summary(
-    display: Display, rows: Sequence[Row], shown: Sequence[Row], planned: int, best: Row | None
-) -> Group:
+def summary(display: Display, rows: Sequence[Row], shown: Sequence[Row], planned: int) -> Group:
     """Table, counts, time left and the best job so far."""
     below = Text(counts(rows, planned))
     left = seconds_left(rows, planned)
     if left and not all(row.state in DONE for row in rows):
         below.append(f"; about {duration(left)} left")
-    lines = [below]
-    if best is not None:
-        lines.append(Text(_best(display.objective, best)))
-    return Group(_table(display, rows, shown), *lines)
+    return Group(_table(display, rows, shown), below, *map(Text, _best(display.board, rows)))
 
 
-def _best(objective: str, best: Row) -> str:
+def _best(board: Board, rows: Sequence[Row]) -> list[str]:
+    """The best job so far, if there is one."""
+    best = board.best(rows)
+    if best is None:
+        return []
     names = "  ".join(filter(None, [best.id, _varies(best)]))
-    return f"best job: {names}  {objective} {written(objective, best.best)}"
+    return [f"best job: {names}  {board.objective} {board.written(best)}"]
 
 
 def _dropped(rows: Sequence[Row]) -> list[str]:
@@ -174,7 +172,7 @@ def _varies(row: Row) -> str:
 
 def _table(display: Display, rows: Sequence[Row], shown: Sequence[Row]) -> Table:
     """One line a job; the least important columns make room for what varies."""
-    lines = _cells(shown, display.objective)
+    lines = _cells(shown, display.board)
     if not any(map(_varies, rows)):
         for line in lines:
             del line["varies"]
@@ -205,15 +203,17 @@ def _fitting(widths: Mapping[str, int], room: int) -> list[str]:
     return names
 
 
-def _cells(rows: Sequence[Row], objective: str) -> list[dict[str, str]]:
+def _cells(rows: Sequence[Row], board: Board) -> list[dict[str, str]]:
     """Rows by column."""
     columns = {
         "job": [row.id for row in rows],
         "varies": [_varies(row) for row in rows],
         "state": [row.state for row in rows],
         "step": [_step(row) for row in rows],
-        "loss": figures([row.loss for row in rows], digits_of("loss")),
-        objective: figures([row.best for row in rows], digits_of(objective)),
+        "loss": figures([row.loss for row in rows], digits_of("loss", board.declared)),
+        board.objective: figures(
+            [row.best for row in rows], digits_of(board.objective, board.declared)
+        ),
         "left": [duration(row.left) for row in rows],
     }
     return [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]

@@ -14,7 +14,6 @@ from typing import Any
 
 from truesweep.callbacks import Told
 from truesweep.errors import ConfigError
-from truesweep.figures import written
 from truesweep.runs.run import UNREADABLE, Run
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.disk import LAST, held, keep_within
@@ -59,7 +58,7 @@ def drive(
     Raises:
         ConfigError: A job needs more than there is; nothing was started.
     """
-    display = display or Display(sweep.name, settings.objectives[0])
+    display = display or Display(sweep.name, Board.of(settings))
     driver = Driver(sweep, source, executor, settings, display)
     code = driver.run()
     if last and code not in (130, 143):
@@ -83,7 +82,7 @@ class Driver:
         self.executor = executor
         self.settings = settings
         self.display = display
-        self.board = Board(settings.objectives[0], settings.modes[settings.objectives[0]])
+        self.board = display.board
         self.began = time.time()
         self.waiting: list[Run] = []
         self.elsewhere: list[Run] = []  # another driver runs them
@@ -264,7 +263,7 @@ class Driver:
         self.source.tell(job)
         row = self.board.rows([job])[0]
         name, seconds = self.board.objective, duration(row.seconds)
-        value = f"  {name} {written(name, row.best)}" if row.best is not None else ""
+        value = f"  {name} {self.board.written(row)}" if row.best is not None else ""
         self.display.event(f"{row.state:<10} {job.id}  {job.label}{value} in {seconds}")
 
     def _failed(self, job: Run, code: int) -> None:
@@ -326,7 +325,7 @@ class Driver:
     def _draw(self) -> None:
         if self.display.console.is_terminal:
             rows = self.board.rows(self._jobs, {job.id for job in self.executor.running})
-            self.display.show(rows, self._planned(), self.board.best(rows))
+            self.display.show(rows, self._planned())
 
     def _summarize(self) -> None:
         self._summarized_at = time.time()
@@ -363,7 +362,7 @@ class Driver:
         """Say what came of the jobs, and what to type next; gives the exit code."""
         rows = self.board.rows(self._jobs)
         lost = {row.id for row in rows if row.id in self.given_up and row.state not in ENDED}
-        self.display.conclude(rows, self._planned(), self.board.best(rows), self.sweep.path)
+        self.display.conclude(rows, self._planned(), self.sweep.path)
         self._page.finish()
         self.trunks.tidy()
         if self.settings.budget is not None and held(self._jobs) > self.settings.budget:

@@ -106,8 +106,15 @@ def trainer_of(job: Run) -> TrainerSettings:
     return trainer
 
 
-def check_objectives(jobs: Sequence[PlannedJob], settings: Sweep) -> None:
+def check_objectives(
+    jobs: Sequence[PlannedJob], settings: Sweep, key: str = "sweeps.objective="
+) -> None:
     """Make sure that every job will have what jobs are compared by.
+
+    Args:
+        jobs: The jobs.
+        settings: Says what that is.
+        key: How that is set, for the messages.
 
     Raises:
         ConfigError: An objective is missing from a job, or is found on the test split, or nothing
@@ -116,25 +123,25 @@ def check_objectives(jobs: Sequence[PlannedJob], settings: Sweep) -> None:
     for name in settings.objectives:
         if name.startswith("test/"):
             raise ConfigError(
-                f"sweeps.objective={name}: a test split that configurations are chosen by is one "
-                f"more validation split; set sweeps.objective=val/{name.removeprefix('test/')}"
+                f"{key}{name}: a test split that configurations are chosen by is one "
+                f"more validation split; set {key}val/{name.removeprefix('test/')}"
             )
         for job in jobs:
-            _check_objective(name, job, pruned=settings.pruner is not None)
+            _check_objective(name, job, key, pruned=settings.pruner is not None)
     _ = settings.directions
 
 
-def _check_objective(name: str, job: PlannedJob, pruned: bool) -> None:
+def _check_objective(name: str, job: PlannedJob, key: str, pruned: bool) -> None:
     late = (*job.tasks, *COSTS)
     known = job.metrics if pruned else (*job.metrics, *late)
     if name in known:
         return
     if name in late:
         raise ConfigError(
-            f"sweeps.objective={name}: is known at the end only, and a pruner compares jobs "
+            f"{key}{name}: is known at the end only, and a pruner compares jobs "
             f"before; set sweeps.pruner=null, or an objective of {', '.join(known)}"
         )
     raise ConfigError(
-        f"sweeps.objective={name}: {job.label or 'the job'} will not report it; "
-        f"set sweeps.objective={(*nearest(name, known), known[0])[0]}; there are {', '.join(known)}"
+        f"{key}{name}: {job.label or 'the job'} will not report it; "
+        f"set {key}{(*nearest(name, known), known[0])[0]}; there are {', '.join(known)}"
     )

@@ -3,6 +3,7 @@
 import statistics
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -10,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from truesweep.analysis.outcomes import differing
-from truesweep.figures import Mode, best_first
+from truesweep.figures import BUILT_IN, Declared, Mode, best_first, written
 from truesweep.report.outcomes import measured_on
 from truesweep.runs.history import History
 from truesweep.runs.run import UNREADABLE, Run
 from truesweep.runs.snapshot import Snapshot
+from truesweep.sweeps.settings import Sweep
 from truesweep.text import plural
 
 FAILED = ("failed", "broken")
@@ -66,8 +68,14 @@ class Board:
     def __init__(self, objective: str, mode: Mode) -> None:
         self.objective = objective
         self.mode: Mode = mode
+        self.declared: Declared = BUILT_IN  # by the first job that has the objective
         self._rows: dict[str, tuple[Any, Row]] = {}
         self._measured: dict[str, Mapping[str, str]] = {}
+
+    @classmethod
+    def of(cls, settings: Sweep) -> "Board":
+        """That of a sweep; of several objectives, the first one."""
+        return cls(*next(iter(settings.modes.items())))
 
     def rows(self, jobs: Sequence[Run], running: Collection[str] = ()) -> list[Row]:
         """A row for each job.
@@ -88,6 +96,10 @@ class Board:
             return None
         return next(iter(best_first(scored, lambda row: row.best or 0.0, self.mode)), None)
 
+    def written(self, row: Row) -> str:
+        """A row's objective, as it is shown."""
+        return written(self.objective, row.best, self.declared)
+
     def _row(self, job: Run, running: bool) -> Row:
         changed = (_changed(job.path / "status.json"), _changed(job.metrics))
         known = self._rows.get(job.id)
@@ -100,18 +112,18 @@ class Board:
             row = _broken(job, str(error))
         self._rows[job.id] = changed, row
         if row.best is not None and job.id not in self._measured:
-            self._measured[job.id] = self._read_measured(job)
+            self._take_note(job)
         return row
 
-    def _read_measured(self, job: Run) -> Mapping[str, str]:
-        """What the objective of a job depends on besides its training."""
-        try:
+    def _take_note(self, job: Run) -> None:
+        """Keep what a job's objective depends on besides its training, and what is declared."""
+        self._measured[job.id] = {}
+        with suppress(*UNREADABLE):
             config, results = job.read_config(), job.read_results()
-            provenance = job.read_provenance()
-        except UNREADABLE:
-            return {}
-        known = Snapshot(job, config, {}, results, {}, provenance, History())
-        return measured_on(known, self.objective)
+            known = Snapshot(job, config, {}, results, {}, job.read_provenance(), History())
+            self._measured[job.id] = measured_on(known, self.objective)
+            if self.declared is BUILT_IN:
+                self.declared = known.figures
 
     def _read(self, job: Run, running: bool) -> Row:
         if (problem := job.problem) is not None:

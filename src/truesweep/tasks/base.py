@@ -268,6 +268,11 @@ class Task(Training):
         """
         raise ConfigError(f"{type(self).__name__} generates nothing: it has no method answer")
 
+    @classmethod
+    def answers(cls) -> bool:
+        """Whether the task can be asked by `answer`."""
+        return cls.answer is not Task.answer
+
     def input_ids(self, text: str) -> Tensor:
         """The tokens of a new input as those of a sample of its training, [1, length].
 
