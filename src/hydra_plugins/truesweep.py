@@ -14,8 +14,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 if TYPE_CHECKING:
-    from truesweep.commands.sweep import SweepTask
-    from truesweep.sweeps.plugins import Outcome
+    from truesweep.commands.plugins import Outcome, SweepTask
 
 ONLY_OURS = "truesweep's sweeps are run by `truesweep train -m`"
 

@@ -18,6 +18,7 @@ from tests.commands.conftest import (
     wait_for_rows,
     write_data,
 )
+from truesweep.commands import plugins as foreign_jobs
 from truesweep.commands.resume import resume
 from truesweep.commands.status import status
 from truesweep.commands.sweep import sweep
@@ -25,7 +26,6 @@ from truesweep.commands.train import train
 from truesweep.config.roots import shipped
 from truesweep.errors import ConfigError
 from truesweep.runs.run import Run
-from truesweep.sweeps import plugins as foreign_jobs
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.planning import plan_sweep
 from truesweep.sweeps.request import ask

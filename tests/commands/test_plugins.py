@@ -9,11 +9,11 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from hydra_plugins.truesweep import LocalLauncher, Sweeper
+from truesweep.commands import plugins
+from truesweep.commands.plugins import JobFailed, JobRunner, hand_out
 from truesweep.config.overrides import parse
 from truesweep.runs.run import Run
-from truesweep.sweeps import plugins
 from truesweep.sweeps.directory import SweepDirectory
-from truesweep.sweeps.plugins import JobFailed, JobRunner, hand_out
 from truesweep.sweeps.settings import Sweep
 
 
