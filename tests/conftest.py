@@ -67,7 +67,7 @@ def _threads() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def _clean_forks() -> None:
     """Jobs are not forks of the tests' process, whose warnings are errors."""
-    from truesweep.sweeps import forks  # not before the environment is set
+    from truesweep.jobs import forks  # not before the environment is set
 
     forks._has_one_thread = lambda: False
 

@@ -288,7 +288,7 @@ def _become(request: dict[str, Any]) -> None:
         warnings.simplefilter(arguments[1])
         arguments = arguments[2:]
     how, *sys.argv = arguments
-    from truesweep.sweeps.forks import serve_forks
+    from truesweep.jobs.forks import serve_forks
 
     serve_forks()  # its ranks need not import anew either
     if how == "-m":

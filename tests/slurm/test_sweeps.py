@@ -20,11 +20,11 @@ from tests.sweeps.test_pool import results, starts
 from tests.sweeps.tiny import FIXED, make_sweep, until
 from truesweep.commands.resume import resume
 from truesweep.commands.train import train
+from truesweep.jobs.forks import warm_up
 from truesweep.jobs.plan import plan
 from truesweep.record.rows import read
 from truesweep.runs.run import Run
 from truesweep.sweeps.driver import drive
-from truesweep.sweeps.forks import warm_up
 from truesweep.sweeps.local import PRELOADED
 from truesweep.sweeps.protocols import Listed
 from truesweep.sweeps.slurm import SlurmExecutor, SlurmSettings

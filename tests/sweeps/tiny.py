@@ -11,11 +11,11 @@ from typing import Any
 
 from tests.commands.conftest import SMALL, write_data
 from truesweep.config.precedence import update
+from truesweep.jobs.forks import serve_forks, warm_up
 from truesweep.jobs.plan import checked
 from truesweep.runs.run import Run
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.driver import drive
-from truesweep.sweeps.forks import serve_forks, warm_up
 from truesweep.sweeps.local import PRELOADED, LocalPool
 from truesweep.sweeps.protocols import Listed
 from truesweep.sweeps.settings import Sweep

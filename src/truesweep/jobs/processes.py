@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait
 from types import FrameType
 from typing import Any
@@ -27,6 +26,7 @@ from truesweep.callbacks import SIGNALS, Stopped, told
 from truesweep.compat import fork_server_pid
 from truesweep.errors import ConfigError
 from truesweep.interrupts import interrupt
+from truesweep.jobs.forks import start_server
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ class Agent:
             self._agent = LocalElasticAgent(
                 self._spec,
                 DefaultLogsSpecs(log_dir=scratch),
-                start_method=_warm_up(),
+                start_method=_start_method(),
                 exit_barrier_timeout=SECONDS_TO_PART,
                 shutdown_timeout=SECONDS_TO_SAVE,
             )
@@ -280,8 +280,8 @@ def _meeting(node: Node, run_id: str) -> RendezvousHandler:
     return get_rendezvous_handler(parameters)
 
 
-def _warm_up() -> str:
-    """Start the server that ranks are forked from; the imports are done once, for all of them.
+def _start_method() -> str:
+    """How ranks are started: forked from a server, which does the imports once, for all of them.
 
     A signal for the whole job, which some clusters send to every process, must not end it, as its
     death would look like that of the ranks. It keeps signals blocked, and ranks take them when
@@ -289,14 +289,7 @@ def _warm_up() -> str:
     """
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return "spawn"
-    multiprocessing.set_forkserver_preload(["truesweep.libraries", "truesweep.jobs.rank"])
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        resource_tracker.ensure_running()  # which unblocks some
-        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    start_server(["truesweep.libraries", "truesweep.jobs.rank"], SIGNALS)
     return "forkserver"
 
 

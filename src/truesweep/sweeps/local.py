@@ -18,12 +18,12 @@ from pathlib import Path
 import torch
 
 from truesweep.errors import ConfigError, UserError
+from truesweep.jobs.forks import serve_forks, unblock, warm_up
 from truesweep.jobs.launch import launch
 from truesweep.jobs.logs import log_into
 from truesweep.jobs.processes import leave_with_parent
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.runs.run import Run
-from truesweep.sweeps.forks import serve_forks, unblock, warm_up
 from truesweep.sweeps.planned import trainer_of
 from truesweep.sweeps.protocols import BUSY
 from truesweep.tasks.devices import JOBS_ON_GPU

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from truesweep.callbacks import Stopped, stoppable
 from truesweep.errors import ConfigError
+from truesweep.jobs.forks import serve_forks
 from truesweep.jobs.launch import launch
 from truesweep.jobs.logs import log_into
 from truesweep.jobs.processes import Node, leave_when_closed
 from truesweep.runs.run import Run
-from truesweep.sweeps.forks import serve_forks
 from truesweep.sweeps.protocols import BUSY, ENDED
 
 

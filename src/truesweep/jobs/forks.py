@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import connection, forkserver, resource_tracker
 from pathlib import Path
@@ -29,10 +29,20 @@ def warm_up(modules: Sequence[str]) -> None:
     """
     if fork_server_pid() is None and _has_one_thread():
         serve_forks()
+    start_server(modules, _FOR_THE_DRIVER)
+
+
+def start_server(modules: Sequence[str], signals: Collection[signal.Signals]) -> None:
+    """Start multiprocessing's server, if none runs; some signals stay blocked in it.
+
+    Args:
+        modules: What it imports.
+        signals: Those that are not for it. Its children have them blocked, too, until they ask.
+    """
     multiprocessing.set_forkserver_preload(list(modules))
-    with _blocked():
+    with _blocked(signals):
         resource_tracker.ensure_running()  # which unblocks some
-        signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_DRIVER)
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals)
         forkserver.ensure_running()
 
 
@@ -55,7 +65,7 @@ def serve_forks() -> None:
         return
     alive_read, alive_write = os.pipe()
     address = connection.arbitrary_address("AF_UNIX")  # type: ignore[attr-defined]
-    with socket.socket(socket.AF_UNIX) as listener, _blocked():
+    with socket.socket(socket.AF_UNIX) as listener, _blocked(_FOR_THE_DRIVER):
         listener.bind(address)
         listener.listen()
         pid = os.fork()
@@ -93,8 +103,8 @@ def _serve(listener: socket.socket, alive_read: int, alive_write: int) -> None:
 
 
 @contextmanager
-def _blocked() -> Iterator[None]:
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _FOR_THE_DRIVER)
+def _blocked(signals: Collection[signal.Signals]) -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         yield
     finally:
