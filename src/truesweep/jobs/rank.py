@@ -49,6 +49,7 @@ from truesweep.record.checkpoints import CheckpointFiles, has_optimizer
 from truesweep.record.files import verify_checksum, write_json
 from truesweep.record.frozen import fingerprint
 from truesweep.record.loggers import MetricsFile, RunLogger
+from truesweep.record.provenance import cores
 from truesweep.record.rows import read
 from truesweep.record.study import Reports
 from truesweep.runs.run import Run, write_entries
@@ -328,9 +329,7 @@ def newest_checkpoint(run: Run) -> Path | None:
 
 def use_processor(parts: Parts) -> None:
     """Share the cores among this node's ranks, and keep tiny numbers from slowing them down."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    ranks = parts.trainer.local_ranks()
-    torch.set_num_threads(parts.trainer.threads or max(1, (cores or 1) // ranks))
+    torch.set_num_threads(parts.trainer.threads or max(1, cores() // parts.trainer.local_ranks()))
     torch.set_flush_denormal(True)
     parts.trainer.set_matmul_precision()
 

@@ -83,7 +83,7 @@ def hardware() -> dict[str, Any]:
     return {
         "host": platform.node(),
         "cpu": _cpu(),
-        "cores": _cores(),
+        "cores": cores(),
         "memory": memory(),
         "gpus": _ask_gpus("name,memory.total"),
     }
@@ -94,7 +94,8 @@ def memory() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Processor cores that this process may use."""
     linux = hasattr(os, "sched_getaffinity")
     return len(os.sched_getaffinity(0)) if linux else os.cpu_count() or 1
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from truesweep.callbacks import Told
+from truesweep.callbacks import SIGNALS, Told
 from truesweep.errors import ConfigError
 from truesweep.runs.run import UNREADABLE, Run
 from truesweep.sweeps.directory import SweepDirectory
@@ -27,7 +27,6 @@ from truesweep.sweeps.trunks import Trunks
 from truesweep.tasks.devices import OUT_OF_MEMORY
 from truesweep.text import duration, plural, quantity
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 SECONDS_PER_LOOK = 0.5
 """How long a signal, or a job that another driver has ended, may go unnoticed."""
 SECONDS_PER_SUMMARY = 5.0

@@ -23,6 +23,7 @@ from truesweep.jobs.launch import launch
 from truesweep.jobs.logs import log_into
 from truesweep.jobs.processes import leave_with_parent
 from truesweep.jobs.trainer import TrainerSettings
+from truesweep.record.provenance import memory
 from truesweep.runs.run import Run
 from truesweep.sweeps.planned import trainer_of
 from truesweep.sweeps.protocols import BUSY
@@ -96,7 +97,7 @@ def cpu_slots(count: int | None = None) -> Slots:
         count: How many; None: one a core, if there is memory enough for as many jobs.
     """
     cores = usable_cores()
-    count = count or max(1, min(len(cores), _memory() // MEMORY_PER_SLOT))
+    count = count or max(1, min(len(cores), memory() // MEMORY_PER_SLOT))
     return Slots([Slot(share) for share in _shares(cores, count)])
 
 
@@ -141,11 +142,6 @@ def _quota(file: Path) -> int | None:
     except OSError:
         return None
     return None if quota == "max" else max(1, math.ceil(int(quota) / int(period)))
-
-
-def _memory() -> int:
-    """Main memory of the machine, bytes."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _shares(cores: Sequence[int], count: int) -> list[frozenset[int]]:
