@@ -195,7 +195,10 @@ Columns = Mapping[str, Sequence[Any]]
 
 @dataclass(frozen=True)
 class Importance:
-    """Shares of the objective's variance; with the rest they sum up to 1.
+    """Shares of the objective's variance.
+
+    What they lack of 1 is of three and more keys together, noise between seeds and, of scattered
+    points, all interactions.
 
     Args:
         shares: By swept key, the most important first; keys that determine each other are one,
@@ -203,8 +206,6 @@ class Importance:
         interactions: By pair of keys, beyond the two alone; of a grid only.
         noise: What noise alone gives each of them in one of twenty sweeps; a share that is not
             larger is not distinguishable from noise.
-        rest: What is left: three and more keys together, noise between seeds and, of scattered
-            points, all interactions.
         method: How they were found.
         notes: What to keep in mind.
     """
@@ -212,7 +213,6 @@ class Importance:
     shares: Mapping[str, float]
     interactions: Mapping[tuple[str, str], float] = field(default_factory=dict)
     noise: Mapping[str | tuple[str, str], float] = field(default_factory=dict)
-    rest: float = 0.0
     method: Literal["grid", "search", "none"] = "none"
     notes: Sequence[str] = ()
 
@@ -319,13 +319,12 @@ def _importance(
     pairs = {
         (names[one[0]], names[one[1]]): share / scale for one, share in ordered if len(one) == 2
     }
-    rest = max(0.0, 1 - sum(shares.values()) - sum(pairs.values()))
     noise: dict[str | tuple[str, str], float] = {
         names[one[0]] if len(one) == 1 else (names[one[0]], names[one[1]]): share / scale
         for one, share in found.noise.items()
     }
     below = sum(share <= noise[name] for name, share in shares.items())
-    return Importance(shares, pairs, noise, rest, method, [*notes, *_doubt(below, len(shares))])
+    return Importance(shares, pairs, noise, method, [*notes, *_doubt(below, len(shares))])
 
 
 def _doubt(below: int, keys: int) -> list[str]:

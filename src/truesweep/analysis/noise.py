@@ -42,7 +42,6 @@ class Noise:
 
     basis: Basis
     margins: list[float]
-    deviation: float | None = None
 
 
 def unknown(points: int) -> Noise:
@@ -87,7 +86,7 @@ def _from_seeds(points: list[list[Outcome]], objective: str, alpha: float) -> No
     freedom = int(freedoms[pooled].sum())
     critical = critical_values(tuple(relative.round(6).tolist()), freedom, alpha)
     margins = np.array(critical) * np.hypot(errors, errors[0])
-    return Noise("seeds", margins.tolist(), math.sqrt(variance))
+    return Noise("seeds", margins.tolist())
 
 
 def _median_variance(freedom: int) -> float:

@@ -5,7 +5,7 @@ And whether its runs can be compared at all: whether they had the same to train 
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +17,7 @@ from truesweep.analysis.uncertainty import paired_mean
 from truesweep.figures import Direction, best_first
 
 ALPHA = 0.05
+"""How often the best point may be missing among those said to be tied with it."""
 NAMED = 5
 """Tied points that are listed; of more, these and how many there are."""
 LEADERS = 3
@@ -35,10 +36,7 @@ class Standing:
         varies: Its values of the swept keys.
         mean: Of the objective over its seeds.
         deviation: Its standard deviation over seeds; None with one seed.
-        behind: How far it is worse than the best; never negative.
-        margin: How far it may be behind and still be the best one; None where that is not known.
         tied: Whether it cannot be told apart from the best; true for the best itself.
-        means: Means of all other objectives.
     """
 
     point: str
@@ -46,10 +44,7 @@ class Standing:
     varies: Mapping[str, Any]
     mean: float
     deviation: float | None
-    behind: float
-    margin: float | None
     tied: bool
-    means: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -61,10 +56,7 @@ class Ranking:
         direction: Whether less or more of it is better.
         basis: What tells points apart: their seeds, both evaluations sample by sample, each
             evaluation's own standard error, or nothing.
-        alpha: How often the best point may be missing among the tied ones.
-        deviation: Pooled standard deviation over seeds, where known.
         standings: Best first.
-        without: Jobs that have no finite objective.
         text: What this says, in one or two sentences.
         unlike: What their objective was measured on that differs; they are then in order, but none
             is called the best.
@@ -73,10 +65,7 @@ class Ranking:
     objective: str
     direction: Direction
     basis: Basis
-    alpha: float
-    deviation: float | None
     standings: Sequence[Standing]
-    without: Sequence[str]
     text: str
     unlike: tuple[str, ...] = ()
 
@@ -95,7 +84,6 @@ def rank(
     outcomes: Sequence[Outcome],
     objective: str,
     direction: Direction = "minimize",
-    alpha: float = ALPHA,
     paired: Paired = paired_mean,
     digits: int = 4,
 ) -> Ranking:
@@ -106,7 +94,6 @@ def rank(
             objective are set aside.
         objective: What to rank by.
         direction: Whether less or more of it is better.
-        alpha: How often the best point may be missing among those said to be tied.
         paired: Compares two jobs sample by sample.
         digits: Significant digits that the objective is written in.
 
@@ -118,23 +105,17 @@ def rank(
     jobs_of = by_point(ranked, objective).values()
     points = best_first(jobs_of, lambda jobs: factor * _mean(jobs, objective), "min")
     differs = unlike(ranked)
-    known = unknown(len(points)) if differs else noise(points, objective, alpha, paired)
+    known = unknown(len(points)) if differs else noise(points, objective, ALPHA, paired)
     standings = [
-        _standing(jobs, _ids(jobs[0].point, ranked), points[0], objective, margin)
+        _standing(jobs, ranked, points[0], objective, margin)
         for jobs, margin in zip(points, known.margins, strict=True)
     ]
-    without = [one.id for one in outcomes if not math.isfinite(one.value(objective))]
     said = (
         _sentence_of_unlike(differs, objective)
         if differs
-        else _sentences(standings, known.basis, objective, direction, alpha, digits)
+        else _sentences(standings, known.basis, objective, direction, digits)
     )
-    basis, deviation = known.basis, known.deviation
-    return Ranking(objective, direction, basis, alpha, deviation, standings, without, said, differs)
-
-
-def _ids(point: str, ranked: Sequence[Outcome]) -> tuple[str, ...]:
-    return tuple(one.id for one in ranked if one.point == point)
+    return Ranking(objective, direction, known.basis, standings, said, differs)
 
 
 def _mean(jobs: Sequence[Outcome], objective: str) -> float:
@@ -142,22 +123,21 @@ def _mean(jobs: Sequence[Outcome], objective: str) -> float:
 
 
 def _standing(
-    jobs: list[Outcome], ids: tuple[str, ...], best: list[Outcome], objective: str, margin: float
+    jobs: list[Outcome],
+    ranked: Sequence[Outcome],
+    best: list[Outcome],
+    objective: str,
+    margin: float,
 ) -> Standing:
+    point, mean = jobs[0].point, _mean(jobs, objective)
     values = [job.value(objective) for job in jobs]
-    mean = _mean(jobs, objective)
-    behind = abs(mean - _mean(best, objective))
-    others = {name for job in jobs for name in job.objectives} - {objective}
     return Standing(
-        point=jobs[0].point,
-        ids=ids,
+        point=point,
+        ids=tuple(one.id for one in ranked if one.point == point),
         varies=jobs[0].varies,
         mean=mean,
         deviation=float(np.std(values, ddof=1)) if len(values) > 1 else None,
-        behind=behind,
-        margin=None if math.isnan(margin) else margin,
-        tied=jobs is best or behind <= margin,
-        means={name: _mean(jobs, name) for name in sorted(others)},
+        tied=jobs is best or abs(mean - _mean(best, objective)) <= margin,
     )
 
 
@@ -169,7 +149,6 @@ def _sentences(
     basis: Basis,
     objective: str,
     direction: Direction,
-    alpha: float,
     digits: int,
 ) -> str:
     """Say which point is best and how sure that is."""
@@ -186,7 +165,7 @@ def _sentences(
             f"{first}. With one seed a point nothing is known about noise: a repetition may turn "
             "out otherwise. Add seeds to the leading points."
         )
-    sure = f"{text.value(100 * (1 - alpha))} % confidence over"
+    sure = f"{text.value(100 * (1 - ALPHA))} % confidence over"
     if basis != "seeds":
         return f"{_on_split(standings, objective, direction, sure, digits)} {_repeat(standings)}"
     tied = _tied(standings)
@@ -272,10 +251,7 @@ class Unfairness:
 
 
 def unfairness(
-    outcomes: Sequence[Outcome],
-    ranking: Ranking,
-    counted: str = "tokens",
-    tolerance: float = TOLERANCE,
+    outcomes: Sequence[Outcome], ranking: Ranking, counted: str = "tokens"
 ) -> list[Unfairness]:
     """How a ranking compares what should not be compared without saying so.
 
@@ -283,7 +259,6 @@ def unfairness(
         outcomes: The jobs that were ranked.
         ranking: Their ranking.
         counted: What their `tokens` are: samples, where each has one target.
-        tolerance: The share by which the most may exceed the least.
     """
     points = by_point(outcomes, ranking.objective)
     found = []
@@ -292,7 +267,7 @@ def unfairness(
         known = {point: amount for point, amount in amounts.items() if amount}
         if ranking.best is None or ranking.best.point not in known or len(known) < 2:
             continue
-        if max(known.values()) > min(known.values()) * (1 + tolerance):
+        if max(known.values()) > min(known.values()) * (1 + TOLERANCE):
             names = (counted, counted) if what == "tokens" else ("compute", "FLOP")
             found.append(_finding(what, names, known, known[ranking.best.point]))
     return found

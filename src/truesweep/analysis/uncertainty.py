@@ -36,16 +36,10 @@ class Estimate:
     Args:
         value: The figure on the split itself.
         standard_error: Its standard error; NaN where one sample leaves nothing to tell it from.
-        low: Lower end of the 95 % interval.
-        high: Upper end.
-        p_value: For a difference, how likely one at least as large is between equal systems.
     """
 
     value: float
     standard_error: float
-    low: float
-    high: float
-    p_value: float | None = None
 
 
 def mean_loss(sums: npt.ArrayLike, counts: npt.ArrayLike) -> Estimate:
@@ -68,8 +62,8 @@ def mean_loss(sums: npt.ArrayLike, counts: npt.ArrayLike) -> Estimate:
 def accuracy(correct: npt.ArrayLike) -> Estimate:
     """The share of right answers.
 
-    The interval is that of Agresti and Coull (1998), which two more right and two more wrong
-    answers keep from vanishing where all are right; the standard error is its half-width / 1.96.
+    The standard error is the half-width / 1.96 of Agresti and Coull's interval (1998), which two
+    more right and two more wrong answers keep from vanishing where all are right.
 
     Args:
         correct: Whether each sample was answered rightly [M].
@@ -78,8 +72,7 @@ def accuracy(correct: npt.ArrayLike) -> Estimate:
     _require(len(hits) > 0, "an accuracy needs at least one sample")
     shifted = (hits.sum() + 2) / (len(hits) + 4)
     error = math.sqrt(shifted * (1 - shifted) / (len(hits) + 4))
-    low, high = max(0.0, shifted - 1.96 * error), min(1.0, shifted + 1.96 * error)
-    return Estimate(float(hits.mean()), error, low, high)
+    return Estimate(float(hits.mean()), error)
 
 
 def paired_loss(
@@ -121,9 +114,9 @@ def bootstrap(
     table = _table(statistics)
     value = float(score(table.sum(0, keepdims=True))[0])
     if len(table) < 2:
-        return Estimate(value, math.nan, math.nan, math.nan)
+        return Estimate(value, math.nan)
     drawn = np.concatenate([score(w @ table) for w in _weights(len(table), resamples, seed)])
-    return _percentiles(value, drawn)
+    return Estimate(value, float(drawn.std(ddof=1)))
 
 
 def paired_bootstrap(
@@ -134,9 +127,6 @@ def paired_bootstrap(
     seed: int = 0,
 ) -> Estimate:
     """The difference of two systems' figures, first minus second, on the same resampled splits.
-
-    The p-value is the share of resamples whose difference is as far from their mean as the observed
-    difference is from zero (Riezler & Maxwell 2005).
 
     Args:
         first: One system's statistics by sample [M, K].
@@ -149,11 +139,10 @@ def paired_bootstrap(
     _require(len(a) == len(b), "both systems need scores of the same split")
     value = float(score(a.sum(0, keepdims=True))[0] - score(b.sum(0, keepdims=True))[0])
     if len(a) < 2:
-        return Estimate(value, math.nan, math.nan, math.nan, 1.0)
+        return Estimate(value, math.nan)
     weights = _weights(len(a), resamples, seed)
     drawn = np.concatenate([score(w @ a) - score(w @ b) for w in weights])
-    as_far = np.abs(drawn - drawn.mean()) >= abs(value)
-    return _percentiles(value, drawn, p_value=float((as_far.sum() + 1) / (resamples + 1)))
+    return Estimate(value, float(drawn.std(ddof=1)))
 
 
 def bleu(sums: Floats) -> Floats:
@@ -336,12 +325,7 @@ def _influence(sums: npt.ArrayLike, counts: npt.ArrayLike) -> tuple[float, Float
 def _normal(value: float, influence: Floats, told: npt.NDArray[np.bool_]) -> Estimate:
     m = int(told.sum())  # a sample without a token tells nothing
     error = math.sqrt(m / (m - 1) * float(influence @ influence)) if m > 1 else math.nan
-    return Estimate(value, error, value - 1.96 * error, value + 1.96 * error)
-
-
-def _percentiles(value: float, drawn: Floats, p_value: float | None = None) -> Estimate:
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Estimate(value, float(drawn.std(ddof=1)), float(low), float(high), p_value)
+    return Estimate(value, error)
 
 
 def _weights(samples: int, resamples: int, seed: int) -> Iterator[Floats]:
