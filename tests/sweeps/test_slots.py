@@ -43,9 +43,9 @@ def test_more_slots_than_cores_share_them(eight_cores: None) -> None:
 def test_by_default_there_is_a_slot_a_core_and_memory_for_each(
     eight_cores: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("truesweep.sweeps.local._memory", lambda: 2**40)
+    monkeypatch.setattr("truesweep.sweeps.local.memory", lambda: 2**40)
     assert len(cpu_slots()) == 8
-    monkeypatch.setattr("truesweep.sweeps.local._memory", lambda: 6 * 2**30)
+    monkeypatch.setattr("truesweep.sweeps.local.memory", lambda: 6 * 2**30)
     assert len(cpu_slots()) == 3
 
 
