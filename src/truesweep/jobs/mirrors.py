@@ -1,13 +1,14 @@
 """The loggers of a run: what they are told, that they can be built, and how a run ends on them."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from secrets import token_hex
 from tempfile import TemporaryDirectory
 from threading import Thread
-from typing import Any
+from typing import Any, cast
 
 from pytorch_lightning.loggers import Logger
 
@@ -48,7 +49,7 @@ def describe(run: Run, config: dict[str, Any]) -> RunInfo:
 
 def make_loggers(config: dict[str, Any], info: RunInfo) -> list[RunLogger]:
     """The loggers that mirror a run; none is started before it is called."""
-    return [_guarded(config, key, info) for key in nodes(config)]
+    return [_guarded(one, info) for one in described(config)]
 
 
 def check_loggers(config: dict[str, Any]) -> None:
@@ -57,92 +58,106 @@ def check_loggers(config: dict[str, Any]) -> None:
     Raises:
         ConfigError: One cannot be built, or would be refused by its server.
     """
-    for key in nodes(config):
+    for one in described(config):
         with TemporaryDirectory() as folder:
-            logger = _build(config, key, RunInfo(Path(folder), "id", str(config["name"]), config))
+            logger = one.build(RunInfo(Path(folder), "id", str(config["name"]), config))
             if isinstance(logger, RunLogger):
                 logger.check()
 
 
-def nodes(config: Mapping[str, Any]) -> Iterator[str]:
-    """The dotted keys of the loggers: `logger`, or `logger.NAME` where there are several."""
+@dataclass(frozen=True)
+class Described:
+    """A logger as its node describes it.
+
+    Args:
+        config: The whole configuration.
+        key: The node's dotted key: `logger`, or `logger.NAME` where there are several.
+    """
+
+    config: dict[str, Any]
+    key: str
+
+    @property
+    def node(self) -> dict[str, Any]:
+        """Its class and what is set of it."""
+        return cast(dict[str, Any], dotted.get(self.config, self.key))
+
+    @cached_property
+    def target(self) -> Any:
+        """Its class."""
+        return resolve(self.node[TARGET], self.config["allowed_packages"])
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder: `csv` for `logger=csv` and for Lightning's `CSVLogger`."""
+        group, _, name = self.key.partition(".")
+        name = name or self.target.__name__.removesuffix("Logger").lower() or group
+        return f"{name}_logger" if name in TAKEN else name
+
+    def offered(self, info: RunInfo) -> dict[str, Any]:
+        """What the program gives it: parameters with no value, or null, that are known by name.
+
+        One that has a default of its own keeps that, and so does what the configuration sets.
+        """
+        schema = schema_of(self.target)
+        if "info" in schema.parameters:  # which has it all
+            return {"info": info}
+        facts = info.facts(info.directory / self.folder)
+        kept = info.kept_id(self.key)
+        for name in GIVEN_BY_SERVERS:
+            if kept.exists():
+                facts[name] = kept.read_text(encoding="utf-8")
+            elif name in schema.parameters and schema.parameters[name].default is not REQUIRED:
+                del facts[name]
+        wanted = {
+            name: facts[name]
+            for name, parameter in schema.parameters.items()
+            if name in facts
+            and self.node.get(name) is None
+            and parameter.default in (None, REQUIRED)
+        }
+        misfits = schema.fit(wanted).wrong
+        return {name: value for name, value in wanted.items() if name not in misfits}
+
+    def build(self, info: RunInfo) -> Logger:
+        """The logger.
+
+        Raises:
+            ConfigError: It cannot be built, or is none.
+        """
+        offered = self.offered(info)
+        node = {name: value for name, value in self.node.items() if name not in offered}
+        logger = instantiate(node, self.key, self.config["allowed_packages"], **offered)
+        if not isinstance(logger, Logger):
+            raise ConfigError(
+                f"{self.key}: {node[TARGET]} is no logger of Lightning's; derive it from "
+                "pytorch_lightning.loggers.Logger or truesweep.record.loggers.RunLogger"
+            )
+        return logger
+
+
+def described(config: dict[str, Any]) -> list[Described]:
+    """The loggers that a configuration asks for."""
     node = config.get("logger") or {}
     if TARGET in node:
-        yield "logger"
-    else:
-        yield from (f"logger.{name}" for name, one in node.items() if one)
+        return [Described(config, "logger")]
+    return [Described(config, f"logger.{name}") for name, one in node.items() if one]
 
 
 def wandb_key(config: dict[str, Any]) -> str | None:
     """The dotted key of the logger that is W&B's; None without one."""
-    return next((key for key in nodes(config) if target(config, key) is WandbLogger), None)
+    return next((one.key for one in described(config) if one.target is WandbLogger), None)
 
 
-def _guarded(config: dict[str, Any], key: str, info: RunInfo) -> RunLogger:
-    if target(config, key) is WandbLogger:  # has a process of its own, which guards the training
-        wandb = _build(config, key, info)
+def _guarded(one: Described, info: RunInfo) -> RunLogger:
+    if one.target is WandbLogger:  # has a process of its own, which guards the training
+        wandb = one.build(info)
         assert isinstance(wandb, WandbLogger)
         return wandb
-    offered = _offered(config, key, info)
+    offered = one.offered(info)
     folder = next((Path(offered[name]) for name in FOLDERS if name in offered), None)
-    return Guarded(info, _shown(config, key), partial(_build, config, key, info), folder)
-
-
-def target(config: dict[str, Any], key: str) -> Any:
-    """The class of a logger."""
-    return resolve(dotted.get(config, key)[TARGET], config["allowed_packages"])
-
-
-def _build(config: dict[str, Any], key: str, info: RunInfo) -> Logger:
-    """A logger as its node describes it.
-
-    Raises:
-        ConfigError: It cannot be built, or is none.
-    """
-    offered = _offered(config, key, info)
-    node = {name: v for name, v in dotted.get(config, key).items() if name not in offered}
-    logger = instantiate(node, key, config["allowed_packages"], **offered)
-    if not isinstance(logger, Logger):
-        raise ConfigError(
-            f"{key}: {node[TARGET]} is no logger of Lightning's; derive it from "
-            "pytorch_lightning.loggers.Logger or truesweep.record.loggers.RunLogger"
-        )
-    return logger
-
-
-def _offered(config: dict[str, Any], key: str, info: RunInfo) -> dict[str, Any]:
-    """What the program gives a logger: parameters with no value, or null, that are known by name.
-
-    One that has a default of its own keeps that, and so does what the configuration sets.
-    """
-    schema, node = schema_of(target(config, key)), dotted.get(config, key)
-    if "info" in schema.parameters:  # which has it all
-        return {"info": info}
-    facts = info.facts(info.directory / _folder(config, key))
-    kept = info.kept_id(key)
-    for name in GIVEN_BY_SERVERS:
-        if kept.exists():
-            facts[name] = kept.read_text(encoding="utf-8")
-        elif name in schema.parameters and schema.parameters[name].default is not REQUIRED:
-            del facts[name]
-    wanted = {
-        name: facts[name]
-        for name, parameter in schema.parameters.items()
-        if name in facts and node.get(name) is None and parameter.default in (None, REQUIRED)
-    }
-    misfits = schema.fit(wanted).wrong
-    return {name: value for name, value in wanted.items() if name not in misfits}
-
-
-def _folder(config: dict[str, Any], key: str) -> str:
-    """The name of a logger's folder: `csv` for `logger=csv` and for Lightning's `CSVLogger`."""
-    group, _, name = key.partition(".")
-    name = name or target(config, key).__name__.removesuffix("Logger").lower() or group
-    return f"{name}_logger" if name in TAKEN else name
-
-
-def _shown(config: dict[str, Any], key: str) -> str:
-    return f"{key}={dotted.get(config, key)[TARGET].rpartition('.')[2]}"
+    shown = f"{one.key}={one.node[TARGET].rpartition('.')[2]}"
+    return Guarded(info, shown, partial(one.build, info), folder)
 
 
 def wandb_id(run: Run) -> str:
