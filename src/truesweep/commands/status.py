@@ -2,11 +2,9 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from truesweep import dotted
 from truesweep.errors import ConfigError
-from truesweep.figures import Mode
 from truesweep.record.files import dump_json
 from truesweep.runs.run import Run
 from truesweep.sweeps.directory import SweepDirectory
@@ -27,35 +25,33 @@ def status(directory: Path, as_json: bool = False) -> int:
 
 
 def _sweep(sweep: SweepDirectory, as_json: bool) -> int:
-    settings = sweep.settings
-    objective, mode = next(iter(settings.modes.items()))
-    show = _print_json if as_json else _show
-    show(sweep.name, sweep.jobs(), objective, mode, sweep.planned)
-    return 0
+    return _show(sweep.name, sweep.jobs(), Board.of(sweep.settings), sweep.planned, as_json)
 
 
 def _run(run: Run, as_json: bool) -> int:
     config = run.read_config()
     checkpoint = dotted.get(config, "callbacks.checkpoint", {})
-    objective = checkpoint.get("monitor", "val/loss")
-    show = _print_json if as_json else _show
-    show(str(config["name"]), [run], objective, checkpoint.get("mode", "min"), 0)
-    return 0
+    board = Board(checkpoint.get("monitor", "val/loss"), checkpoint.get("mode", "min"))
+    return _show(str(config["name"]), [run], board, 0, as_json)
 
 
-def _show(name: str, jobs: list[Run], objective: str, mode: Mode, planned: int) -> None:
-    display = Display(name, Board(objective, mode))
-    rows = display.board.rows(jobs)
+def _show(name: str, jobs: list[Run], board: Board, planned: int, as_json: bool) -> int:
+    rows = board.rows(jobs)
+    best = board.best(rows)
+    if as_json:
+        shown = {
+            "name": name,
+            "objective": board.objective,
+            "mode": board.mode,
+            "planned": max(planned, len(rows)),
+            "best": None if best is None else best.id,
+            "jobs": [asdict(row) for row in rows],
+        }
+        print(dump_json(shown, indent=2))
+        return 0
+    display = Display(name, board)
     display.table(rows, planned)
     for row in rows:
         if row.state in FAILED:
             display.console.print(f"{row.id}: {first_line(row.error)}")
-
-
-def _print_json(name: str, jobs: list[Run], objective: str, mode: Mode, planned: int) -> None:
-    board = Board(objective, mode)
-    rows = board.rows(jobs)
-    best = board.best(rows)
-    shown: dict[str, Any] = {"name": name, "objective": objective, "mode": mode}
-    shown |= {"planned": max(planned, len(rows)), "best": None if best is None else best.id}
-    print(dump_json({**shown, "jobs": [asdict(row) for row in rows]}, indent=2))
+    return 0

@@ -390,21 +390,6 @@ def _normalize_params(sweeper: DictConfig, config_dirs: Sequence[Path | str]) ->
             params[name] = params.pop(key)
 
 
-def compose_launcher(
-    overrides: Sequence[str], config_dirs: Sequence[Path | str] = ()
-) -> dict[str, Any]:
-    """Hydra's launcher node, resolved.
-
-    Args:
-        overrides: The whole command line.
-        config_dirs: As in `compose`.
-
-    Raises:
-        ConfigError: As `compose_multirun`.
-    """
-    return compose_multirun(overrides, config_dirs).launcher
-
-
 class PointComposer:
     """Composes the points of a sweep; those that share their groups' options only once.
 

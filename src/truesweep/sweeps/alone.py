@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from truesweep.config.compose import compose_launcher
+from truesweep.config.compose import compose_multirun
 from truesweep.config.overrides import split_hydras
 from truesweep.errors import ConfigError
 from truesweep.record.files import write_json
@@ -36,7 +36,7 @@ def read_launcher(overrides: Sequence[str], config_dirs: Sequence[Path]) -> dict
     for line in lines:
         if line.startswith(("hydra/sweeper", "hydra.sweeper")):
             raise ConfigError(f"{line}: is for a sweep; add -m")
-    node = compose_launcher(overrides, config_dirs)
+    node = compose_multirun(overrides, config_dirs).launcher
     if is_cluster(node):
         make_executor(node)
         return node
