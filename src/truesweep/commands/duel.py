@@ -31,7 +31,7 @@ from truesweep.record.provenance import collect
 from truesweep.report import compare
 from truesweep.runs.run import Run
 from truesweep.secrets import redact_argv, redact_overrides
-from truesweep.sweeps.directory import ROOT, SweepDirectory
+from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.disk import check_disk
 from truesweep.sweeps.display import Display
 from truesweep.sweeps.driver import drive
@@ -233,7 +233,7 @@ class Match:
                     "seed aside; give each of them something of its own"
                 )
         name = terms.name or f"duel-{fingerprint({'points': asked})[:8]}"
-        self.sweep = SweepDirectory((ROOT / name).absolute())
+        self.sweep = SweepDirectory.called(name)
         self.settings = Sweep(objective=self.objective, direction=as_direction(self.mode))
         self.jobs: dict[str, dict[int, Run]] = {one.letter: {} for one in contenders}
         self.executor: Executor = make_executor({})

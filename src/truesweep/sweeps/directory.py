@@ -67,6 +67,11 @@ class SweepDirectory:
         return self.path / "report.html"
 
     @classmethod
+    def called(cls, name: str) -> "SweepDirectory":
+        """That of a name, seen from where a command is typed; it need not exist."""
+        return cls((ROOT / name).absolute())
+
+    @classmethod
     def open(cls, path: Path) -> "SweepDirectory":
         """A sweep's directory that exists.
 

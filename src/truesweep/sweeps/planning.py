@@ -13,7 +13,7 @@ from truesweep.errors import ConfigError, UserError
 from truesweep.jobs.parts import complete
 from truesweep.jobs.plan import Planner, data_key
 from truesweep.runs.run import Run
-from truesweep.sweeps.directory import ROOT, SweepDirectory, job_id
+from truesweep.sweeps.directory import SweepDirectory, job_id
 from truesweep.sweeps.planned import PlannedJob, trainer_of
 from truesweep.sweeps.request import Asked
 from truesweep.sweeps.trunks import describe, share
@@ -182,7 +182,7 @@ def plan_sweep(asked: Asked, together: bool = True) -> SweepPlan:
     plan = plan_candidates(asked.name, candidates, notes)
     if asked.settings.method == "search" or not (asked.settings.share and together):
         return plan
-    sweep = SweepDirectory((ROOT / asked.name).absolute())
+    sweep = SweepDirectory.called(asked.name)
     new = {job.id: job for job in share([j for j in plan.jobs if sweep.find(j.config) is None])}
     jobs = [new.get(job.id, job) for job in plan.jobs]
     return replace(plan, jobs=jobs, notes=[*plan.notes, *describe(list(new.values()))])

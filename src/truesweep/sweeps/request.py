@@ -19,7 +19,7 @@ from truesweep.figures import Declared
 from truesweep.jobs.parts import declared_figures
 from truesweep.jobs.plan import NAME_LENGTH, described
 from truesweep.secrets import redact_overrides
-from truesweep.sweeps.directory import ROOT, SweepDirectory
+from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.launchers import check_sweeper, is_ours
 from truesweep.sweeps.settings import Sweep
 from truesweep.text import unique_end
@@ -167,7 +167,7 @@ def _short(text: str) -> str:
 
 def _is_anothers(name: str, overrides: Sequence[str]) -> bool:
     """Whether there is a sweep of a name, and none that has the same fixed values."""
-    sweep = SweepDirectory((ROOT / name).absolute())
+    sweep = SweepDirectory.called(name)
     if not sweep.asked.is_file():
         return False
     own = _fixed(redact_overrides(overrides))
