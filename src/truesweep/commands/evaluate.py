@@ -22,7 +22,7 @@ from truesweep.data.prepare import Prepared, prepare
 from truesweep.data.splitting import complete
 from truesweep.errors import ConfigError
 from truesweep.figures import Declared
-from truesweep.jobs.load import load_run
+from truesweep.jobs.load import Which, load_run
 from truesweep.jobs.logs import quiet
 from truesweep.jobs.parts import (
     build_model,
@@ -72,8 +72,8 @@ def evaluate(
         figures, declared = _score_pretrained(asked, split, config_dirs)
     elif arguments and "=" not in arguments[0]:
         run = Run.open(Path(arguments[0]))
-        asked, checkpoint = checkpoint_of(arguments[1:], checkpoint)
-        figures, declared = _score_run(run, asked, split, checkpoint)
+        asked, which = checkpoint_of(arguments[1:], checkpoint)
+        figures, declared = _score_run(run, asked, split, which)
     else:
         run = None
         figures, declared = _score_pretrained(arguments, split, config_dirs)
@@ -115,18 +115,19 @@ def _one_of(option: str, value: str, known: Sequence[str]) -> None:
         raise ConfigError(f"{option} {value}: expected one of {', '.join(known)}")
 
 
-def checkpoint_of(arguments: Sequence[str], otherwise: str) -> tuple[list[str], str]:
+def checkpoint_of(arguments: Sequence[str], otherwise: str) -> tuple[list[str], Which]:
     """The overrides, and the checkpoint where one of them names it, as `checkpoint=last`."""
     key = "checkpoint="
     _one_of("--checkpoint", otherwise, ("best", "last"))
     found = [argument.removeprefix(key) for argument in arguments if argument.startswith(key)]
     for name in found:
         _one_of("checkpoint", name, ("best", "last"))
-    return [a for a in arguments if not a.startswith(key)], (found or [otherwise])[-1]
+    which = cast(Which, (found or [otherwise])[-1])
+    return [a for a in arguments if not a.startswith(key)], which
 
 
 def _score_run(
-    run: Run, overrides: Sequence[str], split: str, checkpoint: str
+    run: Run, overrides: Sequence[str], split: str, checkpoint: Which
 ) -> tuple[dict[str, Any], Declared]:
     own, config = _data_of(run.read_config(), overrides)
     choose_precision(config)
@@ -134,7 +135,7 @@ def _score_run(
     if not run.started_in.samefile(Path()):
         config["data"] |= {split: _typed_here(named) for split, named in _files(overrides).items()}
     os.chdir(run.started_in)  # to which paths in its configuration are relative
-    loaded = load_run(run, task_type.head, cast(Any, checkpoint))
+    loaded = load_run(run, task_type.head, checkpoint)
     # The run's own tokenizer and classes, whatever data it is scored on.
     config["tokenizer"] = pretrained_tokenizer(run.model)
     source: Source = make(config, "data")

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from pytorch_lightning import Trainer
@@ -21,7 +21,7 @@ from truesweep.commands.output import show_harness
 from truesweep.config.overrides import named
 from truesweep.config.precedence import update
 from truesweep.figures import by_name
-from truesweep.jobs.load import load_folder, load_run
+from truesweep.jobs.load import Which, load_folder, load_run
 from truesweep.jobs.logs import quiet
 from truesweep.jobs.parts import make, make_model, task_class, with_defaults
 from truesweep.jobs.plan import checked
@@ -98,17 +98,23 @@ def _find(arguments: Sequence[str], checkpoint: str, config_dirs: Sequence[Path]
     return _run(Run.open(Path(arguments[0])), *checkpoint_of(arguments[1:], checkpoint))
 
 
-def _run(run: Run, overrides: Sequence[str], checkpoint: str) -> _Model:
+def _run(run: Run, overrides: Sequence[str], checkpoint: Which) -> _Model:
     config = with_defaults(update(run.read_config(), overrides))
     task = task_class(config)
     check_speaks(task.head)
     os.chdir(run.started_in)  # to which paths in its configuration are relative
-    loaded = load_run(run, task.head, cast(Any, checkpoint))
+    loaded = load_run(run, task.head, checkpoint)
     _end_as(task, loaded.model, loaded.tokenizer)
     settings: TrainerSettings = make(config, "trainer")
-    size = config["data"].get("eval_batch_size")
-    of_run = run, settings.accelerator, size, overrides, checkpoint
-    return _Model(loaded.model, loaded.tokenizer, *of_run)
+    return _Model(
+        loaded.model,
+        loaded.tokenizer,
+        run,
+        accelerator=settings.accelerator,
+        batch_size=config["data"].get("eval_batch_size"),
+        overrides=overrides,
+        checkpoint=checkpoint,
+    )
 
 
 def _folder(directory: Path) -> _Model:
@@ -135,9 +141,14 @@ def _pretrained(overrides: Sequence[str], config_dirs: Sequence[Path]) -> _Model
     warn(notes, stderr=True)
     _end_as(task, model, tokenizer)
     settings: TrainerSettings = make(config, "trainer")
-    size = config["data"].get("eval_batch_size")
-    home = Evaluated.of({**config["model"], "adapter": config["adapter"]})
-    return _Model(model.eval(), tokenizer, home, settings.accelerator, size, overrides)
+    return _Model(
+        model.eval(),
+        tokenizer,
+        Evaluated.of({**config["model"], "adapter": config["adapter"]}),
+        accelerator=settings.accelerator,
+        batch_size=config["data"].get("eval_batch_size"),
+        overrides=overrides,
+    )
 
 
 def _end_as(task: type[Task], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

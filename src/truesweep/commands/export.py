@@ -4,13 +4,13 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from truesweep.compat import forgets_pad_row
 from truesweep.data import tokenizers
 from truesweep.errors import ConfigError
 from truesweep.figures import written
-from truesweep.jobs.load import Loaded, load_run
+from truesweep.jobs.load import Loaded, load_run, named_checkpoint
 from truesweep.jobs.parts import task_class
 from truesweep.models.adapters import merged, save_adapter
 from truesweep.models.quantize import has_quantized
@@ -33,13 +33,12 @@ def export(
 
     Of a model with an adapter, the adapter alone, unless it is merged into the base's weights.
     """
-    if checkpoint not in ("best", "last"):
-        raise ConfigError(f"--checkpoint {checkpoint}: expected best or last")
+    which = named_checkpoint(checkpoint)
     if output.exists():
         raise ConfigError(f"{output} exists; name a new folder, or delete it")
     run = Run.open(directory)
     config = run.read_config()
-    loaded = load_run(run, task_class(config).head, cast(Any, checkpoint))
+    loaded = load_run(run, task_class(config).head, which)
     adapted = loaded.tuner is not None
     if merge and not adapted:
         raise ConfigError("--merge: this run has no adapter, its model is exported whole")

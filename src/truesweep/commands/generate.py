@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
 from truesweep.config.types import signature
 from truesweep.data.readers import DataFile, stream_lines
 from truesweep.errors import ConfigError
-from truesweep.jobs.load import load_folder, load_run
+from truesweep.jobs.load import Which, load_folder, load_run, named_checkpoint
 from truesweep.jobs.parts import task_class, with_defaults
 from truesweep.record.files import dump_json
 from truesweep.runs.run import Run
@@ -70,9 +70,7 @@ def generate(
 
     As JSON, an object a line with `prompt` and `answer`.
     """
-    if checkpoint not in ("best", "last"):
-        raise ConfigError(f"--checkpoint {checkpoint}: expected best or last")
-    task, packing = open_task(directory, checkpoint, options)
+    task, packing = open_task(directory, named_checkpoint(checkpoint), options)
     torch.manual_seed(options.seed)
     for text in prompts(prompt, file):
         answer = task.answer(text, packing)
@@ -81,14 +79,14 @@ def generate(
     return 0
 
 
-def open_task(directory: Path, checkpoint: str, options: Options) -> tuple[Task, bool]:
+def open_task(directory: Path, checkpoint: Which, options: Options) -> tuple[Task, bool]:
     """A task over a trained model, and whether it has learned from texts that were joined."""
     max_length = None
     if (directory / "config.yaml").is_file():
         run = Run.open(directory)
         config = with_defaults(run.read_config())
         target = task_class(config)
-        loaded = load_run(run, target.head, cast(Any, checkpoint))
+        loaded = load_run(run, target.head, checkpoint)
         keys = {k: v for k, v in config["task"].items() if k not in ("_target_", "metrics")}
         packing = config["data"]["packing"] is True
         max_length = config["data"]["max_length"]

@@ -19,6 +19,8 @@ from truesweep.record.checkpoints import CheckpointFiles
 from truesweep.record.files import SUMS, changed_since_summed, write_sums
 from truesweep.runs.run import REMEDY, Run
 
+Which = Literal["best", "last"]
+"""The checkpoints of a run."""
 PREFIX = "model."
 """What a task's checkpoint puts before the names of the transformer's weights."""
 
@@ -49,7 +51,18 @@ class Loaded:
         return [str(names[i]) for i in sorted(names)]
 
 
-def load_run(run: Run, head: Head, checkpoint: Literal["best", "last"] = "best") -> Loaded:
+def named_checkpoint(option: str) -> Which:
+    """What `--checkpoint` asks for.
+
+    Raises:
+        ConfigError: It is none that a run has.
+    """
+    if option not in ("best", "last"):
+        raise ConfigError(f"--checkpoint {option}: expected best or last")
+    return cast(Which, option)
+
+
+def load_run(run: Run, head: Head, checkpoint: Which = "best") -> Loaded:
     """The model of a run, with the weights of one of its checkpoints.
 
     Raises:
