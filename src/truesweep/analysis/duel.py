@@ -12,6 +12,8 @@ from typing import Literal
 
 import numpy as np
 
+from truesweep.figures import Mode
+
 Verdict = Literal["better", "worse", "alike", "undecided"]
 
 EFFECT = 4.0
@@ -51,7 +53,7 @@ def judge(
     champion: Sequence[float],
     challenger: Sequence[float],
     *,
-    mode: Literal["min", "max"],
+    mode: Mode,
     error: float,
     smallest: float = 0.0,
 ) -> Duel:

@@ -93,17 +93,16 @@ class ScalingFit:
         drawn = np.exp(_model(self.replicates, logs)[0][:, 0])
         return _interval(float(np.exp(_model(self.parameters[None], logs)[0][0, 0])), drawn)
 
-    def optimal_parameters(self, compute: float, flops: float = FLOPS) -> Interval | None:
+    def optimal_parameters(self, compute: float) -> Interval | None:
         """The size that the fit prefers for a compute budget; None without both terms.
 
         Args:
             compute: Operations of the whole training.
-            flops: Operations per parameter and token.
         """
         if [term.variable for term in self.terms] != ["parameters", "tokens"]:
             return None
-        value = _optimum(self.parameters[None], compute / flops)
-        return _interval(float(value[0]), _optimum(self.replicates, compute / flops))
+        value = _optimum(self.parameters[None], compute / FLOPS)
+        return _interval(float(value[0]), _optimum(self.replicates, compute / FLOPS))
 
 
 def fit_scaling(

@@ -8,9 +8,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from truesweep.analysis.curves import Floats
+from truesweep.figures import Mode
+
 Verdict = Literal["transfers", "moves", "undecided"]
 Side = Literal["low", "high"]
-Floats = npt.NDArray[np.float64]
 
 STILL = math.sqrt(2)
 """A best rate that moves by no more than this factor stays: half a step of a grid by doubling."""
@@ -83,7 +85,7 @@ class Transfer:
     verdict: Verdict
 
 
-def judge_transfer(tried: Sequence[Tried], *, mode: Literal["min", "max"]) -> Transfer:
+def judge_transfer(tried: Sequence[Tried], *, mode: Mode) -> Transfer:
     """Lay the rates of all sizes over each other.
 
     Args:

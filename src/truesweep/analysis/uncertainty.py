@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from truesweep.analysis.curves import Floats
 from truesweep.errors import DataError
 from truesweep.figures import Figure
 
-Floats = npt.NDArray[np.float64]
 Score = Callable[[Floats], Floats]
 """Makes figures [B] from the summed statistics of whole splits [B, K]."""
 

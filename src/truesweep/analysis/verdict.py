@@ -23,6 +23,7 @@ from truesweep.analysis.curves import (
     curve,
     forecast,
 )
+from truesweep.figures import Mode
 from truesweep.text import count, figure, plural
 
 SKIPPED_SHARE = 0.05
@@ -163,7 +164,6 @@ ADVICE = "Try a lower optimizer.lr or a longer scheduler.warmup."
 
 
 Kind = Literal["healthy", "overfitting", "undertrained", "diverged", "unjudged"]
-Mode = Literal["min", "max"]
 
 FORMER_KINDS = {"improving": "undertrained", "unknown": "unjudged"}
 """Kinds as runs of version 0.1.0 keep them."""

@@ -60,13 +60,14 @@ def compare_runs(directories: Sequence[Path], options: Options) -> int:
     warn((problem.rstrip(".") for run in shown.runs for problem in run.problems), stderr=True)
     if options.json:
         of_models = [{**dict.fromkeys(_NO_RUN), **_model(model)} for model in models]
-        print(dump_json([*(_with_evaluations(shown, r) for r in shown.runs), *of_models], indent=2))
+        of_runs = [{**row(shown, run), "evaluations": later(run)} for run in shown.runs]
+        print(dump_json([*of_runs, *of_models], indent=2))
     elif options.csv:
         _print_csv(shown)
     else:
         _print_table(shown)
-        of_runs = [(_named(run), later(run), run.figures) for run in shown.runs]
-        _print_evaluations([*of_runs, *_of_models(models)])
+        told = [(os.path.relpath(r.directory.path), later(r), r.figures) for r in shown.runs]
+        _print_evaluations([*told, *_of_models(models)])
     if options.html or not (options.json or options.csv):
         _write_page(found, options)
     return 0
@@ -98,14 +99,6 @@ def _model(model: Evaluated) -> dict[str, Any]:
         "model": read_mapping(model.path / evaluations.MODEL),
         "evaluations": model.evaluations,
     }
-
-
-def _with_evaluations(comparison: Comparison, run: Snapshot) -> dict[str, Any]:
-    return {**row(comparison, run), "evaluations": later(run)}
-
-
-def _named(run: Snapshot) -> str:
-    return os.path.relpath(run.directory.path)
 
 
 def _show_models(models: Sequence[Evaluated], as_json: bool) -> None:

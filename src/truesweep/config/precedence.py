@@ -1,7 +1,7 @@
 """Where the order in which files are merged is not what was meant by them, nor that of changes."""
 
 import copy
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from truesweep import dotted
@@ -28,7 +28,7 @@ def settle(raw: dict[str, Any], sources: Sequence[Source], said: Mapping[str, An
         by_strength = sorted(sources, key=lambda source: source.group != "task")
         deleted = {key for key in LIMITS if key.removeprefix("trainer.") not in trainer}
         layers = [
-            source.values if source.group == "task" else _without(source.values, deleted)
+            {k: v for k, v in source.values.items() if source.group == "task" or k not in deleted}
             for source in by_strength
         ]
         for key, limit in one_limit([*layers, said]).items():
@@ -52,10 +52,6 @@ def one_limit(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         if any(limit is not None for limit in named.values()):
             return {key: settled.get(key) for key in LIMITS}
     return settled
-
-
-def _without(values: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key not in keys}
 
 
 def _leave_out(

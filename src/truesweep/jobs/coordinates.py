@@ -123,13 +123,12 @@ def _measure(model: PreTrainedModel, task: Task, batch: Batch, start: dict[str, 
     task.loss(batch)
     for hook in hooks:
         hook.remove()
-    tied = {parameter: start[name] for name, parameter in model.named_parameters()}
-    scales = getattr(model, "scales", {})
     names = {parameter: name for name, parameter in model.named_parameters()}
+    scales = getattr(model, "scales", {})
     amounts: Amounts = {}
     for name, (args, kwargs, out) in calls.items():
         module = layers[name]
-        first = {n: tied[p] for n, p in module.named_parameters()}
+        first = {n: start[names[p]] for n, p in module.named_parameters()}
         before = functional_call(module, first, args, kwargs)
         folds = [scales[names[p]].fold for p in module.parameters()] if scales else [1.0]
         fold = max(folds, key=lambda one: abs(one - 1))

@@ -1,4 +1,4 @@
-"""In what runs differ, and the short names for it."""
+"""In what the configurations of runs differ."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
