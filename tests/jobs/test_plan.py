@@ -16,8 +16,9 @@ from truesweep.callbacks import EarlyStopping, Harness
 from truesweep.commands.resume import resume
 from truesweep.commands.train import train
 from truesweep.errors import ConfigError
+from truesweep.jobs.names import default_name
 from truesweep.jobs.parts import build_callbacks
-from truesweep.jobs.plan import checked, default_name, plan
+from truesweep.jobs.plan import checked, plan
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.runs.run import Run
 

@@ -12,6 +12,7 @@ import pytest
 from tests.commands.conftest import SMALL, write_data
 from truesweep.errors import ConfigError
 from truesweep.jobs import plan as jobs_plan
+from truesweep.jobs.names import NAME_LENGTH
 from truesweep.jobs.parts import build_model, prepare_data
 from truesweep.sweeps import planned, start
 from truesweep.sweeps.directory import SweepDirectory
@@ -172,7 +173,7 @@ def test_names_follow_from_keys_not_from_values(asked: AskFor) -> None:
     assert name("optimizer.lr=1,2", "name=mine") == "mine"
     keys = ["callbacks.checkpoint.every_n_steps", "trainer.gradient_clip_val", "model.dropout"]
     long = [f"{key}=1,2" for key in [*keys, "data.batch_size", "optimizer.weight_decay"]]
-    assert len(name(*long)) <= jobs_plan.NAME_LENGTH
+    assert len(name(*long)) <= NAME_LENGTH
     assert name(*long) != name(*long[:-1], "optimizer.weight_decays=1,2")
 
 
@@ -184,7 +185,7 @@ def test_of_sweeps_with_one_long_name_each_has_a_folder_of_its_own(asked: AskFor
     start.record(first, {}, plan_sweep(first))
     second = asked(*fixed, "task.label_smoothing=0.2")
     assert second.name != first.name
-    assert len(second.name) <= jobs_plan.NAME_LENGTH
+    assert len(second.name) <= NAME_LENGTH
     start.record(second, {}, plan_sweep(second))
     for share, name in ((0.1, first.name), (0.2, second.name)):
         more = [*fixed[:-1], "seed=1,2,3", f"task.label_smoothing={share}", "sweeps.retries=1"]

@@ -87,8 +87,8 @@ def composed(
     """
     import truesweep.libraries  # noqa: F401  # quicker than by what needs them
     from truesweep.config.compose import compose  # not for a run's directory, which is read only
+    from truesweep.jobs.names import default_name
     from truesweep.jobs.parts import complete
-    from truesweep.jobs.plan import default_name
 
     made = compose(overrides, config_dirs)
     config = complete(made.config, made.origins)

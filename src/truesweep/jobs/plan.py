@@ -1,6 +1,5 @@
 """What a run will do, found out and checked before anything is spent."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from truesweep.errors import ConfigError, nearest
 from truesweep.figures import HARNESS, Figure, by_name, keep
 from truesweep.jobs.compiling import check_graphs, choose
 from truesweep.jobs.mirrors import check_loggers
+from truesweep.jobs.names import default_name
 from truesweep.jobs.parts import (
     build_callbacks,
     build_model,
@@ -59,8 +59,6 @@ from truesweep.record.frozen import fingerprint
 from truesweep.runs.run import Run
 from truesweep.secrets import redact_overrides
 from truesweep.tasks.devices import RESERVE, STATES
-
-NAME_LENGTH = 60
 
 
 @dataclass(frozen=True)
@@ -428,41 +426,3 @@ def data_key(config: dict[str, Any]) -> str:
     nodes = {name: config[name] for name in ("data", "tokenizer", "allowed_packages")}
     task = {"task": config["task"]["_target_"], "kind": sample_kind(config).settings}
     return fingerprint({**nodes, **task})
-
-
-def default_name(choices: Mapping[str, str | None], overrides: Sequence[str]) -> str:
-    """A name from the task or experiment and from what was overridden, cut where it is long."""
-    return described(choices, last_words(overrides))[:NAME_LENGTH]
-
-
-def last_words(overrides: Sequence[str]) -> list[str]:
-    """Overrides without those that a later one of the same key takes the place of, or takes back.
-
-    A mapping takes no other word's place: it is merged with what stands before it.
-    """
-    kept: list[str] = []
-    for override in overrides:
-        key, _, value = _parted(override)
-        left = [one for one in kept if value.startswith("{") or _parted(one)[0] != key]
-        if override.startswith("~"):
-            left = [one for one in left if not _parted(one)[0].startswith(f"{key}.")]
-        takes_back = override.startswith("~") and len(left) < len(kept)
-        kept = left if takes_back else [*left, override]
-    return kept
-
-
-def _parted(override: str) -> tuple[str, str, str]:
-    return override.lstrip("+~").partition("=")
-
-
-def described(choices: Mapping[str, str | None], overrides: Sequence[str]) -> str:
-    """The same, however long."""
-    parts = [choices.get("experiment") or choices.get("task") or "run"]
-    for override in overrides:
-        key, _, value = _parted(override)
-        if key in ("task", "experiment", "logger") or key.startswith(("logger.", "callbacks.")):
-            continue
-        name = key.rsplit(".", 1)[-1]
-        value = Path(value).name if "/" in value else value
-        parts.append(f"no-{name}" if override.startswith("~") else f"{name}={value}")
-    return re.sub(r"[^\w.=+-]+", "-", "_".join(parts)).strip("-")

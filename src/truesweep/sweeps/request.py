@@ -16,8 +16,8 @@ from truesweep.config.space import Axis, Space, exclusions, in_order, pairings, 
 from truesweep.dotted import flatten
 from truesweep.errors import ConfigError
 from truesweep.figures import Declared
+from truesweep.jobs.names import NAME_LENGTH, described
 from truesweep.jobs.parts import declared_figures
-from truesweep.jobs.plan import NAME_LENGTH, described
 from truesweep.secrets import redact_overrides
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.launchers import check_sweeper, is_ours
