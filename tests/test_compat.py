@@ -44,6 +44,11 @@ def private_names(tree: ast.AST) -> Iterator[str]:
             case ast.Call(func=ast.Name(id=function), args=[_, ast.Constant(value=str(name)), *_]):
                 if function in ACCESS and is_private(name):
                     yield ast.unparse(node)
+            case ast.Subscript(
+                value=ast.Call(func=ast.Name("vars")) | ast.Attribute(attr="__dict__"),
+                slice=ast.Constant(value=str(name)),
+            ) if is_private(name):
+                yield ast.unparse(node)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SRC)))
@@ -64,6 +69,8 @@ def test_private_names_of_others_are_in_one_file(path: Path) -> None:
         "super()._apply(f)",
         "self.loader._iterator",
         "getattr(forkserver, '_forkserver', None)",
+        "vars(module)['_parameters']",
+        "module.__dict__['_parameters'].get('weight')",
     ],
 )
 def test_a_private_name_is_found(code: str) -> None:

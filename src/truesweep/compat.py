@@ -89,6 +89,7 @@ def config_loader(roots: Sequence[Path], several: Collection[str] = ()) -> "Conf
         roots: The folders.
         several: Groups of which several options may be chosen at once, as in `logger=[a,b]`. Each
             then has a node of its own, `logger.a` and `logger.b`; Hydra would merge them into one.
+            So has one beside which an override adds another, by `logger.mine._target_=…`.
     """
     import hydra.version
     from hydra._internal.config_loader_impl import ConfigLoaderImpl  # hydra-core 1.3.8, 1.4.0rc3
@@ -104,23 +105,38 @@ def config_loader(roots: Sequence[Path], several: Collection[str] = ()) -> "Conf
     class Loader(ConfigLoaderImpl):
         def compute_defaults_list(self, *args: Any, **kwargs: Any) -> Any:
             found = super().compute_defaults_list(*args, **kwargs)
-            found.defaults = _apart(found.defaults, several)
+            found.defaults = _apart(found.defaults, several, args[1])
             return found
+
+        def load_configuration(
+            self, config_name: str | None, overrides: list[str], *args: Any, **kwargs: Any
+        ) -> "DictConfig":
+            self.asked = overrides
+            return super().load_configuration(config_name, overrides, *args, **kwargs)
 
         def _compose_config_from_defaults_list(
             self, defaults: "list[ResultDefault]", *args: Any, **kwargs: Any
         ) -> "DictConfig":
             return super()._compose_config_from_defaults_list(  # hydra-core 1.3.8, 1.4.0rc3
-                _apart(defaults, several), *args, **kwargs
+                _apart(defaults, several, self.asked), *args, **kwargs
             )
 
     return Loader(path)
 
 
-def _apart(defaults: "Sequence[ResultDefault]", groups: Collection[str]) -> "list[ResultDefault]":
-    """The same options, each at a node of its own where several of one group are chosen."""
+def _apart(
+    defaults: "Sequence[ResultDefault]", groups: Collection[str], overrides: Sequence[str]
+) -> "list[ResultDefault]":
+    """The same options, each at a node of its own where several of one group are chosen.
+
+    Or where an override adds one: `logger.mine._target_=…` stands beside a single option, too.
+    """
     options = {(default.package, _option(default)) for default in defaults}
     chosen = Counter(group for group, option in options if group in groups and option)
+    keys = [override.lstrip("+").partition("=")[0] for override in overrides]
+    for group in groups:
+        if f"{group}._target_" not in keys:
+            chosen[group] += any(re.fullmatch(rf"{group}\.\w+\._target_", key) for key in keys)
     return [
         replace(default, package=f"{default.package}.{_option(default)}")
         if chosen[default.package] > 1 and _option(default)

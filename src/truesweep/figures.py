@@ -80,6 +80,8 @@ OWN_COUNT = "_samples"
 
 A figure has one if it is of fewer samples than its split has.
 """
+STANDARD_ERROR = "_standard_error"
+"""What follows the name of a figure in that of its standard error."""
 HARNESS = "harness"
 """What the names of figures by lm-evaluation-harness begin with, in the place of a split's."""
 _COUNTS = ("parameters", "steps", "tokens", "flops", "skipped_steps")

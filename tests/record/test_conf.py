@@ -1,6 +1,8 @@
 import inspect
 from pathlib import Path
 
+import pytest
+
 from truesweep.config.compose import compose
 from truesweep.record.wandb import WandbLogger
 
@@ -32,3 +34,14 @@ def test_several_loggers_have_nodes_of_their_own_wherever_they_are_chosen(
 
 def test_a_list_of_one_logger_is_that_logger() -> None:
     assert compose(["logger=[csv]"]).config["logger"] == compose(["logger=csv"]).config["logger"]
+
+
+@pytest.mark.parametrize("chosen", [[], ["logger=csv"], ["logger=[csv]"]])
+def test_another_stands_beside_a_single_one(chosen: list[str]) -> None:
+    config = compose([*chosen, "logger.mine._target_=mine.Notes", "logger.mine.x=1"]).config
+    name = "csv" if chosen else "wandb"
+    assert config["logger"][name] == compose(chosen).config["logger"]
+    assert config["logger"]["mine"] == {"_target_": "mine.Notes", "x": 1}
+    assert len(config["logger"]) == 2
+    alone = ["logger._target_=mine.Notes", "logger.part._target_=mine.Part"]
+    assert compose([*chosen, *alone]).config["logger"]["part"] == {"_target_": "mine.Part"}

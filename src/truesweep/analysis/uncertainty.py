@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from truesweep.analysis.curves import Floats
 from truesweep.errors import DataError
-from truesweep.figures import Figure
+from truesweep.figures import STANDARD_ERROR, Figure
 
 Score = Callable[[Floats], Floats]
 """Makes figures [B] from the summed statistics of whole splits [B, K]."""
@@ -295,8 +295,8 @@ def standard_errors(
     """
     tables = ((figure, samples_of(figure, scores)) for figure in figures)
     return {
-        f"{split}/{figure.name}_standard_error": SCORES[figure.score].estimate(table).standard_error
-        for figure, table in tables
+        f"{split}/{one.name}{STANDARD_ERROR}": SCORES[one.score].estimate(table).standard_error
+        for one, table in tables
         if table is not None
     }
 

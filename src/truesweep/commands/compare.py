@@ -14,7 +14,16 @@ from rich.text import Text
 
 from truesweep import text
 from truesweep.errors import ConfigError
-from truesweep.figures import BUILT_IN, HARNESS, Declared, beside, written
+from truesweep.figures import (
+    BUILT_IN,
+    HARNESS,
+    OWN_COUNT,
+    SAMPLES,
+    STANDARD_ERROR,
+    Declared,
+    beside,
+    written,
+)
 from truesweep.record.files import dump_json
 from truesweep.report import Comparison, compare, write_report
 from truesweep.report.findings import findings
@@ -143,9 +152,10 @@ def _figures(evaluation: Mapping[str, Any], declared: Declared) -> Iterator[str]
         prefix, _, figure = name.partition("/")
         if prefix not in (evaluation.get("split"), HARNESS) or not isinstance(value, int | float):
             continue
-        if figure.endswith(("samples", "_standard_error")):
+        last = figure.rpartition("/")[2]
+        if last == SAMPLES.name or last.endswith((OWN_COUNT, STANDARD_ERROR)):
             continue
-        error = evaluation.get(f"{name}_standard_error")
+        error = evaluation.get(f"{name}{STANDARD_ERROR}")
         spread = "" if error is None else f" ± {text.figure(error, 2)}"
         yield f"{figure} {written(name, value, declared)}{spread}"
 

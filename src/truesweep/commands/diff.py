@@ -15,7 +15,7 @@ from truesweep.analysis.differences import ABSENT, Difference, differences
 from truesweep.analysis.noise import Basis, noise
 from truesweep.analysis.outcomes import sign, unlike
 from truesweep.analysis.ranking import ALPHA, SPLITS
-from truesweep.figures import Declared, find, written
+from truesweep.figures import STANDARD_ERROR, Declared, find, written
 from truesweep.record.files import dump_json
 from truesweep.report.objective import Objective, declared_by
 from truesweep.report.outcomes import outcomes, paired
@@ -187,7 +187,7 @@ def _print_figures(
 def _is_row(key: str) -> bool:
     """Not what stands behind a verdict, nor what is told by the column of noise."""
     behind = key.startswith("verdict.") and key != "verdict.kind"
-    return not behind and not key.endswith("_standard_error")
+    return not behind and not key.endswith(STANDARD_ERROR)
 
 
 def _figure(one: Difference, declared: Declared) -> list[str]:

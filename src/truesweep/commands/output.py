@@ -14,7 +14,16 @@ from truesweep import text
 from truesweep.analysis.verdict import read_verdict
 from truesweep.compat import untried_sentence
 from truesweep.data.left_out import describe_left_out
-from truesweep.figures import HARNESS, SAMPLES, Declared, Figure, beside, unit, written
+from truesweep.figures import (
+    HARNESS,
+    SAMPLES,
+    STANDARD_ERROR,
+    Declared,
+    Figure,
+    beside,
+    unit,
+    written,
+)
 from truesweep.jobs.parts import task_class
 from truesweep.jobs.plan import Plan
 from truesweep.jobs.trainer import TrainerSettings
@@ -200,10 +209,10 @@ def show_harness(figures: Mapping[str, Any], declared: Declared) -> None:
     for name, value in figures.items():
         prefix, _, rest = name.partition("/")
         task, _, figure = rest.partition("/")
-        if prefix != HARNESS or figure == SAMPLES.name or name.endswith("_standard_error"):
+        if prefix != HARNESS or figure == SAMPLES.name or name.endswith(STANDARD_ERROR):
             continue
         error, samples = (
-            figures.get(f"{name}_standard_error"),
+            figures.get(f"{name}{STANDARD_ERROR}"),
             figures.get(f"{HARNESS}/{task}/samples"),
         )
         counted = "" if samples is None else text.count(samples)

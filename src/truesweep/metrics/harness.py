@@ -24,7 +24,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from truesweep.errors import ConfigError, did_you_mean, refusing
-from truesweep.figures import HARNESS, Figure
+from truesweep.figures import HARNESS, STANDARD_ERROR, Figure
 
 INSTALL = "pip install 'truesweep[harness]'"
 _ALONE = "DISABLE_MULTIPROC"
@@ -372,7 +372,7 @@ def _figures(found: Mapping[str, Any]) -> dict[str, float]:
             if not filtered or isinstance(value, str | None):
                 continue
             name = _name(task, metric.removesuffix("_stderr"), filtered)
-            end = "_standard_error" if metric.endswith("_stderr") else ""
+            end = STANDARD_ERROR if metric.endswith("_stderr") else ""
             figures[f"{name}{end}"] = float(value)
         if count := (found.get("n-samples") or {}).get(task):
             figures[f"{HARNESS}/{task}/samples"] = int(count["effective"])

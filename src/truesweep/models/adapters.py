@@ -332,7 +332,8 @@ def _separate(tuner: Any) -> None:
 
 
 def _own_weight(module: nn.Module) -> Any:
-    return vars(module)["_parameters"].get("weight")
+    """The parameter that is a module's itself; that of a layer of peft's is the one it wraps."""
+    return dict(module.named_parameters(recurse=False, remove_duplicate=False)).get("weight")
 
 
 def _unquantized(model: PreTrainedModel, tuner: Any) -> Any:

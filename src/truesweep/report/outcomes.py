@@ -16,7 +16,7 @@ from truesweep.analysis.uncertainty import (
     samples_of,
     standard_error_that_follows,
 )
-from truesweep.figures import Figure
+from truesweep.figures import STANDARD_ERROR, Figure
 from truesweep.record.frozen import point_id
 from truesweep.report.objective import Objective
 from truesweep.report.varying import setting
@@ -70,12 +70,12 @@ def _outcome(run: Snapshot, keys: Sequence[str], objectives: Sequence[Objective]
 
 def _standard_error(run: Snapshot, name: str) -> float | None:
     """Its own, or what that of another figure makes of it."""
-    known: float | None = run.results.get(f"{name}_standard_error")
+    known: float | None = run.results.get(f"{name}{STANDARD_ERROR}")
     figure, value = run.figure(name), run.results.get(name)
     if known is not None or value is None or figure is None or figure.follows is None:
         return known
     base_name = f"{name.partition('/')[0]}/{figure.follows}"
-    base, error = (run.results.get(f"{base_name}{end}") for end in ("", "_standard_error"))
+    base, error = (run.results.get(f"{base_name}{end}") for end in ("", STANDARD_ERROR))
     if not base or error is None:
         return None
     return standard_error_that_follows(figure, value, base, error)

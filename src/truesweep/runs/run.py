@@ -22,7 +22,7 @@ import numpy.typing as npt
 import yaml
 
 from truesweep.errors import ConfigError, DataError, UserError, in_short, shorten
-from truesweep.figures import HARNESS, OWN_COUNT, Figure, find, read
+from truesweep.figures import HARNESS, OWN_COUNT, STANDARD_ERROR, Figure, find, read
 from truesweep.record.files import (
     SEAL,
     checksum_of_start,
@@ -651,7 +651,7 @@ def read_entries(path: Path) -> dict[str, Any]:
 
 def _figure_type(name: str) -> Any:
     """A number for a figure; what stands beside one, such as BLEU's signature, may be text."""
-    of = name.removesuffix("_standard_error").removesuffix(OWN_COUNT)
+    of = name.removesuffix(STANDARD_ERROR).removesuffix(OWN_COUNT)
     is_figure = name.startswith("train/") or find(of) is not None
     return _NUMBER | None if is_figure else _NUMBER | str | None
 
