@@ -10,6 +10,7 @@ import pytest
 from tests.commands.conftest import SMALL, WORDS, truesweep
 from truesweep.commands import main
 from truesweep.commands.data import data
+from truesweep.data import leakage
 from truesweep.errors import ConfigError, DataError
 from truesweep.runs.run import Run
 
@@ -84,6 +85,30 @@ def test_planted_duplicates_and_leaks_are_counted(
     said = [warning["problem"] for warning in found["warnings"]]
     assert any(s.startswith("val is not independent of train: 3 of its 20") for s in said), said
     assert not any(s.startswith("test is not independent") for s in said), said
+
+
+def test_leaks_are_looked_for_once(
+    text: list[str],
+    workplace: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TRUESWEEP_CACHE", str(workplace / "cache"))
+    looked: list[object] = []
+    look = leakage._look_through
+
+    def counted(*arguments: Any) -> None:
+        looked.append(arguments)
+        look(*arguments)
+
+    monkeypatch.setattr(leakage, "_look_through", counted)
+    found = described(text, capsys)["leakage"]
+    assert len(looked) == 2  # through train and through val
+    assert described(text, capsys)["leakage"] == found
+    assert len(looked) == 2
+    assert described([*text, "data.decontaminate=off"], capsys)["leakage"] == []
+    assert data([*text, "data.decontaminate=off"], []) == 0
+    assert "Leakage" not in capsys.readouterr().out
 
 
 def typed(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> object:

@@ -15,7 +15,6 @@ from truesweep.data.describe import Description, describe, pair_shape, quantiles
 from truesweep.data.leakage import (
     Leakage,
     duplicates,
-    leakage,
     leaked,
     leaks,
     ngrams,
@@ -52,7 +51,7 @@ def described(prepared: Callable[..., Any], tmp_path: Any) -> Describe:
         **keys: Any,
     ) -> Description:
         config = tokenizer or Char()
-        made, source = prepared(train, config, val=val, test=test, **keys)
+        made, source = prepared(train, config, val=val, test=test, decontaminate="warn", **keys)
         splits: Splits = made.kind.load(source)
         tokens = encode_splits(splits, config, made.kind, tmp_path / "cache").tokens
         return describe(splits, tokens, made, source)
@@ -149,7 +148,7 @@ def test_a_hundred_thousand_samples_take_seconds() -> None:
     val: list[Sample] = [Labelled(text, "a") for text in sentences(5000, seed=1)]
     val[:100] = train[:100]
     start = time.process_time()
-    _, found = leakage("labelled", {"train": train, "val": val, "test": val[:50]})
+    found = leaked("labelled", {"train": train, "val": val, "test": val[:50]})
     assert time.process_time() - start < 20
     assert between(found, "val", "train").exact == 100
     assert between(found, "test", "val").exact == 50
@@ -202,7 +201,7 @@ def test_leaks_are_found_where_no_spaces_stand(language: str, packing: bool) -> 
         return ["\n".join(texts)] if packing else list(texts)
 
     splits = {"train": samples(*others[:6], sentence), "test": samples("x", sentence + "\u3002")}
-    _, found = leakage("text", {**splits, "val": samples(sentence, *others[6:])})
+    found = leaked("text", {**splits, "val": samples(sentence, *others[6:])})
     val, test = between(found, "val", "train"), between(found, "test", "train")
     assert (val.passages, val.exact, val.near) == (3, 1, 0)
     assert test.near == 1
@@ -217,10 +216,11 @@ def test_an_identical_sample_is_found_however_short(text: str, packing: bool) ->
         return ["\n".join(texts)] if packing else list(texts)
 
     splits = {"train": samples("other", text), "val": samples(text), "test": samples("third")}
-    twice, found = leakage("text", splits)
+    twice = duplicates(passages(splits["train"], "text"))
+    found = leaked("text", splits)
     assert between(found, "val", "train").exact == 1
     assert between(found, "test", "train").exact == 0
-    assert twice["train"].passages == 2
+    assert twice.passages == 2
 
 
 def test_words_are_characters_where_no_spaces_stand() -> None:
@@ -412,11 +412,11 @@ def test_of_a_large_split_an_even_part_is_looked_for(monkeypatch: pytest.MonkeyP
     val = [" ".join(rng.choices("abcdefghijklmnop", k=20)) for _ in range(200)]
     splits: dict[str, Sequence[Sample]] = {"train": val[::3], "val": val, "test": val[:1]}
     whole = ngrams(val)
-    first = leakage("text", splits)[1][0]
+    first = leaked("text", splits)[0]
     assert (first.passages, first.exact) == (200, 67)
     monkeypatch.setattr("truesweep.data.leakage._JUDGED", 16)
     monkeypatch.setattr("truesweep.data.leakage._JUDGED_NGRAMS", 100)
-    first = leakage("text", splits)[1][0]
+    first = leaked("text", splits)[0]
     assert (first.passages, first.exact) == (13, 5)  # each 16th, and of these each third
     assert np.array_equal(ngrams(val), whole[::32])
 

@@ -12,7 +12,7 @@ from tests.tasks.on_ranks import parts_of, validate, write_samples
 from truesweep.analysis.uncertainty import standard_errors
 from truesweep.data import Embedded, Pair
 from truesweep.data.docstrings import SUMMARIES
-from truesweep.data.leakage import leakage
+from truesweep.data.leakage import leaked
 from truesweep.data.samples import Splits
 from truesweep.tasks.summarization import KEYS, Rouge, Summarization
 
@@ -95,8 +95,7 @@ def test_docstrings_are_divided_without_leakage(splits: Splits) -> None:
     samples = {"train": splits.train, "val": splits.val, "test": splits.test}
     assert len(splits.train) > 3000
     assert min(len(splits.val), len(splits.test)) >= SUMMARIES.needed
-    _, found = leakage("pairs", samples)
-    assert all(leak.exact == leak.near == 0 for leak in found)
+    assert all(leak.exact == leak.near == 0 for leak in leaked("pairs", samples))
     packages = splits.origin["version"]
     assert torch.__version__ in packages
 

@@ -471,7 +471,7 @@ def verify(
 def data(
     overrides: Overrides = None,
     config_dir: ConfigDirs = None,
-    show: Annotated[int, typer.Option(help="Examples of leaked samples, for each two splits.")] = 3,
+    show: Annotated[int, typer.Option(help="Examples of each finding, 20 at most.")] = 3,
     html: Annotated[
         Path | None, typer.Option(help="Write a page, too, with examples of each finding.")
     ] = None,

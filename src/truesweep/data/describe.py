@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, cast
 
@@ -11,16 +11,16 @@ import numpy.typing as npt
 import zstandard
 from transformers import PreTrainedTokenizerBase
 
+from truesweep.data import splitting
 from truesweep.data.clean import shown
 from truesweep.data.kinds import SampleKind
-from truesweep.data.leakage import Duplicates, Leakage, is_telling, leakage
+from truesweep.data.leakage import Duplicates, Leakage, duplicates, is_telling, passages
 from truesweep.data.prepare import Prepared
 from truesweep.data.ragged import Ragged
 from truesweep.data.rules import can_identify, language
 from truesweep.data.samples import Account, Labelled, Pair, Sample, Splits, field_texts
 from truesweep.data.similarity import Hashes, normalise, rolling, word_codes
 from truesweep.data.source import Source
-from truesweep.data.splitting import passages as passages_of
 from truesweep.data.texts import BLOCK, batches, blocks
 from truesweep.data.token_cache import SPLITS
 from truesweep.models.tokens import vocabulary_size
@@ -157,11 +157,10 @@ def describe(
         tokens: For each split, the tokens of each field.
         prepared: What was made of them.
         source: How they are cut.
-        examples: How many leaks to keep as examples, for each two splits.
+        examples: How many to keep of each finding.
     """
     samples: dict[str, Sequence[Sample]] = {name: getattr(splits, name) for name in SPLITS}
     counts = {name: _counts(tokens[name], vocabulary_size(prepared.tokenizer)) for name in SPLITS}
-    twice, leaked = leakage(splits.kind, samples, examples)
     parts = {
         name: Part(
             **prepared.stats[name],
@@ -169,7 +168,7 @@ def describe(
             lengths={field: quantiles(rows.lengths) for field, rows in tokens[name].items()},
             labels=labels(samples[name], prepared.labels),
             pairs=_pair_shape(samples[name], tokens[name]) if splits.kind == "pairs" else None,
-            duplicates=twice[name],
+            duplicates=duplicates(passages(samples[name], splits.kind), examples),
             diversity=diversity(samples[name], prepared.kind.fields),
             cut_examples=_cut(samples[name], tokens[name], prepared.stats[name], examples),
             unknown_examples=_with_token(
@@ -186,7 +185,7 @@ def describe(
         origin=prepared.origin,
         splits=parts,
         vocabulary=_vocabulary(counts["train"], prepared.tokenizer),
-        leakage=leaked,
+        leakage=[replace(leak, examples=leak.examples[:examples]) for leak in prepared.leakage],
         cleaned=splits.cleaned,
     )
 
@@ -221,7 +220,9 @@ def _languages(samples: Sequence[Sample], name: str) -> dict[str, float]:
     some = islice(field_texts(samples, name), 0, None, max(1, len(samples) // _ASKED))
     each = max(1, _ASKED // len(samples))
     texts = (
-        text for whole in some for text in islice(filter(is_telling, passages_of(whole)), each)
+        text
+        for whole in some
+        for text in islice(filter(is_telling, splitting.passages(whole)), each)
     )
     counts = Counter(language(text)[0] or "?" for text in texts)
     return {code: count / counts.total() for code, count in counts.most_common()}

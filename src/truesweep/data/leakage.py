@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice, takewhile
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Self
 import numpy as np
 
 from truesweep.data import splitting
-from truesweep.data.samples import Chat, Kind, Labelled, Pair, Sample, field_texts
+from truesweep.data.samples import EXAMPLES, Chat, Kind, Labelled, Pair, Sample, field_texts
 from truesweep.data.similarity import (
     Hashes,
     Sieve,
@@ -40,8 +40,9 @@ NGRAM = 8
 BRIEF = 512
 """Characters of a text that has no paragraphs of its own."""
 
-VERSION = 6  # of what is found, and of its parts; a new one leaves all older ones unread
+VERSION = 7  # of what is found, and of its parts; a new one leaves all older ones unread
 
+_LONGEST = 2_000  # characters of an example
 _AT_ONCE = 1 << 16  # passages that are compared
 _HASHED_AT_ONCE = 1 << 16  # characters: their hashes stay in a core's cache
 _JUDGED = 1 << 16  # passages of a split that judges, evenly spread over it if it has more
@@ -102,7 +103,7 @@ class Leakage:
         same_answer: Of the exact ones, those with the same label or translation there.
         other_answer: Of exact and near ones, those whose label or translation is another one there.
         ngrams: For plain text, the share of its word 8-grams that `other` has too; else None.
-        examples: Some of them, the most alike first.
+        examples: `EXAMPLES` of them at most, the most alike first; of long texts the beginning.
     """
 
     split: str
@@ -400,34 +401,16 @@ def shared(
     }
 
 
-def leakage(
-    kind: Kind, splits: Mapping[str, Sequence[Sample]], examples: int = 3
-) -> tuple[dict[str, Duplicates], list[Leakage]]:
-    """What stands twice: in one split, and of those that judge, in those that come before.
-
-    Args:
-        kind: The kind of all samples.
-        splits: The samples of `train`, `val` and `test`.
-        examples: How many leaks to keep as examples, for each two splits.
-    """
-    twice = {
-        name: duplicates(passages(samples, kind), examples) for name, samples in splits.items()
-    }
-    return twice, leaked(kind, splits, examples)
-
-
 def leaked(
     kind: Kind,
     splits: Mapping[str, Sequence[Sample]],
-    examples: int = 3,
     kept: Path | None = None,
 ) -> list[Leakage]:
     """What those splits that judge have in common with those that come before.
 
     Args:
-        kind: As in `leakage`.
-        splits: Likewise.
-        examples: Likewise.
+        kind: The kind of all samples.
+        splits: The samples of `train`, `val` and `test`.
         kept: A folder for what is found on the way: another search goes on behind a kill.
     """
     judges = {name: _spread(passages(splits[name], kind)) for name in ("val", "test")}
@@ -459,7 +442,10 @@ def leaked(
                     same_answer=sum(leak.answer == leak.twin_answer for leak in exact),
                     other_answer=sum(leak.answer != leak.twin_answer for leak in both),
                     ngrams=in_common.get(split),
-                    examples=sorted(both, key=lambda leak: -leak.similarity)[:examples],
+                    examples=[
+                        replace(leak, text=leak.text[:_LONGEST], twin=leak.twin[:_LONGEST])
+                        for leak in sorted(both, key=lambda leak: -leak.similarity)[:EXAMPLES]
+                    ],
                 )
             )
     return found

@@ -24,7 +24,7 @@ from truesweep.data.encode import encode
 from truesweep.data.frames import unnamed_language
 from truesweep.data.kinds import EncodedSplit, SampleKind
 from truesweep.data.leakage import VERSION as LEAKAGE_VERSION
-from truesweep.data.leakage import Leakage, leaked
+from truesweep.data.leakage import Leak, Leakage, leaked
 from truesweep.data.mixture import Mix, Mixture
 from truesweep.data.records import alike
 from truesweep.data.samples import Account, Joint, Sample, Splits, spread_pieces, text_bytes
@@ -257,7 +257,7 @@ def _is_lossless(
 
 
 def _leakage(splits: Splits, source: Source, cache_dir: Path | None) -> list[Leakage]:
-    """What stands in several splits, found once for each content; without examples."""
+    """What stands in several splits, found once for each content."""
     if source.decontaminate == "off":
         return []
 
@@ -266,16 +266,20 @@ def _leakage(splits: Splits, source: Source, cache_dir: Path | None) -> list[Lea
         found, kept = folder / _LEAKAGE, folder / "found"
         if not found.exists():
             kept.mkdir(exist_ok=True)
-            leaks = leaked(splits.kind, samples, 0, kept)
+            leaks = leaked(splits.kind, samples, kept)
             write_json(found, [asdict(leak) for leak in leaks])
         shutil.rmtree(kept, ignore_errors=True)
 
     def read(folder: Path) -> list[Leakage]:
-        return [Leakage(**found) for found in json.loads((folder / _LEAKAGE).read_text())]
+        return list(map(_read_leakage, json.loads((folder / _LEAKAGE).read_text())))
 
     root = (cache_dir or default_cache()) / "leakage"
     name = f"{splits.fingerprint[:32]}-{splits.kind}-{LEAKAGE_VERSION}"
     return cached(root, name, write, read, source.verify == "full")
+
+
+def _read_leakage(kept: dict[str, Any]) -> Leakage:
+    return Leakage(**{**kept, "examples": [Leak(**leak) for leak in kept["examples"]]})
 
 
 def keeps_text(tokenizer: PreTrainedTokenizerBase, texts: Sequence[Sample]) -> bool:

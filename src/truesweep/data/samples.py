@@ -136,7 +136,7 @@ class Joint(Sequence[Sample]):
 
 
 EXAMPLES = 20
-"""Of what a rule of cleaning leaves out, how much is kept to be shown."""
+"""Of what a rule of cleaning leaves out, or what leaks, how much is kept to be shown."""
 
 
 @dataclass

@@ -55,7 +55,8 @@ def tables(found: Description) -> Iterator[Grid]:
         yield _lengths(found)
     if any(part.labels for part in found.splits.values()):
         yield _labels(found)
-    yield _leakage(found)
+    if found.leakage:
+        yield _leakage(found)
     yield _diversity(found)
     if found.cleaned:
         yield _cleaned(found)
