@@ -249,6 +249,10 @@ def test_words_are_characters_where_no_spaces_stand() -> None:
         ("a man in a red shirt sings", "a man in a blue shirt sings", 6 / 10),
         ("hamlet , who ?", "who ? hamlet", 0),  # too few
         ("who wrote 12 hamlets", "who wrote 13 hamlets", 0),
+        ("who won the cup in 1992 ?", "who won the cup in ?", 5 / 5.75),
+        ("the 2 cities by the 3 seas", "the 3 cities by the 2 seas", 0),
+        ("the 2 cities by the 3 old seas", "the cities by the 3 old seas", 7 / 7.75),
+        ("the 2 cities by the 3 old seas", "the cities by the 4 old seas", 0),
         ("\u4eca\u5929 a b c", "\u5929\u4eca a b c", 0),
     ],
 )

@@ -47,7 +47,7 @@ from truesweep.dotted import map_leaves
 from truesweep.errors import DataError
 from truesweep.record.files import write_json
 
-VERSION = 7  # of what is kept and of the rules; a new one leaves all older entries unread
+VERSION = 8  # of what is kept and of the rules; a new one leaves all older entries unread
 
 LONG = 1 << 16
 """Bytes of a text from which on it is no document, but many."""

@@ -211,11 +211,12 @@ def rewording(first: str, second: str) -> float:
     Of all their words, the share that both have. A word with one typing error is the same for three
     quarters. Words that only one has were left out, and count three quarters, so that texts are 0.8
     alike of which one has three of the other's four words; words in whose place the other has
-    others make it another text, and count four times. 0 for texts of under `_FEWEST` words, with
-    other numbers in them, or without spaces between words.
+    others make it another text, and count four times. 0 for texts of under `_FEWEST` words, without
+    spaces between words, or each with numbers that the other has not, or in another order: a number
+    that only one has was left out like a word.
     """
     ours, theirs = words(first), words(second)
-    if min(len(ours), len(theirs)) < _FEWEST or _numbers(first) != _numbers(second):
+    if min(len(ours), len(theirs)) < _FEWEST or not _follow(_numbers(first), _numbers(second)):
         return 0.0
     if count_spaceless(first) or count_spaceless(second):
         return 0.0
@@ -232,6 +233,13 @@ def rewording(first: str, second: str) -> float:
     few, many = sorted((len(missing), len(added)))
     other = _LEFT_OUT * (many - few) + _REPLACED * few
     return (same + _TYPING_ERROR * typed) / (same + typed + other)
+
+
+def _follow(first: list[str], second: list[str]) -> bool:
+    """Whether one of two lists is the other but for entries left out."""
+    short, long = sorted((first, second), key=len)
+    rest = iter(long)
+    return all(entry in rest for entry in short)
 
 
 def _is_typing_error(first: str, second: str) -> bool:
