@@ -165,7 +165,11 @@ class Sweep:
         """
         if isinstance(self.direction, list):
             return list(self.direction)
-        return [self.direction or natural_direction(name) for name in self.objectives]
+        remedy = "Say it: sweeps.direction=minimize or sweeps.direction=maximize"
+        return [
+            self.direction or as_direction(require_mode(name, BUILT_IN, "sweeps.objective", remedy))
+            for name in self.objectives
+        ]
 
     @property
     def modes(self) -> dict[str, Mode]:
@@ -188,17 +192,3 @@ class Sweep:
         if isinstance(self.seeds, int):
             return [first + i for i in range(self.seeds)]
         return list(self.seeds)
-
-
-def natural_direction(metric: str, declared: Declared = BUILT_IN) -> Direction:
-    """The better direction of a metric, as it is declared.
-
-    Args:
-        metric: Such as `val/loss`.
-        declared: What the task declares.
-
-    Raises:
-        ConfigError: Nothing declares it.
-    """
-    remedy = "Say it: sweeps.direction=minimize or sweeps.direction=maximize"
-    return as_direction(require_mode(metric, declared, "sweeps.objective", remedy))
