@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 UNBOUNDED = 10_000
@@ -19,6 +20,11 @@ def console(stderr: bool = False, width: int | None = None) -> Console:
         width: Characters in a line; None: the terminal's.
     """
     return Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
+
+
+def titled(title: str | None = None) -> Table:
+    """A table without columns yet, under its title."""
+    return Table(title=title, title_justify="left", title_style="bold")
 
 
 def warn(sentences: Iterable[str], stderr: bool = False) -> None:

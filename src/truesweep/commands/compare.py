@@ -32,7 +32,7 @@ from truesweep.runs import evaluations
 from truesweep.runs.evaluations import Evaluated
 from truesweep.runs.find import find, read_mapping
 from truesweep.runs.snapshot import Snapshot
-from truesweep.terminal import UNBOUNDED, console, warn
+from truesweep.terminal import UNBOUNDED, console, titled, warn
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def _of_models(models: Sequence[Evaluated]) -> list[_Evaluations]:
 
 def _print_evaluations(found: Sequence[_Evaluations]) -> None:
     """A row for each evaluation: of which model, on what, and what was found."""
-    table = Table(title="Evaluations", title_justify="left", title_style="bold")
+    table = titled("Evaluations")
     for name in ("model", "on", "figures"):
         table.add_column(name, overflow="fold")
     for name, rows, declared in found:
@@ -323,7 +323,7 @@ def _least_missed(columns: Sequence[Column]) -> list[Column]:
 
 
 def _table(columns: Sequence[Column]) -> Table:
-    table = Table(title_justify="left", title_style="bold")
+    table = titled()
     for one in columns:
         table.add_column(one.name, justify=one.justify, no_wrap=not one.varied, overflow="fold")
     for cells in zip(*(column.cells for column in columns), strict=True):

@@ -21,7 +21,7 @@ from truesweep.jobs.parts import make, prepare_data
 from truesweep.jobs.plan import checked
 from truesweep.record.files import dump_json
 from truesweep.report.data import Grid, alike, side, tables, write_page
-from truesweep.terminal import console, warn
+from truesweep.terminal import console, titled, warn
 
 
 def data(
@@ -81,7 +81,7 @@ def describe_data(config: dict[str, Any], examples: int = 3) -> Description:
 
 
 def _table(grid: Grid) -> Table:
-    table = Table(title=grid.title, title_justify="left", title_style="bold")
+    table = titled(grid.title)
     for name in grid.left:
         table.add_column(name, no_wrap=True)
     for name in grid.right:

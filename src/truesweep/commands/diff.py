@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from truesweep import text
@@ -22,7 +21,7 @@ from truesweep.report.outcomes import outcomes, paired
 from truesweep.report.varying import config_columns
 from truesweep.runs.run import Run
 from truesweep.runs.snapshot import Snapshot, read_snapshot
-from truesweep.terminal import console, warn
+from truesweep.terminal import console, titled, warn
 
 VERSIONS = ("python", "packages", "git", "platform", "hardware")
 """What of a run's provenance is of versions."""
@@ -146,7 +145,7 @@ def _print_values(
     if not found:
         out.print(Text.assemble((f"{title}: ", "bold"), ("the same", "dim")))
         return
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = titled(title)
     for name in ("", a.id, b.id):
         table.add_column(name, overflow="fold")
     table.columns[0].min_width = min(max(len(one.key) for one in found), out.width // 2)
@@ -169,7 +168,7 @@ def _print_figures(
         [one.key.removesuffix(".kind"), *_figure(one, declared), *_noise(apart.get(one.key))]
         for one in rows
     ]
-    table = Table(title="Figures", title_justify="left", title_style="bold")
+    table = titled("Figures")
     shown, left_out = _fitting([heads, *cells], out.width)
     for index in shown:
         justify = "right" if 0 < index < 5 else "left"

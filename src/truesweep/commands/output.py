@@ -30,7 +30,7 @@ from truesweep.jobs.trainer import TrainerSettings
 from truesweep.optim import OVER_BASE
 from truesweep.record.mirror import records_of
 from truesweep.runs.run import Run, read_entries
-from truesweep.terminal import console, warn
+from truesweep.terminal import console, titled, warn
 
 SPLITS = {"val": "validation", "test": "test"}
 SHOWN = 3
@@ -163,7 +163,7 @@ def how_it_ended(run: Run) -> str:
 
 
 def _figures(results: dict[str, Any], declared: Declared) -> Table:
-    table = Table(title="Results", title_justify="left", title_style="bold")
+    table = titled("Results")
     for name in ("", *SPLITS.values(), "baseline"):
         table.add_column(name, justify="left" if not name else "right")
     for figure in _shown(declared):
@@ -190,7 +190,7 @@ def _shown(declared: Declared) -> list[Figure]:
 def show_figures(figures: dict[str, Any], split: str, declared: Declared) -> None:
     """The figures of one split beside their baselines."""
     called = SPLITS.get(split, split)
-    table = Table(title=f"Scores on {called}", title_justify="left", title_style="bold")
+    table = titled(f"Scores on {called}")
     for name in ("", called, "baseline"):
         table.add_column(name, justify="left" if not name else "right")
     for figure in _shown(declared):
@@ -203,7 +203,7 @@ def show_figures(figures: dict[str, Any], split: str, declared: Declared) -> Non
 
 def show_harness(figures: Mapping[str, Any], declared: Declared) -> None:
     """Figures of lm-evaluation-harness with their standard errors, if there are any."""
-    table = Table(title="Tasks", title_justify="left", title_style="bold")
+    table = titled("Tasks")
     for name in ("", "", "standard error", "samples"):
         table.add_column(name, justify="left" if not name else "right")
     for name, value in figures.items():
@@ -227,7 +227,9 @@ def _show_tables(out: Console, run: Run) -> None:
     """Figures by class as a table; texts, which are long, one below the other."""
     for name, (columns, rows) in read_entries(run.tables).items():
         if name == "classes":
-            table = Table(*columns, title="Classes", title_justify="left", title_style="bold")
+            table = titled("Classes")
+            for column in columns:
+                table.add_column(column)
             for row in rows:
                 table.add_row(*(text.figure(v, 3) if isinstance(v, float) else str(v) for v in row))
             out.print(table)
