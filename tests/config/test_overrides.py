@@ -36,7 +36,7 @@ def test_normalize(tree: Path, given: str, expected: str) -> None:
 @pytest.mark.parametrize("override", ["optimizer.lr", "a.b=[1,", "a.b=x y: z'", "a.b=c=="])
 def test_bad_grammar_names_the_override_and_shows_quoting(override: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        normalize([override])
+        normalize([override], [])
     assert override in str(caught.value)
     assert "quotes" in str(caught.value)
     assert "hydra.cc" not in str(caught.value)
@@ -44,7 +44,7 @@ def test_bad_grammar_names_the_override_and_shows_quoting(override: str) -> None
 
 def test_hydras_own_settings_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"hydra\.run\.dir=x: .*--config-dir"):
-        normalize(["hydra.run.dir=x"])
+        normalize(["hydra.run.dir=x"], [])
 
 
 def test_a_group_wants_the_name_of_an_option(tree: Path) -> None:

@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from truesweep.compat import no_callbacks
 from truesweep.config.compose import Composer
 from truesweep.config.overrides import as_text, normalize, parse
+from truesweep.config.roots import search_roots
 from truesweep.errors import ConfigError, refusing
 from truesweep.jobs.launch import launch
 from truesweep.record.provenance import collect
@@ -188,7 +189,7 @@ class SweepTask:
             SystemExit: The sweep was told to stop, and the jobs have saved.
         """
         assert self.executor is not None
-        fixed = normalize(self.asked.fixed, self.asked.config_dirs)
+        fixed = normalize(self.asked.fixed, search_roots(self.asked.config_dirs))
         wanted = candidates(requests, self.asked.config_dirs, fixed)
         plan = plan_candidates(self.asked.name, wanted)
         check_objectives(plan.jobs, self.asked.settings)
@@ -236,7 +237,7 @@ def run_by_sweeper(task: SweepTask) -> int:
         sweeper = Plugins.instance().instantiate_sweeper(
             hydra_context=context, task_function=task, config=task.asked.multirun.master
         )
-        sweeper.sweep(normalize(task.asked.lines, task.asked.config_dirs))
+        sweeper.sweep(normalize(task.asked.lines, search_roots(task.asked.config_dirs)))
     return task.conclude()
 
 

@@ -113,7 +113,6 @@ class Composer:
     def __init__(self, config_dirs: Sequence[Path | str] = ()) -> None:
         self.roots = search_roots(config_dirs)
         self.loader = config_loader(self.roots, SEVERAL)
-        self._config_dirs = config_dirs
         self._trees: dict[tuple[str, ...], _Tree] = {}
 
     def compose(
@@ -128,7 +127,7 @@ class Composer:
         Raises:
             ConfigError: As `compose`.
         """
-        asked = normalize(overrides, self._config_dirs)
+        asked = normalize(overrides, self.roots)
         tree, swept = self._tree(asked), values or {}
         raw = copy.deepcopy(tree.raw)
         for key, value in swept.items():
@@ -208,15 +207,15 @@ def choices(tree: DictConfig) -> dict[str, str | None]:
 
 
 def _sources(defaults: Sequence[Any], roots: Sequence[Path]) -> list[Source]:
-    return [
-        Source(
-            _find(str(item.config_path), roots),
-            item.package or "",
-            str(item.config_path).rpartition("/")[0],
-        )
-        for item in defaults
-        if not str(item.config_path).startswith("hydra/")
-    ]
+    """The files of Hydra's list of defaults, its own aside."""
+    sources = []
+    for item in defaults:
+        name = str(item.config_path)
+        if not name.startswith("hydra/"):
+            files = [root / f"{name.removesuffix('.yaml')}.yaml" for root in roots]
+            path = next((file for file in files if file.is_file()), files[-1])
+            sources.append(Source(path, item.package or "", name.rpartition("/")[0]))
+    return sources
 
 
 def refuse_hydras(sources: Sequence[Source], chosen: Mapping[str, str | None]) -> None:
@@ -263,11 +262,6 @@ def _for_sweeps(sources: Sequence[Source], chosen: Mapping[str, str | None]) -> 
             if key.startswith("hydra.")
         ),
     ]
-
-
-def _find(config: str, roots: Sequence[Path]) -> Path:
-    files = [root / f"{config.removesuffix('.yaml')}.yaml" for root in roots]
-    return next((file for file in files if file.is_file()), files[-1])
 
 
 def _refuse_missing(raw: dict[str, Any], origins: Origins) -> None:
@@ -329,7 +323,7 @@ def compose_multirun(overrides: Sequence[str], config_dirs: Sequence[Path | str]
     hydras, own = split_hydras(overrides)
     composer = Composer(config_dirs)
     single = _unswept(own, composer.roots)
-    asked = [*hydras, *normalize(single, config_dirs)]
+    asked = [*hydras, *normalize(single, composer.roots)]
     with as_config_errors(asked, composer.roots):
         tree, _ = composer.load(asked)
         raw = cast(dict[str, Any], OmegaConf.to_container(tree))
@@ -343,7 +337,7 @@ def compose_multirun(overrides: Sequence[str], config_dirs: Sequence[Path | str]
     if isinstance(name, str) and "${" in name:
         name = composer.compose(single).config["name"]
     master = OmegaConf.masked_copy(tree, "hydra")
-    _normalize_params(master.hydra.sweeper, config_dirs)
+    _normalize_params(master.hydra.sweeper, composer.roots)
     master.hydra.overrides.task = redact_overrides(own)  # some sweepers write them to a file
     return Multirun(
         own,
@@ -373,7 +367,7 @@ def _unswept(overrides: Sequence[str], roots: Sequence[Path]) -> list[str]:
     return lines
 
 
-def _normalize_params(sweeper: DictConfig, config_dirs: Sequence[Path | str]) -> None:
+def _normalize_params(sweeper: DictConfig, roots: Sequence[Path]) -> None:
     """Rewrite the keys of what another sweeper varies, as `normalize` does those of overrides.
 
     Raises:
@@ -383,7 +377,7 @@ def _normalize_params(sweeper: DictConfig, config_dirs: Sequence[Path | str]) ->
     for key, value in list(params.items()) if isinstance(params, DictConfig) else []:
         line = f"{key!s}={value}" if isinstance(value, str) else f"{key!s}=VALUE"
         try:
-            name = normalize([line], config_dirs)[0].partition("=")[0]
+            name = normalize([line], roots)[0].partition("=")[0]
         except ConfigError as error:
             raise ConfigError(f"hydra.sweeper.params.{key!s}: {error}") from None
         if name != key:

@@ -249,7 +249,7 @@ def _keeping_secrets(config: dict[str, Any], only: str | None = None) -> dict[st
             node = tree[only]
             composed = OmegaConf.is_config(node)
             resolved = {only: OmegaConf.to_container(node, resolve=True) if composed else node}
-    result = map_leaves(map_leaves(resolved, _unmark), _hide_rest)
+    result = map_leaves(resolved, _refer)
     assert isinstance(result, dict)
     return result
 
@@ -261,21 +261,23 @@ def _hide_literal(key: str, value: Any) -> Any:
     return _stash(key, str(value))
 
 
-def _hide_rest(key: str, value: Any) -> Any:
-    """Hide what only became a literal by interpolation, as in `Bearer ${oc.env:TOKEN}`."""
-    if not isinstance(value, str) or not is_secret(key) or REFERENCE.fullmatch(value):
+def _refer(key: str, value: Any) -> Any:
+    """References in the place of marks, and of what only became a literal by interpolation.
+
+    As `Bearer ${oc.env:TOKEN}` does.
+    """
+    if not isinstance(value, str):
         return value
-    return _stash(key, reveal(value, key)) if value else value
+    value = _MARK.sub(r"${oc.env:\1}", value)
+    if not value or not is_secret(key) or REFERENCE.fullmatch(value):
+        return value
+    return _stash(key, reveal(value, key))
 
 
 def _stash(key: str, secret: str) -> str:
     name = _PREFIX + re.sub(r"\W+", "_", key).strip("_").upper()
     os.environ[name] = secret
     return f"${{oc.env:{name}}}"
-
-
-def _unmark(_key: str, value: Any) -> Any:
-    return _MARK.sub(r"${oc.env:\1}", value) if isinstance(value, str) else value
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from hydra.core.override_parser.types import (
 )
 from hydra.errors import HydraException
 
-from truesweep.config.roots import is_group, search_roots
+from truesweep.config.roots import is_group
 from truesweep.dotted import flatten
 from truesweep.errors import ConfigError
 from truesweep.secrets import redact_override
@@ -49,7 +49,7 @@ def is_override(argument: str) -> bool:
     return "=" in argument or argument.startswith("~")
 
 
-def normalize(overrides: Sequence[str], config_dirs: Sequence[Path | str] = ()) -> list[str]:
+def normalize(overrides: Sequence[str], roots: Sequence[Path]) -> list[str]:
     """Rewrite overrides such that Hydra accepts a key that stands in no YAML file.
 
     `optimizer.lr=1` becomes `++optimizer.lr=1`, and `group=null` becomes `~group`. What chooses
@@ -59,7 +59,6 @@ def normalize(overrides: Sequence[str], config_dirs: Sequence[Path | str] = ()) 
     Raises:
         ConfigError: An override does not follow Hydra's grammar.
     """
-    roots = search_roots(config_dirs)
     return [_normalize(parse(override), roots) for override in overrides]
 
 
