@@ -234,18 +234,12 @@ class Unfairness:
 
     Args:
         what: What is unequal.
-        low: The least of any point.
-        high: The most of any point.
-        best: The winner's.
         favours_best: Whether the winner had more than the typical point, so that its lead may be
             due to that.
         text: The same in a sentence.
     """
 
     what: Literal["tokens", "compute"]
-    low: float
-    high: float
-    best: float
     favours_best: bool
     text: str
 
@@ -282,13 +276,12 @@ def _amount(jobs: Sequence[Outcome], what: str) -> float | None:
 def _finding(
     what: Literal["tokens", "compute"], names: tuple[str, str], known: dict[str, float], best: float
 ) -> Unfairness:
-    low, high = min(known.values()), max(known.values())
     favours = best > float(np.median(list(known.values()))) * (1 + TOLERANCE)
-    least, most = text.counts([low, high])
+    least, most = text.counts([min(known.values()), max(known.values())])
     consequence = (
         "the best point had more than most, and its lead may be due to that"
         if favours
         else "the best point did not need more than most"
     )
     said = f"Unequal {names[0]}: from {least} to {most} {names[1]}; {consequence}."
-    return Unfairness(what, low, high, best, favours, said)
+    return Unfairness(what, favours, said)

@@ -145,14 +145,14 @@ class Composer:
         given = [*overrides, *(f"{key}={as_text(value)}" for key, value in swept.items())]
         sweeps = {} if said.get(SWEEPS, "") is None else node or {}
         return Composed(
-            config,
-            redact_overrides(given),
-            tree.choices,
-            self.roots,
-            origins,
-            sweeps,
-            written,
-            tree.for_sweeps,
+            config=config,
+            overrides=redact_overrides(given),
+            choices=tree.choices,
+            roots=self.roots,
+            origins=origins,
+            sweeps=sweeps,
+            written=written,
+            for_sweeps=tree.for_sweeps,
         )
 
     def load(self, asked: Sequence[str]) -> tuple[DictConfig, list[Source]]:
@@ -340,17 +340,17 @@ def compose_multirun(overrides: Sequence[str], config_dirs: Sequence[Path | str]
     _normalize_params(master.hydra.sweeper, composer.roots)
     master.hydra.overrides.task = redact_overrides(own)  # some sweepers write them to a file
     return Multirun(
-        own,
-        node,
-        raw.get(SWEEPS) or {},
-        choices(tree),
-        name,
-        raw.get("name"),
-        raw,
-        launcher,
-        sweeper,
-        master,
-        composer.loader,
+        overrides=own,
+        node=node,
+        raw_node=raw.get(SWEEPS) or {},
+        choices=choices(tree),
+        name=name,
+        raw_name=raw.get("name"),
+        fixed=raw,
+        launcher=launcher,
+        sweeper=sweeper,
+        master=master,
+        loader=composer.loader,
     )
 
 

@@ -32,8 +32,9 @@ def search_roots(config_dirs: Sequence[Path | str] = ()) -> tuple[Path, ...]:
     for folder in roots:
         if not folder.is_dir():
             raise ConfigError(f"--config-dir {folder}: no such folder")
-    beside = [shipped("sweeps").parent] if shipped("sweeps").parent != shipped("conf") else []
-    return (*(folder.resolve() for folder in roots), *beside, shipped("conf"))
+    conf, above_sweeps = shipped("conf"), shipped("sweeps").parent
+    ours = [conf] if above_sweeps == conf else [above_sweeps, conf]
+    return (*(folder.resolve() for folder in roots), *ours)
 
 
 def is_group(name: str, roots: Sequence[Path]) -> bool:

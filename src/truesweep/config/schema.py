@@ -227,25 +227,26 @@ class _Checker:
         aside = {name: v for name, v in given.items() if name in within or _stands(schema, name, v)}
         fit = schema.fit({name: value for name, value in given.items() if name not in aside})
         for name in (*schema.parameters, *fit.unknown):
+            key = prefix + name
             if name in fit.wrong:
-                self._problems.append((prefix + name, fit.wrong[name]))
+                self._problems.append((key, fit.wrong[name]))
             elif name not in given and self._is_required(schema, prefix, name):
-                way = f"is required; give it as {prefix}{name}=VALUE"
-                self._problems.append((prefix + name, way))
-            elif name in fit.unknown and "." in str(name):
-                *above, last = f"{prefix}{name}".split(".")
+                self._problems.append((key, f"is required; give it as {key}=VALUE"))
+            elif name in fit.unknown and "." in name:
+                *above, last = key.split(".")
                 way = f"keys of a file are nested: write {last} below {'.'.join(above)}:"
-                self._problems.append((prefix + name, f"has a dot in it; {way}"))
+                self._problems.append((key, f"has a dot in it; {way}"))
             elif name in fit.unknown:
-                self._add_unknown(prefix + name, given[name])
-        return {
-            name: number
-            if type(number := fit.values.get(name)) in (int, float)
-            else self._owned(prefix + name, value, nodes[name])
-            if nodes and name in nodes and isinstance(value, Mapping)
-            else self._nested(prefix + name, value)
-            for name, value in given.items()
-        }
+                self._add_unknown(key, given[name])
+        fitted: dict[str, Any] = {}
+        for name, value in given.items():
+            if type(number := fit.values.get(name)) in (int, float):
+                fitted[name] = number
+            elif nodes and name in nodes and isinstance(value, Mapping):
+                fitted[name] = self._owned(prefix + name, value, nodes[name])
+            else:
+                fitted[name] = self._nested(prefix + name, value)
+        return fitted
 
     def _owned(self, key: str, nodes: Mapping[str, Any], part: Any) -> dict[str, Any]:
         """Nodes by name that are also of what their owner makes of them; see `targets.NODES`."""

@@ -33,28 +33,23 @@ def choose_points(asked: Asked, notes: list[str]) -> list[Point]:
     Raises:
         ConfigError: The space does not fit the method.
     """
-    points = _choose(asked, notes)
-    if not points:
-        raise ConfigError("every point of the space is excluded; mend sweeps.exclude")
-    return points
-
-
-def _choose(asked: Asked, notes: list[str]) -> list[Point]:
     settings, space = asked.settings, asked.space
     if settings.method == "search":
-        return _probes(space)
-    if settings.method == "grid":
+        points = _probes(space)
+    elif settings.method == "grid":
         points = space.grid()
         if settings.jobs is not None and len(points) > settings.jobs:
             raise ConfigError(
                 f"the grid has {len(points)} points, more than sweeps.jobs={settings.jobs}; "
                 "raise it, or try some of them with sweeps.method=random"
             )
-        return points
-    assert settings.jobs is not None, "random points have a number"
-    points = space.sample(settings.jobs)
-    if len(points) < settings.jobs:
-        notes.append(f"the space has no more than {len(points)} points")
+    else:
+        assert settings.jobs is not None, "random points have a number"
+        points = space.sample(settings.jobs)
+        if len(points) < settings.jobs:
+            notes.append(f"the space has no more than {len(points)} points")
+    if not points:
+        raise ConfigError("every point of the space is excluded; mend sweeps.exclude")
     return points
 
 
