@@ -258,15 +258,8 @@ class SweepDirectory:
             "trunk": None if trunk is None else list(trunk),
             "branches": list(branches),
         }
-        return self.find(config) or self._create(config, overrides, provenance, place)
-
-    def _create(
-        self,
-        config: Mapping[str, Any],
-        overrides: Sequence[str],
-        provenance: Mapping[str, Any],
-        place: Mapping[str, Any],
-    ) -> Run:
+        if there := self.find(config):
+            return there
         try:
             return Run.create(
                 self.path / job_id(config),
