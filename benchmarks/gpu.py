@@ -38,8 +38,8 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from truesweep import text
 from truesweep.commands.train import create_run
+from truesweep.jobs.loggers import describe, finish, make_loggers
 from truesweep.jobs.logs import logs
-from truesweep.jobs.mirrors import describe, finish, make_loggers
 from truesweep.jobs.parts import Parts, build
 from truesweep.jobs.plan import plan
 from truesweep.jobs.rank import Rank, flops_per_target, use_processor

@@ -25,8 +25,8 @@ import torch
 from torch import nn
 
 from truesweep.commands.train import create_run
+from truesweep.jobs.loggers import describe, finish, make_loggers
 from truesweep.jobs.logs import logs
-from truesweep.jobs.mirrors import describe, finish, make_loggers
 from truesweep.jobs.parts import Parts, build
 from truesweep.jobs.plan import Plan, plan
 from truesweep.jobs.rank import Rank, use_processor

@@ -25,7 +25,7 @@ from truesweep.dotted import flatten
 from truesweep.errors import ConfigError, nearest
 from truesweep.figures import HARNESS, Figure, by_name, keep
 from truesweep.jobs.compiling import check_graphs, choose
-from truesweep.jobs.mirrors import check_loggers
+from truesweep.jobs.loggers import check_loggers
 from truesweep.jobs.names import default_name
 from truesweep.jobs.parts import (
     build_callbacks,

@@ -37,8 +37,8 @@ from truesweep.data.prepare import Prepared
 from truesweep.data.token_cache import SPLITS
 from truesweep.errors import ConfigError
 from truesweep.jobs.load import is_layout_lost, save_layout
+from truesweep.jobs.loggers import complete, conclude, describe, make_loggers
 from truesweep.jobs.logs import logs
-from truesweep.jobs.mirrors import complete, conclude, describe, make_loggers
 from truesweep.jobs.parts import Parts, build, build_callbacks, make
 from truesweep.jobs.pausing import FORECAST, describe_rates, is_to_pause
 from truesweep.jobs.same_data import check_same_data

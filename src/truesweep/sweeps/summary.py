@@ -12,7 +12,7 @@ from typing import Any
 
 from truesweep.errors import ConfigError, UserError
 from truesweep.figures import written
-from truesweep.jobs.mirrors import finish, make_loggers, wandb_key
+from truesweep.jobs.loggers import finish, make_loggers, wandb_key
 from truesweep.record.dashboard import MISSING, Dashboard, is_available
 from truesweep.record.loggers import RunInfo
 from truesweep.report import compare, write_report

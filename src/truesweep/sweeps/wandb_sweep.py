@@ -14,7 +14,7 @@ from truesweep import dotted
 from truesweep.config.overrides import as_text, parse
 from truesweep.config.space import Axis
 from truesweep.errors import ConfigError
-from truesweep.jobs.mirrors import wandb_key
+from truesweep.jobs.loggers import wandb_key
 from truesweep.record.wandb import project_name
 from truesweep.secrets import redact_overrides
 from truesweep.sweeps.directory import swept

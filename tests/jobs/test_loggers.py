@@ -16,8 +16,8 @@ from tests.record.test_wandb import contents_of, history_of, summary_of
 from truesweep import dotted
 from truesweep.errors import ConfigError
 from truesweep.jobs.launch import launch
+from truesweep.jobs.loggers import is_agents, make_loggers, wandb_id
 from truesweep.jobs.logs import logs
-from truesweep.jobs.mirrors import is_agents, make_loggers, wandb_id
 from truesweep.jobs.plan import plan
 from truesweep.jobs.verify import LEFT
 from truesweep.record.frozen import freeze
