@@ -142,7 +142,7 @@ def described(head: Head, data: Path) -> dict[str, Any]:
     columns = [o for o in given if o.startswith(("data=", "data.source", "data.target"))]
     packing = ["data.packing=false"] if head in ("causal", "masked") else []
     asked = [f"task={task}", *columns, *files, *packing, *LENGTHS.get(task, ()), *SMALL]
-    return checked([*asked, f"model.architecture={ANY[head]}", "name=tried"])[0]
+    return checked([*asked, f"model.architecture={ANY[head]}", "name=tried"])
 
 
 def _pairs(overrides: list[str]) -> list[tuple[str, str, str]]:

@@ -29,7 +29,7 @@ class Trainings:
     """
 
     def __init__(self, overrides: Sequence[str], held_out: int | None = 128) -> None:
-        self.config = checked(overrides)[0]
+        self.config = checked(overrides)
         self.source, self.prepared = prepare_data(self.config)
         self._held_out = math.inf if held_out is None else held_out
 

@@ -66,7 +66,7 @@ def prepare(folder: Path, name: str, points: Sequence[Sequence[str]], steps: int
     """A sweep of given jobs."""
     spoiling = "+callbacks.mishap._target_=benchmarks.sweep_mishaps.Mishap"
     own = ["allowed_packages=[benchmarks]", f"trainer.max_steps={steps}", f"name={name}"]
-    config, _ = checked([*FIXED, "optimizer=adamw", "optimizer.lr=2e-3", spoiling, *own])
+    config = checked([*FIXED, "optimizer=adamw", "optimizer.lr=2e-3", spoiling, *own])
     sweep = SweepDirectory(folder / name)
     sweep.ask([], [], Sweep(stall_minutes=0.5), {})
     for number, point in enumerate(points):

@@ -42,7 +42,7 @@ FIXED = [
 
 def prepare(folder: Path, name: str, jobs: int, steps: int) -> SweepDirectory:
     """Jobs that differ by their seed."""
-    config, _ = checked([*FIXED, f"trainer.max_steps={steps}", f"name={name}"])
+    config = checked([*FIXED, f"trainer.max_steps={steps}", f"name={name}"])
     sweep = SweepDirectory(folder / name)
     sweep.ask([], [], Sweep(), {})
     for seed in range(jobs):

@@ -26,7 +26,7 @@ def _bf16(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def ids_of(words: list[str]) -> list[str]:
     if words[0] != "-m":
-        return [fingerprint(checked(words)[0])[:8]]
+        return [fingerprint(checked(words))[:8]]
     asked = ask(words[1:])
     composer = asked.composer()
     return [

@@ -302,13 +302,13 @@ class Later(Callback):
 
 def test_callbacks_of_others_are_never_left_out(workplace: Path) -> None:
     later = [f"+callbacks.later._target_={__name__}.Later", "allowed_packages=[tests]"]
-    built = build_callbacks(checked([*write_data(workplace)["lm"], *SMALL, *later])[0], 10)
+    built = build_callbacks(checked([*write_data(workplace)["lm"], *SMALL, *later]), 10)
     assert [type(one).__name__ for one in built].count("Later") == 1
 
 
 def test_callbacks_that_are_off_are_left_out(workplace: Path) -> None:
     asked = [*write_data(workplace)["lm"], *SMALL]
     for more, is_on in (([], False), (["callbacks.early_stopping.patience=3"], True)):
-        built = build_callbacks(checked([*asked, *more])[0], 10)
+        built = build_callbacks(checked([*asked, *more]), 10)
         assert [isinstance(one, EarlyStopping) for one in built].count(True) == is_on
         assert not [one for one in built if isinstance(one, Harness)]

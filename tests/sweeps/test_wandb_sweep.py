@@ -82,7 +82,7 @@ def values(config: dict[str, object], key: str) -> list[object]:
 
 def test_an_agents_command_is_a_run_of_ours(workplace: Path) -> None:
     config = written(["optimizer.lr=1e-3,3e-3", "model.width=64", "name=mine"], workplace)
-    composed, _ = checked(agents_overrides(config, {"optimizer.lr": 1e-3}))
+    composed = checked(agents_overrides(config, {"optimizer.lr": 1e-3}))
     assert composed["optimizer"]["lr"] == 1e-3
     assert composed["model"]["width"] == 64
     assert (composed["name"], composed["logger"]["mode"]) == ("mine", "online")
@@ -100,7 +100,7 @@ def test_values_reach_the_jobs_as_they_were_meant(workplace: Path) -> None:
     config = written(["data=files", *asked], workplace)
     for number in (0, 1):
         chosen = {key: values(config, key)[number] for key in swept}
-        composed, _ = checked(agents_overrides(config, chosen))
+        composed = checked(agents_overrides(config, chosen))
         for key, (_, expected) in swept.items():
             group, _, name = key.partition(".")
             assert composed[group][name] == expected[number]
@@ -114,7 +114,7 @@ def test_an_agent_finds_the_users_own_groups(workplace: Path) -> None:
     assert write_wandb_sweep(["optimizer=own", "optimizer.lr=1,2"], [folder], file) == 0
     words = agents_overrides(yaml.safe_load(file.read_text()), {"optimizer.lr": 1})
     assert words[:2] == ["--config-dir", str(folder)]
-    assert checked(words[2:], [folder])[0]["optimizer"]["momentum"] == 0.5
+    assert checked(words[2:], [folder])["optimizer"]["momentum"] == 0.5
 
 
 def test_the_sweep_lies_where_its_runs_do(
@@ -130,7 +130,7 @@ def test_the_sweep_lies_where_its_runs_do(
 def test_of_several_loggers_agents_are_told_of_ours_for_w_and_b(workplace: Path) -> None:
     config = written(["seed=1,2", "logger=[csv,wandb]", "logger.wandb.project=other"], workplace)
     assert config["project"] == "other"
-    composed, _ = checked(agents_overrides(config, {"seed": 1}))
+    composed = checked(agents_overrides(config, {"seed": 1}))
     assert composed["logger"]["wandb"]["mode"] == "online"
 
 

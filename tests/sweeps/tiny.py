@@ -97,7 +97,7 @@ def make_sweep(
     (folder / "mishaps.py").write_text(MISHAPS)
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
-    config, _ = checked([*data, *SMALL, *FIXED, "optimizer=sgd", f"name={name}"])
+    config = checked([*data, *SMALL, *FIXED, "optimizer=sgd", f"name={name}"])
     sweep = SweepDirectory(folder / "outputs/sweeps" / name)
     sweep.ask([], [], Sweep(**settings), {})
     jobs = []

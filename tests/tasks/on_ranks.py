@@ -67,7 +67,7 @@ def parts_of(task: str, val: str, test: str, *overrides: str) -> Parts:
     asked, end = TASKS[task]
     named = [f"data.train=many{end}", f"data.val={val}{end}", f"data.test={test}{end}"]
     asked = [*asked, "tokenizer=word", "data=files", *named, *SMALL, "model.init=default"]
-    config, _ = checked([*asked, "data.packing=false", "data.eval_batch_size=2", *overrides])
+    config = checked([*asked, "data.packing=false", "data.eval_batch_size=2", *overrides])
     return build(config)
 
 

@@ -52,7 +52,7 @@ def train(task: str, optimizer: str, *overrides: str) -> Trained:
         named = {"sft": write_chats, "dpo": write_preferences}[task](Path())
     else:
         named = [f"task={task}", *write_data(Path())["lm" if task == "mlm" else task][1:]]
-    config, _ = checked([*named, *SMALL, *FIVE_STEPS, f"optimizer={optimizer}", *overrides])
+    config = checked([*named, *SMALL, *FIVE_STEPS, f"optimizer={optimizer}", *overrides])
     parts = build(config)
     rows: list[dict[str, Any]] = []
 

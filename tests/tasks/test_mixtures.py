@@ -40,7 +40,7 @@ ALONE += ["data.max_length=128"]
 
 
 def parts(task: str, *overrides: str) -> Parts:
-    return build(checked(mixture(task, *overrides))[0])
+    return build(checked(mixture(task, *overrides)))
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -117,7 +117,7 @@ def test_a_batch_of_several_sources_has_the_rows_of_each(
 
 
 def shares(*overrides: str) -> dict[str, float]:
-    config, _ = checked(mixture("lm", *overrides))
+    config = checked(mixture("lm", *overrides))
     mix = prepare_data(config)[1].mix
     assert mix is not None
     found = mix.figures(6_000)
@@ -142,7 +142,7 @@ def test_sources_without_a_weight_share_the_rest(workplace: Path) -> None:
 def test_a_swept_weight_makes_jobs_whose_losses_can_be_compared(workplace: Path) -> None:
     write_samples(workplace)
     plans = [
-        Planner().plan(checked(mixture("lm", f"data.sources.b.weight={weight}"))[0], [])
+        Planner().plan(checked(mixture("lm", f"data.sources.b.weight={weight}")), [])
         for weight in (0.2, 0.8)
     ]
     assert plans[0].id != plans[1].id
@@ -192,8 +192,8 @@ def test_a_training_ends_before_its_sources_do(workplace: Path) -> None:
     write_samples(workplace)
     limits = ["data.sources.a.epochs=0.5", "data.sources.b.epochs=2"]
     with pytest.raises(ConfigError, match=r"set trainer\.max_steps=6"):
-        Planner().plan(checked(mixture("lm", *limits, "trainer.max_steps=7"))[0], [])
-    Planner().plan(checked(mixture("lm", *limits))[0], [])
+        Planner().plan(checked(mixture("lm", *limits, "trainer.max_steps=7")), [])
+    Planner().plan(checked(mixture("lm", *limits)), [])
 
 
 def test_one_tokenizer_is_learned_from_all_sources(workplace: Path) -> None:
@@ -201,7 +201,7 @@ def test_one_tokenizer_is_learned_from_all_sources(workplace: Path) -> None:
     (workplace / "two.txt").write_text("xyz xyz xyz\n" * 20)
     named = [f"data.sources.{name}.train={name}.txt" for name in ("one", "two")]
     asked = ["task=lm", "data=mixture", *named, *SMALL, *SMALLER, "tokenizer=char"]
-    made = build(checked([*asked, "data.batch_size=1"])[0]).prepared
+    made = build(checked([*asked, "data.batch_size=1"])).prepared
     assert {"a", "x"} <= made.tokenizer.get_vocab().keys()
     assert not any(stats["unknown"] for stats in made.stats.values())
     assert made.bytes_per_target.keys() >= {"val", "val/one", "test/two"}

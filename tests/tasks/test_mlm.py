@@ -37,7 +37,7 @@ def built(workplace: Path) -> Build:
     named = [*write_data(workplace)["lm"][1:], "task=mlm", "tokenizer=word", *SMALL]
 
     def make(*overrides: str) -> Parts:
-        return build(checked([*named, *overrides])[0])
+        return build(checked([*named, *overrides]))
 
     return make
 

@@ -232,7 +232,7 @@ def test_hidden_words_and_preferences_are_measured_too(made_up: list[int], workp
 def of_written(*overrides: str) -> Parts:
     """`parts_of` data that lie in the current folder: ranks write nothing over each other's."""
     named = ["task=lm", "data=files", "data.train=text.txt"]
-    return build(checked([*named, *SMALL, *SGD, *overrides])[0])
+    return build(checked([*named, *SMALL, *SGD, *overrides]))
 
 
 def measured_by_ranks(ranks: int) -> list[int]:

@@ -44,7 +44,7 @@ def fit(parts: Parts, folder: Path) -> dict[str, torch.Tensor]:
 
 def parts_of(task: str, folder: Path, *overrides: str) -> Parts:
     named = write_data(folder)[task]
-    config, _ = checked([*named, *SMALL, *SGD, *overrides])
+    config = checked([*named, *SMALL, *SGD, *overrides])
     return build(config)
 
 
@@ -263,7 +263,7 @@ def test_what_is_drawn_in_a_step_follows_from_seed_rank_and_step(step: int) -> N
 
 
 def test_a_step_is_given_what_lightning_would_give_it(workplace: Path) -> None:
-    parts = build(checked([*write_data(workplace)["lm"], *SMALL])[0])
+    parts = build(checked([*write_data(workplace)["lm"], *SMALL]))
     files = CheckpointFiles()
     trainer = parts.trainer.make(
         callbacks=[], loggers=[], checkpoint_io=files, directory=str(workplace)

@@ -85,7 +85,7 @@ def _config(arguments: Sequence[str], config_dirs: Sequence[Path]) -> dict[str, 
     if arguments and not is_override(arguments[0]):
         run = Run.open(Path(arguments[0]))
         return complete(update(run.read_config(), arguments[1:]))
-    return checked(arguments, config_dirs)[0]
+    return checked(arguments, config_dirs)
 
 
 def _sizes(config: dict[str, Any], asked: Checked) -> dict[str, list[int]]:

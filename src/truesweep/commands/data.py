@@ -34,7 +34,7 @@ def data(
     """Prepare the data of a configuration, and print what they are and what is wrong with them."""
     if show < 0:
         raise ConfigError(f"--show {show}: give 0 or more")
-    config, _ = checked(overrides, config_dirs)
+    config = checked(overrides, config_dirs)
     found = describe_data(config, show)
     advice = advise(found)
     if html is not None:

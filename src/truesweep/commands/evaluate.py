@@ -217,7 +217,7 @@ def _score_pretrained(
         others = (name for name in SPLITS if f"data.{name}" not in given)
         overrides = [*overrides, *(f"data.{name}={given[f'data.{split}']}" for name in others)]
     overrides = [*overrides, "data.batch_size=1", "data.decontaminate=off", "logger=none"]
-    config, _ = checked([*overrides, *_own_length(overrides, config_dirs)], config_dirs)
+    config = checked([*overrides, *_own_length(overrides, config_dirs)], config_dirs)
     require_trained(config)
     source, prepared = prepare_data(config, _own_classes(config))
     notes: list[str] = []
@@ -280,7 +280,7 @@ def _own_length(overrides: Sequence[str], config_dirs: Sequence[Path]) -> list[s
     composed = compose(overrides, config_dirs).config
     if (composed.get("data") or {}).get("max_length") is not None:
         return []
-    config, _ = checked(overrides, config_dirs)
+    config = checked(overrides, config_dirs)
     model = make(config, "model")
     longest = model.context() if isinstance(model, Pretrained) else None
     if longest is None:

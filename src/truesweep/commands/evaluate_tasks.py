@@ -130,7 +130,7 @@ def _pretrained(overrides: Sequence[str], config_dirs: Sequence[Path]) -> _Model
     own = []
     if not any(key.partition(".")[0] == "tokenizer" for key in given):
         own = ["tokenizer=pretrained", "tokenizer.name_or_path=${model.name_or_path}"]
-    config, _ = checked([*overrides, *own, "logger=none"], config_dirs)
+    config = checked([*overrides, *own, "logger=none"], config_dirs)
     require_trained(config)
     task = task_class(config)
     check_speaks(task.head)

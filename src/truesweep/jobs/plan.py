@@ -139,25 +139,23 @@ def plan(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Plan:
         DataError: The data are.
     """
     composed = compose(overrides, config_dirs)
-    planned = plan_config(*_checked(composed, overrides))
+    planned = plan_config(_checked(composed), composed.overrides)
     return replace(planned, for_sweeps=tuple(composed.for_sweeps))
 
 
-def checked(
-    overrides: Sequence[str], config_dirs: Sequence[Path] = ()
-) -> tuple[dict[str, Any], list[str]]:
-    """A composed, checked and named configuration, and the overrides, redacted."""
-    return _checked(compose(overrides, config_dirs), overrides)
+def checked(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> dict[str, Any]:
+    """A composed, checked and named configuration."""
+    return _checked(compose(overrides, config_dirs))
 
 
-def _checked(composed: Composed, overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+def _checked(composed: Composed) -> dict[str, Any]:
     config = complete(composed.config, composed.origins)
     _refuse_sweep(composed)
     if config["name"] is None:
-        config["name"] = default_name(composed.choices, redact_overrides(overrides))
+        config["name"] = default_name(composed.choices, composed.overrides)
         if problems := name_is_a_folder(config):  # an experiment may be called anything
             raise ConfigError(problems[0])
-    return config, redact_overrides(overrides)
+    return config
 
 
 def _refuse_sweep(composed: Composed) -> None:
