@@ -100,22 +100,19 @@ def paired_mean(first: npt.ArrayLike, second: npt.ArrayLike) -> Estimate:
     return paired_loss((a[:, 0], b[:, 0]), (a[:, 1], b[:, 1]))
 
 
-def bootstrap(
-    statistics: npt.ArrayLike, score: Score, resamples: int = RESAMPLES, seed: int = 0
-) -> Estimate:
+def bootstrap(statistics: npt.ArrayLike, score: Score, resamples: int = RESAMPLES) -> Estimate:
     """A figure of a whole split, by resampling its samples (Efron 1979; for BLEU, Koehn 2004).
 
     Args:
         statistics: What the figure is computed from once summed over samples [M, K].
         score: Computes it, such as `bleu` and `f1_macro`.
         resamples: Number of resampled splits.
-        seed: Of the resampling.
     """
     table = _table(statistics)
     value = float(score(table.sum(0, keepdims=True))[0])
     if len(table) < 2:
         return Estimate(value, math.nan)
-    drawn = np.concatenate([score(w @ table) for w in _weights(len(table), resamples, seed)])
+    drawn = np.concatenate([score(w @ table) for w in _weights(len(table), resamples)])
     return Estimate(value, float(drawn.std(ddof=1)))
 
 
@@ -124,7 +121,6 @@ def paired_bootstrap(
     second: npt.ArrayLike,
     score: Score,
     resamples: int = RESAMPLES,
-    seed: int = 0,
 ) -> Estimate:
     """The difference of two systems' figures, first minus second, on the same resampled splits.
 
@@ -133,14 +129,13 @@ def paired_bootstrap(
         second: The other's, of the same samples [M, K].
         score: As in `bootstrap`.
         resamples: Number of resampled splits.
-        seed: Of the resampling.
     """
     a, b = _table(first), _table(second)
     _require(len(a) == len(b), "both systems need scores of the same split")
     value = float(score(a.sum(0, keepdims=True))[0] - score(b.sum(0, keepdims=True))[0])
     if len(a) < 2:
         return Estimate(value, math.nan)
-    weights = _weights(len(a), resamples, seed)
+    weights = _weights(len(a), resamples)
     drawn = np.concatenate([score(w @ a) - score(w @ b) for w in weights])
     return Estimate(value, float(drawn.std(ddof=1)))
 
@@ -328,20 +323,20 @@ def _normal(value: float, influence: Floats, told: npt.NDArray[np.bool_]) -> Est
     return Estimate(value, error)
 
 
-def _weights(samples: int, resamples: int, seed: int) -> Iterator[Floats]:
+def _weights(samples: int, resamples: int) -> Iterator[Floats]:
     """How often each sample is drawn in each resample, in parts of [., M]."""
     if samples * resamples <= _AT_ONCE:
-        return iter((_one_part(samples, resamples, seed),))
-    generator = np.random.default_rng(seed)
+        return iter((_one_part(samples, resamples),))
+    generator = np.random.default_rng(0)
     size = max(1, _AT_ONCE // samples)
     parts = (min(size, resamples - start) for start in range(0, resamples, size))
     return (_draw(generator, samples, n) for n in parts)
 
 
 @lru_cache(maxsize=1)
-def _one_part(samples: int, resamples: int, seed: int) -> Floats:
+def _one_part(samples: int, resamples: int) -> Floats:
     # Drawing takes most of the time, and a sweep's runs are compared by the same resamples.
-    return _draw(np.random.default_rng(seed), samples, resamples)
+    return _draw(np.random.default_rng(0), samples, resamples)
 
 
 def _draw(generator: np.random.Generator, samples: int, resamples: int) -> Floats:

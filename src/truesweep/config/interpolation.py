@@ -20,7 +20,7 @@ from omegaconf.resolvers import oc
 from truesweep import dotted
 from truesweep.compat import full_key, replace_resolver
 from truesweep.config.targets import TARGET, resolve
-from truesweep.config.types import as_found, plain_default, signature
+from truesweep.config.types import as_found, plain_defaults, signature
 from truesweep.dotted import flatten, leaves, map_leaves, nearest_key
 from truesweep.errors import ConfigError, did_you_mean
 from truesweep.secrets import REFERENCE, is_secret, reveal
@@ -218,8 +218,7 @@ def _defaults(target: Any, allowed: Collection[str]) -> dict[str, Any]:
         parameters = signature(resolve(target, allowed)).parameters if target else {}
     except ConfigError:  # said when the configuration is checked
         return {}
-    plain = {name: plain_default(item.default) for name, item in parameters.items()}
-    return {name: copy.deepcopy(value) for name, (writable, value) in plain.items() if writable}
+    return copy.deepcopy(plain_defaults(parameters))
 
 
 def _only(value: Any, wanted: Any) -> Any:

@@ -18,7 +18,7 @@ from truesweep.config.types import (
     Schema,
     as_found,
     is_default,
-    plain_default,
+    plain_defaults,
     schema_of,
     settings,
 )
@@ -201,12 +201,8 @@ class _Checker:
         given = {k: v for k, v in node.items() if k != TARGET and k not in supplied}
         nodes = getattr(target, NODES, {})
         fitted = self._fitted(f"{key}.", schema, given, nodes)
-        defaults = {k: plain_default(p.default) for k, p in schema.parameters.items()}
-        written = {k: value for k, (writable, value) in defaults.items() if writable}
-        names = [name for name in schema.parameters if name in fitted or name in written]
-        return {name: fitted.get(name, written.get(name)) for name in names} | {
-            name: value for name, value in fitted.items() if name not in schema.parameters
-        }
+        whole = plain_defaults(schema.parameters) | fitted
+        return {name: whole[name] for name in (*schema.parameters, *fitted) if name in whole}
 
     def _fitted(
         self,

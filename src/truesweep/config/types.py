@@ -102,6 +102,12 @@ def plain_default(value: Any) -> tuple[bool, Any]:
     return False, None
 
 
+def plain_defaults(parameters: Mapping[str, Parameter]) -> dict[str, Any]:
+    """The defaults that can be written as YAML, as they are written there."""
+    plain = {name: plain_default(item.default) for name, item in parameters.items()}
+    return {name: value for name, (writable, value) in plain.items() if writable}
+
+
 def _evaluate(annotation: Any, names: dict[str, Any]) -> Any:
     if annotation is inspect.Parameter.empty:
         return Any
