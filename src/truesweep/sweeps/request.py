@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from truesweep.config.checks import name_is_a_folder
 from truesweep.config.compose import Multirun, PointComposer, compose_multirun
@@ -59,6 +60,11 @@ class Asked:
     def composer(self) -> PointComposer:
         """Composes the sweep's points."""
         return PointComposer(self.fixed, self.space.axes, self.config_dirs, self.multirun.raw_node)
+
+    def example(self) -> dict[str, Any]:
+        """The configuration of one of the points."""
+        point = next(iter(self.space.sample(1)), {})
+        return self.composer().compose(point).config
 
 
 def ask(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Asked:
@@ -140,9 +146,8 @@ def _name(multirun: Multirun, settings: Sweep, axes: Sequence[Axis], fixed: Sequ
     """What was given, or task, named sweep, fixed values and swept keys, but not their values."""
     if multirun.name is not None:
         return _given_name(multirun, axes)
-    common = [o for o in fixed if o.split("=")[0].split(".")[0] not in ("sweeps", "name")]
     of_space = flatten(settings.space).keys()
-    common = [o for o in common if o.split("=")[0] not in of_space]
+    common = [o for o in of_jobs(fixed) if o.split("=")[0] not in of_space]
     named = multirun.choices.get("sweeps") or ""
     keys = [axis.name for axis in axes]
     swept = [unique_end(key, keys) for key in keys if key not in of_space]
@@ -156,6 +161,11 @@ def _name(multirun: Multirun, settings: Sweep, axes: Sequence[Axis], fixed: Sequ
     # is cut, and sweeps may have one name. The second of them has one that tells all.
     name = called(start[:NAME_LENGTH])
     return called(start) if _is_anothers(name, multirun.overrides) else name
+
+
+def of_jobs(overrides: Sequence[str]) -> list[str]:
+    """Overrides without those that are of the sweep alone: its settings and its name."""
+    return [o for o in overrides if o.partition("=")[0].split(".")[0] not in ("sweeps", "name")]
 
 
 def _short(text: str) -> str:

@@ -18,7 +18,7 @@ from truesweep.jobs.loggers import wandb_key
 from truesweep.record.wandb import project_name
 from truesweep.secrets import redact_overrides
 from truesweep.sweeps.directory import swept
-from truesweep.sweeps.request import Asked
+from truesweep.sweeps.request import Asked, of_jobs
 from truesweep.text import label
 
 METHODS = {"grid": "grid", "random": "random", "search": "bayes"}
@@ -34,7 +34,7 @@ def wandb_sweep(asked: Asked) -> dict[str, Any]:
     settings = asked.settings
     _refuse_lacking(asked)
     _refuse_secrets(asked)
-    config = _composed(asked)
+    config = asked.example()
     key = wandb_key(config)
     if key is None:
         raise ConfigError(
@@ -112,16 +112,9 @@ def _refuse_secrets(asked: Asked) -> None:
             )
 
 
-def _composed(asked: Asked) -> dict[str, Any]:
-    """The configuration of one of the points."""
-    point = next(iter(asked.space.sample(1)), {})
-    return asked.composer().compose(point).config
-
-
 def _fixed(asked: Asked) -> Sequence[str]:
     folders = [word for folder in asked.config_dirs for word in ("--config-dir", str(folder))]
-    ours = [o for o in asked.fixed if o.partition("=")[0].split(".")[0] not in ("sweeps", "name")]
-    return [*folders, *ours, f"name={as_text(asked.name)}"]
+    return [*folders, *of_jobs(asked.fixed), f"name={as_text(asked.name)}"]
 
 
 def _parameter(axis: Axis) -> dict[str, Any]:
