@@ -49,7 +49,7 @@ def describe(run: Run, config: dict[str, Any]) -> RunInfo:
 
 def make_loggers(config: dict[str, Any], info: RunInfo) -> list[RunLogger]:
     """The loggers that mirror a run; none is started before it is called."""
-    return [_guarded(one, info) for one in described(config)]
+    return [_guarded(one, info) for one in logger_nodes(config)]
 
 
 def check_loggers(config: dict[str, Any]) -> None:
@@ -58,7 +58,7 @@ def check_loggers(config: dict[str, Any]) -> None:
     Raises:
         ConfigError: One cannot be built, or would be refused by its server.
     """
-    for one in described(config):
+    for one in logger_nodes(config):
         with TemporaryDirectory() as folder:
             logger = one.build(RunInfo(Path(folder), "id", str(config["name"]), config))
             if isinstance(logger, RunLogger):
@@ -66,7 +66,7 @@ def check_loggers(config: dict[str, Any]) -> None:
 
 
 @dataclass(frozen=True)
-class Described:
+class LoggerNode:
     """A logger as its node describes it.
 
     Args:
@@ -136,20 +136,20 @@ class Described:
         return logger
 
 
-def described(config: dict[str, Any]) -> list[Described]:
+def logger_nodes(config: dict[str, Any]) -> list[LoggerNode]:
     """The loggers that a configuration asks for."""
     node = config.get("logger") or {}
     if TARGET in node:
-        return [Described(config, "logger")]
-    return [Described(config, f"logger.{name}") for name, one in node.items() if one]
+        return [LoggerNode(config, "logger")]
+    return [LoggerNode(config, f"logger.{name}") for name, one in node.items() if one]
 
 
 def wandb_key(config: dict[str, Any]) -> str | None:
     """The dotted key of the logger that is W&B's; None without one."""
-    return next((one.key for one in described(config) if one.target is WandbLogger), None)
+    return next((one.key for one in logger_nodes(config) if one.target is WandbLogger), None)
 
 
-def _guarded(one: Described, info: RunInfo) -> RunLogger:
+def _guarded(one: LoggerNode, info: RunInfo) -> RunLogger:
     if one.target is WandbLogger:  # has a process of its own, which guards the training
         wandb = one.build(info)
         assert isinstance(wandb, WandbLogger)
