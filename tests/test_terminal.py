@@ -31,7 +31,8 @@ def test_labels_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> Non
 def test_the_final_table_has_every_class(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = Run.create(tmp_path / "[/run]", config="seed: 0", overrides=[], provenance={})
+    config = "task: {_target_: truesweep.tasks.Classification}"
+    run = Run.create(tmp_path / "[/run]", config=config, overrides=[], provenance={})
     figures = {"train/steps": 1, "train/tokens": 1, "train/seconds": 1.0, "best_step": 1}
     verdict = {"kind": "fine", "text": "[/x] is never found"}
     write_json(run.results, {**figures, "val/loss": 1.0, "verdict": verdict})
