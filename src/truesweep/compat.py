@@ -103,9 +103,11 @@ def config_loader(roots: Sequence[Path], several: Collection[str] = ()) -> "Conf
         path.prepend("user", str(root), anchor=SearchPathQuery(provider="main", path=None))
 
     class Loader(ConfigLoaderImpl):
-        def compute_defaults_list(self, *args: Any, **kwargs: Any) -> Any:
-            found = super().compute_defaults_list(*args, **kwargs)
-            found.defaults = _apart(found.defaults, several, args[1])
+        def compute_defaults_list(
+            self, config_name: str | None, overrides: list[str], *args: Any, **kwargs: Any
+        ) -> Any:
+            found = super().compute_defaults_list(config_name, overrides, *args, **kwargs)
+            found.defaults = _apart(found.defaults, several, overrides)
             return found
 
         def load_configuration(

@@ -120,7 +120,7 @@ def test_a_conversation_is_mended_within_its_messages() -> None:
 
 
 def test_of_a_conversation_only_what_is_said_is_mended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rules, "_repair", str.upper)
+    monkeypatch.setattr(rules, "_repairing", lambda: str.upper)
     asked = [{"type": "text", "text": "a"}, {"type": "image", "url": "b"}]
     call = {"id": "c", "function": {"name": "d", "arguments": {"e": "f"}}}
     messages = [

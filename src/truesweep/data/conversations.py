@@ -97,7 +97,7 @@ def _messages(row: Mapping[str, Any]) -> list[Any]:
             return found
     if "instruction" in row and "output" in row:
         asked = "\n\n".join(filter(None, (_text(row, name) for name in ("instruction", "input"))))
-        return [{"role": "user", "content": asked}, _answer(row["output"])]
+        return [*_side(asked, "user"), {"role": "assistant", "content": row["output"]}]
     if "prompt" in row and "completion" in row:
         return [*_side(row["prompt"], "user"), *_side(row["completion"], "assistant")]
     if "chosen" in row:
@@ -124,10 +124,6 @@ def _preferred(row: Mapping[str, Any], column: str) -> list[Any]:
 
 def _side(value: Any, role: str) -> list[Any]:
     return value if isinstance(value, list) else [{"role": role, "content": value}]
-
-
-def _answer(content: Any) -> Message:
-    return {"role": "assistant", "content": content}
 
 
 def _message(number: int, given: Any) -> Message:

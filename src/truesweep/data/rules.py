@@ -137,7 +137,7 @@ class Clean:
 
     def mended(self, text: str) -> tuple[str, list[str]]:
         """A text as those rules make it that change texts, and their names, if they did."""
-        fixed = _repair(text) if self.unicode else text
+        fixed = _repairing()(text) if self.unicode else text
         lined = c4_lines(fixed) if self.c4 else fixed
         changed = {"unicode": fixed != text, "c4": lined != fixed}
         return lined, [name for name, did in changed.items() if did]
@@ -186,10 +186,6 @@ def _repairing() -> Callable[[str], str]:
         fix_character_width=False,
     )
     return lambda text: ftfy.fix_text(text, config)
-
-
-def _repair(text: str) -> str:
-    return _repairing()(text)
 
 
 @cache

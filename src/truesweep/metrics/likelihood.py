@@ -60,7 +60,7 @@ def token_nll(
         rows = max(1, chunk // logits.shape[-1])
         return _ChunkedNll.apply(logits, labels, label_smoothing, rows), count
     nll_sum = cross_entropy(
-        _at_least_fp32(logits),
+        logits.to(_at_least_fp32(logits)),
         labels,
         ignore_index=IGNORED,
         reduction="sum",
@@ -80,7 +80,7 @@ def nll_by_row(logits: Tensor, labels: Tensor, chunk: int | None = None) -> tupl
     logits, labels = logits.reshape(-1, logits.shape[-1]), labels.reshape(-1)
     size = max(1, (chunk or (GPU_CHUNK if logits.is_cuda else CPU_CHUNK)) // logits.shape[-1])
     parts = [
-        cross_entropy(_at_least_fp32(x), y, ignore_index=IGNORED, reduction="none")
+        cross_entropy(x.to(_at_least_fp32(x)), y, ignore_index=IGNORED, reduction="none")
         for x, y in zip(logits.split(size), labels.split(size), strict=True)
     ]
     return (
@@ -173,12 +173,9 @@ def _rows(weight: Tensor) -> int:
     return max(LEAST_ROWS, _block(weight.device) // len(weight))
 
 
-def _type(logits: Tensor) -> torch.dtype:
-    return torch.promote_types(logits.dtype, torch.float32)
-
-
-def _at_least_fp32(logits: Tensor) -> Tensor:
-    return logits.to(_type(logits))
+def _at_least_fp32(tensor: Tensor) -> torch.dtype:
+    """The type that sums over a vocabulary are taken in."""
+    return torch.promote_types(tensor.dtype, torch.float32)
 
 
 class _ChunkedNll(torch.autograd.Function):
@@ -193,10 +190,10 @@ class _ChunkedNll(torch.autograd.Function):
         ctx: Any, logits: Tensor, labels: Tensor, label_smoothing: float, rows: int
     ) -> Tensor:
         valid, labels = labels != IGNORED, labels.clamp(min=0)
-        lse, nll = (logits.new_empty(len(logits), dtype=_type(logits)) for _ in range(2))
+        lse, nll = (logits.new_empty(len(logits), dtype=_at_least_fp32(logits)) for _ in range(2))
         tensors = (logits, labels, lse, nll)
         for x, y, x_lse, x_nll in zip(*(tensor.split(rows) for tensor in tensors), strict=True):
-            x = _at_least_fp32(x)
+            x = x.to(lse.dtype)
             torch.logsumexp(x, -1, out=x_lse)
             target = x.gather(-1, y[:, None]).squeeze(-1)
             torch.sub(x_lse, target, alpha=1 - label_smoothing, out=x_nll)
@@ -214,7 +211,7 @@ class _ChunkedNll(torch.autograd.Function):
         tensors = (logits, labels, lse, valid * scale, gradient)
         chunks = zip(*(tensor.split(ctx.rows) for tensor in tensors), strict=True)
         for x, y, x_lse, weight, x_gradient in chunks:
-            part = (_at_least_fp32(x) - x_lse[:, None]).exp_()
+            part = (x.to(lse.dtype) - x_lse[:, None]).exp_()
             if ctx.label_smoothing:
                 part -= ctx.label_smoothing / part.shape[-1]
             onehot = part.new_full((len(y), 1), ctx.label_smoothing - 1)
@@ -249,7 +246,7 @@ class _LinearNll(torch.autograd.Function):
         offset = None if bias is None else bias.to(dtype)
         matrix, offset = _filled_up(weight.to(dtype), offset, multiple)
         of_hidden, of_weight, of_bias = ctx.needs_input_grad[:3]
-        wide = _type(matrix)
+        wide = _at_least_fp32(matrix)
         sums = torch.zeros(2, dtype=wide, device=hidden.device)
         ctx.hidden = torch.empty_like(hidden) if of_hidden else None
         ctx.weight = torch.zeros_like(matrix, dtype=wide) if of_weight else None
@@ -299,7 +296,7 @@ def _to_gradients(x: Tensor, labels: Tensor, valid: Tensor, label_smoothing: flo
     for part, label, counts in zip(
         *(tensor.split(size) for tensor in (x, labels[:, None], valid)), strict=True
     ):
-        log_p = torch.log_softmax(part, -1, dtype=_type(part))
+        log_p = torch.log_softmax(part, -1, dtype=_at_least_fp32(part))
         nll = -log_p.gather(-1, label)
         loss = nll
         if label_smoothing:

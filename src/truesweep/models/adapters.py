@@ -188,7 +188,8 @@ def add_adapter(model: PreTrainedModel, adapter: Any, head: Head, seed: int) -> 
         if isinstance(adapter, Lora) and adapter.quantize:
             quantize(model, whole=cast(Any, config).modules_to_save or ())
     if without_weights and config.peft_type in _OF_WEIGHTS:
-        _fill(model)
+        draw = torch.Generator().manual_seed(0)  # any weights, the same at each call
+        _exchange(model, lambda old: torch.empty_like(old, device="cpu").normal_(generator=draw))
     own = set(map(id, model.parameters()))
     state = np.random.SeedSequence((seed, _STREAM)).generate_state(1, np.uint64)
     # Several methods compute with what they draw, which torch cannot where nothing has memory.
@@ -206,12 +207,6 @@ def add_adapter(model: PreTrainedModel, adapter: Any, head: Head, seed: int) -> 
     if without_weights:
         _exchange(model, lambda old: old.to("meta"))
     return tuner
-
-
-def _fill(model: PreTrainedModel) -> None:
-    """Give a model without weights some, the same at each call."""
-    generator = torch.Generator().manual_seed(0)
-    _exchange(model, lambda old: torch.empty_like(old, device="cpu").normal_(generator=generator))
 
 
 def _exchange(model: nn.Module, make: Callable[[Tensor], Tensor]) -> None:
@@ -488,8 +483,8 @@ def trained_state(
         state: Tensors by name.
         prefix: What stands before the names of the model's weights.
     """
-    base = {prefix + name for name, p in model.named_parameters() if not p.requires_grad}
-    base |= {prefix + name for name in _buffers(model)}
+    learns = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    base = {prefix + name for name in {*model.state_dict(), *learns} if not learns.get(name)}
     return {name: tensor for name, tensor in state.items() if name not in base}
 
 
@@ -509,10 +504,6 @@ def whole_state(
         )
     own = {prefix + name: tensor for name, tensor in loadable_state(model).items()}
     return {**{name: own[name] for name in own.keys() - trained.keys()}, **trained}
-
-
-def _buffers(model: PreTrainedModel) -> set[str]:
-    return model.state_dict().keys() - {name for name, _ in model.named_parameters()}
 
 
 def save_adapter(tuner: Any, folder: Any, base: str | None) -> None:

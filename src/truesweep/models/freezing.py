@@ -103,7 +103,8 @@ def keep_frozen(model: PreTrainedModel, layers: Collection[str]) -> None:
         model: With an adapter.
         layers: What `frozen_layers` gave before it had one.
     """
-    names = {n for n, p in model.named_parameters() if p.requires_grad and _within(n, layers)}
+    within = tuple(f"{layer}." for layer in layers)
+    names = {n for n, p in model.named_parameters() if p.requires_grad and n.startswith(within)}
     for name, parameter in model.named_parameters():
         if name in names:
             parameter.requires_grad_(False)
@@ -119,10 +120,6 @@ def frozen_layers(model: PreTrainedModel) -> set[str]:
         if (learns := [parameter.requires_grad for parameter in module.parameters()])
         and not any(learns)
     }
-
-
-def _within(name: str, layers: Collection[str]) -> bool:
-    return any(name.startswith(f"{layer}.") for layer in layers)
 
 
 def _freeze_key_biases(model: PreTrainedModel) -> None:

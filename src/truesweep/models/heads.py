@@ -205,7 +205,7 @@ class OutputLayer:
         try:
             if offset is not None:
                 self._model.final_logits_bias = offset.new_zeros(1, 1)
-            with _giving(self._layer, _as_it_is):
+            with _giving(self._layer, lambda hidden: hidden):
                 return logits()
         finally:
             if offset is not None:
@@ -215,10 +215,6 @@ class OutputLayer:
 def _offset(model: PreTrainedModel) -> Tensor | None:
     """What models of BART's family add to their logits: a buffer [1, vocabulary]."""
     return getattr(model, "final_logits_bias", None)
-
-
-def _as_it_is(hidden: Tensor) -> Tensor:
-    return hidden
 
 
 @contextmanager

@@ -240,7 +240,8 @@ def parameter_groups(
         key: tuple[Any, ...] = (role,)
         if scales:
             group["scale"] = scale = scales[names[parameter]]
-            key = role, _learns(scale), scale.base and parameter.shape if role == "matrix" else ()
+            shape = parameter.shape if role == "matrix" and scale.base else ()
+            key = role, scale.rate, scale.spectral, scale.eps, shape
         groups.setdefault(key, group)["params"].append(parameter)
     return sorted(groups.values(), key=lambda group: ROLES.index(group["role"]))
 
@@ -267,10 +268,6 @@ class Scale(Protocol):
     def base(self) -> tuple[int, ...]:
         """The shape in the smaller model; none where nothing differs."""
         ...
-
-
-def _learns(scale: Scale) -> tuple[float, float, float]:
-    return scale.rate, scale.spectral, scale.eps
 
 
 def rescale(optimizer: Optimizer) -> None:

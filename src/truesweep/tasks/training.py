@@ -232,14 +232,6 @@ class Training(pl.LightningModule):
             group["initial_lr"] = group["lr"]
         return optimizer
 
-    @property
-    def _keeps_gradients(self) -> bool:
-        """Whether gradients are summed where they were in the last step.
-
-        Those that a CUDA graph gives are overwritten when it runs again.
-        """
-        return self.compiled == "graphs"
-
     def on_train_start(self) -> None:
         """Measure how many rows of a forward pass the device holds, where nobody has said it.
 
@@ -344,7 +336,8 @@ class Training(pl.LightningModule):
         nll = self._backward_in_memory(batch, total)
         with self._no_autocast():
             optimizer.step()
-        optimizer.zero_grad(set_to_none=not self._keeps_gradients)
+        # A CUDA graph's own are overwritten when it runs again, so they are summed where they were.
+        optimizer.zero_grad(set_to_none=self.compiled != "graphs")
         self.progress.add(nll, total)
         # A row is written before anything saves this step.
         if (step + 1) % self.plan.log_every_n_steps == 0 or step + 1 in (1, self.plan.total_steps):
@@ -416,7 +409,7 @@ class Training(pl.LightningModule):
         """Accumulate the step's gradient; returns this rank's sum of negative log-likelihoods."""
         nll: Tensor | float = 0.0  # a tensor of its own would have the precision's type
         place = self.plan.seed, self.steps_done
-        if self._keeps_gradients:
+        if self.compiled == "graphs":
             for weight in self._weights:
                 if weight.requires_grad and weight.grad is None:
                     weight.grad = torch.zeros_like(weight)
