@@ -162,7 +162,7 @@ def test_a_sweep_ranks_a_foreign_task_by_its_figure(asked: list[str], workplace:
 
 
 def test_nothing_is_to_be_generated_where_a_task_has_no_answer(
-    asked: list[str], workplace: Path
+    asked: list[str], workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = truesweep("train", *asked, "task._target_=elsewhere.Mute", "name=x", cwd=workplace)
     assert done.code == 0, done.out + done.err
@@ -171,3 +171,7 @@ def test_nothing_is_to_be_generated_where_a_task_has_no_answer(
     assert "next        truesweep evaluate" in done.out
     said = truesweep("generate", str(run), "--prompt", "old cold", cwd=workplace)
     assert (said.code, said.err) == (2, "error: Mute generates nothing: it has no method answer\n")
+    monkeypatch.delenv("PYTHONPATH")
+    shown = truesweep("resume", str(run), cwd=workplace)
+    assert (shown.code, shown.err) == (0, "")
+    assert "next        truesweep evaluate" in shown.out

@@ -14,6 +14,7 @@ from truesweep import text
 from truesweep.analysis.verdict import read_verdict
 from truesweep.compat import untried_sentence
 from truesweep.data.left_out import describe_left_out
+from truesweep.errors import ConfigError
 from truesweep.figures import (
     HARNESS,
     SAMPLES,
@@ -243,6 +244,13 @@ def _show_tables(out: Console, run: Run) -> None:
             out.print(Panel(told, title=Text(name), title_align="left", border_style="dim"))
 
 
+def _can_be_asked(run: Run) -> bool:
+    try:
+        return task_class(run.read_config()).answers()
+    except ConfigError:  # a package that only its training needed is not here
+        return False
+
+
 def _show_paths(out: Console, run: Run, here: str, results: dict[str, Any]) -> None:
     lines = {
         "best step": f"{results['best_step']:,} of {results['train/steps']:,}",
@@ -251,7 +259,7 @@ def _show_paths(out: Console, run: Run, here: str, results: dict[str, Any]) -> N
         "everything": here,
         "next": f"truesweep evaluate {here}",
     }
-    if task_class(run.read_config()).answers():
+    if _can_be_asked(run):
         lines = {**lines, "next": f"truesweep generate {here}", "": lines["next"]}
     if records_of(run.path):
         lines[" "] = f"wandb leet {here}/wandb"
