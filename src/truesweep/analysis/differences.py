@@ -41,13 +41,7 @@ def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Difference]:
     Dicts are compared key by key; everything else, lists included, as a whole. NaN equals NaN; a
     bool equals no number, but 1 equals 1.0.
     """
-    flat_a, flat_b = flatten(a), flatten(b)
-    rows = []
-    for key in dict.fromkeys([*flat_a, *flat_b]):
-        left, right = flat_a.get(key, ABSENT), flat_b.get(key, ABSENT)
-        if not _same(left, right):
-            rows.append(Difference(key, left, right))
-    return rows
+    return [Difference(key, *sides) for key, sides in varying([a, b]).items()]
 
 
 def varying(dicts: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
