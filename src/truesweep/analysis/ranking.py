@@ -53,7 +53,6 @@ class Ranking:
 
     Args:
         objective: Its name.
-        direction: Whether less or more of it is better.
         basis: What tells points apart: their seeds, both evaluations sample by sample, each
             evaluation's own standard error, or nothing.
         standings: Best first.
@@ -63,7 +62,6 @@ class Ranking:
     """
 
     objective: str
-    direction: Direction
     basis: Basis
     standings: Sequence[Standing]
     text: str
@@ -115,7 +113,7 @@ def rank(
         if differs
         else _sentences(standings, known.basis, objective, direction, digits)
     )
-    return Ranking(objective, direction, known.basis, standings, said, differs)
+    return Ranking(objective, known.basis, standings, said, differs)
 
 
 def _mean(jobs: Sequence[Outcome], objective: str) -> float:
