@@ -21,7 +21,7 @@ def test_defaults(tree: Path) -> None:
     assert composed.choices["model"] == "small"
     assert composed.choices["experiment"] is None
     assert not any(group.startswith("hydra") for group in composed.choices)
-    assert composed.roots == (tree, shipped("sweeps").parent, shipped("conf"))
+    assert composed.origins.roots == (tree, shipped("sweeps").parent, shipped("conf"))
 
 
 def test_a_key_that_no_file_has_is_an_ordinary_override(tree: Path) -> None:

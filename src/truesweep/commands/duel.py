@@ -204,7 +204,7 @@ def _composed(lines: Sequence[str], config_dirs: Sequence[Path], more: Sequence[
 def _changed(run: Run, lines: Sequence[str], more: Sequence[str]) -> Composed:
     asked = [*lines, *more]
     config = update(run.read_config(), asked)
-    return Composed(config, redact_overrides(asked), {}, (), Origins(asked, [], []), {})
+    return Composed(config, redact_overrides(asked), {}, Origins(asked, [], []))
 
 
 class Match:

@@ -55,8 +55,7 @@ class Composed:
         config: Plain and resolved; secrets stand as `${oc.env:NAME}`.
         overrides: The overrides as they were given, secrets redacted.
         choices: The option chosen from each group; None where a group is empty.
-        roots: The folders in which the groups were looked up.
-        origins: Tells where a key came from.
+        origins: Tells where a key came from, and in which folders the groups were looked up.
         sweeps: The `sweeps` node, which is no part of the configuration; unresolved.
         written: The values that are interpolations, as they are written, and all helper values,
             by dotted key.
@@ -67,7 +66,6 @@ class Composed:
     config: dict[str, Any]
     overrides: list[str]
     choices: dict[str, str | None]
-    roots: tuple[Path, ...]
     origins: Origins = field(repr=False, compare=False)
     sweeps: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     written: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
@@ -148,7 +146,6 @@ class Composer:
             config=config,
             overrides=redact_overrides(given),
             choices=tree.choices,
-            roots=self.roots,
             origins=origins,
             sweeps=sweeps,
             written=written,
