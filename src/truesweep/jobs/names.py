@@ -8,7 +8,7 @@ NAME_LENGTH = 60
 
 
 def default_name(choices: Mapping[str, str | None], overrides: Sequence[str]) -> str:
-    """A name from the task or experiment and from what was overridden, cut where it is long."""
+    """What a run is called that was given no name; cut where it is long."""
     return described(choices, last_words(overrides))[:NAME_LENGTH]
 
 
@@ -33,7 +33,7 @@ def _parted(override: str) -> tuple[str, str, str]:
 
 
 def described(choices: Mapping[str, str | None], overrides: Sequence[str]) -> str:
-    """The same, however long."""
+    """A name from the task or experiment and from what was overridden, however long."""
     parts = [choices.get("experiment") or choices.get("task") or "run"]
     for override in overrides:
         key, _, value = _parted(override)
