@@ -9,6 +9,7 @@ from pytorch_lightning import Trainer
 from rich.text import Text
 from transformers import PreTrainedModel
 
+from truesweep import dotted
 from truesweep.analysis.uncertainty import standard_errors
 from truesweep.commands.output import show_figures
 from truesweep.config.compose import compose
@@ -37,7 +38,7 @@ from truesweep.jobs.parts import (
     task_class,
     with_defaults,
 )
-from truesweep.jobs.plan import checked
+from truesweep.jobs.plan import check_composed, checked
 from truesweep.jobs.reference import attach_reference
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.models import Pretrained
@@ -229,9 +230,13 @@ def _score_pretrained(
     warn(notes, stderr=True)
     figures = score(config, task, prepared, source, split)
     of_split = {"split": split, "fingerprint": prepared.fingerprint_of(split)}
-    home = Evaluated.of({**config["model"], "adapter": config["adapter"]})
-    home.record({**of_split, "overrides": redact_overrides(typed)}, figures)
+    home_of(config).record({**of_split, "overrides": redact_overrides(typed)}, figures)
     return figures, task.declared
+
+
+def home_of(config: dict[str, Any]) -> Evaluated:
+    """Where the evaluations of a model that is no run's are kept."""
+    return Evaluated.of({**config["model"], "adapter": config["adapter"]})
 
 
 def _attach(
@@ -277,10 +282,10 @@ def _own_length(overrides: Sequence[str], config_dirs: Sequence[Path]) -> list[s
     A window of packed text is no longer than `LONGEST_WINDOW`: attention takes memory and time for
     the square of it.
     """
-    composed = compose(overrides, config_dirs).config
-    if (composed.get("data") or {}).get("max_length") is not None:
+    composed = compose(overrides, config_dirs)
+    if dotted.get(composed.config, "data.max_length") is not None:
         return []
-    config = checked(overrides, config_dirs)
+    config = check_composed(composed)
     model = make(config, "model")
     longest = model.context() if isinstance(model, Pretrained) else None
     if longest is None:

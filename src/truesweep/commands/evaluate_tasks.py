@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from truesweep.commands.evaluate import (
     checkpoint_of,
+    home_of,
     named_model,
     overrides_of,
     refuse_drawn,
@@ -144,7 +145,7 @@ def _pretrained(overrides: Sequence[str], config_dirs: Sequence[Path]) -> _Model
     return _Model(
         model.eval(),
         tokenizer,
-        Evaluated.of({**config["model"], "adapter": config["adapter"]}),
+        home_of(config),
         accelerator=settings.accelerator,
         batch_size=config["data"].get("eval_batch_size"),
         overrides=overrides,

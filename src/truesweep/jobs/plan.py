@@ -139,16 +139,17 @@ def plan(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Plan:
         DataError: The data are.
     """
     composed = compose(overrides, config_dirs)
-    planned = plan_config(_checked(composed), composed.overrides)
+    planned = plan_config(check_composed(composed), composed.overrides)
     return replace(planned, for_sweeps=tuple(composed.for_sweeps))
 
 
 def checked(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> dict[str, Any]:
     """A composed, checked and named configuration."""
-    return _checked(compose(overrides, config_dirs))
+    return check_composed(compose(overrides, config_dirs))
 
 
-def _checked(composed: Composed) -> dict[str, Any]:
+def check_composed(composed: Composed) -> dict[str, Any]:
+    """The checked and named configuration of what is composed already."""
     config = complete(composed.config, composed.origins)
     _refuse_sweep(composed)
     if config["name"] is None:
