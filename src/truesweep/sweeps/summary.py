@@ -141,8 +141,8 @@ def tell_loggers(sweep: SweepDirectory, comparison: Comparison, found: list[Find
             logger.log_dashboard(dashboard(sweep, jobs, comparison, found))
         logger.alert(f"Sweep {sweep.name} has ended", text, "INFO")
     best = comparison.runs[0] if comparison.runs else None
-    value = comparison.objective.of(best) if best else None
-    finish(loggers, {f"best/{comparison.objective.name}": value, "findings": text}, exit_code=0)
+    reached = comparison.objective.of(best) if best else None
+    finish(loggers, {f"best/{comparison.objective.name}": reached, "findings": text}, exit_code=0)
 
 
 def _first_config(jobs: Sequence[Run]) -> dict[str, Any] | None:
