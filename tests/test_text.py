@@ -88,21 +88,21 @@ def test_figures_keep_their_digits(measured: float | str | None, written: str) -
 
 
 def test_a_column_has_the_same_decimals_throughout() -> None:
-    assert text.figures([2.489, 2.5, 2.0, 11.02]) == ["2.489", "2.500", "2.000", "11.020"]
-    assert text.figures([39.4, 0.48], decimals=2) == ["39.40", "0.48"]
-    assert text.figures([0.8912, 0.9, 1.0]) == ["0.8912", "0.9000", "1.0000"]
-    assert text.figures([999.96, 999.96]) == ["1,000", "1,000"]
+    assert text.figures([2.489, 2.5, 2.0, 11.02], 4) == ["2.489", "2.500", "2.000", "11.020"]
+    assert text.figures([39.4, 0.48], 4, decimals=2) == ["39.40", "0.48"]
+    assert text.figures([0.8912, 0.9, 1.0], 4) == ["0.8912", "0.9000", "1.0000"]
+    assert text.figures([999.96, 999.96], 4) == ["1,000", "1,000"]
 
 
 def test_what_would_not_show_in_a_column_has_its_own_digits() -> None:
-    assert text.figures([2.5, 4e-6, 3.1e9, None, "NaN", 3.0, 0.0]) == [
+    assert text.figures([2.5, 4e-6, 3.1e9, None, "NaN", 3.0, 0.0], 4) == [
         *("2.500", "4.0e-6", "3.100e9", "", "NaN", "3.000", "0.000")
     ]
 
 
 def test_a_column_of_nothing() -> None:
-    assert text.figures([]) == []
-    assert text.figures([None, 0.0, math.nan]) == ["", "0.000", "NaN"]
+    assert text.figures([], 4) == []
+    assert text.figures([None, 0.0, math.nan], 4) == ["", "0.000", "NaN"]
 
 
 def test_differences_have_their_sign() -> None:

@@ -132,7 +132,7 @@ def figure(measured: float | str | None, digits: int = 4) -> str:
 
 
 def figures(
-    column: Iterable[float | str | None], digits: int = 4, decimals: int | None = None
+    column: Iterable[float | str | None], digits: int, decimals: int | None = None
 ) -> list[str]:
     """The figures of a column, which all have the same decimals.
 

@@ -57,6 +57,17 @@ def test_a_rate_that_stays_and_one_that_moves(
     assert told["factor"] == pytest.approx(4)
 
 
+def test_a_figure_keeps_the_digits_that_its_task_declared(
+    make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = make_sweep(make_run, {32: 0.004, 64: 0.004})
+    for job in sweep.glob("*/"):
+        declared = {"loss": {"higher_is_better": False, "digits": 6}}
+        (job / "provenance.json").write_text(json.dumps({"figures": declared}))
+    assert transfer(sweep, None, as_json=False) == 0
+    assert " 2.00000 " in capsys.readouterr().out
+
+
 def test_what_a_table_lacks_is_said(make_run: MakeRun, capsys: pytest.CaptureFixture[str]) -> None:
     sweep = make_sweep(make_run, {32: 0.004, 64: 0.004})
     first, second, *_ = sorted(sweep.glob("*/results.json"))

@@ -143,6 +143,16 @@ def test_sizes_are_drawn_only_where_they_differ(make_run: MakeRun, tmp_path: Pat
     assert all(not curve["line"] and "do not bear" in curve["text"] for curve in curves)
 
 
+def test_a_figure_that_only_ends_like_a_loss_has_no_law(make_run: MakeRun, tmp_path: Path) -> None:
+    for depth, gloss in ((1, 3.0), (4, 2.0)):
+        path = make_run(
+            str(depth), configuration(model__depth=depth), parameters=depth, **{"val/gloss": gloss}
+        )
+        write(path / "provenance.json", {"figures": {"gloss": {"higher_is_better": True}}})
+    assert payload(compare([tmp_path]))["scaling"]["curves"]
+    assert payload(compare([tmp_path], "val/gloss"))["scaling"]["curves"] == []
+
+
 def test_a_size_of_a_run_that_is_not_shown_is_no_point(make_run: MakeRun, tmp_path: Path) -> None:
     for depth in (1, 2, 4):
         make_run(f"d{depth}", configuration(model__depth=depth), parameters=1000 * depth)

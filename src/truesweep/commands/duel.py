@@ -23,7 +23,7 @@ from truesweep.config.origin import Origins
 from truesweep.config.overrides import is_override
 from truesweep.config.precedence import update
 from truesweep.errors import ConfigError
-from truesweep.figures import Mode, as_direction, require_mode
+from truesweep.figures import Mode, as_direction, digits_of, require_mode
 from truesweep.jobs.parts import complete, declared_figures
 from truesweep.record.files import dump_json
 from truesweep.record.frozen import fingerprint
@@ -223,7 +223,8 @@ class Match:
         self._first_seed = int(config["seed"])
         checkpoint = config["callbacks"]["checkpoint"]
         self.objective = terms.objective or str(checkpoint["monitor"])
-        self.mode: Mode = self._mode(config)
+        self.declared = declared_figures(config)
+        self.mode: Mode = self._mode(checkpoint)
         asked = [self._asked(one) for one in contenders]
         for one, its in zip(contenders, asked, strict=True):
             twin = contenders[asked.index(its)]
@@ -238,17 +239,16 @@ class Match:
         self.jobs: dict[str, dict[int, Run]] = {one.letter: {} for one in contenders}
         self.executor: Executor = make_executor({})
 
-    def _mode(self, config: dict[str, Any]) -> Mode:
+    def _mode(self, checkpoint: Mapping[str, Any]) -> Mode:
         """Which value is the best: what chooses the best checkpoint, or the figure's declaration.
 
         Raises:
             ConfigError: Neither says.
         """
-        checkpoint = config["callbacks"]["checkpoint"]
         if checkpoint["monitor"] == self.objective and checkpoint["mode"]:
             return cast(Mode, checkpoint["mode"])
         remedy = "Choose another, such as --objective val/loss"
-        return require_mode(self.objective, declared_figures(config), "--objective", remedy)
+        return require_mode(self.objective, self.declared, "--objective", remedy)
 
     def _asked(self, contender: Contender) -> str:
         """What is asked of a contender, whatever the seed."""
@@ -369,7 +369,10 @@ class Match:
             right = column not in ("", "contender")
             table.add_column(column, justify="right" if right else "left", overflow="fold")
         values = {one.letter: list(self.values(one.letter).values()) for one in self.contenders}
-        means = figures([sum(v) / len(v) if v else None for v in values.values()])
+        means = figures(
+            (sum(v) / len(v) if v else None for v in values.values()),
+            digits_of(self.objective, self.declared),
+        )
         for one, mean in zip(self.contenders, means, strict=True):
             known = duels.get(one.letter)
             beside = ["", ""]

@@ -112,7 +112,8 @@ def _table(one: Transfer, title: str, comparison: Comparison) -> Table:
         losses = [
             best.losses[best.rates.index(rate)] if rate in best.rates else None for rate in rates
         ]
-        cells = figures([loss if loss is None or math.isfinite(loss) else None for loss in losses])
+        finite = [loss if loss is None or math.isfinite(loss) else None for loss in losses]
+        cells = figures(finite, comparison.digits)
         least = best.rates[_nearest(best)]
         row = [
             Text("failed" if loss is not None and not math.isfinite(loss) else cell)

@@ -10,6 +10,7 @@ from truesweep.analysis.curves import Floats
 from truesweep.analysis.outcomes import Outcome, by_point
 from truesweep.analysis.ranking import TOLERANCE
 from truesweep.analysis.scaling import Interval, ScalingFit, Variable, fit_scaling, frontier
+from truesweep.figures import LOSS
 from truesweep.report.comparison import Comparison
 from truesweep.runs.snapshot import Snapshot
 from truesweep.text import count, counts, figures, number
@@ -29,7 +30,7 @@ def scaling(comparison: Comparison) -> dict[str, Any]:
     A law is one of all runs; of its points those are told that belong to runs which are shown.
     """
     objective = comparison.objective
-    if not objective.name.endswith("loss"):
+    if objective.name.rpartition("/")[2] != LOSS.name:
         return {"curves": [], "budgets": [], "note": ""}
     points = [
         _point(jobs, objective.name)
