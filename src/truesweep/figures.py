@@ -122,11 +122,20 @@ def of_metric(name: str, metric: Any) -> tuple[Figure, ...]:
     Args:
         name: By which a metric without `figures` is reported.
         metric: A torchmetrics metric.
+
+    Raises:
+        ConfigError: What it has is no declaration.
     """
     own = getattr(metric, "figures", None)
-    if own is not None:
-        return tuple(own)
-    return (Figure(name, getattr(metric, "higher_is_better", None)),)
+    if own is None:
+        return (Figure(name, getattr(metric, "higher_is_better", None)),)
+    listed = isinstance(own, tuple | list) and len(own) > 0
+    if not listed or not all(isinstance(one, Figure) for one in own):
+        raise ConfigError(
+            f"task.metrics.{name}: figures is {own!r}, where a tuple of truesweep.figures.Figure "
+            f"is wanted, such as (Figure({name!r}, higher_is_better=True),)"
+        )
+    return tuple(own)
 
 
 def compute(name: str, metric: Any) -> dict[str, float]:
@@ -135,11 +144,25 @@ def compute(name: str, metric: Any) -> dict[str, float]:
     Args:
         name: As in `of_metric`.
         metric: A torchmetrics metric, which computes a mapping if it has several.
+
+    Raises:
+        ConfigError: It computes other figures than it declares, or what is no number.
     """
     value = metric.compute()
-    several = isinstance(value, Mapping)
-    declared = of_metric(name, metric)
-    return {one.name: float(value[one.name] if several else value) for one in declared}
+    names = [one.name for one in of_metric(name, metric)]
+    given = value if isinstance(value, Mapping) else dict.fromkeys(names, value)
+    if lost := ", ".join(one for one in names if one not in given):
+        raise ConfigError(
+            f"task.metrics.{name}: computes {', '.join(map(str, given))}, and not {lost}; have it "
+            "declare its figures: figures = (Figure(NAME, higher_is_better=True), …)"
+        )
+    try:
+        return {one: float(given[one]) for one in names}
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"task.metrics.{name}: computes {value!r}, where one number is wanted for each of "
+            f"{', '.join(names)} ({error})"
+        ) from None
 
 
 def of_source(source: str, declared: Declared) -> list[Figure]:

@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torchmetrics import Metric
 
 from tests import processes
 from tests.commands.conftest import SMALL, Finished, assert_ranked_by, truesweep
+from truesweep.errors import ConfigError
+from truesweep.figures import Figure, compute, of_metric
 
 METRIC = """
 import torch
@@ -128,3 +132,51 @@ def test_what_cannot_be_added_is_refused(
     done = truesweep("train", *asked[:-1], f"task.metrics.{metric}", "--dry-run", cwd=workplace)
     assert done.code == 2
     assert said in done.err
+
+
+class Computes(Metric):
+    """Whatever it is given."""
+
+    figures: Any = None
+
+    def __init__(self, value: Any, *names: str) -> None:
+        super().__init__()
+        self.value = value
+        if names:
+            self.figures = tuple(map(Figure, names))
+
+    def update(self) -> None: ...
+
+    def compute(self) -> Any:
+        return self.value
+
+
+@pytest.mark.parametrize("declared", ["m", (), ("m",), Figure("m")])
+def test_what_is_no_declaration_is_refused(declared: Any) -> None:
+    metric = Computes(1.0)
+    metric.figures = declared
+    with pytest.raises(ConfigError, match=r"^task\.metrics\.m: figures is .*, where a tuple of"):
+        of_metric("m", metric)
+
+
+def test_a_metric_computes_what_it_declares() -> None:
+    one, two = Computes(torch.tensor(0.5)), Computes({"a": 1, "b": 2}, "b", "a")
+    for metric in (one, two):
+        metric.update()
+    assert compute("one", one) == {"one": 0.5}
+    assert compute("two", two) == {"b": 2.0, "a": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("metric", "said"),
+    [
+        (Computes({"a": 1, "b": 2}), "computes a, b, and not m; have it declare its figures"),
+        (Computes({"a": 1}, "a", "b"), "computes a, and not b;"),
+        (Computes(torch.ones(2)), r"computes tensor.*, where one number is wanted for each of m"),
+        (Computes(None), "computes None, where one number is wanted"),
+    ],
+)
+def test_what_a_metric_computes_otherwise_is_named(metric: Metric, said: str) -> None:
+    metric.update()
+    with pytest.raises(ConfigError, match=rf"^task\.metrics\.m: {said}"):
+        compute("m", metric)

@@ -79,6 +79,24 @@ def test_a_package_that_is_not_allowed_is_not_even_imported(
 
 
 @pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("\nraise RuntimeError('no server')", r"RuntimeError: no server \(.*own_\d.py:2\)$"),
+        ("x = (", r"'\(' was never closed \(own_\d.py, line 1\)$"),
+        ("from math import tau_two", r"cannot import name 'tau_two' from 'math'"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_named_with_the_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, said: str
+) -> None:
+    name = f"own_{len(code) % 10}"
+    (tmp_path / f"{name}.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=rf"^{name} cannot be imported: {said}"):
+        resolve(f"{name}.Model", [name])
+
+
+@pytest.mark.parametrize(
     ("name", "message"),
     [
         ("torch.optim.AdamV", "torch.optim has no AdamV; did you mean Adam?"),

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from importlib import import_module
+from traceback import extract_tb
 from types import ModuleType
 from typing import Any
 
@@ -119,8 +120,14 @@ def _import(name: str) -> ModuleType:
                 f"{name} needs the package {package}; type pip install {package}"
             ) from None
         raise ConfigError(_no_module(missing)) from None
-    except ImportError as error:
-        raise ConfigError(f"{name} cannot be imported: {error}") from error
+    except UserError:
+        raise
+    except Exception as error:  # whatever a module of the user's own raises
+        if isinstance(error, ImportError | SyntaxError):  # which name their place
+            raise ConfigError(f"{name} cannot be imported: {error}") from error
+        last = extract_tb(error.__traceback__)[-1]
+        reason = f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})"
+        raise ConfigError(f"{name} cannot be imported: {reason}") from error
 
 
 def _no_module(name: str) -> str:

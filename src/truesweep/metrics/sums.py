@@ -7,7 +7,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from truesweep.compat import keep_types
-from truesweep.figures import Figure
+from truesweep.figures import Figure, of_metric
 
 
 @keep_types
@@ -28,7 +28,8 @@ class SumMetric(Metric):
         """Say in torchmetrics' own way, too, which way is better."""
         super().__init_subclass__(**kwargs)
         if "figures" in vars(cls):
-            cls.higher_is_better = cls.figures[0].higher_is_better
+            first, *_ = of_metric(cls.__name__.lower(), cls)
+            cls.higher_is_better = first.higher_is_better
 
     @property
     def update_called(self) -> bool:
