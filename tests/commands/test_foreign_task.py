@@ -104,6 +104,23 @@ class Mute(Guess):
     """One that answers nothing."""
 
     answer = Task.answer
+
+
+class Headless(Guess):
+    head = "classification"
+
+
+class Kindless(Guess):
+    kind = "labelled"
+
+
+class Silent(Guess):
+    def make_metrics(self):
+        return {}
+
+
+class Empty(Task):
+    head, kind = "classifier", LABELLED
 '''
 
 
@@ -175,3 +192,21 @@ def test_nothing_is_to_be_generated_where_a_task_has_no_answer(
     shown = truesweep("resume", str(run), cwd=workplace)
     assert (shown.code, shown.err) == (0, "")
     assert "next        truesweep evaluate" in shown.out
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Headless", "has head='classification'; set it to one of causal, masked, seq2seq, class"),
+        ("Kindless", "has kind='labelled'; set it to one of truesweep.data.kinds, such as TEXT"),
+        ("Empty", "has no evaluate, loss, make_metrics; see"),
+        ("Silent", "callbacks.checkpoint.monitor=val/loss is no metric of a validation here. It h"),
+    ],
+)
+def test_a_task_that_does_not_say_what_it_is_is_refused(
+    asked: list[str], workplace: Path, name: str, said: str
+) -> None:
+    named = f"task._target_=elsewhere.{name}"
+    done = truesweep("train", *asked, named, "--dry-run", cwd=workplace)
+    assert done.code == 2, done.out + done.err
+    assert said in done.err

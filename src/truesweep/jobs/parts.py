@@ -4,8 +4,9 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from inspect import getattr_static
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytorch_lightning as pl
 import torch
@@ -32,7 +33,7 @@ from truesweep.jobs.compiling import check_graphs, choose, compile_model
 from truesweep.jobs.reference import attach_reference
 from truesweep.jobs.trainer import Compile, TrainerSettings
 from truesweep.metrics.harness import check_speaks
-from truesweep.models import Pretrained, add_adapter, count_parameters, recomputes_layers
+from truesweep.models import Head, Pretrained, add_adapter, count_parameters, recomputes_layers
 from truesweep.models.adapters import check_adapter
 from truesweep.models.batching import check_noise, check_packing, mixes_samples
 from truesweep.models.fp8 import train_in_fp8
@@ -99,15 +100,24 @@ def task_class(config: dict[str, Any]) -> type[Task]:
     """The class that the `task` group names.
 
     Raises:
-        ConfigError: It is no task.
+        ConfigError: It is no task, or does not say of itself what a task must.
     """
     named = dotted.get(config, "task._target_")
     if named is None:  # the last group: a file that was cut short lacks it
         raise ConfigError("task: the configuration has none, and is not whole; restore its file")
     target = resolve(named, config.get("allowed_packages") or ())
-    if isinstance(target, type) and issubclass(target, Task):
-        return target
-    raise ConfigError(f"task: {config['task'][TARGET]} is no task; derive it from truesweep.tasks")
+    if not isinstance(target, type) or not issubclass(target, Task):
+        raise ConfigError(f"task: {named} is no task; derive it from truesweep.tasks")
+    members = ((name, getattr_static(target, name)) for name in dir(target))
+    if lacking := ", ".join(n for n, m in members if getattr(m, "__isabstractmethod__", False)):
+        raise ConfigError(f"task: {named} has no {lacking}; see the docstrings of truesweep.tasks")
+    if (head := getattr(target, "head", None)) not in (heads := get_args(Head)):
+        raise ConfigError(f"task: {named} has head={head!r}; set it to one of {', '.join(heads)}")
+    if not isinstance(kind := getattr(target, "kind", None), SampleKind):
+        raise ConfigError(
+            f"task: {named} has kind={kind!r}; set it to one of truesweep.data.kinds, such as TEXT"
+        )
+    return target
 
 
 def sample_kind(config: dict[str, Any]) -> SampleKind:

@@ -411,11 +411,11 @@ def check_monitors(config: Mapping[str, Any], metrics: Sequence[str]) -> None:
         monitor = node.get("monitor") if node else None
         if isinstance(monitor, str) and monitor not in metrics:
             key = f"callbacks.{name}.monitor"
-            guess = (*nearest(monitor, metrics), metrics[0])[0]
-            raise ConfigError(
-                f"{key}={monitor} is no metric of a validation here. "
-                f"Set {key}={guess}; there are {', '.join(metrics)}."
-            )
+            remedy = "It has none: give the task metrics (make_metrics)"
+            if metrics:
+                guess = (*nearest(monitor, metrics), metrics[0])[0]
+                remedy = f"Set {key}={guess}; there are {', '.join(metrics)}"
+            raise ConfigError(f"{key}={monitor} is no metric of a validation here. {remedy}.")
         if isinstance(monitor, str) and node.get("mode", "min") is None:
             declared_mode(name, monitor)
 
