@@ -297,6 +297,36 @@ def test_words_are_learned_from_pieces_of_what_is_too_much(
     assert any(piece[:50] in path.read_text()[-20_000:] for piece in learned)
 
 
+@pytest.mark.parametrize("repeats", [False, True])
+def test_of_words_that_are_never_repeated_no_more_is_learned_than_fits_memory(
+    repeats: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, value in (("DIFFERENT", 40_000), ("_PIECE", 500), ("_PIECES", 40)):
+        monkeypatch.setattr(f"truesweep.data.token_cache.{name}", value)
+    monkeypatch.setattr("truesweep.data.texts.PIECE", 1000)
+    monkeypatch.setattr("truesweep.data.token_cache.PIECE", 1000)
+    learned: list[str] = []
+    build = Bpe.build
+
+    def counted(config: Bpe, texts: Any) -> Any:
+        return build(config, [learned.append(each) or each for each in texts])  # type: ignore[func-returns-value]
+
+    monkeypatch.setattr(Bpe, "build", counted)
+    rng = random.Random(0)
+    kinds = ["".join(rng.choices("ACGT", k=60)) for _ in range(4)]
+    lines = (
+        rng.choice(kinds) if repeats else "".join(rng.choices("ACGT", k=60)) for _ in range(4000)
+    )
+    path = tmp_path / "t.txt"
+    path.write_text("\n".join(lines))
+    prepared(path)
+    assert (sum(map(len, learned)) < 60_000) is not repeats
+    assert ("hardly a word is repeated" in " ".join(capsys.readouterr().err.split())) is not repeats
+
+
 def test_a_file_is_looked_at_before_it_is_read(tmp_path: Path) -> None:
     path = tmp_path / "t.txt"
     path.write_text(" \n" * 1000 + "x")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,7 +19,14 @@ from truesweep.data.encode import BATCH, Encoder
 from truesweep.data.frames import is_ours, separator
 from truesweep.data.kinds import SampleKind
 from truesweep.data.ragged import Ragged, RaggedWriter, Tokens
-from truesweep.data.samples import Sample, Splits, field_texts, hash_splits, text_bytes
+from truesweep.data.samples import (
+    Sample,
+    Splits,
+    field_texts,
+    hash_splits,
+    spread_pieces,
+    text_bytes,
+)
 from truesweep.data.texts import PIECE, Text, Texts, pieces
 from truesweep.data.tokenizers import TokenizerConfig, load, template_of
 from truesweep.models.tokens import vocabulary_size
@@ -33,6 +41,13 @@ PART = 8
 
 SECONDS_UNTOLD = 15.0
 """How long it is not said how far the tokens are."""
+
+DIFFERENT = 1 << 23
+"""Characters of different words that are learned from; bytes where words are cut into these. To
+merge them takes 80 to 120 bytes of memory for each. A gigabyte of prose has about as many."""
+_PIECE = 1 << 13
+_PIECES = 1 << 7
+_EACH = 4  # of these pieces make the smaller sample
 
 SPLITS = ("train", "val", "test")
 
@@ -210,14 +225,64 @@ def _learned(
     """The tokenizer that training samples make, of one source or of several."""
     template = template_of(config)
     training = chain.from_iterable(kind.texts(train, template) for train in trains)
-    size = sum(train.size for train in trains if isinstance(train, Texts))
-    every = max(1, -(-size // config.sample)) if config.sample else 1
+    stored = [train for train in trains if isinstance(train, Texts)]
+    every = _every(config, stored) if config.sample and stored else 1
     # To merge within a word takes the square of its length.
     cut = (piece for text in training for piece in pieces(text, longest=PIECE))
     tokenizer = config.build(islice(cut, 0, None, every))
     if template is not None:
         tokenizer.chat_template = template
     return tokenizer
+
+
+def _every(config: TokenizerConfig, texts: Sequence[Texts]) -> int:
+    """Of how many pieces of texts a tokenizer learns from one."""
+    backend = getattr(config.build(()), "backend_tokenizer", None)
+    splitter = getattr(backend, "pre_tokenizer", None)
+    size = most = sum(part.size for part in texts)
+    if splitter is not None:
+        most = _learnable(texts, lambda text: (w for w, _ in splitter.pre_tokenize_str(text)))
+    every = max(1, -(-size // min(most, config.sample or size)))
+    if most < size:
+        console(stderr=True).print(
+            f"the tokenizer learns from one piece in {every} of the text, of which hardly a word "
+            "is repeated: to merge more of its words would take too much memory"
+        )
+    return every
+
+
+def _learnable(texts: Sequence[Texts], words: Callable[[str], Iterable[str]]) -> int:
+    """Bytes of text whose different words together are as long as `DIFFERENT`, or all there are.
+
+    By Heaps' law, the different words of n bytes of text are c·n^b long: where words are seldom
+    repeated, as in a genome or in Chinese, b is about 1, in prose 0.6. Both numbers are taken from
+    pieces of a mebibyte in all, evenly spread over the texts, and a fourth of these.
+
+    Args:
+        texts: The texts of each source.
+        words: Cuts a text into what the tokenizer takes for words.
+    """
+    size = sum(part.size for part in texts)
+    if size <= DIFFERENT:
+        return size
+    shares = ((part, math.ceil(_PIECES * part.size / size)) for part in texts)
+    pieces = [piece for part, number in shares for piece in spread_pieces(part, number, _PIECE)]
+    (few, some), (many, more) = (_seen(pieces[::step], words) for step in (_EACH, 1))
+    if not (some and few < many):  # blank texts
+        return size
+    grows = math.log(more / some) / math.log(many / few)
+    if grows <= 0 or more * (size / many) ** grows <= DIFFERENT:
+        return size
+    return int(many * (DIFFERENT / more) ** (1 / grows))
+
+
+def _seen(pieces: Iterable[str], words: Callable[[str], Iterable[str]]) -> tuple[int, int]:
+    """Bytes of pieces of text, and the characters of their different words."""
+    size, found = 0, set[str]()
+    for piece in pieces:
+        size += len(piece.encode())
+        found.update(words(piece))
+    return size, sum(map(len, found))
 
 
 def _told(split: str, size: int) -> Callable[[int], None]:
