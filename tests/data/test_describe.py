@@ -349,6 +349,9 @@ def test_leaks_are_warned_of_unless_memory_would_not_help(described: Describe) -
     found = described(train, *judges, max_length=300)
     (problem,) = problems(found)
     assert "val is not independent of train: 3 of its 300 samples (1.0 %)" in problem
+    assert "(--show 3 lists them)" in advise(found)[0].remedy
+    judges[0][:30] = train[:30]
+    assert "(--show 20 lists some)" in advise(described(train, *judges, max_length=300))[0].remedy
     assert between(found.leakage, "test", "train").other_answer == 3
 
 

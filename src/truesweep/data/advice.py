@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from truesweep.data.describe import Description, Part
+from truesweep.data.samples import EXAMPLES
 from truesweep.text import percent
 
 JUDGES = ("val", "test")
@@ -44,11 +45,12 @@ def _leaks(found: Description) -> Iterator[Advice]:
         share = count / max(1, leak.passages)
         by_drop = " by data.decontaminate=drop" if leak.other == "train" else ""
         grams = "" if leak.ngrams is None else f", and {percent(leak.ngrams)} of its word 8-grams,"
+        all_of_them = leak.exact + leak.near
+        shown = f"{all_of_them} lists them" if all_of_them <= EXAMPLES else f"{EXAMPLES} lists some"
         yield Advice(
             f"{leak.split} is not independent of {leak.other}: {count:,} of its {leak.passages:,} "
             f"{found.kind.unit} ({percent(share)}){grams} stand in {leak.other} too",
-            f"Take them out of {leak.other}{by_drop} (--show {leak.exact + leak.near} lists "
-            f"them){or_split}",
+            f"Take them out of {leak.other}{by_drop} (--show {shown}){or_split}",
         )
 
 
