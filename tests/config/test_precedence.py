@@ -139,3 +139,7 @@ def test_what_was_left_out_stays_out(
     own: Path, overrides: list[str], key: str, expected: Any
 ) -> None:
     assert get(compose(overrides, [own]).config, key) == expected
+
+
+def test_a_callback_may_be_called_by_a_number(tree: Path) -> None:
+    assert compose(["callbacks={3: {patience: 2}}"], [tree]).config["callbacks"][3]["patience"] == 2

@@ -91,6 +91,21 @@ def test_keys_and_values_of_a_node(keys: dict[str, Any], expected: str) -> None:
     assert expected in problems(model(**keys))
 
 
+@pytest.mark.parametrize(
+    ("key", "name"), [(3, "3"), (2024, "2024"), (True, "true"), (None, "null")]
+)
+def test_a_key_that_yaml_reads_as_no_text_is_named_all_the_same(key: Any, name: str) -> None:
+    expected = f"{name}: no such key"
+    assert expected in problems({**base(), key: 1})
+    assert f"model.{expected}" in problems(base(model={**model()["model"], key: 1}))
+
+
+def test_a_node_may_be_called_by_a_number() -> None:
+    node = {"_target_": "toy_targets.Model", "depth": 2}
+    checked = check(base(callbacks={3: node}), supplied=SUPPLIED)
+    assert checked["callbacks"]["3"]["depth"] == 2
+
+
 def test_misspelt_groups_lead_to_the_real_ones() -> None:
     text = problems(base(modle={"depth": 3, "rope": {"theta": 1}}, lr=2, foo=1))
     assert "modle.depth: no such key; did you mean model.depth?" in text

@@ -63,7 +63,7 @@ def _leave_out(
 ) -> None:
     """Nodes that were left out stay so, though a file may set a key of what would be there."""
     for name in names:
-        node, key = parent.get(name), prefix + name
+        node, key = parent.get(name), f"{prefix}{name}"
         part = isinstance(node, dict) and node and "_target_" not in node
         wanted = any(k.startswith(f"{key}.") for k in said)
         if part and not wanted and _is_null(key, sources, said):

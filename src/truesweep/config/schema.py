@@ -11,6 +11,7 @@ from annotated_types import Ge, Lt
 
 from truesweep.config.messages import hint
 from truesweep.config.origin import Origins
+from truesweep.config.overrides import as_text
 from truesweep.config.targets import MAKE, NODES, TARGET, holds_node, resolve
 from truesweep.config.types import (
     REQUIRED,
@@ -138,6 +139,7 @@ class _Checker:
             raise ConfigError("\n".join(lines))
 
     def root(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        config = _named(config)
         plain = {key: None if key in GROUPS else value for key, value in config.items()}
         return {
             key: self._group(key, config[key]) if key in GROUPS else value
@@ -150,6 +152,7 @@ class _Checker:
         if not isinstance(node, Mapping):
             self._problems.append((key, f"expected a node with a {TARGET}, found {as_found(node)}"))
             return node
+        node = _named(node)
         if TARGET in node:
             return self._node(key, node)
         astray = [n for n, item in node.items() if not (item is None or isinstance(item, Mapping))]
@@ -192,6 +195,7 @@ class _Checker:
             node: What is given of it.
             supplied: Parameters that are none of the node's, besides those of its group.
         """
+        node = _named(node)
         group = key.partition(".")[0]
         supplied = {*supplied, *self._supplied.get(key, ()), *self._supplied.get(group, ())}
         for name in [name for name in node if name in supplied]:
@@ -247,7 +251,7 @@ class _Checker:
     def _owned(self, key: str, nodes: Mapping[str, Any], part: Any) -> dict[str, Any]:
         """Nodes by name that are also of what their owner makes of them; see `targets.NODES`."""
         own, filled = schema_of(part, frozenset({MAKE})).parameters, {}
-        for name, node in nodes.items():
+        for name, node in _named(nodes).items():
             inside = f"{key}.{name}"
             if not isinstance(node, Mapping):
                 self._problems.append((inside, f"expected a node, found {as_found(node)}"))
@@ -258,6 +262,7 @@ class _Checker:
                 self._problems.append((f"{inside}.{TARGET}", str(error)))
                 continue
             owner = key.rpartition(".")[0]
+            node = _named(node)
             for shared in [name for name in node if name in part.SHARED]:
                 self._problems.append(
                     (f"{inside}.{shared}", f"is the same for all; set {owner}.{shared}")
@@ -291,6 +296,11 @@ class _Checker:
                 self._add_unknown(f"{key}.{name}", item)
         else:
             self._unknown.append(key)
+
+
+def _named(node: Mapping[Any, Any]) -> dict[str, Any]:
+    """A node by the names of its keys, where YAML reads `3` as a number and `on` as true."""
+    return {key if isinstance(key, str) else as_text(key): value for key, value in node.items()}
 
 
 def _stands(schema: Schema, name: str, value: Any) -> bool:
