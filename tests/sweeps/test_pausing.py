@@ -2,6 +2,7 @@
 
 import gc
 import io
+import json
 import math
 from functools import partial
 from pathlib import Path
@@ -87,7 +88,7 @@ class Curves(Pretended):
             self.trained.append((job.label, step))
             seen = self.sign * value(job.varies["optimizer.lr"], step)
             with job.metrics.open("a") as rows:
-                rows.write(f'{{"step": {step}, "{objective}": {seen}}}\n')
+                rows.write(json.dumps({"step": step, objective: seen}) + "\n")
             stop = report(step, seen)
             job.update_status(step=step)
             if stop:
@@ -139,6 +140,15 @@ def test_the_best_is_found_although_it_is_behind_at_first(
     assert "to go on" not in told
 
 
+def test_every_point_waits_at_first_however_rarely_it_is_validated(tmp_path: Path) -> None:
+    for every in (2, 5, 10):  # steps of a slice; there is a validation each five
+        executor = Curves()
+        sweep, _ = run(tmp_path / str(every), executor, pruner_warmup=every)
+        begun = executor.order[: len(LR.values)]
+        assert len(set(begun)) == len(LR.values)
+        assert len(sweep.jobs()) == len(LR.values)
+
+
 def test_status_counts_what_waits(tmp_path: Path) -> None:
     sweep, told = run(tmp_path / "s", Curves())
     rows = Board("val/loss", "min").rows(sweep.jobs())
@@ -150,17 +160,44 @@ def test_status_counts_what_waits(tmp_path: Path) -> None:
     assert {row["state"] for row in sweep.read_jobs()} == {"completed", "paused"}
 
 
+CLIMB: dict[str, Any] = {"sampler": "climb", "start": {"optimizer.lr": 0.004}}
+
+
+@pytest.mark.parametrize("slots", [1, 3])
+def test_a_climb_goes_on_from_forecasts(tmp_path: Path, slots: int) -> None:
+    executor = Curves(slots)
+    sweep, _ = run(tmp_path / "s", executor, **CLIMB)
+    found = states(sweep)
+    assert list(found) == [*LR.values[:5]]  # from the lowest up to the first that is worse
+    assert found[BEST] == "completed"
+    assert found[0.004] == found[0.008] == "paused"
+    assert len(executor.trained) == len(set(executor.trained))
+
+
+def test_a_climb_passes_a_point_that_waits_without_a_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "tests.sweeps.test_pausing.value",
+        lambda rate, step, of=value: math.inf if rate > 0.05 else of(rate, step),
+    )
+    found = states(run(tmp_path / "s", Curves(), **CLIMB)[0])
+    assert found[BEST] == "completed"
+    assert found[0.064] == "paused"
+
+
+@pytest.mark.parametrize("settings", [{}, CLIMB], ids=["grid", "climb"])
 @pytest.mark.parametrize("kill_after", [3, 9])
 def test_a_killed_driver_leaves_those_that_wait_as_they_were(
-    tmp_path: Path, kill_after: int
+    tmp_path: Path, kill_after: int, settings: dict[str, Any]
 ) -> None:
-    whole, _ = run(tmp_path / "whole", Curves())
+    whole, _ = run(tmp_path / "whole", Curves(), **settings)
     first, second = Curves(kill_after=kill_after), Curves()
     with pytest.raises(Killed):
-        run(tmp_path / "s", first)
+        run(tmp_path / "s", first, **settings)
     gc.collect()  # the driver's lock dies with it
     waited = {job.id: job.step for job in SweepDirectory(tmp_path / "s").jobs() if job.step}
-    sweep, _ = run(tmp_path / "s", second)
+    sweep, _ = run(tmp_path / "s", second, **settings)
     trained = first.trained + second.trained
     assert len(trained) == len(set(trained))
     assert states(sweep) == states(whole)
@@ -240,5 +277,5 @@ def test_with_seeds_the_others_run_when_the_first_has_ended(tmp_path: Path) -> N
 def test_what_does_not_go_with_forecasts_is_refused() -> None:
     with pytest.raises(ConfigError, match="forecast begins every point"):
         Sweep(method="search", hours=1, pruner="forecast")
-    with pytest.raises(ConfigError, match="sampler=climb chooses by jobs that have ended"):
-        Sweep(method="search", jobs=9, pruner="forecast", sampler="climb")
+    with pytest.raises(ConfigError, match="sampler=cmaes chooses by jobs that have ended"):
+        Sweep(method="search", jobs=9, pruner="forecast", sampler="cmaes")

@@ -7,14 +7,17 @@ is too, the more so the higher the peak. As in `analysis/curves.py`, it is taken
 
 so that between step s and the end it falls by A (t(s)^-a - t(S)^-a) + B (r(s) - r(S)). A and B are
 fitted to few points, early on to a single one; priors, in units of what trainings of this search
-gain at all, hold them in place. Freeze-thaw (Swersky, Snoek & Adams 2014, arXiv 1406.3896): the
-training goes on whose optimistic forecast is the best, a slice at a time, and when one that has
-ended is better than what all others may hope for, none does.
+gain at all, hold them in place. Once trainings of the search have ended, what they fell from the
+same share of their steps on is a second forecast, and the more certain one of the two is taken:
+points near each other fall alike, whatever noise is on their curves. Freeze-thaw (Swersky, Snoek &
+Adams 2014, arXiv 1406.3896): the training goes on whose optimistic forecast is the best, a slice at
+a time, and when one that has ended is better than what all others may hope for, none does.
 """
 
 import math
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+import statistics
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,17 +31,34 @@ UNBELIEVED = 0.5
 """The share of the slices up to which that holds."""
 OPTIMISM = 1.0
 """Standard deviations by which a training may be better than its forecast."""
-DOUBT = 0.25
-"""Standard deviation of the form itself, as a share of the fall that is forecast."""
 EXPONENTS = np.array([0.2, 0.4, 0.6, 0.8, 1.0])
-NOISE = 0.005
-"""Standard deviation of a value about the form, in units of a search's gain, as all below."""
-POWER = (0.35, 0.9)
-"""Mean and standard deviation of A t^-a at the last step known."""
-ANNEALING = (0.035, 0.1)
-"""Mean and standard deviation of B."""
 SKIPPED = 0.25
 """The share of the points, at the start, that follows no power law yet."""
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What is known of a curve before it is seen, in units of a search's gain.
+
+    Args:
+        power: Mean and standard deviation of A t^-a at the last step known.
+        annealing: Mean and standard deviation of B.
+        noise: Standard deviation of a value about the form.
+        doubt: Standard deviation of the form itself, as a share of the fall that is forecast.
+    """
+
+    power: tuple[float, float]
+    annealing: tuple[float, float]
+    noise: float
+    doubt: float
+
+
+OWN = _Form((0.35, 0.9), (0.035, 0.1), noise=0.005, doubt=0.25)
+"""Of a curve itself."""
+LIKE_OTHERS = _Form((0.0, 0.1), (0.0, 0.05), noise=0.005, doubt=0.25)
+"""Of its difference from the mean of those that have ended."""
+UNLIKE = 0.1
+"""How unlike what one falls may be to what they fell, as a share of it, besides."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +98,15 @@ class Trial:
 
     def is_rung(self, every: int) -> bool:
         """Whether the last validation is the first one after a slice's end."""
-        before = int(self.curve.steps[-2]) if len(self.curve) > 1 else 0
-        return self.rung(every) > self._slices(before, every)
+        return self.rung(every) > self._before(every)
+
+    def is_first_rung(self, every: int) -> bool:
+        """Whether it is the first one of all that is after a slice's end."""
+        return self.is_rung(every) and self._before(every) == 0
+
+    def _before(self, every: int) -> int:
+        """The slices that were done at the validation before the last."""
+        return self._slices(int(self.curve.steps[-2]), every) if len(self.curve) > 1 else 0
 
     def _slices(self, step: int, every: int) -> int:
         return step // (every or max(1, len(self.rates) // RUNGS))
@@ -132,7 +159,9 @@ def finals(trials: Mapping[int, Trial]) -> dict[int, Final]:
     """How trainings that have not ended will; those that have come to no number are left out."""
     live = {key: one for key, one in trials.items() if np.isfinite(one.curve.last)}
     gain = _gain(live)
-    return {key: _final(one, gain) for key, one in live.items() if not one.ended}
+    ended = [one for one in live.values() if one.ended]
+    others = _Others.of(ended, gain) if ended else None
+    return {key: _final(one, gain, others) for key, one in live.items() if not one.ended}
 
 
 def _gain(trials: Mapping[int, Trial]) -> float:
@@ -147,45 +176,106 @@ def _gain(trials: Mapping[int, Trial]) -> float:
     return max(float(np.median(firsts)) - lowest, 0.1 * abs(lowest), 1e-12)
 
 
-def _final(trial: Trial, gain: float) -> Final:
-    """The mean of the forecasts of all exponents, weighted by their likelihood."""
+@dataclass(frozen=True)
+class _Others:
+    """Trainings of a search that have ended.
+
+    Args:
+        curves: Theirs.
+        form: What is known of how another one differs from their mean.
+    """
+
+    curves: Sequence[Curve]
+    form: _Form
+
+    @classmethod
+    def of(cls, ended: Sequence[Trial], gain: float) -> "_Others":
+        """The values' noise is what their own form leaves of them."""
+        fits = [_Fitted.of(OWN, one.curve.finite, one.rates, gain) for one in ended]
+        noise = OWN.noise * statistics.fmean(fit.inflated for fit in fits) ** 0.5
+        return cls([one.curve.finite for one in ended], replace(LIKE_OTHERS, noise=noise))
+
+    def at(self, shares: Floats) -> Floats:
+        """Their values at shares of their steps [curves, n]."""
+        return np.stack(
+            [np.interp(shares * one.steps[-1], one.steps, one.values) for one in self.curves]
+        )
+
+
+def _final(trial: Trial, gain: float, others: _Others | None) -> Final:
+    """How a training will end, by the more certain of two forecasts.
+
+    One is of its curve, the other of its difference from the mean of those that have ended.
+    """
     curve = trial.curve.finite
-    curve = curve.where(np.arange(len(curve)) >= int(SKIPPED * len(curve)))
-    progress = np.cumsum(trial.rates)
-    now, rate = progress[trial.step - 1], trial.rates[curve.steps - 1]
-    power = (progress[curve.steps - 1] / now)[None] ** -EXPONENTS[:, None]
-    left = 1 - (progress[-1] / now) ** -EXPONENTS
-    ends = np.stack([0 * left, left, np.full_like(left, rate[-1] - trial.rates[-1])], axis=1)
-    found, covariances, squares = _fit(power, rate, curve.values / gain)
-    falls = np.sum(ends * found, axis=1)
-    variances = np.einsum("ei,eij,ej->e", ends, covariances, ends)
-    inflated = max(1.0, squares.min() / max(1, len(curve) - 3))
-    weights = np.exp((squares.min() - squares) / (2 * inflated))
-    weights /= weights.sum()
-    fall = float(weights @ falls)
-    spread = float(weights @ ((falls - fall) ** 2 + variances)) + (DOUBT * fall) ** 2
-    last = float(curve.values[-1])
-    low = last - gain * (fall + OPTIMISM * spread**0.5)
-    return Final(min(trial.best, last - gain * fall), min(trial.best, low))
+    fitted = _Fitted.of(OWN, curve, trial.rates, gain)
+    fall, deviation = gain * fitted.fall, gain * fitted.deviation
+    if others is not None:
+        values = others.at(np.append(curve.steps, len(trial.rates)) / len(trial.rates))
+        falls = values[:, -2] - values[:, -1]
+        between = Curve(curve.steps, curve.values - values[:, :-1].mean(axis=0))
+        fitted = _Fitted.of(others.form, between, trial.rates, gain)
+        like = gain * fitted.fall + float(falls.mean())
+        apart = (gain * fitted.deviation) ** 2 + float(falls.var()) + (UNLIKE * like) ** 2
+        fall, deviation = min((fall, deviation), (like, apart**0.5), key=lambda one: one[1])
+    low = curve.last - fall - OPTIMISM * deviation
+    return Final(min(trial.best, curve.last - fall), min(trial.best, low))
 
 
-def _fit(power: Floats, rate: Floats, values: Floats) -> tuple[Floats, Floats, Floats]:
+@dataclass(frozen=True)
+class _Fitted:
+    """The mean of the forecasts of all exponents, weighted by their likelihood.
+
+    Args:
+        fall: From the last value known to the end, in units of the gain, as all here.
+        deviation: Its standard deviation.
+        inflated: The variance of the values over that of the form's noise, 1 at least.
+    """
+
+    fall: float
+    deviation: float
+    inflated: float
+
+    @classmethod
+    def of(cls, form: _Form, curve: Curve, rates: Floats, gain: float) -> "_Fitted":
+        """Fit a form to a curve."""
+        step = int(curve.steps[-1])
+        curve = curve.where(np.arange(len(curve)) >= int(SKIPPED * len(curve)))
+        progress = np.cumsum(rates)
+        now, rate = progress[step - 1], rates[curve.steps - 1]
+        power = (progress[curve.steps - 1] / now)[None] ** -EXPONENTS[:, None]
+        left = 1 - (progress[-1] / now) ** -EXPONENTS
+        ends = np.stack([0 * left, left, np.full_like(left, rate[-1] - rates[-1])], axis=1)
+        found, covariances, squares = _fit(form, power, rate, curve.values / gain)
+        falls = np.sum(ends * found, axis=1)
+        variances = np.einsum("ei,eij,ej->e", ends, covariances, ends)
+        inflated = max(1.0, squares.min() / max(1, len(curve) - 3))
+        weights = np.exp((squares.min() - squares) / (2 * inflated))
+        weights /= weights.sum()
+        fall = float(weights @ falls)
+        spread = float(weights @ ((falls - fall) ** 2 + variances)) + (form.doubt * fall) ** 2
+        return cls(fall, spread**0.5, float(inflated))
+
+
+def _fit(form: _Form, power: Floats, rate: Floats, values: Floats) -> tuple[Floats, Floats, Floats]:
     """Penalised least squares for each exponent.
 
     Args:
-        power: t^-a, 1 at the last step [exponents, n].
+        form: What is known beforehand.
+        power: t^-a, 1 at the last step known [exponents, n].
         rate: r [n].
         values: y [n].
 
     Returns:
-        E, A and B [exponents, 3], A and B not below zero; their covariances [exponents, 3, 3]; and
-        the sums of squares over the noise's [exponents].
+        E, A and B [exponents, 3]; their covariances [exponents, 3, 3]; and the sums of squares over
+        the noise's [exponents].
     """
     points = np.stack([np.ones_like(power), power, np.broadcast_to(rate, power.shape)], axis=2)
-    weight = np.array([0.0, NOISE / POWER[1], NOISE / ANNEALING[1]]) ** 2
-    wanted = weight * np.array([0.0, POWER[0], ANNEALING[0]])
+    weight = np.array([0.0, form.noise / form.power[1], form.noise / form.annealing[1]]) ** 2
+    wanted = weight * np.array([0.0, form.power[0], form.annealing[0]])
     inverse = np.linalg.inv(points.transpose(0, 2, 1) @ points + np.diag(weight))
     found = np.einsum("eij,ej->ei", inverse, values @ points + wanted)
-    found[:, 1:] = found[:, 1:].clip(min=0.0)
-    residuals = (values - np.einsum("eni,ei->en", points, found)) / NOISE
-    return found, NOISE**2 * inverse, np.sum(residuals**2, axis=1)
+    if form is OWN:
+        found[:, 1:] = found[:, 1:].clip(min=0.0)
+    residuals = (values - np.einsum("eni,ei->en", points, found)) / form.noise
+    return found, form.noise**2 * inverse, np.sum(residuals**2, axis=1)

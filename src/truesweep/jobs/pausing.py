@@ -45,7 +45,7 @@ def is_to_pause(trials: Sequence["FrozenTrial"], number: int, *, first: int, sig
     mine = known[number]
     if len(mine.curve) == 0 or mine.ended or not mine.is_rung(first):
         return False
-    if mine.rung(first) == 1:  # until every point has begun, and its forecast says something
+    if mine.is_first_rung(first):  # until every point has begun, and its forecast says something
         return True
     return choose(known, {*paused(trials), number}, first) != number
 
@@ -69,19 +69,26 @@ def paused(trials: Sequence["FrozenTrial"]) -> set[int]:
     return {t.number for t in trials if not t.state.is_finished() and t.user_attrs.get(PAUSED)}
 
 
+def forecasts(trials: Sequence["FrozenTrial"], sign: float) -> dict[int, float]:
+    """The value that is forecast of each trial that waits; none of one that came to no number."""
+    waiting = paused(trials)
+    known = finals(board(trials, sign))
+    return {number: sign * one.value for number, one in known.items() if number in waiting}
+
+
 def as_forecast(trials: Sequence["FrozenTrial"], sign: float) -> list["FrozenTrial"]:
     """The trials, those that wait as if they had ended with the value that is forecast."""
     from optuna.trial import TrialState, create_trial
 
-    waiting, forecasts = paused(trials), finals(board(trials, sign))
+    values = forecasts(trials, sign)
     return [
         create_trial(
             state=TrialState.COMPLETE,
-            value=sign * forecasts[trial.number].value,
+            value=values[trial.number],
             params=trial.params,
             distributions=trial.distributions,
         )
-        if trial.number in waiting and trial.number in forecasts
+        if trial.number in values
         else trial
         for trial in trials
     ]

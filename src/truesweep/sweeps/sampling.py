@@ -89,10 +89,18 @@ class Dimensions:
         }
 
     def neighbours(self, params: Params) -> Iterator[Params]:
-        """The points that differ in one dimension by one step, see `_steps`."""
+        """The points one step away in one dimension, see `_steps`, and what goes with it."""
         for name, distribution in self.distributions.items():
             for value in _steps(distribution, params[name]):
-                yield {**params, name: value}
+                yield {**params, **self._taken_along(params, name, value), name: value}
+
+    def _taken_along(self, params: Params, name: str, value: Any) -> Params:
+        """What else changes when a dimension does, see `TAKES_ALONG`."""
+        other, power = TAKES_ALONG.get(name, ("", 0.0))
+        if other not in params or not _are_numbers([value, params[name], params[other]]):
+            return {}
+        moved = params[other] * (value / params[name]) ** power
+        return {other: _nearest(self.distributions[other], moved)}
 
     def below(self, params: Params) -> Iterator[Params]:
         """The points two steps below in one dimension with a logarithmic scale.
@@ -197,6 +205,9 @@ def _are_numbers(choices: Sequence[Any]) -> bool:
 
 STRIDE = 3.0
 """By what factor a climb's step changes a number on a logarithmic scale."""
+TAKES_ALONG = {"data.batch_size": ("optimizer.lr", 0.5)}
+"""With a larger batch the best rate grows, by about the root for optimizers that scale their steps
+(Malladi et al. 2022, arXiv 2205.10287): at the old rate neither batch would be seen at its best."""
 PARTS = 8
 """How many of its steps cross an interval on a linear one."""
 
@@ -238,7 +249,7 @@ def climb(dimensions: Dimensions, tried: Sequence[Tried]) -> Params | None:
 
     First the neighbours of the best point, dimension by dimension, and what lies two steps below it
     on a logarithmic scale; once all of them are known to be worse, the vertex of a parabola through
-    three values there.
+    three values there. What waits counts with the value that is forecast.
 
     Args:
         dimensions: What is varied.

@@ -21,7 +21,7 @@ from truesweep.figures import (
 Method = Literal["grid", "random", "search"]
 Sampler = Literal["tpe", "cmaes", "gp", "nsga2", "qmc", "random", "grid", "climb"]
 Pruner = Literal["median", "halving", "hyperband", "forecast"]
-FORECAST_SAMPLERS = ("tpe", "gp", "qmc", "random", "grid")
+FORECAST_SAMPLERS = ("tpe", "gp", "qmc", "random", "grid", "climb")
 """Samplers that need not know how a point has ended before they suggest the next."""
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(MB|GB|TB)", re.IGNORECASE)

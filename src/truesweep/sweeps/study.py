@@ -215,7 +215,8 @@ class Search:
             tried = self._trials.tried()
             params = climb(self._dimensions, tried) if tried else self._start
             if params is None:
-                self._covered = all(value is not None for _, value in tried)
+                known = all(value is not None for _, value in tried)
+                self._covered = known and self._trials.thawed(self._paused) is None
                 if self._covered:
                     self.note("no neighbour of the best point is better")
                 return False

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from truesweep.analysis.outcomes import sign
 from truesweep.compat import storage_id, suggest
-from truesweep.jobs.pausing import FORECAST, as_forecast, thawed
+from truesweep.jobs.pausing import FORECAST, as_forecast, forecasts, paused, thawed
 from truesweep.record.files import locked
 from truesweep.record.study import PAUSED, open_storage, trial_id
 from truesweep.secrets import reveal
@@ -146,13 +146,17 @@ class Trials:
         return points
 
     def tried(self) -> list[Tried]:
-        """What is known of each point; a value is less the better it is."""
+        """What is known of each point, of one that waits its forecast; less is better."""
         told: list[Tried] = []
-        for trial in self.all():
+        trials = self.all()
+        waiting, forecast = paused(trials), forecasts(trials, self._sign)
+        for trial in trials:
             value: float | None = math.inf
             if trial.state.name == "COMPLETE":
                 value = self._sign * trial.values[0]
-            elif not trial.state.is_finished():
+            elif trial.number in forecast:
+                value = self._sign * forecast[trial.number]
+            elif not trial.state.is_finished() and trial.number not in waiting:
                 value = None
             if trial.params:
                 told.append((trial.params, value))
