@@ -32,6 +32,29 @@ def test_the_schedule_does_not_fool_a_forecast(upto: int) -> None:
     assert forecast[0].value == pytest.approx(2.0, abs=0.02)
 
 
+@pytest.mark.parametrize("upto", [20, 40, 60])
+def test_what_others_fell_tells_more_than_a_few_noisy_values(upto: int) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.01, (9, TOTAL // EVERY))
+
+    def noisy(one: Trial, index: int) -> Trial:
+        values = one.curve.values + 0.3 * (one.curve.steps < 40) + noise[index, : len(one.curve)]
+        return Trial(Curve(one.curve.steps, values), RATES)
+
+    begun = {key: noisy(trial(upto, 2.0 + 0.05 * key), key) for key in range(8)}
+    alone = finals(begun)
+    beside = finals(begun | {8: noisy(trial(TOTAL, 2.2), 8)})
+    missed, left = (
+        [abs(one[key].value - 2.0 - 0.05 * key) for key in begun] for one in (alone, beside)
+    )
+    assert np.mean(left) < min(0.03, np.mean(missed) / 2)
+
+
+def test_others_that_differ_among_themselves_say_little() -> None:
+    late = {key: trial(TOTAL, 2.0 + 0.1 * key, height=0.4 * key) for key in range(3)}
+    one, two = finals({9: trial(40, 2.0), 0: late[0]})[9], finals({9: trial(40, 2.0)} | late)[9]
+    assert one.value - one.low < two.value - two.low
+
+
 def test_a_forecast_becomes_surer_and_never_worse_than_what_was_reached() -> None:
     margins = [
         (one := finals({0: trial(upto, 2.0), 1: trial(40, 2.5)})[0]).value - one.low

@@ -62,6 +62,15 @@ def test_a_climb_starts_where_it_is_told_and_ends_at_the_least(tmp_path: Path) -
         assert climbed(tmp_path / str(i), {RATE: value, BATCH: 4}, bowl(value, 4))
 
 
+def test_a_step_of_the_batch_takes_the_rate_along(tmp_path: Path) -> None:
+    done = climbed(tmp_path / "s", {RATE: 0.02, BATCH: 16}, bowl(0.02, 16))
+    batches = {job.varies[BATCH]: job.varies[RATE] for job in done}
+    assert batches[8] == pytest.approx(0.02 / 2**0.5, rel=1e-3)
+    assert batches[32] == pytest.approx(0.02 * 2**0.5, rel=1e-3)
+    named = search(tmp_path / "t", [BATCHES, MODEL], sampler="climb", start={BATCH: 16}, jobs=4)
+    assert [job.varies[BATCH] for job in iter(named.ask, None)] == [16, 32, 8, 16]  # no rate varies
+
+
 def test_data_overrule_a_start_that_is_wrong_by_ten(tmp_path: Path) -> None:
     truth = bowl(0.01, 16)
     right = climbed(tmp_path / "right", {RATE: 0.009, BATCH: 16}, truth)

@@ -70,17 +70,24 @@ def paused(trials: Sequence["FrozenTrial"]) -> set[int]:
 
 
 def forecasts(trials: Sequence["FrozenTrial"], sign: float) -> dict[int, float]:
-    """The value that is forecast of each trial that waits; none of one that came to no number."""
-    waiting = paused(trials)
-    known = finals(board(trials, sign))
-    return {number: sign * one.value for number, one in known.items() if number in waiting}
+    """What is forecast of each trial that has reported and not ended, by its number.
+
+    It is infinitely bad where the last report was no number.
+    """
+    known = board(trials, sign)
+    expected = finals(known)
+    return {
+        number: sign * (expected[number].value if number in expected else np.inf)
+        for number, one in known.items()
+        if not one.ended
+    }
 
 
 def as_forecast(trials: Sequence["FrozenTrial"], sign: float) -> list["FrozenTrial"]:
     """The trials, those that wait as if they had ended with the value that is forecast."""
     from optuna.trial import TrialState, create_trial
 
-    values = forecasts(trials, sign)
+    waiting, values = paused(trials), forecasts(trials, sign)
     return [
         create_trial(
             state=TrialState.COMPLETE,
@@ -88,7 +95,7 @@ def as_forecast(trials: Sequence["FrozenTrial"], sign: float) -> list["FrozenTri
             params=trial.params,
             distributions=trial.distributions,
         )
-        if trial.number in values
+        if trial.number in waiting and np.isfinite(values.get(trial.number, np.inf))
         else trial
         for trial in trials
     ]

@@ -177,7 +177,12 @@ class Search:
         self._paused[number] = job
 
     def _thaw(self) -> Run | None:
-        """The job that waits and is to go on next; None if none is worth it now."""
+        """The job that waits and is to go on next; None if none is worth it now.
+
+        Nor before a climb knows where it goes.
+        """
+        if self._settings.sampler == "climb" and any(v is None for _, v in self._trials.tried()):
+            return None
         number = self._trials.thawed(self._paused) if self._paused else None
         if number is None:
             return None
@@ -215,7 +220,8 @@ class Search:
             tried = self._trials.tried()
             params = climb(self._dimensions, tried) if tried else self._start
             if params is None:
-                known = all(value is not None for _, value in tried)
+                running = self._jobs.keys() - self._paused.keys()
+                known = not running and all(value is not None for _, value in tried)
                 self._covered = known and self._trials.thawed(self._paused) is None
                 if self._covered:
                     self.note("no neighbour of the best point is better")

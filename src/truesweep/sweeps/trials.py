@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from truesweep.analysis.outcomes import sign
 from truesweep.compat import storage_id, suggest
-from truesweep.jobs.pausing import FORECAST, as_forecast, forecasts, paused, thawed
+from truesweep.jobs.pausing import FORECAST, as_forecast, forecasts, thawed
 from truesweep.record.files import locked
 from truesweep.record.study import PAUSED, open_storage, trial_id
 from truesweep.secrets import reveal
@@ -146,18 +146,17 @@ class Trials:
         return points
 
     def tried(self) -> list[Tried]:
-        """What is known of each point, of one that waits its forecast; less is better."""
+        """What is known of each point, its forecast if it may be paused; less is better."""
         told: list[Tried] = []
         trials = self.all()
-        waiting, forecast = paused(trials), forecasts(trials, self._sign)
+        expected = forecasts(trials, self._sign)
         for trial in trials:
             value: float | None = math.inf
             if trial.state.name == "COMPLETE":
                 value = self._sign * trial.values[0]
-            elif trial.number in forecast:
-                value = self._sign * forecast[trial.number]
-            elif not trial.state.is_finished() and trial.number not in waiting:
-                value = None
+            elif not trial.state.is_finished():
+                value = expected.get(trial.number)
+                value = value if value is None else self._sign * value
             if trial.params:
                 told.append((trial.params, value))
         return told
