@@ -88,10 +88,10 @@ class Dimensions:
             for name, distribution in self.distributions.items()
         }
 
-    def neighbours(self, params: Params) -> Iterator[Params]:
+    def neighbours(self, params: Params, stride: float) -> Iterator[Params]:
         """The points one step away in one dimension, see `_steps`, and what goes with it."""
         for name, distribution in self.distributions.items():
-            for value in _steps(distribution, params[name]):
+            for value in _steps(distribution, params[name], stride):
                 yield {**params, **self._taken_along(params, name, value), name: value}
 
     def _taken_along(self, params: Params, name: str, value: Any) -> Params:
@@ -205,6 +205,8 @@ def _are_numbers(choices: Sequence[Any]) -> bool:
 
 STRIDE = 3.0
 """By what factor a climb's step changes a number on a logarithmic scale."""
+FINER = 3.0**0.5
+"""The same where no such step is better."""
 TAKES_ALONG = {"data.batch_size": ("optimizer.lr", 0.5)}
 """With a larger batch the best rate grows, by about the root for optimizers that scale their steps
 (Malladi et al. 2022, arXiv 2205.10287): at the old rate neither batch would be seen at its best."""
@@ -212,7 +214,7 @@ PARTS = 8
 """How many of its steps cross an interval on a linear one."""
 
 
-def _steps(distribution: "BaseDistribution", value: Any) -> list[Any]:
+def _steps(distribution: "BaseDistribution", value: Any, stride: float = STRIDE) -> list[Any]:
     """The neighbours of a value: the next choices, or the next number up and down."""
     from optuna.distributions import CategoricalDistribution, IntDistribution
 
@@ -225,7 +227,7 @@ def _steps(distribution: "BaseDistribution", value: Any) -> list[Any]:
         return [*ordered[place + 1 : place + 2], *ordered[max(0, place - 1) : place]]
     limits: Any = distribution
     if limits.log:
-        both = [value * STRIDE, value / STRIDE]
+        both = [value * stride, value / stride]
     else:
         step = limits.step or (limits.high - limits.low) / PARTS
         both = [value + step, value - step]
@@ -244,7 +246,7 @@ Tried = tuple[Params, float | None]
 """A point and its value, less being better: infinite where it failed, None while it runs."""
 
 
-def climb(dimensions: Dimensions, tried: Sequence[Tried]) -> Params | None:
+def climb(dimensions: Dimensions, tried: Sequence[Tried], finer: bool = False) -> Params | None:
     """The next point of a search that goes from the best point so far to a better one.
 
     First the neighbours of the best point, dimension by dimension, and what lies two steps below it
@@ -254,6 +256,7 @@ def climb(dimensions: Dimensions, tried: Sequence[Tried]) -> Params | None:
     Args:
         dimensions: What is varied.
         tried: What is known, at least a start.
+        finer: Whether smaller steps are worth a job, too.
 
     Returns:
         None where nothing is left to try, or not before what runs has ended.
@@ -261,8 +264,13 @@ def climb(dimensions: Dimensions, tried: Sequence[Tried]) -> Params | None:
     ended = [one for one in tried if one[1] is not None]
     best = min(ended, key=lambda one: one[1] or 0.0)[0] if ended else tried[0][0]
     known = [params for params, _ in tried]
-    for params in itertools.chain(dimensions.neighbours(best), dimensions.below(best)):
-        if not any(_near(params, other, dimensions) for other in known):
+    near: list[tuple[Params, float]] = [
+        (one, STRIDE) for one in dimensions.neighbours(best, STRIDE)
+    ]
+    near += [(one, STRIDE) for one in dimensions.below(best)]
+    near += [(one, FINER) for one in dimensions.neighbours(best, FINER) if finer]
+    for params, stride in near:
+        if not any(_near(params, other, dimensions, stride) for other in known):
             return params
     if len(ended) < len(tried):
         return None
@@ -280,11 +288,11 @@ def climb(dimensions: Dimensions, tried: Sequence[Tried]) -> Params | None:
     return None
 
 
-def _near(one: Params, other: Params, dimensions: Dimensions) -> bool:
+def _near(one: Params, other: Params, dimensions: Dimensions, stride: float) -> bool:
     """Whether two points differ by less than half a step in each dimension."""
     for name, distribution in dimensions.distributions.items():
         if getattr(distribution, "log", False):
-            if abs(math.log(one[name] / other[name])) > math.log(STRIDE) / 2:
+            if abs(math.log(one[name] / other[name])) > math.log(stride) / 2:
                 return False
         elif one[name] != other[name] and not (
             isinstance(one[name], float) and math.isclose(one[name], other[name])

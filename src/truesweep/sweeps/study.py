@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from truesweep.config.space import Point, Space
 from truesweep.errors import ConfigError, UserError
+from truesweep.jobs.pausing import FORECAST
 from truesweep.runs.run import Run, write_entries
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.protocols import ENDED
-from truesweep.sweeps.sampling import Dimensions, Params, climb, is_value_of
+from truesweep.sweeps.sampling import Dimensions, Params, Tried, climb, is_value_of
 from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.studies import JOBS
 from truesweep.sweeps.trials import End, Trials
@@ -218,19 +219,29 @@ class Search:
         """Begin the start, or go on from the best point; False if there is nothing to try now."""
         while not self._spent():
             tried = self._trials.tried()
-            params = climb(self._dimensions, tried) if tried else self._start
+            params = self._next(tried) if tried else self._start
             if params is None:
-                running = self._jobs.keys() - self._paused.keys()
-                known = not running and all(value is not None for _, value in tried)
-                self._covered = known and self._trials.thawed(self._paused) is None
-                if self._covered:
-                    self.note("no neighbour of the best point is better")
                 return False
             if self._begin(*self._trials.suggest(params)):
                 return True
             if self._settings.sampler != "climb":
                 return self._suggest()
         return False
+
+    def _next(self, tried: Sequence[Tried]) -> Params | None:
+        """Where a climb goes; None if there is nothing to try now."""
+        params = climb(self._dimensions, tried)
+        running = self._jobs.keys() - self._paused.keys()
+        if params or running or any(value is None for _, value in tried):
+            return params
+        if self._trials.thawed(self._paused) is not None:
+            return None
+        if self._settings.pruner == FORECAST:  # a point costs little
+            params = climb(self._dimensions, tried, finer=True)
+        self._covered = params is None
+        if self._covered:
+            self.note("no neighbour of the best point is better")
+        return params
 
     def _go_on_with(self, trial: "FrozenTrial") -> None:
         """Take up what a dead driver has left."""
