@@ -1,4 +1,4 @@
-"""Errors that a signal's handler raises, so that none is lost, and none ends the process."""
+"""Errors that a signal's handler raises, so that none is lost, and the exit codes that follow."""
 
 import signal
 import sys
@@ -13,6 +13,16 @@ if TYPE_CHECKING:
 
 SECONDS_TO_RETURN = 0.01
 """How long a function that must not be left is given to come to its end."""
+
+
+INTERRUPTED, PREEMPTED = 130, 143
+"""The exit codes of what was told to stop, by Ctrl-C or else: saved, and worth going on with."""
+STOPPED = (INTERRUPTED, PREEMPTED)
+
+
+def stopped_by(signum: int) -> int:
+    """The exit code of what a signal has told to stop."""
+    return INTERRUPTED if signum == signal.SIGINT else PREEMPTED
 
 
 Handler = Callable[[int, FrameType | None], Any]

@@ -15,7 +15,7 @@ from truesweep.callbacks.base import Callback
 from truesweep.callbacks.checkpoint import Checkpoint
 from truesweep.callbacks.validation import Validation, ValidationInterrupted
 from truesweep.compat import is_of_compiler, steps_done, watch_compiler
-from truesweep.interrupts import interrupt
+from truesweep.interrupts import interrupt, stopped_by
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 SAME_PRESS_SECONDS = 1.0
@@ -35,7 +35,7 @@ class Stopped(BaseException):
     @property
     def exit_code(self) -> int:
         """130 after an interrupt, 143 after a preemption: saved, and worth requeueing."""
-        return 130 if self.signum == signal.SIGINT else 143
+        return stopped_by(self.signum)
 
 
 class Told:

@@ -12,7 +12,7 @@ import typer
 
 import truesweep
 from truesweep.errors import UserError, describe_os_error
-from truesweep.interrupts import interrupt
+from truesweep.interrupts import PREEMPTED, interrupt
 
 app = typer.Typer(
     name="truesweep",
@@ -504,11 +504,11 @@ def _leave(signum: int, frame: FrameType | None) -> None:
     """Leave, and clean up without being interrupted by the same signal, sent on by others."""
     for each in PREEMPTIONS:
         signal.signal(each, lambda *_: None)
-    interrupt(SystemExit(143), frame)
+    interrupt(SystemExit(PREEMPTED), frame)
 
 
 def _vanish(*_: object) -> None:
-    os._exit(143)
+    os._exit(PREEMPTED)
 
 
 def _end() -> None:

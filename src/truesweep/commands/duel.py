@@ -24,6 +24,7 @@ from truesweep.config.overrides import is_override
 from truesweep.config.precedence import update
 from truesweep.errors import ConfigError
 from truesweep.figures import Mode, as_direction, digits_of, require_mode
+from truesweep.interrupts import STOPPED
 from truesweep.jobs.parts import complete, declared_figures
 from truesweep.record.files import dump_json
 from truesweep.record.frozen import fingerprint
@@ -296,7 +297,7 @@ class Match:
             if code or not self.undecided() or count >= self.terms.seeds:
                 break
             count = min(count + EACH, self.terms.seeds)
-        if code not in (130, 143):
+        if code not in STOPPED:
             sum_up(self.sweep, self._display(), winner=False)  # that is judged by pairs, below
         return code
 

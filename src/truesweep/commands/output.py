@@ -25,6 +25,7 @@ from truesweep.figures import (
     unit,
     written,
 )
+from truesweep.interrupts import STOPPED
 from truesweep.jobs.parts import task_class
 from truesweep.jobs.plan import Plan
 from truesweep.jobs.trainer import TrainerSettings
@@ -128,7 +129,7 @@ def show_result(run: Run, exit_code: int) -> None:
     """Figures beside their baselines, where everything lies, and what to type next."""
     out = console()
     here = os.path.relpath(run.path)
-    if exit_code in (130, 143):
+    if exit_code in STOPPED:
         again = Text(f"truesweep resume {here}", "bold")
         how = "Stopped before it began" if run.state == "queued" else "Stopped and saved"
         out.print(Text.assemble(f"{how}. To go on: ", again))

@@ -22,6 +22,7 @@ from truesweep.config.compose import Composer
 from truesweep.config.overrides import as_text, normalize, parse
 from truesweep.config.roots import search_roots
 from truesweep.errors import ConfigError, refusing
+from truesweep.interrupts import STOPPED
 from truesweep.jobs.launch import launch
 from truesweep.record.provenance import collect
 from truesweep.runs.run import Run
@@ -109,7 +110,7 @@ class JobRunner:
         print(f"{job.id}  {job.label}", flush=True)
         if job.state not in ENDED:
             code = launch(job, resume=bool(job.status))
-            if code in (130, 143):
+            if code in STOPPED:
                 raise SystemExit(code)
         ended = outcome(job, self.settings)
         if ended.error is not None:
@@ -198,7 +199,7 @@ class SweepTask:
         jobs = add_jobs(self.directory, plan.jobs, self.provenance)
         settings = self.asked.settings
         code = drive(self.directory, Listed(jobs), self.executor, settings, last=False)
-        if code in (130, 143):
+        if code in STOPPED:
             raise SystemExit(code)
         by_id = {job.id: job for job in jobs}
         return [outcome(by_id[name], settings) for name in plan.ids]

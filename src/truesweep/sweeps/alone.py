@@ -13,6 +13,7 @@ from typing import Any
 from truesweep.config.compose import compose_multirun
 from truesweep.config.overrides import split_hydras
 from truesweep.errors import ConfigError
+from truesweep.interrupts import stopped_by
 from truesweep.record.files import write_json
 from truesweep.runs.run import Run
 from truesweep.sweeps.driver import SECONDS_PER_LOOK, listening
@@ -79,7 +80,7 @@ def run_alone(run: Run, executor: Executor) -> int:
     if code == BUSY:
         raise ConfigError(f"{os.path.relpath(run.path)} is being worked on; wait for its end")
     if code is None:
-        return 130 if told.signum == signal.SIGINT else 143
+        return stopped_by(told.signum)
     error = run.status.get("error")
     if code == 1 and error and not log.told_failure:  # by the cluster, before it could say so
         console(stderr=True).print(f"The run failed: {error}", soft_wrap=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 from truesweep.callbacks import SIGNALS, Told
 from truesweep.errors import ConfigError
+from truesweep.interrupts import STOPPED, stopped_by
 from truesweep.runs.run import UNREADABLE, Run
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.disk import LAST, held, keep_within
@@ -60,7 +61,7 @@ def drive(
     display = display or Display(sweep.name, Board.of(settings))
     driver = Driver(sweep, source, executor, settings, display)
     code = driver.run()
-    if last and code not in (130, 143):
+    if last and code not in STOPPED:
         sum_up(sweep, display)
     return code
 
@@ -244,7 +245,7 @@ class Driver:
         """Take note of a job's end, and of whether it is to go on."""
         self._changed = True
         state = job.state
-        stopped = code in (130, 143, -signal.SIGTERM, -signal.SIGINT) and state != "failed"
+        stopped = code in (*STOPPED, -signal.SIGTERM, -signal.SIGINT) and state != "failed"
         if code == BUSY:
             self.elsewhere.append(job)
         elif state in ENDED:
@@ -375,7 +376,7 @@ class Driver:
                 self.sweep.close(self._jobs)
         if self.signum:
             self._page.write()
-            return 130 if self.signum == signal.SIGINT else 143
+            return stopped_by(self.signum)
         return int(any(row.state in FAILED or row.id in lost for row in rows))
 
 

@@ -20,6 +20,7 @@ import ray
 from ray.exceptions import RayActorError
 
 from truesweep.errors import ConfigError
+from truesweep.interrupts import PREEMPTED, STOPPED
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.runs.run import Run
 from truesweep.sweeps.local import without_place
@@ -30,8 +31,6 @@ from truesweep.sweeps.ray.settings import BYTES_PER_GB, RaySettings
 from truesweep.text import plural
 
 NAMESPACE = "truesweep"
-PREEMPTED = 143
-"""The exit code of a job that saved for a signal, and is worth going on with."""
 HEAD = "node:__internal_head__"
 """A resource that Ray gives the head node alone: an actor there lives as long as the cluster."""
 CALLS = 1000
@@ -193,7 +192,7 @@ class RayExecutor:
             lost = plural(self._lost[job.id], "time")
             job.end("failed", 1, f"the Ray node that it ran on was lost, {lost} in all")
             return 1
-        if code > 0 and code not in (BUSY, 130, PREEMPTED) and job.state != "failed":
+        if code > 0 and code not in (BUSY, *STOPPED) and job.state != "failed":
             job.end("failed", 1, f"it ended with exit code {code}; see {job.path / LOGS}")
         return code
 
