@@ -258,6 +258,11 @@ def test_a_model_that_is_new_is_not_scored(asked: list[str]) -> None:
 OPTIONS = Options(max_new_tokens=5, temperature=0.0, seed=0)
 
 
+def test_a_key_that_is_deleted_is_no_directory() -> None:
+    with pytest.raises(ConfigError, match="delete from config"):
+        evaluate(["~adaptr", "model=pretrained"], "test", "best", [])
+
+
 def test_a_language_model_continues_a_prompt(
     trained: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

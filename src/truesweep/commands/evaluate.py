@@ -13,7 +13,7 @@ from truesweep import dotted
 from truesweep.analysis.uncertainty import standard_errors
 from truesweep.commands.output import show_figures
 from truesweep.config.compose import compose
-from truesweep.config.overrides import as_text, named
+from truesweep.config.overrides import as_text, is_override, named
 from truesweep.config.precedence import update
 from truesweep.config.targets import TARGET, resolve
 from truesweep.config.types import signature
@@ -66,31 +66,37 @@ def evaluate(
     """Score a run or a pretrained model, print the figures, and keep them."""
     _one_of("--split", split, SPLITS)
     _one_of("--checkpoint", checkpoint, ("best", "last"))
-    run: Run | None
-    if model := named_model(arguments):
-        run = None
-        asked = [*overrides_of(model), *arguments[1:]]
-        figures, declared = _score_pretrained(asked, split, config_dirs)
-    elif arguments and "=" not in arguments[0]:
-        run = Run.open(Path(arguments[0]))
-        asked, which = checkpoint_of(arguments[1:], checkpoint)
-        figures, declared = _score_run(run, asked, split, which)
+    what, overrides = scored(arguments)
+    if isinstance(what, Run):
+        figures, declared = _score_run(what, *checkpoint_of(overrides, checkpoint), split)
     else:
-        run = None
-        figures, declared = _score_pretrained(arguments, split, config_dirs)
+        asked = [*(overrides_of(what) if what else ()), *overrides]
+        figures, declared = _score_pretrained(asked, split, config_dirs)
     if as_json:
         print(dump_json(figures, indent=2))
         return 0
     show_figures(figures, split, declared)
-    if run is not None:
-        _show_count(run)
+    if isinstance(what, Run):
+        _show_count(what)
     return 0
 
 
-def named_model(arguments: Sequence[str]) -> Path | None:
-    """The folder or the file of a model that is no run's, if arguments begin with one."""
-    first = Path(arguments[0]) if arguments and "=" not in arguments[0] else None
-    return first if first and not (first / "config.yaml").is_file() and is_model(first) else None
+def scored(arguments: Sequence[str]) -> tuple[Run | Path | None, list[str]]:
+    """What arguments ask to be scored, and the overrides behind it.
+
+    Returns:
+        A run, or the folder or the file of a model that is no run's, or None: what the overrides
+        describe.
+
+    Raises:
+        ConfigError: It is a directory of neither.
+    """
+    if not arguments or is_override(arguments[0]):
+        return None, [*arguments]
+    named, overrides = Path(arguments[0]), [*arguments[1:]]
+    if not (named / "config.yaml").is_file() and is_model(named):
+        return named, overrides
+    return Run.open(named), overrides
 
 
 def overrides_of(model: Path) -> list[str]:
@@ -128,7 +134,7 @@ def checkpoint_of(arguments: Sequence[str], otherwise: str) -> tuple[list[str], 
 
 
 def _score_run(
-    run: Run, overrides: Sequence[str], split: str, checkpoint: Which
+    run: Run, overrides: Sequence[str], checkpoint: Which, split: str
 ) -> tuple[dict[str, Any], Declared]:
     own, config = _data_of(run.read_config(), overrides)
     choose_precision(config)

@@ -13,10 +13,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from truesweep.commands.evaluate import (
     checkpoint_of,
     home_of,
-    named_model,
     overrides_of,
     refuse_drawn,
     require_trained,
+    scored,
 )
 from truesweep.commands.output import show_harness
 from truesweep.config.overrides import named
@@ -90,13 +90,12 @@ def evaluate_tasks(
 
 
 def _find(arguments: Sequence[str], checkpoint: str, config_dirs: Sequence[Path]) -> _Model:
-    if not arguments or "=" in arguments[0]:
-        return _pretrained(arguments, config_dirs)
-    if model := named_model(arguments):
-        if arguments[1:]:
-            return _pretrained([*overrides_of(model), *arguments[1:]], config_dirs)
-        return _folder(model)
-    return _run(Run.open(Path(arguments[0])), *checkpoint_of(arguments[1:], checkpoint))
+    what, overrides = scored(arguments)
+    if isinstance(what, Run):
+        return _run(what, *checkpoint_of(overrides, checkpoint))
+    if what and not overrides:
+        return _folder(what)
+    return _pretrained([*(overrides_of(what) if what else ()), *overrides], config_dirs)
 
 
 def _run(run: Run, overrides: Sequence[str], checkpoint: Which) -> _Model:
