@@ -73,4 +73,4 @@ def test_other_data_and_another_schedule_are_noted(
         change(run, ["trainer.max_steps=4"])
     assert "Note: 1 was made longer on its way; this trains 4 steps" in said_of(run, [], capsys)
     (run.started_in / "text.txt").write_text("".join(f"other words {n}\n" for n in range(400)))
-    assert "data.train (text.txt): not the data that 1 was trained on" in said_of(run, [], capsys)
+    assert "data.train (text.txt): the data have changed since 1 began" in said_of(run, [], capsys)

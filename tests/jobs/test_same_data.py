@@ -1,6 +1,7 @@
 """A run is trained on the data that it began with, by all of its ranks."""
 
 import json
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from tests.commands.conftest import SMALL, data
 from truesweep.callbacks import SameConfiguration
 from truesweep.commands.resume import resume
 from truesweep.commands.train import create_run
+from truesweep.data import rules, tokenizers
 from truesweep.errors import ConfigError
 from truesweep.jobs.launch import launch
 from truesweep.jobs.parts import build
@@ -56,9 +58,49 @@ def test_a_run_that_kept_no_fingerprint_passes(run: Run, workplace: Path) -> Non
     prepared = build(run.read_config()).prepared
     assert changed_data(run, prepared)
     provenance = run.read_provenance()
-    del provenance["data"]["fingerprint"]
+    del provenance["data"]["fingerprint"], provenance["data"]["tokenizer"]
     (run.path / "provenance.json").write_text(json.dumps(provenance))
     assert not changed_data(run, prepared)
+
+
+def made_by_another_version(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Have a version that learns from half of the texts, and counts a word less."""
+    build = tokenizers.Bpe.build
+    monkeypatch.setattr(
+        tokenizers.Bpe, "build", lambda self, texts: build(self, islice(texts, 0, None, 2))
+    )
+    monkeypatch.setattr(rules, "words", lambda text: text.split()[1:])
+    monkeypatch.setenv("TRUESWEEP_CACHE", str(tmp_path / "of another version"))
+
+
+def test_other_tokens_of_the_same_data_are_refused(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    kept = build(run.read_config()).prepared
+    made_by_another_version(monkeypatch, tmp_path)
+    run.update_status(state="preempted")
+    message = r"^tokenizer: the tokens of the same data have changed since 1 began\. Go on with"
+    with pytest.raises(ConfigError, match=message):
+        resume(run.path, [])
+    prepared = build(run.read_config()).prepared
+    assert prepared.fingerprint == kept.fingerprint
+    provenance = run.read_provenance()
+    del provenance["data"]["tokenizer"]  # as of an earlier version
+    (run.path / "provenance.json").write_text(json.dumps(provenance))
+    assert changed_data(run, prepared) is None
+
+
+def test_another_rule_of_cleaning_is_not_taken_for_other_files(
+    data: dict[str, list[str]],
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    job = plan([*data["translation"], *SMALL, "data.clean.min_words=5", "name=x"])
+    run = create_run(job, Path("outputs/x/1"))
+    made_by_another_version(monkeypatch, tmp_path)
+    with pytest.raises(ConfigError, match=r"^data\.clean: its rules, and not the files, have"):
+        resume(run.path, [])
 
 
 def test_ranks_compare_their_data(run: Run, workplace: Path) -> None:

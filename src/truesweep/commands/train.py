@@ -15,7 +15,7 @@ from truesweep.jobs.extend import made_longer
 from truesweep.jobs.launch import launch
 from truesweep.jobs.plan import Plan, plan, plan_again
 from truesweep.jobs.processes import SECONDS_TO_MEET, this_node
-from truesweep.jobs.same_data import changed_data
+from truesweep.jobs.same_data import TOKENIZER, changed_data
 from truesweep.record.files import dump_json
 from truesweep.record.frozen import freeze
 from truesweep.record.provenance import collect
@@ -97,8 +97,10 @@ def on_cluster(job: Plan, folder: Path, launcher: dict[str, Any]) -> tuple[Run, 
 def departures(original: Run, job: Plan) -> list[str]:
     """In what a run's repetition departs from it without having been asked to."""
     said = []
-    if changed := changed_data(original, job.prepared):
-        said.append(f"{changed}: not the data that {original.path.name} was trained on")
+    change = changed_data(original, job.prepared)
+    asked = original.read_config()["tokenizer"] != job.config["tokenizer"]
+    if change and not (change.what == TOKENIZER and asked):
+        said.append(f"{change} since {original.path.name} began")
     if made_longer(original):
         said.append(
             f"{original.path.name} was made longer on its way; this trains {job.total_steps:,} "

@@ -31,7 +31,7 @@ def verify_run(directory: Path, steps: int, as_json: bool = False) -> int:
     precision = str(config["trainer"]["precision"])
     changed = changed_data(run, prepare_data(config)[1])
     if changed:
-        text = f"{changed}: the data have changed since {run.id} began; what is verified are these"
+        text = f"{changed} since {run.id} began; what is verified are these"
         warn([text], stderr=True)
     limit = tolerance(precision)
     checks = []
@@ -41,7 +41,8 @@ def verify_run(directory: Path, steps: int, as_json: bool = False) -> int:
             status.update(Text(f"{check.name}: {check.verdict} …"))
     failed = int(any(check.verdict == "differs" for check in checks))
     if as_json:
-        shown: dict[str, Any] = {"steps": steps, "precision": precision, "changed_data": changed}
+        shown: dict[str, Any] = {"steps": steps, "precision": precision}
+        shown["changed_data"] = changed.what if changed else ""
         shown["tolerance"] = asdict(limit)
         print(dump_json({**shown, "checks": [asdict(check) for check in checks]}, indent=2))
         return failed

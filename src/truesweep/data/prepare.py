@@ -30,7 +30,7 @@ from truesweep.data.records import alike
 from truesweep.data.samples import Account, Joint, Sample, Splits, spread_pieces, text_bytes
 from truesweep.data.source import Source
 from truesweep.data.token_cache import SPLITS, Encoded, encode_each
-from truesweep.data.tokenizers import TokenizerConfig
+from truesweep.data.tokenizers import TokenizerConfig, fingerprint
 from truesweep.errors import ConfigError, DataError
 from truesweep.models.tokens import vocabulary_size
 from truesweep.record.files import write_json
@@ -64,7 +64,8 @@ class Prepared:
             not looked for.
         cleaned: What cleaning has made of splits, by their names.
         fingerprint: Hash of the content of all splits.
-        origin: Where the data came from, and their fingerprint, for the run's provenance.
+        origin: Where the data came from, their fingerprint and the tokenizer's, for the run's
+            provenance.
         mix: How a training goes through the sources of a mixture; None of one source.
     """
 
@@ -208,6 +209,7 @@ def prepare(
         origin={
             **together.origin,
             "fingerprint": together.fingerprint,
+            "tokenizer": fingerprint(complete),
             **({"notes": notes} if notes else {}),
         },
         mix=mix,

@@ -393,6 +393,16 @@ def save(tokenizer: PreTrainedTokenizerBase, folder: Path) -> str | None:
     )
 
 
+def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Hash of a tokenizer's vocabulary and of what it makes of texts that are hard.
+
+    It does not depend on how a version of the library writes a tokenizer down.
+    """
+    ids = [tokenizer(text)["input_ids"] for text in HARD]
+    known = json.dumps([sorted(tokenizer.get_vocab().items()), ids])
+    return hashlib.sha256(known.encode()).hexdigest()
+
+
 def _saved_class(folder: Path) -> Any:
     """The class of a tokenizer that this program has saved; None of any other."""
     try:

@@ -239,13 +239,15 @@ class Rank:
 
     def _callbacks(self) -> list[pl.Callback]:
         steps = self.parts.recipe.total_steps
+        prepared = self.parts.prepared
+        hashes = [prepared.fingerprint, prepared.origin["tokenizer"]]
         validation = Validation(
             self.parts.trainer.validate_every(self.parts.data.steps_per_epoch), steps
         )
         return [
             SameConfiguration(
                 # Of all that this rank's training follows from.
-                fingerprint({"config": self.config, "data": self.parts.prepared.fingerprint})
+                fingerprint({"config": self.config, "data": hashes})
             ),
             TakeUp(self.metrics),
             StopAfter(steps),

@@ -1,37 +1,69 @@
-"""Whether the data are still those that a run began with."""
+"""Whether data and tokens are still those that a run began with."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from truesweep.data.prepare import Prepared
 from truesweep.errors import ConfigError
 from truesweep.runs.run import Run
 
+CLEAN, TOKENIZER = "data.clean", "tokenizer"
+"""What may change though the files do not."""
+
+
+class Change(NamedTuple):
+    """What of a run's data is other than when it began.
+
+    Attributes:
+        what: Keys, and files.
+        how: What is other about them, as a clause that goes on with "since …".
+    """
+
+    what: str
+    how: str
+
+    def __str__(self) -> str:
+        """Both."""
+        return f"{self.what}: {self.how}"
+
 
 def check_same_data(run: Run, prepared: Prepared) -> None:
-    """Refuse to train a run on other data than those it was planned with.
+    """Refuse to train a run on other data or tokens than those it was planned with.
 
     Args:
-        run: The run; one of before data were kept track of passes.
+        run: The run; one of before data or tokenizers were kept track of passes.
         prepared: The data as they are now.
 
     Raises:
         ConfigError: They are others.
     """
-    changed = changed_data(run, prepared)
-    if changed:
-        raise ConfigError(
-            f"{changed}: the data have changed since {run.path.name} began. Restore them, or train "
-            f"anew: truesweep train --from {run.path} name=NAME"
-        )
+    change = changed_data(run, prepared)
+    if change is None:
+        return
+    remedy = "Restore them"
+    if change.what in (CLEAN, TOKENIZER):
+        remedy = "Go on with the versions that its provenance.json names"
+        if change.what == TOKENIZER:
+            remedy += ", and the same files of the tokenizer if it was loaded"
+    raise ConfigError(
+        f"{change} since {run.path.name} began. {remedy}, or train anew: "
+        f"truesweep train --from {run.path} name=NAME"
+    )
 
 
-def changed_data(run: Run, prepared: Prepared) -> str:
-    """What of the data differs from those a run began with: keys and files; empty if nothing."""
+def changed_data(run: Run, prepared: Prepared) -> Change | None:
+    """In what the data, or their tokens, differ from those a run began with."""
     began = run.read_provenance().get("data", {})
-    if began.get("fingerprint", prepared.fingerprint) == prepared.fingerprint:
-        return ""
-    before, now = began.get("files", {}), prepared.origin.get("files", {})
-    return "; ".join(_files(before, now)) or "data"
+    if began.get("fingerprint", prepared.fingerprint) != prepared.fingerprint:
+        before, now = began.get("files", {}), prepared.origin.get("files", {})
+        if files := _files(before, now):
+            return Change("; ".join(files), "the data have changed")
+        if now and prepared.cleaned:
+            return Change(CLEAN, "its rules, and not the files, have changed")
+        return Change("data", "the data have changed")
+    tokenizer = prepared.origin.get(TOKENIZER)
+    if began.get(TOKENIZER, tokenizer) != tokenizer:
+        return Change(TOKENIZER, "the tokens of the same data have changed")
+    return None
 
 
 def _files(before: dict[str, list[Any]], now: dict[str, list[Any]]) -> list[str]:
