@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from truesweep.data.ragged import Ragged, RaggedWriter
 from truesweep.data.samples import Labelled, Pair
-from truesweep.data.tokenizers import Bpe, Byte, Char, Pretrained
+from truesweep.data.tokenizers import Bpe, Byte, Char, Pretrained, fingerprint
 from truesweep.errors import DataError
 from truesweep.models.tokens import token_fields
 
@@ -165,7 +165,11 @@ def test_what_a_run_records(prepared: Callable[..., Any]) -> None:
         "cut": 0,
         "without_target": 0,
     }
-    assert data.origin == {"from": "memory", "fingerprint": data.fingerprint}
+    assert data.origin == {
+        "from": "memory",
+        "fingerprint": data.fingerprint,
+        "tokenizer": fingerprint(data.tokenizer),
+    }
     assert len(data.fingerprint) == 64
     assert set(data.bytes_per_target) == set(data.datasets) == {"train", "val", "test"}
     assert data.classes == len(data.tokenizer) == 8
