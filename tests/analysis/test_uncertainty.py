@@ -138,5 +138,7 @@ def test_answers_that_are_all_right_are_not_sure_to_be() -> None:
     right = np.ones((15, 2))
     assert SCORES["ratio"].estimate(right) == accuracy([True] * 15)
     assert SCORES["ratio"].estimate(right).standard_error > 0.05
+    wrong = np.array([[0.0, 1]] * 15)  # a ROUGE of 0 is known no better than an accuracy of 0
+    assert SCORES["ratio"].estimate(wrong).standard_error > 0.05
     tokens = np.array([[1.0, 3], [2, 3]])
     assert SCORES["ratio"].estimate(tokens) == mean_loss(tokens[:, 0], tokens[:, 1])

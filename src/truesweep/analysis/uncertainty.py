@@ -238,7 +238,11 @@ def _hits(table: Floats) -> Floats:
 
 
 def _ratio(table: Floats) -> Estimate:
-    """Of answers that are right or wrong, one a sample, the estimate that knows of all being so."""
+    """Of answers that are right or wrong, one a sample, the estimate that knows of all being so.
+
+    Scores from 0 to 1, such as ROUGE, vary at most as much as these; where all of them are 0, none
+    has shown how much less it is, and an error of 0 would say that the next text cannot have any.
+    """
     values, counts = table.T
     if (counts == 1).all() and np.isin(values, (0, 1)).all():
         return accuracy(values)
