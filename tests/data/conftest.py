@@ -7,7 +7,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from truesweep.data.kinds import LABELLED, PAIRS, TEXT
+from truesweep.data.kinds import LABELLED, TEXT, TRANSLATIONS
 from truesweep.data.prepare import Prepared, prepare
 from truesweep.data.samples import Kind, Labelled, Pair, Sample, Splits
 from truesweep.data.source import Source
@@ -37,7 +37,7 @@ def prepared(tmp_path: Path) -> Prepare:
     def make(
         samples: list[Sample], tokenizer: TokenizerConfig | None = None, **keys: Any
     ) -> tuple[Prepared, Source]:
-        kinds = {str: TEXT, Pair: PAIRS, Labelled: LABELLED}
+        kinds = {str: TEXT, Pair: TRANSLATIONS, Labelled: LABELLED}
         labels = keys.pop("labels", None)
         source = Memory(samples=samples, **{"batch_size": 1, **keys})
         cache, kind = tmp_path / "cache", kinds[type(samples[0])]

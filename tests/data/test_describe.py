@@ -2,6 +2,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from truesweep.data import leakage as leakage_module
 from truesweep.data.advice import advise
 from truesweep.data.describe import Description, describe, pair_shape, quantiles
+from truesweep.data.kinds import PAIRS, TRANSLATIONS, SampleKind
 from truesweep.data.leakage import (
     Leakage,
     duplicates,
@@ -34,6 +36,7 @@ from truesweep.data.similarity import (
 )
 from truesweep.data.token_cache import encode_splits
 from truesweep.data.tokenizers import Bpe, Char, TokenizerConfig, Word
+from truesweep.report.data import tables
 
 Describe = Callable[..., Description]
 SENTENCE = "the quick brown fox jumps over the lazy dog near the river bank"
@@ -405,6 +408,16 @@ def test_pairs_out_of_step_are_said(described: Describe) -> None:
     for i in range(0, 400, 20):
         train[i] = Pair(sources[i], "oh")
     assert any("train have a side that is over" in p for p in problems(described(train, val, val)))
+
+
+@pytest.mark.parametrize(("kind", "said"), [(TRANSLATIONS, True), (PAIRS, False)])
+def test_of_languages_only_a_translation_hears(
+    described: Describe, kind: SampleKind, said: bool
+) -> None:
+    samples: list[Sample] = [Pair(text, "oh") for text in sentences(20, 0)]
+    found = replace(described(samples, samples, samples), kind=kind)
+    page = " ".join([*problems(found), *(str(table) for table in tables(found))])
+    assert [("BLEU" in page), ("translation" in page)] == [said, said]
 
 
 def test_a_word_tokenizer_may_have_unknown_words(described: Describe) -> None:

@@ -170,7 +170,6 @@ class SummaryKind(PairKind):
     """Texts and a summary of each."""
 
     answer = "summary"
-    aligned = False
     needed = 150  # 4 points of ROUGE at a standard deviation of 0.25 a text
     embedded = staticmethod(pairs)
 

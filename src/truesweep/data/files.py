@@ -175,6 +175,6 @@ def _line_pairs(source: DataFile, target: DataFile) -> Iterator[Row]:
     if any(line.strip() for line in longer[len(shorter) :]):
         raise DataError(
             f"{source.path} has {len(left)} lines and {target.path} has {len(right)}. Line n of "
-            "one must be the translation of line n of the other: mend the files."
+            "one must belong to line n of the other: mend the files."
         )
     return ((n, list(both)) for n, both in enumerate(zip_longest(left, right, fillvalue=""), 1))

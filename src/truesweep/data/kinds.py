@@ -213,12 +213,13 @@ class TextKind(SampleKind):
 
 
 class PairKind(SampleKind):
-    """Texts and what each is to be turned into: here, translations."""
+    """Texts and what each is to be turned into."""
 
     name: ClassVar[Kind] = "pairs"
     fields: ClassVar[tuple[str, ...]] = ("source", "target")
-    answer = "translation"
-    needed = 300  # the smaller samples of Koehn 2004
+    answer = "target"
+    aligned = False
+    needed = 300  # 6 points of a share at worst
 
     def dataset(self, split: EncodedSplit) -> EncodedDataset:
         """Both sides, for an encoder and a decoder."""
@@ -228,12 +229,25 @@ class PairKind(SampleKind):
         return Seq2SeqDataset(pairs, rows, frames, split.source.max_length, split.pad_id)
 
     def uncertainty(self, size: int) -> str:
-        """Of a corpus score."""
-        return "BLEU of so few varies by several points"
+        """Of any figure between 0 and 1, at the most that its texts can vary."""
+        error = figure(1.96 * 0.5 / math.sqrt(max(1, size)), 2)
+        return f"a mean of scores from 0 to 1 is known to ±{error} at worst"
 
     def leaked(self, leak: Leakage) -> int | None:
         """Sources that stand in both: one is enough, if it is the same."""
         return _leaked(leak, leak.exact + leak.near, leak.exact)
+
+
+class TranslationKind(PairKind):
+    """Sentences and a translation of each."""
+
+    answer = "translation"
+    aligned = True
+    needed = 300  # the smaller samples of Koehn 2004
+
+    def uncertainty(self, size: int) -> str:
+        """Of a corpus score."""
+        return "BLEU of so few varies by several points"
 
 
 class LabelledKind(SampleKind):
@@ -262,7 +276,8 @@ class LabelledKind(SampleKind):
         return _leaked(leak, leak.exact + leak.near - leak.other_answer, leak.same_answer)
 
 
-TEXT, PAIRS, LABELLED = TextKind(), PairKind(), LabelledKind()
+TEXT, PAIRS, TRANSLATIONS = TextKind(), PairKind(), TranslationKind()
+LABELLED = LabelledKind()
 
 
 def _leaked(leak: Leakage, count: int, surely: int) -> int | None:

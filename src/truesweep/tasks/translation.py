@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, cast
 from annotated_types import Ge, Gt, Lt
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from truesweep.data.kinds import TRANSLATIONS
 from truesweep.metrics.text import (
     BY_SPACES,
     BleuTokenizer,
@@ -41,6 +42,7 @@ class Translation(TextToText):
             and references, as lists of texts.
     """
 
+    kind = TRANSLATIONS
     tag = "translation"
     pipeline = "translation"
     table: ClassVar[str] = "translations"
