@@ -31,7 +31,7 @@ CLASSIFIER = [
 ]
 LANGUAGE = [
     *("task=lm", "tokenizer=char", "data=files", "model.depth=2", "model.width=32"),
-    *("optimizer.lr=0.02", "data.batch_size=16", "trainer.max_steps=200"),
+    *("optimizer.lr=0.02", "data.batch_size=16"),
 ]
 CHANGES: dict[str, dict[str, Any]] = {
     "rate × 1.25": {"optimizer.lr": 0.025},
@@ -40,7 +40,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "dropout 0.05": {"model.dropout": 0.05},
     "wider by a half": {"model.width": 48},
 }
-CHARACTERS = 200_000
+CHARACTERS = 400_000
 SHUFFLES = 200
 """Duels of other seeds that are made of the same trainings."""
 
@@ -79,7 +79,8 @@ def pairs(asked: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "text.txt"
         file.write_text(asked.text.read_text("utf-8")[:CHARACTERS], encoding="utf-8")
-        loss = Trainings([*COMMON, *LANGUAGE, f"data.train={file}"]).loss
+        steps = f"trainer.max_steps={asked.steps}"
+        loss = Trainings([*COMMON, *LANGUAGE, f"data.train={file}", steps], held_out=None).loss
         seeds = range(asked.seeds)
         first = [loss({"seed": seed}) for seed in seeds]
         spread = statistics.stdev(first)
@@ -116,6 +117,7 @@ def main() -> None:
     two = kinds.add_parser("pairs")
     two.add_argument("--text", type=Path, required=True)
     two.add_argument("--seeds", type=int, default=24)
+    two.add_argument("--steps", type=int, default=200)
     two.add_argument("--changes", nargs="+", choices=CHANGES, default=list(CHANGES))
     two.set_defaults(run=pairs)
     for each in (one, two):
