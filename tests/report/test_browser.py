@@ -268,7 +268,7 @@ RULES: dict[str, list[list[Any]]] = {
     "value": [[v] for v in (*CHOSEN, *TYPED)] + [[1 / 3, None], ["data/small/", None]],
     "values": [[[0.123456, 0.1234561, 0.2]], [["a/t.txt", "b/t.txt", "c/u.txt"]]],
     "figure": [[v] for v in MEASURED] + [[v, 2] for v in MEASURED],
-    "figures": [[COLUMN], [COLUMN, 6], [[39.4, 0.48, None]], [[]]],
+    "figures": [[COLUMN, 4], [COLUMN, 6], [[39.4, 0.48, None], 4], [[], 4]],
     "count": [[v] for v in AMOUNTS],
     "counts": [[AMOUNTS[:3]], [AMOUNTS], [[1e7, None]]],
     "plural": [[1, "run"], [16, "run"], [81_920, "token"]],
