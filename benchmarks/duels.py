@@ -117,7 +117,7 @@ def main() -> None:
     two = kinds.add_parser("pairs")
     two.add_argument("--text", type=Path, required=True)
     two.add_argument("--seeds", type=int, default=24)
-    two.add_argument("--steps", type=int, default=200)
+    two.add_argument("--steps", type=int, default=600)
     two.add_argument("--changes", nargs="+", choices=CHANGES, default=list(CHANGES))
     two.set_defaults(run=pairs)
     for each in (one, two):
