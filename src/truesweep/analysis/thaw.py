@@ -275,7 +275,7 @@ def _fit(form: _Form, power: Floats, rate: Floats, values: Floats) -> tuple[Floa
     wanted = weight * np.array([0.0, form.power[0], form.annealing[0]])
     inverse = np.linalg.inv(points.transpose(0, 2, 1) @ points + np.diag(weight))
     found = np.einsum("eij,ej->ei", inverse, values @ points + wanted)
-    if form is OWN:
+    if form is OWN:  # a loss falls; a difference may go either way
         found[:, 1:] = found[:, 1:].clip(min=0.0)
     residuals = (values - np.einsum("eni,ei->en", points, found)) / form.noise
     return found, form.noise**2 * inverse, np.sum(residuals**2, axis=1)
