@@ -6,7 +6,7 @@ NUMBERS = $(BIN)/pytest -q -n 2 --dist loadscope -m "numbers and not slow"
 # Tests that lean on other packages, and start no processes: for other versions of these.
 LEAN := tests/config tests/metrics tests/models tests/optim tests/callbacks/test_validation.py \
 	tests/data/test_module.py tests/tasks/test_step.py tests/sweeps/test_planning.py \
-	tests/sweeps/test_study.py tests/sweeps/test_plugins.py tests/record/test_provenance.py
+	tests/sweeps/test_study.py tests/commands/test_plugins.py tests/record/test_provenance.py
 
 .PHONY: train test test-architectures test-isa test-lowest test-newest test-prerelease check format
 
