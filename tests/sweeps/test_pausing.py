@@ -289,5 +289,6 @@ def test_with_seeds_the_others_run_when_the_first_has_ended(tmp_path: Path) -> N
 def test_what_does_not_go_with_forecasts_is_refused() -> None:
     with pytest.raises(ConfigError, match="forecast begins every point"):
         Sweep(method="search", hours=1, pruner="forecast")
+    assert Sweep(method="search", hours=1, pruner="forecast", sampler="climb")  # begins as it goes
     with pytest.raises(ConfigError, match="sampler=cmaes chooses by jobs that have ended"):
         Sweep(method="search", jobs=9, pruner="forecast", sampler="cmaes")

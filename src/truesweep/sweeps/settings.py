@@ -122,7 +122,7 @@ class Sweep:
             )
         if self.pruner is not None and len(self.objectives) > 1:
             raise ConfigError("sweeps.pruner: jobs with several objectives cannot be pruned")
-        if self.pruner == "forecast" and self.jobs is None:
+        if self.pruner == "forecast" and self.jobs is None and self.sampler != "climb":
             raise ConfigError(
                 "sweeps.pruner=forecast begins every point before it goes on with any; say how "
                 "many there are to be: sweeps.jobs=30"
