@@ -19,7 +19,7 @@ from truesweep.data.kinds import LABELLED, PAIRS, TEXT
 from truesweep.data.leakage import leaked
 from truesweep.data.mixture import Mixture, Part
 from truesweep.data.rules import Clean, c4, c4_lines, gopher, gopher_repetition
-from truesweep.data.samples import Chat, Kind, Labelled, Pair, Sample, Splits
+from truesweep.data.samples import Account, Chat, Kind, Labelled, Pair, Sample, Splits
 from truesweep.data.texts import Texts, TextsWriter
 from truesweep.errors import ConfigError, DataError
 from truesweep.record.frozen import ADDED_SINCE
@@ -252,6 +252,12 @@ def test_what_was_done_is_told_and_kept(monkeypatch: pytest.MonkeyPatch) -> None
     assert first.cleaned["train"].examples == {"unicode": ["schÃ¶n → b"], "duplicates": ["x → a"]}
     monkeypatch.setattr(Clean, "mended", None)  # it is not cleaned again
     assert LABELLED.load(source) == first
+
+
+def test_a_cleaning_that_finds_nothing_is_nothing_to_warn_of() -> None:
+    found = LABELLED.load(Memory(samples=labelled("x|a", "y|b"), clean=Clean(duplicates=True)))
+    assert "notes" not in found.origin
+    assert found.cleaned["train"] == Account(2)
 
 
 def test_what_lies_on_the_disk_stays_there(tmp_path: Path) -> None:

@@ -90,17 +90,39 @@ def test_other_tokens_of_the_same_data_are_refused(
     assert changed_data(run, prepared) is None
 
 
-def test_another_rule_of_cleaning_is_not_taken_for_other_files(
+@pytest.mark.parametrize("kind", ["files", "hub", "mixture"])
+def test_another_rule_of_cleaning_is_not_taken_for_other_data(
+    kind: str,
     data: dict[str, list[str]],
     workplace: Path,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    job = plan([*data["translation"], *SMALL, "data.clean.min_words=5", "name=x"])
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "arrow")
+    write_hub(workplace / "hub", lines := (workplace / "pairs.en").read_text().splitlines())
+    columns = ["task=lm", "tokenizer=byte", "data.text_column=text"]
+    sources = {
+        "files": data["translation"],
+        "hub": ["data=hub", "data.name=hub", *columns],
+        "mixture": ["data=mixture", "data.sources.a.train=hub/train.jsonl", *columns[:2]],
+    }
+    job = plan([*sources[kind], *SMALL, "data.clean.min_words=5", "name=x"])
     run = create_run(job, Path("outputs/x/1"))
-    made_by_another_version(monkeypatch, tmp_path)
-    with pytest.raises(ConfigError, match=r"^data\.clean: its rules, and not the files, have"):
-        resume(run.path, [])
+    with monkeypatch.context() as context:
+        made_by_another_version(context, tmp_path)
+        with pytest.raises(ConfigError, match=r"^data\.clean: its rules, and not the data, have"):
+            resume(run.path, [])
+    if kind == "hub":
+        write_hub(workplace / "hub", lines[::-1])
+        with pytest.raises(ConfigError, match=r"^data: the data have changed"):
+            resume(run.path, [])
+
+
+def write_hub(folder: Path, texts: list[str]) -> None:
+    """A folder laid out like a repository on the hub."""
+    folder.mkdir(exist_ok=True)
+    rows = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+    (folder / "train.jsonl").write_text(rows)
 
 
 def test_ranks_compare_their_data(run: Run, workplace: Path) -> None:

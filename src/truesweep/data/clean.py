@@ -23,6 +23,7 @@ from truesweep.data.cache import cached, default_cache
 from truesweep.data.leakage import Known, is_brief, is_telling
 from truesweep.data.rules import Clean
 from truesweep.data.samples import (
+    UNCLEANED,
     Account,
     Chat,
     Joint,
@@ -192,14 +193,19 @@ def _with_accounts(
                 f"{where}data.clean: nothing is left of {name}: {account}. Ask for less"
             )
         if name in accounts:
-            notes.remove(f"{name}: {accounts[name]}")
+            notes = [note for note in notes if note not in _noted(name, accounts[name])]
             account = accounts[name].then(account)
         parts[name], accounts[name] = left, account
-        notes.append(f"{name}: {account}")
+        notes += _noted(name, account)
     counts = {name: each.counts for name, each in accounts.items()}
-    origin = {**splits.origin, "cleaned": counts}
+    origin = {UNCLEANED: splits.fingerprint, **splits.origin, "cleaned": counts}
     origin.pop("notes", None)
     return replace(complete(splits.kind, parts, origin, notes), cleaned=accounts)
+
+
+def _noted(name: str, account: Account) -> list[str]:
+    """What to say of a split that was cleaned; nothing where that has found nothing."""
+    return [f"{name}: {account}"] if account.dropped or account.changed else []
 
 
 def shown(sample: Sample) -> str:

@@ -17,7 +17,7 @@ from annotated_types import Ge, Gt
 from truesweep import text
 from truesweep.data.datasets import EncodedDataset
 from truesweep.data.mixing import Floats, Places
-from truesweep.data.samples import Account, Joint, Kind, Splits
+from truesweep.data.samples import UNCLEANED, Account, Joint, Kind, Splits
 from truesweep.data.source import Source
 from truesweep.errors import ConfigError, UserError
 from truesweep.figures import BUILT_IN
@@ -286,6 +286,9 @@ def origin(parts: Mapping[str, Splits]) -> dict[str, Any]:
             if all(split in found for found in hashes.values())
         },
     }
+    if any(UNCLEANED in one for one in each.values()):
+        before = {name: each[name].get(UNCLEANED, part.fingerprint) for name, part in parts.items()}
+        found[UNCLEANED] = _hash(before)
     notes = [f"{KEY}.{name}: {note}" for name, one in each.items() for note in one.get("notes", ())]
     return {**found, "notes": notes} if notes else found
 

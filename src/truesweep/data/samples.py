@@ -12,6 +12,9 @@ from truesweep.data.texts import Text, Texts
 
 Kind = Literal["text", "pairs", "labelled", "chats"]
 
+UNCLEANED = "uncleaned"
+"""Of the origin of splits that were cleaned: their fingerprint before that."""
+
 Message = dict[str, Any]
 """A `role`, a `content`, and what else a chat template may read, such as `tool_calls`."""
 
@@ -206,7 +209,7 @@ class Account:
         parts = [f"{total:,} of {self.samples:,} {self.unit} are left out ({_counts(out)})"]
         if self.changed:
             parts.append(f"{sum(self.changed.values()):,} are changed ({_counts(self.changed)})")
-        return ", ".join(parts if out else parts[1:]) or f"all {self.samples:,} stay as they are"
+        return ", ".join(parts if out else parts[1:]) or "nothing is left out or changed"
 
 
 def _counts(counts: Mapping[str, int]) -> str:

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 from truesweep.data.prepare import Prepared
+from truesweep.data.samples import UNCLEANED
 from truesweep.errors import ConfigError
 from truesweep.runs.run import Run
 
@@ -57,8 +58,9 @@ def changed_data(run: Run, prepared: Prepared) -> Change | None:
         before, now = began.get("files", {}), prepared.origin.get("files", {})
         if files := _files(before, now):
             return Change("; ".join(files), "the data have changed")
-        if now and prepared.cleaned:
-            return Change(CLEAN, "its rules, and not the files, have changed")
+        uncleaned = began.get(UNCLEANED)
+        if uncleaned and uncleaned == prepared.origin.get(UNCLEANED):
+            return Change(CLEAN, "its rules, and not the data, have changed")
         return Change("data", "the data have changed")
     tokenizer = prepared.origin.get(TOKENIZER)
     if began.get(TOKENIZER, tokenizer) != tokenizer:
