@@ -2,15 +2,14 @@
 
     python benchmarks/busy.py [KEY=VALUE]... [--steps 60] [--busy 1] [--rounds 3]
 
-Each round trains alone and beside the busy processes, with the settings that `truesweep` gives
-OpenMP's threads and with OpenMP's own, and prints tokens per second of all the steps but the first
-ten. A process that computes without end takes a core's share from each of the training's threads:
-of N cores, a training of N threads beside K such processes is due N / (N + K) of its speed alone.
+Each round trains alone and beside the busy processes, on as many threads as there are cores and on
+one, and prints tokens per second of all the steps but the first ten. A process that computes
+without end takes a core's share from each of the training's threads: of N cores, a training of N
+threads beside K such processes is due N / (N + K) of its speed alone.
 """
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-SETTINGS = {"truesweep's": {}, "OpenMP's own": {"GOMP_SPINCOUNT": "300000"}}
+SETTINGS = {"as many threads as cores": [], "one thread": ["trainer.threads=1"]}
 WARM_UP = 10
 TRAIN = [sys.executable, "-m", "truesweep", "train", "logger=none", "name=busy"]
 
@@ -38,13 +37,12 @@ def busy(count: int) -> Iterator[None]:
             process.wait()
 
 
-def speed(overrides: list[str], settings: dict[str, str]) -> float:
+def speed(overrides: list[str]) -> float:
     """Tokens per second of one training."""
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
             [*TRAIN, *overrides],
             cwd=folder,
-            env=os.environ | settings,
             check=True,
             stdout=subprocess.DEVNULL,
         )
@@ -63,18 +61,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
     every = [f"trainer.max_steps={asked.steps}", f"trainer.log_every_n_steps={WARM_UP}"]
+    due = 0.0
     for name, settings in SETTINGS.items():
         alone, beside = [], []
         for _ in range(asked.rounds):
-            alone.append(speed([*asked.overrides, *every], settings))
+            alone.append(speed([*asked.overrides, *every, *settings]))
             with busy(asked.busy):
-                beside.append(speed([*asked.overrides, *every], settings))
+                beside.append(speed([*asked.overrides, *every, *settings]))
         one, other = statistics.median(alone), statistics.median(beside)
         threads = torch.get_num_threads()
-        due = threads / (threads + asked.busy)
+        due = due or threads / (threads + asked.busy) * one
         print(
-            f"{name} settings: alone {one:,.0f} tokens/s, beside {asked.busy} busy "
-            f"{other:,.0f}: {other / one / due:.2f} of its share",
+            f"{name}: alone {one:,.0f} tokens/s, beside {asked.busy} busy {other:,.0f}: "
+            f"{other / due:.2f} of what all threads are due",
             flush=True,
         )
 

@@ -14,8 +14,8 @@ def spin_briefly(environment: MutableMapping[str, str]) -> None:
 
     Threads wait for each other by looking again and again: 300,000 times in the OpenMP of torch's
     Linux builds before they let the core go, to whatever else wants it, the other thread among it.
-    With 3,000, a training beside a busy process is almost twice as fast, and alone as fast within a
-    hundredth; with 1,000 it would lose a sixteenth at steps of 20 ms (`benchmarks/busy.py`).
+    With 3,000, a training alone is as fast within a hundredth; with 1,000 it would lose a sixteenth
+    at steps of 20 ms. Beside busy processes `jobs/threads.py` has them look even less often.
 
     Args:
         environment: What OpenMP reads when torch is imported.

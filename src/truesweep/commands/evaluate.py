@@ -40,6 +40,7 @@ from truesweep.jobs.parts import (
 )
 from truesweep.jobs.plan import check_composed, checked
 from truesweep.jobs.reference import attach_reference
+from truesweep.jobs.threads import sharing_cores
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.models import Pretrained
 from truesweep.models.folders import is_model
@@ -318,7 +319,8 @@ def score(
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        trainer.test(task, dataloaders=data.evaluation_loader(split), verbose=False)
+        with sharing_cores():
+            trainer.test(task, dataloaders=data.evaluation_loader(split), verbose=False)
     return {
         **task.evaluations[split],
         **standard_errors(task.sample_scores[split], split, task.declared.values()),

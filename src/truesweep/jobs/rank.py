@@ -42,6 +42,7 @@ from truesweep.jobs.logs import logs
 from truesweep.jobs.parts import Parts, build, build_callbacks, make
 from truesweep.jobs.pausing import FORECAST, describe_rates, is_to_pause
 from truesweep.jobs.same_data import check_same_data
+from truesweep.jobs.threads import sharing_cores
 from truesweep.models import count_parameters, flops_per_token, peak_flops
 from truesweep.models.adapters import base_of, has_adapter
 from truesweep.models.freezing import is_reached_at_times
@@ -81,7 +82,8 @@ def run_rank(directory: str, resume: bool = False) -> None:
             check_same_data(run, parts.prepared)
             use_processor(parts)
             job = Rank(run, config, parts, loggers)
-            job.carry_out(resume)
+            with sharing_cores():
+                job.carry_out(resume)
         except BaseException as error:
             if isinstance(error, OutOfMemory):
                 write_entries(run.memory, {"micro_batch_size": error.micro_batch_size})
