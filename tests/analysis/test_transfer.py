@@ -53,6 +53,20 @@ def test_the_best_rate_lies_between_those_that_were_tried() -> None:
     assert more.best[0].losses[0] < more.best[0].losses[3]
 
 
+def test_a_flat_bowl_does_not_follow_the_noise_of_three_rates() -> None:
+    """Two sizes with one bowl, steep on its right as trainings are; their best rates are alike."""
+    rng = np.random.default_rng(2)
+    factors = []
+    for _ in range(50):
+        rows = [
+            Tried({"w": i}, i, rate, [2.0 + bowl + rng.normal(0, 0.02) for _ in range(3)])
+            for i in (1, 2)
+            for rate, bowl in zip(RATES, [0.25, 0.14, 0.05, 0.01, 0.0, 0.015, 0.12], strict=True)
+        ]
+        factors.append(judge_transfer(rows, mode="min").factor)
+    assert float(np.mean(np.array(factors) < math.sqrt(2))) > 0.9
+
+
 def test_a_rate_that_moves_costs_what_the_largest_size_loses() -> None:
     found = judged([2.0**-6, 2.0**-7, 2.0**-8])
     assert found.verdict == "moves"
