@@ -74,7 +74,7 @@ def test_each_key_is_the_question_that_there_was_without_it() -> None:
         ([f"{FOX} 12", f"{FOX} 13"], {"near_duplicates": True}, [f"{FOX} 12", f"{FOX} 13"]),
         ([FOX, "a b", "中文字"], {"min_words": 3, "max_words": 9}, ["中文字"]),
         ([FOX, "@@ ## a %"], {"max_symbols": 0.2}, [FOX]),
-        (["schÃ¶n", "“schön”"], {"unicode": True}, ["schön", "“schön”"]),
+        (["schÃ¶n", "“schön”", "a\r\nb"], {"unicode": True}, ["schön", "“schön”", "a\r\nb"]),
         ([ENGLISH, GERMAN], {"languages": ("de",)}, [GERMAN]),
         ([Pair(FOX, FOX), Pair("a", "b")], {"copies": True}, [Pair("a", "b")]),
         ([Pair(FOX, "a"), Pair("a", "b c")], {"length_ratio": 2.0}, [Pair("a", "b c")]),
@@ -282,6 +282,7 @@ def test_what_lies_on_the_disk_stays_there(tmp_path: Path) -> None:
         (PAIRS, {"c4": True}, "data.clean.c4 takes lines out of a text, and .* pairs"),
         (CHATS, {"c4": True}, "data.clean.c4 takes lines out of a text, and .* conversations"),
         (PAIRS, {"languages": ("de",)}, r"give that of the source and that of the target"),
+        (PAIRS, {"languages": ("de", "eng")}, r"'eng' is no language .*; did you mean en\?"),
     ],
 )
 def test_what_cannot_be_asked_for_is_refused(kind: Any, keys: dict[str, Any], message: str) -> None:

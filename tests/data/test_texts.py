@@ -297,9 +297,10 @@ def test_words_are_learned_from_pieces_of_what_is_too_much(
     assert any(piece[:50] in path.read_text()[-20_000:] for piece in learned)
 
 
-@pytest.mark.parametrize("repeats", [False, True])
+@pytest.mark.parametrize(("repeats", "sample"), [(False, None), (True, None), (False, 30_000)])
 def test_of_words_that_are_never_repeated_no_more_is_learned_than_fits_memory(
     repeats: bool,
+    sample: int | None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -308,6 +309,8 @@ def test_of_words_that_are_never_repeated_no_more_is_learned_than_fits_memory(
         monkeypatch.setattr(f"truesweep.data.token_cache.{name}", value)
     monkeypatch.setattr("truesweep.data.texts.PIECE", 1000)
     monkeypatch.setattr("truesweep.data.token_cache.PIECE", 1000)
+    if sample is not None:
+        monkeypatch.setattr(Bpe, "sample", sample)
     learned: list[str] = []
     build = Bpe.build
 
@@ -326,7 +329,8 @@ def test_of_words_that_are_never_repeated_no_more_is_learned_than_fits_memory(
     path.write_text("\n".join(lines))
     prepared(path)
     assert (sum(map(len, learned)) < 60_000) is not repeats
-    assert ("hardly a word is repeated" in " ".join(capsys.readouterr().err.split())) is not repeats
+    told = "hardly a word is repeated" in " ".join(capsys.readouterr().err.split())
+    assert told is not (repeats or sample is not None)
 
 
 def test_a_file_is_looked_at_before_it_is_read(tmp_path: Path) -> None:

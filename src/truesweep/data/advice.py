@@ -122,13 +122,14 @@ def _twice(found: Description) -> Iterator[Advice]:
             yield Advice(
                 f"{percent(share)} of the {found.kind.unit} of {name} repeat an earlier one, and "
                 "count twice",
-                f"Remove duplicates from data.{name}, unless they are meant as weights",
+                f"Leave them out{_by('duplicates=true', name)}, unless they are meant as weights",
             )
         share = twice.contradictory / max(1, twice.passages)
         if found.kind.one_answer and share > _CONTRADICTORY:
             yield Advice(
                 f"{percent(share)} of {name} has the text of an earlier sample and another label",
-                "Mend the labels; if only case tells these texts apart, nothing is wrong",
+                f"Mend the labels, or leave out the rarer ones{_by('conflicts=true', name)}; if "
+                "only case tells these texts apart, nothing is wrong",
             )
 
 
@@ -149,11 +150,18 @@ def _pairs(found: Description) -> Iterator[Advice]:
                 "not",
             )
         if (share := part.pairs.copied / total) > _COPIED:
+            by = _by("copies=true", name) if found.kind.name == "pairs" else ""
             yield Advice(
                 f"{percent(share)} of the pairs of {name} are the same text twice, and teach to "
                 "copy",
-                f"Remove what is no {found.kind.answer}",
+                f"Leave out what is no {found.kind.answer}{by}",
             )
+
+
+def _by(rule: str, split: str) -> str:
+    """The rule of cleaning that does it to a split."""
+    also = "" if split == "train" else f" data.clean.splits=[train,{split}]"
+    return f" by data.clean.{rule}{also}"
 
 
 def _judges(found: Description) -> Iterator[tuple[str, Part]]:

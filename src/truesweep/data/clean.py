@@ -48,7 +48,7 @@ from truesweep.dotted import map_leaves
 from truesweep.errors import DataError
 from truesweep.record.files import write_json
 
-VERSION = 8  # of what is kept and of the rules; a new one leaves all older entries unread
+VERSION = 9  # of what is kept and of the rules; a new one leaves all older entries unread
 
 LONG = 1 << 16
 """Bytes of a text from which on it is no document, but many."""
@@ -151,6 +151,7 @@ def _kept(
     whole = {name: of[0] if len(of) == 1 else Joint(of) for name, of in samples.items()}
 
     def write(folder: Path) -> None:
+        clean.check_languages()
         parts: dict[str, Sequence[Sample]] = {}
         accounts = {}
         # Those that judge come first: training data are compared with them as they will be.

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
 
 from truesweep.data.samples import Kind
 from truesweep.data.similarity import SIMILAR, words
-from truesweep.errors import ConfigError
+from truesweep.errors import ConfigError, did_you_mean
 
 CERTAIN = 0.9
 """The probability from which on a text is taken to be of another language."""
@@ -135,6 +135,20 @@ class Clean:
                 "the target, as in data.clean.languages=[de,en]"
             )
 
+    def check_languages(self) -> None:
+        """See that texts can be told to be in those languages; loads what tells it.
+
+        Raises:
+            ConfigError: One is unknown.
+        """
+        known = sorted({*_identifier().labels}) if self.languages else []
+        for name in self.languages:
+            if name not in known:
+                raise ConfigError(
+                    f"data.clean.languages: {name!r} is no language that can be told"
+                    f"{did_you_mean(name, known)}. Give ISO 639-1 codes: {', '.join(known)}"
+                )
+
     def mended(self, text: str) -> tuple[str, list[str]]:
         """A text as those rules make it that change texts, and their names, if they did."""
         fixed = _repairing()(text) if self.unicode else text
@@ -178,23 +192,23 @@ class Clean:
 def _repairing() -> Callable[[str], str]:
     import ftfy
 
-    # What was written on purpose stays: quotation marks, ligatures, wide letters, entities.
+    # What was written on purpose stays: quotation marks, ligatures, wide letters, entities; and
+    # line ends, which splits that are not cleaned would keep.
     config = ftfy.TextFixerConfig(
         unescape_html=False,
         uncurl_quotes=False,
         fix_latin_ligatures=False,
         fix_character_width=False,
+        fix_line_breaks=False,
     )
     return lambda text: ftfy.fix_text(text, config)
 
 
 @cache
-def _identifier() -> Callable[[str], tuple[str | None, float]]:
+def _identifier() -> Any:
     from py3langid import langid
 
-    identifier = langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)
-    classify: Callable[[str], tuple[str | None, float]] = identifier.classify
-    return classify
+    return langid.LanguageIdentifier.from_model_file(langid.MODEL_FILE, norm_probs=True)
 
 
 def can_identify() -> bool:
@@ -204,7 +218,8 @@ def can_identify() -> bool:
 
 def language(text: str) -> tuple[str | None, float]:
     """The language that a text is likely in (ISO 639-1), and how likely."""
-    return _identifier()(text)
+    found: tuple[str | None, float] = _identifier().classify(text)
+    return found
 
 
 _SYMBOL = re.compile(r"""[^\w\s.,;:!?'"()\-–—…’‘“”«»„¿¡。、，！？「」（）]""")

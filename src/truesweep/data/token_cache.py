@@ -239,11 +239,13 @@ def _every(config: TokenizerConfig, texts: Sequence[Texts]) -> int:
     """Of how many pieces of texts a tokenizer learns from one."""
     backend = getattr(config.build(()), "backend_tokenizer", None)
     splitter = getattr(backend, "pre_tokenizer", None)
-    size = most = sum(part.size for part in texts)
+    size = sum(part.size for part in texts)
+    most = learnable = min(size, config.sample or size)
     if splitter is not None:
-        most = _learnable(texts, lambda text: (w for w, _ in splitter.pre_tokenize_str(text)))
-    every = max(1, -(-size // min(most, config.sample or size)))
-    if most < size:
+        found = _learnable(texts, lambda text: (w for w, _ in splitter.pre_tokenize_str(text)))
+        learnable = min(most, found)
+    every = max(1, -(-size // learnable))
+    if learnable < most:
         console(stderr=True).print(
             f"the tokenizer learns from one piece in {every} of the text, of which hardly a word "
             "is repeated: to merge more of its words would take too much memory"
