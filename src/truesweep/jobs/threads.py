@@ -9,7 +9,7 @@ import torch
 
 from truesweep.record.provenance import cores
 
-LOOK, PAUSE, HELD = 0.1, 0.9, 10.0
+LOOK, PAUSE, HELD = 0.3, 0.7, 10.0
 """Seconds that a look takes; until the next one where cores were free; and where they were not."""
 CROWDED = 0.25
 """Seconds a second that threads wait for a core, all together, from which on others want it: alone
