@@ -15,10 +15,11 @@ from truesweep.errors import ConfigError
 from truesweep.record.files import write_json
 from truesweep.runs.run import Run
 from truesweep.sweeps.directory import SweepDirectory
+from truesweep.sweeps.launchers import make_executor
 from truesweep.sweeps.prior import BATCH, RATE, Trained, find_prior
 from truesweep.sweeps.request import ask
 from truesweep.sweeps.settings import Sweep
-from truesweep.sweeps.start import prepare, record, with_start
+from truesweep.sweeps.start import as_decided, prepare, record
 
 BATCHES = Axis(BATCH, values=(4, 8, 16, 32, 64, 128))
 WIDE = Axis(RATE, "float", low=1e-5, high=1.0, log=True)
@@ -176,15 +177,15 @@ def test_earlier_sweeps_of_like_jobs_say_where_to_start(
             *("optimizer=adamw", "trainer.max_steps=null", "name=new"),
         ]
     )
-    plan = prepare(asked, None)
-    assert plan.start is not None
+    plan = prepare(asked, make_executor({}))
+    start = plan.decided["start"]
     said = " ".join(capsys.readouterr().out.split())
-    assert f"optimizer.lr={plan.start[RATE]:.4g}" in said
+    assert f"optimizer.lr={start[RATE]:.4g}" in said
     assert "by the step law for" in said
     fixed = [replace(job, varies={}) for job in plan.jobs]
     assert find_prior(SweepDirectory(workplace / "outputs/sweeps/x"), fixed).point == {}
-    begun = with_start(asked, plan)
-    assert begun.settings.start == plan.start
+    begun = as_decided(asked, plan)
+    assert begun.settings.start == start
     job = sorted(plan.jobs, key=lambda job: (job.parameters, job.tokens))[len(plan.jobs) // 2]
 
     # Sweeps of half the training whose best rate is ten times the law's.
@@ -203,11 +204,9 @@ def test_earlier_sweeps_of_like_jobs_say_where_to_start(
         made.write_jobs(made.jobs(), Sweep(direction="minimize"))
     own = SweepDirectory(workplace / "outputs/sweeps/new")
     found = find_prior(own, plan.jobs)
-    assert found.point[RATE] == pytest.approx(10 * plan.start[RATE], rel=0.01)
+    assert found.point[RATE] == pytest.approx(10 * start[RATE], rel=0.01)
     assert "by 1 finished sweep of like jobs" in found.text
     record(begun, {}, plan)  # what has begun keeps its start
-    assert find_prior(own, plan.jobs).point == plan.start
+    assert find_prior(own, plan.jobs).point == start
     (workplace / "outputs/sweeps/mine/jobs.jsonl").write_text("damaged")
-    assert find_prior(SweepDirectory(workplace / "outputs/sweeps/next"), plan.jobs).point == (
-        plan.start
-    )
+    assert find_prior(SweepDirectory(workplace / "outputs/sweeps/next"), plan.jobs).point == start

@@ -25,7 +25,7 @@ def settings(**node: Any) -> Sweep:
         ({"direction": ["minimize"], "objective": ["a", "b"]}, "1 entries for 2 objectives"),
         (
             {"method": "search", "jobs": 2, "pruner": "median", "objective": ["a", "b"]},
-            "cannot be pruned",
+            "cannot be pruned or paused",
         ),
         ({"seeds": []}, r"sweeps\.seeds"),
         ({"zip": [["a"]]}, r"sweeps\.zip"),
@@ -46,3 +46,11 @@ def test_directions_follow_from_the_metrics() -> None:
 def test_seeds_are_counted_or_listed() -> None:
     assert settings(seeds=3).seed_list(5) == [5, 6, 7]
     assert settings(seeds=[9, 2]).seed_list(5) == [9, 2]
+
+
+def test_a_pruner_is_left_to_a_searchs_plan_and_none_to_all_others() -> None:
+    assert settings().pruner is None
+    assert settings(method="random", jobs=3).pruner is None
+    search = {"method": "search", "jobs": 3}
+    assert settings(**search).pruner == "auto"
+    assert settings(**search, pruner="none") == settings(**search, pruner=None)

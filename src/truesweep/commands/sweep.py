@@ -41,7 +41,7 @@ def sweep(
             )
         return run_by_sweeper(SweepTask(asked, executor, start.record(asked, launcher, None)))
     plan = start.prepare(asked, executor, dry_run, silent=as_json)
-    asked = start.with_start(asked, plan)
+    asked = start.as_decided(asked, plan)
     if as_json:
         print(dump_json(start.plain_plan(asked, plan), indent=2))
     if dry_run:

@@ -72,6 +72,11 @@ class PlannedJob:
         return self.trainer.num_nodes
 
     @property
+    def late(self) -> tuple[str, ...]:
+        """The names of its figures that only its end tells."""
+        return (*self.tasks, *COSTS)
+
+    @property
     def disk(self) -> int:
         """Bytes that its checkpoints take, about."""
         return self.parameters * BYTES_PER_PARAMETER * (2 + len(self.branches)) // 2
@@ -132,11 +137,10 @@ def check_objectives(
 
 
 def _check_objective(name: str, job: PlannedJob, key: str, pruned: bool) -> None:
-    late = (*job.tasks, *COSTS)
-    known = job.metrics if pruned else (*job.metrics, *late)
+    known = job.metrics if pruned else (*job.metrics, *job.late)
     if name in known:
         return
-    if name in late:
+    if name in job.late:
         raise ConfigError(
             f"{key}{name}: is known at the end only, and a pruner compares jobs "
             f"before; set sweeps.pruner=null, or an objective of {', '.join(known)}"

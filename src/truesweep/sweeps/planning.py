@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -94,13 +94,13 @@ class SweepPlan:
         jobs: In the order in which they start.
         notes: What the user may want to know, such as duplicates that were dropped.
         ids: The job's id for each point that was asked for, duplicates included.
-        start: Where a search begins, if a prior was asked for.
+        decided: Settings of a search that were left to its plan, by name.
     """
 
     jobs: list[PlannedJob]
     notes: list[str]
     ids: list[str]
-    start: dict[str, Any] | None = None
+    decided: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

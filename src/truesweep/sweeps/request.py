@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from truesweep.jobs.parts import declared_figures
 from truesweep.secrets import redact_overrides
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.launchers import check_sweeper, is_ours
-from truesweep.sweeps.settings import Sweep
+from truesweep.sweeps.settings import AUTO, Sweep
 from truesweep.text import unique_end
 
 UNNAMED = ("sweeps", "hydra", "name", "logger", "callbacks")
@@ -84,6 +84,8 @@ def ask(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Asked:
         _refuse_repeated(in_order(fixed, axes))
     _refuse(axes, settings, ours=ours)
     settings = settings.settled(_declared(multirun))
+    if not ours and settings.pruner == AUTO:  # which another sweeper knows nothing of
+        settings = replace(settings, pruner=None)
     given = named(fixed)
     typed = {parse(line).key_or_group for line in multirun.overrides} | named(
         [line for line in multirun.overrides if not parse(line).is_sweep_override()]

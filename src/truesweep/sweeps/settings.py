@@ -20,10 +20,13 @@ from truesweep.figures import (
 
 Method = Literal["grid", "random", "search"]
 Sampler = Literal["tpe", "cmaes", "gp", "nsga2", "qmc", "random", "grid", "climb"]
-Pruner = Literal["median", "halving", "hyperband", "forecast"]
+Pruner = Literal["auto", "none", "median", "halving", "hyperband", "forecast"]
+AUTO = "auto"
+"""The pruner that a search's plan decides on."""
 FORECAST_SAMPLERS = ("tpe", "gp", "qmc", "random", "grid", "climb")
 """Samplers that need not know how a point has ended before they suggest the next."""
 
+SEVERAL = "jobs with several objectives cannot be pruned or paused"
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(MB|GB|TB)", re.IGNORECASE)
 _BYTES = {"MB": 10**6, "GB": 10**9, "TB": 10**12}
 _PASSWORD = re.compile(r"://[^/@:]*:(?!\$\{)[^/@]+@")
@@ -47,8 +50,9 @@ class Sweep:
             user's earlier sweeps say of the learning rate and the batch size. None: any.
         objective: Metrics by which jobs are compared; several make a search multi-objective.
         direction: One for each objective; None: as their metrics declare.
-        pruner: Stops jobs of a search that are not promising; None: none is stopped. `forecast`
-            pauses them: each point is begun, then those go on whose forecast final value leads.
+        pruner: Stops jobs of a search that are not promising; None or `none`: each is trained to
+            its end. `forecast` pauses them: each point is begun, then those go on whose forecast
+            final value leads. `auto`: that wherever it can work, see `sweeps/pruning.py`.
         pruner_startup: Jobs that end before the median pruner stops any.
         pruner_warmup: Optimizer steps that every job gets; of `forecast` also those after which a
             job that leads is compared again, by default a twentieth of its training.
@@ -86,7 +90,7 @@ class Sweep:
     start: dict[str, Any] | Literal["prior"] | None = None
     objective: str | Annotated[list[str], Len(1)] = "val/loss"
     direction: Direction | list[Direction] | None = None
-    pruner: Pruner | None = None
+    pruner: Pruner | None = AUTO
     pruner_startup: Annotated[int, Ge(0)] = 5
     pruner_warmup: Annotated[int, Ge(0)] = 0
     pruner_reduction: Annotated[int, Ge(2)] = 3
@@ -105,6 +109,8 @@ class Sweep:
     settle: bool = False
 
     def __post_init__(self) -> None:
+        if self.pruner == "none" or (self.pruner == AUTO and self.method != "search"):
+            object.__setattr__(self, "pruner", None)
         if isinstance(self.direction, list) and len(self.direction) != len(self.objectives):
             raise ConfigError(
                 f"sweeps.direction has {len(self.direction)} entries for "
@@ -120,18 +126,10 @@ class Sweep:
             raise ConfigError(
                 f"sweeps.pruner={self.pruner} needs sweeps.method=search; set that or pruner=null"
             )
-        if self.pruner is not None and len(self.objectives) > 1:
-            raise ConfigError("sweeps.pruner: jobs with several objectives cannot be pruned")
-        if self.pruner == "forecast" and self.jobs is None and self.sampler != "climb":
-            raise ConfigError(
-                "sweeps.pruner=forecast begins every point before it goes on with any; say how "
-                "many there are to be: sweeps.jobs=30"
-            )
-        if self.pruner == "forecast" and self.sampler not in FORECAST_SAMPLERS:
-            raise ConfigError(
-                f"sweeps.sampler={self.sampler} chooses by jobs that have ended, and "
-                "sweeps.pruner=forecast pauses them; choose sampler=tpe, or another pruner"
-            )
+        if self.pruner not in (None, AUTO) and len(self.objectives) > 1:
+            raise ConfigError(f"sweeps.pruner: {SEVERAL}")
+        if self.pruner == "forecast" and self.against_forecasts is not None:
+            raise ConfigError(self.against_forecasts)
         if self.disk is not None and _SIZE.fullmatch(self.disk) is None:
             raise ConfigError(
                 f"sweeps.disk={self.disk}: is no size; give one in MB, GB or TB, such as 20GB"
@@ -144,6 +142,23 @@ class Sweep:
                 "directory; let it stand in the environment, as in "
                 "'postgresql://user:${oc.env:DB_PASSWORD}@host/name'"
             )
+
+    @property
+    def against_forecasts(self) -> str | None:
+        """Why jobs cannot be paused by forecasts, as far as these settings tell; None: they can."""
+        if len(self.objectives) > 1:
+            return SEVERAL
+        if self.jobs is None and self.sampler != "climb":
+            return (
+                "sweeps.pruner=forecast begins every point before it goes on with any; say how "
+                "many there are to be: sweeps.jobs=30"
+            )
+        if self.sampler not in FORECAST_SAMPLERS:
+            return (
+                f"sweeps.sampler={self.sampler} chooses by jobs that have ended, and "
+                "sweeps.pruner=forecast pauses them; choose sampler=tpe, or another pruner"
+            )
+        return None
 
     @property
     def budget(self) -> int | None:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from truesweep.compat import untried_sentence
 from truesweep.config.space import Space
+from truesweep.jobs.pausing import FORECAST
 from truesweep.runs.run import Run
 from truesweep.sweeps.directory import ROOT, SweepDirectory
 from truesweep.sweeps.disk import check_disk
@@ -18,6 +19,7 @@ from truesweep.sweeps.planned import PlannedJob, check_objectives
 from truesweep.sweeps.planning import JobMaker, SweepPlan, base_seed, plan_sweep
 from truesweep.sweeps.prior import find_prior
 from truesweep.sweeps.protocols import Executor, JobSource, Listed
+from truesweep.sweeps.pruning import choose_pruner
 from truesweep.sweeps.request import Asked
 from truesweep.sweeps.summary import check_dashboard
 from truesweep.terminal import console, warn
@@ -39,26 +41,50 @@ def prepare(
         UserError: Something is wrong with any of its jobs.
     """
     sweep = directory(asked)
-    plan = plan_sweep(asked, together=executor is not None)
+    plan = decide(asked, plan_sweep(asked, together=executor is not None), executor is not None)
+    asked = as_decided(asked, plan)
     check_objectives(plan.jobs, asked.settings)
     check_dashboard(asked.settings, plan.jobs[0].config)
     check_disk(_new(asked, plan, sweep), sweep.path)
     if executor is not None:
         check_room(executor, plan.jobs)
     plan = replace(plan, notes=[*plan.notes, *check_compiler(executor, plan.jobs)])
-    if asked.settings.start == "prior":
-        found = find_prior(sweep, plan.jobs)
-        plan = replace(plan, start=found.point, notes=[*plan.notes, found.text])
     if not silent:
         show_plan(asked, plan, sweep, describe(executor), listed=dry_run)
     return plan
 
 
-def with_start(asked: Asked, plan: SweepPlan) -> Asked:
-    """A sweep that begins where its plan says."""
-    if plan.start is None:
-        return asked
-    return replace(asked, settings=replace(asked.settings, start=plan.start))
+def decide(asked: Asked, plan: SweepPlan, ours: bool) -> SweepPlan:
+    """The plan of a sweep with what its settings leave to it: a search's pruner and its start.
+
+    Args:
+        asked: The sweep.
+        plan: Its plan.
+        ours: Whether our driver runs the jobs, and so can pause them.
+
+    Raises:
+        ConfigError: A pruner was asked for that cannot work.
+    """
+    settings, sweep = asked.settings, directory(asked)
+    if settings.method != "search":
+        return plan
+    pruning = choose_pruner(sweep, settings, plan.jobs, ours)
+    decided: dict[str, Any] = {"pruner": pruning.pruner}
+    notes = [*plan.notes, *pruning.notes]
+    if settings.start == "prior":
+        found = find_prior(sweep, plan.jobs)
+        decided["start"] = found.point
+        notes.append(found.text)
+    return replace(plan, decided=decided, notes=notes)
+
+
+def as_decided(asked: Asked, plan: SweepPlan) -> Asked:
+    """A sweep with what its plan has decided."""
+    return replace(asked, settings=replace(asked.settings, **plan.decided))
+
+
+TOLD = ("method", "objective", "pruner", "jobs", "seeds")
+"""Settings that a plan tells as JSON."""
 
 
 def plain_plan(asked: Asked, plan: SweepPlan) -> dict[str, Any]:
@@ -79,7 +105,7 @@ def plain_plan(asked: Asked, plan: SweepPlan) -> dict[str, Any]:
         }
         for job in plan.jobs
     ]
-    kept = {key: getattr(asked.settings, key) for key in ("method", "objective", "jobs", "seeds")}
+    kept = {key: getattr(asked.settings, key) for key in TOLD}
     where = str(ROOT / asked.name)
     return {"name": asked.name, "directory": where, **kept, "notes": plan.notes, "jobs": jobs}
 
@@ -193,17 +219,24 @@ def show_plan(
             out.print(f"  … and {len(plan.jobs) - LISTED} more")
 
 
+PRUNED = {
+    **{name: f"pruned by {name}" for name in ("median", "halving", "hyperband")},
+    FORECAST: "paused by forecasts",
+}
+"""What becomes of a search's points, by its pruner."""
+
+
 def _jobs(asked: Asked, plan: SweepPlan, sweep: SweepDirectory) -> str:
     settings = asked.settings
     if settings.method == "search":
         budget = [f"{settings.jobs} points"] if settings.jobs else []
         budget += [f"{value(settings.hours)} hours"] if settings.hours else []
-        pruner = f", pruned by {settings.pruner}" if settings.pruner else ""
+        pruner = f" and {PRUNED[settings.pruner]}" if settings.pruner in PRUNED else ""
         aims = ", ".join(
             f"{direction} {name}"
             for name, direction in zip(settings.objectives, settings.directions, strict=True)
         )
-        return f"{' or '.join(budget)}, chosen by {settings.sampler}{pruner} to {aims}"
+        return f"{' or '.join(budget)}, chosen by {settings.sampler}{pruner}, to {aims}"
     states = Counter("new" if sweep.find(job.config) is None else "old" for job in plan.jobs)
     known = f", {states['old']} of them there already" if states["old"] else ""
     devices = sorted({(job.devices, job.nodes) for job in plan.jobs})

@@ -19,6 +19,7 @@ from truesweep.record.wandb import project_name
 from truesweep.secrets import redact_overrides
 from truesweep.sweeps.directory import swept
 from truesweep.sweeps.request import Asked, of_jobs
+from truesweep.sweeps.settings import AUTO
 from truesweep.text import label
 
 METHODS = {"grid": "grid", "random": "random", "search": "bayes"}
@@ -60,7 +61,7 @@ def wandb_sweep(asked: Asked) -> dict[str, Any]:
     }
     if settings.jobs is not None:
         sweep["run_cap"] = settings.jobs * len(seeds)
-    if settings.pruner is not None:
+    if settings.pruner not in (None, AUTO):  # W&B's agents pause no run
         sweep["early_terminate"] = {"type": "hyperband", "min_iter": 2}
     return sweep
 
