@@ -1,13 +1,15 @@
 """Searches replayed on recorded trainings: how often each ends with the best, and at what price.
 
-    python -m benchmarks.search_replay [--replays 67] [--table benchmarks/search_curves.json.gz]
+    python -m benchmarks.search_replay [--replays 67] [--validations 20]
+        [--table benchmarks/search_curves.json.gz]
 
 The table is one of `benchmarks/search_curves.py`. A replay takes one of the two seeds of each of a
 task's 36 points, in a random order, and has the steps of all 36 trainings as the whole. Whatever a
 search stops or pauses costs what it was trained by then. It is given a tie if what it ends with is
 not further from the best of all than two seeds of one point are at 95 % (of the better half of
 points). Optuna's pruners ask at every validation, as jobs do; the first rung of halving and
-hyperband, and the warm-up of the median, are two validations, a slice of forecasts one.
+hyperband, and the warm-up of the median, are two validations, a slice of forecasts one. With fewer
+validations than the table's 20, each n-th of them is kept.
 """
 
 import argparse
@@ -51,6 +53,11 @@ class Run:
         """Its best validation."""
         return float(self.curve.values.min())
 
+    def thinned(self, validations: int) -> "Run":
+        """The same with so many of its validations, the last one among them."""
+        among = len(self.curve) // validations
+        return Run(self.curve.where(np.arange(1, len(self.curve) + 1) % among == 0), self.rates)
+
     def upto(self, step: int) -> Trial:
         """What is known of it after some steps."""
         return Trial(self.curve.where(self.curve.steps <= step), self.rates)
@@ -63,7 +70,7 @@ Search = Callable[[Sequence[Run]], tuple[float, int]]
 def by_forecasts(runs: Sequence[Run]) -> tuple[float, int]:
     """Begin all, then go on with the one that is chosen, slice by slice."""
     total = len(runs[0].rates)
-    slice_ = total // RUNGS
+    slice_ = max(total // RUNGS, int(runs[0].curve.steps[0]))
     steps = dict.fromkeys(range(len(runs)), slice_)
     known = {key: run.upto(slice_) for key, run in enumerate(runs)}
     while True:
@@ -129,13 +136,15 @@ def main() -> None:
     """Replay, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--replays", type=int, default=67)
+    parser.add_argument("--validations", type=int, default=20, choices=[2, 4, 5, 10, 20])
     parser.add_argument("--table", type=Path, default=TABLE)
     asked = parser.parse_args()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     print("| task | search | best | best or tie | steps | most steps | behind by |")
     print("|---|---|---|---|---|---|---|")
     pooled: dict[str, list[tuple[bool, float]]] = defaultdict(list)
-    for task, points in load(asked.table).items():
+    for task, recorded in load(asked.table).items():
+        points = [[run.thinned(asked.validations) for run in seeds] for seeds in recorded]
         tie = TIED * noise(points)
         whole = sum(len(seeds[0].rates) for seeds in points)
         for name, search in SEARCHES.items():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.report.conftest import MakeRun, configuration, write
+from tests.report.conftest import MakeRun, configuration, rows, write
 from truesweep.errors import ConfigError
 from truesweep.report import Comparison, compare
 from truesweep.report.findings import findings
@@ -193,6 +193,28 @@ def test_the_only_point_has_beaten_none(make_run: MakeRun, tmp_path: Path) -> No
     (best, *_) = findings(compare([tmp_path]))
     assert (best.title, best.kind) == ("Only point", "")
     assert best.text == "val/loss: 2.100 with one configuration, the only point."
+
+
+def test_what_a_search_has_paused_is_told_and_how_it_goes_on(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for i, (steps, state) in enumerate([(10, "completed"), (5, "paused"), (7, "paused")]):
+        varies = {"optimizer.lr": 0.001 * 2**i}
+        make_run(
+            f"job{i}",
+            configuration(optimizer__lr=varies["optimizer.lr"]),
+            state=state,
+            metrics=rows(steps),
+            job={"sweep": "s", "label": "", "varies": varies, "devices": 1, "nodes": 1},
+        )
+    told = {one.title: one.text for one in findings(compare([tmp_path]))}
+    assert told["Only finished point"] == (
+        "val/loss 2.100 with lr=0.001; 2 other points not trained to the end."
+    )
+    assert told["Waiting"].startswith("2 of 3 runs are paused")
+    assert "Trained the longest: job2 (lr=0.004), 7 steps." in told["Waiting"]
+    assert told["Waiting"].endswith("To its end: truesweep resume job2")
 
 
 def test_runs_are_found_below_and_counted_once(sweep: Path) -> None:

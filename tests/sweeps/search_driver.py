@@ -45,7 +45,7 @@ def search(
             config, [], point, label=label, number=next(number), provenance={}, trial=trial
         )
 
-    asked = Sweep(**{"method": "search", "jobs": 8, **settings})
+    asked = Sweep(**{"method": "search", "jobs": 8, "pruner": None, **settings})
     return Search(sweep, Space(axes, paired, exclude), asked, make, limit=limit, note=note)
 
 

@@ -136,8 +136,13 @@ def test_the_best_is_found_although_it_is_behind_at_first(
         "completed"
     )
     assert "thawed     " in told
-    assert "paused jobs keep their state: truesweep resume s/JOB" in told
     assert "to go on" not in told
+
+
+def test_no_point_is_suggested_twice_while_there_are_others(tmp_path: Path) -> None:
+    sweep, _ = run(tmp_path / "s", Curves(), sampler="tpe")
+    trials = open_storage("study.journal", sweep.path).get_all_trials(0)
+    assert len(trials) == len(LR.values)
 
 
 def test_every_point_waits_at_first_however_rarely_it_is_validated(tmp_path: Path) -> None:

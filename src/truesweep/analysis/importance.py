@@ -22,7 +22,7 @@ import numpy.typing as npt
 from truesweep.analysis.curves import Floats
 from truesweep.analysis.outcomes import Outcome, by_point, sign
 from truesweep.figures import Direction
-from truesweep.text import figure, finite, percent
+from truesweep.text import figure, finite, percent, plural
 
 Integers = npt.NDArray[np.int64]
 Effect = tuple[int, ...]
@@ -230,7 +230,7 @@ def importance(
     points = list(by_point(outcomes, objective).values())
     columns = _columns([jobs[0] for jobs in points])
     if not columns or len(points) < 3:
-        return Importance({}, notes=[f"{len(points)} points are too few."])
+        return Importance({}, notes=[f"{plural(len(points), 'point')}: too few."])
     if len(columns) == 1:
         return Importance({}, notes=[f"Only {next(iter(columns))} varied: it has no rival."])
     figures = [np.array([job.value(objective) for job in jobs]) for jobs in points]

@@ -8,7 +8,7 @@ from truesweep.errors import ConfigError
 from truesweep.record.files import dump_json
 from truesweep.runs.run import Run
 from truesweep.sweeps.directory import SweepDirectory
-from truesweep.sweeps.display import Display, first_line
+from truesweep.sweeps.display import Display, first_line, paused
 from truesweep.sweeps.progress import FAILED, Board
 
 
@@ -51,6 +51,8 @@ def _show(name: str, jobs: list[Run], board: Board, planned: int, as_json: bool)
         return 0
     display = Display(name, board)
     display.table(rows, planned)
+    for line in paused(rows, jobs):
+        display.console.print(line, soft_wrap=True)
     for row in rows:
         if row.state in FAILED:
             display.console.print(f"{row.id}: {first_line(row.error)}")

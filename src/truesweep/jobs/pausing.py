@@ -5,7 +5,7 @@ still the one to go on with. The search's driver asks the same when there is roo
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from truesweep.record.study import PAUSED
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-FORECAST = "forecast"
+FORECAST: Final = "forecast"
 """The pruner that pauses."""
 STEPS, RATES = "steps", "rates"
 """Attributes of trials: the steps of the whole training, and its rates over their peak."""

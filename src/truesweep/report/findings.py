@@ -1,5 +1,6 @@
 """What a comparison says in words."""
 
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,12 +8,12 @@ from typing import Literal
 
 from truesweep.analysis.outcomes import pareto_points
 from truesweep.analysis.ranges import edges
-from truesweep.analysis.ranking import unfairness
+from truesweep.analysis.ranking import Standing, unfairness
 from truesweep.figures import written
 from truesweep.report.comparison import Comparison
 from truesweep.report.outcomes import TOKENS
 from truesweep.runs.snapshot import Snapshot
-from truesweep.text import figure, number, value
+from truesweep.text import figure, label, number, plural, value
 
 SAME = 1.05
 """Numbers that differ by less than this factor are one, for a search's start."""
@@ -56,10 +57,34 @@ def _best(comparison: Comparison) -> list[Finding]:
         f"{ranking.objective} {written(ranking.objective, ranking.best.mean, comparison.declared)}"
     )
     if len(ranking.standings) == 1:  # which has beaten none
-        return [Finding("Only point", ranking.text, figure=figure)]
+        return [_only(comparison, ranking.best, figure)]
     if ranking.basis != "seeds":  # ahead with its own seed, which is no win
         return [Finding(AHEAD, ranking.text, figure=figure)]
     return [Finding(WINNER, ranking.text, "good", figure)]
+
+
+def _only(comparison: Comparison, best: Standing, figure: str) -> Finding:
+    others = {one.point for one in comparison.unfinished} - {best.point}
+    if not others:
+        return Finding("Only point", comparison.ranking.text, figure=figure)
+    which = f"{figure} with {label(best.varies)}" if best.varies else figure
+    text = f"{which}; {plural(len(others), 'other point')} not trained to the end."
+    return Finding("Only finished point", text, figure=figure)
+
+
+def _waiting(comparison: Comparison) -> list[Finding]:
+    """What a search has paused, and how to go on with it."""
+    waiting = [run for run in comparison.runs if run.state == "paused"]
+    if not waiting:
+        return []
+    longest = max(waiting, key=lambda run: run.step)  # of equals the best so far
+    named = f"{longest.id} ({label(longest.varies)})" if longest.varies else longest.id
+    text = (
+        f"{len(waiting)} of {len(comparison.runs)} runs are paused, by what is forecast of their "
+        f"ends, and keep their state. Trained the longest: {named}, {longest.step:,} steps. To its "
+        f"end: truesweep resume {os.path.relpath(longest.directory.path)}"
+    )
+    return [Finding("Waiting", text)]
 
 
 def _comparable(comparison: Comparison) -> str:
@@ -177,6 +202,7 @@ def _test_looked_at(comparison: Comparison) -> list[Finding]:
 _SAY: Sequence[Callable[[Comparison], list[Finding]]] = (
     _best,
     _front,
+    _waiting,
     _start,
     _edges,
     _unfair,

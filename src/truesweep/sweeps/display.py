@@ -14,6 +14,7 @@ from rich.text import Text
 from truesweep import terminal
 from truesweep.figures import digits_of
 from truesweep.record import dashboard
+from truesweep.runs.run import Run
 from truesweep.sweeps.progress import DONE, FAILED, Board, Row, counts, seconds_left
 from truesweep.sweeps.protocols import ENDED
 from truesweep.text import duration, figure, figures, plural
@@ -95,7 +96,7 @@ class Display:
 
         Args:
             rows: A row a job.
-            planned: Jobs that there were to be.
+            planned: Jobs that there are to be, if more are to come.
             path: The sweep's directory.
         """
         lines = []
@@ -106,9 +107,7 @@ class Display:
             if row.state in FAILED:
                 lines.append(f"{row.state}: {row.id}  {row.label}: {first_line(row.error)}")
                 lines.append(f"        {short(path / row.id / 'logs')}")
-        if any(row.state == "paused" for row in rows):
-            lines.append(f"paused jobs keep their state: truesweep resume {short(path)}/JOB")
-        if any(row.state not in (*ENDED, "paused") for row in rows):
+        if planned or any(row.state not in (*ENDED, "paused") for row in rows):
             lines.append(f"to go on: truesweep resume {short(path)}")
         for line in [*lines, *_dropped(rows)]:
             self.console.print(Text(line), soft_wrap=True)
@@ -153,6 +152,15 @@ def _best(board: Board, rows: Sequence[Row]) -> list[str]:
         return []
     names = "  ".join(filter(None, [best.id, _varies(best)]))
     return [f"best job: {names}  {board.objective} {board.written(best)}"]
+
+
+def paused(rows: Sequence[Row], jobs: Sequence[Run]) -> list[str]:
+    """How one of the jobs that a search has paused goes on, if there are any."""
+    waiting = [job for job, row in zip(jobs, rows, strict=True) if row.state == "paused"]
+    if not waiting:
+        return []
+    place = short(waiting[0].path if len(jobs) == 1 else waiting[0].path.parent / "JOB")
+    return [f"what is paused keeps its state: truesweep resume {place} trains it to its end"]
 
 
 def _dropped(rows: Sequence[Row]) -> list[str]:

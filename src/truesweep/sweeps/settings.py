@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from annotated_types import Ge, Gt, Len
 
@@ -21,7 +21,7 @@ from truesweep.figures import (
 Method = Literal["grid", "random", "search"]
 Sampler = Literal["tpe", "cmaes", "gp", "nsga2", "qmc", "random", "grid", "climb"]
 Pruner = Literal["auto", "none", "median", "halving", "hyperband", "forecast"]
-AUTO = "auto"
+AUTO: Final = "auto"
 """The pruner that a search's plan decides on."""
 FORECAST_SAMPLERS = ("tpe", "gp", "qmc", "random", "grid", "climb")
 """Samplers that need not know how a point has ended before they suggest the next."""

@@ -14,6 +14,7 @@ each driver, once, when it begins; the budget counts them as one.
 """
 
 import statistics
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,10 +25,9 @@ from truesweep.runs.run import Run, write_entries
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.protocols import ENDED
 from truesweep.sweeps.sampling import Dimensions, Params, Tried, climb, is_value_of
-from truesweep.sweeps.settings import Sweep
+from truesweep.sweeps.settings import AUTO, Sweep
 from truesweep.sweeps.studies import JOBS
 from truesweep.sweeps.trials import End, Trials
-from truesweep.terminal import console
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -39,8 +39,8 @@ TRIES_WITHOUT_END = 200
 
 
 def say(text: str) -> None:
-    """Show a note; a live table lets it pass above itself."""
-    console(stderr=True).print(text, soft_wrap=True)
+    """Show a note; a live table, which takes the stream's place, lets it pass above itself."""
+    print(text, file=sys.stderr)
 
 
 class MakeJob(Protocol):
@@ -82,6 +82,7 @@ class Search:
         limit: int | None = None,
         note: Callable[[str], None] = say,
     ) -> None:
+        assert settings.pruner != AUTO, "its plan decides"
         self._space = space
         self._settings = settings
         self._make = make
@@ -100,6 +101,7 @@ class Search:
         self._held: dict[int, list[Run]] = {}  # those that wait for their trial's first seed
         self._paused: dict[int, Run] = {}  # the first seeds that wait, by their trials
         self._ready: list[Run] = []
+        self._repeated: set[int] = set()  # trials whose points were suggested again
         self._covered = False
         if self._trials.begun_again:
             note(f"points that failed and are tried again: {self._trials.begun_again}")
@@ -333,7 +335,9 @@ class Search:
 
     def _repeat(self, number: int, twin: "FrozenTrial") -> bool:
         note = f"the same point as trial {twin.number}"
-        self.note(f"trial {number} is {note} ({twin.state.name.lower()}), and is not run again")
+        if twin.number not in self._repeated:  # a sampler may insist
+            self.note(f"trial {number} is {note}, and is not run again")
+        self._repeated.add(twin.number)
         self._trials.end_like(number, twin, note)
         return False
 

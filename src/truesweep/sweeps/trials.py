@@ -54,6 +54,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 
+TRIES = 20
+"""Suggestions in a row that are known, after which a new point of a finite space is chosen."""
 SETTLE_SECONDS = 2.0
 """Time in which a storage elsewhere shows which of two drivers took a trial up."""
 BEGIN_SECONDS = 60.0
@@ -118,7 +120,7 @@ class Trials:
     def _by_forecasts(self) -> Params | None:
         """What the sampler suggests if trials that wait are worth their forecasts.
 
-        None where it does not look at values.
+        A point that was tried only if it finds no other. None where it does not look at values.
         """
         if self._settings.sampler not in BY_VALUES:
             return None
@@ -129,10 +131,14 @@ class Trials:
         study.add_trials([trial for trial in trials if trial.params])
         settings, numeric = self._settings, self._dimensions.numeric
         study.sampler = make_sampler(settings, numeric, [len(trials), *self._entropy()])
-        asked = study.ask()
-        for name, distribution in self._dimensions.distributions.items():
-            suggest(asked, name, distribution)
-        return asked.params
+        seen = [trial.params for trial in trials]
+        for _ in range(TRIES):
+            asked = study.ask()
+            for name, distribution in self._dimensions.distributions.items():
+                suggest(asked, name, distribution)
+            if asked.params not in seen:
+                return asked.params
+        return next(iter(self.unseen()), asked.params)
 
     def unseen(self) -> list[Params]:
         """Points of a finite space without a trial; in order for a grid, shuffled otherwise."""
