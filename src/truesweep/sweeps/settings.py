@@ -52,7 +52,7 @@ class Sweep:
         direction: One for each objective; None: as their metrics declare.
         pruner: Stops jobs of a search that are not promising; None or `none`: each is trained to
             its end. `forecast` pauses them: each point is begun, then those go on whose forecast
-            final value leads. `auto`: that wherever it can work, see `sweeps/pruning.py`.
+            final value leads. `auto`: that wherever it can work, as the plan says.
         pruner_startup: Jobs that end before the median pruner stops any.
         pruner_warmup: Optimizer steps that every job gets; of `forecast` also those after which a
             job that leads is compared again, by default a twentieth of its training.
