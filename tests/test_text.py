@@ -149,7 +149,10 @@ def test_plurals() -> None:
 
 @pytest.mark.parametrize(
     ("share", "written"),
-    [(0, "0 %"), (0.0002, "0.02 %"), (0.025, "2.5 %"), (0.0996, "10 %"), (1, "100 %")],
+    [
+        *((0, "0 %"), (1e-6, "under 0.01 %"), (0.0002, "0.02 %"), (0.025, "2.5 %")),
+        *((0.0996, "10 %"), (1, "100 %")),
+    ],
 )
 def test_shares(share: float, written: str) -> None:
     assert text.percent(share) == written

@@ -208,8 +208,10 @@ def plural(amount: int, noun: str) -> str:
 
 
 def percent(share: float) -> str:
-    """A share of one in two digits: `0.25 %`, `2.5 %`, `25 %`."""
+    """A share of one in two digits: `0.25 %`, `2.5 %`, `25 %`; `under 0.01 %`, but not nothing."""
     hundredths = 100 * share
+    if 0 < hundredths < 0.005:
+        return "under 0.01 %"
     if not hundredths or abs(hundredths) >= 9.95:
         return f"{hundredths:.0f} %"
     return f"{hundredths:.{1 if abs(hundredths) >= 0.995 else 2}f} %"

@@ -191,6 +191,9 @@ def test_weights_that_are_all_zero_say_from_which_step_on(workplace: Path) -> No
 def test_a_training_ends_before_its_sources_do(workplace: Path) -> None:
     write_samples(workplace)
     limits = ["data.sources.a.epochs=0.5", "data.sources.b.epochs=2"]
+    brief = ["data.sources.a.epochs=0.001", "data.sources.b.epochs=0.001"]
+    with pytest.raises(ConfigError, match=r"Give a source more epochs or no limit$"):
+        Planner().plan(checked(mixture("lm", *brief)), [])
     with pytest.raises(ConfigError, match=r"set trainer\.max_steps=6"):
         Planner().plan(checked(mixture("lm", *limits, "trainer.max_steps=7")), [])
     Planner().plan(checked(mixture("lm", *limits)), [])

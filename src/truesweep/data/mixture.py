@@ -200,10 +200,11 @@ class Mix:
         """
         end = self.places.end
         if end is not None and end < steps * self.batch_size:
+            whole = end // self.batch_size
             raise ConfigError(
-                f"{KEY}: their epochs are over after step {end // self.batch_size:,}, and the "
-                f"training has {steps:,}. Give a source more epochs or no limit, or set "
-                f"trainer.max_steps={end // self.batch_size}"
+                f"{KEY}: their epochs are over after step {whole:,}, and the training has "
+                f"{steps:,}. Give a source more epochs or no limit"
+                + (f", or set trainer.max_steps={whole}" if whole else "")
             )
 
     def figures(self, steps: int) -> dict[str, float]:
