@@ -53,18 +53,22 @@ def test_the_best_rate_lies_between_those_that_were_tried() -> None:
     assert more.best[0].losses[0] < more.best[0].losses[3]
 
 
-def test_a_flat_bowl_does_not_follow_the_noise_of_three_rates() -> None:
-    """Two sizes with one bowl, steep on its right as trainings are; their best rates are alike."""
+def test_a_shift_between_flat_bowls_is_found_in_noise() -> None:
+    """Slow on the left and steep on the right, as trainings are; three seeds of noise."""
     rng = np.random.default_rng(2)
-    factors = []
-    for _ in range(50):
+    errors = []
+    for _ in range(40):
+        shift = rng.uniform(-1, 1)
         rows = [
-            Tried({"w": i}, i, rate, [2.0 + bowl + rng.normal(0, 0.02) for _ in range(3)])
-            for i in (1, 2)
-            for rate, bowl in zip(RATES, [0.25, 0.14, 0.05, 0.01, 0.0, 0.015, 0.12], strict=True)
+            Tried({"w": i}, i, rate, list(2 + bowl + rng.normal(0, 0.02, 3)))
+            for i, at in ((1, 0.0), (2, shift))
+            for rate in RATES
+            for over in [math.log2(rate) + 7 - at]
+            for bowl in [0.05 * (2 ** (1 - over / 2) + 0.4 * 2 ** (2.5 * over) - 2.4)]
         ]
-        factors.append(judge_transfer(rows, mode="min").factor)
-    assert float(np.mean(np.array(factors) < math.sqrt(2))) > 0.9
+        first, second = judge_transfer(rows, mode="min").best
+        errors.append(math.log2(second.rate / first.rate) - shift)
+    assert np.sqrt(np.mean(np.square(errors))) < 0.12
 
 
 def test_a_rate_that_moves_costs_what_the_largest_size_loses() -> None:

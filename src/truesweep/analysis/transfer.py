@@ -16,12 +16,14 @@ Side = Literal["low", "high"]
 
 STILL = math.sqrt(2)
 """A best rate that moves by no more than this factor stays: half a step of a grid by doubling."""
-REACH = math.log(4.001)
-"""How far from the best rate others count, as a logarithm: two steps of a grid by doubling.
+REACH = math.log(8)
+"""How far from the vertex rates have a say in where it is, as a logarithm; the nearer, the more.
 
-Bowls are flat: of three rates the vertex follows the noise, and a shift between two sizes has 1.5
-to 3 times the error that five leave.
+Bowls are flat: of three rates by factors of two the vertex follows the noise. Those within eight
+times find a shift between two sizes with a half to a quarter of that error.
 """
+ROUNDS = 6
+"""Of fits around the last vertex."""
 DRAWS = 1000
 """How often losses are drawn again with their noise."""
 
@@ -51,8 +53,8 @@ class Best:
         size: The size, by key.
         rates: The rates that were tried, ascending.
         losses: The mean over seeds of each; infinite where one has failed.
-        rate: The best one: the vertex of a parabola in the rate's logarithm through the best of
-            those that were tried and those near it, by least squares.
+        rate: The best one: the vertex of a parabola in the rate's logarithm through those
+            that were tried around it, by least squares.
         low: Lower end of its interval: 95 % by the noise of seeds, or with one seed half a step to
             either side. 0 where nothing was tried beyond.
         high: Upper end; infinite where nothing was tried beyond.
@@ -167,28 +169,38 @@ def _half_steps(logs: Floats, place: int, at: float) -> tuple[float, float]:
 
 
 def _vertex(logs: Floats, means: Floats) -> tuple[Floats, Floats]:
-    """Where a parabola through the least value and those near it is least, and its value.
+    """Where a parabola through the least value and those around is least, and its value.
 
-    By least squares through all that are within `REACH` of the least one, and through its two
-    neighbours wherever they are. The least value itself where these are not finite.
+    By least squares, weighted by how near values are to the vertex itself, which is found by a few
+    rounds. The least value itself where it has no two neighbours that are finite.
 
     Args:
         logs: The rates' logarithms [N].
         means: Losses at them [..., N].
     """
     place, least = np.argmin(means, axis=-1), np.min(means, axis=-1)
-    away = logs - logs[place][..., None]
+    finite = np.isfinite(means)
     beside = np.abs(np.arange(len(logs)) - place[..., None]) <= 1
-    near = np.isfinite(means) & (beside | (np.abs(away) <= REACH))
+    known = (beside & finite).sum(-1) == 3
     with np.errstate(invalid="ignore"):
-        over = np.where(near, means - least[..., None], 0.0)
-    powers = near[..., None] * away[..., None] ** [0, 1, 2]
-    floor, slope, bend = np.moveaxis((np.linalg.pinv(powers) @ over[..., None])[..., 0], -1, 0)
-    known = ((beside & near).sum(-1) == 3) & (bend > 0)
-    at = -slope / np.where(known, 2 * bend, np.inf)
-    at = np.clip(at, np.where(near, away, 0.0).min(-1), np.where(near, away, 0.0).max(-1))
-    lowest = least + floor + slope * at + bend * at**2
-    return logs[place] + at, np.where(known, lowest, least)
+        over = np.where(finite, means - least[..., None], 0.0)
+    reach = max(REACH, 2 * float(np.diff(logs).max(initial=0.0)))
+    at, lowest = logs[place], least
+    for _ in range(ROUNDS):
+        away = logs - at[..., None]
+        weights = finite * np.maximum(1 - (away / reach) ** 2, 0.0)
+        powers = away[..., None] ** np.arange(5)
+        moments = (weights[..., None, :] @ powers)[..., 0, :]
+        normal = moments[..., np.add.outer(np.arange(3), np.arange(3))] + 1e-9 * np.eye(3)
+        fitted = np.linalg.solve(
+            normal, np.swapaxes(powers[..., :3], -1, -2) @ (weights * over)[..., None]
+        )
+        floor, slope, bend = np.moveaxis(fitted[..., 0], -1, 0)
+        known &= bend > 0
+        step = np.clip(-slope / np.where(known, 2 * bend, np.inf), -math.log(2), math.log(2))
+        at = np.clip(at + step, logs[0], logs[-1])
+        lowest = np.where(known, least + floor + slope * step + bend * step**2, least)
+    return np.where(known, at, logs[place]), lowest
 
 
 def _cost(largest: Best, rate: float, sign: float) -> float | None:
