@@ -453,6 +453,38 @@ def set_attention(config: "PreTrainedConfig", name: str) -> None:
     config._attn_implementation = name  # transformers 5.10.1 to 5.24.0
 
 
+@contextmanager
+def one_text_a_row() -> Iterator[None]:
+    """A context in which models take each row that has no padding to be one text.
+
+    Transformers looks at positions for that, also at those that it has made itself: on a GPU
+    somebody waits, and where a model is compiled nobody can look. So there it would make a mask, and
+    with a mask attention has none of its fastest kernels.
+    """
+    from transformers import masking_utils
+
+    stand_ins: dict[str, Callable[..., Any]] = {
+        "find_packed_sequence_indices": _none_are_packed,
+        "is_torchdynamo_exporting": _not_exporting,  # torch 2.13 says yes while it compiles
+    }
+    before = {n: getattr(masking_utils, n) for n in stand_ins if hasattr(masking_utils, n)}
+    try:
+        for name in before:
+            setattr(masking_utils, name, stand_ins[name])
+        yield
+    finally:
+        for name, function in before.items():
+            setattr(masking_utils, name, function)
+
+
+def _none_are_packed(position_ids: Any) -> None:
+    """Which text of its row each token belongs to, as transformers says that all are of one."""
+
+
+def _not_exporting() -> bool:
+    return False
+
+
 def kept_in_fp32(model: "PreTrainedModel") -> set[str]:
     """The names of modules that a model keeps in fp32, whatever the rest is in."""
     return set(model._keep_in_fp32_modules or ())  # transformers 5.18.0 to 5.24.0

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Annotated, Any, ClassVar, cast
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from truesweep.compat import one_text_a_row
 from truesweep.data.batch import Batch
 from truesweep.data.encode import encode_inputs
 from truesweep.data.kinds import TEXT, SampleKind
@@ -181,8 +183,10 @@ class LanguageModeling(Task):
 def causal_logits(model: PreTrainedModel, batch: Batch) -> Tensor:
     """A causal model's scores of the next tokens [batch, length, vocabulary]."""
     inputs = {name: batch.get(name) for name in ("input_ids", "attention_mask")}
-    if "position_ids" in batch:  # not all models know them
+    beside = "position_ids" in batch
+    if beside:  # not all models know them
         inputs["position_ids"] = batch["position_ids"]
-    scores = model(**inputs, use_cache=False).logits
+    with nullcontext() if beside else one_text_a_row():
+        scores = model(**inputs, use_cache=False).logits
     assert isinstance(scores, Tensor)
     return scores
