@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
     from torch import Tensor
-    from torch.optim import Muon
+    from torch.optim import Muon, Optimizer
     from torch.utils.data import DataLoader
     from torchmetrics import Metric
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -319,6 +319,14 @@ def muon_rate(group: dict[str, Any], shape: Sequence[int]) -> float:
     return _adjust_lr(group["lr"], group["adjust_lr_fn"], torch.Size(shape))
 
 
+def unscale_before_step(optimizer: "Optimizer") -> None:
+    """Have gradients of 16-mixed precision brought back to their size before they are clipped.
+
+    A fused optimizer does it by itself, within its step, for which a scaler leaves it to it.
+    """
+    optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]  # torch 2.13.0
+
+
 def watch_compiler(started: Callable[[], None], ended: Callable[[], None]) -> Callable[[], None]:
     """Have functions called whenever torch begins and ends to compile, on whatever thread.
 
@@ -457,9 +465,9 @@ def set_attention(config: "PreTrainedConfig", name: str) -> None:
 def one_text_a_row() -> Iterator[None]:
     """A context in which models take each row that has no padding to be one text.
 
-    Transformers looks at positions for that, also at those that it has made itself: on a GPU
-    somebody waits, and where a model is compiled nobody can look. So there it would make a mask, and
-    with a mask attention has none of its fastest kernels.
+    Transformers looks at positions for that, also at those that it has made itself: a GPU is waited
+    for, and where a model is compiled nobody can look. There it would make a mask, with which
+    attention has none of its fastest kernels.
     """
     from transformers import masking_utils
 

@@ -14,7 +14,9 @@ from truesweep.tasks.lm import causal_logits
 SIZES: dict[str, dict[str, int]] = {
     "gpt2": {"n_layer": 2, "n_embd": 32, "n_head": 2},
     "llama": {
-        **{"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 2},
+        "num_hidden_layers": 2,
+        "hidden_size": 32,
+        "num_attention_heads": 2,
         "intermediate_size": 64,
     },
 }

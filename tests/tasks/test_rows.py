@@ -24,7 +24,14 @@ from truesweep.jobs.parts import Parts, build
 from truesweep.jobs.plan import checked
 from truesweep.models import activations
 from truesweep.tasks import Task, training
-from truesweep.tasks.devices import JOBS_ON_GPU, RESERVE, STATES, Gauge, rows_that_fit
+from truesweep.tasks.devices import (
+    JOBS_ON_GPU,
+    RESERVE,
+    STATES,
+    Gauge,
+    is_out_of_memory,
+    rows_that_fit,
+)
 
 GROWTH: dict[str, Callable[[int], float]] = {
     "along a line": lambda rows: 100 + 10 * rows,
@@ -314,3 +321,19 @@ def test_a_gpu_takes_as_many_rows_as_it_holds(workplace: Path, caplog: Any) -> N
     assert "Out of memory" not in caplog.text
     peak, total = torch.cuda.max_memory_allocated(), torch.cuda.mem_get_info()[1]
     assert 0.4 * total < peak < total
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), True),
+        (MemoryError(), True),
+        (RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't"), True),
+        (RuntimeError("Triton Error [CUDA]: out of memory"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), True),
+        (RuntimeError("CUDA error: device-side assert triggered"), False),
+    ],
+)
+def test_memory_runs_out_in_many_words(error: BaseException, expected: bool) -> None:
+    assert is_out_of_memory(error) == expected

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins import MixedPrecision
 from torch import nn
 
 from tests.commands.conftest import SMALL, write_data
@@ -91,6 +93,30 @@ def test_layers_that_are_computed_twice_do_not_change_the_result(
     once, twice = results
     assert all(torch.equal(once[name], twice[name]) for name in once)
     assert calls[1] == 2 * calls[0] > 0
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd", "muon"])
+def test_a_gradient_in_16_bits_is_clipped_at_its_own_size(optimizer: str, workplace: Path) -> None:
+    """Fused optimizers would divide it by the scale only afterwards."""
+    norms = []
+    for precision in ("32-true", "16-mixed"):
+        parts = parts_of("lm", workplace, f"optimizer={optimizer}", "trainer.max_steps=2")
+        make, rows = parts.trainer.make, list[dict[str, Any]]()
+        parts.task.record = lambda v, step, rows=rows: rows.append(v)  # type: ignore[method-assign]
+
+        def scaled(make: Any = make, precision: str = precision, **asked: Any) -> pl.Trainer:
+            trainer: pl.Trainer = make(**asked)
+            if precision == "16-mixed":  # Lightning has it for GPUs only
+                scaler = torch.amp.GradScaler("cpu", init_scale=1024)
+                trainer.strategy.precision_plugin = MixedPrecision("16-mixed", "cpu", scaler)
+            return trainer
+
+        parts.trainer.make = scaled  # type: ignore[method-assign, assignment]
+        fit(parts, workplace)
+        norms.append([row["grad_norm"] for row in rows])
+    exact, halved = norms
+    assert len(exact) == 2
+    assert halved == pytest.approx(exact, rel=0.02)
 
 
 @torch.no_grad()

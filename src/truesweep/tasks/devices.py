@@ -23,16 +23,12 @@ from torch.optim import Optimizer
 from truesweep.data.cache import default_cache
 from truesweep.record.files import write_json
 
-_CPU = ("can't allocate memory", "not enough memory")
-"""What torch's allocator on the CPU says, in an ordinary RuntimeError."""
-
-
 OUT_OF_MEMORY = re.compile(
     r"out of memory|OutOfMemoryError|\bMemoryError|DefaultCPUAllocator|not enough memory"
     r"|can(no|')t allocate memory|CUBLAS_STATUS_ALLOC_FAILED",
     re.IGNORECASE,
 )
-"""What PyTorch's allocators, CUDA's libraries and Python say when memory runs out, in a log."""
+"""What PyTorch's allocators, CUDA's libraries, Triton and Python say when memory runs out."""
 
 
 class OutOfMemory(RuntimeError):
@@ -50,9 +46,12 @@ class OutOfMemory(RuntimeError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out, on any device."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        text in str(error) for text in _CPU
+    """Whether an error means that memory ran out, on any device.
+
+    Not only torch's allocator says so: what loads a kernel or makes a handle asks for memory, too.
+    """
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or bool(
+        OUT_OF_MEMORY.search(str(error))
     )
 
 

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
-from truesweep.compat import steps_done
+from truesweep.compat import steps_done, unscale_before_step
 from truesweep.data.batch import Batch
 from truesweep.errors import ConfigError
 from truesweep.metrics.likelihood import IGNORED, is_many, linear_nll, token_nll
@@ -228,6 +228,7 @@ class Training(pl.LightningModule):
         """Build the optimizer; its groups keep their peak rate as `initial_lr`."""
         self._weights = list(self.model.parameters())
         optimizer = self.plan.make_optimizer(self.model)
+        unscale_before_step(optimizer)
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
         return optimizer
