@@ -30,7 +30,8 @@ def made(kind: str) -> PreTrainedModel:
     config = AutoConfig.for_model(kind, **SIZES[kind], **tokens)
     torch.manual_seed(0)
     model: PreTrainedModel = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
-    return model.eval()
+    model.eval()
+    return model
 
 
 def graphs(model: PreTrainedModel) -> list[list[tuple[bool, bool]]]:
@@ -64,10 +65,14 @@ def test_what_is_compiled_makes_no_mask_of_whole_rows(kind: str) -> None:
 def test_nobody_looks_at_positions_that_a_model_has_made(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looked, find = list[int](), masking_utils.find_packed_sequence_indices
-    monkeypatch.setattr(
-        masking_utils, "find_packed_sequence_indices", lambda p: (looked.append(1), find(p))[1]
-    )
+    looked, find = list[Any](), masking_utils.find_packed_sequence_indices
+
+    def look(positions: torch.Tensor) -> torch.Tensor | None:
+        looked.append(positions)
+        found: torch.Tensor | None = find(positions)
+        return found
+
+    monkeypatch.setattr(masking_utils, "find_packed_sequence_indices", look)
     model = made(kind)
     causal_logits(model, BATCH)
     assert not looked
