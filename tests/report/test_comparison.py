@@ -214,7 +214,7 @@ def test_what_a_search_has_paused_is_told_and_how_it_goes_on(
     )
     assert told["Waiting"].startswith("2 of 3 runs are paused")
     assert "Trained the longest: job2 (lr=0.004), 7 steps." in told["Waiting"]
-    assert told["Waiting"].endswith("To its end: truesweep resume job2")
+    assert told["Waiting"].endswith("To train it on: truesweep resume job2")
 
 
 def test_runs_are_found_below_and_counted_once(sweep: Path) -> None:

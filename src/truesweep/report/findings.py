@@ -81,8 +81,8 @@ def _waiting(comparison: Comparison) -> list[Finding]:
     named = f"{longest.id} ({label(longest.varies)})" if longest.varies else longest.id
     text = (
         f"{len(waiting)} of {len(comparison.runs)} runs are paused, by what is forecast of their "
-        f"ends, and keep their state. Trained the longest: {named}, {longest.step:,} steps. To its "
-        f"end: truesweep resume {os.path.relpath(longest.directory.path)}"
+        f"ends, and keep their state. Trained the longest: {named}, {longest.step:,} steps. To "
+        f"train it on: truesweep resume {os.path.relpath(longest.directory.path)}"
     )
     return [Finding("Waiting", text)]
 
