@@ -161,6 +161,22 @@ def test_a_loss_through_its_layer_is_that_in_float64_with_all_gradients(
             assert_rounded(tensor.grad, other.grad, size, ulps=4 + added / 2, dtype=dtype)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("compiler")
+@pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")  # its own
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_loss_that_is_compiled_is_the_same(smoothing: float) -> None:
+    found = []
+    for compiled in (False, True):
+        hidden, weight, bias, labels = layer(torch.float32, biased=True)
+        assert bias is not None
+        asked = smoothing, 5, 8, compiled
+        loss, nll, _ = linear_nll(hidden, weight, bias, labels, *asked)
+        loss.backward()
+        found.append([loss, nll, hidden.grad, weight.grad, bias.grad])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_under_autocast_a_loss_through_its_layer_is_as_near_as_that_of_its_logits(
     smoothing: float,

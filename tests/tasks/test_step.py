@@ -72,6 +72,26 @@ def test_a_loss_through_the_output_layer_does_not_change_the_result(
     assert parts.task.output_layer(next(iter(parts.data.train_dataloader()))) is not None
 
 
+@pytest.mark.parametrize("compiled", [False, True, "layers"])
+def test_the_loss_is_compiled_with_the_model(
+    compiled: bool | str, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = [FP64, "task.label_smoothing=0.1", "trainer.max_steps=2"]
+    plain = fit(parts_of("lm", workplace, *asked), workplace)
+    seen: list[tuple[int, ...]] = []
+
+    def step(part: torch.Tensor, *rest: Any) -> torch.Tensor:
+        seen.append(tuple(part.shape))
+        return likelihood._step(part, *rest)
+
+    monkeypatch.setattr(likelihood, "CPU_BLOCK", 1)
+    monkeypatch.setattr(likelihood, "_compiled_step", lambda: step)
+    parts = parts_of("lm", workplace, *asked)
+    parts.task.compiled = compiled
+    assert_same_training(fit(parts, workplace), plain)
+    assert bool(seen) == bool(compiled)
+
+
 @pytest.mark.parametrize(
     ("task", "model"), [("lm", "gpt2"), ("lm", "llama"), ("translation", "t5")]
 )

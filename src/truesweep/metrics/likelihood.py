@@ -5,6 +5,8 @@ Shapes: `[..., V]` logits over a vocabulary of V, `[...]` labels, `IGNORED` wher
 """
 
 import math
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -108,6 +110,7 @@ def linear_nll(
     label_smoothing: float = 0.0,
     rows: int | None = None,
     multiple: int | None = None,
+    compiled: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`token_nll` of the logits that a linear layer makes, which never exist all at once.
 
@@ -125,6 +128,7 @@ def linear_nll(
         rows: rows of logits at a time; by default as many as `CPU_BLOCK` or `GPU_BLOCK` holds.
         multiple: what V is filled up to a multiple of, in the products only; by default `ALIGNED`
             on a GPU.
+        compiled: whether torch's compiler makes one pass of what is done with the logits.
 
     Returns:
         The sum in nats with smoothing, fp32 or fp64 and differentiable once; the sum without it,
@@ -133,7 +137,8 @@ def linear_nll(
     hidden, labels = hidden.reshape(-1, hidden.shape[-1]), labels.reshape(-1)
     rows = rows or _rows(weight)
     multiple = multiple or (ALIGNED if weight.is_cuda else 1)
-    loss, nll = _LinearNll.apply(hidden, weight, bias, labels, label_smoothing, rows, multiple)
+    asked = label_smoothing, rows, multiple, compiled
+    loss, nll = _LinearNll.apply(hidden, weight, bias, labels, *asked)
     return loss, nll, (labels != IGNORED).sum()
 
 
@@ -238,6 +243,7 @@ class _LinearNll(torch.autograd.Function):
         label_smoothing: float,
         rows: int,
         multiple: int,
+        compiled: bool,
     ) -> tuple[Tensor, Tensor]:
         device = hidden.device.type
         autocast = torch.is_autocast_enabled(device)
@@ -258,7 +264,7 @@ class _LinearNll(torch.autograd.Function):
                 valid = (targets != IGNORED)[:, None]
                 logits = linear(features, matrix, offset)
                 x = logits[:, :vocabulary]  # those that fill up are nought, their gradients too
-                sums += _to_gradients(x, targets.clamp(min=0), valid, label_smoothing)
+                sums += _to_gradients(x, targets.clamp(min=0), valid, label_smoothing, compiled)
                 if ctx.hidden is not None:
                     ctx.hidden[block] = (logits @ matrix).masked_fill_(~valid, 0)
                 if ctx.weight is not None:
@@ -282,32 +288,57 @@ class _LinearNll(torch.autograd.Function):
             None if hidden is None else hidden.mul_(scale),
             None if weight is None else weight[: ctx.vocabulary].mul_(scale).to(of_weight),
             None if bias is None else bias.mul_(scale).to(of_bias),
-            *([None] * 4),
+            *([None] * 5),
         )
 
 
-def _to_gradients(x: Tensor, labels: Tensor, valid: Tensor, label_smoothing: float) -> Tensor:
+def _to_gradients(
+    x: Tensor, labels: Tensor, valid: Tensor, label_smoothing: float, compiled: bool
+) -> Tensor:
     """Replace logits [n, V] by the gradients of their rows' losses; the sums, [2], of valid rows.
 
     Rows that are not valid [n, 1] get a gradient, too.
     """
     size = max(1, (GPU_CHUNK if x.is_cuda else CPU_CHUNK) // x.shape[-1])
-    sums: list[Tensor] = []
-    for part, label, counts in zip(
-        *(tensor.split(size) for tensor in (x, labels[:, None], valid)), strict=True
-    ):
-        log_p = torch.log_softmax(part, -1, dtype=_at_least_fp32(part))
-        nll = -log_p.gather(-1, label)
-        loss = nll
-        if label_smoothing:
-            loss = nll * (1 - label_smoothing) - label_smoothing * log_p.mean(-1, keepdim=True)
-        sums.append(torch.cat([loss, nll], -1).masked_fill_(~counts, 0).sum(0))
-        p = log_p.exp_()
-        if label_smoothing:
-            p -= label_smoothing / p.shape[-1]
+    parts = zip(*(tensor.split(size) for tensor in (x, labels[:, None], valid)), strict=True)
+    step = _compiled_step() if compiled else _step
+    return torch.stack([step(p, y, c, label_smoothing, compiled) for p, y, c in parts]).sum(0)
+
+
+def _step(
+    part: Tensor, label: Tensor, counts: Tensor, label_smoothing: float, in_one_pass: bool
+) -> Tensor:
+    """`_to_gradients` of as many rows as are in fp32 at a time; labels are [n, 1].
+
+    Args:
+        part: The logits.
+        label: The labels.
+        counts: Which rows are valid.
+        label_smoothing: As in `token_nll`.
+        in_one_pass: Whether every logit is looked at for its label: nothing to a compiler, which
+            would else write all probabilities down, and a pass more without one.
+    """
+    log_p = torch.log_softmax(part, -1, dtype=_at_least_fp32(part))
+    nll = -log_p.gather(-1, label)
+    loss = nll
+    if label_smoothing:
+        loss = nll * (1 - label_smoothing) - label_smoothing * log_p.mean(-1, keepdim=True)
+    sums = torch.cat([loss, nll], -1).masked_fill(~counts, 0).sum(0)
+    p = log_p.exp_()
+    if label_smoothing:
+        p -= label_smoothing / p.shape[-1]
+    if in_one_pass:
+        is_label = torch.arange(p.shape[-1], device=p.device) == label
+        p = p - is_label.to(p.dtype) * (1 - label_smoothing)
+    else:
         p.scatter_add_(-1, label, p.new_full(label.shape, label_smoothing - 1))
-        part.copy_(p)
-    return torch.stack(sums).sum(0)
+    part.copy_(p)
+    return sums
+
+
+@cache
+def _compiled_step() -> Callable[..., Tensor]:
+    return torch.compile(_step)
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:

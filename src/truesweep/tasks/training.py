@@ -180,7 +180,9 @@ class Training(pl.LightningModule):
         if layer is None:
             return losses(self.logits(batch), batch["labels"], label_smoothing)
         hidden = layer.hidden(lambda: self.logits(batch))
-        return linear_nll(hidden, layer.weight, layer.bias, batch["labels"], label_smoothing)
+        labels, compiled = batch["labels"], bool(self.compiled)
+        layer_of = layer.weight, layer.bias, labels, label_smoothing
+        return linear_nll(hidden, *layer_of, compiled=compiled)
 
     def output_layer(self, batch: Batch) -> OutputLayer | None:
         """The model's output layer, if a batch's logits are many and nothing is done with them."""
