@@ -130,7 +130,8 @@ def test_a_recipe_takes_the_precision_that_the_processor_has(
 ) -> None:
     monkeypatch.setattr("truesweep.jobs.trainer.bf16_of_cpu", lambda: bf16)
     named = ["experiment=lm_char", *SMALL, *asked]
-    assert plan(named).config["trainer"]["precision"] == taken
+    planned = plan(named)
+    assert planned.config["trainer"]["precision"] == planned.origin["precision"] == taken
     assert train(named, [], None, dry_run=True) == 0
     why = {"AVX512-BF16": "this processor has AVX512-BF16", None: "no bf16 of its own"}
     said = capsys.readouterr().out

@@ -114,7 +114,11 @@ class Plan:
     @property
     def origin(self) -> dict[str, Any]:
         """Where its numbers come from and what they are, for its provenance."""
-        origin: dict[str, Any] = {"data": self.prepared.origin, "figures": keep(self.figures)}
+        origin: dict[str, Any] = {
+            "data": self.prepared.origin,
+            "figures": keep(self.figures),
+            "precision": self.config["trainer"]["precision"],
+        }
         if code := self.config["model"].get("trust_remote_code"):
             origin["trust_remote_code"] = code
         if self.twice:
