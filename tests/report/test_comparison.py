@@ -217,6 +217,25 @@ def test_what_a_search_has_paused_is_told_and_how_it_goes_on(
     assert told["Waiting"].endswith("To train it on: truesweep resume job2")
 
 
+def test_what_was_shared_is_told_as_spent_and_as_saved(make_run: MakeRun, tmp_path: Path) -> None:
+    for i, (steps, step) in enumerate([(40, None), (20, 16), (10, 8)]):
+        path = make_run(
+            f"job{i}",
+            configuration(optimizer__lr=0.001 * 2**i),
+            metrics=rows(steps),
+            **{"train/steps": steps, "train/tokens": 100 * steps, "train/flops": 1000.0 * steps},
+        )
+        if step is not None:
+            write(path / "provenance.json", {"branched": {"run": "job0", "step": step}})
+    told = {one.title: one.text for one in findings(compare([tmp_path]))}
+    assert told["Shared"] == (
+        "2 of 3 runs went on from steps that another had trained: 46 steps spent, 24 saved; "
+        "4,600 samples spent, 2,400 saved; 46.0k FLOP spent, 24.0k saved. The figures of each run "
+        "are of its whole training."
+    )
+    assert "Shared" not in {one.title for one in findings(compare([tmp_path / "job0"]))}
+
+
 def test_runs_are_found_below_and_counted_once(sweep: Path) -> None:
     assert len(compare([sweep.parent, sweep, sweep / "job0"]).runs) == 4
 

@@ -59,6 +59,7 @@ def test_cool_downs_share_what_comes_before_them(workplace: Path) -> None:
     found = plan(workplace, *WSD, "trainer.max_steps=20", "scheduler.decay=4,10")
     first, second = found.jobs
     assert (first.trunk, second.trunk) == (None, (first.id, 10))
+    assert "1 job goes on from steps that another trains: 30 steps" in " ".join(found.notes)
 
 
 def test_each_combination_shares_among_its_own(workplace: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from truesweep import dotted
 from truesweep.analysis.outcomes import pareto_points
 from truesweep.analysis.ranges import edges
 from truesweep.analysis.ranking import Standing, unfairness
@@ -13,7 +14,7 @@ from truesweep.figures import written
 from truesweep.report.comparison import Comparison
 from truesweep.report.outcomes import TOKENS
 from truesweep.runs.snapshot import Snapshot
-from truesweep.text import figure, label, number, plural, value
+from truesweep.text import count, figure, label, number, plural, value
 
 SAME = 1.05
 """Numbers that differ by less than this factor are one, for a search's start."""
@@ -85,6 +86,35 @@ def _waiting(comparison: Comparison) -> list[Finding]:
         f"train it on: truesweep resume {os.path.relpath(longest.directory.path)}"
     )
     return [Finding("Waiting", text)]
+
+
+def _shared(comparison: Comparison) -> list[Finding]:
+    """What runs have in common with another was trained once: what that spent and saved."""
+    runs = comparison.runs
+    shares = [_share_of_another(run) for run in runs]
+    if not any(shares):
+        return []
+    amounts: Mapping[str, Sequence[float]] = {
+        "steps": [run.step for run in runs],
+        comparison.unit: [run.tokens for run in runs],
+        "FLOP": [run.flops or 0.0 for run in runs],
+    }
+    told = []
+    for what, each in amounts.items():
+        saved = sum(amount * share for amount, share in zip(each, shares, strict=True))
+        if saved:
+            told.append(f"{count(sum(each) - saved)} {what} spent, {count(saved)} saved")
+    text = (
+        f"{sum(map(bool, shares))} of {len(runs)} runs went on from steps that another had "
+        f"trained: {'; '.join(told)}. The figures of each run are of its whole training."
+    )
+    return [Finding("Shared", text)]
+
+
+def _share_of_another(run: Snapshot) -> float:
+    """The share of a run's steps that another has trained for it."""
+    step = number(dotted.get(run.provenance, "branched.step", 0)) or 0.0
+    return step / run.step if 0 < step <= run.step else 0.0
 
 
 def _comparable(comparison: Comparison) -> str:
@@ -203,6 +233,7 @@ _SAY: Sequence[Callable[[Comparison], list[Finding]]] = (
     _best,
     _front,
     _waiting,
+    _shared,
     _start,
     _edges,
     _unfair,

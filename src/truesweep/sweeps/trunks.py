@@ -81,9 +81,11 @@ def describe(jobs: Sequence[PlannedJob]) -> list[str]:
     if saved:
         whole = sum(job.steps for job in jobs)
         number = sum(job.trunk is not None for job in jobs)
+        goes = "goes" if number == 1 else "go"
         return [
-            f"{plural(number, 'job')} go on from steps that a longer one trains: {whole - saved:,} "
-            f"steps in place of {whole:,} (sweeps.share=false trains each by itself)"
+            f"{plural(number, 'job')} {goes} on from steps that another trains: "
+            f"{whole - saved:,} steps in place of {whole:,} (sweeps.share=false trains each by "
+            "itself)"
         ]
     lengths = max((len({job.steps for job in group}) for group in _groups(jobs)), default=1)
     if lengths == 1:
