@@ -62,6 +62,19 @@ def test_cool_downs_share_what_comes_before_them(workplace: Path) -> None:
     assert "1 job goes on from steps that another trains: 30 steps" in " ".join(found.notes)
 
 
+def test_patience_parts_where_the_first_may_stop(workplace: Path) -> None:
+    patience = "callbacks.early_stopping.patience=2,4,null"
+    found = plan(workplace, *WSD, "trainer.max_steps=24", patience)
+    two, four, never = found.jobs
+    assert [job.trunk for job in (two, four, never)] == [(four.id, 7), None, None]
+
+
+def test_how_often_a_job_is_saved_parts_nothing(workplace: Path) -> None:
+    saved = "callbacks.checkpoint.every_n_steps=3,5"
+    first, second = plan(workplace, *WSD, "trainer.max_steps=24", saved).jobs
+    assert (first.trunk, second.trunk) == (None, (first.id, 23))
+
+
 def test_each_combination_shares_among_its_own(workplace: Path) -> None:
     found = plan(workplace, *WSD, "trainer.max_steps=12,24", "seed=1,2")
     seeds = {job.id: job.config["seed"] for job in found.jobs}
@@ -186,6 +199,29 @@ def test_jobs_train_by_themselves_where_the_longest_cannot(mishaps: Path) -> Non
     assert code == 1
     assert [(job.state, job.step) for job in jobs] == [("failed", 4), ("failed", 4)]
     assert all("branched" not in job.read_provenance() for job in jobs)
+
+
+@pytest.mark.slow
+def test_jobs_of_other_patience_stop_as_they_would_by_themselves(workplace: Path) -> None:
+    """Nothing is an improvement, so that each stops as early as it may."""
+    asked = [*WSD, "trainer.max_steps=24", "callbacks.early_stopping.patience=2,4"]
+    asked.append("callbacks.early_stopping.min_delta=100")
+    code, jobs = train(workplace, "shared", *asked)
+    assert (code, train(workplace, "apart", *asked, "sweeps.share=false")[0]) == (0, 0)
+    for job, alone in zip(jobs, SweepDirectory(workplace / "apart").jobs(), strict=True):
+        assert_same(job, alone)
+    assert [job.step for job in jobs] == [12, 20]
+    assert jobs[0].read_provenance()["branched"] == {"run": jobs[1].id, "step": 7}
+
+
+@pytest.mark.slow
+def test_jobs_that_are_saved_at_other_steps_end_the_same(workplace: Path) -> None:
+    asked = [*WSD, "trainer.max_steps=10", "callbacks.checkpoint.every_n_steps=3,5"]
+    code, jobs = train(workplace, "shared", *asked)
+    assert (code, train(workplace, "apart", *asked, "sweeps.share=false")[0]) == (0, 0)
+    for job, alone in zip(jobs, SweepDirectory(workplace / "apart").jobs(), strict=True):
+        assert_same(job, alone)
+    assert jobs[1].read_provenance()["branched"] == {"run": jobs[0].id, "step": 9}
 
 
 @pytest.mark.slow

@@ -1,13 +1,16 @@
 """Steps that several jobs of a sweep have in common: the longest job trains them, once for all.
 
-Two trainings that differ only in their length, or in how their rate declines, are the same up to
-the step at which their rates part. The longest of such jobs keeps its state there (a branch), and
-the others go on from it: their directories, records and figures are what they would have been.
+Two trainings that differ only in their length, in how their rate declines, in how patient their
+early stopping is or in how often they are saved, are the same up to the step at which their rates
+part, or one of them may stop. The longest of such jobs keeps its state there (a branch), and the
+others go on from it: their directories, records and figures are what they would have been.
 """
 
+import copy
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
+from truesweep import dotted
 from truesweep.errors import ConfigError
 from truesweep.jobs.parts import make
 from truesweep.optim.schedules import Schedule
@@ -18,6 +21,7 @@ from truesweep.sweeps.planned import PlannedJob
 from truesweep.text import plural
 
 LENGTHS = ("max_steps", "max_epochs")
+PATIENCE = "callbacks.early_stopping.patience"
 LEAST_SHARE = 0.1
 """Of a job's steps that are shared, or waiting for the other job is not worth it."""
 SHARDED = ("fsdp", "deepspeed", "model_parallel")
@@ -28,7 +32,7 @@ def share(jobs: Sequence[PlannedJob]) -> list[PlannedJob]:
     """Say of each job from which other it goes on, and of the others which states they keep."""
     trunk: dict[str, tuple[str, int]] = {}
     for group in _groups(jobs):
-        longest = max(group, key=lambda job: job.steps)
+        longest = max(group, key=lambda job: (job.steps, _patience(job) or 0))
         for job in group:
             steps = 0 if job is longest else common_steps(job, longest)
             if steps >= max(1, LEAST_SHARE * job.steps):
@@ -43,13 +47,16 @@ def share(jobs: Sequence[PlannedJob]) -> list[PlannedJob]:
 
 
 def _groups(jobs: Sequence[PlannedJob]) -> list[list[PlannedJob]]:
-    """Jobs that differ in their length and schedule only, where there are several."""
+    """Jobs that differ in length, schedule, patience and saving only, where there are several."""
     groups: dict[str, list[PlannedJob]] = {}
     for job in jobs:
         trainer = {k: v for k, v in job.config["trainer"].items() if k not in LENGTHS}
         if str(trainer.get("strategy", "")).startswith(SHARDED):
             continue
-        same = {**job.config, "trainer": trainer, "scheduler": None}
+        same = copy.deepcopy({**job.config, "trainer": trainer, "scheduler": None})
+        if _patience(job) is not None:  # else it keeps no count, which others would go on from
+            dotted.put(same, PATIENCE, True)
+        dotted.put(same, "callbacks.checkpoint.every_n_steps", None)
         groups.setdefault(fingerprint(same), []).append(job)
     return [group for group in groups.values() if len(group) > 1]
 
@@ -58,16 +65,24 @@ def common_steps(job: PlannedJob, longer: PlannedJob) -> int:
     """After how many steps two trainings of one group are in the same state at the latest.
 
     They have had the same rates and validations, the next step has the same rate, and each has a
-    step left.
+    step left. Where their patience differs, none can have stopped.
     """
     one, other = _schedule(job), _schedule(longer)
     most = min(job.steps, longer.steps) - 1
+    patience = _patience(job), _patience(longer)
+    if patience[0] != patience[1]:
+        most = min(most, min(p for p in patience if p) * job.validate_every - 1)
     for step in range(most + 1):
         rates = one.factor(step, job.steps), other.factor(step, longer.steps)
         due = step > 0 and (step % job.validate_every == 0) != (step % longer.validate_every == 0)
         if rates[0] != rates[1] or due:
             return max(0, step - 1)
     return max(0, most)
+
+
+def _patience(job: PlannedJob) -> int | None:
+    patience: int | None = dotted.get(job.config, PATIENCE)
+    return patience
 
 
 def _schedule(job: PlannedJob) -> Schedule:
