@@ -149,6 +149,15 @@ def test_files_are_found_where_the_command_is_typed(
     assert json.loads(kept)["overrides"] == ["data.test=elsewhere.txt"]
 
 
+def test_a_run_is_not_scored_on_documents_that_it_would_see_beside_others(
+    trained: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trained["lm"]
+    monkeypatch.chdir(run.parents[2])
+    with pytest.raises(ConfigError, match=r"data\.packing=documents: lfm2 lets tokens"):
+        evaluate([str(run), "data.packing=documents"], "test", "best", [])
+
+
 def test_a_run_on_embedded_data_is_scored_on_a_file(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
