@@ -1,5 +1,6 @@
 """Documents side by side in a window: none sees another."""
 
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from truesweep.data.batch import Batch, split
+from truesweep.data.causal import shared_windows
 from truesweep.data.masked import MASKED_TEXT
 from truesweep.data.prepare import prepare
 from truesweep.data.samples import Labelled
@@ -150,3 +152,17 @@ def test_many_documents_fill_their_windows(prepared: Callable[..., Any]) -> None
     data, _ = prepared(texts, Byte(), packing="documents", max_length=40)
     assert data.train.lengths.sum() == sum(len(text) + 1 for text in texts)
     assert data.train.lengths.mean() > 34
+
+
+def test_windows_of_many_documents_take_little_memory() -> None:
+    lengths = np.random.default_rng(0).integers(1, 200, 100_000)
+    tracemalloc.start()
+    first, filled = shared_windows(lengths, 1024)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 32 * len(lengths)
+    assert filled.tolist() == np.add.reduceat(lengths, first[:-1]).tolist()
+    assert filled.max() <= 1024
+    assert (filled[:-1] + lengths[first[1:-1]] > 1024).all()
+    none, of_none = shared_windows(lengths[:0], 1024)
+    assert (none.tolist(), of_none.tolist()) == ([0], [])

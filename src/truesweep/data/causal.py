@@ -8,6 +8,7 @@ A batch holds, besides the keys of every batch:
   Models make of them which tokens may see each other.
 """
 
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -247,13 +248,14 @@ def shared_windows(
     """
     ends = np.cumsum(lengths)
     # If a window begins with a part, which one the next begins with.
-    following = np.searchsorted(ends, ends - lengths + max_length, side="right").tolist()
-    first, at = [], 0
+    following = np.searchsorted(ends, ends - lengths + max_length, side="right")
+    first, at = array("q"), 0  # lists of as many numbers take five times the memory
     while at < len(following):
         first.append(at)
-        at = following[at]
-    filled = np.add.reduceat(lengths, first) if first else lengths[:0]
-    return np.array([*first, at], dtype=np.int64), filled
+        at = following.item(at)
+    starts = np.array(first, dtype=np.int64)
+    filled = np.add.reduceat(lengths, starts) if len(starts) else lengths[:0]
+    return np.append(starts, at), filled
 
 
 def side_by_side(
