@@ -95,21 +95,21 @@ def file_digest(path: Path, full: bool = False) -> str:
     """SHA-256 (hexadecimal) of a file of the user's.
 
     A large one that has the size, the time of its last change and the samples that it had when it
-    was last read is not read again.
+    was last read, by whomever, is not read again.
 
     Args:
         path: Where it lies.
         full: Read all of it nevertheless.
     """
     stat = path.stat()
-    if stat.st_size <= _WHOLE or full:
+    if stat.st_size <= _WHOLE:
         return full_digest(path)
     state = str(path.resolve()), stat.st_size, stat.st_mtime_ns, sampled_digest(path)
     known = default_cache() / "files" / hashlib.sha256(json.dumps(state).encode()).hexdigest()[:32]
-    try:
-        return str(json.loads(known.read_text()))
-    except (OSError, ValueError):
-        digest = full_digest(path)
+    if not full:
+        with suppress(OSError, ValueError):
+            return str(json.loads(known.read_text()))
+    digest = full_digest(path)
     with suppress(OSError):  # what cannot be kept is read again
         known.parent.mkdir(parents=True, exist_ok=True)
         write_json(known, digest)
