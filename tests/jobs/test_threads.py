@@ -2,14 +2,19 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
 import pytest
 import torch
 
-from truesweep.jobs import threads
+from tests.commands.conftest import SMALL, data
+from truesweep.commands.train import train
+from truesweep.jobs import rank, threads
 from truesweep.jobs.threads import sharing_cores
+
+__all__ = ["data"]
 
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -89,3 +94,26 @@ def test_what_threads_waited_is_read() -> None:
     waited = threads._waited()
     assert str(os.getpid()) in waited
     assert all(seconds >= 0 for seconds in waited.values())
+
+
+def test_a_training_shares_its_cores(
+    data: dict[str, list[str]], workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    @contextmanager
+    def sharing() -> Iterator[None]:
+        seen.append("begins")
+        try:
+            yield
+        finally:
+            seen.append("ends")
+
+    def trains(*_: object) -> None:
+        seen.append("trains")
+        raise RuntimeError
+
+    monkeypatch.setattr(rank, "sharing_cores", sharing)
+    monkeypatch.setattr(rank.Rank, "carry_out", trains)
+    assert train([*data["lm"], *SMALL], [], None, False) == 1
+    assert seen == ["begins", "trains", "ends"]
