@@ -71,6 +71,24 @@ def test_a_mixture_ends_where_no_source_has_anything_left() -> None:
     assert places(1.0, 0.0, limits=[30, FOREVER]).end == 30
 
 
+def test_two_orders_are_the_same_until_shares_change_or_a_source_has_ended() -> None:
+    half, third = np.array([0.5, 0.5]), np.array([0.25, 0.75])
+    turns = [[(0, half)], [(0, half), (1_000, third)], [(0, half), (1_000, half), (1_500, third)]]
+    limited = [places(0.5, 0.5, limits=[300, end]) for end in (FOREVER, 700, 800)]
+    found = [*(Places(shares, np.full(2, FOREVER)) for shares in turns), places(1, 3), *limited]
+    until = [[one.same_until(other) for other in found] for one in found]
+    assert until == [[row[n] for row in until] for n in range(len(found))]
+    assert [until[0][1], until[0][2], until[1][2], until[0][3]] == [1_000, 1_000, 1_000, 0]
+    # The first source's last sample is at place 598, and the second's alone follow.
+    assert [until[0][4], until[4][5], until[5][6]] == [599, 1_000, 1_000]
+    assert [until[n][n] for n in range(len(found))] == [None] * len(found)
+    for n, one in enumerate(found):
+        for m, other in enumerate(found):
+            stop = min(place.end or 2_000 for place in (one, other))
+            same = np.array(one.at(0, stop)) == np.array(other.at(0, stop))
+            assert same.all(axis=0)[: until[n][m]].all()
+
+
 LENGTHS: dict[str, Lengths] = {"a": EvenLengths(70, 10), "b": EvenLengths(130, 10)}
 
 

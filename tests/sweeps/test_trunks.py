@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,15 @@ CLOCK = (*TIMED, "time", "tokens_per_second", "flops_per_second", "mfu")
 
 def plan(folder: Path, *overrides: str) -> SweepPlan:
     given = {override.partition("=")[0] for override in overrides}
-    small = [*write_data(folder)["lm"], *SMALL]
+    small = [*data(folder, overrides), *SMALL]
     kept = [override for override in small if override.partition("=")[0] not in given]
     return plan_sweep(ask([*kept, *overrides, "name=s"]))
+
+
+def data(folder: Path, overrides: Sequence[str]) -> list[str]:
+    """What names the task and its data, unless the overrides name data."""
+    named = write_data(folder)["lm"]
+    return named[:1] if "data=mixture" in overrides else named
 
 
 def shared(plan: SweepPlan) -> dict[int, tuple[int, int] | None]:
@@ -73,6 +79,44 @@ def test_how_often_a_job_is_saved_parts_nothing(workplace: Path) -> None:
     saved = "callbacks.checkpoint.every_n_steps=3,5"
     first, second = plan(workplace, *WSD, "trainer.max_steps=24", saved).jobs
     assert (first.trunk, second.trunk) == (None, (first.id, 23))
+
+
+MIXTURE = ["data=mixture", "data.sources.a.train=text.txt", "data.sources.b.train=more.txt"]
+MIXTURE += ["data.sources.b.weight=1"]
+
+
+def mix(folder: Path, *courses: str) -> list[str]:
+    """A mixture of two sources, and the shares that the first one is to have."""
+    (folder / "more.txt").write_text("some other words\n" * 40 + "and none of these at all\n" * 40)
+    return [*MIXTURE, f"data.sources.a.weight={','.join(courses)}"]
+
+
+CURRICULA = "{0:1,6:3}", "{0:1,6:4,14:1}", "{0:1,6:4,14:2}", "2"
+
+
+def test_curricula_share_what_comes_before_they_part(workplace: Path) -> None:
+    found = plan(workplace, *WSD, "trainer.max_steps=24", *mix(workplace, *CURRICULA))
+    first, second, third, other = found.jobs
+    assert first.trunk is other.trunk is None
+    assert second.trunk == (first.id, 6)
+    assert third.trunk == (second.id, 14)
+    assert [job.branches for job in found.jobs] == [(6,), (14,), (), ()]
+    assert "76 steps in place of 96" in " ".join(found.notes)
+
+
+def test_what_a_mixture_goes_through_as_often_as_it_may_parts_at_the_end(workplace: Path) -> None:
+    """Of 80 windows and some of the first source, one in two, until it has ended."""
+    often = ["data.sources.a.weight=1", "data.sources.a.epochs=1,2"]
+    found = plan(workplace, *WSD, "trainer.max_steps=24", *mix(workplace)[:-1], *often)
+    first, second = found.jobs
+    assert first.mix is not None
+    (before, _), shares = first.mix.places.before(24 * 8), second.trunk
+    assert shares == (first.id, (2 * int(before) - 1) // 8)
+
+
+def test_overfitting_to_the_first_batches_of_curricula_shares_nothing(workplace: Path) -> None:
+    asked = [*mix(workplace, *CURRICULA), "trainer.max_steps=24", "trainer.overfit_batches=2"]
+    assert not any(job.trunk for job in plan(workplace, *WSD, *asked).jobs)
 
 
 def test_each_combination_shares_among_its_own(workplace: Path) -> None:
@@ -136,7 +180,7 @@ def mishaps(workplace: Path) -> Iterator[Path]:
 
 def train(folder: Path, name: str, *overrides: str, **settings: Any) -> tuple[int, list[Run]]:
     """Train a sweep's jobs; its exit code and the jobs."""
-    asked = ask([*write_data(folder)["lm"], *SMALL[:-4], "logger=none", *overrides, "name=s"])
+    asked = ask([*data(folder, overrides), *SMALL[:-4], "logger=none", *overrides, "name=s"])
     sweep = SweepDirectory(folder / name)
     sweep.ask([], [], asked.settings, {})
     add_jobs(sweep, plan_sweep(asked).jobs, {})
@@ -222,6 +266,20 @@ def test_jobs_that_are_saved_at_other_steps_end_the_same(workplace: Path) -> Non
     for job, alone in zip(jobs, SweepDirectory(workplace / "apart").jobs(), strict=True):
         assert_same(job, alone)
     assert jobs[1].read_provenance()["branched"] == {"run": jobs[0].id, "step": 9}
+
+
+@pytest.mark.slow
+def test_curricula_end_as_they_would_by_themselves(workplace: Path) -> None:
+    """Two of them; the third goes on from the second, which has gone on from the first."""
+    asked = [*WSD, "trainer.max_steps=24", *mix(workplace, *CURRICULA[:3])]
+    code, jobs = train(workplace, "shared", *asked)
+    assert (code, train(workplace, "apart", *asked, "sweeps.share=false")[0]) == (0, 0)
+    for job, alone in zip(jobs, SweepDirectory(workplace / "apart").jobs(), strict=True):
+        assert_same(job, alone)
+    branched = [job.read_provenance().get("branched") for job in jobs]
+    first, second, _ = (job.id for job in jobs)
+    assert branched == [None, {"run": first, "step": 6}, {"run": second, "step": 14}]
+    assert not any((job.path / "branches").exists() for job in jobs)
 
 
 @pytest.mark.slow

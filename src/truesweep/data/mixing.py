@@ -9,9 +9,10 @@ up to half a sample for each source. So any place is found without those before 
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import zip_longest
 from typing import overload
 
 import numpy as np
@@ -158,6 +159,22 @@ class Places:
             start = end
         sources, ranks = zip(*parts, strict=True)
         return np.concatenate(sources), np.concatenate(ranks)
+
+    def same_until(self, other: "Places") -> int | None:
+        """The first place that may belong to another source, among the same ones, in another order.
+
+        None: there is none.
+        """
+        for one, its in zip_longest(self.turns(), other.turns()):
+            if one != its:
+                return min(turn[0] for turn in (one, its) if turn is not None)
+        return None
+
+    def turns(self) -> Iterator[tuple[int, tuple[float, ...]]]:
+        """The places from which on shares hold, with these; at the end there are none."""
+        yield from ((stretch.start, stretch.shares) for stretch in self._stretches)
+        if self.end is not None:
+            yield self.end, ()
 
     def _of(self, place: int) -> _Stretch:
         return next(s for s in reversed(self._stretches) if s.start <= place)

@@ -52,6 +52,9 @@ class Part:
     weight: Share | dict[Annotated[int, Ge(0)], Share] | None = None
     epochs: Annotated[float, Gt(0)] | None = None
 
+    ORDERS: ClassVar[frozenset[str]] = frozenset({"weight", "epochs"})
+    """The keys that only say when a training takes its samples."""
+
     def weight_at(self, step: int) -> float | None:
         """Its weight at an optimizer step, counted from 0."""
         if not isinstance(self.weight, dict):
@@ -79,6 +82,8 @@ class Mixture(Source):
     """
 
     NODES: ClassVar[Mapping[str, type[Part]]] = {"sources": Part}
+    ORDERS: ClassVar[frozenset[str]] = frozenset({"temperature", "weigh_by"})
+    """The keys that only say in which order a training takes samples, beside those of sources."""
 
     sources: dict[str, Any] = field(default_factory=dict)
     weigh_by: Literal["tokens", "samples"] | None = None
@@ -207,6 +212,11 @@ class Mix:
                 + (f", or set trainer.max_steps={whole}" if whole else "")
             )
 
+    def same_until(self, other: "Mix") -> int | None:
+        """How many steps take the same samples as another mix of the same ones; None: all do."""
+        place = self.places.same_until(other.places)
+        return None if place is None else place // self.batch_size
+
     def figures(self, steps: int) -> dict[str, float]:
         """Of each source, its share of a training, and how often the training goes through it."""
         taken = self.places.before(steps * self.batch_size)
@@ -246,6 +256,16 @@ class Mix:
                 of += f" ({text.percent(whole)} of the training)"
             passes = figures[f"train/{name}/epochs"]
             yield f"{name} {of}, gone through {text.figure(passes, 3)} times"
+
+
+def without_order(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration's `data`, but for what only orders the samples of a mixture (`Mix`)."""
+    sources = data.get("sources")
+    if not sources:
+        return dict(data)
+    kept = {k: v for k, v in data.items() if k not in Mixture.ORDERS}
+    own = {n: {k: v for k, v in s.items() if k not in Part.ORDERS} for n, s in sources.items()}
+    return {**kept, "sources": own}
 
 
 def joined(parts: Mapping[str, Splits]) -> Splits:

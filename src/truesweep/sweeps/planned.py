@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from truesweep.data.mixture import Mix
 from truesweep.errors import ConfigError, nearest
 from truesweep.jobs.parts import make
 from truesweep.jobs.trainer import TrainerSettings
@@ -37,6 +38,7 @@ class PlannedJob:
         warnings: What the user should know before it starts.
         trunk: The id of a job that trains the same up to a step, and that step; see `trunks`.
         branches: The steps after which others go on from this job.
+        mix: How it goes through the sources of a mixture, if its data are one.
         tasks: The names of its figures of lm-evaluation-harness, which the end tells.
     """
 
@@ -54,6 +56,7 @@ class PlannedJob:
     warnings: tuple[str, ...]
     trunk: tuple[str, int] | None = None
     branches: tuple[int, ...] = ()
+    mix: Mix | None = None
     tasks: tuple[str, ...] = ()
 
     @property

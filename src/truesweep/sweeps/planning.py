@@ -304,6 +304,7 @@ def _plan(planner: Planner, checked: _Checked) -> PlannedJob:
         origin=plan.origin,
         metrics=plan.metrics,
         warnings=plan.warnings,
+        mix=plan.prepared.mix,
         tasks=plan.tasks,
     )
 

@@ -1,16 +1,20 @@
 """Steps that several jobs of a sweep have in common: the longest job trains them, once for all.
 
-Two trainings that differ only in their length, in how their rate declines, in how patient their
-early stopping is or in how often they are saved, are the same up to the step at which their rates
-part, or one of them may stop. The longest of such jobs keeps its state there (a branch), and the
-others go on from it: their directories, records and figures are what they would have been.
+Two trainings that differ only in their length, in how their rate declines, in the shares of a
+mixture's sources, in how patient their early stopping is or in how often they are saved, are the
+same up to the step at which their rates or samples part, or one of them may stop. One of such jobs
+keeps its state there (a branch), and the others go on from it, and others again from these: their
+directories, records and figures are what they would have been.
 """
 
 import copy
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from truesweep import dotted
+from truesweep.data.mixture import without_order
 from truesweep.errors import ConfigError
 from truesweep.jobs.parts import make
 from truesweep.optim.schedules import Schedule
@@ -29,17 +33,29 @@ SHARDED = ("fsdp", "deepspeed", "model_parallel")
 
 
 def share(jobs: Sequence[PlannedJob]) -> list[PlannedJob]:
-    """Say of each job from which other it goes on, and of the others which states they keep."""
+    """Say of each job from which other it goes on, and of the others which states they keep.
+
+    In all, no step is trained twice that need not be: jobs go on from the one that they have most
+    steps in common with (a spanning tree of these, from the longest job on).
+    """
     trunk: dict[str, tuple[str, int]] = {}
     for group in _groups(jobs):
-        longest = max(group, key=lambda job: (job.steps, _patience(job) or 0))
-        for job in group:
-            steps = 0 if job is longest else common_steps(job, longest)
-            if steps >= max(1, LEAST_SHARE * job.steps):
-                trunk[job.id] = longest.id, steps
+        first = max(group, key=lambda job: (job.steps, _patience(job) or 0))
+        best = {job.id: (0, first) for job in group if job is not first}
+        courses = {job.id: _Course(job) for job in group}
+        new = first
+        while best:
+            for job in group:
+                if job.id in best:
+                    steps = courses[job.id].common_steps(courses[new.id])
+                    best[job.id] = max(best[job.id], (steps, new), key=lambda found: found[0])
+            new = max((job for job in group if job.id in best), key=lambda job: best[job.id][0])
+            steps, other = best.pop(new.id)
+            if steps >= max(1, LEAST_SHARE * new.steps):
+                trunk[new.id] = other.id, steps
     kept: dict[str, set[int]] = {}
-    for other, step in trunk.values():
-        kept.setdefault(other, set()).add(step)
+    for name, step in trunk.values():
+        kept.setdefault(name, set()).add(step)
     return [
         replace(job, trunk=trunk.get(job.id), branches=tuple(sorted(kept.get(job.id, ()))))
         for job in jobs
@@ -47,13 +63,16 @@ def share(jobs: Sequence[PlannedJob]) -> list[PlannedJob]:
 
 
 def _groups(jobs: Sequence[PlannedJob]) -> list[list[PlannedJob]]:
-    """Jobs that differ in length, schedule, patience and saving only, where there are several."""
+    """Jobs that differ in length, schedules, patience and saving only, where there are several."""
     groups: dict[str, list[PlannedJob]] = {}
     for job in jobs:
         trainer = {k: v for k, v in job.config["trainer"].items() if k not in LENGTHS}
         if str(trainer.get("strategy", "")).startswith(SHARDED):
             continue
         same = copy.deepcopy({**job.config, "trainer": trainer, "scheduler": None})
+        # The first batches of another order are other data to overfit to.
+        if job.mix is not None and not job.trainer.overfit_batches:
+            same["data"] = without_order(same["data"])
         if _patience(job) is not None:  # else it keeps no count, which others would go on from
             dotted.put(same, PATIENCE, True)
         dotted.put(same, "callbacks.checkpoint.every_n_steps", None)
@@ -61,33 +80,39 @@ def _groups(jobs: Sequence[PlannedJob]) -> list[list[PlannedJob]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def common_steps(job: PlannedJob, longer: PlannedJob) -> int:
-    """After how many steps two trainings of one group are in the same state at the latest.
+class _Course:
+    """What a training does at each of its steps, as far as jobs of a group may differ in it."""
 
-    They have had the same rates and validations, the next step has the same rate, and each has a
-    step left. Where their patience differs, none can have stopped.
-    """
-    one, other = _schedule(job), _schedule(longer)
-    most = min(job.steps, longer.steps) - 1
-    patience = _patience(job), _patience(longer)
-    if patience[0] != patience[1]:
-        most = min(most, min(p for p in patience if p) * job.validate_every - 1)
-    for step in range(most + 1):
-        rates = one.factor(step, job.steps), other.factor(step, longer.steps)
-        due = step > 0 and (step % job.validate_every == 0) != (step % longer.validate_every == 0)
-        if rates[0] != rates[1] or due:
-            return max(0, step - 1)
-    return max(0, most)
+    def __init__(self, job: PlannedJob) -> None:
+        self.job = job
+        schedule: Schedule = make(job.config, "scheduler")
+        self.rates = np.array([schedule.factor(step, job.steps) for step in range(job.steps)])
+
+    def common_steps(self, other: "_Course") -> int:
+        """After how many steps two trainings of a group are in the same state at the latest.
+
+        They have had the same rates, samples and validations, the next step has the same rate, and
+        each has a step left. Where their patience differs, none can have stopped.
+        """
+        one, its = self.job, other.job
+        most = [min(one.steps, its.steps) - 1]
+        if one.validate_every != its.validate_every:
+            most.append(min(one.validate_every, its.validate_every) - 1)
+        patience = _patience(one), _patience(its)
+        if patience[0] != patience[1]:
+            most.append(min(p for p in patience if p) * one.validate_every - 1)
+        parted = np.flatnonzero(self.rates[: most[0] + 1] != other.rates[: most[0] + 1])
+        if len(parted):
+            most.append(int(parted[0]) - 1)
+        if one.mix is not None and its.mix is not None:
+            samples = one.mix.same_until(its.mix)
+            most += [] if samples is None else [samples]
+        return max(0, min(most))
 
 
 def _patience(job: PlannedJob) -> int | None:
     patience: int | None = dotted.get(job.config, PATIENCE)
     return patience
-
-
-def _schedule(job: PlannedJob) -> Schedule:
-    schedule: Schedule = make(job.config, "scheduler")
-    return schedule
 
 
 def describe(jobs: Sequence[PlannedJob]) -> list[str]:
