@@ -14,7 +14,7 @@ import pytest
 
 from tests.commands.conftest import SMALL, truesweep, write_data
 from tests.ray_cluster.conftest import OBJECTS
-from tests.slurm.test_sweeps import curve, trained
+from tests.sweeps.on_cluster import assert_steps_are_shared, curve, trained
 from tests.sweeps.test_pool import results, starts
 from tests.sweeps.tiny import FIXED, make_sweep, until
 from truesweep.commands.resume import resume
@@ -257,6 +257,11 @@ def test_a_search_pauses_and_thaws_jobs_of_two_nodes(workplace: Path) -> None:
     for job in jobs:
         validated = [row["step"] for row in curve(job) if "val/loss" in row]
         assert validated == list(range(2, job.step + 1, 2))
+
+
+def test_jobs_share_steps_and_their_driver_is_killed(workplace: Path) -> None:
+    assert_steps_are_shared(workplace, on_ray())
+    assert actors() == []
 
 
 @pytest.mark.parametrize(

@@ -16,13 +16,13 @@ import pytest
 from tests.commands.conftest import SMALL, start, truesweep, write_data
 from tests.commands.test_pausing import SEARCH, SLICE, assert_trained_once, runs, wait_for_thaw
 from tests.commands.test_sweep import small
+from tests.sweeps.on_cluster import assert_steps_are_shared, curve, trained
 from tests.sweeps.test_pool import results, starts
 from tests.sweeps.tiny import FIXED, make_sweep, until
 from truesweep.commands.resume import resume
 from truesweep.commands.train import train
 from truesweep.jobs.forks import warm_up
 from truesweep.jobs.plan import plan
-from truesweep.record.rows import read
 from truesweep.runs.run import Run
 from truesweep.sweeps.driver import drive
 from truesweep.sweeps.local import PRELOADED
@@ -41,22 +41,16 @@ ON_ONE_NODE = SlurmSettings(
     additional_parameters={"exclusive": True, "comment": "billing 7"},
 )
 SLOW = {"callbacks.mishap.slow": 0.3}
+LAUNCHER = [
+    "hydra/launcher=slurm",
+    "hydra.launcher.cpus_per_task=1",
+    "hydra.launcher.poll_seconds=0.3",
+]
 
 
 def slurm_id(job: Run) -> str:
     """The allocation that a job was given."""
     return str(json.loads((job.path / "slurm.json").read_text())["id"])
-
-
-def curve(job: Run) -> list[dict[str, Any]]:
-    """Its record, without what a clock says."""
-    clock = ("time", "tokens_per_second", "flops_per_second")
-    return [{k: v for k, v in row.items() if k not in clock} for row in read(job.metrics)]
-
-
-def trained(job: Run) -> bool:
-    """Whether it has told of a step, and trains on."""
-    return job.state == "running" and job.metrics.exists() and len(curve(job)) > 1
 
 
 def test_jobs_of_one_node_and_of_two_run_beside_each_other(workplace: Path) -> None:
@@ -125,12 +119,10 @@ def test_a_run_by_itself_is_found_again_by_a_driver_that_comes_back(
     make_sweep(workplace, [])
     asked = [*write_data(workplace)["classification"], *SMALL, *FIXED, "optimizer=sgd", "name=lone"]
     asked += ["callbacks.mishap.slow=0.5"]
-    on_slurm = ["hydra/launcher=slurm"]
-    on_slurm += [f"hydra.launcher.{key}" for key in ("cpus_per_task=1", "poll_seconds=0.3")]
     run = Run(workplace / "outputs/lone" / plan(asked).id)
     warm_up(PRELOADED)
     driver = get_context("forkserver").Process(
-        target=train_elsewhere, args=[[*asked, *on_slurm], os.environ["SLURM_CONF"]]
+        target=train_elsewhere, args=[[*asked, *LAUNCHER], os.environ["SLURM_CONF"]]
     )
     driver.start()
     until(lambda: run.path.exists() and trained(run), 600)
@@ -192,8 +184,7 @@ def test_a_search_pauses_and_thaws_jobs_of_two_nodes(workplace: Path) -> None:
     search = ["name=s", "optimizer.lr=1e-3,1e-1", "trainer.num_nodes=2", "trainer.devices=1"]
     search += ["sweeps.method=search", "sweeps.sampler=grid", "sweeps.jobs=2"]
     search += ["sweeps.pruner=forecast", "sweeps.pruner_warmup=4"]
-    launcher = ["cpus_per_task=1", "poll_seconds=0.3", "array_parallelism=1"]
-    on_slurm = ["hydra/launcher=slurm", *(f"hydra.launcher.{key}" for key in launcher)]
+    on_slurm = [*LAUNCHER, "hydra.launcher.array_parallelism=1"]
     done = truesweep("train", "-m", *asked, *search, *on_slurm, cwd=workplace)
     assert done.code == 0, done.out + done.err
     assert "thawed" in done.out
@@ -221,8 +212,7 @@ def test_a_search_pauses_jobs_and_its_driver_is_killed(
     data = write_data(workplace)["lm"]
     swept = [*SEARCH, "callbacks.mishap.slow=0.05"]
     make_sweep(workplace, [], name="other")  # for its callback, which notes every start
-    asked = [*small([*data, *FIXED], *swept), "hydra/launcher=slurm"]
-    asked += [f"hydra.launcher.{key}" for key in ("cpus_per_task=1", "poll_seconds=0.3")]
+    asked = [*small([*data, *FIXED], *swept), *LAUNCHER]
     driver = start(["-m", *asked], workplace)
     sweep = workplace / "outputs/sweeps/s"
     wait_for_thaw(sweep)
@@ -243,3 +233,8 @@ def test_a_search_pauses_jobs_and_its_driver_is_killed(
             assert steps[1] == SLICE
     paused = list(ended.values()).count("paused")
     assert f"{paused} paused" in capfd.readouterr().out
+
+
+def test_jobs_share_steps_and_their_driver_is_killed(workplace: Path) -> None:
+    assert_steps_are_shared(workplace, LAUNCHER)
+    assert queue() == {}
