@@ -1,5 +1,6 @@
 """Documents side by side in a window: none sees another."""
 
+import copy
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -18,9 +19,11 @@ from truesweep.data.prepare import prepare
 from truesweep.data.samples import Labelled
 from truesweep.data.tokenizers import Byte, Pretrained
 from truesweep.errors import ConfigError
+from truesweep.jobs.compiling import compile_model
 from truesweep.metrics.likelihood import IGNORED
 from truesweep.models import Scratch
-from truesweep.models.batching import check_packing
+from truesweep.models.batching import keep_documents_apart
+from truesweep.models.dropout import SampleDropout, recompute_layers
 from truesweep.tasks.lm import causal_logits
 
 TEXTS = [
@@ -37,7 +40,11 @@ KNOWING = (
     *("gpt2", "gpt_neox", "gptj", "llama", "qwen3", "mistral", "phi3", "olmo2", "stablelm"),
     *("starcoder2", "gemma3_text", "mixtral", "cohere", "granite"),
 )
-MIXING = ("lfm2", "mamba", "rwkv", "bloom", "opt")
+RUNNING_ON = (
+    *("lfm2", "lfm2_moe", "mamba", "mamba2", "falcon_mamba", "recurrent_gemma"),
+    *("bamba", "falcon_h1", "jamba", "nemotron_h", "olmo_hybrid", "qwen3_next", "zamba2"),
+)
+MIXING = ("rwkv", "bloom", "opt")
 
 
 def built(architecture: str) -> PreTrainedModel:
@@ -111,17 +118,11 @@ def loss_and_gradients(model: PreTrainedModel, batches: list[Batch]) -> tuple[fl
     return total.item(), torch.cat(parts)
 
 
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("architecture", KNOWING)
-def test_loss_and_gradients_are_those_of_single_documents(
-    architecture: str, attention: str, prepared: Callable[..., Any]
-) -> None:
+def check_documents(model: PreTrainedModel, prepared: Callable[..., Any]) -> None:
+    """Compare loss and gradients of packed documents to those of each on its own."""
     texts = TEXTS[:-1]  # no longer than a window
     packed, _ = prepared(texts, Byte(), packing="documents", max_length=LENGTH)
     alone, _ = prepared(texts, Byte(), packing=False, max_length=LENGTH)
-    model = built(architecture)
-    model.set_attn_implementation(attention)
-    check_packing(model)
     one, gradient = loss_and_gradients(model, [alone.train.collate([i]) for i in range(len(texts))])
     other, its_gradient = loss_and_gradients(
         model, [packed.train.collate(list(range(len(packed.train))))]
@@ -131,10 +132,95 @@ def test_loss_and_gradients_are_those_of_single_documents(
     assert (its_gradient - gradient).abs().max() < 1e-5 * gradient.abs().max()
 
 
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("architecture", KNOWING)
+def test_loss_and_gradients_are_those_of_single_documents(
+    architecture: str, attention: str, prepared: Callable[..., Any]
+) -> None:
+    model = built(architecture)
+    model.set_attn_implementation(attention)
+    keep_documents_apart(model)
+    check_documents(model, prepared)
+
+
+@pytest.mark.parametrize("architecture", RUNNING_ON)
+def test_layers_that_run_over_whole_rows_take_documents_one_by_one(
+    architecture: str, prepared: Callable[..., Any]
+) -> None:
+    model = built(architecture)
+    keep_documents_apart(model)
+    check_documents(model, prepared)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch", "ignore:The .grad attribute")
+@pytest.mark.parametrize("how", ["copied", "computed twice", "compiled"])
+def test_documents_stay_apart_however_a_model_is_run(
+    how: str, prepared: Callable[..., Any]
+) -> None:
+    model: Any = built("lfm2")
+    keep_documents_apart(model)
+    if how == "copied":
+        model = copy.deepcopy(model)
+    elif how == "computed twice":
+        recompute_layers(model.train())
+    else:
+        compile_model(model, True)
+    check_documents(model, prepared)
+
+
+def test_what_is_no_row_of_documents_is_read_as_before(prepared: Callable[..., Any]) -> None:
+    plain: Any = built("lfm2")
+    model: Any = built("lfm2")
+    keep_documents_apart(model)
+    packed, _ = prepared(TEXTS, Byte(), packing="documents", max_length=LENGTH)
+    windows, _ = prepared(TEXTS, Byte(), packing=True, max_length=LENGTH)
+    batch = windows.train.collate([0, 1])
+    read = batch["input_ids"]
+    wanted, written = causal_logits(plain, batch), plain.generate(read, max_new_tokens=4)
+    causal_logits(model, packed.train.collate([0, 1]))
+    assert torch.equal(model.generate(read, max_new_tokens=4), written)
+    assert torch.equal(causal_logits(model, batch), wanted)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+@pytest.mark.parametrize("twice", [False, True])
+def test_what_a_layer_drops_of_documents_is_the_same_however_a_batch_is_split(
+    twice: bool, rate: float, prepared: Callable[..., Any]
+) -> None:
+    data, _ = prepared(TEXTS, Byte(), packing="documents", max_length=LENGTH)
+    torch.manual_seed(0)
+    scratch = Scratch(architecture="lfm2", depth=2, width=32, heads=2, dropout=rate)
+    model = scratch.build("causal", Byte().build(()), max_length=LENGTH)
+    keep_documents_apart(model)
+    dropout = SampleDropout()
+    if twice:
+        recompute_layers(model, dropout)
+    model.train()
+
+    def gradients(seed: int, rows: int) -> torch.Tensor:
+        model.zero_grad()
+        for start in range(0, len(data.train), rows):
+            samples = list(range(len(data.train)))[start : start + rows]
+            batch = data.train.collate(samples)
+            with dropout.of(seed, 0, samples, torch.device("cpu")):
+                logits = causal_logits(model, batch)
+            loss = functional.cross_entropy(
+                logits.flatten(0, 1), batch["labels"].flatten(), reduction="sum"
+            )
+            loss.backward()  # type: ignore[no-untyped-call]
+        parts = [p.grad.flatten() for p in model.parameters() if p.grad is not None]
+        return torch.cat(parts)
+
+    whole, other = gradients(0, len(data.train)), gradients(1, len(data.train))
+    largest = whole.abs().max()
+    assert (gradients(0, 1) - whole).abs().max() < 1e-5 * largest
+    assert ((other - whole).abs().max() > 1e-2 * largest) == (rate > 0)
+
+
 @pytest.mark.parametrize("architecture", MIXING)
 def test_models_that_see_other_documents_are_refused_by_name(architecture: str) -> None:
     with pytest.raises(ConfigError, match=rf"data\.packing=documents: {architecture} lets tokens"):
-        check_packing(built(architecture))
+        keep_documents_apart(built(architecture))
 
 
 def test_what_is_no_text_is_not_put_side_by_side(prepared: Callable[..., Any]) -> None:

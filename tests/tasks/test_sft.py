@@ -26,7 +26,7 @@ from truesweep.data.source import Source
 from truesweep.errors import ConfigError, DataError
 from truesweep.jobs.plan import plan
 from truesweep.models import Scratch
-from truesweep.models.batching import check_packing
+from truesweep.models.batching import keep_documents_apart
 from truesweep.tasks.sft import Answers, SupervisedFineTuning
 from truesweep.tasks.summarization import Rouge
 
@@ -157,7 +157,7 @@ def talks(count: int) -> list[Chat]:
 def test_packed_conversations_learn_as_single_ones(architecture: str, truncation: str) -> None:
     tokenizer = STYLES["zephyr"].tokenizer()
     model, chats = small(architecture, tokenizer).double(), talks(20)
-    check_packing(model)
+    keep_documents_apart(model)
     found: list[Any] = []
     ways: tuple[Any, ...] = (False, "documents")
     for packing in ways:

@@ -43,7 +43,7 @@ from truesweep.jobs.reference import attach_reference
 from truesweep.jobs.threads import sharing_cores
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.models import Pretrained
-from truesweep.models.batching import check_packing
+from truesweep.models.batching import keep_documents_apart
 from truesweep.models.folders import is_model
 from truesweep.models.pretrained import Drawn
 from truesweep.record.files import dump_json
@@ -154,7 +154,7 @@ def _score_run(
         splits = _beside(kind.load(make(own, "data")), kind.load(source), _files(overrides))
     prepared = prepare(source, tokenizer, kind, labels=loaded.labels, splits=splits)
     if source.packing == "documents":  # which the run need not have been trained on
-        check_packing(loaded.model)
+        keep_documents_apart(loaded.model)
     task = build_task(config, loaded.model, prepared)
     if task_type.needs_reference(config["task"], loaded.model):
         length = run.read_config()["data"]["max_length"]

@@ -4,7 +4,7 @@ A batch holds, besides the keys of every batch:
 
 - `labels` [B, T]: the token after each of `input_ids`, -100 where there is none;
 - `attention_mask` only if the batch has padding;
-- `position_ids` [B, T] instead, of documents side by side: each begins at 0, and padding is all 0.
+- `position_ids` [B, T] instead, of documents side by side: each begins at 0, and so does padding.
   Models make of them which tokens may see each other.
 """
 
@@ -279,6 +279,7 @@ def side_by_side(
             here = slice(start, start := start + len(tokens))
             inputs[row, here], labels[row, here] = tokens, targets
             positions[row, here] = np.arange(len(tokens))
+        positions[row, start:] = np.arange(shape[1] - start)
     arrays = {"input_ids": inputs, "labels": labels, "position_ids": positions}
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     return {"lengths": lengths.tolist(), **tensors}

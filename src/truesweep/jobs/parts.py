@@ -35,7 +35,7 @@ from truesweep.jobs.trainer import Compile, TrainerSettings
 from truesweep.metrics.harness import check_speaks
 from truesweep.models import Head, Pretrained, add_adapter, count_parameters, recomputes_layers
 from truesweep.models.adapters import check_adapter
-from truesweep.models.batching import check_noise, check_packing, mixes_samples
+from truesweep.models.batching import check_noise, keep_documents_apart, mixes_samples
 from truesweep.models.fp8 import train_in_fp8
 from truesweep.models.freezing import unreached
 from truesweep.models.pretrained import Drawn
@@ -274,7 +274,7 @@ def build_model(
     labels = prepared.labels or ()
     model = make_model(config, prepared.tokenizer, labels, source.max_length, notes)[0]
     if source.packing == "documents":
-        check_packing(model)
+        keep_documents_apart(model)
     return model
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from truesweep.errors import ConfigError, in_short
+from truesweep.models.documents import take_one_by_one
 from truesweep.models.dropout import restrict_dropout
 from truesweep.models.heads import Head
 from truesweep.models.scratch import miniature
@@ -122,36 +123,45 @@ def check_noise(model: PreTrainedModel, head: Head) -> None:
 
 
 @torch.no_grad()
-def check_packing(model: PreTrainedModel) -> None:
-    """Refuse a language model that lets documents side by side in a row see each other.
+def keep_documents_apart(model: PreTrainedModel) -> None:
+    """Have a language model keep documents side by side in a row apart, or refuse it.
 
     Positions that begin anew tell attention where a document begins. Convolutions and the states of
-    state-space models run on, and some models take no positions.
+    state-space layers run on, unless each takes the documents one by one; some models take no
+    positions.
 
     Args:
         model: As `mixes_samples` takes it.
 
     Raises:
-        ConfigError: It does, or cannot read such a row.
+        ConfigError: It lets documents see each other, or cannot read such a row.
     """
     with _tried(model, "causal") as tried:
-        if tried is None:
-            return
-        rows = _rows(tried)
-        beside = torch.cat([torch.arange(len(row)) for row in rows])[None]
-        read = partial(tried.eval(), use_cache=False)
-        try:
-            packed = read(input_ids=torch.cat(rows)[None], position_ids=beside).logits
-            alone = torch.cat([read(input_ids=row[None]).logits for row in rows], dim=1)
-            if not _differ(alone, packed):
-                return
-            reason = "lets tokens see the documents beside their own"
-        except (IndexError, RuntimeError, TypeError, ValueError) as error:
-            reason = f"cannot read documents side by side ({in_short(error)})"
-    raise ConfigError(
-        f"data.packing=documents: {model.config.model_type} {reason}. Set data.packing=false for "
-        "each on its own, or a model with attention alone, such as llama or qwen3"
-    )
+        reason = "" if tried is None else _mixes_documents(tried)
+        if tried is not None and reason and take_one_by_one(tried):
+            reason = _mixes_documents(tried)
+            if tried is not model:
+                take_one_by_one(model)
+    if reason:
+        raise ConfigError(
+            f"data.packing=documents: {model.config.model_type} {reason}. Set data.packing=false "
+            "for each on its own, or a model with attention alone, such as llama or qwen3"
+        )
+
+
+def _mixes_documents(model: PreTrainedModel) -> str:
+    """Why a model cannot be given documents side by side; empty: it can."""
+    short, long = _rows(model)
+    read, windows = partial(model.eval(), use_cache=False), ((short, long), (long, short))
+    ids = torch.stack([torch.cat(window) for window in windows])
+    beside = torch.stack([torch.cat([torch.arange(len(r)) for r in window]) for window in windows])
+    try:
+        packed = read(input_ids=ids, position_ids=beside).logits
+        alone = torch.cat([read(input_ids=row[None]).logits for row in (short, long)], dim=1)
+        alone = torch.cat([alone, alone.roll(-len(short), 1)])
+    except (IndexError, RuntimeError, TypeError, ValueError) as error:
+        return f"cannot read documents side by side ({in_short(error)})"
+    return "lets tokens see the documents beside their own" if _differ(alone, packed) else ""
 
 
 def _names_noise(model: PreTrainedModel) -> bool:

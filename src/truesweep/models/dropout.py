@@ -5,11 +5,11 @@ No split of a batch changes what is dropped.
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import fields
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -143,6 +143,8 @@ class SampleDropout(TorchFunctionMode):
     Layers that are computed once more in the backward pass draw their masks again by `twice`.
     """
 
+    _entered: ClassVar[list["SampleDropout"]] = []
+
     def __init__(self) -> None:
         super().__init__()
         self._first = self._keys = torch.zeros(1, dtype=torch.int32)
@@ -166,17 +168,45 @@ class SampleDropout(TorchFunctionMode):
         self._first = self._keys = _keys_of((seed, step), samples, device)
         return self
 
+    def __enter__(self) -> "SampleDropout":
+        """Begin the forward pass."""
+        super().__enter__()
+        self._entered.append(self)
+        return self
+
     def __exit__(self, error: type[BaseException] | None, *rest: Any) -> None:
         """End the forward pass."""
+        self._entered.pop()
         super().__exit__(error, *rest)
         self._idle = error is None and self._keys is self._first
+
+    @classmethod
+    def current(cls) -> "SampleDropout | None":
+        """The one that stands in for torch's now."""
+        return cls._entered[-1] if cls._entered else None
+
+    def parts(self, places: Iterable[tuple[Tensor, Tensor]]) -> Iterator[None]:
+        """Have a layer draw for parts of samples, each in a row of its own, some at a time.
+
+        For each of these it drops as often, and what comes after drops as if it had been once.
+
+        Args:
+            places: Of the parts at a time, the sample of each, and where in it the part begins.
+        """
+        before = after = self._keys
+        for samples, starts in places:
+            own = self._keys = _mix(before[samples] + starts.to(torch.int32) * _GOLDEN)
+            yield
+            if self._keys is not own:
+                after = before + (self._keys[:1] - own[:1])
+        self._keys = after
 
     def twice(self) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
         """The contexts of a layer's forward pass, and of the one that repeats it.
 
         torch's `checkpoint` asks for them as the layer's turn comes.
         """
-        return nullcontext(), self._again(self._keys)
+        return nullcontext(), nullcontext() if self._idle else self._again(self._keys)
 
     @contextmanager
     def _again(self, keys: Tensor) -> Iterator[None]:
