@@ -186,8 +186,8 @@ def test_packed_conversations_learn_as_single_ones(architecture: str, truncation
 
 def test_models_that_mix_packed_conversations_are_refused(workplace: Path) -> None:
     named = [*write_chats(workplace), *SMALL, "data.packing=documents"]
-    with pytest.raises(ConfigError, match="lfm2 lets tokens see the documents beside their own"):
-        plan([*named, "model=lfm2"])
+    with pytest.raises(ConfigError, match="rwkv lets tokens see the documents beside their own"):
+        plan([*named, "model=auto", "model.architecture=rwkv"])
     overfit = plan([*named, "data.max_length=64", "debug=overfit"])
     assert overfit.metrics[0] == "val/loss"
     with pytest.raises(ConfigError, match="cannot be put side by side"):
