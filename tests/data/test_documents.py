@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig
 from torch.nn import functional
 from transformers import PreTrainedModel
 
@@ -22,6 +23,7 @@ from truesweep.errors import ConfigError
 from truesweep.jobs.compiling import compile_model
 from truesweep.metrics.likelihood import IGNORED
 from truesweep.models import Scratch
+from truesweep.models.adapters import add_adapter
 from truesweep.models.batching import keep_documents_apart
 from truesweep.models.dropout import SampleDropout, recompute_layers
 from truesweep.tasks.lm import causal_logits
@@ -148,6 +150,26 @@ def test_layers_that_run_over_whole_rows_take_documents_one_by_one(
     architecture: str, prepared: Callable[..., Any]
 ) -> None:
     model = built(architecture)
+    keep_documents_apart(model)
+    check_documents(model, prepared)
+
+
+@pytest.mark.filterwarnings("ignore:LoRA adapter added to ConvNd layer")
+@pytest.mark.parametrize(
+    ("architecture", "fields"),
+    [
+        ("lfm2", {"target_modules": ["in_proj"]}),
+        ("lfm2", {"target_modules": ["in_proj"], "modules_to_save": ["conv.conv"]}),
+        ("lfm2", {"target_modules": ["w1"], "modules_to_save": ["layers.0.conv"]}),
+        ("recurrent_gemma", {"target_modules": ["conv_1d"], "r": 32}),
+    ],
+)
+def test_documents_stay_apart_in_a_model_with_an_adapter(
+    architecture: str, fields: dict[str, Any], prepared: Callable[..., Any]
+) -> None:
+    model = built(architecture)
+    config = LoraConfig(init_lora_weights=False, **fields)
+    add_adapter(model, config, "causal", 0)
     keep_documents_apart(model)
     check_documents(model, prepared)
 

@@ -461,6 +461,11 @@ def _changed(model: PreTrainedModel) -> list[tuple[Tensor, Tensor]]:
     return [(named[name], value) for name, value in before.items()]
 
 
+def is_wrapper(module: nn.Module) -> bool:
+    """Whether a module is peft's, around one of the base's."""
+    return type(module).__module__.partition(".")[0] == "peft"
+
+
 def is_replaced(name: str) -> bool:
     """Whether a parameter has this name that a trained copy stands in for."""
     return _REPLACED in name

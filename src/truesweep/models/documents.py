@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from truesweep.models.adapters import is_wrapper
 from truesweep.models.dropout import SampleDropout
 
 
@@ -95,13 +96,20 @@ def take_one_by_one(model: PreTrainedModel) -> bool:
     layers = [
         module
         for module in model.modules()
-        if any(isinstance(child, nn.Conv1d) for child in module.children())
+        if not is_wrapper(module) and any(map(_convolves, module.children()))
     ]
     documents = _Documents()
     model.register_forward_pre_hook(documents.note, with_kwargs=True)
     for layer in layers:
         layer.forward = partial(_one_by_one, layer.forward, documents)
     return bool(layers)
+
+
+def _convolves(module: nn.Module) -> bool:
+    """Whether it is a convolution, or what an adapter has put in the place of one."""
+    if is_wrapper(module):
+        return any(map(_convolves, module.children()))
+    return isinstance(module, nn.Conv1d)
 
 
 @torch.compiler.disable
