@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.commands.conftest import SMALL, TIMED, write_data
+from tests.commands.conftest import SMALL, TIMED, write_chats, write_data
 from tests.sweeps.tiny import FIXED, MISHAPS
 from truesweep.commands.sweep import print_jobs
 from truesweep.record.rows import read
@@ -28,16 +28,16 @@ LENGTHS = "trainer.max_steps=12,16,24"
 CLOCK = (*TIMED, "time", "tokens_per_second", "flops_per_second", "mfu")
 
 
-def plan(folder: Path, *overrides: str) -> SweepPlan:
+def plan(folder: Path, *overrides: str, task: str = "lm") -> SweepPlan:
     given = {override.partition("=")[0] for override in overrides}
-    small = [*data(folder, overrides), *SMALL]
+    small = [*data(folder, overrides, task), *SMALL]
     kept = [override for override in small if override.partition("=")[0] not in given]
     return plan_sweep(ask([*kept, *overrides, "name=s"]))
 
 
-def data(folder: Path, overrides: Sequence[str]) -> list[str]:
+def data(folder: Path, overrides: Sequence[str], task: str = "lm") -> list[str]:
     """What names the task and its data, unless the overrides name data."""
-    named = write_data(folder)["lm"]
+    named = write_chats(folder) if task == "sft" else write_data(folder)[task]
     return named[:1] if "data=mixture" in overrides else named
 
 
@@ -79,6 +79,36 @@ def test_how_often_a_job_is_saved_parts_nothing(workplace: Path) -> None:
     saved = "callbacks.checkpoint.every_n_steps=3,5"
     first, second = plan(workplace, *WSD, "trainer.max_steps=24", saved).jobs
     assert (first.trunk, second.trunk) == (None, (first.id, 23))
+
+
+@pytest.mark.parametrize(
+    ("task", "overrides"),
+    [
+        ("lm", ["callbacks.checkpoint.keep_optimizer=true,false"]),
+        ("lm", ["callbacks.checkpoint.background=true,false"]),
+        ("lm", ["task.sample_tokens=10,20"]),
+        ("lm", ["callbacks.harness.limit=8,9"]),
+        ("translation", ["task.shown=1,2"]),
+        ("translation", ["task.val_generated=0", "task.beam_size=1,2"]),
+        ("translation", ["task.val_generated=0", "task.bleu_tokenize=char,13a"]),
+        ("sft", ["task.val_generated=0", "task.max_new_tokens=4,8"]),
+    ],
+)
+def test_what_only_the_end_depends_on_parts_nothing(
+    workplace: Path, task: str, overrides: list[str]
+) -> None:
+    steps = [*WSD, "trainer.max_steps=24"]
+    first, second = plan(workplace, *steps, *overrides, task=task).jobs
+    assert (first.trunk, second.trunk) == (None, (first.id, 23))
+
+
+def test_a_task_of_somebody_else_says_itself_what_only_its_end_depends_on(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that inherits it may use these keys in a step."""
+    monkeypatch.setattr("truesweep.sweeps.trunks.OWN", "another_package.")
+    asked = [*WSD, "trainer.max_steps=24", "task.shown=1,2"]
+    assert not any(job.trunk for job in plan(workplace, *asked, task="translation").jobs)
 
 
 MIXTURE = ["data=mixture", "data.sources.a.train=text.txt", "data.sources.b.train=more.txt"]
@@ -178,9 +208,12 @@ def mishaps(workplace: Path) -> Iterator[Path]:
     sys.path[:] = before
 
 
-def train(folder: Path, name: str, *overrides: str, **settings: Any) -> tuple[int, list[Run]]:
+def train(
+    folder: Path, name: str, *overrides: str, task: str = "lm", **settings: Any
+) -> tuple[int, list[Run]]:
     """Train a sweep's jobs; its exit code and the jobs."""
-    asked = ask([*data(folder, overrides), *SMALL[:-4], "logger=none", *overrides, "name=s"])
+    small = [*data(folder, overrides, task), *SMALL[:-4], "logger=none"]
+    asked = ask([*small, *overrides, "name=s"])
     sweep = SweepDirectory(folder / name)
     sweep.ask([], [], asked.settings, {})
     add_jobs(sweep, plan_sweep(asked).jobs, {})
@@ -265,6 +298,26 @@ def test_jobs_that_are_saved_at_other_steps_end_the_same(workplace: Path) -> Non
     assert (code, train(workplace, "apart", *asked, "sweeps.share=false")[0]) == (0, 0)
     for job, alone in zip(jobs, SweepDirectory(workplace / "apart").jobs(), strict=True):
         assert_same(job, alone)
+    assert jobs[1].read_provenance()["branched"] == {"run": jobs[0].id, "step": 9}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "overrides"),
+    [
+        ("lm", ["callbacks.checkpoint.keep_optimizer=true,false", "task.sample_tokens=4"]),
+        ("translation", ["task.val_generated=0", "task.beam_size=1,2", "task.max_new_tokens=4"]),
+    ],
+)
+def test_jobs_that_end_otherwise_train_the_same(
+    workplace: Path, task: str, overrides: list[str]
+) -> None:
+    asked = [*WSD, "trainer.max_steps=10", *overrides]
+    code, jobs = train(workplace, "shared", *asked, task=task)
+    assert (code, train(workplace, "apart", *asked, "sweeps.share=false", task=task)[0]) == (0, 0)
+    for job, alone in zip(jobs, SweepDirectory(workplace / "apart").jobs(), strict=True):
+        assert_same(job, alone)
+        assert job.tables.read_bytes() == alone.tables.read_bytes()
     assert jobs[1].read_provenance()["branched"] == {"run": jobs[0].id, "step": 9}
 
 

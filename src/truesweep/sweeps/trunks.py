@@ -1,10 +1,10 @@
 """Steps that several jobs of a sweep have in common: the longest job trains them, once for all.
 
 Two trainings that differ only in their length, in how their rate declines, in the shares of a
-mixture's sources, in how patient their early stopping is or in how often they are saved, are the
-same up to the step at which their rates or samples part, or one of them may stop. One of such jobs
-keeps its state there (a branch), and the others go on from it, and others again from these: their
-directories, records and figures are what they would have been.
+mixture's sources, in how patient their early stopping is, in how often they are saved or in what
+only their end asks for, are the same up to the step at which their rates or samples part, or one of
+them may stop. One of such jobs keeps its state there (a branch), and the others go on from it, and
+others again from these: their directories, records and figures are what they would have been.
 """
 
 import copy
@@ -16,7 +16,7 @@ import numpy as np
 from truesweep import dotted
 from truesweep.data.mixture import without_order
 from truesweep.errors import ConfigError
-from truesweep.jobs.parts import make
+from truesweep.jobs.parts import make, task_class
 from truesweep.optim.schedules import Schedule
 from truesweep.record.frozen import fingerprint
 from truesweep.runs import branches
@@ -24,7 +24,14 @@ from truesweep.runs.run import Run
 from truesweep.sweeps.planned import PlannedJob
 from truesweep.text import plural
 
-LENGTHS = ("max_steps", "max_epochs")
+LENGTHS = ("trainer.max_steps", "trainer.max_epochs")
+AT_NO_STEP = tuple(
+    f"callbacks.checkpoint.{key}" for key in ("every_n_steps", "keep_optimizer", "background")
+)
+"""Keys that change neither what a step does nor what a validation says."""
+HARNESS = "callbacks.harness"
+OWN = "truesweep."
+"""The package whose tasks are known not to use the keys of an evaluation in a step."""
 PATIENCE = "callbacks.early_stopping.patience"
 LEAST_SHARE = 0.1
 """Of a job's steps that are shared, or waiting for the other job is not worth it."""
@@ -63,21 +70,35 @@ def share(jobs: Sequence[PlannedJob]) -> list[PlannedJob]:
 
 
 def _groups(jobs: Sequence[PlannedJob]) -> list[list[PlannedJob]]:
-    """Jobs that differ in length, schedules, patience and saving only, where there are several."""
+    """Jobs whose steps and validations may be the same for a while, where there are several."""
     groups: dict[str, list[PlannedJob]] = {}
     for job in jobs:
-        trainer = {k: v for k, v in job.config["trainer"].items() if k not in LENGTHS}
-        if str(trainer.get("strategy", "")).startswith(SHARDED):
+        if str(job.config["trainer"].get("strategy", "")).startswith(SHARDED):
             continue
-        same = copy.deepcopy({**job.config, "trainer": trainer, "scheduler": None})
+        same = copy.deepcopy({**job.config, "scheduler": None})
+        for key in (*LENGTHS, *AT_NO_STEP):
+            dotted.put(same, key, None)
+        for key in _at_the_end(job):
+            dotted.put(same, key, None)
         # The first batches of another order are other data to overfit to.
         if job.mix is not None and not job.trainer.overfit_batches:
             same["data"] = without_order(same["data"])
         if _patience(job) is not None:  # else it keeps no count, which others would go on from
             dotted.put(same, PATIENCE, True)
-        dotted.put(same, "callbacks.checkpoint.every_n_steps", None)
         groups.setdefault(fingerprint(same), []).append(job)
     return [group for group in groups.values() if len(group) > 1]
+
+
+def _at_the_end(job: PlannedJob) -> list[str]:
+    """Keys that count only when a job's last step is done."""
+    task = task_class(job.config)
+    own = task.__module__.startswith(OWN) or "ends_by" in vars(
+        task
+    )  # what is inherited may be used otherwise
+    keys = [f"task.{key}" for key in task.ends_by(job.config["task"])] if own else []
+    harness = dotted.get(job.config, HARNESS) or {}
+    between = harness.get("tasks") and harness.get("every_n_steps")
+    return keys if between else [*keys, HARNESS]
 
 
 class _Course:

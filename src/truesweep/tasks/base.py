@@ -153,6 +153,15 @@ class Task(Training):
         return False
 
     @classmethod
+    def ends_by(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """Keys of the task on which only the end of a run depends: no step, and no validation.
+
+        Args:
+            settings: The `task` group of a configuration.
+        """
+        return ()
+
+    @classmethod
     def ends(cls, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         """The tokens that end a text of the model; none: what the model says itself."""
         return []

@@ -111,6 +111,11 @@ class DirectPreference(Task):
         return PreferenceKind("completion", settings["truncation"])
 
     @classmethod
+    def ends_by(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """What only `truesweep generate` asks for."""
+        return ("max_new_tokens",)
+
+    @classmethod
     def needs_reference(cls, settings: Mapping[str, Any], model: PreTrainedModel) -> bool:
         """If there is no adapter to be left out."""
         return settings["loss"] != "simpo" and not has_adapter(model)

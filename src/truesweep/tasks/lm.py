@@ -80,6 +80,11 @@ class LanguageModeling(Task):
             max_new_tokens=sample_tokens, temperature=sample_temperature, top_k=sample_top_k
         )
 
+    @classmethod
+    def ends_by(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """How a text is made up."""
+        return "sample_tokens", "sample_temperature", "sample_top_k"
+
     def loss(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Sum of the cross-entropies of all next tokens."""
         return self.token_losses(batch, self.label_smoothing)

@@ -56,6 +56,8 @@ class TextToText(Task):
     """The name of the table of examples."""
     of_tokens: ClassVar[tuple[str, ...]] = LIKELIHOODS
     """The metrics for which nothing is generated."""
+    of_texts: ClassVar[tuple[str, ...]] = ("beam_size", "length_penalty", "max_new_tokens")
+    """The keys that say how texts are generated and compared."""
 
     def __init__(
         self,
@@ -80,6 +82,11 @@ class TextToText(Task):
         self.shown = shown
         self._generated = Count()
         self._examples: list[tuple[int, str, str, str]] = []
+
+    @classmethod
+    def ends_by(cls, settings: Mapping[str, Any]) -> tuple[str, ...]:
+        """The examples; all that texts depend on, where only the test split has any."""
+        return ("shown", *(cls.of_texts if settings["val_generated"] == 0 else ()))
 
     @abstractmethod
     def text_metrics(self) -> dict[str, TextMetric]:

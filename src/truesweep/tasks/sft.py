@@ -96,6 +96,7 @@ class SupervisedFineTuning(TextToText):
     tag = "sft"
     pipeline = "text-generation"
     table = "answers"
+    of_texts = (*TextToText.of_texts, "rouge_words")
     of_tokens = (*LIKELIHOODS, "accuracy")
 
     def __init__(

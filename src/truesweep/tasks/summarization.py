@@ -77,6 +77,7 @@ class Summarization(TextToText):
     kind = SUMMARIES
     tag = pipeline = "summarization"
     table = "summaries"
+    of_texts = (*TextToText.of_texts, "rouge_words")
 
     def __init__(
         self,

@@ -46,6 +46,7 @@ class Translation(TextToText):
     tag = "translation"
     pipeline = "translation"
     table: ClassVar[str] = "translations"
+    of_texts = (*TextToText.of_texts, "bleu_tokenize")
 
     def __init__(
         self,
