@@ -475,14 +475,43 @@ def one_text_a_row() -> Iterator[None]:
         "find_packed_sequence_indices": _none_are_packed,
         "is_torchdynamo_exporting": _not_exporting,  # torch 2.13 says yes while it compiles
     }
-    before = {n: getattr(masking_utils, n) for n in stand_ins if hasattr(masking_utils, n)}
+    with _standing_in(masking_utils, stand_ins):
+        yield
+
+
+@contextmanager
+def padding_known(padded: bool) -> Iterator[None]:
+    """A context in which models that are not compiled are told whether rows have padding.
+
+    Transformers looks at the mask for that, in each forward pass, and a GPU is waited for. It does
+    not where operations are traced.
+    """
+    from transformers import masking_utils
+
+    def told(look: Callable[..., bool]) -> Callable[..., bool]:
+        return lambda mask, *rest, **named: look(mask if padded else None, *rest, **named)
+
+    looks = "_ignore_causal_mask_sdpa", "_ignore_bidirectional_mask_sdpa"  # transformers 5.18.0
+    stand_ins: dict[str, Callable[..., Any]] = {
+        "is_tracing": lambda tensor=None: True,
+        "fast_all": lambda mask: not padded,
+        **{n: told(getattr(masking_utils, n)) for n in looks if hasattr(masking_utils, n)},
+    }
+    with _standing_in(masking_utils, stand_ins):
+        yield
+
+
+@contextmanager
+def _standing_in(module: Any, stand_ins: dict[str, Callable[..., Any]]) -> Iterator[None]:
+    """A context in which a module has other functions, those of them that it has at all."""
+    before = {name: getattr(module, name) for name in stand_ins if hasattr(module, name)}
     try:
         for name in before:
-            setattr(masking_utils, name, stand_ins[name])
+            setattr(module, name, stand_ins[name])
         yield
     finally:
         for name, function in before.items():
-            setattr(masking_utils, name, function)
+            setattr(module, name, function)
 
 
 def _none_are_packed(position_ids: Any) -> None:

@@ -61,6 +61,34 @@ def release_memory(device: torch.device) -> None:
         torch.accelerator.empty_cache()
 
 
+def runs_ahead(device: torch.device) -> bool:
+    """Whether this process goes on while a device computes, until it asks for a number."""
+    return device.type != "cpu"
+
+
+class Sent:
+    """Numbers on their way from a device, for which only who reads them waits.
+
+    Args:
+        numbers: [n], of which nobody else keeps hold.
+    """
+
+    def __init__(self, numbers: Tensor) -> None:
+        self._numbers, self._arrived = numbers, None
+        if numbers.is_cuda:  # whatever else is queued by the time they are read
+            self._numbers = torch.empty_like(numbers, device="cpu", pin_memory=True)
+            self._numbers.copy_(numbers, non_blocking=True)
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+
+    def read(self) -> list[float]:
+        """The numbers, once they are there."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        numbers: list[float] = self._numbers.tolist()
+        return numbers
+
+
 RESERVE = 0.1
 """Share of the free memory that is not planned with: it comes in pieces, and others want some."""
 JOBS_ON_GPU = "TRUESWEEP_JOBS_ON_GPU"

@@ -8,6 +8,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from truesweep.tasks.devices import runs_ahead
+
 
 class Progress:
     """Sums over the steps since the last row, and totals over the whole run.
@@ -44,10 +46,10 @@ class Progress:
             nll: This rank's sum of negative log-likelihoods, nats.
             count: The step's targets over all ranks.
         """
-        if nll.device.type == "cpu":  # for which nobody waits
-            self._add(float(nll), int(count))
-        else:
+        if runs_ahead(nll.device):
             self._add(nll.double(), count)
+        else:
+            self._add(float(nll), int(count))
 
     def _add(self, nll: Tensor | float, count: Tensor | int) -> None:
         self._rated_tokens = self._rated_tokens + count
@@ -78,8 +80,8 @@ class Progress:
 
     def last_gradient(self, device: torch.device) -> Tensor:
         """Of the last step, 1 if it was skipped, and its gradient's norm if not; float64 [2]."""
-        skipped = torch.as_tensor(self.skipped_in_a_row, device=device) > 0
-        norm = torch.as_tensor(self.gradient_norm, device=device).double()
+        skipped = _on(self.skipped_in_a_row, device) > 0
+        norm = _on(self.gradient_norm, device).double()
         return torch.stack([skipped.double(), norm.masked_fill(skipped, 0)])
 
     def take_row(self, lr: float) -> dict[str, float]:
@@ -132,6 +134,13 @@ class Progress:
         self.skipped_in_a_row = state["skipped_in_a_row"]
         self._nll = state["nll"] if first else 0.0
         self._count = state["count"]
+
+
+def _on(number: Tensor | float, device: torch.device) -> Tensor:
+    """A number on a device, without waiting for it, as for a copy."""
+    if isinstance(number, Tensor):
+        return number.to(device, non_blocking=True)
+    return torch.full((), number, dtype=torch.float64, device=device)
 
 
 def _over_ranks(nll: Tensor | float) -> Tensor | float:

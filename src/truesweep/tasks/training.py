@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
-from truesweep.compat import steps_done, unscale_before_step
+from truesweep.compat import padding_known, steps_done, unscale_before_step
 from truesweep.data.batch import Batch
 from truesweep.errors import ConfigError
 from truesweep.metrics.likelihood import IGNORED, is_many, linear_nll, token_nll
@@ -40,10 +40,12 @@ from truesweep.tasks.devices import (
     Gauge,
     OutOfMemory,
     Peaks,
+    Sent,
     gradients_stay_local,
     is_out_of_memory,
     release_memory,
     rows_that_fit,
+    runs_ahead,
     shard,
     whole,
 )
@@ -137,6 +139,7 @@ class Training(pl.LightningModule):
         self.latest: dict[str, float] = {}
         self.stop_requested = 0
         self.stop_agreed = 0
+        self._sent: tuple[int, Sent] | None = None  # what ranks tell each other, and at which step
         self.is_sharded = False
         """Whether ranks share the weights, and every forward pass needs all of them."""
         self.compiled: bool | str = False
@@ -357,22 +360,42 @@ class Training(pl.LightningModule):
         if self.trainer.world_size == 1:
             self.stop_agreed = self.stop_requested
             return own
-        flags = [float(self.stop_requested == s) for s in STOP_SIGNALS]
-        message = torch.tensor([0.0, *flags], dtype=torch.float64, device=self.device)
-        message[0] = own
+        self._hear()
+        # Made on the device: a copy of what this process holds would be waited for.
+        message = torch.zeros(1 + len(STOP_SIGNALS), dtype=torch.float64, device=self.device)
+        message[0].copy_(own)
+        if self.stop_requested in STOP_SIGNALS:
+            message[1 + STOP_SIGNALS.index(self.stop_requested)].fill_(1.0)
         gradient = self.progress.last_gradient(self.device)
         summed = torch.cat([message, gradient])
         dist.all_reduce(summed)
-        told = torch.cat([summed[1:], gradient]).tolist()
-        seen, all_of_them, own_gradient = told[:-4], told[-4:-2], told[-2:]
-        self._check_gradient(all_of_them, own_gradient)
-        self.stop_agreed = next((s for s, one in zip(STOP_SIGNALS, seen, strict=True) if one), 0)
+        self._sent = self.steps_done, Sent(torch.cat([summed[1:], gradient]))
+        if not runs_ahead(self.device):
+            self._hear()
         return summed[0]
 
-    def _check_gradient(self, summed: Sequence[float], own: Sequence[float]) -> None:
-        """See that ranks held the same gradient in the last step, as they do after exchanging it.
+    def _hear(self) -> None:
+        """Act on what ranks have told each other last, on all of them in the same step.
+
+        Where a process runs ahead of its device, that is done a step later: the device is at the
+        step before by then, and is not left without work.
+
+        Raises:
+            RuntimeError: See `_check_gradient`.
+        """
+        if self._sent is None:
+            return
+        (step, sent), self._sent = self._sent, None
+        told = sent.read()
+        seen, all_of_them, own_gradient = told[:-4], told[-4:-2], told[-2:]
+        self._check_gradient(step, all_of_them, own_gradient)
+        self.stop_agreed = next((s for s, one in zip(STOP_SIGNALS, seen, strict=True) if one), 0)
+
+    def _check_gradient(self, step: int, summed: Sequence[float], own: Sequence[float]) -> None:
+        """See that ranks held the same gradient in a step, as they do after exchanging it.
 
         Args:
+            step: Which step that was, from 1.
             summed: What `Progress.last_gradient` gives, summed over all ranks.
             own: The same of this rank.
 
@@ -382,7 +405,7 @@ class Training(pl.LightningModule):
         ranks = dist.get_world_size()
         if any(abs(x - ranks * y) > 1e-3 * abs(x) for x, y in zip(summed, own, strict=True)):
             raise RuntimeError(
-                f"step {self.steps_done}: the ranks held different gradients after they had "
+                f"step {step}: the ranks held different gradients after they had "
                 "exchanged them. A device or its memory is at fault; the last checkpoint is from "
                 "before that: truesweep resume goes on from there"
             )
@@ -421,7 +444,10 @@ class Training(pl.LightningModule):
         for i, micro_batch in enumerate(micro_batches):
             is_last = i + 1 == len(micro_batches)
             with nullcontext() if is_last else self._gradients_stay_local():
-                with self._dropout.of(*place, micro_batch["index"], self.device):
+                with (
+                    self._dropout.of(*place, micro_batch["index"], self.device),
+                    self._padding_known(micro_batch),
+                ):
                     loss, micro_nll, _ = self.loss(micro_batch)
                 # DDP averages over ranks, the loss is a sum over them.
                 scale = self.trainer.world_size / total.clamp(min=1).to(loss.dtype)
@@ -429,6 +455,17 @@ class Training(pl.LightningModule):
                     self.manual_backward(loss * scale)
             nll = nll + micro_nll.detach()
         return torch.as_tensor(nll)
+
+    def _padding_known(self, batch: Batch) -> AbstractContextManager[None]:
+        """Tell the model whether a micro-batch has padding, if it would wait for a device to say.
+
+        What is compiled as a whole does not ask. A mask of another shape is of rows of its own.
+        """
+        mask = batch.get("attention_mask")
+        asks = self.compiled in (False, "layers") and runs_ahead(self.device)
+        if not asks or mask is None or mask.dim() != 2:
+            return nullcontext()
+        return padding_known(min(batch["lengths"]) < mask.shape[1])
 
     def _no_autocast(self) -> AbstractContextManager[None]:
         """Lightning wraps the whole step in autocast, which is meant for the forward pass.
@@ -501,7 +538,7 @@ class Training(pl.LightningModule):
     def _clip(self) -> Tensor:
         """Clip the gradient; its norm before."""
         limit = self.plan.gradient_clip_val or math.inf
-        if self.is_sharded or self.device.type != "cpu":
+        if self.is_sharded or runs_ahead(self.device):
             return whole(nn.utils.clip_grad_norm_(self._weights, limit))
         norm = nn.utils.get_total_norm([p.grad for p in self._weights if p.grad is not None])
         if not limit / (norm + 1e-6) >= 1:  # torch's factor; it multiplies by 1 where that is more
@@ -522,13 +559,14 @@ class Training(pl.LightningModule):
         """Keep the counts that rows of metrics are made from; of an adapted model, no base.
 
         Raises:
-            RuntimeError: The ranks do not agree on the step before, see `_check_gradient`.
+            RuntimeError: The ranks do not agree on the last steps, see `_check_gradient`.
         """
         if dist.is_available() and dist.is_initialized():
+            self._hear()
             own = self.progress.last_gradient(self.device)
             summed = own.clone()
             dist.all_reduce(summed)
-            self._check_gradient(summed.tolist(), own.tolist())
+            self._check_gradient(self.steps_done, summed.tolist(), own.tolist())
         checkpoint["progress"] = self.progress.state_dict()
         if has_adapter(self.model):
             checkpoint["base"] = {"sha256": base_of(self.model)}
