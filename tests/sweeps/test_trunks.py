@@ -22,6 +22,7 @@ from truesweep.sweeps.planning import SweepPlan, plan_sweep
 from truesweep.sweeps.protocols import Listed
 from truesweep.sweeps.request import ask
 from truesweep.sweeps.start import add_jobs
+from truesweep.sweeps.trunks import MOST_STATES
 
 WSD = ["scheduler=wsd", "scheduler.warmup=2", "trainer.val_check_interval=4"]
 LENGTHS = "trainer.max_steps=12,16,24"
@@ -68,11 +69,90 @@ def test_cool_downs_share_what_comes_before_them(workplace: Path) -> None:
     assert "1 job goes on from steps that another trains: 30 steps" in " ".join(found.notes)
 
 
-def test_patience_parts_where_the_first_may_stop(workplace: Path) -> None:
-    patience = "callbacks.early_stopping.patience=2,4,null"
+def test_a_job_that_may_stop_earlier_takes_validations_until_then(workplace: Path) -> None:
+    """It begins with all that the more patient one has after 7 steps, and may stop at the 8th."""
+    patience = "callbacks.early_stopping.patience=2,4"
+    two, four = plan(workplace, *WSD, "trainer.max_steps=24", patience).jobs
+    assert (two.trunk, four.trunk, four.replays) == ((four.id, 7), None, ())
+    assert two.replays == tuple((four.id, step) for step in (8, 12, 16, 20, 23))
+    assert four.branches == (7, 8, 12, 16, 20, 23)
+
+
+def test_one_that_never_stops_trains_for_those_that_may(workplace: Path) -> None:
+    patience = "callbacks.early_stopping.patience=2,null"
     found = plan(workplace, *WSD, "trainer.max_steps=24", patience)
-    two, four, never = found.jobs
-    assert [job.trunk for job in (two, four, never)] == [(four.id, 7), None, None]
+    two, never = found.jobs
+    assert (two.trunk, two.shared_steps, never.shared_steps) == (None, 23, 0)
+    assert two.replays == tuple((never.id, step) for step in (4, 8, 12, 16, 20, 23))
+    assert "25 steps in place of 48" in " ".join(found.notes)
+
+
+@pytest.mark.parametrize(
+    ("task", "overrides"),
+    [
+        ("lm", ["data.eval_batch_size=4,8"]),
+        ("lm", ["callbacks.checkpoint.monitor=val/loss,val/perplexity"]),
+        ("lm", ["callbacks.checkpoint.mode=min,max"]),
+        ("lm", ["callbacks.early_stopping.patience=2", "callbacks.early_stopping.min_delta=0,1"]),
+        ("translation", ["task.val_generated=0,8"]),
+        ("translation", ["task.beam_size=1,2"]),
+        ("sft", ["task.max_new_tokens=4,8"]),
+    ],
+)
+def test_jobs_with_other_validations_share_all_steps(
+    workplace: Path, task: str, overrides: list[str]
+) -> None:
+    """All but the last, which each does by itself."""
+    first, second = plan(workplace, *WSD, "trainer.max_steps=12", *overrides, task=task).jobs
+    assert second.replays == ((first.id, 4), (first.id, 8), (first.id, 11))
+    assert second.trunk is None
+
+
+def test_who_validates_most_often_trains_for_the_others(workplace: Path) -> None:
+    """So that fewer states are kept."""
+    often = "trainer.val_check_interval=6,4,12"
+    six, four, twelve = plan(workplace, *WSD[:2], "trainer.max_steps=24", often).jobs
+    assert six.replays == tuple((four.id, step) for step in (6, 12, 18, 23))
+    assert twelve.replays == ((four.id, 12), (four.id, 23))
+    assert four.branches == (6, 12, 18, 23)
+
+
+def test_a_job_begins_with_the_validations_of_another_that_has_the_same(workplace: Path) -> None:
+    """Of jobs that share as many steps; that one has the state, though another trains its step."""
+    patience = "callbacks.early_stopping.patience=2,4,null"
+    two, four, never = plan(workplace, *WSD, "trainer.max_steps=24", patience).jobs
+    assert (two.trunk, four.trunk, two.branches) == (None, (two.id, 7), (7,))
+    assert two.replays == tuple((never.id, step) for step in (4, 7, 8, 12, 16, 20, 23))
+    assert four.replays == tuple((never.id, step) for step in (8, 12, 16, 20, 23))
+
+
+def test_each_state_is_of_the_job_that_trains_its_step(workplace: Path) -> None:
+    courses = mix(workplace, *CURRICULA[:3])
+    asked = [*WSD[:2], "trainer.max_steps=24", *courses, "trainer.val_check_interval=4,5"]
+    first, _, second, _, third, last = plan(workplace, *asked).jobs
+    assert (second.trunk, third.trunk) == ((first.id, 6), (second.id, 14))
+    states = (first.id, 5), (second.id, 10), (third.id, 15), (third.id, 20), (third.id, 23)
+    assert (last.trunk, last.replays) == (None, states)
+
+
+@pytest.mark.parametrize("why", ["room", "callbacks"])
+def test_steps_before_the_first_validation_are_shared_at_least(
+    workplace: Path, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where states do not fit on the disk, or callbacks of others would miss steps."""
+    if why == "callbacks":
+        monkeypatch.setattr("truesweep.sweeps.trunks.OWN", "another_package.")
+    disk = "sweeps.disk=0.1MB" if why == "room" else "sweeps.disk=null"
+    asked = [*WSD, "trainer.max_steps=24", "data.eval_batch_size=4,8", disk]
+    first, second = plan(workplace, *asked).jobs
+    assert (second.trunk, second.replays) == ((first.id, 3), ())
+
+
+def test_so_many_validations_are_made_up_from_states(workplace: Path) -> None:
+    often = ["trainer.val_check_interval=1", "data.eval_batch_size=4,8"]
+    first, second = plan(workplace, *WSD[:2], "trainer.max_steps=24", *often).jobs
+    assert [step for _, step in second.replays] == [*range(1, MOST_STATES + 1)]
+    assert first.branches[-1] == second.shared_steps == MOST_STATES < 23
 
 
 def test_how_often_a_job_is_saved_parts_nothing(workplace: Path) -> None:
@@ -161,11 +241,10 @@ def test_each_combination_shares_among_its_own(workplace: Path) -> None:
     [
         ["scheduler=linear", "scheduler.warmup=0", WSD[2]],
         ["scheduler=wsd", "trainer.val_check_interval=4", "scheduler.warmup=0.25"],
-        [*WSD[:2], "trainer.val_check_interval=null"],
         [*WSD, "data.batch_size=4,8"],
         [*WSD, "sweeps.share=false"],
     ],
-    ids=["rates", "warm-up", "validations", "batches", "off"],
+    ids=["rates", "warm-up", "batches", "off"],
 )
 def test_what_parts_early_shares_nothing(workplace: Path, overrides: list[str]) -> None:
     lengths = [] if "data.batch_size=4,8" in overrides else ["trainer.max_steps=12,24"]
@@ -280,15 +359,21 @@ def test_jobs_train_by_themselves_where_the_longest_cannot(mishaps: Path) -> Non
 
 @pytest.mark.slow
 def test_jobs_of_other_patience_stop_as_they_would_by_themselves(workplace: Path) -> None:
-    """Nothing is an improvement, so that each stops as early as it may."""
-    asked = [*WSD, "trainer.max_steps=24", "callbacks.early_stopping.patience=2,4"]
+    """Nothing is an improvement, so that each stops as early as it may.
+
+    The second begins with what the first has after 7 steps, which the third has trained.
+    """
+    asked = [*WSD, "trainer.max_steps=24", "callbacks.early_stopping.patience=2,4,null"]
     asked.append("callbacks.early_stopping.min_delta=100")
     code, jobs = train(workplace, "shared", *asked)
     assert (code, train(workplace, "apart", *asked, "sweeps.share=false")[0]) == (0, 0)
     for job, alone in zip(jobs, SweepDirectory(workplace / "apart").jobs(), strict=True):
         assert_same(job, alone)
-    assert [job.step for job in jobs] == [12, 20]
-    assert jobs[0].read_provenance()["branched"] == {"run": jobs[1].id, "step": 7}
+    assert [job.step for job in jobs] == [12, 20, 24]
+    branched = [job.read_provenance().get("branched") for job in jobs]
+    never = jobs[2].id
+    assert branched == [{"run": never, "step": 12}, {"run": never, "step": 20}, None]
+    assert not any((job.path / "branches").exists() for job in jobs)
 
 
 @pytest.mark.slow
@@ -319,6 +404,79 @@ def test_jobs_that_end_otherwise_train_the_same(
         assert_same(job, alone)
         assert job.tables.read_bytes() == alone.tables.read_bytes()
     assert jobs[1].read_provenance()["branched"] == {"run": jobs[0].id, "step": 9}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("task", "overrides", "states"),
+    [
+        ("lm", ["trainer.val_check_interval=4,6", "trainer.log_every_n_steps=3"], [6, 12, 13]),
+        ("lm", ["callbacks.checkpoint.monitor=val/loss,val/bits_per_byte"], [4, 8, 12, 13]),
+        ("translation", ["task.val_generated=6", "task.beam_size=1,2"], [4, 8, 12, 13]),
+        ("lm", ["trainer.val_check_interval=4,6", "trainer.devices=2"], [6, 12, 13]),
+    ],
+    ids=["interval", "monitor", "beams", "ranks"],
+)
+def test_jobs_with_other_validations_train_the_same(
+    workplace: Path, task: str, overrides: list[str], states: list[int]
+) -> None:
+    """The second job validates states that the first has kept, and trains the last step."""
+    keep = ["callbacks.checkpoint.keep_optimizer=true", "data.eval_batch_size=3"]
+    asked = [*WSD, "trainer.max_steps=14", *keep, *overrides]
+    code, jobs = train(workplace, "shared", *asked, task=task)
+    assert (code, train(workplace, "apart", *asked, "sweeps.share=false", task=task)[0]) == (0, 0)
+    for job, alone in zip(jobs, SweepDirectory(workplace / "apart").jobs(), strict=True):
+        assert_same(job, alone)
+        times = [row["time"] for row in read(job.metrics)]
+        assert times == sorted(times)
+    first, second = jobs
+    assert second.place["replays"] == [[first.id, step] for step in states]
+    assert second.read_provenance()["branched"] == {"run": first.id, "step": 13}
+    assert not (first.path / "branches").exists()
+
+
+KILLED = """
+import os, shutil, signal
+from pathlib import Path
+
+import pytorch_lightning as pl
+
+
+class Killed(pl.Callback):
+    def __init__(self, lose: bool):
+        self.lose = lose
+
+    def on_validation_end(self, trainer, module):
+        run = Path(trainer.default_root_dir)
+        if trainer.fit_loop.epoch_loop.batch_progress.total.processed != 8 or Path("hit").exists():
+            return
+        if "branched" in (run / "provenance.json").read_text():
+            Path("hit").touch()
+            for folder in run.parent.glob("*/branches") if self.lose else ():
+                shutil.rmtree(folder)
+            os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lose", [False, True], ids=["killed", "left"])
+def test_a_job_that_is_killed_goes_on_as_it_would_by_itself(
+    mishaps: Path, monkeypatch: pytest.MonkeyPatch, lose: bool
+) -> None:
+    """Where the states are gone, it trains what is left of the steps."""
+    (mishaps / "killed.py").write_text(KILLED)
+    monkeypatch.setattr("truesweep.sweeps.trunks.OWN", "")  # this callback misses nothing
+    asked = [*WSD, "trainer.max_steps=14", "data.eval_batch_size=3,4", "sweeps.retries=1"]
+    asked += ["trainer.log_every_n_steps=2", "allowed_packages=[killed]"]
+    asked += ["+callbacks.killed._target_=killed.Killed", f"+callbacks.killed.lose={lose}"]
+    code, jobs = train(mishaps, "shared", *asked)
+    assert (mishaps / "hit").exists()
+    assert (code, train(mishaps, "apart", *asked, "sweeps.share=false")[0]) == (0, 0)
+    for job, alone in zip(jobs, SweepDirectory(mishaps / "apart").jobs(), strict=True):
+        assert_same(job, alone)
+    first, second = jobs
+    branched = {"run": first.id, "step": 4 if lose else 13}
+    assert second.read_provenance()["branched"] == branched
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 """What happens around the steps of a training."""
 
-from truesweep.callbacks.checkpoint import Branches, Checkpoint, SaveFirst
+from truesweep.callbacks.checkpoint import Branches, Checkpoint, Replay, SaveFirst
 from truesweep.callbacks.display import ProgressDisplay
 from truesweep.callbacks.harness import Harness
 from truesweep.callbacks.job import (
@@ -28,6 +28,7 @@ __all__ = [
     "ProgressDisplay",
     "Pruned",
     "Pruning",
+    "Replay",
     "SameConfiguration",
     "SaveFirst",
     "StopAfter",

@@ -206,6 +206,36 @@ class Branches(Callback):
     on_train_start = on_train_batch_end
 
 
+class Replay(Callback):
+    """Goes from one state to the next that another job has kept, and trains no step between them.
+
+    At each the validation that is due is made up for, as after a resume. Comes last.
+
+    Attributes:
+        taken: Whether the checkpoint is another job's, whose validations are not this one's.
+        goes_on: Whether another state follows.
+        ended: Whether the training is over, as it has stopped early.
+    """
+
+    def __init__(self) -> None:
+        self.taken = self.goes_on = self.ended = False
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Leave callbacks as they are, which is what they have come to by this job's validations.
+
+        Called before they take up what the checkpoint says of them.
+        """
+        if self.taken:
+            checkpoint["callbacks"] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop, if another state follows."""
+        self.ended = trainer.should_stop
+        trainer.should_stop = self.ended or self.goes_on
+
+
 class SaveFirst(Callback):
     """Keep the state from which a training starts.
 

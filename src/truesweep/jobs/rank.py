@@ -22,6 +22,7 @@ from truesweep.callbacks import (
     Paused,
     Preemption,
     Pruning,
+    Replay,
     SameConfiguration,
     StopAfter,
     Stopped,
@@ -53,6 +54,7 @@ from truesweep.record.loggers import MetricsFile, RunLogger
 from truesweep.record.provenance import cores
 from truesweep.record.rows import read
 from truesweep.record.study import Reports
+from truesweep.runs.branches import amend, checkpoint_of, is_kept, note, rows_of_training
 from truesweep.runs.run import Run, write_entries
 from truesweep.secrets import reveal
 from truesweep.tasks import DivergedError, OutOfMemory
@@ -115,6 +117,11 @@ class Rank:
         self.parts = parts
         self.metrics = MetricsFile(run.path)
         self.loggers = loggers
+        self.states = self._states()
+        self.replay = Replay()
+        self.validation = Validation(
+            parts.trainer.validate_every(parts.data.steps_per_epoch), parts.recipe.total_steps
+        )
         self.checkpoint: Checkpoint = make(
             config,
             "callbacks.checkpoint",
@@ -172,12 +179,62 @@ class Rank:
             self.run.update_status(total_steps=self.parts.recipe.total_steps)
         if self.trainer.is_global_zero and (checkpoint is None or is_layout_lost(self.run.model)):
             save_layout(self.run.model, self.parts.task.model, self.parts.task.tokenizer)
+        done = self._step_of(checkpoint) if self.run.place.get("replays") else 0
+        if self.trainer.is_global_zero and self.run.place.get("replays"):
+            amend(self.run, done)
+        states = self._ahead(done)
+        if checkpoint is not None or not states:
+            self._fit(checkpoint, goes_on=bool(states))
+        for left, (other, step) in zip(reversed(range(len(states))), states, strict=True):
+            if self.replay.ended:
+                return
+            if self.trainer.is_global_zero:
+                self._take_rows(other, step, done)
+                note(self.run, other, step)
+            self.replay.taken = True
+            self._fit(checkpoint_of(other, step), goes_on=left > 0)
+            done = step
+
+    def _fit(self, checkpoint: Path | None, goes_on: bool) -> None:
+        self.replay.goes_on = goes_on
         self.trainer.fit(
             self.parts.task,
             datamodule=self.parts.data,
             ckpt_path=checkpoint,
             weights_only=True,
         )
+
+    def _step_of(self, checkpoint: Path | None) -> int:
+        if checkpoint is None:
+            return 0
+        return int(CheckpointFiles().load_checkpoint(checkpoint, mmap=True)["global_step"])
+
+    def _ahead(self, done: int) -> list[tuple[Run, int]]:
+        """States of other jobs to go on from, none of them behind a validation without its own.
+
+        Args:
+            done: Optimizer steps done so far.
+        """
+        found: list[tuple[Run, int]] = []
+        for other, step in self.states:
+            if any(map(self.validation.due, range(done + 1, step))):
+                break
+            if step > done:
+                found.append((other, step))
+                done = step
+        return found
+
+    def _take_rows(self, other: Run, step: int, after: int) -> None:
+        """Record of the steps after one, up to another, what the run has that trained them."""
+        self.metrics.truncate(after)
+        rows = read(self.metrics.path) if self.metrics.path.exists() else []
+        began = rows[-1]["time"] if rows else 0.0
+        for row in rows_of_training(other, step, after):
+            values = {k: v for k, v in row.items() if k not in ("step", "time")}
+            time = round(began + row["time"], 3)
+            self.metrics.log_metrics({**values, "time": time}, row["step"])
+            for logger in self.loggers:
+                logger.log_metrics(values, row["step"])
 
     def score(self) -> None:
         """Score the test split once, by the best checkpoint, and write the final figures.
@@ -243,24 +300,31 @@ class Rank:
         steps = self.parts.recipe.total_steps
         prepared = self.parts.prepared
         hashes = [prepared.fingerprint, prepared.origin["tokenizer"]]
-        validation = Validation(
-            self.parts.trainer.validate_every(self.parts.data.steps_per_epoch), steps
-        )
+        states = [(other.id, step) for other, step in self.states]
         return [
             SameConfiguration(
                 # Of all that this rank's training follows from.
-                fingerprint({"config": self.config, "data": hashes})
+                fingerprint({"config": self.config, "data": hashes, "states": states})
             ),
             TakeUp(self.metrics),
             StopAfter(steps),
-            Preemption(self.checkpoint, validation, bool(self.parts.compiled)),
-            validation,
+            Preemption(self.checkpoint, self.validation, bool(self.parts.compiled)),
+            self.validation,
             *build_callbacks(self.config, steps),
             *self._pruning(),
             Heartbeat(self._tell),
             self.checkpoint,
             *self._branches(),
+            *([self.replay] if self.states else []),
         ]
+
+    def _states(self) -> list[tuple[Run, int]]:
+        """The states of other jobs that this one validates, as far as they are there, in order."""
+        named = self.run.place.get("replays") or []
+        if self.run.read_provenance().get("changes"):  # it may be another training by now
+            return []
+        states = [(Run(self.run.path.parent / name), step) for name, step in named]
+        return [(other, step) for other, step in states if is_kept(other, step)]
 
     def _branches(self) -> list[pl.Callback]:
         """What keeps the states from which other jobs of the sweep go on, if any do."""

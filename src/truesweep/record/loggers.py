@@ -397,6 +397,8 @@ class MetricsFile(Logger):
         if self.path.exists():
             lines = [line for line, row in parse(self.path) if row["step"] <= step]
             write_atomic(self.path, b"".join(lines))
+        if self._opened:  # the last row tells the time until here
+            self._started = time.monotonic()
         self._opened = False
 
     @rank_zero_only

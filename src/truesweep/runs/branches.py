@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from truesweep.record.files import checksum_path
+from truesweep.record.rows import AXES, Row, read
 from truesweep.runs.run import Run, write_entries
 
 
@@ -65,10 +66,51 @@ def adopt(run: Run, other: Run, step: int) -> bool:
             _link(scores, run.path / "scores" / scores.name)
         shutil.copyfile(kept / run.metrics.name, run.metrics)
         shutil.copytree(kept / run.model.name, run.model, dirs_exist_ok=True)
-        branched = {"run": other.id, "step": step}
-        write_entries(run.path / "provenance.json", run.read_provenance() | {"branched": branched})
+        note(run, other, step)
         run.update_status(step=step, saved_step=step)
     return True
+
+
+def checkpoint_of(run: Run, step: int) -> Path:
+    """The checkpoint of a state that is kept."""
+    return _folder(run, step) / "last.ckpt"
+
+
+def rows_of_training(run: Run, step: int, after: int) -> list[Row]:
+    """What a run has recorded of its steps, without its validations.
+
+    Args:
+        run: A run that has kept its state.
+        step: After which step that was.
+        after: The step before the first of these.
+
+    Returns:
+        Rows, whose `time` is in seconds since the step before.
+    """
+    rows = read(_folder(run, step) / run.metrics.name)
+    began = max((row["time"] for row in rows if row["step"] <= after), default=0.0)
+    kept = [{k: v for k, v in row.items() if not k.startswith("val/")} for row in rows]
+    return [
+        {**row, "time": row["time"] - began}
+        for row in kept
+        if after < row["step"] <= step and row.keys() - {*AXES}
+    ]
+
+
+def note(run: Run, other: Run, step: int) -> None:
+    """Keep with a run's origin which other one has trained its steps so far."""
+    branched = {"run": other.id, "step": step}
+    write_entries(run.path / "provenance.json", run.read_provenance() | {"branched": branched})
+
+
+def amend(run: Run, step: int) -> None:
+    """Take back what `note` has told of steps that a run does now after all, from a step on."""
+    origin = run.read_provenance()
+    if origin.get("branched", {}).get("step", 0) > step:
+        origin["branched"] = {**origin["branched"], "step": step}
+        if not step:
+            del origin["branched"]
+        write_entries(run.path / "provenance.json", origin)
 
 
 def forget(run: Run, step: int) -> None:

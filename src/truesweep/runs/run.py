@@ -379,8 +379,9 @@ class Run:
 
         `sweep`: its name; `label`: what varies, in short; `varies`: the swept keys and their
         values, `swept` the same by short names; `trial`: the study that hears of every
-        validation; `trunk`: the job that trains the same up to a step, and that step; `branches`:
-        the steps after which others go on from here.
+        validation; `trunk`: the job that is the same up to a step, and that step; `replays`: jobs
+        that train the same up to later steps, and these, which it validates itself; `branches`: the
+        steps after which others go on from here.
         """
         file = self.path / "job.json"
         return read_entries(file) if file.exists() else {}

@@ -229,6 +229,7 @@ class SweepDirectory:
         nodes: int = 1,
         trial: Mapping[str, Any] | None = None,
         trunk: tuple[str, int] | None = None,
+        replays: Sequence[tuple[str, int]] = (),
         branches: Sequence[int] = (),
     ) -> Run:
         """A job's directory: a new one, or that of the same configuration as it is.
@@ -243,7 +244,8 @@ class SweepDirectory:
             devices: Devices that it needs on each node.
             nodes: Nodes that it needs.
             trial: The search's trial that it is: `storage`, `study` and `number`.
-            trunk: The id of the job that trains the same up to a step, and that step.
+            trunk: The id of the job that is the same up to a step, and that step.
+            replays: Ids of jobs that train the same up to later steps, and these.
             branches: The steps after which others go on from it.
         """
         place = {
@@ -256,6 +258,7 @@ class SweepDirectory:
             "devices": devices,
             "nodes": nodes,
             "trunk": None if trunk is None else list(trunk),
+            "replays": [list(one) for one in replays],
             "branches": list(branches),
         }
         if there := self.find(config):

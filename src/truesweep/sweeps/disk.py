@@ -28,14 +28,19 @@ def check_disk(jobs: Sequence[PlannedJob], path: Path) -> None:
         ConfigError: They do not.
     """
     needed = sum(job.disk for job in jobs)
-    place = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
-    free = shutil.disk_usage(place).free
-    if needed > free:
+    left, place = free(path)
+    if needed > left:
         raise ConfigError(
             f"the checkpoints of {len(jobs)} jobs need about {quantity(needed, 'B')}, and "
-            f"{quantity(free, 'B')} are free on {place}; make room, or start the sweep from a "
+            f"{quantity(left, 'B')} are free on {place}; make room, or start the sweep from a "
             "folder on a larger disk"
         )
+
+
+def free(path: Path) -> tuple[int, Path]:
+    """Bytes that are free where a folder is or will be, and the folder there that exists."""
+    place = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    return shutil.disk_usage(place).free, place
 
 
 def held(jobs: Sequence[Run]) -> int:

@@ -265,6 +265,7 @@ class Driver:
         name, seconds = self.board.objective, duration(row.seconds)
         value = f"  {name} {self.board.written(row)}" if row.best is not None else ""
         self.display.event(f"{row.state:<10} {job.id}  {job.label}{value} in {seconds}")
+        self.trunks.tidy(job)
 
     def _failed(self, job: Run, code: int) -> None:
         error = first_line(self._name_failure(job, code))

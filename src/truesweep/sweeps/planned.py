@@ -36,7 +36,9 @@ class PlannedJob:
         origin: Where its numbers come from and what they are, for its provenance.
         metrics: The names of what its validations report.
         warnings: What the user should know before it starts.
-        trunk: The id of a job that trains the same up to a step, and that step; see `trunks`.
+        trunk: The id of a job that is the same up to a step, and that step; see `trunks`.
+        replays: Ids of jobs that train the same up to later steps, and these, which it validates
+            itself, in order.
         branches: The steps after which others go on from this job.
         mix: How it goes through the sources of a mixture, if its data are one.
         tasks: The names of its figures of lm-evaluation-harness, which the end tells.
@@ -55,6 +57,7 @@ class PlannedJob:
     metrics: tuple[str, ...]
     warnings: tuple[str, ...]
     trunk: tuple[str, int] | None = None
+    replays: tuple[tuple[str, int], ...] = ()
     branches: tuple[int, ...] = ()
     mix: Mix | None = None
     tasks: tuple[str, ...] = ()
@@ -80,6 +83,11 @@ class PlannedJob:
         return (*self.tasks, *COSTS)
 
     @property
+    def shared_steps(self) -> int:
+        """Its steps that others train for it."""
+        return max(step for _, step in (self.trunk or ("", 0), *self.replays))
+
+    @property
     def disk(self) -> int:
         """Bytes that its checkpoints take, about."""
         return self.parameters * BYTES_PER_PARAMETER * (2 + len(self.branches)) // 2
@@ -103,6 +111,7 @@ class PlannedJob:
             nodes=self.nodes,
             trial=trial,
             trunk=self.trunk,
+            replays=self.replays,
             branches=self.branches,
         )
 

@@ -1,5 +1,6 @@
 """The points of a sweep, and jobs that are known to start: all is checked before job 0."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass, field, replace
@@ -14,6 +15,7 @@ from truesweep.jobs.parts import complete
 from truesweep.jobs.plan import Planner, data_key
 from truesweep.runs.run import Run
 from truesweep.sweeps.directory import SweepDirectory, job_id
+from truesweep.sweeps.disk import free
 from truesweep.sweeps.planned import PlannedJob, trainer_of
 from truesweep.sweeps.request import Asked
 from truesweep.sweeps.trunks import describe, share
@@ -177,7 +179,9 @@ def plan_sweep(asked: Asked, together: bool = True) -> SweepPlan:
     if asked.settings.method == "search" or not (asked.settings.share and together):
         return plan
     sweep = SweepDirectory.called(asked.name)
-    new = {job.id: job for job in share([j for j in plan.jobs if sweep.find(j.config) is None])}
+    added = [job for job in plan.jobs if sweep.find(job.config) is None]
+    room = min(free(sweep.path)[0], asked.settings.budget or math.inf)
+    new = {job.id: job for job in share(added, room)}
     jobs = [new.get(job.id, job) for job in plan.jobs]
     return replace(plan, jobs=jobs, notes=[*plan.notes, *describe(list(new.values()))])
 

@@ -5,11 +5,15 @@ mixture's sources, in how patient their early stopping is, in how often they are
 only their end asks for, are the same up to the step at which their rates or samples part, or one of
 them may stop. One of such jobs keeps its state there (a branch), and the others go on from it, and
 others again from these: their directories, records and figures are what they would have been.
+
+Where only their validations differ, a job validates the states that another has kept at the steps
+at which its own validations are due, one after the other, and trains none of these steps.
 """
 
 import copy
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,8 +26,17 @@ from truesweep.record.frozen import fingerprint
 from truesweep.runs import branches
 from truesweep.runs.run import Run
 from truesweep.sweeps.planned import PlannedJob
+from truesweep.sweeps.protocols import ENDED
 from truesweep.text import plural
 
+INTERVAL = "trainer.val_check_interval"
+VALIDATIONS = (
+    *(INTERVAL, "data.eval_batch_size", "callbacks.early_stopping"),
+    *("callbacks.checkpoint.monitor", "callbacks.checkpoint.mode"),
+)
+"""Keys of which validations are made, and what follows from them."""
+MOST_STATES = 20
+"""Validations of a job that are made up from states of another."""
 LENGTHS = ("trainer.max_steps", "trainer.max_epochs")
 AT_NO_STEP = tuple(
     f"callbacks.checkpoint.{key}" for key in ("every_n_steps", "keep_optimizer", "background")
@@ -39,34 +52,91 @@ SHARDED = ("fsdp", "deepspeed", "model_parallel")
 """Strategies whose checkpoints are more than one file."""
 
 
-def share(jobs: Sequence[PlannedJob]) -> list[PlannedJob]:
-    """Say of each job from which other it goes on, and of the others which states they keep.
+def share(jobs: Sequence[PlannedJob], room: float = math.inf) -> list[PlannedJob]:
+    """Say of each job from which others it goes on, and of the others which states they keep.
 
     In all, no step is trained twice that need not be: jobs go on from the one that they have most
     steps in common with (a spanning tree of these, from the longest job on).
+
+    Args:
+        jobs: The jobs.
+        room: Bytes for all checkpoints. Where these do not hold what validations are made up from,
+            jobs share the steps before their validations differ.
     """
-    trunk: dict[str, tuple[str, int]] = {}
+    shared = _share(jobs, replays=True)
+    if sum(job.disk for job in shared) > room:
+        shared = _share(jobs, replays=False)
+    return shared
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What a job has in common with another.
+
+    Args:
+        other: The other's id.
+        alike: Steps after which also their records are the same; it begins with that state.
+        steps: Steps that are the same training.
+        again: After which of these, in order, the state is needed beyond `alike`: those that it
+            validates itself, and the last.
+    """
+
+    other: str
+    alike: int
+    steps: int
+    again: tuple[int, ...]
+
+
+def _share(jobs: Sequence[PlannedJob], replays: bool) -> list[PlannedJob]:
+    found: dict[str, _Shared] = {}
     for group in _groups(jobs):
-        first = max(group, key=lambda job: (job.steps, _patience(job) or 0))
-        best = {job.id: (0, first) for job in group if job is not first}
-        courses = {job.id: _Course(job) for job in group}
-        new = first
-        while best:
-            for job in group:
-                if job.id in best:
-                    steps = courses[job.id].common_steps(courses[new.id])
-                    best[job.id] = max(best[job.id], (steps, new), key=lambda found: found[0])
-            new = max((job for job in group if job.id in best), key=lambda job: best[job.id][0])
-            steps, other = best.pop(new.id)
-            if steps >= max(1, LEAST_SHARE * new.steps):
-                trunk[new.id] = other.id, steps
-    kept: dict[str, set[int]] = {}
-    for name, step in trunk.values():
-        kept.setdefault(name, set()).add(step)
+        found |= _tree(group, replays)
+    kept: dict[str, set[int]] = {job.id: set() for job in jobs}
+    trunk: dict[str, tuple[str, int]] = {}
+    again: dict[str, tuple[tuple[str, int], ...]] = {}
+    for name, part in reversed(found.items()):  # those that go on from a job come after it
+        if part.alike:
+            trunk[name] = _first(part.other, part.alike, found, "alike"), part.alike
+        # What others need of a job it has, too, also where it is not the one that trains it.
+        needed = {step for step in kept[name] if part.alike < step <= part.steps}
+        steps = sorted(needed.union(part.again))
+        again[name] = tuple((_first(part.other, step, found, "steps"), step) for step in steps)
+        for other, step in (*([trunk[name]] if part.alike else []), *again[name]):
+            kept[other].add(step)
     return [
-        replace(job, trunk=trunk.get(job.id), branches=tuple(sorted(kept.get(job.id, ()))))
+        replace(
+            job,
+            trunk=trunk.get(job.id),
+            replays=again.get(job.id, ()),
+            branches=tuple(sorted(kept[job.id])),
+        )
         for job in jobs
     ]
+
+
+def _first(name: str, step: int, found: Mapping[str, _Shared], what: str) -> str:
+    """From a job on, the one that does a step itself, and does not take it from another."""
+    while name in found and step <= getattr(found[name], what):
+        name = found[name].other
+    return name
+
+
+def _tree(group: Sequence[PlannedJob], replays: bool) -> dict[str, _Shared]:
+    """Of each job of a group but the first, what it has in common with one before it."""
+    first = max(group, key=lambda job: (job.steps, -job.validate_every, _patience(job) or math.inf))
+    courses = {job.id: _Course(job) for job in group}
+    nothing = _Shared(first.id, 0, 0, ())
+    best = {job.id: nothing for job in group if job is not first}
+    new, found = first.id, dict[str, _Shared]()
+    while best:
+        for name, before in best.items():
+            shared = courses[name].shared(courses[new], replays)
+            best[name] = max(before, shared, key=lambda one: (one.steps, one.alike))
+        new = max(best, key=lambda name: best[name].steps)
+        shared = best.pop(new)
+        if shared.steps >= max(1, LEAST_SHARE * courses[new].job.steps):
+            found[new] = shared
+    return found
 
 
 def _groups(jobs: Sequence[PlannedJob]) -> list[list[PlannedJob]]:
@@ -76,15 +146,11 @@ def _groups(jobs: Sequence[PlannedJob]) -> list[list[PlannedJob]]:
         if str(job.config["trainer"].get("strategy", "")).startswith(SHARDED):
             continue
         same = copy.deepcopy({**job.config, "scheduler": None})
-        for key in (*LENGTHS, *AT_NO_STEP):
-            dotted.put(same, key, None)
-        for key in _at_the_end(job):
+        for key in (*LENGTHS, *AT_NO_STEP, *_at_the_end(job), *_of_validations(job)):
             dotted.put(same, key, None)
         # The first batches of another order are other data to overfit to.
         if job.mix is not None and not job.trainer.overfit_batches:
             same["data"] = without_order(same["data"])
-        if _patience(job) is not None:  # else it keeps no count, which others would go on from
-            dotted.put(same, PATIENCE, True)
         groups.setdefault(fingerprint(same), []).append(job)
     return [group for group in groups.values() if len(group) > 1]
 
@@ -96,9 +162,28 @@ def _at_the_end(job: PlannedJob) -> list[str]:
         task
     )  # what is inherited may be used otherwise
     keys = [f"task.{key}" for key in task.ends_by(job.config["task"])] if own else []
+    return keys if _harness_between(job) else [*keys, HARNESS]
+
+
+def _of_validations(job: PlannedJob) -> list[str]:
+    """Keys of which validations are made, and what follows from them; no step does."""
+    task = task_class(job.config)
+    own = task.__module__.startswith(OWN) or "validates_by" in vars(task)
+    keys = [f"task.{key}" for key in task.validates_by()] if own else []
+    return [*keys, *VALIDATIONS]
+
+
+def _harness_between(job: PlannedJob) -> bool:
+    """Whether tasks of lm-evaluation-harness are scored while it trains."""
     harness = dotted.get(job.config, HARNESS) or {}
-    between = harness.get("tasks") and harness.get("every_n_steps")
-    return keys if between else [*keys, HARNESS]
+    return bool(harness.get("tasks") and harness.get("every_n_steps"))
+
+
+def _can_replay(job: PlannedJob) -> bool:
+    """Whether nothing but validations goes on at the steps that another trains for it."""
+    nodes = (job.config.get("callbacks") or {}).values()
+    targets = [str(node.get("_target_")) for node in nodes if isinstance(node, Mapping)]
+    return all(target.startswith(OWN) for target in targets) and not _harness_between(job)
 
 
 class _Course:
@@ -108,20 +193,41 @@ class _Course:
         self.job = job
         schedule: Schedule = make(job.config, "scheduler")
         self.rates = np.array([schedule.factor(step, job.steps) for step in range(job.steps)])
+        keys = [key for key in _of_validations(job) if key != INTERVAL]
+        settings = {key: dotted.get(job.config, key) for key in keys}
+        if _patience(job) is not None:  # else it keeps no count, which others would go on from
+            settings["callbacks.early_stopping"] = {**settings["callbacks.early_stopping"]}
+            settings["callbacks.early_stopping"]["patience"] = True
+        at_end = dict.fromkeys(_at_the_end(job))
+        self.validations = fingerprint({**settings, **at_end, INTERVAL: job.validate_every})
 
-    def common_steps(self, other: "_Course") -> int:
-        """After how many steps two trainings of a group are in the same state at the latest.
+    def shared(self, other: "_Course", replays: bool) -> _Shared:
+        """What it may take from another training of its group.
 
-        They have had the same rates, samples and validations, the next step has the same rate, and
-        each has a step left. Where their patience differs, none can have stopped.
+        Args:
+            other: The other.
+            replays: Whether it may go on from steps that it has validated itself.
+        """
+        steps = self._same_steps(other)
+        same = self._same_validations(other)
+        alike = steps if same is None else min(steps, same)
+        every = self.job.validate_every
+        if not replays or alike == steps or not _can_replay(self.job):
+            return _Shared(other.job.id, alike, alike, ())
+        if alike < min(every, other.job.validate_every):  # no validation yet
+            alike = 0
+        due = range(every * (alike // every + 1), steps, every)
+        again = (*due[:MOST_STATES], *([steps] if len(due) < MOST_STATES else []))
+        return _Shared(other.job.id, alike, again[-1], again)
+
+    def _same_steps(self, other: "_Course") -> int:
+        """After how many steps two trainings are in the same state at the latest.
+
+        They have had the same rates and samples, the next step has the same rate, and each has a
+        step left.
         """
         one, its = self.job, other.job
         most = [min(one.steps, its.steps) - 1]
-        if one.validate_every != its.validate_every:
-            most.append(min(one.validate_every, its.validate_every) - 1)
-        patience = _patience(one), _patience(its)
-        if patience[0] != patience[1]:
-            most.append(min(p for p in patience if p) * one.validate_every - 1)
         parted = np.flatnonzero(self.rates[: most[0] + 1] != other.rates[: most[0] + 1])
         if len(parted):
             most.append(int(parted[0]) - 1)
@@ -129,6 +235,16 @@ class _Course:
             samples = one.mix.same_until(its.mix)
             most += [] if samples is None else [samples]
         return max(0, min(most))
+
+    def _same_validations(self, other: "_Course") -> int | None:
+        """After how many steps both have recorded the same, and neither has stopped; None: all."""
+        one, its = self.job, other.job
+        if self.validations != other.validations:
+            return min(one.validate_every, its.validate_every) - 1
+        patience = _patience(one), _patience(its)
+        if patience[0] == patience[1]:
+            return None
+        return min(p for p in patience if p) * one.validate_every - 1
 
 
 def _patience(job: PlannedJob) -> int | None:
@@ -138,10 +254,10 @@ def _patience(job: PlannedJob) -> int | None:
 
 def describe(jobs: Sequence[PlannedJob]) -> list[str]:
     """What is saved, or could be, in sentences."""
-    saved = sum(job.trunk[1] for job in jobs if job.trunk)
+    saved = sum(job.shared_steps for job in jobs)
     if saved:
         whole = sum(job.steps for job in jobs)
-        number = sum(job.trunk is not None for job in jobs)
+        number = sum(job.shared_steps > 0 for job in jobs)
         goes = "goes" if number == 1 else "go"
         return [
             f"{plural(number, 'job')} {goes} on from steps that another trains: "
@@ -152,8 +268,8 @@ def describe(jobs: Sequence[PlannedJob]) -> list[str]:
     if lengths == 1:
         return []
     return [
-        f"{lengths} lengths are trained each from its start, since their rates or validations "
-        "differ early. With scheduler=wsd, scheduler.warmup and trainer.val_check_interval in "
+        f"{lengths} lengths are trained each from its start, since their rates "
+        "differ early. With scheduler=wsd and scheduler.warmup in "
         "steps, the longest would train for all of them up to the decay"
     ]
 
@@ -162,7 +278,7 @@ def describe(jobs: Sequence[PlannedJob]) -> list[str]:
 
 
 class Trunks:
-    """Which jobs wait for another's state, and which states are still needed.
+    """Which jobs wait for others' states, and which states are still needed.
 
     Args:
         jobs: The sweep's.
@@ -177,6 +293,10 @@ class Trunks:
             for name, place in places.items()
             if place.get("trunk")
         }
+        self._replays = {
+            name: [(str(other), int(step)) for other, step in place.get("replays") or []]
+            for name, place in places.items()
+        }
 
     def is_trunk(self, job: Run) -> bool:
         """Whether others go on from a job."""
@@ -189,14 +309,17 @@ class Trunks:
             job: A job that is to be started.
             unfinished: The jobs that run or will.
         """
-        if job.id not in self._trunk or job.status:
+        if job.status:
             return True
-        name, step = self._trunk[job.id]
+        return not any(self._may_come(*state, unfinished) for state in self._states(job.id))
+
+    def _may_come(self, name: str, step: int, unfinished: Collection[Run]) -> bool:
+        """Whether a state is not there yet, and will be."""
         trunk = self._runs.get(name)
         if trunk is None or branches.is_kept(trunk, step):
-            return True
+            return False
         may_come = step in self._branches[name] and trunk in unfinished
-        return not may_come or int(trunk.status.get("saved_step") or 0) > step
+        return may_come and int(trunk.status.get("saved_step") or 0) <= step
 
     def branch(self, job: Run) -> tuple[str, int] | None:
         """Have a job go on from another's state, if that is there; the other's id and the step."""
@@ -210,12 +333,32 @@ class Trunks:
         self._forget(name, step)
         return (name, step) if adopted else None
 
-    def tidy(self) -> None:
-        """Remove the states that no job needs any more."""
-        for trunk in set(self._trunk.values()):
-            self._forget(*trunk)
+    def tidy(self, job: Run | None = None) -> None:
+        """Remove the states that no job needs any more.
+
+        Args:
+            job: One that has ended: of those that it has needed.
+        """
+        names = self._runs if job is None else [job.id]
+        for state in {state for name in names for state in self._states(name)}:
+            self._forget(*state)
+
+    def _states(self, name: str) -> list[tuple[str, int]]:
+        """The states of others that a job goes on from, by their ids and steps, in order."""
+        trunk = [self._trunk[name]] if name in self._trunk else []
+        return [*trunk, *self._replays.get(name, [])]
 
     def _forget(self, name: str, step: int) -> None:
-        needed = [self._runs[one] for one, trunk in self._trunk.items() if trunk == (name, step)]
-        if name in self._runs and all(run.status for run in needed):
+        state = name, step
+        if name in self._runs and not any(self._needs(one, state) for one in self._runs):
             branches.forget(self._runs[name], step)
+
+    def _needs(self, name: str, state: tuple[str, int]) -> bool:
+        """Whether a job is still to go on from a state."""
+        if state not in self._states(name):
+            return False
+        run = self._runs[name]
+        if not run.status or state not in self._replays[name]:
+            return not run.status
+        ended = run.state in (*ENDED, "failed")
+        return not ended and int(run.status.get("saved_step") or 0) < state[1]

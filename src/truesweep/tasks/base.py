@@ -162,6 +162,11 @@ class Task(Training):
         return ()
 
     @classmethod
+    def validates_by(cls) -> tuple[str, ...]:
+        """Keys of the task on which its evaluations depend, and no step does."""
+        return ()
+
+    @classmethod
     def ends(cls, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         """The tokens that end a text of the model; none: what the model says itself."""
         return []

@@ -88,6 +88,11 @@ class TextToText(Task):
         """The examples; all that texts depend on, where only the test split has any."""
         return ("shown", *(cls.of_texts if settings["val_generated"] == 0 else ()))
 
+    @classmethod
+    def validates_by(cls) -> tuple[str, ...]:
+        """Which texts are generated, and how."""
+        return ("val_generated", *cls.of_texts)
+
     @abstractmethod
     def text_metrics(self) -> dict[str, TextMetric]:
         """The metrics that compare texts with references, by name."""
