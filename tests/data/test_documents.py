@@ -13,10 +13,12 @@ from peft import LoraConfig
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from truesweep.data import causal
 from truesweep.data.batch import Batch, split
-from truesweep.data.causal import shared_windows
+from truesweep.data.frames import Frame
 from truesweep.data.masked import MASKED_TEXT
 from truesweep.data.prepare import prepare
+from truesweep.data.ragged import Ragged
 from truesweep.data.samples import Labelled
 from truesweep.data.tokenizers import Byte, Pretrained
 from truesweep.errors import ConfigError
@@ -69,10 +71,16 @@ def targets(batch: Batch) -> list[tuple[int, ...]]:
     return found
 
 
+@pytest.mark.parametrize("at_once", [1, 3, 100])
 @pytest.mark.parametrize("framed", [True, False])
 def test_each_token_is_a_target_once_behind_those_of_its_own_text(
-    framed: bool, prepared: Callable[..., Any], pretrained: Callable[..., Path]
+    framed: bool,
+    at_once: int,
+    prepared: Callable[..., Any],
+    pretrained: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(causal, "_AT_ONCE", at_once)
     tokenizer = (
         Byte() if framed else Pretrained(name_or_path=str(pretrained("$A", eos_token="</s>")))
     )
@@ -152,6 +160,30 @@ def test_layers_that_run_over_whole_rows_take_documents_one_by_one(
     model = built(architecture)
     keep_documents_apart(model)
     check_documents(model, prepared)
+
+
+def kept_for_gradients(model: PreTrainedModel, window: list[int]) -> int:
+    """Bytes that the backward pass needs of a window of documents of these lengths."""
+    kept: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    tokens = [(np.full(n, 7), np.full(n, 7)) for n in window]
+    batch = causal.side_by_side([tokens], np.array([sum(window)]), 0)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        logits = causal_logits(model, batch)
+    assert logits.requires_grad
+    return sum(kept.values())
+
+
+@pytest.mark.parametrize("architecture", ["lfm2", "mamba2"])
+def test_short_documents_take_little_more_memory_than_a_long_one(architecture: str) -> None:
+    model = built(architecture)
+    keep_documents_apart(model)
+    assert kept_for_gradients(model, [8] * 8) < 2.5 * kept_for_gradients(model, [64])
 
 
 @pytest.mark.filterwarnings("ignore:LoRA adapter added to ConvNd layer")
@@ -262,15 +294,29 @@ def test_many_documents_fill_their_windows(prepared: Callable[..., Any]) -> None
     assert data.train.lengths.mean() > 34
 
 
+def test_many_documents_take_memory_by_their_windows() -> None:
+    lengths = np.random.default_rng(0).integers(0, 20, 200_000)
+    offsets = np.append(0, np.cumsum(lengths))
+    texts = Ragged(np.broadcast_to(np.uint16(7), (int(offsets[-1]),)), offsets)
+    tokenizer = Byte().build(())
+    tracemalloc.start()
+    documents = causal.Documents(texts, 1, 1024, Frame((), (1,)), tokenizer)
+    held, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert documents.targets == lengths.sum()
+    assert held < 2 * len(lengths)
+    assert peak < 40 * len(lengths)
+
+
 def test_windows_of_many_documents_take_little_memory() -> None:
     lengths = np.random.default_rng(0).integers(1, 200, 100_000)
     tracemalloc.start()
-    first, filled = shared_windows(lengths, 1024)
+    first, filled = causal.shared_windows(lengths, 1024)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 32 * len(lengths)
     assert filled.tolist() == np.add.reduceat(lengths, first[:-1]).tolist()
     assert filled.max() <= 1024
     assert (filled[:-1] + lengths[first[1:-1]] > 1024).all()
-    none, of_none = shared_windows(lengths[:0], 1024)
+    none, of_none = causal.shared_windows(lengths[:0], 1024)
     assert (none.tolist(), of_none.tolist()) == ([0], [])

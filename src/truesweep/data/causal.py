@@ -19,8 +19,10 @@ from transformers import PreTrainedTokenizerBase
 from truesweep.data.batch import Batch, mask
 from truesweep.data.datasets import EncodedDataset, Joined
 from truesweep.data.frames import Frame
-from truesweep.data.ragged import EvenLengths, Ragged, Tokens
+from truesweep.data.ragged import EvenLengths, Ragged, Tokens, count_tokens
 from truesweep.metrics.likelihood import IGNORED
+
+_AT_ONCE = 1 << 16  # texts that are put into windows at once
 
 
 class CausalDataset(EncodedDataset):
@@ -119,18 +121,51 @@ class Documents(CausalDataset):
         self.frame = frame
         self.max_length = max_length
         self.pad_id = tokenizer.pad_token_id
-        targets = np.maximum(0, texts.lengths + len(frame) - 1)
-        self.longest = int(targets.max(initial=0))
-        whole, rest = np.divmod(targets, max_length)
-        # Windows that one text fills come first: where those of each text end.
-        self._filled = np.cumsum(whole)
-        self._short = np.flatnonzero(rest)  # texts that share windows
-        self._shared, lengths = shared_windows(rest[self._short], max_length)
-        filled = int(self._filled[-1]) if len(texts) else 0
-        self.lengths = np.concatenate([np.full(filled, max_length), lengths])
-        first = texts.offsets[:-1][texts.lengths > 0]  # tokens, which are no targets
-        unscored = token_bytes(tokenizer, texts.tokens[first[:0] if frame.prefix else first])
+        self._put_into_windows()
+        unscored = told_bytes(tokenizer, self._first_tokens()) if not frame.prefix else 0
         self.bytes_per_target = (text_bytes - unscored) / max(1, self.targets)
+
+    def _targets(self, start: int, stop: int) -> npt.NDArray[np.int64]:
+        """Targets in each of the texts from one to another."""
+        lengths = np.diff(self.texts.offsets[start : stop + 1]) - self.texts.gap
+        targets: npt.NDArray[np.int64] = np.maximum(0, lengths + len(self.frame) - 1)
+        return targets
+
+    def _put_into_windows(self) -> None:
+        """Find out where windows begin; what is held is of windows and not of texts."""
+        self.longest = 0
+        long, filled = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
+        firsts, lengths = [np.zeros(0, dtype=np.int64)], [np.zeros(0, dtype=np.int64)]
+        texts, rests = firsts[0], lengths[0]  # those of the last window, which has room maybe
+        for start in range(0, len(self.texts), _AT_ONCE):
+            targets = self._targets(start, min(start + _AT_ONCE, len(self.texts)))
+            self.longest = max(self.longest, int(targets.max()))
+            whole, rest = np.divmod(targets, self.max_length)
+            (found,), (some,) = whole.nonzero(), rest.nonzero()
+            long.append(start + found)
+            filled.append(whole[found])
+            texts = np.concatenate([texts, start + some])
+            rests = np.concatenate([rests, rest[some]])
+            begin, sums = shared_windows(rests, self.max_length)
+            firsts.append(texts[begin[:-2]])
+            lengths.append(sums[:-1])
+            last = int(begin[-2:][0])
+            texts, rests = texts[last:], rests[last:]
+        firsts += [texts[:1], np.array([len(self.texts)])]
+        lengths.append(rests.sum(keepdims=True)[: len(texts)])
+        # Windows that one text fills come first: of which texts, and where those of each end.
+        self._long, self._filled = np.concatenate(long), np.cumsum(np.concatenate(filled))
+        # Texts that share windows: with which one each begins.
+        self._firsts = np.concatenate(firsts)
+        of_one = np.full(self._filled[-1:].sum(), self.max_length)
+        self.lengths = np.concatenate([of_one, *lengths])
+
+    def _first_tokens(self) -> npt.NDArray[np.int64]:
+        """How often each token stands first in a text."""
+        starts = range(0, len(self.texts), _AT_ONCE)
+        offsets = (self.texts.offsets[start : start + _AT_ONCE + 1] for start in starts)
+        first = (part[:-1][np.diff(part) > self.texts.gap] for part in offsets)
+        return count_tokens(self.texts.tokens[places] for places in first)
 
     def collate(self, indices: Sequence[int]) -> Batch:
         """Windows below each other, [B, longest of them]."""
@@ -142,15 +177,16 @@ class Documents(CausalDataset):
 
     def _parts(self, window: int) -> Iterator[npt.NDArray[np.int64]]:
         """What stands in a window of each text in it: its inputs, and the last target."""
-        filled = len(self.lengths) - len(self._shared) + 1
+        filled = len(self.lengths) - len(self._firsts) + 1
         if window < filled:
-            text = int(np.searchsorted(self._filled, window, side="right"))
-            before = int(self._filled[text - 1]) if text else 0
-            yield self._part(text, window - before)
+            place = int(np.searchsorted(self._filled, window, side="right"))
+            before = int(self._filled[place - 1]) if place else 0
+            yield self._part(int(self._long[place]), window - before)
             return
-        for text in self._short[self._shared[window - filled] : self._shared[window - filled + 1]]:
-            before = int(self._filled[text - 1]) if text else 0
-            yield self._part(int(text), int(self._filled[text]) - before)
+        start, stop = self._firsts[window - filled : window - filled + 2].tolist()
+        for text, targets in enumerate(self._targets(start, stop).tolist(), start):
+            if targets % self.max_length:
+                yield self._part(text, targets // self.max_length)
 
     def _part(self, text: int, number: int) -> npt.NDArray[np.int64]:
         """A framed text from a multiple of the window's length on, as far as a window goes."""

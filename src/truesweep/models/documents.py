@@ -7,6 +7,7 @@ else, attention and MLPs, reads the row as it is.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,6 +17,8 @@ from transformers import PreTrainedModel
 
 from truesweep.models.adapters import is_wrapper
 from truesweep.models.dropout import SampleDropout
+
+_LEAST_CHUNK = 16  # tokens; GPU kernels multiply no smaller matrices
 
 
 class _Group(NamedTuple):
@@ -101,7 +104,7 @@ def take_one_by_one(model: PreTrainedModel) -> bool:
     documents = _Documents()
     model.register_forward_pre_hook(documents.note, with_kwargs=True)
     for layer in layers:
-        layer.forward = partial(_one_by_one, layer.forward, documents)
+        layer.forward = partial(_one_by_one, layer.forward, layer, documents)
     return bool(layers)
 
 
@@ -114,7 +117,11 @@ def _convolves(module: nn.Module) -> bool:
 
 @torch.compiler.disable
 def _one_by_one(
-    forward: Callable[..., Any], documents: _Documents, *args: Any, **kwargs: Any
+    forward: Callable[..., Any],
+    layer: nn.Module,
+    documents: _Documents,
+    *args: Any,
+    **kwargs: Any,
 ) -> Any:
     """What a layer makes of tokens [rows, length, features], each document by itself."""
     positions = documents.positions
@@ -128,7 +135,8 @@ def _one_by_one(
         # Documents are padded behind their end only, and layers look back only: no mask is needed.
         take = partial(_take, group=group, shape=positions.shape)
         named = {key: None if "mask" in key else take(value) for key, value in kwargs.items()}
-        found = forward(*map(take, args), **named)
+        with _in_small_chunks(layer, group.tokens.shape[1]):
+            found = forward(*map(take, args), **named)
         several = found if isinstance(found, tuple) else (found,)
         made.append(tuple(v if v is None else v.flatten(0, 1)[group.kept] for v in several))
     whole = tuple(
@@ -136,6 +144,23 @@ def _one_by_one(
         for parts in zip(*made, strict=True)
     )
     return whole if isinstance(found, tuple) else whole[0]
+
+
+@contextmanager
+def _in_small_chunks(layer: nn.Module, width: int) -> Iterator[None]:
+    """Have a state-space layer pad rows to no more than their width, if they are short.
+
+    It takes a row in chunks, of 256 tokens by default, and memory by their square.
+    """
+    chunk = getattr(layer, "chunk_size", None)
+    if chunk is None:
+        yield
+        return
+    layer.chunk_size = min(chunk, max(width, _LEAST_CHUNK))
+    try:
+        yield
+    finally:
+        layer.chunk_size = chunk
 
 
 def _take(value: Any, group: _Group, shape: Sequence[int]) -> Any:
