@@ -28,7 +28,7 @@ from truesweep.models import Scratch
 from truesweep.models.adapters import add_adapter
 from truesweep.models.batching import keep_documents_apart
 from truesweep.models.dropout import SampleDropout, recompute_layers
-from truesweep.tasks.lm import causal_logits
+from truesweep.tasks.lm import LanguageModeling, causal_logits
 
 TEXTS = [
     "one",
@@ -160,6 +160,17 @@ def test_layers_that_run_over_whole_rows_take_documents_one_by_one(
     model = built(architecture)
     keep_documents_apart(model)
     check_documents(model, prepared)
+
+
+@pytest.mark.parametrize("packing", ["documents", False])
+def test_what_is_shown_to_be_continued_is_of_one_text(
+    packing: str | bool, prepared: Callable[..., Any]
+) -> None:
+    data, _ = prepared(["one", "a longer text"], Byte(), packing=packing, max_length=32)
+    task = LanguageModeling(model=built("lfm2"), tokenizer=data.tokenizer)
+    task.evaluate(data.train.collate(list(range(len(data.train)))), "test")
+    assert data.tokenizer.decode(task.prompt) == "<bos>one"
+    assert data.tokenizer.decode(data.train.collate([0])["input_ids"][0, :4]) == "<bos>one"
 
 
 def kept_for_gradients(model: PreTrainedModel, window: list[int]) -> int:

@@ -143,7 +143,7 @@ class LanguageModeling(Task):
     def evaluate(self, batch: Batch, split_name: str) -> None:
         """Add one batch of windows or texts."""
         if not self.prompt and batch["lengths"][0]:
-            self.prompt = batch["input_ids"][0, :PROMPT_TOKENS].tolist()
+            self.prompt = batch["input_ids"][0, : min(PROMPT_TOKENS, first_text(batch))].tolist()
         nll, count, logits = self.nll_by_row(batch)
         self.scores.add(batch["index"], nll=nll, count=count)
         self.add_to_metrics(batch["index"], logits, batch["labels"])
@@ -183,6 +183,14 @@ class LanguageModeling(Task):
         if per_byte := prepared.bytes_per_target.get(split_name):
             figures["bits_per_byte"] = figures["loss"] / math.log(2) / per_byte
         return figures
+
+
+def first_text(batch: Batch) -> int:
+    """How many inputs of a batch's first row are of the text that it begins with."""
+    if "position_ids" in batch:  # what comes after it begins anew, padding too
+        positions: Tensor = batch["position_ids"][0]
+        return int((positions == torch.arange(len(positions), device=positions.device)).sum())
+    return int(batch["lengths"][0])
 
 
 def causal_logits(model: PreTrainedModel, batch: Batch) -> Tensor:
