@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from truesweep.sweeps.protocols import Listed
 
 ray = pytest.importorskip("ray", reason="needs Ray (pip install 'truesweep[ray]')")
 
+from truesweep.sweeps.ray import executor  # noqa: E402
 from truesweep.sweeps.ray.executor import RayExecutor  # noqa: E402
 from truesweep.sweeps.ray.settings import RaySettings  # noqa: E402
 
@@ -183,6 +184,55 @@ def test_jobs_that_come_to_grief_leave_the_others_alone(workplace: Path) -> None
     assert all(name in error for name, error in zip(named, errors, strict=True))
     assert [job.state for job in jobs[3:]] == ["completed"] * 2
     assert [len(starts(workplace)[job.id]) for job in jobs] == [2, 2, 2, 2, 1]
+    assert actors() == []
+
+
+@pytest.fixture
+def small(ray_cluster: Any) -> Iterator[RaySettings]:
+    """What asks for a node whose Ray ends jobs when 1 GB more is in use."""
+    memory = psutil.virtual_memory()
+    limit = 1 - (memory.available - 2**30) / memory.total
+    node = ray_cluster.add_node(
+        num_cpus=1,
+        object_store_memory=OBJECTS,
+        resources={"small": 1},
+        env_vars={"RAY_memory_usage_threshold": str(limit)},
+    )
+    yield RaySettings(resources={"small": 0.1})
+    ray_cluster.remove_node(node)
+
+
+HOG = {"callbacks.mishap.how": "hog", "callbacks.mishap.once": True}
+
+
+def test_a_job_that_ray_ends_for_memory_says_so_and_can_go_on(
+    workplace: Path, small: RaySettings
+) -> None:
+    sweep, (job,) = make_sweep(workplace, [HOG])
+    assert drive(sweep, Listed([job]), RayExecutor(small), sweep.settings) == 1
+    error = str(job.status["error"])
+    assert error.startswith("out of memory: ended by Ray: ")
+    assert all(words in error for words in ("low on memory", "hydra.launcher.mem_gb"))
+    assert job.state == "failed"
+    assert actors() == []
+    until(lambda: processes_of(job) == [], 60)
+    before = len(starts(workplace)[job.id]) if Path("starts.jsonl").exists() else 0
+    assert before <= 1  # it would only end so again; at 0 other programs have taken the memory
+    elsewhere = RayExecutor(RaySettings(cpus_per_node=2))
+    assert drive(sweep, Listed([job]), elsewhere, sweep.settings) == 0
+    begun = [row["step"] for row in starts(workplace)[job.id]]
+    assert len(begun) == before + 1
+    assert begun[-1] >= 3 * before  # what Ray had ended saved first
+
+
+def test_what_looks_after_a_job_may_be_ended_for_memory_too(
+    workplace: Path, small: RaySettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor, "HEAD", "small")  # where the actor is that waits for the job
+    sweep, (job,) = make_sweep(workplace, [HOG])
+    assert drive(sweep, Listed([job]), RayExecutor(small), sweep.settings) == 1
+    assert str(job.status["error"]).startswith("out of memory: ended by Ray: ")
+    assert job.state == "failed"
     assert actors() == []
 
 

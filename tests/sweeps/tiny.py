@@ -36,7 +36,7 @@ PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT", "SLURM_PROCID")
 class Mishap(pl.Callback):
     def __init__(
         self,
-        how: Literal["none", "fail", "memory", "kill", "hang", "wait"] = "none",
+        how: Literal["none", "fail", "memory", "hog", "kill", "hang", "wait"] = "none",
         at: int = 3,
         slow: float = 0.0,
         once: bool = False,
@@ -71,6 +71,12 @@ class Mishap(pl.Callback):
         if self.how == "memory":
             self.ballast = torch.ones(64 * 2**20)
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        if self.how == "hog":  # until it is told to stop
+            ballast = []
+            while not module.stop_requested and len(ballast) < 40:
+                ballast.append(torch.ones(16 * 2**20))
+                time.sleep(0.1)
+            return
         if self.how == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         if self.how == "wait":  # until it is told to stop, or may go on

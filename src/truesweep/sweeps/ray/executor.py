@@ -12,12 +12,11 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayError
 
 from truesweep.errors import ConfigError
 from truesweep.interrupts import PREEMPTED, STOPPED
@@ -25,8 +24,8 @@ from truesweep.jobs.trainer import TrainerSettings
 from truesweep.runs.run import Run
 from truesweep.sweeps.local import without_place
 from truesweep.sweeps.planned import trainer_of
-from truesweep.sweeps.protocols import BUSY
-from truesweep.sweeps.ray.job import LOGS, Actor, Job, Reference, Start
+from truesweep.sweeps.protocols import BUSY, ENDED
+from truesweep.sweeps.ray.job import LOGS, Actor, Job, Reference, Start, why
 from truesweep.sweeps.ray.settings import BYTES_PER_GB, RaySettings
 from truesweep.text import plural
 
@@ -166,9 +165,10 @@ class RayExecutor:
     def _collect(self, reference: Reference) -> int | str | None:
         """What came of a job, as `Job.run` has it; its actor goes."""
         job, actor = self._running.pop(reference)
-        result: int | str | None = None
-        with suppress(RayActorError):
+        try:
             result = cast(int | str | None, ray.get(reference))
+        except RayError as error:
+            result = why(error)
         ray.kill(actor)
         deadline = time.monotonic() + SECONDS_TO_VANISH
         while self._find(job) is not None and time.monotonic() < deadline:
@@ -178,12 +178,11 @@ class RayExecutor:
     def _judge(self, job: Run, code: int | str | None) -> int:
         """An exit code as a driver takes it; notes in the job's status what it had no time to."""
         if isinstance(code, str):
-            job.end(
-                "failed",
-                1,
-                f"could not be started on a node of the Ray cluster: {code}. All nodes need the "
-                "same files as this machine, and hydra.launcher.python, if it is set",
-            )
+            deadline = time.monotonic() + SECONDS_TO_STOP
+            while job.alive and time.monotonic() < deadline:
+                time.sleep(0.1)  # a process that has lost its actor saves, and says that it did
+            if job.state not in ENDED:
+                job.end("failed", 1, code)
             return 1
         if code is None:
             self._lost[job.id] += 1

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayError
 from ray.util import get_node_ip_address
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
@@ -134,8 +134,8 @@ class Job:
             how: How its processes are started.
 
         Returns:
-            The exit code of the first node's process, or why none could be started; None: a node
-            was lost, or the job was stopped before it began.
+            The exit code of the first node's process, or why it cannot go on, in words; None: a
+            node was lost, or the job was stopped before it began.
         """
         with self._lock:
             first, self._begun = not self._begun, True
@@ -143,8 +143,7 @@ class Job:
             try:
                 self._result = self._run(how)
             except Exception as error:  # a folder or a Python that a node does not have
-                cause = getattr(error, "cause", error)
-                self._result = f"{type(cause).__name__}: {cause}"
+                self._result = why(error)
             finally:
                 self._done.set()
                 threading.Timer(SECONDS_TO_LINGER, _leave).start()
@@ -157,7 +156,7 @@ class Job:
         for process in self._processes:
             process.send.remote(signum)
 
-    def _run(self, how: Start) -> int | None:
+    def _run(self, how: Start) -> int | str | None:
         group = placement_group(
             [self.bundle] * self.nodes, strategy="STRICT_SPREAD" if self.nodes > 1 else "PACK"
         )
@@ -171,8 +170,6 @@ class Job:
             if self._signum:  # it came before there was a process
                 self.stop(self._signum)
             return self._watch()
-        except RayActorError:
-            return None
         finally:
             remove_placement_group(group)  # with the actors in it: the room is free at once
 
@@ -199,11 +196,12 @@ class Job:
             started.append(process.start.remote(how, arguments, log))
         ray.get(started)
 
-    def _watch(self) -> int | None:
+    def _watch(self) -> int | str | None:
         """Wait for the processes of all nodes, which end together."""
         left: dict[Reference, Actor] = {each.wait.remote(): each for each in self._processes}
         first = next(iter(left))
         codes: dict[Reference, int] = {}
+        lost: RayError | None = None
         deadline: float | None = None
         while left:
             ended, _ = ray.wait(list(left), timeout=SECONDS_PER_LOOK)
@@ -211,14 +209,40 @@ class Job:
                 del left[reference]
                 try:
                     codes[reference] = ray.get(reference)
-                except RayActorError:  # its node is gone, or its actor
+                except RayError as error:  # its node is gone, or its actor
+                    lost = lost or error
                     deadline = time.monotonic()
                 else:
                     deadline = deadline or time.monotonic() + SECONDS_FOR_OTHERS
             if deadline is not None and time.monotonic() >= deadline:
                 for process in left.values():
                     process.send.remote(int(signal.SIGKILL))
-        return codes[first] if len(codes) == self.nodes else None
+        return why(lost) if lost else codes[first]
+
+
+def why(error: Exception) -> str | None:
+    """Why a job cannot go on, in words; None if it can, as only its place is lost.
+
+    Args:
+        error: What was raised in the place of its result.
+    """
+    if isinstance(error, RayActorError):
+        return None
+    if isinstance(error, OutOfMemoryError):
+        said = str(error).strip().split("\n")[0]
+        return f"out of memory: ended by Ray: {said}\n{REMEDY}"
+    cause = getattr(error, "cause", error)
+    return (
+        f"could not be started on a node of the Ray cluster: {type(cause).__name__}: {cause}. All "
+        "nodes need the same files as this machine, and hydra.launcher.python, if it is set"
+    )
+
+
+REMEDY = (
+    "Ray ends the newest jobs of such a node, whichever has taken the memory. Lower "
+    "data.micro_batch_size (it changes no result), or have fewer jobs beside each other: ask for "
+    "more with hydra.launcher.mem_gb or hydra.launcher.cpus_per_node"
+)
 
 
 def _leave() -> None:
