@@ -172,6 +172,47 @@ def test_a_job_that_slurm_ended_has_failed_by_its_reason(command: Commands, job:
     assert "12 was ended (out of memory)" in job.status["error"]
 
 
+@pytest.mark.parametrize("exit_code", ["137:0", "0:9"])
+def test_a_job_that_was_killed_has_failed_by_the_signal(
+    command: Commands, job: Run, exit_code: str
+) -> None:
+    command("sbatch", "echo Submitted batch job 12")
+    command("scontrol", f"echo JobId=12 JobState=FAILED ExitCode={exit_code}")
+    assert wait_for_end(job) == [(job, 1)]
+    assert "12 was ended (failed, by SIGKILL)" in job.status["error"]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "slurmstepd-n1: error: StepId=12.0 exceeded memory limit (1661681664 > 1288699904)",
+        "slurmstepd: error: Detected 1 oom_kill event in StepId=12.0. Some of the step tasks",
+    ],
+)
+def test_a_job_that_took_too_much_memory_says_so_whatever_its_state(
+    command: Commands, job: Run, said: str
+) -> None:
+    command("sbatch", "echo Submitted batch job 12")
+    command("scontrol", "echo JobId=12 JobState=FAILED ExitCode=137:0")
+    log = job.path / "slurm" / "12_0_log.err"
+    log.parent.mkdir()
+    log.write_text(f"{said}\nsrun: error: n1: task 0: Killed\n")
+    assert wait_for_end(job) == [(job, 1)]
+    assert f"12 was ended (failed, by SIGKILL, out of memory: {said})" in job.status["error"]
+
+
+def test_a_job_that_is_done_is_not_waited_for_while_its_node_does_not_answer(
+    command: Commands, job: Run
+) -> None:
+    command("sbatch", "echo Submitted batch job 12")
+    command("squeue", f"echo '12|COMPLETING|{job.path}/slurm/submission.sh|'")
+    executor = SlurmExecutor(SlurmSettings(poll_seconds=0.1))
+    executor.start(job, resume=False)
+    assert executor.wait(0.5) == []  # it may be about to be requeued
+    job.end("pruned", 0)
+    assert executor.wait(5.0) == [(job, 0)]
+
+
 def test_a_job_that_another_process_holds_has_not_failed(command: Commands, job: Run) -> None:
     command("sbatch", "echo Submitted batch job 12")
     command("scontrol", f"echo JobId=12 JobState=FAILED ExitCode={BUSY}:0")

@@ -31,7 +31,7 @@ from truesweep.jobs.trainer import TrainerSettings
 from truesweep.record.files import write_atomic, write_json
 from truesweep.runs.run import Run
 from truesweep.sweeps.planned import trainer_of
-from truesweep.sweeps.protocols import BUSY, NotNow
+from truesweep.sweeps.protocols import BUSY, ENDED, NotNow
 from truesweep.sweeps.slurm.settings import SlurmSettings
 
 SCRIPTS = "slurm"
@@ -50,6 +50,8 @@ REMEDY = (
     "What it is asked for is set by hydra.launcher.KEY=…, such as partition, timeout_min, "
     "gpus_per_node or mem_gb"
 )
+MEMORY = re.compile(r"slurmstepd.*(exceeded .*memory limit|oom.kill)", re.IGNORECASE)
+"""What Slurm says where it counts memory, and where the kernel does."""
 LARGEST_ARRAY = 1000
 """Jobs of one array, where the cluster does not say how many it takes."""
 
@@ -365,13 +367,21 @@ class SlurmExecutor:
         return [(self._running[i], _exit_code(self._running.pop(i), i)) for i in self._gone()]
 
     def _gone(self) -> list[str]:
-        """The allocations that are no longer in the queue."""
+        """The allocations that are no longer in the queue, or have nothing left to do there.
+
+        One whose node does not answer any more is in it for minutes after its job is done.
+        """
         self._polled_at = time.monotonic()
         try:
             there = queue()
         except (OSError, subprocess.SubprocessError):
             return []  # no news while Slurm is away
-        return [slurm_id for slurm_id in self._running if slurm_id not in there]
+        return [
+            slurm_id
+            for slurm_id, job in self._running.items()
+            if (entry := there.get(slurm_id)) is None
+            or (entry.state == "COMPLETING" and job.state in ENDED)
+        ]
 
 
 def _links(jobs: Sequence[Run]) -> Path:
@@ -430,12 +440,24 @@ def _exit_code(job: Run, slurm_id: str) -> int:
     if said.get("ExitCode", "").startswith(f"{BUSY}:"):
         return BUSY
     state = said.get("JobState", "forgotten").replace("_", " ").lower()
-    job.end(
-        "failed",
-        1,
-        error=f"Slurm's job {slurm_id} was ended ({state}); see {job.path / SCRIPTS}",
-    )
+    how = ", ".join([state, *_by_signal(said.get("ExitCode", "")), *_for_memory(job, slurm_id)])
+    job.end("failed", 1, f"Slurm's job {slurm_id} was ended ({how}); see {job.path / SCRIPTS}")
     return 1
+
+
+def _by_signal(exit_code: str) -> list[str]:
+    """The signal that ended a batch script or what it waited for, as Slurm writes exit codes."""
+    found = re.fullmatch(r"(\d+):(\d+)", exit_code)
+    number = int(found[2]) or int(found[1]) - 128 if found else 0
+    return [f"by {signal.Signals(number).name}"] if number in set(signal.Signals) else []
+
+
+def _for_memory(job: Run, slurm_id: str) -> list[str]:
+    """What Slurm said on the nodes of a job if it took too much memory, which its state may not."""
+    logs = sorted((job.path / SCRIPTS).glob(f"{slurm_id}_*_log.err"))
+    lines = [line for log in logs for line in log.read_text(errors="replace").split("\n")]
+    said = [line.strip() for line in lines if MEMORY.search(line)]
+    return [f"out of memory: {said[-1]}"] if said else []
 
 
 @contextmanager
