@@ -443,32 +443,34 @@ import pytorch_lightning as pl
 
 
 class Killed(pl.Callback):
-    def __init__(self, lose: bool):
-        self.lose = lose
+    def __init__(self, at: int, lose: bool):
+        self.at, self.lose = at, lose
 
     def on_validation_end(self, trainer, module):
         run = Path(trainer.default_root_dir)
-        if trainer.fit_loop.epoch_loop.batch_progress.total.processed != 8 or Path("hit").exists():
+        step = trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        if step != self.at or Path("hit").exists():
             return
         if "branched" in (run / "provenance.json").read_text():
             Path("hit").touch()
-            for folder in run.parent.glob("*/branches") if self.lose else ():
+            for folder in run.parent.glob(f"*/branches/{step}") if self.lose else ():
                 shutil.rmtree(folder)
             os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("lose", [False, True], ids=["killed", "left"])
+@pytest.mark.parametrize(("at", "lose"), [(4, False), (8, True)], ids=["killed", "left"])
 def test_a_job_that_is_killed_goes_on_as_it_would_by_itself(
-    mishaps: Path, monkeypatch: pytest.MonkeyPatch, lose: bool
+    mishaps: Path, monkeypatch: pytest.MonkeyPatch, at: int, lose: bool
 ) -> None:
-    """Where the states are gone, it trains what is left of the steps."""
+    """It has nothing yet to resume from; or it has, and trains what is left, as a state is gone."""
     (mishaps / "killed.py").write_text(KILLED)
     monkeypatch.setattr("truesweep.sweeps.trunks.OWN", "")  # this callback misses nothing
     asked = [*WSD, "trainer.max_steps=14", "data.eval_batch_size=3,4", "sweeps.retries=1"]
     asked += ["trainer.log_every_n_steps=2", "allowed_packages=[killed]"]
-    asked += ["+callbacks.killed._target_=killed.Killed", f"+callbacks.killed.lose={lose}"]
+    asked += ["+callbacks.killed._target_=killed.Killed", f"+callbacks.killed.at={at}"]
+    asked.append(f"+callbacks.killed.lose={lose}")
     code, jobs = train(mishaps, "shared", *asked)
     assert (mishaps / "hit").exists()
     assert (code, train(mishaps, "apart", *asked, "sweeps.share=false")[0]) == (0, 0)
