@@ -1,5 +1,6 @@
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Muon
 
 from truesweep.errors import ConfigError
-from truesweep.optim import MuonAdamW, muon, parameter_groups
+from truesweep.optim import MuonAdamW, compile_ahead, muon, parameter_groups, set_found_inf
 from truesweep.optim.muon_adamw import BatchedMuon, orthogonalize
 
 pytestmark = pytest.mark.numbers
@@ -135,6 +136,103 @@ def test_a_large_batch_is_split(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for whole, split in zip(updated(1 << 24), updated(50), strict=True):
         torch.testing.assert_close(split, whole, rtol=0.02, atol=0.002)
+
+
+class Compiler:
+    """Stands in for torch's: counts programs, which do what is asked of them as it is, and runs."""
+
+    def __init__(self) -> None:
+        self.programs = self.runs = 0
+        self.fails: BaseException | None = None
+
+    def __call__(self, graph: Any, inputs: Any) -> Any:
+        if self.fails is not None:
+            raise self.fails
+        self.programs += 1
+
+        def run(*tensors: Any) -> Any:
+            self.runs += 1
+            return graph(*tensors)
+
+        return run
+
+
+@pytest.fixture
+def compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[Compiler]:
+    """What compiles instead of torch's own, which takes half a minute."""
+    found, compile_ = Compiler(), torch.compile
+    torch.compiler.reset()
+    monkeypatch.setattr(torch, "compile", partial(compile_, backend=found))
+    yield found
+    torch.compiler.reset()
+
+
+def updated(compiled: bool, without: int | None = None) -> tuple[list[Tensor], BatchedMuon]:
+    """Matrices after some steps at falling rates, of which one step may leave one out."""
+    torch.manual_seed(0)
+    weights = [nn.Parameter(torch.randn(shape)) for shape in SHAPES]
+    optimizer = BatchedMuon(weights, lr=0.1, weight_decay=0.1, dtype=torch.float32)
+    if compiled:
+        before = [weight.detach().clone() for weight in weights]
+        optimizer.compile_ahead()
+        assert all(map(torch.equal, weights, before))
+        assert not optimizer.state
+    for step in range(5):
+        optimizer.param_groups[0]["lr"] = 0.1 / (step + 1)
+        for weight in weights:
+            weight.grad = torch.randn_like(weight)
+        if step == 2 and without is not None:
+            weights[without].grad = None
+        set_found_inf(optimizer, torch.tensor(step == 3))
+        optimizer.step()
+    return [weight.detach() for weight in weights], optimizer
+
+
+@pytest.mark.parametrize("without", [None, 0])
+def test_a_compiled_update_is_the_same_and_compiles_nothing_later(
+    without: int | None, compiler: Compiler
+) -> None:
+    plain, _ = updated(compiled=False, without=without)
+    found, _ = updated(compiled=True, without=without)
+    for mine, other in zip(found, plain, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6)
+    # Shapes up to transposition; neither another rate nor a smaller batch is compiled in a step.
+    assert compiler.programs == 3
+    assert compiler.runs == 3 * 6 - (without is not None)
+
+
+def test_no_more_updates_are_compiled_than_torch_keeps(
+    compiler: Compiler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("truesweep.optim.muon_adamw.MOST_GRAPHS", 2)
+    plain, _ = updated(compiled=False)
+    found, _ = updated(compiled=True)
+    assert compiler.programs == 2
+    assert compiler.runs == 2 * 6
+    for mine, other in zip(found, plain, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6)
+
+
+class Left(BaseException):
+    """What a signal raises."""
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no compiler"), Left()])
+def test_a_compiler_that_fails_or_is_left_changes_nothing(
+    error: BaseException, compiler: Compiler
+) -> None:
+    model = Tiny()
+    optimizer, before = build(model), flat(model)
+    compiler.fails = error
+    with pytest.raises(Left if isinstance(error, Left) else Exception):
+        compile_ahead(optimizer)
+    assert flat(model).equal(before)
+    assert not optimizer.state
+    compiler.fails = None
+    other = Tiny()
+    assert train(model, optimizer, range(3)) == train(other, build(other), range(3))
+    assert flat(model).equal(flat(other))
+    assert not compiler.programs
 
 
 def test_rates_are_ratios_of_one() -> None:

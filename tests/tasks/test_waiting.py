@@ -163,6 +163,32 @@ def test_what_it_does_instead_trains_the_same(task: str, workplace: Path) -> Non
         assert_same_training(found, weights[0])
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_an_optimizer_is_compiled_before_any_step(
+    fails: bool, workplace: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_samples(workplace)
+    asked = [FP64, "optimizer=muon", "trainer.max_steps=3"]
+    weights, steps = [], []
+
+    def compile_ahead(optimizer: Any) -> None:
+        steps.append(parts.task.steps_done)
+        assert optimizer.parts
+        if fails:
+            raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(training, "compile_ahead", compile_ahead)
+    for compiled in (False, "layers"):
+        parts = parts_of("lm", "n3", "n3", *asked)
+        parts.task.compiled = compiled
+        with quiet(), as_on_a_gpu():
+            trainer_of(parts).fit(parts.task, datamodule=parts.data)
+        weights.append(parts.task.state_dict())
+    assert_same_training(weights[1], weights[0])
+    assert steps == [0]
+    assert caplog.text.count("The optimizer is not compiled: RuntimeError: no such kernel") == fails
+
+
 def among_ranks(ranks: int) -> dict[str, Any]:
     """Where one of several ranks would wait, and what they hear of each other, and when."""
     os.chdir(tempfile.mkdtemp(dir=Path()))

@@ -1,6 +1,11 @@
 """Optimizers over parameter groups, and learning-rate schedules."""
 
-from truesweep.optim.muon_adamw import MuonAdamW, set_found_inf, takes_found_inf
+from truesweep.optim.muon_adamw import (
+    MuonAdamW,
+    compile_ahead,
+    set_found_inf,
+    takes_found_inf,
+)
 from truesweep.optim.optimizers import (
     OVER_BASE,
     ROLES,
@@ -24,6 +29,7 @@ __all__ = [
     "Schedule",
     "WarmupStableDecay",
     "adamw",
+    "compile_ahead",
     "muon",
     "parameter_groups",
     "rescale",

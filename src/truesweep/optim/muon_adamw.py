@@ -2,10 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Muon, Optimizer
 
 from truesweep.compat import foreach, muon_rate, muon_states
@@ -41,6 +41,17 @@ def set_found_inf(optimizer: Optimizer, skipped: Tensor) -> None:
     """
     for part in parts_of(optimizer):
         setattr(part, FOUND_INF, skipped.float())
+
+
+def compile_ahead(optimizer: Optimizer) -> None:
+    """Compile what an optimizer does, of what is not one operation already: Muon's batches.
+
+    Raises:
+        Exception: The compiler fails, and the optimizer does without it.
+    """
+    for part in parts_of(optimizer):
+        if isinstance(part, BatchedMuon):
+            part.compile_ahead()
 
 
 class MuonAdamW(Optimizer):
@@ -110,6 +121,7 @@ class BatchedMuon(Muon):
     def __init__(self, *args: Any, dtype: torch.dtype = torch.bfloat16, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._dtype = dtype
+        self._compiled: Callable[..., None] | None = None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -124,33 +136,147 @@ class BatchedMuon(Muon):
 
     def _step_group(self, group: dict[str, Any]) -> None:
         params, grads, buffers = muon_states(self, group)
-        if not params:
-            return
         skipped: Tensor | None = getattr(self, FOUND_INF, None)
-        decay: Tensor | float = 1 - group["lr"] * group["weight_decay"]
-        if skipped is not None:
-            # Momenta stay what they are where they are their own gradients.
-            grads = [torch.where(skipped > 0, *own) for own in zip(buffers, grads, strict=True)]
-            decay = torch.where(skipped > 0, 1.0, decay)
-        _LERP_(buffers, grads, 1 - group["momentum"])
-        updates: Sequence[Tensor] = buffers
-        if group["nesterov"]:
-            updates = _LERP(grads, buffers, group["momentum"])
-        if group["weight_decay"]:
-            _MUL_(params, decay)
-        for batch in _batches(list(zip(params, updates, strict=True))):
-            directions = orthogonalize(
-                torch.stack([_wide(update.to(self._dtype)) for _, update in batch]),
-                group["ns_coefficients"],
-                group["ns_steps"],
-                group["eps"],
-            )
-            if skipped is not None:
-                directions *= 1 - skipped
-            for (param, update), direction in zip(batch, directions, strict=True):
-                rate = muon_rate(group, param.shape)
-                same_way = direction if direction.shape == update.shape else direction.T
-                param.add_(same_way, alpha=-rate)
+        for batch in _batches(list(zip(params, grads, buffers, strict=True))):
+            own, of_own, momenta = (list(kind) for kind in zip(*batch, strict=True))
+            if self._compiled is None:
+                decay, rates = self._rates(group, own)
+                _update(own, of_own, momenta, skipped, decay, rates, self._how(group))
+            else:
+                with torch.compiler.set_stance("eager_on_recompile"):
+                    self._update_compiled(own, of_own, momenta, skipped, group)
+
+    def compile_ahead(self) -> None:
+        """Have torch compile the update of each batch now, and none later, amid a step.
+
+        Nothing is changed by it. What a step has not as it was foreseen here, such as a matrix
+        without a gradient, is updated one operation after the other.
+
+        Raises:
+            Exception: The compiler fails; all is then done one operation after the other.
+        """
+        self._compiled = torch.compile(_update, dynamic=False, fullgraph=True)
+        batches = [
+            (group, [param for (param,) in batch])
+            for group in self.param_groups
+            for batch in _batches([(p,) for p in group["params"] if p.requires_grad])
+        ]
+        batches.sort(key=lambda one: -sum(param.numel() for param in one[1]))
+        try:
+            for group, params in batches[:MOST_GRAPHS]:
+                like = [torch.zeros_like(param) for param in params]
+                # What it is compiled for has the types of what a step has.
+                self._update_compiled(
+                    [nn.Parameter(zeros.clone()) for zeros in like],
+                    like,
+                    [zeros.clone() for zeros in like],
+                    None,
+                    group,
+                )
+        except BaseException:
+            self._compiled = None
+            raise
+
+    @torch.no_grad()
+    def _update_compiled(
+        self,
+        params: Sequence[Tensor],
+        grads: Sequence[Tensor],
+        buffers: Sequence[Tensor],
+        skipped: Tensor | None,
+        group: dict[str, Any],
+    ) -> None:
+        """`_update` with rates as tensors, so that a schedule's are none of the program's."""
+        assert self._compiled is not None
+        device, (decay, rates) = params[0].device, self._rates(group, params)
+        # Made where they are used: a copy would be waited for.
+        numbers = {rate: _scalar(rate, device) for rate in dict.fromkeys(rates)}
+        if skipped is None:
+            skipped = torch.zeros((), device=device)
+        of_each, how = [numbers[rate] for rate in rates], self._how(group)
+        self._compiled(params, grads, buffers, skipped, _scalar(decay, device), of_each, how)
+
+    @staticmethod
+    def _rates(group: dict[str, Any], params: Sequence[Tensor]) -> tuple[float, list[float]]:
+        """What weights are multiplied by, and the learning rate of each."""
+        decay = 1 - group["lr"] * group["weight_decay"]
+        return decay, [muon_rate(group, param.shape) for param in params]
+
+    def _how(self, group: dict[str, Any]) -> "How":
+        keys = "momentum", "nesterov", "ns_coefficients", "ns_steps", "eps"
+        return How(self._dtype, bool(group["weight_decay"]), *(group[key] for key in keys))
+
+
+MOST_GRAPHS = 8
+"""Batches that are compiled at most, the largest; torch keeps no more programs of one function."""
+
+
+class How(NamedTuple):
+    """What is the same in all updates of a batch.
+
+    Args:
+        dtype: What matrices are orthogonalised in.
+        decays: Whether weights decay at all.
+        momentum: Of the averages.
+        nesterov: Whether updates look one step of momentum ahead.
+        coefficients: See `orthogonalize`.
+        steps: Likewise.
+        eps: Likewise.
+    """
+
+    dtype: torch.dtype
+    decays: bool
+    momentum: float
+    nesterov: bool
+    coefficients: tuple[float, float, float]
+    steps: int
+    eps: float
+
+
+def _update(
+    params: Sequence[Tensor],
+    grads: Sequence[Tensor],
+    buffers: Sequence[Tensor],
+    skipped: Tensor | None,
+    decay: Tensor | float,
+    rates: Sequence[Tensor | float],
+    how: How,
+) -> None:
+    """Update matrices whose shapes agree up to transposition, and their momenta, in place.
+
+    Args:
+        params: The matrices.
+        grads: Their gradients.
+        buffers: Their momenta.
+        skipped: 1 where nothing is to change, else 0; a scalar, or none.
+        decay: What the matrices are multiplied by.
+        rates: The learning rate of each.
+        how: All else.
+    """
+    if skipped is not None:
+        # Momenta stay what they are where they are their own gradients.
+        grads = [torch.where(skipped > 0, *own) for own in zip(buffers, grads, strict=True)]
+        decay = torch.where(skipped > 0, 1.0, decay)
+    _LERP_(buffers, grads, 1 - how.momentum)
+    updates: Sequence[Tensor] = buffers
+    if how.nesterov:
+        updates = _LERP(grads, buffers, how.momentum)
+    if how.decays:
+        _MUL_(params, decay)
+    wide = torch.stack([_wide(update.to(how.dtype)) for update in updates])
+    directions = orthogonalize(wide, how.coefficients, how.steps, how.eps)
+    if skipped is not None:
+        directions *= 1 - skipped
+    for param, direction, rate in zip(params, directions, rates, strict=True):
+        same_way = direction if direction.shape == param.shape else direction.T
+        if isinstance(rate, Tensor):
+            param.sub_(same_way.to(param.dtype) * rate)
+        else:
+            param.add_(same_way, alpha=-rate)
+
+
+def _scalar(number: float, device: torch.device) -> Tensor:
+    return torch.full((), number, dtype=torch.float64, device=device)
 
 
 def orthogonalize(
@@ -179,12 +305,16 @@ def orthogonalize(
     return x
 
 
-def _batches(pairs: list[tuple[Tensor, Tensor]]) -> Iterator[list[tuple[Tensor, Tensor]]]:
-    """Pairs of parameter and update whose shapes agree up to transposition, a bounded number."""
-    alike: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = defaultdict(list)
-    for pair in pairs:
-        rows, columns = _wide(pair[1]).shape
-        alike[rows, columns].append(pair)
+def _batches(tensors: list[tuple[Tensor, ...]]) -> Iterator[list[tuple[Tensor, ...]]]:
+    """What belongs to parameters whose shapes agree up to transposition, a bounded number.
+
+    Args:
+        tensors: Of each parameter, itself and what else there is of it.
+    """
+    alike: dict[tuple[int, int], list[tuple[Tensor, ...]]] = defaultdict(list)
+    for own in tensors:
+        rows, columns = _wide(own[0]).shape
+        alike[rows, columns].append(own)
     for (rows, columns), found in alike.items():
         size = max(1, _MAX_BATCH // (rows * columns))
         yield from (found[start : start + size] for start in range(0, len(found), size))

@@ -18,6 +18,7 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 import transformers
+from pytorch_lightning.core.optimizer import LightningOptimizer
 from pytorch_lightning.strategies import (
     DDPStrategy,
     ModelParallelStrategy,
@@ -29,13 +30,13 @@ from transformers import PreTrainedModel
 
 from truesweep.compat import padding_known, steps_done, unscale_before_step
 from truesweep.data.batch import Batch
-from truesweep.errors import ConfigError
+from truesweep.errors import ConfigError, telling_line
 from truesweep.metrics.likelihood import IGNORED, is_many, linear_nll, token_nll
 from truesweep.models import SampleDropout, recompute_layers, recomputes_layers
 from truesweep.models.adapters import base_of, has_adapter, trained_state, whole_state
 from truesweep.models.freezing import unreached
 from truesweep.models.heads import OutputLayer
-from truesweep.optim import OVER_BASE, set_found_inf, takes_found_inf
+from truesweep.optim import OVER_BASE, compile_ahead, set_found_inf, takes_found_inf
 from truesweep.tasks.devices import (
     Gauge,
     OutOfMemory,
@@ -250,8 +251,20 @@ class Training(pl.LightningModule):
         if self.compiled:
             with torch.no_grad():
                 self._tried(1)
+            if runs_ahead(self.device):  # a processor was not seen to gain by it
+                self._compile_optimizer()
         if not self._data.is_size_given and Gauge.measures(self.device):
             self._data.micro_batch_size = self._rows_that_fit()
+
+    def _compile_optimizer(self) -> None:
+        """Compile what the optimizer does, before any step: none can be left amid its updates."""
+        try:
+            compile_ahead(cast(LightningOptimizer, self.optimizers()).optimizer)
+        except Exception as error:
+            if self.stop_requested:  # it is what came of the compiler's processes being stopped
+                raise
+            why = telling_line(f"{type(error).__name__}: {error}")
+            log.warning("The optimizer is not compiled: %s", why)
 
     def _rows_that_fit(self) -> int:
         """The size of micro-batches, the same on all ranks. Nothing but memory is touched."""
