@@ -32,7 +32,8 @@ from truesweep.compat import bf16_of_cpu, give_batches
 from truesweep.errors import ConfigError, did_you_mean, in_short, missing_package
 from truesweep.models.fp8 import CAPABILITY, require_torchao
 from truesweep.optim.optimizers import Precision
-from truesweep.record.provenance import capabilities, gpu_memory, memory
+from truesweep.record.gpus import capabilities, gpu_memory
+from truesweep.record.provenance import memory
 
 Compile = bool | Literal["auto", "layers", "graphs"]
 Fp8 = bool | Literal["emulated"]

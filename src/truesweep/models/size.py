@@ -186,14 +186,23 @@ def _passed_by(model: PreTrainedModel) -> int:
 
 
 _PEAKS: dict[str, tuple[float, float | None, float | None]] = {
+    "GB300": (2500, 1250, None),
+    "GB200": (2500, 1250, 80),
+    "B300": (2250, 1125, None),
     "B200": (2250, 1125, 75),
     "H200": (989.4, 494.7, 66.9),
     "GH200": (989.4, 494.7, 66.9),
     "H100 PCIe": (756, 378, 51.2),
     "H100 NVL": (835.5, 417.7, 60),
     "H100": (989.4, 494.7, 66.9),
+    "H800 PCIe": (756, 378, 51.2),
+    "H800": (989.4, 494.7, 66.9),
+    "H20": (148, 74, 44),
+    "A800": (312, 156, 19.5),
     "A100": (312, 156, 19.5),
     "A40": (149.7, 74.8, 37.4),
+    "A30": (165, 82, 10.3),
+    "A10G": (70, 35, 35),
     "A10": (125, 62.5, 31.2),
     "L40S": (362, 183, 91.6),
     "L40": (181, 90.5, 90.5),
@@ -201,9 +210,12 @@ _PEAKS: dict[str, tuple[float, float | None, float | None]] = {
     "V100": (125, None, 15.7),
     "T4": (65, None, 8.1),
     "RTX A6000": (154.8, 77.4, 38.7),
+    "RTX 6000 Ada": (364.2, 182.1, 91.1),
+    "RTX PRO 6000 Blackwell Workstation": (503.8, 251.9, 125),
     "RTX 5090": (209.5, 104.8, 104.8),
     "RTX 4090": (165.2, 82.6, 82.6),
     "RTX 3090": (71.2, 35.6, 35.6),
+    "MI325X": (1307.4, 653.7, 163.4),
     "MI300X": (1307.4, 653.7, 163.4),
 }
 """By a word of a card's name, TFLOP/s of dense products: in 16 bits (sums in 32), tf32, fp32.
@@ -211,6 +223,8 @@ _PEAKS: dict[str, tuple[float, float | None, float | None]] = {
 From the data sheets and white papers of NVIDIA and AMD, where sparsity doubles them. The first that
 fits counts.
 """
+_OTHERS = r"(?i:.*\b(Laptop|Max-Q|Ti|SUPER|D|MIG)\b)"
+"""What makes another card of a name, or a part of one."""
 
 
 def peak_flops(card: str, precision: str) -> float | None:
@@ -220,7 +234,8 @@ def peak_flops(card: str, precision: str) -> float | None:
         card: Its name, as the driver has it.
         precision: That of the training, as in `trainer.precision`.
     """
-    found = next((p for name, p in _PEAKS.items() if re.search(rf"\b{name}\b", card)), None)
+    fits = (p for name, p in _PEAKS.items() if re.search(rf"\b{name}\b(?!{_OTHERS})", card))
+    found = next(fits, None)
     if found is None or precision == "64-true":
         return None
     half, tf32, single = found

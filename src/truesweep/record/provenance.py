@@ -3,17 +3,15 @@
 import hashlib
 import os
 import platform
-import re
-import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from truesweep.compat import untried
+from truesweep.record import gpus
 
 # Packages that can change a number.
 PACKAGES = (
@@ -85,7 +83,7 @@ def hardware() -> dict[str, Any]:
         "cpu": _cpu(),
         "cores": cores(),
         "memory": memory(),
-        "gpus": _ask_gpus("name,memory.total"),
+        "gpus": gpus.ask("name,memory.total"),
     }
 
 
@@ -105,30 +103,6 @@ def _cpu() -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
-
-
-@cache
-def capabilities() -> list[float]:
-    """Compute capabilities of the GPUs, such as 8.0; empty where they are not known."""
-    return [float(line) for line in _ask_gpus("compute_cap") if _IS_NUMBER.fullmatch(line)]
-
-
-@cache
-def gpu_memory() -> list[int]:
-    """Bytes of each GPU's memory; empty where they are not known."""
-    lines = [line.removesuffix(" MiB") for line in _ask_gpus("memory.total")]
-    return [int(line) * 2**20 for line in lines if line.isdecimal()]
-
-
-_IS_NUMBER = re.compile(r"\d+\.\d+")
-
-
-def _ask_gpus(fields: str) -> list[str]:
-    """A line for each GPU, asked of the driver's tool, as CUDA must not start before a fork."""
-    if shutil.which("nvidia-smi") is None:
-        return []
-    lines = _output("nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader")
-    return lines.decode().splitlines() if lines else []
 
 
 def _version(name: str) -> str | None:
