@@ -8,6 +8,7 @@ import sys
 import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from truesweep.jobs import compiling, parts
 from truesweep.jobs.launch import launch
 from truesweep.jobs.plan import plan
 from truesweep.runs.run import Run
+from truesweep.tasks import training
 
 COMPILED = [
     *(*SMALL, "model.depth=1", "trainer.max_steps=4", "trainer.val_check_interval=2"),
@@ -185,6 +187,42 @@ def test_a_signal_while_something_is_compiled_is_obeyed_at_once_and_nothing_is_l
         backend(Backend())
         assert resume(run.path) == 0
         assert values(run.path) == values(the_run(workplace, "unbroken").path)
+
+
+def test_a_signal_while_an_optimizer_is_compiled_changes_nothing_that_was_saved(
+    data: dict[str, list[str]],
+    workplace: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    backend: Callable[[Backend], Backend],
+) -> None:
+    compile_ = torch.compile
+    monkeypatch.setattr(training, "runs_ahead", lambda device: True)  # as on a GPU
+
+    def use(chosen: Backend) -> Backend:
+        backend(chosen)
+        monkeypatch.setattr(parts, "compile_model", lambda model, how: None)
+        monkeypatch.setattr(torch, "compile", partial(compile_, backend=chosen))
+        return chosen
+
+    asked = [*data["lm"], *COMPILED, "optimizer=muon"]
+    asked += ["scheduler=constant", "scheduler.warmup=0"]  # the same, however long it is
+    steady = use(Backend())
+    assert train([*asked, "name=unbroken"], [], None, False) == 0
+    assert steady.compilations > 0
+    use(Backend(strikes_at=1))
+    assert train(asked, [], None, False) == 143
+    run = the_run(workplace)
+    assert run.status["state"] == "preempted"
+    assert not (run.checkpoints / "last.ckpt").exists()
+    use(Backend())
+    assert resume(run.path, ["trainer.max_steps=2"]) == 0
+    saved = (run.checkpoints / "last.ckpt").read_bytes()
+    use(Backend(strikes_at=steady.compilations))  # amid its programs
+    assert resume(run.path, ["trainer.max_steps=4"]) == 143
+    assert (run.checkpoints / "last.ckpt").read_bytes() == saved
+    use(Backend())
+    assert resume(run.path) == 0
+    assert values(run.path) == values(the_run(workplace, "unbroken").path)
 
 
 class Imagined(TorchDispatchMode):
