@@ -13,6 +13,8 @@ from pathlib import Path
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol")
 NODES = ("alpha", "beta")
 CPUS = 2
+MEMORY = 16_000
+"""MB of each node, for Slurm."""
 SECONDS_TO_START = 20
 
 
@@ -78,17 +80,22 @@ def _write_configuration(folder: Path, munge_socket: Path) -> Path:
         "ProctrackType=proctrack/linuxproc",  # needs no cgroups
         "TaskPlugin=task/none",
         "SelectType=select/cons_tres",
-        "SelectTypeParameters=CR_CPU",
+        "SelectTypeParameters=CR_CPU_Memory",
+        f"DefMemPerCPU={MEMORY // CPUS}",
         "SchedulerParameters=sched_interval=1,sched_min_interval=1,batch_sched_delay=0",
         "JobRequeue=1",
         "ReturnToService=2",
         "MpiDefault=none",
         "KillWait=30",
+        # A job that asks for memory is killed for more; that needs no cgroups either.
+        "JobAcctGatherType=jobacct_gather/linux",
+        "JobAcctGatherFrequency=1",
+        "JobAcctGatherParams=OverMemoryKill",
         "SlurmdParameters=config_overrides",  # the CPUs below, whatever the machine has
         "GresTypes=seat",
     ]
     for name, port in zip(NODES, ports[1:], strict=True):
-        has = f"CPUs={CPUS} Gres=seat:{CPUS} State=UNKNOWN"
+        has = f"CPUs={CPUS} RealMemory={MEMORY} Gres=seat:{CPUS} State=UNKNOWN"
         lines.append(f"NodeName={name} NodeAddr=127.0.0.1 Port={port} {has}")
     lines.append("PartitionName=main Nodes=ALL Default=YES MaxTime=60 State=UP")
     (folder / "gres.conf").write_text(f"Name=seat Count={CPUS}\n")  # stands for GPUs

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,32 @@ def test_a_preempted_job_is_requeued_and_ends_as_if_nothing_had_happened(workpla
     assert 0 == first["step"] < second["step"]
     assert curve(broken) == curve(unbroken)
     assert results([broken])[broken.id] == results([unbroken])[unbroken.id]
+
+
+def test_jobs_that_come_to_grief_leave_the_others_alone(workplace: Path) -> None:
+    bad = [{"callbacks.mishap.how": how} for how in ("fail", "hog")]
+    once = {"callbacks.mishap.slow": 0.5}
+    sweep, jobs = make_sweep(workplace, [*bad, once, {"seed": 1}], retries=0)
+    killed = jobs[2]
+
+    def kill() -> None:
+        until(lambda: trained(killed), 600)
+        for pid in {row["pid"] for row in starts(workplace)[killed.id]}:
+            os.kill(pid, signal.SIGKILL)
+
+    meanwhile = threading.Thread(target=kill)
+    meanwhile.start()
+    executor = SlurmExecutor(replace(SETTINGS, mem_gb=1.75))
+    assert drive(sweep, Listed(jobs), executor, sweep.settings) == 1
+    meanwhile.join()
+    errors = [str(job.status.get("error")) for job in jobs]
+    assert "nothing good" in errors[0]
+    assert errors[1].startswith("out of memory: Slurm's job ")
+    assert "memory limit" in errors[1]
+    assert "SIGKILL" in errors[2]
+    assert jobs[3].state == "completed"
+    assert [len(starts(workplace)[job.id]) for job in jobs] == [1, 1, 1, 1]  # none is requeued
+    assert queue() == {}
 
 
 def train_elsewhere(overrides: list[str], conf: str) -> None:
