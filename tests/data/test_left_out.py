@@ -134,6 +134,10 @@ def test_what_is_measured_twice_is_said_and_can_be_taken_out(prepared: Callable[
     assert left_out(data, "test") == {}
     (sentence,) = describe_left_out(left_out(data, "val"), ["val"])
     assert sentence.startswith("100 % of val stands in train too")
+    swapped = [Labelled(row.text, "ba"[i % 2]) for i, row in enumerate(rows[:2])]
+    partly = {**keys, "val": [*rows[5:8], *swapped]}  # memory of another label is no help
+    data, _ = prepared(rows, Byte(), decontaminate="warn", **partly)
+    assert left_out(data, "val") == {"val/leaked_share": 0.6}
     data, _ = prepared(rows, Byte(), decontaminate="drop", **keys)
     assert left_out(data, "val") == {}
     assert left_out(data, "train") == {"train/dropped": 5}

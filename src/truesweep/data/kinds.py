@@ -181,6 +181,11 @@ class SampleKind(ABC):
     def leaked(self, leak: Leakage) -> int | None:
         """How many samples another split helps with; None where they are too few to matter."""
 
+    def leaked_share(self, leak: Leakage) -> float:
+        """The share that they are of all, or that of the 8-grams where it is larger; 0 as above."""
+        count = self.leaked(leak)
+        return 0.0 if count is None else max(count / max(1, leak.passages), leak.ngrams or 0.0)
+
 
 class TextKind(SampleKind):
     """Text whose every token is to be predicted from those before it."""

@@ -116,11 +116,6 @@ class Leakage:
     ngrams: float | None
     examples: list[Leak]
 
-    @property
-    def share(self) -> float:
-        """The share of `split` that stands in `other`: of its passages, or of its 8-grams."""
-        return max((self.exact + self.near) / max(1, self.passages), self.ngrams or 0.0)
-
 
 def passages(samples: Sequence[Sample], kind: Kind, first: int = 0) -> Iterator[Passage]:
     """What is compared of the samples of a split, in their order.

@@ -25,9 +25,9 @@ def left_out(prepared: Prepared, split: str) -> dict[str, float]:
     tokens = max(1, stats["tokens"])
     done = prepared.cleaned.get(split, Account())
     leaked = (
-        leak.share
+        prepared.kind.leaked_share(leak)
         for leak in prepared.leakage
-        if (leak.split, leak.other) == (split, "train") and prepared.kind.leaked(leak) is not None
+        if (leak.split, leak.other) == (split, "train")
     )
     figures = {
         "truncated": stats["truncated"],
