@@ -279,7 +279,7 @@ def test_memory_does_not_grow_with_a_text(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_words_are_learned_from_pieces_of_what_is_too_much(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("truesweep.data.texts.PIECE", 1000)
     monkeypatch.setattr(Bpe, "sample", 20_000)
@@ -297,6 +297,9 @@ def test_words_are_learned_from_pieces_of_what_is_too_much(
     assert 10_000 < sum(len(piece.encode()) for piece in learned) <= 21_000
     assert learned[0][:50] in path.read_text()[:5000]
     assert any(piece[:50] in path.read_text()[-20_000:] for piece in learned)
+    told = " ".join(capsys.readouterr().err.split())
+    assert "learns from one piece in" in told
+    assert "no more than 20,000 bytes of it are learned from" in told
 
 
 @pytest.mark.parametrize(("repeats", "sample"), [(False, None), (True, None), (False, 30_000)])
@@ -331,7 +334,7 @@ def test_of_words_that_are_never_repeated_no_more_is_learned_than_fits_memory(
     path.write_text("\n".join(lines))
     prepared(path)
     assert (sum(map(len, learned)) < 60_000) is not repeats
-    told = "hardly a word is repeated" in " ".join(capsys.readouterr().err.split())
+    told = "hardly a word of it is repeated" in " ".join(capsys.readouterr().err.split())
     assert told is not (repeats or sample is not None)
 
 

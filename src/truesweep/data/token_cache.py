@@ -245,10 +245,15 @@ def _every(config: TokenizerConfig, texts: Sequence[Texts]) -> int:
         found = _learnable(texts, lambda text: (w for w, _ in splitter.pre_tokenize_str(text)))
         learnable = min(most, found)
     every = max(1, -(-size // learnable))
-    if learnable < most:
+    if every > 1:
+        why = (
+            f"no more than {most:,} bytes of it are learned from"
+            if learnable == most
+            else "hardly a word of it is repeated, and more of them would take too much memory"
+        )
         console(stderr=True).print(
-            f"the tokenizer learns from one piece in {every} of the text, of which hardly a word "
-            "is repeated: to merge more of its words would take too much memory"
+            f"the tokenizer learns from one piece in {every} of the {size:,} bytes of text, evenly "
+            f"spread: {why}"
         )
     return every
 
