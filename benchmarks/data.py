@@ -203,8 +203,8 @@ def progress(cache: Path, stage: str) -> tuple[int, int]:
     """How much of a stage a kill would leave, and how much is begun: bytes, or parts compared."""
     if stage == "read":
         for folder in cache.glob("texts/.*.part"):
-            read = total(folder.glob("whole/*.txt"))
-            return read if (folder / "read.json").exists() else 0, read
+            kept = read_json(folder / "reading.json")
+            return sum(size for size, _ in kept.values()), total(folder.glob("whole/*.txt"))
     if stage == "divided":
         for folder in cache.glob("texts/.*.part"):
             kept = read_json(folder / "division.json").get("kept", {})

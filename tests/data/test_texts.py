@@ -4,8 +4,9 @@ import gzip
 import json
 import random
 import re
+import shutil
 import tracemalloc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from truesweep.data import Files, encode, splitting
 from truesweep.data.cache import file_digest
 from truesweep.data.kinds import TEXT
 from truesweep.data.prepare import Prepared, prepare
-from truesweep.data.readers import DataFile
+from truesweep.data.readers import DataFile, Document
 from truesweep.data.samples import hash_splits
 from truesweep.data.splitting import divide, divide_stored, lines, paragraphs, split_off
 from truesweep.data.texts import Text, Texts, TextsWriter, beginning, blocks
@@ -103,6 +104,71 @@ def test_what_was_divided_before_a_kill_is_kept(
     assert kills
     assert again == parts
     assert same == how
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz", "a.jsonl"])
+def test_what_was_read_before_a_kill_is_kept(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("truesweep.data.readers.BLOCK", 1000)
+    monkeypatch.setattr("truesweep.data.stored.PART", 1500)
+    whole = "\ufeff" + text("\n", 400) + "\u4e2d\U0001f642" * 2000
+    content = whole.encode()
+    if name.endswith("jsonl"):
+        rows = [text("\n", 5, n) for n in range(100)]
+        content = "".join(json.dumps({"text": row, "n": 1}) + "\n" for row in rows).encode()
+    first, second = tmp_path / "first.txt", tmp_path / name
+    first.write_text(text("\n", 200, 7))
+    second.write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+    source = Files(train=[str(first), str(second)], val=str(first), test=str(first))
+    expected = TEXT.load(source)
+    shutil.rmtree(tmp_path / "cache")
+    commit, write = TextsWriter.commit, TextsWriter.write
+    written, commits, kills = 0, 0, 0
+
+    def killed_now_and_then(writer: TextsWriter) -> tuple[int, int]:
+        nonlocal commits
+        commits += 1
+        if commits % 5 == 0:  # each time three are those of the splits' ends
+            raise KeyboardInterrupt
+        return commit(writer)
+
+    def counted(writer: TextsWriter, block: bytes) -> None:
+        nonlocal written
+        written += len(block)
+        write(writer, block)
+
+    monkeypatch.setattr(TextsWriter, "write", counted)
+    monkeypatch.setattr(TextsWriter, "commit", killed_now_and_then)
+    found = None
+    while found is None:
+        try:
+            found = TEXT.load(source)
+        except KeyboardInterrupt:
+            kills, commits = kills + 1, 0
+            assert kills < 50
+    assert kills > 2
+    assert (found.train, found.val, found.test) == (expected.train, expected.val, expected.test)
+    assert found.fingerprint == expected.fingerprint
+    sizes = [part.size for part in (found.train, found.val, found.test)]
+    assert written <= sum(sizes) + kills * 2500  # a part, and the block that fills it
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
+def test_a_wrong_byte_is_named_by_its_line_wherever_reading_goes_on(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("truesweep.data.readers.BLOCK", 64)
+    content = "\ufeff" + text("\n", 50) + "\U0001f642" * 99
+    raw = content.encode() + b"\n\xff\n"
+    (tmp_path / name).write_bytes(gzip.compress(raw) if name.endswith("gz") else raw)
+    file, size = DataFile.read(tmp_path / name), len(raw) - 3
+    said = set()
+    for start in (0, 1, 2, 3, 700, *range(size - 23, size - 3)):
+        with pytest.raises(DataError, match=f"line {content.count(chr(10)) + 2}: ") as error:
+            list(file.utf8_blocks(start))
+        said.add(str(error.value))
+    assert len(said) == 1
 
 
 def test_a_kill_while_texts_are_divided_leaves_nothing_behind(
@@ -219,22 +285,22 @@ def prepared(path: Path, **keys: Any) -> Prepared:
 def test_texts_are_written_once_and_again_when_they_have_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, written = tmp_path / "t.txt", []
+    path, read = tmp_path / "t.txt", []
     path.write_text(text("\n"))
-    add = TextsWriter.add
+    after = Document.after
 
-    def counted(writer: TextsWriter, parts: Any) -> None:
-        written.append(path)
-        add(writer, parts)
+    def counted(document: Document, size: int) -> Iterator[bytes]:
+        read.append(size)
+        return after(document, size)
 
-    monkeypatch.setattr(TextsWriter, "add", counted)
+    monkeypatch.setattr(Document, "after", counted)
     first = prepared(path)
     again = prepared(path, batch_size=4)
-    assert len(written) == 1
+    assert read == [0]
     assert again.fingerprint == first.fingerprint
     path.write_text(text("\n", seed=1))
     assert prepared(path).fingerprint != first.fingerprint
-    assert len(written) == 2
+    assert read == [0, 0]
 
 
 def test_a_large_file_is_known_by_its_time_and_samples(

@@ -7,7 +7,7 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
-from truesweep.data.readers import COMPRESSED, DataFile, extension, find, listed, matches
+from truesweep.data.readers import COMPRESSED, DataFile, Document, extension, find, listed, matches
 from truesweep.data.records import LINES, Columns, Located, Rows, are_lines, ended, to_samples, told
 from truesweep.data.samples import Kind, Labelled, Splits
 from truesweep.data.splitting import Parts, check_labels, complete, divide, shares
@@ -83,7 +83,7 @@ class Files(Columns):
     def _texts(self, file: DataFile) -> Iterator[Blocks]:
         """The texts of a file, each in blocks of UTF-8."""
         if not _is_table(file) and self.packing:
-            yield file.utf8_blocks()
+            yield Document(file)
             return
         rows = partial(read_table, file, self.columns("text"))
         if _is_table(file) and self.packing and are_lines(rows()):

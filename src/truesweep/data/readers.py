@@ -7,7 +7,7 @@ import gzip
 import io
 import lzma
 import zlib
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -90,6 +90,32 @@ LONGEST_WINDOW = 2**31
 """Bytes that `zstd --long=31` refers back at most: its decoder refuses over 128 MiB unless told."""
 
 
+_CONTINUED, _LONGEST_CHARACTER = bytes(range(0x80, 0xC0)), 4  # of UTF-8
+
+
+class Document(Iterable[bytes]):
+    """The text of a file as one, in blocks of UTF-8.
+
+    Args:
+        file: The file.
+    """
+
+    def __init__(self, file: "DataFile") -> None:
+        self._file = file
+
+    def __iter__(self) -> Iterator[bytes]:
+        """All blocks."""
+        return self.after(0)
+
+    def after(self, size: int) -> Iterator[bytes]:
+        """Those behind the first `size` bytes, without reading these, unless they are compressed.
+
+        Raises:
+            DataError: What is read is not valid UTF-8.
+        """
+        return self._file.utf8_blocks(size)
+
+
 @dataclass(frozen=True)
 class DataFile:
     """A data file, which is read in blocks whenever its content is needed.
@@ -142,8 +168,11 @@ class DataFile:
         """Its bytes, decompressed, without a byte order mark."""
         return b"".join(self.blocks())
 
-    def blocks(self) -> Iterator[bytes]:
+    def blocks(self, start: int = 0) -> Iterator[bytes]:
         """The same a block at a time.
+
+        Args:
+            start: Bytes to leave out; of a compressed file they are read nevertheless.
 
         Raises:
             DataError: It is cut off or not what its extension says.
@@ -152,22 +181,37 @@ class DataFile:
         head = b""
         while len(head) < len(codecs.BOM_UTF8) and (block := next(blocks, b"")):
             head += block
-        yield head.removeprefix(codecs.BOM_UTF8)
-        yield from blocks
+        text = head.removeprefix(codecs.BOM_UTF8)
+        if start and not self.is_compressed:
+            yield from _plain(self.path, start + len(head) - len(text))
+            return
+        for block in chain((text,), blocks):
+            yield block[start:]
+            start = max(0, start - len(block))
 
-    def utf8_blocks(self) -> Iterator[bytes]:
+    def utf8_blocks(self, start: int = 0) -> Iterator[bytes]:
         """The same, of a file that is text.
+
+        Args:
+            start: Bytes to leave out, which are known to be valid.
 
         Raises:
             DataError: It is not valid UTF-8.
         """
         decoder = codecs.getincrementaldecoder("utf-8")()
+        begun = min(start, _LONGEST_CHARACTER - 1)  # bytes of a character that goes on at `start`
+        blocks, head = self.blocks(start - begun), b""
+        while len(head) < begun:
+            head += next(blocks)
+        decoder.decode(head[:begun].lstrip(_CONTINUED))
         line, at = 1, 0
-        for block in chain(self.blocks(), (None,)):
+        for block in chain((head[begun:],), blocks, (None,)):
             open_end = len(decoder.getstate()[0])
             try:
                 decoder.decode(block or b"", final=block is None)
             except UnicodeDecodeError as error:
+                if start:
+                    deque(self.utf8_blocks(), 0)  # fails there too, and knows the line
                 raise self._invalid(error, line, at - open_end) from error
             if block is not None:
                 line, at = line + block.count(b"\n"), at + len(block)
@@ -290,8 +334,7 @@ def _decompressed(path: Path) -> Iterator[bytes]:
     suffix = path.suffix.lower()
     opened = _OPEN.get(suffix) if path.stat().st_size else None
     if opened is None:
-        with path.open("rb") as file:
-            yield from iter(partial(file.read, BLOCK), b"")
+        yield from _plain(path)
         return
     try:
         yield from opened(path)
@@ -299,6 +342,12 @@ def _decompressed(path: Path) -> Iterator[bytes]:
         raise DataError(
             f"{path} is cut off or not a {suffix} file ({error}). Fetch or compress it again."
         ) from error
+
+
+def _plain(path: Path, start: int = 0) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        file.seek(start)
+        yield from iter(partial(file.read, BLOCK), b"")
 
 
 def _blocks_of(module: Any, path: Path) -> Iterator[bytes]:

@@ -3,12 +3,14 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from truesweep.data.cache import cached, default_cache
-from truesweep.data.division import JOURNAL
+from truesweep.data.division import JOURNAL, PART
+from truesweep.data.readers import Document
 from truesweep.data.samples import Splits
 from truesweep.data.splitting import complete, divide_stored
 from truesweep.data.texts import Texts, TextsWriter
@@ -16,6 +18,7 @@ from truesweep.record.files import write_json
 
 VERSION = 1  # of the texts that are kept; a new one leaves all older ones unread
 _DESCRIBED = "splits.json"
+_READING = "reading.json"  # how far the texts of each split are
 _READ = "read.json"  # while the texts are being divided: what was done to them
 
 Blocks = Iterable[bytes]
@@ -51,9 +54,10 @@ def stored(
         places = {name: whole if missing and name == "train" else folder for name in texts}
         if not (folder / _DESCRIBED).exists():
             if not (folder / _READ).exists():
-                _emptied(folder, whole)
+                whole.mkdir(exist_ok=True)
+                reading = _Reading(folder / _READING)
                 for name, give in texts.items():
-                    _write(places[name], name, give())
+                    reading.write(places[name], name, give())
                 write_json(folder / _READ, told())
             made = {name: Texts(place, name) for name, place in places.items()}
             how: dict[str, Any] = {}
@@ -67,7 +71,7 @@ def stored(
             described = {"fingerprint": splits.fingerprint, "origin": splits.origin}
             write_json(folder / _DESCRIBED, described)
         shutil.rmtree(whole, ignore_errors=True)
-        for step in (_READ, JOURNAL):
+        for step in (_READING, _READ, JOURNAL):
             (folder / step).unlink(missing_ok=True)
 
     def read(folder: Path) -> Splits:
@@ -78,14 +82,47 @@ def stored(
     return cached(default_cache() / "texts", name, write, read, full)
 
 
-def _write(folder: Path, name: str, texts: Iterable[Blocks]) -> None:
-    with TextsWriter(folder, name) as writer:
-        for text in texts:
-            writer.add(text)
-        writer.commit()
+class _Reading:
+    """Texts on their way from files, which go on where they were before a kill.
+
+    Texts that are kept are asked for once more, since what was done to them is told by reading
+    them; a whole file, of which there is nothing to tell, is not read again.
+
+    Args:
+        journal: What says how far they are.
+    """
+
+    def __init__(self, journal: Path) -> None:
+        self._journal = journal
+        self._kept: dict[str, tuple[int, int]] = {}
+        if journal.exists():
+            self._kept = json.loads(journal.read_text(encoding="utf-8"))
+
+    def write(self, folder: Path, name: str, texts: Iterable[Blocks]) -> None:
+        """Write all texts of a split that are not there."""
+        with TextsWriter(folder, name, self._kept.get(name, (0, 0))) as writer:
+            ended, begun = writer.place
+            held = 0
+            for text in islice(texts, ended, None):
+                for block in _after(text, begun):
+                    writer.write(block)
+                    if (held := held + len(block)) >= PART:
+                        self._commit(name, writer)
+                        held = 0
+                writer.end()
+                begun = 0
+            self._commit(name, writer)
+
+    def _commit(self, name: str, writer: TextsWriter) -> None:
+        self._kept[name] = writer.commit()
+        write_json(self._journal, self._kept)
 
 
-def _emptied(folder: Path, inner: Path) -> None:
-    """Leave nothing in a folder but another one, which is empty."""
-    shutil.rmtree(folder)
-    inner.mkdir(parents=True)
+def _after(text: Blocks, size: int) -> Iterator[bytes]:
+    """What comes behind the first bytes of a text."""
+    if isinstance(text, Document):
+        yield from text.after(size)
+        return
+    for block in text:
+        yield block[size:]
+        size = max(0, size - len(block))

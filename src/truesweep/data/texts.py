@@ -228,6 +228,8 @@ class TextsWriter:
         self._size, self._ended = kept
         self._file = reopen(folder / f"{name}.txt", self._size)
         self._offsets = reopen(folder / f"{name}.offsets.bin", (self._ended + 1) * 8)
+        self._offsets.seek(-8, os.SEEK_END)
+        self._start = int(np.frombuffer(self._offsets.read(8), np.int64)[0])
 
     def __enter__(self) -> Self:
         """Itself."""
@@ -237,6 +239,11 @@ class TextsWriter:
         """Close the files."""
         self._file.close()
         self._offsets.close()
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """How many texts have ended, and how many bytes there are of the next."""
+        return self._ended, self._size - self._start
 
     def add(self, blocks: Iterable[bytes]) -> None:
         """Add a text, which comes in blocks of UTF-8."""
@@ -253,6 +260,7 @@ class TextsWriter:
         """End the last text."""
         self._offsets.write(np.int64(self._size).tobytes())
         self._ended += 1
+        self._start = self._size
 
     def commit(self) -> tuple[int, int]:
         """Have what was added so far outlive this process: so many bytes, and texts that ended."""
