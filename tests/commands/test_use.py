@@ -149,12 +149,18 @@ def test_files_are_found_where_the_command_is_typed(
     assert json.loads(kept)["overrides"] == ["data.test=elsewhere.txt"]
 
 
-def test_a_run_is_not_scored_on_documents_that_it_would_see_beside_others(
-    trained: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = trained["lm"]
-    monkeypatch.chdir(run.parents[2])
-    with pytest.raises(ConfigError, match=r"data\.packing=documents: lfm2 lets tokens"):
+def test_a_run_is_not_scored_on_documents_that_it_would_see_beside_others(workplace: Path) -> None:
+    asked = [
+        "task=lm",
+        "model=auto",
+        "model.architecture=rwkv",
+        *SMALL,
+        "trainer.max_steps=1",
+        "name=x",
+    ]
+    assert train(asked, [], None, False) == 0
+    (run,) = (workplace / "outputs/x").iterdir()
+    with pytest.raises(ConfigError, match="rwkv lets tokens see"):
         evaluate([str(run), "data.packing=documents"], "test", "best", [])
 
 

@@ -150,8 +150,8 @@ def test_what_was_read_before_a_kill_is_kept(
     assert kills > 2
     assert (found.train, found.val, found.test) == (expected.train, expected.val, expected.test)
     assert found.fingerprint == expected.fingerprint
-    whole = sum(text_bytes(part, "text") for part in (found.train, found.val, found.test))
-    assert written <= whole + kills * 2500  # a part, and the block that fills it
+    total = sum(text_bytes(part, "text") for part in (found.train, found.val, found.test))
+    assert written <= total + kills * 2500  # a part, and the block that fills it
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
