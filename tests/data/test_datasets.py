@@ -1,3 +1,4 @@
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
@@ -11,9 +12,11 @@ import torch
 from truesweep.data.batch import Step, split
 from truesweep.data.causal import Rows, Windows
 from truesweep.data.datasets import Subset
+from truesweep.data.frames import input_frame
+from truesweep.data.ragged import Ragged
 from truesweep.data.samples import Labelled, Pair
 from truesweep.data.seq2seq import Seq2SeqDataset
-from truesweep.data.tokenizers import Char, Pretrained
+from truesweep.data.tokenizers import Byte, Char, Pretrained
 from truesweep.metrics.likelihood import IGNORED
 
 PAIRS = [Pair("ab", "xyz"), Pair("abcd", "x"), Pair("a", "yy")]
@@ -68,6 +71,22 @@ def test_a_text_that_is_cut_does_not_end(prepared: Callable[..., Any]) -> None:
     assert data.stats["train"]["truncated"] == 2
     assert data.stats["train"]["longest"] == 7
     assert data.train.bytes_per_target == (3 + 4 + 5) / 12
+
+
+def test_tokens_that_are_cut_off_are_counted_without_being_copied_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("truesweep.data.causal._TOKENS_AT_ONCE", 1000)
+    tokenizer = Byte().build([])
+    tokens = np.full(500_000, tokenizer.encode("a")[0], dtype=np.uint16)
+    texts = Ragged(tokens, np.arange(0, len(tokens) + 1, 500))
+    Rows(texts, len(tokens), 10, input_frame(tokenizer, "text"), tokenizer)
+    tracemalloc.start()
+    rows = Rows(texts, len(tokens), 10, input_frame(tokenizer, "text"), tokenizer)
+    held = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert rows.bytes_per_target == 1
+    assert held < 500_000
 
 
 @pytest.mark.parametrize(

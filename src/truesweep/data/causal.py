@@ -23,6 +23,7 @@ from truesweep.data.ragged import EvenLengths, Ragged, Tokens, count_tokens
 from truesweep.metrics.likelihood import IGNORED
 
 _AT_ONCE = 1 << 16  # texts that are put into windows at once
+_TOKENS_AT_ONCE = 1 << 20  # tokens that are counted at once
 
 
 class CausalDataset(EncodedDataset):
@@ -122,7 +123,7 @@ class Documents(CausalDataset):
         self.max_length = max_length
         self.pad_id = tokenizer.pad_token_id
         self._put_into_windows()
-        unscored = told_bytes(tokenizer, self._first_tokens()) if not frame.prefix else 0
+        unscored = told_bytes(tokenizer, first_tokens(texts)) if not frame.prefix else 0
         self.bytes_per_target = (text_bytes - unscored) / max(1, self.targets)
 
     def _targets(self, start: int, stop: int) -> npt.NDArray[np.int64]:
@@ -159,13 +160,6 @@ class Documents(CausalDataset):
         self._firsts = np.concatenate(firsts)
         of_one = np.full(self._filled[-1:].sum(), self.max_length)
         self.lengths = np.concatenate([of_one, *lengths])
-
-    def _first_tokens(self) -> npt.NDArray[np.int64]:
-        """How often each token stands first in a text."""
-        starts = range(0, len(self.texts), _AT_ONCE)
-        offsets = (self.texts.offsets[start : start + _AT_ONCE + 1] for start in starts)
-        first = (part[:-1][np.diff(part) > self.texts.gap] for part in offsets)
-        return count_tokens(self.texts.tokens[places] for places in first)
 
     def collate(self, indices: Sequence[int]) -> Batch:
         """Windows below each other, [B, longest of them]."""
@@ -234,8 +228,10 @@ class Rows(CausalDataset):
         self.cut = int((whole - self.lengths).sum())
         # A share: some tokenizers do not tell all bytes, such as the spaces before their words.
         told = told_bytes(tokenizer, texts.counts)
-        scored = text_bytes * (told - token_bytes(tokenizer, self._unscored())) / max(1, told)
-        self.bytes_per_target = scored / max(1, self.targets)
+        unscored = told_bytes(tokenizer, count_tokens(self._cut_tokens()))
+        if not frame.prefix:
+            unscored += told_bytes(tokenizer, first_tokens(texts))
+        self.bytes_per_target = text_bytes * (told - unscored) / max(1, told) / max(1, self.targets)
 
     def collate(self, indices: Sequence[int]) -> Batch:
         """Rows below each other, [B, longest of them]."""
@@ -247,14 +243,18 @@ class Rows(CausalDataset):
         lengths = np.clip(whole - 1, 0, self.max_length)
         return {"index": list(indices), **shifted(rows[:, :limit], lengths, self.pad_id)}
 
-    def _unscored(self) -> Tokens:
-        """Tokens of texts that are no targets: cut at the end, or with nothing in front."""
+    def _cut_tokens(self) -> Iterator[Tokens]:
+        """Tokens of texts that are cut off at the end, those of many texts at once."""
         end = self.max_length + 1 - len(self.frame.prefix)
-        lengths = self.texts.lengths
-        parts = [self.texts[i][end:] for i in np.flatnonzero(lengths > end).tolist()]
-        if not self.frame.prefix:
-            parts.append(self.texts.tokens[self.texts.offsets[:-1][lengths > 0]])
-        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int32)
+        held: list[Tokens] = []
+        size = 0
+        for i in np.flatnonzero(self.texts.lengths > end):
+            held.append(self.texts[int(i)][end:])
+            size += len(held[-1])
+            if size >= _TOKENS_AT_ONCE:
+                yield np.concatenate(held)
+                held, size = [], 0
+        yield from held and [np.concatenate(held)]
 
 
 def shifted(rows: npt.NDArray[np.int64], lengths: npt.NDArray[np.int64], pad_id: int) -> Batch:
@@ -319,6 +319,14 @@ def side_by_side(
     arrays = {"input_ids": inputs, "labels": labels, "position_ids": positions}
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     return {"lengths": lengths.tolist(), **tensors}
+
+
+def first_tokens(texts: Ragged) -> npt.NDArray[np.int64]:
+    """How often each token stands first in a text, int64 [largest + 1]."""
+    starts = range(0, len(texts), _AT_ONCE)
+    offsets = (texts.offsets[start : start + _AT_ONCE + 1] for start in starts)
+    first = (part[:-1][np.diff(part) > texts.gap] for part in offsets)
+    return count_tokens(texts.tokens[places] for places in first)
 
 
 def bytes_per_target(dataset: EncodedDataset) -> float | None:
