@@ -149,7 +149,7 @@ def test_loss_and_gradients_are_those_of_single_documents(
 ) -> None:
     model = built(architecture)
     model.set_attn_implementation(attention)
-    keep_documents_apart(model)
+    keep_documents_apart(model, 64)
     check_documents(model, prepared)
 
 
@@ -158,8 +158,16 @@ def test_layers_that_run_over_whole_rows_take_documents_one_by_one(
     architecture: str, prepared: Callable[..., Any]
 ) -> None:
     model = built(architecture)
-    keep_documents_apart(model)
+    keep_documents_apart(model, 64)
     check_documents(model, prepared)
+
+
+def test_what_a_model_does_in_long_rows_only_is_found_in_short_ones() -> None:
+    model = built("doge")
+    keep_documents_apart(model, 2048)
+    with pytest.raises(ConfigError, match="doge lets tokens see the documents beside their own"):
+        keep_documents_apart(model, 2049)
+    assert model.model.layers[0].self_attn.keep_window_size == 2048
 
 
 @pytest.mark.parametrize("packing", ["documents", False])
@@ -193,7 +201,7 @@ def kept_for_gradients(model: PreTrainedModel, window: list[int]) -> int:
 @pytest.mark.parametrize("architecture", ["lfm2", "mamba2"])
 def test_short_documents_take_little_more_memory_than_a_long_one(architecture: str) -> None:
     model = built(architecture)
-    keep_documents_apart(model)
+    keep_documents_apart(model, 64)
     assert kept_for_gradients(model, [8] * 8) < 2.5 * kept_for_gradients(model, [64])
 
 
@@ -213,7 +221,7 @@ def test_documents_stay_apart_in_a_model_with_an_adapter(
     model = built(architecture)
     config = LoraConfig(init_lora_weights=False, **fields)
     add_adapter(model, config, "causal", 0)
-    keep_documents_apart(model)
+    keep_documents_apart(model, 64)
     check_documents(model, prepared)
 
 
@@ -223,7 +231,7 @@ def test_documents_stay_apart_however_a_model_is_run(
     how: str, prepared: Callable[..., Any]
 ) -> None:
     model: Any = built("lfm2")
-    keep_documents_apart(model)
+    keep_documents_apart(model, 64)
     if how == "copied":
         model = copy.deepcopy(model)
     elif how == "computed twice":
@@ -236,7 +244,7 @@ def test_documents_stay_apart_however_a_model_is_run(
 def test_what_is_no_row_of_documents_is_read_as_before(prepared: Callable[..., Any]) -> None:
     plain: Any = built("lfm2")
     model: Any = built("lfm2")
-    keep_documents_apart(model)
+    keep_documents_apart(model, 64)
     packed, _ = prepared(TEXTS, Byte(), packing="documents", max_length=LENGTH)
     windows, _ = prepared(TEXTS, Byte(), packing=True, max_length=LENGTH)
     batch = windows.train.collate([0, 1])
@@ -256,7 +264,7 @@ def test_what_a_layer_drops_of_documents_is_the_same_however_a_batch_is_split(
     torch.manual_seed(0)
     scratch = Scratch(architecture="lfm2", depth=2, width=32, heads=2, dropout=rate)
     model = scratch.build("causal", Byte().build(()), max_length=LENGTH)
-    keep_documents_apart(model)
+    keep_documents_apart(model, 64)
     dropout = SampleDropout()
     if twice:
         recompute_layers(model, dropout)
@@ -285,7 +293,7 @@ def test_what_a_layer_drops_of_documents_is_the_same_however_a_batch_is_split(
 @pytest.mark.parametrize("architecture", MIXING)
 def test_models_that_see_other_documents_are_refused_by_name(architecture: str) -> None:
     with pytest.raises(ConfigError, match=rf"data\.packing=documents: {architecture} lets tokens"):
-        keep_documents_apart(built(architecture))
+        keep_documents_apart(built(architecture), 64)
 
 
 def test_what_is_no_text_is_not_put_side_by_side(prepared: Callable[..., Any]) -> None:

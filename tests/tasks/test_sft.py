@@ -157,7 +157,7 @@ def talks(count: int) -> list[Chat]:
 def test_packed_conversations_learn_as_single_ones(architecture: str, truncation: str) -> None:
     tokenizer = STYLES["zephyr"].tokenizer()
     model, chats = small(architecture, tokenizer).double(), talks(20)
-    keep_documents_apart(model)
+    keep_documents_apart(model, 64)
     found: list[Any] = []
     ways: tuple[Any, ...] = (False, "documents")
     for packing in ways:

@@ -154,7 +154,7 @@ def _score_run(
         splits = _beside(kind.load(make(own, "data")), kind.load(source), _files(overrides))
     prepared = prepare(source, tokenizer, kind, labels=loaded.labels, splits=splits)
     if source.packing == "documents":  # which the run need not have been trained on
-        keep_documents_apart(loaded.model)
+        keep_documents_apart(loaded.model, source.max_length)
     task = build_task(config, loaded.model, prepared)
     if task_type.needs_reference(config["task"], loaded.model):
         length = run.read_config()["data"]["max_length"]

@@ -274,7 +274,7 @@ def build_model(
     labels = prepared.labels or ()
     model = make_model(config, prepared.tokenizer, labels, source.max_length, notes)[0]
     if source.packing == "documents":
-        keep_documents_apart(model)
+        keep_documents_apart(model, source.max_length)
     return model
 
 

@@ -123,7 +123,7 @@ def check_noise(model: PreTrainedModel, head: Head) -> None:
 
 
 @torch.no_grad()
-def keep_documents_apart(model: PreTrainedModel) -> None:
+def keep_documents_apart(model: PreTrainedModel, max_length: int) -> None:
     """Have a language model keep documents side by side in a row apart, or refuse it.
 
     Positions that begin anew tell attention where a document begins. Convolutions and the states of
@@ -132,11 +132,14 @@ def keep_documents_apart(model: PreTrainedModel) -> None:
 
     Args:
         model: As `mixes_samples` takes it.
+        max_length: Tokens of a row at most.
 
     Raises:
         ConfigError: It lets documents see each other, or cannot read such a row.
     """
     with _tried(model, "causal") as tried:
+        if tried is not None and tried is not model:
+            _begin_early(tried, max_length)
         reason = "" if tried is None else _mixes_documents(tried)
         if tried is not None and reason and take_one_by_one(tried):
             reason = _mixes_documents(tried)
@@ -147,6 +150,16 @@ def keep_documents_apart(model: PreTrainedModel) -> None:
             f"data.packing=documents: {model.config.model_type} {reason}. Set data.packing=false "
             "for each on its own, or a model with attention alone, such as llama or qwen3"
         )
+
+
+def _begin_early(model: PreTrainedModel, max_length: int) -> None:
+    """Have a model do in the short rows of a trial what it does in longer ones, if it is given any.
+
+    Beyond so many tokens, Doge's attention drops those that seem to matter least.
+    """
+    for module in model.modules():
+        if vars(module).get("keep_window_size", max_length) < max_length:
+            vars(module)["keep_window_size"] = _SHORT
 
 
 def _mixes_documents(model: PreTrainedModel) -> str:
