@@ -150,7 +150,9 @@ def test_a_job_in_the_queue_is_not_submitted_again(
     command("sbatch", "exit 1")
     ours = f"{job.path}/slurm/submission_file_1a.sh" if by_script else "/work.sh"
     comment = "billing|7" if by_script else job.path
-    command("squeue", f"echo '7|PENDING|/work.sh|7'; echo '8|RUNNING|{ours}|{comment}'")
+    command(
+        "squeue", f"echo '7|PENDING|/work.sh|Priority|7'; echo '8|RUNNING|{ours}|None|{comment}'"
+    )
     executor = SlurmExecutor(SlurmSettings())
     assert executor.takes_up(job)
     executor.start(job, resume=True)
@@ -160,7 +162,7 @@ def test_a_job_in_the_queue_is_not_submitted_again(
 
 def test_a_comment_of_several_lines_is_no_other_job(command: Commands, job: Run) -> None:
     ours = f"{job.path}/slurm/submission_file_1a.sh"
-    command("squeue", f"printf '7|PENDING|/work.sh|to\ndo\n8|RUNNING|{ours}|b\n'")
+    command("squeue", f"printf '7|PENDING|/work.sh|Priority|to\ndo\n8|RUNNING|{ours}|None|b\n'")
     assert SlurmExecutor(SlurmSettings()).takes_up(job)
 
 
@@ -205,7 +207,7 @@ def test_a_job_that_is_done_is_not_waited_for_while_its_node_does_not_answer(
     command: Commands, job: Run
 ) -> None:
     command("sbatch", "echo Submitted batch job 12")
-    command("squeue", f"echo '12|COMPLETING|{job.path}/slurm/submission.sh|'")
+    command("squeue", f"echo '12|COMPLETING|{job.path}/slurm/submission.sh|None|'")
     executor = SlurmExecutor(SlurmSettings(poll_seconds=0.1))
     executor.start(job, resume=False)
     assert executor.wait(0.5) == []  # it may be about to be requeued
@@ -224,13 +226,31 @@ def test_a_slurm_that_is_away_for_a_while_ends_nothing(command: Commands, job: R
     command("sbatch", "echo Submitted batch job 12")
     executor = SlurmExecutor(SlurmSettings(poll_seconds=0.1))
     executor.start(job, resume=False)
-    command("squeue", "echo '12|RUNNING|/work.sh|'")
+    command("squeue", "echo '12|RUNNING|/work.sh|None|'")
     executor.wait(0)
     command("squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
     began = time.monotonic()
     assert executor.wait(0.5) == []
     assert 0.5 <= time.monotonic() - began < 30  # and not for ever
     assert executor.running == [job]
+
+
+@pytest.mark.parametrize(
+    "reason", ["JobHeldUser", "JobHeldAdmin", "launch failed requeued held", "JobHoldMaxRequeue"]
+)
+def test_a_job_that_slurm_holds_is_told_of_once(
+    command: Commands, job: Run, caplog: pytest.LogCaptureFixture, reason: str
+) -> None:
+    command("sbatch", "echo Submitted batch job 12")
+    executor = SlurmExecutor(SlurmSettings(poll_seconds=0.05))
+    executor.start(job, resume=False)
+    for waits in ("Priority", reason, "Resources", reason):
+        command("squeue", f"echo '12|PENDING|/work.sh|{waits}|'; date >> asked")
+        assert executor.wait(0.2) == []
+    told = f"{job.label}: Slurm holds its job 12 ({reason}) until you, or an administrator, type"
+    said = f"{told} scontrol release 12"
+    assert caplog.messages == [said, said]  # once each time, however often Slurm is asked
+    assert len(Path("asked").read_text().splitlines()) > 5
 
 
 def test_a_limit_on_jobs_is_waited_for(command: Commands, workplace: Path) -> None:
@@ -240,7 +260,7 @@ def test_a_limit_on_jobs_is_waited_for(command: Commands, workplace: Path) -> No
     executor = SlurmExecutor(SlurmSettings())
     executor.check(trainer_of(first), first.label)
     executor.start(first, resume=False)
-    command("squeue", "echo '12|PENDING|/work.sh|'")
+    command("squeue", "echo '12|PENDING|/work.sh|Priority|'")
     assert executor.wait(0) == []
     command("sbatch", "echo 'sbatch: error: AssocMaxSubmitJobLimit' >&2; exit 1")
     executor.start(second, resume=False)
@@ -278,7 +298,7 @@ def test_jobs_that_ask_for_the_same_are_one_array(command: Commands, workplace: 
     for job in jobs:
         executor.start(job, resume=False)
     assert not (workplace / "submitted").exists()
-    command("squeue", 'for id in 1_0 1_1 2; do echo "$id|PENDING|x|"; done')
+    command("squeue", 'for id in 1_0 1_1 2; do echo "$id|PENDING|x|Priority|"; done')
     assert executor.wait(0) == []
     assert ids(jobs) == ["1_0", "2", "1_1"]
     script, alone = submitted(workplace)
@@ -289,7 +309,7 @@ def test_jobs_that_ask_for_the_same_are_one_array(command: Commands, workplace: 
     assert f"#SBATCH --error={script.parent}/%a/slurm/%A_%a_0_log.err" in asked
     assert [linked(script.parent / index) for index in "01"] == [jobs[0].path, jobs[2].path]
 
-    command("squeue", f'for id in 0 1; do echo "1_$id|PENDING|{script}|billing 7"; done')
+    command("squeue", f'for id in 0 1; do echo "1_$id|PENDING|{script}|Priority|billing 7"; done')
     again = SlurmExecutor(SlurmSettings())
     assert [again.takes_up(job) for job in jobs] == [True, False, True]
     again.start(jobs[2], resume=False)
@@ -306,7 +326,7 @@ def test_an_array_that_is_too_large_is_submitted_in_parts(
     executor = SlurmExecutor(SlurmSettings())
     for job in jobs:
         executor.start(job, resume=False)
-    command("squeue", 'for id in 2_0 2_1 3_0 3_1 4; do echo "$id|PENDING|x|"; done')
+    command("squeue", 'for id in 2_0 2_1 3_0 3_1 4; do echo "$id|PENDING|x|Priority|"; done')
     assert executor.wait(0) == []
     assert ids(jobs) == ["2_0", "2_1", "3_0", "3_1", "4"]
     assert len(executor.running) == 5
@@ -317,7 +337,7 @@ def test_jobs_over_the_limit_wait_and_all_others_are_submitted(
 ) -> None:
     _, jobs = make_sweep(workplace, [{"seed": seed} for seed in range(4)])
     command("sbatch", TAKES.format(refused="2-9", most=2))
-    command("squeue", 'for id in 2_0 2_1; do echo "$id|PENDING|x|"; done')
+    command("squeue", 'for id in 2_0 2_1; do echo "$id|PENDING|x|Priority|"; done')
     executor = SlurmExecutor(SlurmSettings())
     for job in jobs:
         executor.start(job, resume=False)

@@ -7,6 +7,7 @@ before it is submitted.
 """
 
 import getpass
+import logging
 import os
 import re
 import shlex
@@ -14,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,6 +35,8 @@ from truesweep.sweeps.planned import trainer_of
 from truesweep.sweeps.protocols import BUSY, ENDED, NotNow
 from truesweep.sweeps.slurm.settings import SlurmSettings
 
+log = logging.getLogger(__name__)
+
 SCRIPTS = "slurm"
 """The folder in a job's directory of its batch script, and of what was said.
 
@@ -52,6 +55,11 @@ REMEDY = (
 )
 MEMORY = re.compile(r"slurmstepd.*(exceeded .*memory limit|oom.kill)", re.IGNORECASE)
 """What Slurm says where it counts memory, and where the kernel does."""
+HELD = re.compile(r"[Hh]eld|JobHold")
+"""In Slurm's reason for an allocation that waits until somebody releases it.
+
+Such as `JobHeldUser`, `JobHoldMaxRequeue`, or `launch failed requeued held`.
+"""
 LARGEST_ARRAY = 1000
 """Jobs of one array, where the cluster does not say how many it takes."""
 
@@ -64,12 +72,14 @@ class Entry:
         id: Slurm's number of it, such as `12`, or `12_3` in an array.
         state: Such as `PENDING`, `RUNNING` or `COMPLETING`.
         script: The batch script that was submitted.
+        reason: Why it waits, such as `Priority`; `None` if it does not.
         comment: What it was submitted with.
     """
 
     id: str
     state: str
     script: str
+    reason: str
     comment: str
 
     @property
@@ -97,10 +107,10 @@ def queue() -> dict[str, Entry]:
         OSError, subprocess.SubprocessError: Slurm does not answer.
     """
     lines = _run(
-        "squeue", "--noheader", "--array", f"--user={getpass.getuser()}", "--format=%i|%T|%o|%k"
+        "squeue", "--noheader", "--array", f"--user={getpass.getuser()}", "--format=%i|%T|%o|%r|%k"
     )
     # A comment of another job may have lines of its own.
-    found = (fields for line in lines.split("\n") if len(fields := line.split("|", 3)) == 4)
+    found = (fields for line in lines.split("\n") if len(fields := line.split("|", 4)) == 5)
     return {fields[0]: Entry(*fields) for fields in found}
 
 
@@ -161,6 +171,7 @@ class SlurmExecutor:
         self.settings = settings
         self._asked: list[Run] = []  # to be submitted
         self._running: dict[str, Run] = {}
+        self._held: set[str] = set()
         self._answered = False
         self._took_any = False
         self._refused_until = -float("inf")
@@ -376,12 +387,24 @@ class SlurmExecutor:
             there = queue()
         except (OSError, subprocess.SubprocessError):
             return []  # no news while Slurm is away
+        self._tell_of_holds(there)
         return [
             slurm_id
             for slurm_id, job in self._running.items()
             if (entry := there.get(slurm_id)) is None
             or (entry.state == "COMPLETING" and job.state in ENDED)
         ]
+
+    def _tell_of_holds(self, there: Mapping[str, Entry]) -> None:
+        """Say of each job that is held since the last look what lets it go on."""
+        held = {i for i in self._running if i in there and HELD.search(there[i].reason)}
+        for slurm_id in sorted(held - self._held):
+            log.warning(
+                "%s: Slurm holds its job %s (%s) until you, or an administrator, type "
+                "scontrol release %s",
+                *(self._running[slurm_id].label, slurm_id, there[slurm_id].reason, slurm_id),
+            )
+        self._held = held
 
 
 def _links(jobs: Sequence[Run]) -> Path:
