@@ -72,6 +72,7 @@ TRIAL: dict[str, Any] = {
     "objective": "val/loss",
     "pruner": MEDIAN,
 }
+FORECAST = {**TRIAL, "pruner": {**MEDIAN, "name": "forecast", "warmup": 3, "sign": 1.0}}
 
 
 def make_run(folder: Path, *overrides: str, trial: dict[str, Any] | None = TRIAL) -> Run:
@@ -110,16 +111,21 @@ def test_a_job_that_is_ahead_reports_all_and_is_scored(workplace: Path) -> None:
     assert "test/loss" in json.loads(run.results.read_text())
 
 
-def test_a_job_that_waited_ends_as_if_it_had_not(workplace: Path) -> None:
-    pruner = {**MEDIAN, "name": "forecast", "warmup": 3, "sign": 1.0}
-    made = optuna.create_study(study_name="s", storage=open_storage("study.journal", workplace))
+def study_with_a_leader(folder: Path) -> optuna.Study:
+    """A study whose first trial waits at step 3 and leads by far, and one that begins."""
+    made = optuna.create_study(study_name="s", storage=open_storage("study.journal", folder))
     rival = made.ask()
     for key, told in describe_rates(Cosine(), 12).items():
         rival.set_user_attr(key, told)
     rival.set_user_attr("paused", True)
     rival.report(-99.0, 3)
     made.ask()
-    run = make_run(workplace, "model.dropout=0.1", trial={**TRIAL, "pruner": pruner})
+    return made
+
+
+def test_a_job_that_waited_ends_as_if_it_had_not(workplace: Path) -> None:
+    made = study_with_a_leader(workplace)
+    run = make_run(workplace, "model.dropout=0.1", trial=FORECAST)
     for start in range(2):  # the rival leads still when it comes to its second rung
         assert launch(run, resume=start > 0) == 0
         status = run.status
@@ -152,14 +158,29 @@ def test_two_ranks_stop_after_the_same_step(workplace: Path) -> None:
         assert run.log(rank).read_text().count("pruned after step 3") == 1
 
 
+def last_summary(run: Run) -> dict[str, Any]:
+    """What the latest of a run's records of W&B shows of it, as W&B's own reader tells."""
+    leet = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", "--summary"]
+    shown = subprocess.run([*leet, str(run.path / "wandb")], capture_output=True, check=True)
+    summary: dict[str, Any] = json.loads(shown.stdout)["summary"]
+    return summary
+
+
 def test_a_pruned_run_says_so_in_wandb(workplace: Path) -> None:
     study(workplace, rival=0.0)
     run = make_run(workplace, "logger=wandb")
     assert launch(run) == 0
-    leet = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", "--summary"]
-    shown = subprocess.run([*leet, str(run.path / "wandb")], capture_output=True, check=True)
-    summary: dict[str, Any] = json.loads(shown.stdout)["summary"]
+    summary = last_summary(run)
     assert (summary["state"], summary["pruned_step"]) == ("pruned", 3)
+
+
+def test_a_paused_run_says_so_in_wandb_each_time(workplace: Path) -> None:
+    study_with_a_leader(workplace)
+    run = make_run(workplace, "logger=wandb", trial=FORECAST)
+    for start in range(2):
+        assert launch(run, resume=start > 0) == 0
+        summary = last_summary(run)
+        assert (summary["state"], summary["paused_step"]) == ("paused", 3 * (start + 1))
 
 
 @pytest.mark.parametrize("trial", [None, {**TRIAL, "pruner": None}])
