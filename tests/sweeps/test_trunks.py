@@ -13,6 +13,7 @@ import torch
 from tests.commands.conftest import SMALL, TIMED, write_chats, write_data
 from tests.sweeps.tiny import FIXED, MISHAPS
 from truesweep.commands.sweep import print_jobs
+from truesweep.jobs.extend import change
 from truesweep.record.rows import read
 from truesweep.runs.run import Run
 from truesweep.sweeps.directory import SweepDirectory
@@ -21,6 +22,7 @@ from truesweep.sweeps.local import LocalPool
 from truesweep.sweeps.planning import SweepPlan, plan_sweep
 from truesweep.sweeps.protocols import Listed
 from truesweep.sweeps.request import ask
+from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.start import add_jobs
 from truesweep.sweeps.trunks import MOST_STATES
 
@@ -287,16 +289,22 @@ def mishaps(workplace: Path) -> Iterator[Path]:
     sys.path[:] = before
 
 
-def train(
-    folder: Path, name: str, *overrides: str, task: str = "lm", **settings: Any
-) -> tuple[int, list[Run]]:
+def train(folder: Path, name: str, *overrides: str, task: str = "lm") -> tuple[int, list[Run]]:
     """Train a sweep's jobs; its exit code and the jobs."""
+    sweep, settings = prepare(folder, name, *overrides, task=task)
+    return drive(sweep, Listed(sweep.jobs()), LocalPool(2), settings), sweep.jobs()
+
+
+def prepare(
+    folder: Path, name: str, *overrides: str, task: str = "lm"
+) -> tuple[SweepDirectory, Sweep]:
+    """A sweep whose jobs wait to be trained, and its settings."""
     small = [*data(folder, overrides, task), *SMALL[:-4], "logger=none"]
     asked = ask([*small, *overrides, "name=s"])
     sweep = SweepDirectory(folder / name)
     sweep.ask([], [], asked.settings, {})
     add_jobs(sweep, plan_sweep(asked).jobs, {})
-    return drive(sweep, Listed(sweep.jobs()), LocalPool(2), asked.settings), sweep.jobs()
+    return sweep, asked.settings
 
 
 def rows(run: Run) -> list[dict[str, Any]]:
@@ -381,9 +389,27 @@ def test_jobs_that_are_saved_at_other_steps_end_the_same(workplace: Path) -> Non
     asked = [*WSD, "trainer.max_steps=10", "callbacks.checkpoint.every_n_steps=3,5"]
     code, jobs = train(workplace, "shared", *asked)
     assert (code, train(workplace, "apart", *asked, "sweeps.share=false")[0]) == (0, 0)
-    for job, alone in zip(jobs, SweepDirectory(workplace / "apart").jobs(), strict=True):
+    apart = SweepDirectory(workplace / "apart").jobs()
+    for job, alone in zip(jobs, apart, strict=True):
         assert_same(job, alone)
     assert jobs[1].read_provenance()["branched"] == {"run": jobs[0].id, "step": 9}
+    ids = {job.status.get("wandb_id", job.identity[:16]) for job in [*jobs, *apart]}
+    assert len(ids) == 4  # each is another run of W&B, be it of the same configuration
+
+
+@pytest.mark.slow
+def test_a_job_that_is_made_longer_trains_for_no_other(workplace: Path) -> None:
+    """Its rates are not those that the other was to share."""
+    asked = [*WSD, "trainer.max_steps=14", "data.eval_batch_size=3,4"]
+    sweep, settings = prepare(workplace, "shared", *asked)
+    change(sweep.jobs()[0], ["trainer.max_steps=24"])
+    assert drive(sweep, Listed(sweep.jobs()), LocalPool(2), settings) == 0
+    assert train(workplace, "apart", *asked, "sweeps.share=false")[0] == 0
+    first, second = sweep.jobs()
+    assert [job.step for job in (first, second)] == [24, 14]
+    assert second.place["replays"]
+    assert "branched" not in second.read_provenance()
+    assert_same(second, SweepDirectory(workplace / "apart").jobs()[1])
 
 
 @pytest.mark.slow

@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from secrets import token_hex
 from tempfile import TemporaryDirectory
 from threading import Thread
 from typing import Any, cast
@@ -171,7 +170,7 @@ def wandb_id(run: Run) -> str:
     if known or run.metrics.exists():  # recorded before ids were kept
         return str(known or run.identity[:16])
     given = os.environ.get("WANDB_RUN_ID") if is_agents(run) else None
-    new = given or f"{run.identity[:16]}-{token_hex(4)}"
+    new = given or run.new_wandb_id()
     if os.environ.get("RANK", "0") == "0":
         run.update_status(wandb_id=new)
     return new

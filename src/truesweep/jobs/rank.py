@@ -329,6 +329,8 @@ class Rank:
     def _branches(self) -> list[pl.Callback]:
         """What keeps the states from which other jobs of the sweep go on, if any do."""
         steps = self.run.place.get("branches")
+        if self.run.read_provenance().get("changes"):  # others are to go on from another training
+            return []
         return [Branches(self.run, steps, self.checkpoint)] if steps else []
 
     def _pruning(self) -> list[pl.Callback]:

@@ -67,7 +67,8 @@ def adopt(run: Run, other: Run, step: int) -> bool:
         shutil.copyfile(kept / run.metrics.name, run.metrics)
         shutil.copytree(kept / run.model.name, run.model, dirs_exist_ok=True)
         note(run, other, step)
-        run.update_status(step=step, saved_step=step)
+        # What it has recorded is not from before ids were kept.
+        run.update_status(step=step, saved_step=step, wandb_id=run.new_wandb_id())
     return True
 
 

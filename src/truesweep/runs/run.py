@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from secrets import token_hex
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
@@ -359,6 +360,10 @@ class Run:
         """The fingerprint of what was asked at first; a run that is made longer keeps it."""
         known = self.read_provenance().get("fingerprint")
         return str(known or fingerprint(self.read_config()))
+
+    def new_wandb_id(self) -> str:
+        """An id for W&B that no other run has, be it one of the same configuration."""
+        return f"{self.identity[:16]}-{token_hex(4)}"
 
     @property
     def figures(self) -> dict[str, Figure]:
