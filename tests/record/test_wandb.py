@@ -362,6 +362,15 @@ def test_three_kills_leave_one_run_with_every_step_once(make: Make, tmp_path: Pa
     assert [row["train/loss"] for row in history_of(run)] == [1 / step for step in range(1, 16)]
 
 
+def test_steps_of_another_run_are_as_late_as_there(make: Make, tmp_path: Path) -> None:
+    logger = make()
+    logger.log_metrics({"train/loss": 2.0, "time": 100.0}, 1)
+    logger.log_metrics({"train/loss": 1.0}, 2)
+    logger.finish()
+    first, second = (row["time"] for row in history_of(tmp_path / "run"))
+    assert first == 100.0 <= second < 200.0
+
+
 def test_online_without_a_login_is_offline(
     make: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -231,9 +231,8 @@ class Rank:
         began = rows[-1]["time"] if rows else 0.0
         for row in rows_of_training(other, step, after):
             values = {k: v for k, v in row.items() if k not in ("step", "time")}
-            time = round(began + row["time"], 3)
-            self.metrics.log_metrics({**values, "time": time}, row["step"])
-            for logger in self.loggers:
+            values["time"] = round(began + row["time"], 3)
+            for logger in (self.metrics, *self.loggers):
                 logger.log_metrics(values, row["step"])
 
     def score(self) -> None:

@@ -147,7 +147,10 @@ class RunLogger(Logger):
 
     @override
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Take one row: values, numbers or tensors of one element, at an optimizer step."""
+        """Take one row: values, numbers or tensors of one element, at an optimizer step.
+
+        Of steps that another run has trained, `time` is among them: seconds of training until then.
+        """
         raise NotImplementedError
 
     def log_table(
@@ -263,8 +266,7 @@ class Guarded(RunLogger):
             self._try(self._keep_id, logger)
         self._try(lambda it: it.log_hyperparams(dict(self.info.config)), logger)
         for row in earlier if self._folder is not None else ():
-            known = {name: value for name, value in row.items() if name != "time"}
-            self._try(partial(self._row, row=known), logger)
+            self._try(partial(self._row, row=row), logger)
         return logger
 
     def _try(self, call: Callable[[Logger], None], logger: Logger) -> None:
@@ -284,6 +286,7 @@ class Guarded(RunLogger):
             write_atomic(self.info.kept_id(self._name.partition("=")[0]), str(version))
 
     def _row(self, logger: Logger, row: Row) -> None:
+        row = {name: value for name, value in row.items() if name != "time"}
         if row["step"] == self._last.get("step") and row.items() <= self._last.items():
             return  # it was in the file already
         self._last = row

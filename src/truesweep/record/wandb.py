@@ -150,8 +150,11 @@ class WandbLogger(RunLogger):
         """Mirror `metrics` at optimizer `step`; W&B drops what comes for an earlier step."""
         assert step is not None, "metrics are logged against an optimizer step"
         self._start()
+        values = scalars(metrics)
+        if "time" in values:  # another run has trained until here, and this one goes on from there
+            self._began = time.monotonic() - values["time"]
         elapsed = round(time.monotonic() - self._began, 3)
-        self._send("row", {"values": {"time": elapsed, **scalars(metrics), "step": step}})
+        self._send("row", {"values": {"time": elapsed, **values, "step": step}})
 
     @rank_zero_only
     def log_table(
