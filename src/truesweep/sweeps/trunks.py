@@ -158,9 +158,8 @@ def _groups(jobs: Sequence[PlannedJob]) -> list[list[PlannedJob]]:
 def _at_the_end(job: PlannedJob) -> list[str]:
     """Keys that count only when a job's last step is done."""
     task = task_class(job.config)
-    own = task.__module__.startswith(OWN) or "ends_by" in vars(
-        task
-    )  # what is inherited may be used otherwise
+    # What another package's task inherits may be used otherwise there.
+    own = task.__module__.startswith(OWN) or "ends_by" in vars(task)
     keys = [f"task.{key}" for key in task.ends_by(job.config["task"])] if own else []
     return keys if _harness_between(job) else [*keys, HARNESS]
 
