@@ -15,6 +15,7 @@ from tests.sweeps.tiny import FIXED, MISHAPS
 from truesweep.commands.sweep import print_jobs
 from truesweep.jobs.extend import change
 from truesweep.record.rows import read
+from truesweep.runs.branches import is_kept
 from truesweep.runs.run import Run
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.driver import drive
@@ -24,7 +25,7 @@ from truesweep.sweeps.protocols import Listed
 from truesweep.sweeps.request import ask
 from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.start import add_jobs
-from truesweep.sweeps.trunks import MOST_STATES
+from truesweep.sweeps.trunks import MOST_STATES, Trunks
 
 WSD = ["scheduler=wsd", "scheduler.warmup=2", "trainer.val_check_interval=4"]
 LENGTHS = "trainer.max_steps=12,16,24"
@@ -264,6 +265,21 @@ def test_what_is_there_already_keeps_nothing_waiting(workplace: Path) -> None:
     more = plan(workplace, *WSD, "trainer.max_steps=12,16,20,24")
     assert shared(more) == {12: None, 16: None, 20: (24, 16), 24: None}
     assert more.jobs[3].branches == (16,)
+
+
+def test_a_job_that_is_to_be_tried_again_finds_its_states(workplace: Path) -> None:
+    """Another one that needs them ends in between."""
+    asked = [*WSD, "trainer.max_steps=12", "data.eval_batch_size=3,4,5"]
+    jobs = prepare(workplace, "shared", *asked)[0].jobs()
+    first, failed, ended = jobs
+    (first.path / "branches" / "8").mkdir(parents=True)
+    failed.update_status(state="failed", saved_step=4)
+    ended.update_status(state="completed", saved_step=12)
+    trunks = Trunks(jobs)
+    trunks.tidy(ended)
+    assert is_kept(first, 8)
+    trunks.tidy()
+    assert not is_kept(first, 8)
 
 
 def test_jobs_that_others_start_share_nothing(

@@ -336,28 +336,29 @@ class Trunks:
         """Remove the states that no job needs any more.
 
         Args:
-            job: One that has ended: of those that it has needed.
+            job: One that has ended: of those that it has needed, while jobs that have failed may
+                be tried again. None: the sweep is over.
         """
         names = self._runs if job is None else [job.id]
+        over = (*ENDED, "failed") if job is None else ENDED
         for state in {state for name in names for state in self._states(name)}:
-            self._forget(*state)
+            self._forget(*state, over)
 
     def _states(self, name: str) -> list[tuple[str, int]]:
         """The states of others that a job goes on from, by their ids and steps, in order."""
         trunk = [self._trunk[name]] if name in self._trunk else []
         return [*trunk, *self._replays.get(name, [])]
 
-    def _forget(self, name: str, step: int) -> None:
+    def _forget(self, name: str, step: int, over: Collection[str] = ENDED) -> None:
         state = name, step
-        if name in self._runs and not any(self._needs(one, state) for one in self._runs):
+        if name in self._runs and not any(self._needs(one, state, over) for one in self._runs):
             branches.forget(self._runs[name], step)
 
-    def _needs(self, name: str, state: tuple[str, int]) -> bool:
-        """Whether a job is still to go on from a state."""
+    def _needs(self, name: str, state: tuple[str, int], over: Collection[str]) -> bool:
+        """Whether a job that is in none of the states that are `over` is to go on from a state."""
         if state not in self._states(name):
             return False
         run = self._runs[name]
         if not run.status or state not in self._replays[name]:
             return not run.status
-        ended = run.state in (*ENDED, "failed")
-        return not ended and int(run.status.get("saved_step") or 0) < state[1]
+        return run.state not in over and int(run.status.get("saved_step") or 0) < state[1]
