@@ -194,6 +194,14 @@ def test_a_task_of_somebody_else_says_itself_what_only_its_end_depends_on(
     assert not any(job.trunk for job in plan(workplace, *asked, task="translation").jobs)
 
 
+def test_jobs_with_other_classes_of_callbacks_share_nothing(workplace: Path) -> None:
+    """They may do something at every step, whatever their name in the configuration."""
+    asked = [*WSD, "trainer.max_steps=24", "allowed_packages=[pytorch_lightning]"]
+    targets = "pytorch_lightning.callbacks.Timer", "truesweep.callbacks.EarlyStopping"
+    asked.append(f"callbacks.early_stopping._target_={','.join(targets)}")
+    assert not any(job.branches for job in plan(workplace, *asked).jobs)
+
+
 MIXTURE = ["data=mixture", "data.sources.a.train=text.txt", "data.sources.b.train=more.txt"]
 MIXTURE += ["data.sources.b.weight=1"]
 

@@ -145,7 +145,7 @@ def _groups(jobs: Sequence[PlannedJob]) -> list[list[PlannedJob]]:
     for job in jobs:
         if str(job.config["trainer"].get("strategy", "")).startswith(SHARDED):
             continue
-        same = copy.deepcopy({**job.config, "scheduler": None})
+        same = copy.deepcopy({**job.config, "scheduler": None, "targets": _callbacks(job)})
         for key in (*LENGTHS, *AT_NO_STEP, *_at_the_end(job), *_of_validations(job)):
             dotted.put(same, key, None)
         # The first batches of another order are other data to overfit to.
@@ -180,9 +180,14 @@ def _harness_between(job: PlannedJob) -> bool:
 
 def _can_replay(job: PlannedJob) -> bool:
     """Whether nothing but validations goes on at the steps that another trains for it."""
-    nodes = (job.config.get("callbacks") or {}).values()
-    targets = [str(node.get("_target_")) for node in nodes if isinstance(node, Mapping)]
-    return all(target.startswith(OWN) for target in targets) and not _harness_between(job)
+    own = all(target.startswith(OWN) for target in _callbacks(job).values())
+    return own and not _harness_between(job)
+
+
+def _callbacks(job: PlannedJob) -> dict[str, str]:
+    """The classes of its callbacks, by their names in the configuration."""
+    nodes = (job.config.get("callbacks") or {}).items()
+    return {name: str(node.get("_target_")) for name, node in nodes if isinstance(node, Mapping)}
 
 
 class _Course:
