@@ -127,8 +127,8 @@ def waits_of(task_name: str, ranks: int, *overrides: str) -> list[str]:
                 return step(batch, batch_idx)
         return step(batch, batch_idx)
 
-    task.training_step = watched  # type: ignore[method-assign]
-    with quiet(), as_on_a_gpu():
+    with quiet(), as_on_a_gpu(), pytest.MonkeyPatch.context() as patched:
+        patched.setattr(task, "training_step", watched)
         trainer_of(parts).fit(task, datamodule=parts.data)
     assert task.steps_done == 6
     return waits
@@ -209,11 +209,12 @@ def among_ranks(ranks: int) -> dict[str, Any]:
             next(weight.grad for weight in task.parameters() if weight.grad is not None).fill_(9.0)
         return clip()
 
-    task.training_step = watched  # type: ignore[method-assign]
-    task._clip = spoil  # type: ignore[method-assign]
     Letter.task, Letter.waits = task, []
-    with quiet(), as_on_a_gpu(), pytest.raises(RuntimeError) as raised:
-        trainer_of(parts).fit(task, datamodule=parts.data)
+    with quiet(), as_on_a_gpu(), pytest.MonkeyPatch.context() as patched:
+        patched.setattr(task, "training_step", watched)
+        patched.setattr(task, "_clip", spoil)
+        with pytest.raises(RuntimeError) as raised:
+            trainer_of(parts).fit(task, datamodule=parts.data)
     return {"waits": waits, "heard": heard, "error": str(raised.value)[:6]}
 
 
