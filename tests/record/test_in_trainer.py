@@ -10,6 +10,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.demos.boring_classes import BoringModel
 
 from truesweep.errors import DataError
+from truesweep.jobs.trainer import TrainerSettings
 from truesweep.record.checkpoints import CheckpointFiles
 from truesweep.record.files import verify_checksum
 from truesweep.record.loggers import MetricsFile
@@ -52,3 +53,21 @@ def test_a_trainer_writes_rows_and_whole_checkpoints(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(DataError, match="damaged"):
         trainer.fit(model, ckpt_path=str(path))
+
+
+def test_ranks_that_share_weights_read_no_damaged_checkpoint_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    path = tmp_path / "last.ckpt"
+    CheckpointFiles().save_checkpoint({"state_dict": {"weight": torch.arange(100.0)}}, path)
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(torch.tensor(50.0).numpy().tobytes(), b"\0\0\0\1"))
+    assert torch.load(path)["state_dict"]["weight"][50] != 50
+    settings = TrainerSettings(accelerator="cpu", devices=2, strategy="fsdp", max_steps=1)
+    trainer = settings.make(
+        callbacks=[], loggers=[], checkpoint_io=CheckpointFiles(), directory=str(tmp_path)
+    )
+    with pytest.raises(DataError, match="damaged"):
+        trainer.strategy.load_checkpoint(path, weights_only=True)

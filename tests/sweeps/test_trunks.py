@@ -29,6 +29,8 @@ from truesweep.sweeps.trunks import MOST_STATES, Trunks
 
 WSD = ["scheduler=wsd", "scheduler.warmup=2", "trainer.val_check_interval=4"]
 LENGTHS = "trainer.max_steps=12,16,24"
+FSDP = ["trainer.devices=2", "trainer.strategy=fsdp"]
+"""Weights that two ranks share."""
 CLOCK = (*TIMED, "time", "tokens_per_second", "flops_per_second", "mfu")
 
 
@@ -245,6 +247,14 @@ def test_each_combination_shares_among_its_own(workplace: Path) -> None:
     seeds = {job.id: job.config["seed"] for job in found.jobs}
     pairs = [(job.config["seed"], seeds[job.trunk[0]]) for job in found.jobs if job.trunk]
     assert sorted(pairs) == [(1, 1), (2, 2)]
+
+
+def test_weights_that_are_shared_otherwise_than_was_tried_share_no_steps(workplace: Path) -> None:
+    asked = ["trainer.devices=2", "trainer.strategy=fsdp,fsdp_cpu_offload"]
+    found = plan(workplace, *WSD, LENGTHS, *asked).jobs
+    tried = [job for job in found if job.config["trainer"]["strategy"] == "fsdp"]
+    assert [job.trunk is not None for job in tried] == [True, True, False]
+    assert not any(job.trunk or job.branches for job in found if job not in tried)
 
 
 @pytest.mark.parametrize(
@@ -464,8 +474,9 @@ def test_jobs_that_end_otherwise_train_the_same(
         ("lm", ["callbacks.checkpoint.monitor=val/loss,val/bits_per_byte"], [4, 8, 12, 13]),
         ("translation", ["task.val_generated=6", "task.beam_size=1,2"], [4, 8, 12, 13]),
         ("lm", ["trainer.val_check_interval=4,6", "trainer.devices=2"], [6, 12, 13]),
+        ("lm", ["trainer.val_check_interval=4,6", *FSDP], [6, 12, 13]),
     ],
-    ids=["interval", "monitor", "beams", "ranks"],
+    ids=["interval", "monitor", "beams", "ranks", "sharded"],
 )
 def test_jobs_with_other_validations_train_the_same(
     workplace: Path, task: str, overrides: list[str], states: list[int]
@@ -546,8 +557,9 @@ def test_curricula_end_as_they_would_by_themselves(workplace: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_ranks_branch_too(workplace: Path) -> None:
-    asked = ["trainer.devices=2", *WSD, "trainer.max_steps=8,10"]
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_ranks_branch_too(workplace: Path, strategy: str) -> None:
+    asked = ["trainer.devices=2", f"trainer.strategy={strategy}", *WSD, "trainer.max_steps=8,10"]
     code, jobs = train(workplace, "shared", *asked)
     assert (code, train(workplace, "apart", *asked, "sweeps.share=false")[0]) == (0, 0)
     for job, alone in zip(jobs, SweepDirectory(workplace / "apart").jobs(), strict=True):

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import pytorch_lightning as pl
@@ -32,6 +33,7 @@ from truesweep.compat import bf16_of_cpu, give_batches
 from truesweep.errors import ConfigError, did_you_mean, in_short, missing_package
 from truesweep.models.fp8 import CAPABILITY, require_torchao
 from truesweep.optim.optimizers import Precision
+from truesweep.record.checkpoints import require_valid
 from truesweep.record.gpus import capabilities, gpu_memory
 from truesweep.record.provenance import memory
 
@@ -319,7 +321,7 @@ class TrainerSettings:
             return "auto"
         backend = "gloo" if self.is_cpu() else None
         if self.strategy == "fsdp":
-            return ModelParallelStrategy(
+            return _Sharded(
                 data_parallel_size=self.world_size,
                 tensor_parallel_size=1,
                 save_distributed_checkpoint=False,  # one file, whatever the number of ranks
@@ -334,6 +336,15 @@ class TrainerSettings:
             gradient_as_bucket_view=True,
             find_unused_parameters=reached_at_times,
         )
+
+
+class _Sharded(ModelParallelStrategy):
+    """Reads checkpoints as others are read; Lightning's own asks `checkpoint_io` for none."""
+
+    @override
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> Any:
+        require_valid(Path(checkpoint_path))
+        return super().load_checkpoint(checkpoint_path, weights_only)
 
 
 class NoProfiler(PassThroughProfiler):

@@ -101,7 +101,7 @@ class CheckpointFiles(CheckpointIO):
         """
         self.wait()
         path = Path(path)
-        _require_valid(path)
+        require_valid(path)
         try:
             checkpoint: dict[str, Any] = torch.load(
                 path, map_location=map_location, weights_only=True, mmap=mmap
@@ -179,7 +179,12 @@ def has_optimizer(checkpoint: Mapping[str, Any]) -> bool:
     return _OF_TRAINING[0] in checkpoint
 
 
-def _require_valid(path: Path) -> None:
+def require_valid(path: Path) -> None:
+    """See that a checkpoint is there, and as it was written.
+
+    Raises:
+        DataError: It is not.
+    """
     if not path.is_file():
         raise DataError(f"There is no checkpoint {path}: name one that exists.")
     if not checksum_path(path).exists():

@@ -48,8 +48,9 @@ OWN = "truesweep."
 PATIENCE = "callbacks.early_stopping.patience"
 LEAST_SHARE = 0.1
 """Of a job's steps that are shared, or waiting for the other job is not worth it."""
-SHARDED = ("fsdp", "deepspeed", "model_parallel")
-"""Strategies whose checkpoints are more than one file."""
+UNTRIED = ("fsdp_", "deepspeed")
+"""How strategies begin that share weights among ranks otherwise than `fsdp`, whose ranks write one
+checkpoint as a whole."""
 
 
 def share(jobs: Sequence[PlannedJob], room: float = math.inf) -> list[PlannedJob]:
@@ -143,7 +144,7 @@ def _groups(jobs: Sequence[PlannedJob]) -> list[list[PlannedJob]]:
     """Jobs whose steps and validations may be the same for a while, where there are several."""
     groups: dict[str, list[PlannedJob]] = {}
     for job in jobs:
-        if str(job.config["trainer"].get("strategy", "")).startswith(SHARDED):
+        if str(job.config["trainer"].get("strategy", "")).startswith(UNTRIED):
             continue
         same = copy.deepcopy({**job.config, "scheduler": None, "targets": _callbacks(job)})
         for key in (*LENGTHS, *AT_NO_STEP, *_at_the_end(job), *_of_validations(job)):
