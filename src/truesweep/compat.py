@@ -212,17 +212,112 @@ def within_a_step(trainer: "pl.Trainer") -> Iterator[None]:
         connector._first_loop_iter = first
 
 
-def give_batches(trainer: "pl.Trainer") -> None:
-    """Have a trainer give each batch and its number to `training_step`.
+def shorten_steps(trainer: "pl.Trainer") -> None:
+    """Have a trainer do in each step what anybody has asked for, and nothing else.
 
-    It does so by itself after it has read the method's signature, in every step.
+    By itself it prepares for what a task, a callback or a logger might ask for, and, where there
+    are several ranks, has them tell each other of SIGTERM and waits for the device to say. The
+    task's ranks tell each other by themselves.
+    """
+    loop: Any = trainer.fit_loop.epoch_loop
+    loop._broadcast_sigterm_tensor = lambda: None  # pytorch-lightning 2.6.6
+    loop._build_kwargs = lambda _, *given: _as_arguments(*given)  # pytorch-lightning 2.6.6
+    steps = _ShortSteps(trainer, loop)
+    loop.advance, loop.on_advance_end = steps.advance, steps.on_advance_end
+
+
+def _as_arguments(batch: Any, batch_idx: int) -> OrderedDict[str, Any]:
+    """A step's batch and its number; Lightning reads the signature of `training_step` each time."""
+    return OrderedDict(batch=batch, batch_idx=batch_idx)
+
+
+class _ShortSteps:
+    """Lightning's steps, without what nobody has asked for.
+
+    Args:
+        trainer: The trainer.
+        loop: Its loop over the batches of an epoch.
     """
 
-    def arguments(_: Any, batch: Any, batch_idx: int) -> OrderedDict[str, Any]:
-        return OrderedDict(batch=batch, batch_idx=batch_idx)
+    def __init__(self, trainer: "pl.Trainer", loop: Any) -> None:
+        self._trainer = trainer
+        self._loop = loop
+        self._whole_advance, self._whole_end = loop.advance, loop.on_advance_end
+        self._short = False
+        self._mover: Any = None  # who brings a batch to the device: the data or the task
+        self._before: list[pl.Callback] = []
+        self._after: list[pl.Callback] = []
 
-    loop: Any = trainer.fit_loop.epoch_loop
-    loop._build_kwargs = arguments  # pytorch-lightning 2.6.6
+    def advance(self, fetcher: Any) -> None:
+        """Do a step.
+
+        Args:
+            fetcher: Gives the epoch's batches.
+        """
+        loop, trainer = self._loop, self._trainer
+        if loop.restarting or not loop.batch_progress.current.ready:
+            self._look()
+        if loop.restarting or not self._short:
+            self._whole_advance(fetcher)
+            return
+        loop.val_loop.restarting = False
+        batch, _, _ = next(fetcher)
+        progress, connector = loop.batch_progress, trainer._logger_connector
+        number = loop.batch_idx + 1
+        progress.is_last_batch = fetcher.done
+        batch = trainer.precision_plugin.convert_input(batch)
+        batch = self._mover.transfer_batch_to_device(batch, trainer.strategy.root_device, 0)
+        progress.increment_ready()
+        connector.on_batch_start(batch)
+        self._call("on_train_batch_start", self._before, batch, number)
+        progress.increment_started()
+        output = loop.manual_optimization.run(_as_arguments(batch, number))
+        progress.increment_processed()
+        self._call("on_train_batch_end", self._after, output, batch, number)
+        if loop._results:  # somebody has called `log`  # pytorch-lightning 2.6.6
+            connector.on_batch_end()
+        progress.increment_completed()
+        if loop._results:  # pytorch-lightning 2.6.6
+            connector.update_train_step_metrics()
+
+    def on_advance_end(self, fetcher: Any) -> None:
+        """End a step."""
+        loop = self._loop
+        if not self._short or self._trainer.should_stop or loop._skip_next_val:
+            self._whole_end(fetcher)
+        else:
+            loop._batches_that_stepped += 1  # pytorch-lightning 2.6.6
+
+    def _look(self) -> None:
+        """See who asks for what in the steps to come."""
+        from pytorch_lightning.profilers import PassThroughProfiler
+        from pytorch_lightning.utilities.model_helpers import is_overridden
+
+        trainer: Any = self._trainer
+        task, data = trainer.lightning_module, trainer.datamodule
+        around = ("on_before_batch_transfer", "on_after_batch_transfer")
+        before, after = "on_train_batch_start", "on_train_batch_end"
+        self._short = not (
+            task.automatic_optimization
+            or trainer.lr_scheduler_configs
+            or trainer.enable_validation
+            or not isinstance(trainer.profiler, PassThroughProfiler)
+            or any(is_overridden(hook, task) for hook in (*around, before, after))
+            or any(is_overridden(hook, data) for hook in around)
+        )
+        self._mover = data if is_overridden("transfer_batch_to_device", data) else task
+        self._before = [one for one in trainer.callbacks if is_overridden(before, one)]
+        self._after = [one for one in trainer.callbacks if is_overridden(after, one)]
+
+    def _call(self, hook: str, callbacks: Sequence["pl.Callback"], *given: Any) -> None:
+        """Call a hook of callbacks, in which the task's `log` knows where it is called."""
+        if not callbacks:
+            return
+        task: Any = self._trainer.lightning_module
+        task._current_fx_name = hook  # pytorch-lightning 2.6.6
+        for callback in callbacks:
+            getattr(callback, hook)(self._trainer, task, *given)
+        task._current_fx_name = None  # pytorch-lightning 2.6.6
 
 
 class AroundLoader:

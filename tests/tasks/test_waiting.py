@@ -118,18 +118,21 @@ def waits_of(task_name: str, ranks: int, *overrides: str) -> list[str]:
     asked = ["trainer.max_steps=6", "trainer.log_every_n_steps=10", "data.micro_batch_size=3"]
     parts = parts_of(task_name, "n3", "n3", *asked, f"trainer.devices={ranks}", *overrides)
     task, waits = parts.task, list[str]()
-    step = task.training_step
     Letter.task, Letter.waits = task, waits
+    trainer = trainer_of(parts)
+    loop: Any = trainer.fit_loop.epoch_loop
+    step = loop.advance
 
-    def watched(batch: Any, batch_idx: int) -> None:
+    def watched(batches: Any) -> None:
         if 2 <= task.steps_done < 5:
             with Questions(waits), Operations(waits):
-                return step(batch, batch_idx)
-        return step(batch, batch_idx)
+                step(batches)
+        else:
+            step(batches)
 
-    with quiet(), as_on_a_gpu(), pytest.MonkeyPatch.context() as patched:
-        patched.setattr(task, "training_step", watched)
-        trainer_of(parts).fit(task, datamodule=parts.data)
+    loop.advance = watched
+    with quiet(), as_on_a_gpu():
+        trainer.fit(task, datamodule=parts.data)
     assert task.steps_done == 6
     return waits
 

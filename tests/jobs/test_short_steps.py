@@ -1,0 +1,86 @@
+"""Steps without what nobody has asked for are those of Lightning's own loop."""
+
+from csv import DictReader
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import CSVLogger
+
+from tests.rounding import FP64
+from tests.tasks.on_ranks import parts_of, trainer_of, write_samples
+from truesweep.jobs import trainer as trainers
+from truesweep.jobs.logs import quiet
+
+HOOKS = [name for name in vars(pl.Callback) if name.startswith("on_train_")]
+HOOKS += ["on_before_backward", "on_after_backward", "on_before_optimizer_step"]
+
+
+class Listener(pl.Callback):
+    """Notes which hooks are called, with what, and where training stands by then."""
+
+    def __init__(self, logs: bool) -> None:
+        self.logs = logs
+        self.heard: list[tuple[Any, ...]] = []
+
+    def hear(self, hook: str, trainer: pl.Trainer, task: Any, *given: Any) -> None:
+        batches: Any = trainer.fit_loop.epoch_loop.batch_progress
+        seen = [g["input_ids"].tolist() if isinstance(g, dict) and g else g for g in given]
+        seen = [g for g in seen if not isinstance(g, torch.Tensor | torch.optim.Optimizer)]
+        stands = asdict(batches.total), batches.is_last_batch, trainer.global_step
+        logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.heard.append((hook, seen, stands, logged, dict(trainer.logged_metrics)))
+        if self.logs and "batch" in hook:
+            task.log(f"mine/{hook}", float(trainer.global_step), on_epoch=True, batch_size=1)
+
+
+for _hook in HOOKS:
+
+    def _hear(self: Listener, *given: Any, hook: str = _hook) -> None:
+        self.hear(hook, *given)
+
+    setattr(Listener, _hook, _hear)
+
+
+def heard(
+    logs: bool, shortened: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Any, ...]:
+    """What is heard of a training of more than two epochs, where loops then stand, its rows."""
+    parts = parts_of("lm", "n3", "n3", FP64, "trainer.max_steps=7", "data.batch_size=16")
+    with monkeypatch.context() as patched:
+        if not shortened:
+            patched.setattr(trainers, "shorten_steps", lambda trainer: None)
+        trainer = trainer_of(parts)
+    listener = Listener(logs)
+    trainer.callbacks.append(listener)  # type: ignore[attr-defined]
+    trainer.loggers = [CSVLogger(folder)]
+    by_lightning = list[int]()
+    whole = trainer.strategy.batch_to_device
+
+    def moved(*given: Any, **named: Any) -> Any:
+        by_lightning.append(1)
+        return whole(*given, **named)
+
+    monkeypatch.setattr(trainer.strategy, "batch_to_device", moved)
+    with quiet():
+        trainer.fit(parts.task, datamodule=parts.data)
+    assert len(by_lightning) == (0 if shortened else 7)
+    (file,) = folder.rglob("metrics.csv")
+    with file.open() as lines:
+        rows = [{k: v for k, v in row.items() if "second" not in k} for row in DictReader(lines)]
+    return listener.heard, trainer.fit_loop.state_dict(), rows
+
+
+@pytest.mark.parametrize("logs", [False, True])
+def test_callbacks_hear_the_same(
+    logs: bool, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_samples(workplace)
+    short = heard(logs, True, workplace / "short", monkeypatch)
+    long = heard(logs, False, workplace / "long", monkeypatch)
+    assert short == long
+    assert {hook for hook, *_ in short[0]} >= set(HOOKS)
+    assert any("mine/on_train_batch_end_epoch" in row for row in short[2]) == logs
