@@ -8,8 +8,9 @@ every row of metrics, progress and W&B's record, and all that lies between two s
 bare loop does what a step needs and nothing else: forward, backward, clipping, learning rate,
 update.
 
-A round's ratio is that of the median steps; the mean of all steps, rows of metrics included, stands
-beside it. The last step, to which the validation at the end belongs, counts in neither.
+A round's ratio is the median over our steps of what the bare one right after took over what ours
+did; that of all steps together, rows of metrics included, stands beside it. The last step, to which
+the validation at the end belongs, counts in neither.
 """
 
 import argparse
@@ -119,10 +120,10 @@ def main() -> None:
         job = plan([*asked.overrides, *fixed, f"seed={number}"])
         with tempfile.TemporaryDirectory() as folder:
             ours, bare = measure(job, Path(folder))
-        ratios.append(statistics.median(bare) / statistics.median(ours))
+        ratios.append(statistics.median(b / o for b, o in zip(bare, ours, strict=True)))
         print(
             f"ours {statistics.median(ours):.2f} ms/step, bare {statistics.median(bare):.2f} "
-            f"ms/step, ratio {ratios[-1]:.3f}; of means {sum(bare) / sum(ours):.3f}",
+            f"ms/step, ratio {ratios[-1]:.3f}; of all steps {sum(bare) / sum(ours):.3f}",
             flush=True,
         )
     print(f"median ratio {statistics.median(ratios):.3f} of {len(ratios)} rounds")
