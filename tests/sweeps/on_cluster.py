@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.commands.conftest import start, write_data
 from tests.commands.test_sweep import small
 from tests.sweeps.test_pool import starts
-from tests.sweeps.test_trunks import LENGTHS, WSD, assert_same
+from tests.sweeps.test_trunks import WSD, assert_same
 from tests.sweeps.tiny import FIXED, make_sweep, until
 from truesweep.commands.resume import resume
 from truesweep.commands.sweep import sweep
@@ -15,9 +17,15 @@ from truesweep.record.rows import read
 from truesweep.runs import branches
 from truesweep.runs.run import Run
 from truesweep.sweeps.directory import SweepDirectory
+from truesweep.sweeps.planning import plan_sweep
+from truesweep.sweeps.request import ask
+from truesweep.sweeps.start import add_jobs, record
 
-SHARED = (10, 13, None)
-"""The steps at which jobs of three lengths go on from the longest one's state."""
+WAYS = "vars.way=[8,4],[14,4],[14,6]"
+"""Lengths and intervals of validations."""
+KEYS = "max_steps", "val_check_interval"
+SHARED = [6], [0], [6, 12, 13]
+"""At which steps such jobs start: all that the second one trains, the others do not."""
 
 
 def curve(job: Run) -> list[dict[str, Any]]:
@@ -32,32 +40,37 @@ def trained(job: Run) -> bool:
 
 
 def assert_steps_are_shared(folder: Path, launcher: Sequence[str]) -> None:
-    """Three lengths share their steps, and the driver is killed when the first state is kept.
+    """Jobs go on from another's states and validate them; the driver is killed at the first one.
 
     Args:
         folder: The current folder.
         launcher: Overrides that name the cluster.
     """
     make_sweep(folder, [], name="other")  # for its callback, which notes every start
-    slow = "callbacks.mishap.slow=0.1"
-    asked = small([*write_data(folder)["lm"], *FIXED], *WSD, LENGTHS, slow)
-    driver = start(["-m", *asked, "name=shared", *launcher], folder)
-    directory = SweepDirectory(folder / "outputs/sweeps/shared")
-    until(lambda: directory.path.exists() and len(directory.jobs()) == len(SHARED), 600)
-    jobs = directory.jobs()
-    longest = jobs[-1]
-    until(lambda: branches.is_kept(longest, 10), 600)
+    (folder / "wait").touch()
+    ways = [f"trainer.{key}=${{vars.way[{place}]}}" for place, key in enumerate(KEYS)]
+    given = small([*write_data(folder)["lm"], *FIXED], *WSD[:2], *ways, WAYS)
+    waits = ["callbacks.mishap.how=wait", "callbacks.mishap.at=7"]
+    asked = ask([*given, *waits, "name=shared", *launcher])
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("truesweep.sweeps.trunks.OWN", "")  # this callback misses nothing
+        plan = plan_sweep(asked)
+    directory = record(asked, asked.multirun.launcher, plan)
+    _, trunk, _ = jobs = add_jobs(directory, plan.jobs, {})
+    driver = start([str(directory.path)], folder, "resume")
+    assert sweep([*given, "name=apart", "sweeps.share=false"], [], False) == 0
+    until(lambda: branches.is_kept(trunk, 6), 600)
     driver.kill()
     driver.wait()
+    (folder / "wait").unlink()
     assert resume(directory.path) == 0
 
     begun = starts(folder)
-    assert [[row["step"] for row in begun[job.id]] for job in jobs] == [[10], [13], [0]]
-    assert not (longest.path / "branches").exists()
-    assert sweep([*asked, "name=apart", "sweeps.share=false"], [], False) == 0
+    assert [[row["step"] for row in begun[job.id]] for job in jobs] == [*SHARED]
+    assert not (trunk.path / "branches").exists()
     apart = SweepDirectory(folder / "outputs/sweeps/apart").jobs()
-    for job, alone, step in zip(jobs, apart, SHARED, strict=True):
+    for job, alone in zip(jobs, apart, strict=True):
         assert_same(job, alone)
-        branched = step and {"run": longest.id, "step": step}
-        assert job.read_provenance().get("branched") == branched
         assert "branched" not in alone.read_provenance()
+    branched = [job.read_provenance().get("branched") for job in jobs]
+    assert branched == [{"run": trunk.id, "step": 6}, None, {"run": trunk.id, "step": 13}]
