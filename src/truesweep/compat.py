@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
     from torch import Tensor
+    from torch.nn import Module
     from torch.optim import Muon, Optimizer
     from torch.utils.data import DataLoader
     from torchmetrics import Metric
@@ -451,6 +452,27 @@ def drop_compilations() -> None:
     compiler.AsyncCompile.pool.cache_clear()
 
 
+@contextmanager
+def before_each_draw(call: Callable[["Tensor | None"], None]) -> Iterator[None]:
+    """A context in which a function is called before torch draws random numbers.
+
+    It is given the tensor that is drawn into; None where a new one is drawn.
+    """
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode  # torch 2.13.0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+        ) -> Any:
+            if torch.Tag.nondeterministic_seeded in func.tags:
+                call(args[0] if args and isinstance(args[0], torch.Tensor) else None)
+            return func(*args, **(kwargs or {}))
+
+    with Watch():
+        yield
+
+
 def may_raise(frame: FrameType) -> bool:
     """Whether what a signal's handler raises in a frame comes to whoever catches it.
 
@@ -615,6 +637,21 @@ def _none_are_packed(position_ids: Any) -> None:
 
 def _not_exporting() -> bool:
     return False
+
+
+@contextmanager
+def before_each_module(call: Callable[["Module"], None]) -> Iterator[None]:
+    """A context in which a function is called with each module of whose weights a model draws."""
+    from transformers import PreTrainedModel
+
+    draw: Any = PreTrainedModel._initialize_weights  # transformers 5.18.0 to 5.24.0
+
+    def told(self: Any, module: "Module", *rest: Any, **named: Any) -> None:
+        call(module)
+        draw(self, module, *rest, **named)
+
+    with _standing_in(PreTrainedModel, {"_initialize_weights": told}):
+        yield
 
 
 def kept_in_fp32(model: "PreTrainedModel") -> set[str]:

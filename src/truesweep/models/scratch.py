@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import torch
@@ -49,6 +50,7 @@ from truesweep.models.parametrization import (
     check_parametrization,
     parametrize,
 )
+from truesweep.models.seeding import Initializer, Seeding
 from truesweep.models.tokens import label_fields, set_generation, token_fields
 from truesweep.models.trials import check_causal, with_weights
 
@@ -71,6 +73,9 @@ class Scratch:
             Where attention drops, its fused kernels are not used.
         tie_embeddings: one table for input and output; by default the architecture's habit.
         init: `default` is the architecture's own, `scaled` starts blocks and head from zero.
+        init_seeding: `sequential` draws all weights one after the other; `by_name` each by its
+            name, so that models of one seed begin alike wherever names and shapes agree, whatever
+            their depth or vocabulary. See `models.seeding`.
         parametrization: with `mup`, a learning rate that suits `base_width` suits all widths; with
             `completep` all depths as well. See `models.parametrization`.
         base_width: the width at which both are the standard parametrization.
@@ -93,6 +98,7 @@ class Scratch:
     dropout: Annotated[float, Ge(0), Lt(1)] = 0.0
     tie_embeddings: bool | None = None
     init: Literal["default", "scaled"] = "default"
+    init_seeding: Seeding = "sequential"
     parametrization: Parametrization = "standard"
     base_width: Count | None = None
     base_depth: Count | None = None
@@ -189,17 +195,21 @@ class Scratch:
         return f"model: transformers cannot build {self.architecture} of these dimensions: {reason}"
 
     def _build(self, head: Head, fields: dict[str, Any], max_length: int) -> PreTrainedModel:
-        model: PreTrainedModel = AUTO_CLASSES[head].from_config(
+        make = partial(
+            AUTO_CLASSES[head].from_config,
             self.configure(fields, max_length),
             dtype=torch.float32,
             attn_implementation=choose_attention(self.attention, max_length),
         )
+        initializer = Initializer(self.init_seeding)
+        model = initializer.build(make)
         with with_weights(model) as tried:
             if head == "causal" and tried is not None:
                 check_causal(tried)
             freeze(model, head, max_length, tried)
         if self.init == "scaled":
-            scale_weights(model)
+            with initializer.drawing(model):
+                scale_weights(model)
         if self.parametrization != "standard":
             self._parametrize(model, fields, max_length)
         add_residual_dropout(model, self.dropout)

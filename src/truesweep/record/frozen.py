@@ -71,6 +71,7 @@ ADDED_SINCE: dict[str, Any] = {
     "model.base_depth": None,
     "model.base_heads": None,
     "model.base_width": None,
+    "model.init_seeding": "sequential",
     "model.labels": None,
     "model.parametrization": "standard",
     "model.trust_remote_code": None,
