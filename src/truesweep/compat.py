@@ -13,6 +13,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
@@ -453,10 +454,10 @@ def drop_compilations() -> None:
 
 
 @contextmanager
-def before_each_draw(call: Callable[["Tensor | None"], None]) -> Iterator[None]:
+def before_each_draw(call: Callable[["Tensor | None", Callable[[], Any]], None]) -> Iterator[None]:
     """A context in which a function is called before torch draws random numbers.
 
-    It is given the tensor that is drawn into; None where a new one is drawn.
+    It is given the tensor that is drawn into, None where a new one is drawn, and what draws again.
     """
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode  # torch 2.13.0
@@ -465,9 +466,10 @@ def before_each_draw(call: Callable[["Tensor | None"], None]) -> Iterator[None]:
         def __torch_dispatch__(
             self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
         ) -> Any:
+            draw = partial(func, *args, **(kwargs or {}))
             if torch.Tag.nondeterministic_seeded in func.tags:
-                call(args[0] if args and isinstance(args[0], torch.Tensor) else None)
-            return func(*args, **(kwargs or {}))
+                call(args[0] if args and isinstance(args[0], torch.Tensor) else None, draw)
+            return draw()
 
     with Watch():
         yield

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -45,9 +45,18 @@ class Initializer:
         """
         if self._seed is None:
             return make()
-        with _left_for_later(), torch.random.fork_rng(devices=[]):
+        made: list[tuple[Tensor, Callable[[], Any]]] = []
+
+        def keep(filled: Tensor | None, draw: Callable[[], Any]) -> None:
+            if filled is not None:
+                made.append((filled, draw))
+
+        with _left_for_later(), torch.random.fork_rng(devices=[]), before_each_draw(keep):
             model = make()
-        with self.drawing(model):
+        with self._drawing(model) as names, torch.no_grad():
+            for filled, draw in made:  # layers of OpenAI's GPT draw when they are made only
+                if names.has(filled):
+                    draw()
             model.init_weights()
         return model
 
@@ -57,13 +66,18 @@ class Initializer:
         if self._seed is None:
             yield
             return
+        with self._drawing(model):
+            yield
+
+    @contextmanager
+    def _drawing(self, model: PreTrainedModel) -> Iterator["_Names"]:
         names = _Names(model, self._seed)
         with (
             torch.random.fork_rng(devices=[]),
             before_each_module(names.enter),
             before_each_draw(names.seed),
         ):
-            yield
+            yield names
 
 
 class _Names:
@@ -74,7 +88,7 @@ class _Names:
         seed: What the same names have other weights by.
     """
 
-    def __init__(self, model: PreTrainedModel, seed: int) -> None:
+    def __init__(self, model: PreTrainedModel, seed: int | None) -> None:
         self._seed = seed
         self._modules = {module: name for name, module in model.named_modules()}
         tensors = chain(model.named_buffers(), model.named_parameters())
@@ -82,23 +96,28 @@ class _Names:
         self._module = ""
         self._beside = Counter[str]()
 
+    def has(self, tensor: Tensor) -> bool:
+        """Whether a tensor is one of the model's, or a part of one."""
+        return _memory(tensor) in self._tensors
+
     def enter(self, module: nn.Module) -> None:
         """Note which module is initialized next."""
         self._module = self._modules[module]
 
-    def seed(self, filled: Tensor | None) -> None:
+    def seed(self, filled: Tensor | None, draw: Callable[[], Any]) -> None:
         """Seed the generator for one draw.
 
         Args:
             filled: What is drawn into; of a tensor that is not the model's, and is copied into it
                 later, it counts which one of its module it is.
+            draw: Draws.
         """
-        if filled is not None and (name := self._tensors.get(_memory(filled))):
-            drawn = f"{name} {filled.storage_offset()}"
+        if filled is not None and self.has(filled):
+            what = f"{self._tensors[_memory(filled)]} {filled.storage_offset()}"
         else:
-            drawn = f"{self._module}/{self._beside[self._module]}"
+            what = f"{self._module}/{self._beside[self._module]}"
             self._beside[self._module] += 1
-        digest = hashlib.sha256(f"{self._seed} {drawn}".encode()).digest()
+        digest = hashlib.sha256(f"{self._seed} {what}".encode()).digest()
         torch.default_generator.manual_seed(int.from_bytes(digest[:8]))
 
 
