@@ -39,6 +39,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "decay 0.3": {"optimizer.weight_decay": 0.3},
     "dropout 0.05": {"model.dropout": 0.05},
     "wider by a half": {"model.width": 48},
+    "a layer more": {"model.depth": 3},
 }
 CHARACTERS = 400_000
 SHUFFLES = 200
@@ -82,14 +83,15 @@ def pairs(asked: argparse.Namespace) -> None:
         steps = f"trainer.max_steps={asked.steps}"
         loss = Trainings([*COMMON, *LANGUAGE, f"data.train={file}", steps], held_out=None).loss
         seeds = range(asked.seeds)
-        first = [loss({"seed": seed}) for seed in seeds]
+        drawn = {"model.init_seeding": asked.init_seeding}
+        first = [loss({**drawn, "seed": seed}) for seed in seeds]
         spread = statistics.stdev(first)
         print(f"seeds of one configuration: {statistics.fmean(first):.4f} ± {spread:.4f}")
         print("| change | difference | ± of a pair | ± of others | seeds, paired over others |")
         print("|---|---|---|---|---|")
         rng = random.Random(0)
         for name in asked.changes:
-            second = [loss({**CHANGES[name], "seed": seed}) for seed in seeds]
+            second = [loss({**drawn, **CHANGES[name], "seed": seed}) for seed in seeds]
             differences = [b - a for a, b in zip(first, second, strict=True)]
             paired = statistics.variance(differences)
             others = statistics.variance(first) + statistics.variance(second)
@@ -118,6 +120,7 @@ def main() -> None:
     two.add_argument("--text", type=Path, required=True)
     two.add_argument("--seeds", type=int, default=24)
     two.add_argument("--steps", type=int, default=600)
+    two.add_argument("--init-seeding", choices=("sequential", "by_name"), default="sequential")
     two.add_argument("--changes", nargs="+", choices=CHANGES, default=list(CHANGES))
     two.set_defaults(run=pairs)
     for each in (one, two):

@@ -1,6 +1,7 @@
 """`truesweep duel`: who is better, by runs with the same seeds."""
 
 import json
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import Any
 import pytest
 
 from tests.commands.conftest import SMALL, truesweep
-from truesweep.commands.duel import Terms, duel, read_contenders
+from truesweep.commands.beginnings import Beginning, Common
+from truesweep.commands.duel import Match, Terms, duel, read_contenders
 from truesweep.commands.resume import resume_sweep
 from truesweep.commands.sweep import sweep
 from truesweep.errors import ConfigError
 from truesweep.sweeps.directory import SweepDirectory
+from truesweep.sweeps.start import add_jobs
 
 TERMS = Terms(None, 0.05, 0.0, 20, None, dry_run=True, json=False)
 TINY = ["model.depth=1", "trainer.max_steps=4", "trainer.val_check_interval=4"]
@@ -36,6 +39,7 @@ def test_a_run_is_beaten_and_the_same_command_again_trains_nothing(
     values = {letter: one["values"] for letter, one in told["contenders"].items()}
     assert values["A"].keys() == values["B"].keys() == {"0", "1", "2", "3"}
     # Of seed 0, the run itself was trained again, to the same figure.
+    assert told["common"]["B"]["order"]
     results = json.loads((run / "results.json").read_text())
     assert values["A"]["0"] == results["val/loss"]
     jobs = sorted((workplace / "outputs/sweeps").glob("duel-*/*/status.json"))
@@ -44,6 +48,7 @@ def test_a_run_is_beaten_and_the_same_command_again_trains_nothing(
     again = truesweep(*fight[:-1], cwd=workplace)
     assert again.code == 0, again.out + again.err
     assert "B is better than A by" in again.out
+    assert "begins with all of its" in again.out
     assert "Winner" not in again.out  # by another statistic, of seeds that are not paired
     assert [path.stat().st_mtime_ns for path in jobs] == before
 
@@ -77,8 +82,84 @@ def test_a_dry_run_writes_nothing(
 ) -> None:
     first = " ".join([*data["lm"], *SMALL])
     assert duel([first, f"{first} model.depth=1"], [], TERMS) == 0
-    assert "2 contenders, 4 seeds at first, 20 at most, by val/loss" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "2 contenders, 4 seeds at first, 20 at most, by val/loss" in said
+    assert "With the same seed, B takes its samples in the same order as A, and begins with" in said
     assert not (workplace / "outputs").exists()
+
+
+def added(*texts: str, name: str | None = None) -> list[tuple[str, ...]]:
+    """What a duel adds to each contender."""
+    return [one.added for one in Match(read_contenders(texts, []), named(name)).contenders]
+
+
+def named(name: str | None) -> Terms:
+    return replace(TERMS, name=name)
+
+
+BY_NAME = ("model.init_seeding=by_name",)
+
+
+def test_pairs_of_other_shapes_are_drawn_by_name(
+    data: dict[str, list[str]], workplace: Path
+) -> None:
+    first = " ".join([*data["lm"], *SMALL])
+    deeper, said = f"{first} model.depth=3", f"{first} model.init_seeding=sequential"
+    assert added(first, deeper) == [BY_NAME, BY_NAME]
+    assert added(first, f"{first} optimizer.lr=0.1", deeper) == [BY_NAME] * 3
+    assert added(first, f"{first} optimizer.lr=0.1 model.dropout=0.1") == [(), ()]
+    assert added(said, deeper) == [(), BY_NAME]
+    assert added(f"{first} model.init_seeding=by_name", deeper) == [(), BY_NAME]
+    jobs = Match(read_contenders([first, deeper], []), TERMS).plan([0, 1])
+    assert [[job.config["model"]["init_seeding"] for job in its] for its in jobs.values()] == [
+        ["by_name", "by_name"]
+    ] * 2
+
+
+def test_a_duel_that_has_begun_in_order_goes_on_so(
+    data: dict[str, list[str]], workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = " ".join([*data["lm"], *SMALL])
+    texts = [first, f"{first} model.depth=3"]
+    with monkeypatch.context() as earlier:
+        earlier.setattr(sys.modules[duel.__module__], "shapes", lambda config: {})
+        match = Match(read_contenders(texts, []), TERMS)
+        match.sweep.ask([], [], match.settings, {})
+        planned = match.plan([0])
+        for jobs in planned.values():
+            add_jobs(match.sweep, jobs, {})
+    again = Match(read_contenders(texts, []), TERMS)
+    assert again.sweep == match.sweep
+    assert [one.added for one in again.contenders] == [(), ()]
+    ids = [job.id for jobs in planned.values() for job in jobs]
+    assert [job.id for jobs in again.plan([0]).values() for job in jobs] == ids
+    assert added(*texts, name="another") == [BY_NAME, BY_NAME]
+
+
+def test_it_says_what_pairs_have_in_common(data: dict[str, list[str]], workplace: Path) -> None:
+    first = " ".join([*data["lm"], *SMALL, "model=llama"])
+
+    def said(*changes: str) -> str:
+        both = read_contenders([first, " ".join([first, *changes])], [])
+        return " ".join(Match(both, TERMS).shared())
+
+    assert "begins with all of its" in said("optimizer.lr=0.1")
+    assert "B takes its samples in the same order as A" in said("data.batch_size=4")
+    assert "B takes its samples in another order than A" in said("data.max_length=16")
+    deeper = said("model.depth=3")
+    assert "Shapes differ, so weights are drawn by name (model.init_seeding=by_name)" in deeper
+    found = re.search(r"begins with ([\d.]+)k of its ([\d.]+)k parameters as A does", deeper)
+    assert found is not None
+    assert 0.6 < float(found[1]) / float(found[2]) < 0.8  # two layers of three, and the tables
+
+
+def test_what_begins_alike_is_counted_by_its_values() -> None:
+    first = Beginning("data", [3, 1, 2], {"a": ("x", 10), "b": ("y", 5)})
+    assert first.common(first) == Common(True, 15, 15)
+    other = Beginning("data", [3, 1], {"a": ("x", 10), "b": ("z", 5), "c": ("y", 1)})
+    assert other.common(first) == Common(True, 10, 16)
+    assert Beginning("data", [3, 2], {}).common(first) == Common(False, 0, 0)
+    assert Beginning("others", [3, 1], {}).common(first) == Common(False, 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from truesweep.analysis.duel import Duel, judge
+from truesweep.commands.beginnings import Beginning, Common, shapes
 from truesweep.config.checks import name_is_a_folder
 from truesweep.config.compose import Composed, compose
 from truesweep.config.origin import Origins
@@ -53,6 +54,8 @@ EACH = 2
 """Seeds that are added at a time."""
 ERROR, SEEDS = 0.05, 20
 """What a sweep's leaders are settled by, as `truesweep duel` without options is."""
+DRAWN = "init_seeding"
+"""The key of a new model that says how its weights are drawn."""
 LEADERS = 4
 """The most leaders of a sweep that are settled: each costs as many seeds as the first."""
 
@@ -67,6 +70,7 @@ class Contender:
         text: The same without what all have in common.
         folder: What relative paths in it are relative to.
         compose: Its configuration under further overrides, such as a seed.
+        added: Overrides that the duel adds.
     """
 
     letter: str
@@ -74,11 +78,12 @@ class Contender:
     text: str
     folder: Path
     compose: Callable[[Sequence[str]], Composed]
+    added: tuple[str, ...] = ()
 
     def candidate(self, seed: int) -> Candidate:
         """Its job of one seed."""
         varies = {"contender": self.letter, "seed": seed}
-        return Candidate(partial(self.compose, [f"seed={seed}"]), varies)
+        return Candidate(partial(self.compose, [*self.added, f"seed={seed}"]), varies)
 
 
 @dataclass(frozen=True)
@@ -126,10 +131,13 @@ def duel(texts: Sequence[str], config_dirs: Sequence[Path], terms: Terms) -> int
     if terms.dry_run:
         first = min(FIRST, terms.seeds)
         match.plan(match.seeds(first))
-        console().print(
+        out = console()
+        out.print(
             f"{len(contenders)} contenders, {first} seeds at first, {terms.seeds} at most, by "
             f"{match.objective}, in {match.sweep.path.relative_to(Path.cwd())}"
         )
+        for line in match.shared():
+            out.print(line, soft_wrap=True)
         return 0
     code = match.carry_out()
     if code == 0:
@@ -217,16 +225,16 @@ class Match:
     """
 
     def __init__(self, contenders: Sequence[Contender], terms: Terms) -> None:
-        self.contenders = contenders
         self.terms = terms
-        first = contenders[0].compose([])
-        config = complete(first.config, first.origins)
+        composed = [one.compose([]) for one in contenders]
+        self._configs = [complete(one.config, one.origins) for one in composed]
+        config = self._configs[0]
         self._first_seed = int(config["seed"])
         checkpoint = config["callbacks"]["checkpoint"]
         self.objective = terms.objective or str(checkpoint["monitor"])
         self.declared = declared_figures(config)
         self.mode: Mode = self._mode(checkpoint)
-        asked = [self._asked(one) for one in contenders]
+        asked = [self._asked(its) for its in self._configs]
         for one, its in zip(contenders, asked, strict=True):
             twin = contenders[asked.index(its)]
             if twin is not one:
@@ -236,6 +244,8 @@ class Match:
                 )
         name = terms.name or f"duel-{fingerprint({'points': asked})[:8]}"
         self.sweep = SweepDirectory.called(name)
+        said = [one.origins(f"model.{DRAWN}") is not None for one in composed]
+        self.contenders = self._drawn_by_name(contenders, said)
         self.settings = Sweep(objective=self.objective, direction=as_direction(self.mode))
         self.jobs: dict[str, dict[int, Run]] = {one.letter: {} for one in contenders}
         self.executor: Executor = make_executor({})
@@ -251,11 +261,65 @@ class Match:
         remedy = "Choose another, such as --objective val/loss"
         return require_mode(self.objective, self.declared, "--objective", remedy)
 
-    def _asked(self, contender: Contender) -> str:
+    def _drawn_by_name(
+        self, contenders: Sequence[Contender], said: Sequence[bool]
+    ) -> list[Contender]:
+        """The contenders, their weights drawn by name if shapes differ: pairs share what agrees.
+
+        One that says itself how they are drawn stays as it is; and so do all of a duel that was
+        begun before there was a choice.
+        """
+        free, found = set[str](), []
+        for one, says, config in zip(contenders, said, self._configs, strict=True):
+            if DRAWN in config["model"]:
+                with chdir(one.folder):
+                    found.append(shapes(config))
+                if not says and config["model"][DRAWN] == "sequential":
+                    free.add(one.letter)
+        alike = all(its == found[0] for its in found)
+        if alike or any(job.varies.get("contender") in free for job in self._in_order()):
+            return list(contenders)
+        added = (f"model.{DRAWN}=by_name",)
+        return [replace(one, added=added) if one.letter in free else one for one in contenders]
+
+    def _in_order(self) -> list[Run]:
+        """The jobs that there are already whose weights are drawn one after the other."""
+        known = [job for job in self.sweep.jobs() if job.problem is None]
+        return [job for job in known if job.read_config()["model"].get(DRAWN) != "by_name"]
+
+    def common(self) -> dict[str, Common]:
+        """What each challenger begins with as the first contender does, by its letter."""
+        begun = []
+        for one, config in zip(self.contenders, self._configs, strict=True):
+            with chdir(one.folder):
+                its = update(config, [*one.added, f"seed={self._first_seed}"])
+                begun.append(Beginning.of(its))
+        return {
+            one.letter: its.common(begun[0])
+            for one, its in zip(self.contenders[1:], begun[1:], strict=True)
+        }
+
+    def shared(self) -> list[str]:
+        """A sentence on what the runs of one seed have in common, for each challenger."""
+        first, lines = self.contenders[0].letter, []
+        if any(one.added for one in self.contenders):
+            lines.append(f"Shapes differ, so weights are drawn by name (model.{DRAWN}=by_name).")
+        for letter, its in self.common().items():
+            order = "the same order as" if its.order else "another order than"
+            line = f"With the same seed, {letter} takes its samples in {order} {first}"
+            if its.of:
+                share = "none" if not its.parameters else count(its.parameters)
+                share = "all" if its.parameters == its.of else share
+                line += (
+                    f", and begins with {share} of its {count(its.of)} parameters as {first} does"
+                )
+            lines.append(f"{line}.")
+        return lines
+
+    def _asked(self, config: dict[str, Any]) -> str:
         """What is asked of a contender, whatever the seed."""
-        composed = contender.compose([])
-        config = complete(composed.config, composed.origins) | {"name": ""}
-        return fingerprint({key: value for key, value in config.items() if key != "seed"})[:8]
+        asked = config | {"name": ""}
+        return fingerprint({key: value for key, value in asked.items() if key != "seed"})[:8]
 
     def seeds(self, count: int) -> list[int]:
         """So many seeds, counted up from the first contender's own."""
@@ -356,6 +420,7 @@ class Match:
                     for one in self.contenders
                 },
                 "duels": {letter: asdict(one) for letter, one in duels.items()},
+                "common": {letter: asdict(one) for letter, one in self.common().items()},
             }
             print(dump_json(told, indent=2))
             return
@@ -363,6 +428,8 @@ class Match:
         out.print(self._table(duels))
         for letter, one in duels.items():
             out.print(self._sentence(letter, one), soft_wrap=True)
+        for line in self.shared():
+            out.print(line, soft_wrap=True)
 
     def _table(self, duels: Mapping[str, Duel]) -> Table:
         table = Table(box=box.SIMPLE_HEAD)
