@@ -108,6 +108,7 @@ def test_pairs_of_other_shapes_are_drawn_by_name(
     assert added(first, deeper) == [BY_NAME, BY_NAME]
     assert added(first, f"{first} optimizer.lr=0.1", deeper) == [BY_NAME] * 3
     assert added(first, f"{first} optimizer.lr=0.1 model.dropout=0.1") == [(), ()]
+    assert added(first, f"{first} model.width=48") == [(), ()]
     assert added(said, deeper) == [(), BY_NAME]
     assert added(f"{first} model.init_seeding=by_name", deeper) == [(), BY_NAME]
     jobs = Match(read_contenders([first, deeper], []), TERMS).plan([0, 1])
@@ -147,7 +148,7 @@ def test_it_says_what_pairs_have_in_common(data: dict[str, list[str]], workplace
     assert "B takes its samples in the same order as A" in said("data.batch_size=4")
     assert "B takes its samples in another order than A" in said("data.max_length=16")
     deeper = said("model.depth=3")
-    assert "Shapes differ, so weights are drawn by name (model.init_seeding=by_name)" in deeper
+    assert "Some shapes differ, so weights are drawn by name (model.init_seeding=by_name)" in deeper
     found = re.search(r"begins with ([\d.]+)k of its ([\d.]+)k parameters as A does", deeper)
     assert found is not None
     assert 0.6 < float(found[1]) / float(found[2]) < 0.8  # two layers of three, and the tables

@@ -264,7 +264,7 @@ class Match:
     def _drawn_by_name(
         self, contenders: Sequence[Contender], said: Sequence[bool]
     ) -> list[Contender]:
-        """The contenders, their weights drawn by name if shapes differ: pairs share what agrees.
+        """The contenders, their weights drawn by name if some shapes differ, and others do not.
 
         One that says itself how they are drawn stays as it is; and so do all of a duel that was
         begun before there was a choice.
@@ -276,8 +276,8 @@ class Match:
                     found.append(shapes(config))
                 if not says and config["model"][DRAWN] == "sequential":
                     free.add(one.letter)
-        alike = all(its == found[0] for its in found)
-        if alike or any(job.varies.get("contender") in free for job in self._in_order()):
+        gains = any(its != found[0] and its.items() & found[0].items() for its in found)
+        if not gains or any(job.varies.get("contender") in free for job in self._in_order()):
             return list(contenders)
         added = (f"model.{DRAWN}=by_name",)
         return [replace(one, added=added) if one.letter in free else one for one in contenders]
@@ -303,7 +303,9 @@ class Match:
         """A sentence on what the runs of one seed have in common, for each challenger."""
         first, lines = self.contenders[0].letter, []
         if any(one.added for one in self.contenders):
-            lines.append(f"Shapes differ, so weights are drawn by name (model.{DRAWN}=by_name).")
+            lines.append(
+                f"Some shapes differ, so weights are drawn by name (model.{DRAWN}=by_name)."
+            )
         for letter, its in self.common().items():
             order = "the same order as" if its.order else "another order than"
             line = f"With the same seed, {letter} takes its samples in {order} {first}"
