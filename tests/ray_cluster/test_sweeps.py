@@ -12,9 +12,14 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.commands.conftest import SMALL, truesweep, write_data
+from tests.commands.conftest import SMALL, write_data
 from tests.ray_cluster.conftest import OBJECTS
-from tests.sweeps.on_cluster import assert_steps_are_shared, curve, trained
+from tests.sweeps.on_cluster import (
+    assert_paused_jobs_are_taken_up,
+    assert_steps_are_shared,
+    curve,
+    trained,
+)
 from tests.sweeps.test_pool import results, starts
 from tests.sweeps.tiny import FIXED, make_sweep, until
 from truesweep.commands.resume import resume
@@ -287,26 +292,12 @@ def test_a_run_by_itself_is_found_again_by_a_driver_that_comes_back(
     assert (run.state, actors()) == ("completed", [])
 
 
-def test_a_search_pauses_and_thaws_jobs_of_two_nodes(workplace: Path) -> None:
-    make_sweep(workplace, [])
-    asked = [*write_data(workplace)["classification"], *SMALL, *FIXED, "optimizer=sgd"]
-    asked.append("trainer.val_check_interval=2")
-    search = ["name=s", "optimizer.lr=1e-3,1e-1", "trainer.num_nodes=2", "trainer.devices=1"]
-    search += ["sweeps.method=search", "sweeps.sampler=grid", "sweeps.jobs=2"]
-    search += ["sweeps.pruner=forecast", "sweeps.pruner_warmup=4"]
-    done = truesweep("train", "-m", *asked, *search, *on_ray("max_jobs=1"), cwd=workplace)
-    assert done.code == 0, done.out + done.err
-    assert "thawed" in done.out
-    jobs = [Run(path.parent) for path in workplace.glob("outputs/sweeps/s/*/config.yaml")]
-    waiting, finished = sorted(jobs, key=lambda job: job.step)
-    assert (waiting.state, finished.state) == ("paused", "completed")
-    begun = sorted((row["step"], row["rank"]) for row in starts(workplace)[finished.id])
-    slices = sorted({step for step, _ in begun})
-    assert begun == [(step, rank) for step in slices for rank in (0, 1)]
-    assert slices[:2] == [0, 4]  # both nodes left at the same step, and went on from there
-    for job in jobs:
-        validated = [row["step"] for row in curve(job) if "val/loss" in row]
-        assert validated == list(range(2, job.step + 1, 2))
+def test_a_search_pauses_jobs_of_two_nodes_and_its_driver_is_killed(
+    workplace: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert_paused_jobs_are_taken_up(workplace, on_ray())
+    assert "2 jobs: 1 completed, 1 paused" in capfd.readouterr().out
+    assert actors() == []
 
 
 def test_jobs_share_steps_and_their_driver_is_killed(workplace: Path) -> None:

@@ -14,10 +14,13 @@ from typing import Any
 
 import pytest
 
-from tests.commands.conftest import SMALL, start, truesweep, write_data
-from tests.commands.test_pausing import SEARCH, SLICE, assert_trained_once, runs, wait_for_thaw
-from tests.commands.test_sweep import small
-from tests.sweeps.on_cluster import assert_steps_are_shared, curve, trained
+from tests.commands.conftest import SMALL, write_data
+from tests.sweeps.on_cluster import (
+    assert_paused_jobs_are_taken_up,
+    assert_steps_are_shared,
+    curve,
+    trained,
+)
 from tests.sweeps.test_pool import results, starts
 from tests.sweeps.tiny import FIXED, make_sweep, until
 from truesweep.commands.resume import resume
@@ -204,62 +207,12 @@ def test_a_driver_that_was_killed_comes_back_to_its_jobs(workplace: Path) -> Non
     assert len(starts(workplace)) == 1
 
 
-def test_a_search_pauses_and_thaws_jobs_of_two_nodes(workplace: Path) -> None:
-    make_sweep(workplace, [])
-    asked = [*write_data(workplace)["classification"], *SMALL, *FIXED, "optimizer=sgd"]
-    asked.append("trainer.val_check_interval=2")
-    search = ["name=s", "optimizer.lr=1e-3,1e-1", "trainer.num_nodes=2", "trainer.devices=1"]
-    search += ["sweeps.method=search", "sweeps.sampler=grid", "sweeps.jobs=2"]
-    search += ["sweeps.pruner=forecast", "sweeps.pruner_warmup=4"]
-    on_slurm = [*LAUNCHER, "hydra.launcher.array_parallelism=1"]
-    done = truesweep("train", "-m", *asked, *search, *on_slurm, cwd=workplace)
-    assert done.code == 0, done.out + done.err
-    assert "thawed" in done.out
-    jobs = [Run(path.parent) for path in workplace.glob("outputs/sweeps/s/*/config.yaml")]
-    waiting, finished = sorted(jobs, key=lambda job: job.step)
-    assert (waiting.state, finished.state) == ("paused", "completed")
-    for job in jobs:
-        validated = [row["step"] for row in curve(job) if "val/loss" in row]
-        assert validated == list(range(2, job.step + 1, 2))
-    begun = sorted((row["step"], row["rank"]) for row in starts(workplace)[finished.id])
-    slices = sorted({step for step, _ in begun})
-    assert begun == [(step, rank) for step in slices for rank in (0, 1)]
-    assert slices[:2] == [0, 4]  # both nodes left at the same step, and went on from there
-    # Two ranks that never waited tell the same.
-    best = f"optimizer.lr={finished.varies['optimizer.lr']}"
-    done = truesweep("train", *asked, "name=whole", best, "trainer.devices=2", cwd=workplace)
-    assert done.code == 0, done.out + done.err
-    (whole,) = (Run(path.parent) for path in workplace.glob("outputs/whole/*/config.yaml"))
-    assert curve(finished) == curve(whole)
-
-
-def test_a_search_pauses_jobs_and_its_driver_is_killed(
+def test_a_search_pauses_jobs_of_two_nodes_and_its_driver_is_killed(
     workplace: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    data = write_data(workplace)["lm"]
-    swept = [*SEARCH, "callbacks.mishap.slow=0.05"]
-    make_sweep(workplace, [], name="other")  # for its callback, which notes every start
-    asked = [*small([*data, *FIXED], *swept), *LAUNCHER]
-    driver = start(["-m", *asked], workplace)
-    sweep = workplace / "outputs/sweeps/s"
-    wait_for_thaw(sweep)
-    driver.kill()
-    driver.wait()
-    before = {job.id: len(job.read_metrics()) for job in runs(sweep)}
-    assert resume(sweep) == 0
-    ended = {job.id: job.state for job in runs(sweep)}
-    assert set(ended.values()) == {"completed", "paused"}
+    assert_paused_jobs_are_taken_up(workplace, LAUNCHER)
+    assert "2 jobs: 1 completed, 1 paused" in capfd.readouterr().out
     assert queue() == {}
-    for job in runs(sweep):
-        assert_trained_once(job)
-        assert len(job.read_metrics()) >= before[job.id]
-        steps = [begun["step"] for begun in starts(workplace)[job.id]]
-        assert steps[:1] == [0]
-        assert steps == sorted(set(steps))  # each start goes on where the last one paused
-        if ended[job.id] == "completed":
-            assert steps[1] == SLICE
-    paused = list(ended.values()).count("paused")
-    assert f"{paused} paused" in capfd.readouterr().out
 
 
 def test_jobs_share_steps_and_their_driver_is_killed(workplace: Path) -> None:
