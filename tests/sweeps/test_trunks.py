@@ -504,8 +504,8 @@ import pytorch_lightning as pl
 
 
 class Killed(pl.Callback):
-    def __init__(self, at: int, lose: bool):
-        self.at, self.lose = at, lose
+    def __init__(self, at: int, spoil: str):
+        self.at, self.spoil = at, spoil
 
     def on_validation_end(self, trainer, module):
         run = Path(trainer.default_root_dir)
@@ -514,31 +514,34 @@ class Killed(pl.Callback):
             return
         if "branched" in (run / "provenance.json").read_text():
             Path("hit").touch()
-            for folder in run.parent.glob(f"*/branches/{step}") if self.lose else ():
-                shutil.rmtree(folder)
+            for folder in run.parent.glob(f"*/branches/{step}"):
+                if self.spoil == "lose":
+                    shutil.rmtree(folder)
+                if self.spoil == "damage":
+                    (folder / "last.ckpt").write_bytes(b"")
             os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("at", "lose"), [(4, False), (8, True)], ids=["killed", "left"])
+@pytest.mark.parametrize(("at", "spoil"), [(4, "nothing"), (8, "lose"), (8, "damage")])
 def test_a_job_that_is_killed_goes_on_as_it_would_by_itself(
-    mishaps: Path, monkeypatch: pytest.MonkeyPatch, at: int, lose: bool
+    mishaps: Path, monkeypatch: pytest.MonkeyPatch, at: int, spoil: str
 ) -> None:
-    """It has nothing yet to resume from; or it has, and trains what is left, as a state is gone."""
+    """It has nothing yet to resume from; or it has, and trains what is left without a state."""
     (mishaps / "killed.py").write_text(KILLED)
     monkeypatch.setattr("truesweep.sweeps.trunks.OWN", "")  # this callback misses nothing
     asked = [*WSD, "trainer.max_steps=14", "data.eval_batch_size=3,4", "sweeps.retries=1"]
     asked += ["trainer.log_every_n_steps=2", "allowed_packages=[killed]"]
     asked += ["+callbacks.killed._target_=killed.Killed", f"+callbacks.killed.at={at}"]
-    asked.append(f"+callbacks.killed.lose={lose}")
+    asked.append(f"+callbacks.killed.spoil={spoil}")
     code, jobs = train(mishaps, "shared", *asked)
     assert (mishaps / "hit").exists()
     assert (code, train(mishaps, "apart", *asked, "sweeps.share=false")[0]) == (0, 0)
     for job, alone in zip(jobs, SweepDirectory(mishaps / "apart").jobs(), strict=True):
         assert_same(job, alone)
     first, second = jobs
-    branched = {"run": first.id, "step": 4 if lose else 13}
+    branched = {"run": first.id, "step": 4 if at == 8 else 13}
     assert second.read_provenance()["branched"] == branched
 
 

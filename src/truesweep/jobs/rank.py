@@ -219,7 +219,7 @@ class Rank:
         for other, step in self.states:
             if any(map(self.validation.due, range(done + 1, step))):
                 break
-            if step > done:
+            if step > done and is_whole(checkpoint_of(other, step)):
                 found.append((other, step))
                 done = step
         return found
@@ -365,6 +365,14 @@ def check_record(run: Run, checkpoint: Path | None) -> None:
             check_settled(run.metrics, settled, kept["global_step"])
 
 
+def is_whole(checkpoint: Path) -> bool:
+    """Whether a checkpoint is as it was written; says so if it is not."""
+    whole = verify_checksum(checkpoint)
+    if not whole:
+        console(stderr=True).print(f"{checkpoint} is damaged: its checksum does not match")
+    return whole
+
+
 def newest_checkpoint(run: Run) -> Path | None:
     """The checkpoint to resume from: the last one, or the best where the last is damaged.
 
@@ -381,13 +389,11 @@ def newest_checkpoint(run: Run) -> Path | None:
     found = [
         path for name in ("last.ckpt", "best.ckpt") if (path := run.checkpoints / name).exists()
     ]
-    for path in found:
-        if not verify_checksum(path):
-            console(stderr=True).print(f"{path} is damaged: its checksum does not match")
-        elif path.name == "last.ckpt" or has_optimizer(CheckpointFiles().load_checkpoint(path)):
+    for path in filter(is_whole, found):
+        if path.name == "last.ckpt" or has_optimizer(CheckpointFiles().load_checkpoint(path)):
             return path
-        else:  # of a run that has completed
-            console(stderr=True).print(f"{path} holds weights only, and no state to go on from")
+        # That of a run that has completed.
+        console(stderr=True).print(f"{path} holds weights only, and no state to go on from")
     if not found and run.status.get("saved_step") is None:
         return None
     raise ConfigError(
