@@ -81,7 +81,9 @@ def pairs(asked: argparse.Namespace) -> None:
         file = Path(folder) / "text.txt"
         file.write_text(asked.text.read_text("utf-8")[:CHARACTERS], encoding="utf-8")
         steps = f"trainer.max_steps={asked.steps}"
-        loss = Trainings([*COMMON, *LANGUAGE, f"data.train={file}", steps], held_out=None).loss
+        model = f"model={asked.model}"
+        given = [*COMMON, *LANGUAGE, model, f"data.train={file}", steps]
+        loss = Trainings(given, held_out=None).loss
         seeds = range(asked.seeds)
         drawn = {"model.init_seeding": asked.init_seeding}
         first = [loss({**drawn, "seed": seed}) for seed in seeds]
@@ -120,6 +122,7 @@ def main() -> None:
     two.add_argument("--text", type=Path, required=True)
     two.add_argument("--seeds", type=int, default=24)
     two.add_argument("--steps", type=int, default=600)
+    two.add_argument("--model", default="lfm2")
     two.add_argument("--init-seeding", choices=("sequential", "by_name"), default="sequential")
     two.add_argument("--changes", nargs="+", choices=CHANGES, default=list(CHANGES))
     two.set_defaults(run=pairs)
