@@ -109,7 +109,23 @@ class Trial:
         return self._slices(int(self.curve.steps[-2]), every) if len(self.curve) > 1 else 0
 
     def _slices(self, step: int, every: int) -> int:
-        return step // (every or max(1, len(self.rates) // RUNGS))
+        return step // _slice(len(self.rates), every)
+
+
+def first_rung(total: int, validate_every: int, every: int) -> int:
+    """After how many steps a training waits for the first time: a validation.
+
+    Args:
+        total: Steps of the whole training.
+        validate_every: Steps between validations.
+        every: Steps of a slice; 0: a share of the training.
+    """
+    return min(total, validate_every * math.ceil(_slice(total, every) / validate_every))
+
+
+def _slice(total: int, every: int) -> int:
+    """Steps of a slice, `every` if that is given."""
+    return every or max(1, total // RUNGS)
 
 
 @dataclass(frozen=True)

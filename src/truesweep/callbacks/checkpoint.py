@@ -180,7 +180,8 @@ def declared_mode(callback: str, monitor: str) -> Mode:
 class Branches(Callback):
     """Keep the state after some steps, from which other jobs of a sweep go on.
 
-    Comes after what validates and writes the other checkpoints, with which it is to be in step.
+    Comes after what validates, with which it is to be in step, and before what leaves then. A state
+    that the run has begun with is not kept again.
 
     Args:
         run: The run.
@@ -196,7 +197,7 @@ class Branches(Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
         """Keep a step that is to be kept, also one that a kill came after."""
         step = steps_done(trainer)
-        if step not in self.steps or trainer.strategy.broadcast(is_kept(self.run, step)):
+        if step not in self.steps or trainer.strategy.broadcast(self._is_there(step)):
             return
         trainer.save_checkpoint(checkpoint_path(self.run, step), weights_only=False)
         if trainer.is_global_zero:
@@ -204,6 +205,11 @@ class Branches(Callback):
             keep(self.run, step)
 
     on_train_start = on_train_batch_end
+
+    def _is_there(self, step: int) -> bool:
+        """Whether a state is there, of this run or of the one that has trained its steps so far."""
+        origin = self.run.read_provenance().get("branched", {})
+        return is_kept(self.run, step) or int(origin.get("step", 0)) >= step
 
 
 class Replay(Callback):

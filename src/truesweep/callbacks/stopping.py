@@ -95,6 +95,8 @@ class Pruning(Callback):
             a resume it may be called with a step that it knows.
         leave: What a run is that was stopped: pruned, which holds after a resume too, or paused,
             which ends with it.
+        catch_up: Called on rank 0 before the first step: reports what the record holds of steps
+            that another run has trained, if any is not reported; whether to stop then, or None.
     """
 
     def __init__(
@@ -102,10 +104,12 @@ class Pruning(Callback):
         objective: str,
         report: Callable[[int, float], bool],
         leave: type[Pruned] = Pruned,
+        catch_up: Callable[[], bool | None] = lambda: None,
     ) -> None:
         self.objective = objective
         self.report = report
         self.leave = leave
+        self.catch_up = catch_up
         self.pruned = False
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -126,7 +130,12 @@ class Pruning(Callback):
             log.info("%s after step %d", self.leave.state, steps_done(trainer))
             raise self.leave(steps_done(trainer))
 
-    on_train_start = on_train_batch_end
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Make up for reports; leave as after a step."""
+        stop = self.catch_up() if trainer.is_global_zero else None
+        stop = trainer.strategy.broadcast(stop)
+        self.pruned = self.pruned if stop is None else stop
+        self.on_train_batch_end(trainer)
 
     def state_dict(self) -> dict[str, Any]:
         """The answer, if it holds after a resume; else nothing, as none may report then."""

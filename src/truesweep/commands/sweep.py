@@ -47,7 +47,7 @@ def sweep(
     if dry_run:
         return 0
     directory, provenance = start.record(asked, launcher, plan), collect(redact_argv(sys.argv), {})
-    source = start.make_source(asked, directory, provenance, plan)
+    source = start.make_source(asked, directory, provenance, plan, executor is not None)
     if executor is not None:
         code = drive(directory, source, executor, asked.settings)
         return settle(directory) if asked.settings.settle and code == 0 else code

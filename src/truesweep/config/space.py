@@ -383,6 +383,15 @@ class Space:
                 break
         return points
 
+    def beside(self, point: Point, dimensions: Sequence[Sequence[Axis]]) -> list[Point]:
+        """The points that differ from one in some dimensions only, all of them listed; it, too."""
+        sides = [
+            _side(axes) if axes in dimensions else [{axis.key: point[axis.key] for axis in axes}]
+            for axes in self.dimensions
+        ]
+        points = [self._joined(parts) for parts in itertools.product(*sides)]
+        return [point for point in points if not self.excluded(point)]
+
     def excluded(self, point: Mapping[str, Any]) -> bool:
         """Whether a point is one of those that are left out."""
         return any(_matches(rule, point) for rule in self.exclude)

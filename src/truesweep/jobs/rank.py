@@ -310,10 +310,10 @@ class Rank:
             Preemption(self.checkpoint, self.validation, bool(self.parts.compiled)),
             self.validation,
             *build_callbacks(self.config, steps),
-            *self._pruning(),
+            *self._branches(),
+            *self._pruning(),  # after them, as they keep also what it leaves at
             Heartbeat(self._tell),
             self.checkpoint,
-            *self._branches(),
             *([self.replay] if self.states else []),
         ]
 
@@ -340,11 +340,23 @@ class Rank:
         objective, pruner = trial.pop("objective"), trial["pruner"]
         known = reveal(trial, "sweeps")
         if pruner["name"] != FORECAST:
-            return [Pruning(objective, Reports(self.run.path, **known))]
+            reports = Reports(self.run.path, **known)
+            return [Pruning(objective, reports, catch_up=self._catch_up(objective, reports))]
         about = describe_rates(make(self.config, "scheduler"), self.parts.recipe.total_steps)
         decide = partial(is_to_pause, first=pruner["warmup"], sign=pruner["sign"])
         reports = Reports(self.run.path, **known, decide=decide, about=about)
-        return [Pruning(objective, reports, Paused)]
+        return [Pruning(objective, reports, Paused, self._catch_up(objective, reports))]
+
+    def _catch_up(self, objective: str, reports: Reports) -> Callable[[], bool | None]:
+        """Tells the search of validations that came with the state of another job."""
+
+        def catch_up() -> bool | None:
+            taken = self.run.read_provenance().get("branched", {}).get("step", 0)
+            rows = self.run.read_metrics() if taken else []
+            seen = {r["step"]: r[objective] for r in rows if objective in r and r["step"] <= taken}
+            return reports.catch_up(seen)
+
+        return catch_up
 
 
 def check_record(run: Run, checkpoint: Path | None) -> None:

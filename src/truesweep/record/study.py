@@ -142,12 +142,35 @@ class Reports:
         self._about = dict(about or {})
         self._trial: Trial | None = None
 
+    def catch_up(self, values: Mapping[int, float]) -> bool | None:
+        """Report what the study does not know of some values, by their steps, in order.
+
+        Returns:
+            Whether the trial should be pruned; None if the study knew them all.
+        """
+        stop = None
+        for step, value in sorted(values.items()):
+            try:
+                known = self._known(step)
+            except Exception as error:
+                log.warning("the study could not be asked what it knows: %s", error)
+                return stop
+            if step not in known:
+                stop = self(step, value)
+        return stop
+
+    def _known(self, step: int) -> Mapping[int, float]:
+        """The values that the study has been told; it is opened at this step if it is not yet."""
+        if self._trial is None:
+            self._trial = self._open(step)
+        trials = self._trial.study.get_trials(deepcopy=False)
+        return trials[self._number].intermediate_values
+
     def __call__(self, step: int, value: float) -> bool:
         """Report the value at a step, once; whether the trial should be pruned."""
         try:
-            if self._trial is None:
-                self._trial = self._open(step)
-            known = self._trial.study.get_trials(deepcopy=False)[self._number].intermediate_values
+            known = self._known(step)
+            assert self._trial is not None
             if step not in known:
                 self._trial.report(value, step)
             if self._decide is None:

@@ -20,6 +20,12 @@ def is_kept(run: Run, step: int) -> bool:
     return _folder(run, step).is_dir()
 
 
+def kept(run: Run) -> list[int]:
+    """After which steps states are there, in order."""
+    folders = (run.path / "branches").glob("[0-9]*")
+    return sorted(int(folder.name) for folder in folders if folder.name.isdigit())
+
+
 def keep(run: Run, step: int) -> None:
     """Put to a checkpoint what the run's directory holds after its step.
 
@@ -53,20 +59,22 @@ def adopt(run: Run, other: Run, step: int) -> bool:
     Raises:
         ConfigError: Another process works on the run.
     """
-    kept = _folder(other, step)
+    there = _folder(other, step)
     with run.claim():
-        if run.status or not kept.is_dir():
+        # What it was made since may be another training.
+        if run.status or not there.is_dir() or run.read_provenance().get("changes"):
             return False
-        last, best = kept / "last.ckpt", kept / "best.ckpt"
+        last, best = there / "last.ckpt", there / "best.ckpt"
         for file in (last, checksum_path(last), best, checksum_path(best)):
             if file.exists():
                 _link(file, run.checkpoints / file.name)
-        if (scores := kept / "val.npz").exists():
+        if (scores := there / "val.npz").exists():
             (run.path / "scores").mkdir(exist_ok=True)
             _link(scores, run.path / "scores" / scores.name)
-        shutil.copyfile(kept / run.metrics.name, run.metrics)
-        shutil.copytree(kept / run.model.name, run.model, dirs_exist_ok=True)
+        shutil.copytree(there / run.model.name, run.model, dirs_exist_ok=True)
         note(run, other, step)
+        # Last, as a record without a status is taken for a run whose status is lost.
+        shutil.copyfile(there / run.metrics.name, run.metrics)
         # What it has recorded is not from before ids were kept.
         run.update_status(step=step, saved_step=step, wandb_id=run.new_wandb_id())
     return True
@@ -119,6 +127,11 @@ def forget(run: Run, step: int) -> None:
     shutil.rmtree(_folder(run, step), ignore_errors=True)
     with suppress(OSError):
         _folder(run, step).parent.rmdir()
+
+
+def forget_all(run: Run) -> None:
+    """Remove all states that a run has kept, and those that a kill has left unfinished."""
+    shutil.rmtree(run.path / "branches", ignore_errors=True)
 
 
 def _folder(run: Run, step: int) -> Path:

@@ -386,7 +386,8 @@ class Run:
         values, `swept` the same by short names; `trial`: the study that hears of every
         validation; `trunk`: the job that is the same up to a step, and that step; `replays`: jobs
         that train the same up to later steps, and these, which it validates itself; `branches`: the
-        steps after which others go on from here.
+        steps after which others go on from here; `siblings`: jobs of a search that are the same up
+        to a step, and that step.
         """
         file = self.path / "job.json"
         return read_entries(file) if file.exists() else {}

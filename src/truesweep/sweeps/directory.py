@@ -231,6 +231,7 @@ class SweepDirectory:
         trunk: tuple[str, int] | None = None,
         replays: Sequence[tuple[str, int]] = (),
         branches: Sequence[int] = (),
+        siblings: Sequence[tuple[str, int]] = (),
     ) -> Run:
         """A job's directory: a new one, or that of the same configuration as it is.
 
@@ -247,6 +248,7 @@ class SweepDirectory:
             trunk: The id of the job that is the same up to a step, and that step.
             replays: Ids of jobs that train the same up to later steps, and these.
             branches: The steps after which others go on from it.
+            siblings: Ids of jobs that are the same up to a step, and that step.
         """
         place = {
             "sweep": self.name,
@@ -260,6 +262,7 @@ class SweepDirectory:
             "trunk": None if trunk is None else list(trunk),
             "replays": [list(one) for one in replays],
             "branches": list(branches),
+            "siblings": [list(one) for one in siblings],
         }
         if there := self.find(config):
             return there

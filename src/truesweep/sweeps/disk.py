@@ -37,6 +37,18 @@ def check_disk(jobs: Sequence[PlannedJob], path: Path) -> None:
         )
 
 
+def room(path: Path, jobs: Sequence[Run], budget: int | None) -> float:
+    """Bytes that checkpoints of further jobs may take, which may be fewer than none.
+
+    Args:
+        path: Where a sweep is or will be.
+        jobs: All that it has.
+        budget: Bytes that the checkpoints of all its jobs may take, if there is a limit.
+    """
+    left = free(path)[0]
+    return left if budget is None else min(left, budget - held(jobs))
+
+
 def free(path: Path) -> tuple[int, Path]:
     """Bytes that are free where a folder is or will be, and the folder there that exists."""
     place = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())

@@ -23,6 +23,7 @@ from truesweep.sweeps.planned import trainer_of
 from truesweep.sweeps.progress import FAILED, Board
 from truesweep.sweeps.protocols import BUSY, ENDED, Executor, JobSource, Listed, NotNow
 from truesweep.sweeps.settings import Sweep
+from truesweep.sweeps.siblings import Siblings
 from truesweep.sweeps.summary import Page, sum_up
 from truesweep.sweeps.trunks import Trunks
 from truesweep.tasks.devices import OUT_OF_MEMORY
@@ -97,7 +98,7 @@ class Driver:
         self._changed = True
         self._warned = False
         self._page = Page(sweep)
-        self.trunks = Trunks([])
+        self.trunks: Trunks | Siblings = Siblings(sweep)
 
     @property
     def signum(self) -> int:
@@ -252,6 +253,7 @@ class Driver:
             self._ended(job)
         elif state == "paused" and code == 0 and job.step > self.thawed.get(job.id, -1):
             self.source.tell(job)
+            self.trunks.tidy(job)
             self.display.event(f"paused     {job.id}  {job.label} at step {job.step}")
         elif self.signum or stopped:  # saved; if only this job was told to stop, it goes on
             self.display.event(f"stopped    {job.id}  {job.label} at step {job.step}")
@@ -365,7 +367,8 @@ class Driver:
         lost = {row.id for row in rows if row.id in self.given_up and row.state not in ENDED}
         self.display.conclude(rows, self._planned(), self.sweep.path)
         self._page.finish()
-        self.trunks.tidy()
+        if isinstance(self.source, Listed) or self.source.exhausted:
+            self.trunks.tidy()
         if self.settings.budget is not None and held(self._jobs) > self.settings.budget:
             text = (
                 f"sweeps.disk={self.settings.disk}: {quantity(held(self._jobs), 'B')} are held by "

@@ -40,6 +40,8 @@ class PlannedJob:
         replays: Ids of jobs that train the same up to later steps, and these, which it validates
             itself, in order.
         branches: The steps after which others go on from this job.
+        siblings: Ids of jobs of a search that are the same up to a step, and that step; it begins
+            with the furthest state that one of them has kept by then. See `siblings`.
         mix: How it goes through the sources of a mixture, if its data are one.
         tasks: The names of its figures of lm-evaluation-harness, which the end tells.
     """
@@ -59,6 +61,7 @@ class PlannedJob:
     trunk: tuple[str, int] | None = None
     replays: tuple[tuple[str, int], ...] = ()
     branches: tuple[int, ...] = ()
+    siblings: tuple[tuple[str, int], ...] = ()
     mix: Mix | None = None
     tasks: tuple[str, ...] = ()
 
@@ -113,6 +116,7 @@ class PlannedJob:
             trunk=self.trunk,
             replays=self.replays,
             branches=self.branches,
+            siblings=self.siblings,
         )
 
 

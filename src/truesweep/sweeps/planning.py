@@ -1,6 +1,5 @@
 """The points of a sweep, and jobs that are known to start: all is checked before job 0."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass, field, replace
@@ -15,9 +14,10 @@ from truesweep.jobs.parts import complete
 from truesweep.jobs.plan import Planner, data_key
 from truesweep.runs.run import Run
 from truesweep.sweeps.directory import SweepDirectory, job_id
-from truesweep.sweeps.disk import free
+from truesweep.sweeps.disk import room
 from truesweep.sweeps.planned import PlannedJob, trainer_of
 from truesweep.sweeps.request import Asked
+from truesweep.sweeps.siblings import Family
 from truesweep.sweeps.trunks import describe, share
 from truesweep.text import label, labels
 
@@ -180,8 +180,8 @@ def plan_sweep(asked: Asked, together: bool = True) -> SweepPlan:
         return plan
     sweep = SweepDirectory.called(asked.name)
     added = [job for job in plan.jobs if sweep.find(job.config) is None]
-    room = min(free(sweep.path)[0], asked.settings.budget or math.inf)
-    new = {job.id: job for job in share(added, room)}
+    left = room(sweep.path, sweep.jobs(), asked.settings.budget)
+    new = {job.id: job for job in share(added, left)}
     jobs = [new.get(job.id, job) for job in plan.jobs]
     return replace(plan, jobs=jobs, notes=[*plan.notes, *describe(list(new.values()))])
 
@@ -226,9 +226,16 @@ class JobMaker:
         asked: The sweep.
         sweep: Its directory.
         provenance: Where the jobs' numbers will come from, but for the data.
+        together: Whether our driver runs the jobs, so that one can go on from another's state.
     """
 
-    def __init__(self, asked: Asked, sweep: SweepDirectory, provenance: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        asked: Asked,
+        sweep: SweepDirectory,
+        provenance: Mapping[str, Any],
+        together: bool = True,
+    ) -> None:
         self._asked = asked
         self._sweep = sweep
         self._provenance = provenance
@@ -237,6 +244,8 @@ class JobMaker:
         self._planner = Planner()
         first = next((job for job in sweep.jobs() if job.problem is None), None)
         self._precision = None if first is None else trainer_of(first).precision
+        shares = asked.settings.share and together
+        self._family = Family(asked.space, asked.settings, self._plan) if shares else None
 
     def __call__(self, point: Point, seed: int, trial: Mapping[str, Any]) -> Run:
         """The job at a point, with a directory.
@@ -244,12 +253,19 @@ class JobMaker:
         Raises:
             UserError: It cannot run.
         """
-        several = self._asked.settings.seeds != 1
-        candidate = _candidate(self._composer, point, seed if several else None)
+        settings, jobs = self._asked.settings, self._sweep.jobs()
+        own = seed if settings.seeds != 1 else None
         with chdir(self._folder):
-            checked = _check(candidate, self._asked.name, self._precision)
-            job = _plan(self._planner, checked)
-        return job.add_to(self._sweep, len(self._sweep.jobs()), self._provenance, trial)
+            if self._family is None:
+                job = self._plan(point, own)
+            else:
+                left = room(self._sweep.path, jobs, settings.budget)
+                job = self._family.job(point, own, trial.get("pruner"), left)
+        return job.add_to(self._sweep, len(jobs), self._provenance, trial)
+
+    def _plan(self, point: Point, seed: int | None) -> PlannedJob:
+        candidate = _candidate(self._composer, point, seed)
+        return _plan(self._planner, _check(candidate, self._asked.name, self._precision))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from truesweep.config.space import Space
 from truesweep.errors import ConfigError
 from truesweep.jobs.pausing import FORECAST
 from truesweep.runs.run import Run
+from truesweep.sweeps import siblings
 from truesweep.sweeps.directory import ROOT, SweepDirectory
 from truesweep.sweeps.disk import check_disk
 from truesweep.sweeps.launchers import check_compiler, check_room, describe, points_at_once
@@ -49,10 +50,18 @@ def prepare(
     check_disk(_new(asked, plan, sweep), sweep.path)
     if executor is not None:
         check_room(executor, plan.jobs)
-    plan = replace(plan, notes=[*plan.notes, *check_compiler(executor, plan.jobs)])
+    shared = _shared(asked, plan) if executor is not None else []
+    plan = replace(plan, notes=[*plan.notes, *shared, *check_compiler(executor, plan.jobs)])
     if not silent:
         show_plan(asked, plan, sweep, describe(executor), listed=dry_run)
     return plan
+
+
+def _shared(asked: Asked, plan: SweepPlan) -> list[str]:
+    """What jobs of a search will share; those of other sweeps have been told of."""
+    if asked.settings.method != "search" or not asked.settings.share:
+        return []
+    return siblings.describe(plan.jobs, asked.space, asked.settings)
 
 
 TOLD = ("method", "objective", "pruner", "jobs", "seeds")
@@ -129,7 +138,11 @@ def record(asked: Asked, launcher: Mapping[str, Any], plan: SweepPlan | None) ->
 
 
 def make_source(
-    asked: Asked, sweep: SweepDirectory, provenance: Mapping[str, Any], plan: SweepPlan | None
+    asked: Asked,
+    sweep: SweepDirectory,
+    provenance: Mapping[str, Any],
+    plan: SweepPlan | None,
+    together: bool = True,
 ) -> JobSource:
     """Where the jobs come from: all at once, or one by one from a search.
 
@@ -138,11 +151,12 @@ def make_source(
         sweep: Its directory.
         provenance: Where the jobs' numbers will come from, but for the data.
         plan: The jobs of a grid or of random points; None: they have directories.
+        together: Whether our driver runs the jobs, so that one can go on from another's state.
     """
     if asked.settings.method == "search":
         from truesweep.sweeps.study import Search
 
-        make = JobMaker(asked, sweep, provenance)
+        make = JobMaker(asked, sweep, provenance, together)
         limit = points_at_once(asked.settings, sweep.launcher)
         return Search(sweep, asked.space, asked.settings, make, base_seed(asked), limit)
     return Listed(sweep.jobs() if plan is None else add_jobs(sweep, plan.jobs, provenance))

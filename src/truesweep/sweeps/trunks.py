@@ -71,7 +71,7 @@ def share(jobs: Sequence[PlannedJob], room: float = math.inf) -> list[PlannedJob
 
 
 @dataclass(frozen=True)
-class _Shared:
+class Shared:
     """What a job has in common with another.
 
     Args:
@@ -89,8 +89,8 @@ class _Shared:
 
 
 def _share(jobs: Sequence[PlannedJob], replays: bool) -> list[PlannedJob]:
-    found: dict[str, _Shared] = {}
-    for group in _groups(jobs):
+    found: dict[str, Shared] = {}
+    for group in groups(jobs):
         found |= _tree(group, replays)
     kept: dict[str, set[int]] = {job.id: set() for job in jobs}
     trunk: dict[str, tuple[str, int]] = {}
@@ -115,20 +115,20 @@ def _share(jobs: Sequence[PlannedJob], replays: bool) -> list[PlannedJob]:
     ]
 
 
-def _first(name: str, step: int, found: Mapping[str, _Shared], what: str) -> str:
+def _first(name: str, step: int, found: Mapping[str, Shared], what: str) -> str:
     """From a job on, the one that does a step itself, and does not take it from another."""
     while name in found and step <= getattr(found[name], what):
         name = found[name].other
     return name
 
 
-def _tree(group: Sequence[PlannedJob], replays: bool) -> dict[str, _Shared]:
+def _tree(group: Sequence[PlannedJob], replays: bool) -> dict[str, Shared]:
     """Of each job of a group but the first, what it has in common with one before it."""
     first = max(group, key=lambda job: (job.steps, -job.validate_every, _patience(job) or math.inf))
-    courses = {job.id: _Course(job) for job in group}
-    nothing = _Shared(first.id, 0, 0, ())
+    courses = {job.id: Course(job) for job in group}
+    nothing = Shared(first.id, 0, 0, ())
     best = {job.id: nothing for job in group if job is not first}
-    new, found = first.id, dict[str, _Shared]()
+    new, found = first.id, dict[str, Shared]()
     while best:
         for name, before in best.items():
             shared = courses[name].shared(courses[new], replays)
@@ -140,7 +140,7 @@ def _tree(group: Sequence[PlannedJob], replays: bool) -> dict[str, _Shared]:
     return found
 
 
-def _groups(jobs: Sequence[PlannedJob]) -> list[list[PlannedJob]]:
+def groups(jobs: Sequence[PlannedJob]) -> list[list[PlannedJob]]:
     """Jobs whose steps and validations may be the same for a while, where there are several."""
     groups: dict[str, list[PlannedJob]] = {}
     for job in jobs:
@@ -191,7 +191,7 @@ def _callbacks(job: PlannedJob) -> dict[str, str]:
     return {name: str(node.get("_target_")) for name, node in nodes if isinstance(node, Mapping)}
 
 
-class _Course:
+class Course:
     """What a training does at each of its steps, as far as jobs of a group may differ in it."""
 
     def __init__(self, job: PlannedJob) -> None:
@@ -206,26 +206,28 @@ class _Course:
         at_end = dict.fromkeys(_at_the_end(job))
         self.validations = fingerprint({**settings, **at_end, INTERVAL: job.validate_every})
 
-    def shared(self, other: "_Course", replays: bool) -> _Shared:
+    def shared(self, other: "Course", replays: bool, most: int | None = None) -> Shared:
         """What it may take from another training of its group.
 
         Args:
             other: The other.
             replays: Whether it may go on from steps that it has validated itself.
+            most: The most steps that it may take; None: all.
         """
         steps = self._same_steps(other)
+        steps = steps if most is None else min(steps, most)
         same = self._same_validations(other)
         alike = steps if same is None else min(steps, same)
         every = self.job.validate_every
         if not replays or alike == steps or not _can_replay(self.job):
-            return _Shared(other.job.id, alike, alike, ())
+            return Shared(other.job.id, alike, alike, ())
         if alike < min(every, other.job.validate_every):  # no validation yet
             alike = 0
         due = range(every * (alike // every + 1), steps, every)
         again = (*due[:MOST_STATES], *([steps] if len(due) < MOST_STATES else []))
-        return _Shared(other.job.id, alike, again[-1], again)
+        return Shared(other.job.id, alike, again[-1], again)
 
-    def _same_steps(self, other: "_Course") -> int:
+    def _same_steps(self, other: "Course") -> int:
         """After how many steps two trainings are in the same state at the latest.
 
         They have had the same rates and samples, the next step has the same rate, and each has a
@@ -241,7 +243,7 @@ class _Course:
             most += [] if samples is None else [samples]
         return max(0, min(most))
 
-    def _same_validations(self, other: "_Course") -> int | None:
+    def _same_validations(self, other: "Course") -> int | None:
         """After how many steps both have recorded the same, and neither has stopped; None: all."""
         one, its = self.job, other.job
         if self.validations != other.validations:
@@ -269,7 +271,7 @@ def describe(jobs: Sequence[PlannedJob]) -> list[str]:
             f"{whole - saved:,} steps in place of {whole:,} (sweeps.share=false trains each by "
             "itself)"
         ]
-    lengths = max((len({job.steps for job in group}) for group in _groups(jobs)), default=1)
+    lengths = max((len({job.steps for job in group}) for group in groups(jobs)), default=1)
     if lengths == 1:
         return []
     return [
