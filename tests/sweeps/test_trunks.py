@@ -153,6 +153,18 @@ def test_steps_before_the_first_validation_are_shared_at_least(
     assert (second.trunk, second.replays) == ((first.id, 3), ())
 
 
+def test_what_older_jobs_hold_leaves_less_room(workplace: Path) -> None:
+    """The same jobs with another rate are added, and states would fit if the first held nothing."""
+    asked = [*WSD, "trainer.max_steps=12", "data.eval_batch_size=4,8", "sweeps.disk=3MB"]
+    first = plan(workplace, *asked, "optimizer.lr=1e-3")
+    assert first.jobs[1].replays
+    for job in add_jobs(SweepDirectory(workplace / "outputs/sweeps/s"), first.jobs, {}):
+        (job.checkpoints / "last.ckpt").write_bytes(bytes(900_000))
+    more = plan(workplace, *asked, "optimizer.lr=1e-3,1e-2").jobs
+    assert [job.trunk for job in more] == [None, None, None, (more[1].id, 3)]
+    assert not any(job.replays for job in more)
+
+
 def test_so_many_validations_are_made_up_from_states(workplace: Path) -> None:
     often = ["trainer.val_check_interval=1", "data.eval_batch_size=4,8"]
     first, second = plan(workplace, *WSD[:2], "trainer.max_steps=24", *often).jobs

@@ -64,20 +64,33 @@ def adopt(run: Run, other: Run, step: int) -> bool:
         # What it was made since may be another training.
         if run.status or not there.is_dir() or run.read_provenance().get("changes"):
             return False
-        last, best = there / "last.ckpt", there / "best.ckpt"
-        for file in (last, checksum_path(last), best, checksum_path(best)):
-            if file.exists():
-                _link(file, run.checkpoints / file.name)
-        if (scores := there / "val.npz").exists():
-            (run.path / "scores").mkdir(exist_ok=True)
-            _link(scores, run.path / "scores" / scores.name)
-        shutil.copytree(there / run.model.name, run.model, dirs_exist_ok=True)
+        try:
+            record = _copy(there, run)
+        except (FileNotFoundError, shutil.Error):
+            record = None
+        if record is None or not there.is_dir():  # another driver has removed it meanwhile
+            shutil.rmtree(run.checkpoints)
+            run.checkpoints.mkdir()
+            return False
         note(run, other, step)
         # Last, as a record without a status is taken for a run whose status is lost.
-        shutil.copyfile(there / run.metrics.name, run.metrics)
+        run.metrics.write_bytes(record)
         # What it has recorded is not from before ids were kept.
         run.update_status(step=step, saved_step=step, wandb_id=run.new_wandb_id())
     return True
+
+
+def _copy(there: Path, run: Run) -> bytes:
+    """Give a run what a state consists of, but for the record, which is returned."""
+    last, best = there / "last.ckpt", there / "best.ckpt"
+    for file in (last, checksum_path(last), best, checksum_path(best)):
+        if file.exists():
+            _link(file, run.checkpoints / file.name)
+    if (scores := there / "val.npz").exists():
+        (run.path / "scores").mkdir(exist_ok=True)
+        _link(scores, run.path / "scores" / scores.name)
+    shutil.copytree(there / run.model.name, run.model, dirs_exist_ok=True)
+    return (there / run.metrics.name).read_bytes()
 
 
 def checkpoint_of(run: Run, step: int) -> Path:
@@ -123,14 +136,20 @@ def amend(run: Run, step: int) -> None:
 
 
 def forget(run: Run, step: int) -> None:
-    """Remove a state that nobody needs any more."""
-    shutil.rmtree(_folder(run, step), ignore_errors=True)
+    """Remove a state that nobody needs any more: at once, so that none is taken for a whole one."""
+    gone = _folder(run, step).with_name(f".{step}.gone")
+    shutil.rmtree(gone, ignore_errors=True)
     with suppress(OSError):
-        _folder(run, step).parent.rmdir()
+        _folder(run, step).rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
+    with suppress(OSError):
+        gone.parent.rmdir()
 
 
 def forget_all(run: Run) -> None:
-    """Remove all states that a run has kept, and those that a kill has left unfinished."""
+    """Remove all states that a run has kept, and what a kill has left of others."""
+    for step in kept(run):
+        forget(run, step)
     shutil.rmtree(run.path / "branches", ignore_errors=True)
 
 

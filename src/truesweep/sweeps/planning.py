@@ -23,6 +23,8 @@ from truesweep.text import label, labels
 
 PROBES = 20
 """Random points of a search's space that are checked beforehand, besides its corners."""
+UNTOLD = 100
+"""Points that a search is taken to come to where it has hours alone."""
 
 
 def choose_points(asked: Asked, notes: list[str]) -> list[Point]:
@@ -259,9 +261,15 @@ class JobMaker:
             if self._family is None:
                 job = self._plan(point, own)
             else:
-                left = room(self._sweep.path, jobs, settings.budget)
+                left = room(self._sweep.path, jobs, settings.budget) / self._to_come(len(jobs))
                 job = self._family.job(point, own, trial.get("pruner"), left)
         return job.add_to(self._sweep, len(jobs), self._provenance, trial)
+
+    def _to_come(self, made: int) -> int:
+        """How many jobs there may be yet, this one included."""
+        settings = self._asked.settings
+        points = UNTOLD if settings.jobs is None else settings.jobs
+        return max(1, points * len(settings.seed_list(0)) - made)
 
     def _plan(self, point: Point, seed: int | None) -> PlannedJob:
         candidate = _candidate(self._composer, point, seed)

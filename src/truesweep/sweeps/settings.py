@@ -71,8 +71,8 @@ class Sweep:
             None: it is waited for.
         storage: Optuna's storage, for several drivers that share one search: a file or a
             database's URL; None: `study.journal` in the sweep's directory.
-        share: Whether jobs that differ in their length only go on from the steps that they have in
-            common, trained once by the longest; no result depends on it.
+        share: Whether jobs that differ in their length only, or the like, go on from the steps that
+            they have in common, trained once; no result depends on it.
         dashboard: Whether a sweep that is logged to W&B gets a workspace there, or offline a file
             of it; None: if W&B's package for workspaces is installed.
         disk: Budget of the sweep's checkpoints, such as `20GB`: of jobs that have ended and are not

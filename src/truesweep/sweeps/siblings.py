@@ -33,8 +33,8 @@ from truesweep.sweeps.trunks import LEAST_SHARE, MOST_STATES, Course, Shared, gr
 
 MOST = 50
 """Points that may have steps in common with one; where there are more, none is looked for."""
-OVER = (*ENDED, "failed", "paused", "broken")
-"""States of jobs that nobody works on when a search is over."""
+OPEN = ("running", "interrupted")
+"""States of jobs that somebody works on, or will when a search is resumed."""
 
 
 class Family:
@@ -186,21 +186,22 @@ def describe(jobs: Sequence[PlannedJob], space: Space, settings: Sweep) -> list[
     varied = _varied(space, settings, lambda axes: frozenset(a.name for a in axes) in pairs)
     pruner = {"name": settings.pruner, "warmup": settings.pruner_warmup}
     deciding = pruner if settings.pruner else None
-    several = [pair for differ in pairs if names[differ] in varied for pair in pairs[differ]]
-    courses = {job.id: Course(job) for pair in several for job in pair}
-    shares = {
-        (steps, one.steps): steps / one.steps
-        for one, other in several
-        if (steps := _shared(courses[one.id], courses[other.id], deciding, replays=True).steps)
-    }
-    steps, total = max(shares, key=lambda one: (shares[one], one), default=(0, 0))
-    if not steps:
+    courses = {job.id: Course(job) for job in jobs if varied}
+    shares: list[tuple[float, int, int]] = []
+    keys: dict[str, None] = {}
+    for axes in varied:
+        for one, other in pairs[frozenset(axis.name for axis in axes)]:
+            found = _shared(courses[one.id], courses[other.id], deciding, replays=True)
+            if found.steps:
+                shares.append((found.steps / one.steps, found.steps, one.steps))
+                keys |= dict.fromkeys(axis.name for axis in axes)
+    if not shares:
         return []
-    keys = ", ".join(axis.name for axes in varied for axis in axes)
+    _, steps, total = max(shares)
     return [
-        f"points that differ in {keys} only share steps: one that comes later begins with what "
-        f"others have kept, after up to {steps:,} of {total:,} steps (sweeps.share=false trains "
-        "each from its start)"
+        f"points that differ in {', '.join(keys)} only share steps: one that comes later begins "
+        f"with what others have kept, after up to {steps:,} of {total:,} steps "
+        "(sweeps.share=false trains each from its start)"
     ]
 
 
@@ -253,7 +254,7 @@ class Siblings:
             self._tidy({one.id: one for one in [job, *(other for other, _ in states)]}.values())
             return
         jobs = self._sweep.jobs()
-        if all(one.state in OVER for one in jobs):
+        if not any(one.state in OPEN for one in jobs):
             for one in jobs:
                 branches.forget_all(one)
 
