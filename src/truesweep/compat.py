@@ -242,11 +242,12 @@ class _ShortSteps:
     """
 
     def __init__(self, trainer: "pl.Trainer", loop: Any) -> None:
-        self._trainer = trainer
+        self._trainer: Any = trainer
         self._loop = loop
         self._whole_advance, self._whole_end = loop.advance, loop.on_advance_end
         self._short = False
         self._mover: Any = None  # who brings a batch to the device: the data or the task
+        self._known: list[pl.Callback] = []
         self._before: list[pl.Callback] = []
         self._after: list[pl.Callback] = []
 
@@ -257,7 +258,8 @@ class _ShortSteps:
             fetcher: Gives the epoch's batches.
         """
         loop, trainer = self._loop, self._trainer
-        if loop.restarting or not loop.batch_progress.current.ready:
+        begins = loop.restarting or not loop.batch_progress.current.ready
+        if begins or trainer.callbacks != self._known:
             self._look()
         if loop.restarting or not self._short:
             self._whole_advance(fetcher)
@@ -295,7 +297,7 @@ class _ShortSteps:
         from pytorch_lightning.profilers import PassThroughProfiler
         from pytorch_lightning.utilities.model_helpers import is_overridden
 
-        trainer: Any = self._trainer
+        trainer = self._trainer
         task, data = trainer.lightning_module, trainer.datamodule
         around = ("on_before_batch_transfer", "on_after_batch_transfer")
         before, after = "on_train_batch_start", "on_train_batch_end"
@@ -308,8 +310,9 @@ class _ShortSteps:
             or any(is_overridden(hook, data) for hook in around)
         )
         self._mover = data if is_overridden("transfer_batch_to_device", data) else task
-        self._before = [one for one in trainer.callbacks if is_overridden(before, one)]
-        self._after = [one for one in trainer.callbacks if is_overridden(after, one)]
+        self._known = list(trainer.callbacks)
+        self._before = [one for one in trainer.callbacks if _listens(one, before)]
+        self._after = [one for one in trainer.callbacks if _listens(one, after)]
 
     def _call(self, hook: str, callbacks: Sequence["pl.Callback"], *given: Any) -> None:
         """Call a hook of callbacks, in which the task's `log` knows where it is called."""
@@ -320,6 +323,14 @@ class _ShortSteps:
         for callback in callbacks:
             getattr(callback, hook)(self._trainer, task, *given)
         task._current_fx_name = None  # pytorch-lightning 2.6.6
+
+
+def _listens(callback: "pl.Callback", hook: str) -> bool:
+    """Whether a callback has anything to call for a hook, be it a method or any other callable."""
+    import pytorch_lightning as pl
+
+    found = getattr(callback, hook)
+    return callable(found) and getattr(found, "__func__", None) is not getattr(pl.Callback, hook)
 
 
 class AroundLoader:

@@ -2,16 +2,19 @@
 
 from csv import DictReader
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import LambdaCallback
 from pytorch_lightning.loggers import CSVLogger
 
 from tests.rounding import FP64
 from tests.tasks.on_ranks import parts_of, trainer_of, write_samples
+from truesweep.compat import steps_done
 from truesweep.jobs import trainer as trainers
 from truesweep.jobs.logs import quiet
 
@@ -43,6 +46,16 @@ for _hook in HOOKS:
         self.hear(hook, *given)
 
     setattr(Listener, _hook, _hear)
+
+
+class Note:
+    """A hook that is no function."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+
+    def __call__(self, trainer: pl.Trainer, task: Any, *given: Any) -> None:
+        self.steps.append(steps_done(trainer))
 
 
 def heard(
@@ -84,3 +97,31 @@ def test_callbacks_hear_the_same(
     assert short == long
     assert {hook for hook, *_ in short[0]} >= set(HOOKS)
     assert any("mine/on_train_batch_end_epoch" in row for row in short[2]) == logs
+
+
+def test_a_hook_may_be_any_callable(workplace: Path) -> None:
+    write_samples(workplace)
+    parts = parts_of("lm", "n3", "n3", FP64, "trainer.max_steps=3")
+    trainer, before, after = trainer_of(parts), Note(), Note()
+    told = LambdaCallback(on_train_batch_start=before, on_train_batch_end=partial(after))
+    trainer.callbacks.append(told)  # type: ignore[attr-defined]
+    with quiet():
+        trainer.fit(parts.task, datamodule=parts.data)
+    assert (before.steps, after.steps) == ([0, 1, 2], [1, 2, 3])
+
+
+def test_a_callback_may_come_amid_an_epoch(workplace: Path) -> None:
+    write_samples(workplace)
+    parts = parts_of("lm", "n3", "n3", FP64, "trainer.max_steps=4")
+    trainer, late = trainer_of(parts), Note()
+    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+
+    def add(*given: Any) -> None:
+        if steps_done(trainer) == 2:
+            callbacks.append(LambdaCallback(on_train_batch_start=late))
+
+    callbacks.append(LambdaCallback(on_train_batch_end=add))
+    with quiet():
+        trainer.fit(parts.task, datamodule=parts.data)
+    assert trainer.num_training_batches > 4
+    assert late.steps == [2, 3]
