@@ -109,7 +109,8 @@ def test_pairs_of_other_shapes_are_drawn_by_name(
     assert added(first, f"{first} optimizer.lr=0.1", deeper) == [BY_NAME] * 3
     assert added(first, f"{first} optimizer.lr=0.1 model.dropout=0.1") == [(), ()]
     assert added(first, f"{first} model.width=48") == [(), ()]
-    assert added(said, deeper) == [(), BY_NAME]
+    assert added(said, deeper) == [(), ()]
+    assert added(first, f"{deeper} model.init_seeding=sequential") == [(), ()]
     assert added(f"{first} model.init_seeding=by_name", deeper) == [(), BY_NAME]
     jobs = Match(read_contenders([first, deeper], []), TERMS).plan([0, 1])
     assert [[job.config["model"]["init_seeding"] for job in its] for its in jobs.values()] == [

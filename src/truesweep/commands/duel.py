@@ -264,19 +264,21 @@ class Match:
     def _drawn_by_name(
         self, contenders: Sequence[Contender], said: Sequence[bool]
     ) -> list[Contender]:
-        """The contenders, their weights drawn by name if some shapes differ, and others do not.
+        """The contenders, their weights drawn by name if one then begins more like the first one.
 
-        One that says itself how they are drawn stays as it is; and so do all of a duel that was
-        begun before there was a choice.
+        That is where some shapes differ, and others do not. One that says itself how they are drawn
+        stays as it is; and so do all of a duel that was begun before there was a choice.
         """
-        free, found = set[str](), []
+        free, found = set[str](), dict[str, dict[str, tuple[int, ...]]]()
         for one, says, config in zip(contenders, said, self._configs, strict=True):
-            if DRAWN in config["model"]:
+            drawn = config["model"].get(DRAWN)
+            if drawn == "sequential" and not says:
+                free.add(one.letter)
+            if drawn == "by_name" or one.letter in free:
                 with chdir(one.folder):
-                    found.append(shapes(config))
-                if not says and config["model"][DRAWN] == "sequential":
-                    free.add(one.letter)
-        gains = any(its != found[0] and its.items() & found[0].items() for its in found)
+                    found[one.letter] = shapes(config)
+        first = found.get(contenders[0].letter, {})
+        gains = any(its != first and its.items() & first.items() for its in found.values())
         if not gains or any(job.varies.get("contender") in free for job in self._in_order()):
             return list(contenders)
         added = (f"model.{DRAWN}=by_name",)
