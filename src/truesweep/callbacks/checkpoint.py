@@ -207,9 +207,11 @@ class Branches(Callback):
     on_train_start = on_train_batch_end
 
     def _is_there(self, step: int) -> bool:
-        """Whether a state is there, of this run or of the one that has trained its steps so far."""
+        """Whether a state is there, of this run or the same of a sibling that it began with."""
         origin = self.run.read_provenance().get("branched", {})
-        return is_kept(self.run, step) or int(origin.get("step", 0)) >= step
+        alike = dict(self.run.place.get("siblings") or [])
+        begun = min(origin.get("step", 0), alike.get(origin.get("run"), 0))
+        return is_kept(self.run, step) or step <= begun
 
 
 class Replay(Callback):
