@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from truesweep.optim.schedules import Cosine
 from truesweep.record.frozen import freeze
 from truesweep.record.rows import read
 from truesweep.record.study import Reports, open_storage
+from truesweep.runs import branches
 from truesweep.runs.run import Run
 from truesweep.sweeps.directory import SweepDirectory
 
@@ -75,12 +77,14 @@ TRIAL: dict[str, Any] = {
 FORECAST = {**TRIAL, "pruner": {**MEDIAN, "name": "forecast", "warmup": 3, "sign": 1.0}}
 
 
-def make_run(folder: Path, *overrides: str, trial: dict[str, Any] | None = TRIAL) -> Run:
-    """A job that is trial 1 of the study in its folder."""
+def make_run(
+    folder: Path, *overrides: str, trial: dict[str, Any] | None = TRIAL, kept: Sequence[int] = ()
+) -> Run:
+    """A job that is trial 1 of the study in its folder, and keeps its state after some steps."""
     lines = [f"to be pruned {n} times or not to be pruned, that is {n % 7}\n" for n in range(300)]
     (folder / "text.txt").write_text("".join(lines))
     job = plan([*SMALL, *overrides])
-    config, entry = freeze(job.config), {"trial": trial}
+    config, entry = freeze(job.config), {"trial": trial, "branches": kept}
     return Run.create(folder / "job", config=config, overrides=[], provenance={}, job=entry)
 
 
@@ -97,6 +101,26 @@ def test_a_job_that_is_behind_stops_after_its_first_validation(workplace: Path) 
     assert launch(run, resume=True) == 0
     assert run.status["state"] == "pruned"
     assert list(made.trials[1].intermediate_values) == [3]
+
+
+def test_one_that_begins_with_the_state_of_another_stops_for_good(workplace: Path) -> None:
+    """Whatever comes after the answer: a kill, or others that are worse."""
+    made = study(workplace, rival=0.0)
+    run = make_run(workplace)
+    (workplace / "other").mkdir()
+    other = make_run(workplace / "other", trial=None, kept=[3])
+    assert launch(other) == 0
+    assert branches.adopt(run, other, 3)
+    value = read(run.metrics)[-1]["val/loss"]
+    optuna.Trial(made, made.trials[1]._trial_id).report(value, 3)  # a kill came right after
+    assert launch(run, resume=True) == 0
+    assert (run.status["state"], run.status["step"]) == ("pruned", 3)
+    for _ in range(3):
+        worse = optuna.trial.create_trial(value=99.0, intermediate_values={3: 99.0})
+        made.add_trial(worse)
+    assert launch(run, resume=True) == 0
+    assert (run.status["state"], run.status["step"]) == ("pruned", 3)
+    assert made.trials[1].intermediate_values == {3: value}
 
 
 def test_a_job_that_is_ahead_reports_all_and_is_scored(workplace: Path) -> None:

@@ -97,6 +97,7 @@ class Pruning(Callback):
             which ends with it.
         catch_up: Called on rank 0 before the first step: reports what the record holds of steps
             that another run has trained, if any is not reported; whether to stop then, or None.
+        keep: Called on all ranks when it says so, to write the answer to a checkpoint.
     """
 
     def __init__(
@@ -105,11 +106,13 @@ class Pruning(Callback):
         report: Callable[[int, float], bool],
         leave: type[Pruned] = Pruned,
         catch_up: Callable[[], bool | None] = lambda: None,
+        keep: Callable[[pl.Trainer], None] = lambda trainer: None,
     ) -> None:
         self.objective = objective
         self.report = report
         self.leave = leave
         self.catch_up = catch_up
+        self.keep = keep
         self.pruned = False
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -134,7 +137,9 @@ class Pruning(Callback):
         """Make up for reports; leave as after a step."""
         stop = self.catch_up() if trainer.is_global_zero else None
         stop = trainer.strategy.broadcast(stop)
-        self.pruned = self.pruned if stop is None else stop
+        if stop and not (self.pruned or trainer.should_stop):
+            self.pruned = True
+            self.keep(trainer)
         self.on_train_batch_end(trainer)
 
     def state_dict(self) -> dict[str, Any]:

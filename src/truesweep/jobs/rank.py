@@ -341,7 +341,8 @@ class Rank:
         known = reveal(trial, "sweeps")
         if pruner["name"] != FORECAST:
             reports = Reports(self.run.path, **known)
-            return [Pruning(objective, reports, catch_up=self._catch_up(objective, reports))]
+            catch_up, keep = self._catch_up(objective, reports), self.checkpoint.save_last
+            return [Pruning(objective, reports, catch_up=catch_up, keep=keep)]
         about = describe_rates(make(self.config, "scheduler"), self.parts.recipe.total_steps)
         decide = partial(is_to_pause, first=pruner["warmup"], sign=pruner["sign"])
         reports = Reports(self.run.path, **known, decide=decide, about=about)

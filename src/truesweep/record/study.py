@@ -145,8 +145,11 @@ class Reports:
     def catch_up(self, values: Mapping[int, float]) -> bool | None:
         """Report what the study does not know of some values, by their steps, in order.
 
+        A pruner of Optuna's is asked about the last one again while the study knows of none after
+        it: its answer may not have been kept.
+
         Returns:
-            Whether the trial should be pruned; None if the study knew them all.
+            Whether the trial should be pruned; None if there was nothing to ask.
         """
         stop = None
         for step, value in sorted(values.items()):
@@ -155,7 +158,8 @@ class Reports:
             except Exception as error:
                 log.warning("the study could not be asked what it knows: %s", error)
                 return stop
-            if step not in known:
+            asks_again = self._decide is None and step == max(values) == max(known, default=None)
+            if step not in known or asks_again:
                 stop = self(step, value)
         return stop
 
