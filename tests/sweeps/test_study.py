@@ -130,6 +130,16 @@ def test_a_point_is_run_once_and_a_small_space_is_run_whole(tmp_path: Path) -> N
     assert len(told) == len({note.partition("as trial")[2] for note in told})  # each once
 
 
+def test_a_search_goes_on_though_a_point_was_suggested_twice(tmp_path: Path) -> None:
+    """That trial is told the value of the first one, and has no job."""
+    axes = [LR_CHOICE, MODEL]
+    run_all(search(tmp_path / "s", axes, jobs=50))
+    assert any("note" in t.user_attrs and t.value for t in trials(tmp_path / "s"))
+    notes: list[str] = []
+    assert not run_all(search(tmp_path / "s", axes, jobs=51, note=notes.append))
+    assert not any("another figure" in note for note in notes)
+
+
 def test_a_grid_is_run_in_its_order(tmp_path: Path) -> None:
     done = run_all(search(tmp_path / "s", [LR_CHOICE, MODEL], sampler="grid", jobs=50))
     assert [(job.varies["optimizer.lr"], job.varies["model"]) for job in done] == [

@@ -159,7 +159,9 @@ class Search:
             elif len(jobs) < len(ids):
                 gone = ", ".join(one for one in ids if one not in runs)
                 yield trial.number, f"has lost the directory of its job {gone}"
-            elif jobs and not self._is_of(trial, jobs):
+            elif not jobs:  # its point was suggested before, or has not been begun
+                continue
+            elif not self._is_of(trial, jobs):
                 yield trial.number, "has another point than its jobs"
             elif trial.state.name == "COMPLETE" and self._values(jobs) != trial.values:
                 yield trial.number, "has another figure than its jobs"
