@@ -14,6 +14,7 @@ from truesweep.analysis.curves import Curve
 from truesweep.analysis.thaw import Trial, first_rung
 from truesweep.commands.resume import resume
 from truesweep.commands.sweep import sweep
+from truesweep.record.files import write_checksum
 from truesweep.record.study import open_storage
 from truesweep.runs import branches
 from truesweep.runs.run import Run
@@ -218,6 +219,27 @@ def test_a_state_that_vanishes_is_not_begun_with(
     assert not second.status
     assert not list(second.checkpoints.iterdir())
     assert not second.metrics.exists()
+
+
+@pytest.mark.parametrize("name", ["last.ckpt", "best.ckpt"])
+def test_a_state_that_is_damaged_is_not_begun_with(
+    workplace: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """The one before it is."""
+    first, second = made(workplace, "optimizer.lr=1e-3", "trainer.max_steps=12,24")
+    for step in ("5", "10"):
+        state = first.path / "branches" / step
+        (state / "model").mkdir(parents=True)
+        for file in ("last.ckpt", "best.ckpt"):
+            (state / file).write_text(f"kept {step}")
+            write_checksum(state / file)
+        (state / "metrics.jsonl").write_text("")
+    (first.path / "branches/10" / name).write_text("else")
+    siblings = Siblings(SweepDirectory(first.path.parent))
+    assert siblings.branch(second) == (first.id, 5)
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"branches/10/{name} is damaged: its checksum does not match" in said
+    assert (second.checkpoints / "last.ckpt").read_text() == "kept 5"
 
 
 def search(folder: Path, *overrides: str, kill: bool = False) -> SweepDirectory:

@@ -5,9 +5,10 @@ import shutil
 from contextlib import suppress
 from pathlib import Path
 
-from truesweep.record.files import checksum_path
+from truesweep.record.files import checksum_path, verify_checksum
 from truesweep.record.rows import AXES, Row, read
 from truesweep.runs.run import Run, write_entries
+from truesweep.terminal import warn
 
 
 def checkpoint_path(run: Run, step: int) -> Path:
@@ -46,7 +47,7 @@ def keep(run: Run, step: int) -> None:
 def adopt(run: Run, other: Run, step: int) -> bool:
     """Have a run that has not begun go on from another's state, as if it had trained so far itself.
 
-    A run that has begun stays as it is.
+    A run that has begun stays as it is, and of a state that is damaged that is said.
 
     Args:
         run: The run.
@@ -68,7 +69,8 @@ def adopt(run: Run, other: Run, step: int) -> bool:
             record = _copy(there, run)
         except (FileNotFoundError, shutil.Error):
             record = None
-        if record is None or not there.is_dir():  # another driver has removed it meanwhile
+        # Another driver has removed it meanwhile, or a file in it is damaged.
+        if record is None or not there.is_dir() or not _is_whole(run, there):
             shutil.rmtree(run.checkpoints)
             run.checkpoints.mkdir()
             return False
@@ -91,6 +93,15 @@ def _copy(there: Path, run: Run) -> bytes:
         _link(scores, run.path / "scores" / scores.name)
     shutil.copytree(there / run.model.name, run.model, dirs_exist_ok=True)
     return (there / run.metrics.name).read_bytes()
+
+
+def _is_whole(run: Run, there: Path) -> bool:
+    """Whether the checkpoints that a run was given are as they were written; says so if not."""
+    files = sorted(run.checkpoints.glob("*.ckpt"))
+    damaged = [there / file.name for file in files if not verify_checksum(file)]
+    why = f"is damaged: its checksum does not match, so {run.id} does not go on from it"
+    warn(f"{file} {why}" for file in damaged)
+    return not damaged
 
 
 def checkpoint_of(run: Run, step: int) -> Path:
