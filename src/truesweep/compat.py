@@ -214,6 +214,16 @@ def within_a_step(trainer: "pl.Trainer") -> Iterator[None]:
         connector._first_loop_iter = first
 
 
+def leave_signals(trainer: "pl.Trainer") -> None:
+    """Have a trainer leave the handlers of signals as they are.
+
+    By itself it takes over SIGTERM until a training begins and in evaluations, and sends it to all
+    ranks from within the handler: a rank that is told alone waits there for those that are not.
+    """
+    connector: Any = trainer._signal_connector  # pytorch-lightning 2.6.6
+    connector.register_signal_handlers = lambda: None  # pytorch-lightning 2.6.6
+
+
 def shorten_steps(trainer: "pl.Trainer") -> None:
     """Have a trainer do in each step what anybody has asked for, and nothing else.
 

@@ -1,5 +1,6 @@
 """Steps without what nobody has asked for are those of Lightning's own loop."""
 
+import signal
 from csv import DictReader
 from dataclasses import asdict
 from functools import partial
@@ -125,3 +126,20 @@ def test_a_callback_may_come_amid_an_epoch(workplace: Path) -> None:
         trainer.fit(parts.task, datamodule=parts.data)
     assert trainer.num_training_batches > 4
     assert late.steps == [2, 3]
+
+
+def test_signals_are_left_to_who_handles_them(workplace: Path) -> None:
+    """Lightning's own handler has all ranks broadcast, of which one may be told alone."""
+    write_samples(workplace)
+    parts = parts_of("lm", "n3", "n3", FP64, "trainer.max_steps=1")
+    trainer, seen = trainer_of(parts), list[Any]()
+
+    def look(*given: Any) -> None:
+        seen.append(signal.getsignal(signal.SIGTERM))
+
+    told = LambdaCallback(on_train_start=look, on_test_start=look)
+    trainer.callbacks.append(told)  # type: ignore[attr-defined]
+    with quiet():
+        trainer.fit(parts.task, datamodule=parts.data)
+        trainer.test(parts.task, datamodule=parts.data, verbose=False)
+    assert seen == [signal.getsignal(signal.SIGTERM)] * 2

@@ -29,7 +29,7 @@ from pytorch_lightning.strategies import (
 from typing_extensions import override
 
 from truesweep import text
-from truesweep.compat import bf16_of_cpu, shorten_steps
+from truesweep.compat import bf16_of_cpu, leave_signals, shorten_steps
 from truesweep.errors import ConfigError, did_you_mean, in_short, missing_package
 from truesweep.models.fp8 import CAPABILITY, require_torchao
 from truesweep.optim.optimizers import Precision
@@ -313,6 +313,7 @@ class TrainerSettings:
             profiler=self.profiler or NoProfiler(),
             default_root_dir=directory,
         )
+        leave_signals(trainer)
         shorten_steps(trainer)
         return trainer
 
