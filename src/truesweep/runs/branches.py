@@ -97,9 +97,10 @@ def _copy(there: Path, run: Run) -> bytes:
 
 def _is_whole(run: Run, there: Path) -> bool:
     """Whether the checkpoints that a run was given are as they were written; says so if not."""
-    files = sorted(run.checkpoints.glob("*.ckpt"))
+    last = run.checkpoints / "last.ckpt"  # there is no best one before the first validation
+    files = sorted({last, *run.checkpoints.glob("*.ckpt")})
     damaged = [there / file.name for file in files if not verify_checksum(file)]
-    why = f"is damaged: its checksum does not match, so {run.id} does not go on from it"
+    why = f"is missing or damaged (by its checksum), so {run.id} does not go on from it"
     warn(f"{file} {why}" for file in damaged)
     return not damaged
 
