@@ -99,6 +99,9 @@ def test_what_would_settle_it_is_told() -> None:
     assert duel.needed is not None
     assert duel.needed == seeds_needed(size, 0.05)
     assert half_width(duel.needed, 0.05) <= size < half_width(duel.needed - 1, 0.05)
+    assert duel.needed_for_half == seeds_needed(size / 2, 0.05)
+    clear = judge([1.0] * 6, [1.1, 1.11, 1.09, 1.1, 1.12, 1.1], mode="min", error=0.05)
+    assert (clear.verdict, clear.needed, clear.needed_for_half) == ("worse", None, 4)
 
 
 def test_the_same_difference_each_time_counts_by_its_sign() -> None:

@@ -16,6 +16,7 @@ from truesweep.commands.resume import resume_sweep
 from truesweep.commands.sweep import sweep
 from truesweep.errors import ConfigError
 from truesweep.sweeps.directory import SweepDirectory
+from truesweep.sweeps.launchers import make_executor
 from truesweep.sweeps.start import add_jobs
 
 TERMS = Terms(None, 0.05, 0.0, 20, None, dry_run=True, json=False)
@@ -164,6 +165,34 @@ def test_what_begins_alike_is_counted_by_its_values() -> None:
     assert Beginning("others", [3, 1], {}).common(first) == Common(False, 0, 0)
 
 
+FIGURES = {
+    "A": dict.fromkeys(range(4), 1.0),
+    "B": {0: 1.08, 1: 1.11, 2: 1.12, 3: 1.09},
+    "C": {0: 1.1, 1: 0.9, 2: 1.03, 3: 1.0},
+}
+
+
+def test_it_says_what_smaller_differences_would_take(
+    data: dict[str, list[str]], workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And divides the error among challengers."""
+    first = " ".join([*data["lm"], *SMALL])
+    texts = [first, f"{first} optimizer.lr=0.1", f"{first} optimizer.lr=0.2"]
+
+    def said(*contenders: str) -> list[str]:
+        match = Match(read_contenders(contenders, []), TERMS)
+        monkeypatch.setattr(match, "values", FIGURES.__getitem__)
+        return [str(match._sentence(*one)) for one in match.duels().items()]
+
+    (alone,) = said(*texts[:2])
+    assert alone.startswith("A is better than B by 0.100 in val/loss (95 % interval +")
+    assert alone.endswith("4 paired seeds; a difference half as large would take about 5 seeds.")
+    beside, noise = said(*texts)
+    assert beside.startswith("B against A is undecided")
+    told = r"of that size would take about ([\d,]+) seeds; a difference half as large would"
+    assert re.search(told, noise)
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -190,6 +219,14 @@ def test_the_leaders_of_a_sweep_are_settled(
     monkeypatch.setattr(sys.modules[duel.__module__], "SEEDS", 2)
     rows = "trainer.log_every_n_steps=1,2"
     asked = [*data["lm"], *SMALL, *TINY, rows, "name=x", "sweeps.settle=true"]
+    asked += ["hydra.launcher.slots=1"]
+    executors, make = list[Any](), make_executor
+
+    def made(launcher: Any) -> Any:
+        executors.append(make(launcher))
+        return executors[-1]
+
+    monkeypatch.setattr(sys.modules[duel.__module__], "make_executor", made)
     assert sweep(asked, [], dry_run=False) == 0
     said = capsys.readouterr().out
     assert "Settling 2 leaders: at most 2 seeds each" in said
@@ -198,3 +235,4 @@ def test_the_leaders_of_a_sweep_are_settled(
     assert sorted(job.varies["seed"] for job in settled) == [0, 0, 1, 1]
     assert resume_sweep(workplace / "outputs/sweeps/x") == 0
     assert "B against A is undecided" in capsys.readouterr().out
+    assert [len(executor.cores) for executor in executors] == [1, 1]  # where the sweep's jobs ran

@@ -151,6 +151,10 @@ def test_the_plan_says_what_is_shared(workplace: Path) -> None:
     pausing = ["sweeps.pruner=forecast", "trainer.max_steps=20,40", "trainer.val_check_interval=2"]
     notes = " ".join(prepared(workplace, RATES, *pausing)[1].notes)
     assert "after up to 2 of 20 steps" in notes
+    declining = ["scheduler=linear", "scheduler.warmup=0", "trainer.max_steps=20,40"]
+    assert "With scheduler=wsd" in " ".join(prepared(workplace, RATES, *declining)[1].notes)
+    interval = "optimizer.lr=interval(1e-3,1e-2)"
+    assert "wsd" not in " ".join(prepared(workplace, interval, *declining)[1].notes)
 
 
 @pytest.mark.parametrize(

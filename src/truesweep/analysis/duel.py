@@ -38,6 +38,8 @@ class Duel:
             least difference that matters; else `undecided`.
         needed: Seeds that would settle a difference of this size, about; None where it is settled,
             or where there is nothing to go by.
+        needed_for_half: Seeds that would settle a difference half as large, about; None where there
+            is nothing to go by, or they are more than anybody trains.
     """
 
     difference: float
@@ -47,6 +49,7 @@ class Duel:
     seeds: int
     verdict: Verdict
     needed: int | None
+    needed_for_half: int | None
 
 
 def judge(
@@ -79,9 +82,10 @@ def judge(
         verdict = "better" if (mean < 0) == (mode == "min") else "worse"
     elif smallest and -smallest < low and high < smallest:
         verdict = "alike"
-    unsettled = verdict == "undecided" and spread > 0 and mean != 0
-    needed = seeds_needed(abs(mean) / spread, error) if unsettled else None
-    return Duel(mean, low, high, evidence, seeds, verdict, needed)
+    size = abs(mean) / spread if spread else 0.0
+    needed = seeds_needed(size, error) if size and verdict == "undecided" else None
+    half = seeds_needed(size / 2, error) if size else None
+    return Duel(mean, low, high, evidence, seeds, verdict, needed, half)
 
 
 def e_value(differences: Sequence[float] | np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:

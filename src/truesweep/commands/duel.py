@@ -124,10 +124,22 @@ class Terms:
             raise ConfigError(problems[0].replace("name=", "--name ", 1))
 
 
-def duel(texts: Sequence[str], config_dirs: Sequence[Path], terms: Terms) -> int:
-    """Train the contenders with the same seeds until it is known which is better."""
+def duel(
+    texts: Sequence[str],
+    config_dirs: Sequence[Path],
+    terms: Terms,
+    launcher: Mapping[str, Any] | None = None,
+) -> int:
+    """Train the contenders with the same seeds until it is known which is better.
+
+    Args:
+        texts: The contenders, as they were typed.
+        config_dirs: Folders with further options of groups.
+        terms: What it is fought about.
+        launcher: The node of Hydra's launcher that says where; None: the slots of this machine.
+    """
     contenders = read_contenders(texts, config_dirs)
-    match = Match(contenders, terms)
+    match = Match(contenders, terms, launcher)
     if terms.dry_run:
         first = min(FIRST, terms.seeds)
         match.plan(match.seeds(first))
@@ -146,7 +158,10 @@ def duel(texts: Sequence[str], config_dirs: Sequence[Path], terms: Terms) -> int
 
 
 def settle(sweep: SweepDirectory) -> int:
-    """Let a duel decide among the leaders of a sweep that cannot be told apart; the exit code."""
+    """Let a duel decide among the leaders of a sweep that cannot be told apart; the exit code.
+
+    Its jobs run where those of the sweep did.
+    """
     comparison = compare([sweep.path])
     ranking = comparison.ranking
     if ranking.best is None or not ranking.tied:
@@ -157,7 +172,8 @@ def settle(sweep: SweepDirectory) -> int:
     console().print(f"Settling {len(leaders)} leaders{more}: at most {SEEDS} seeds each")
     texts = [shlex.quote(os.path.relpath(one.ids[0])) for one in leaders]
     name = f"{sweep.name}-settled"
-    return duel(texts, [], Terms(comparison.objective.name, ERROR, 0.0, SEEDS, name, False, False))
+    terms = Terms(comparison.objective.name, ERROR, 0.0, SEEDS, name, False, False)
+    return duel(texts, [], terms, sweep.launcher)
 
 
 def read_contenders(texts: Sequence[str], config_dirs: Sequence[Path]) -> list[Contender]:
@@ -222,10 +238,18 @@ class Match:
     Args:
         contenders: The first one is whom the others are compared with.
         terms: What it is about.
+        launcher: The node of Hydra's launcher that says where its jobs run; None: the slots of
+            this machine.
     """
 
-    def __init__(self, contenders: Sequence[Contender], terms: Terms) -> None:
+    def __init__(
+        self,
+        contenders: Sequence[Contender],
+        terms: Terms,
+        launcher: Mapping[str, Any] | None = None,
+    ) -> None:
         self.terms = terms
+        self.launcher = launcher or {}
         composed = [one.compose([]) for one in contenders]
         self._configs = [complete(one.config, one.origins) for one in composed]
         config = self._configs[0]
@@ -248,7 +272,7 @@ class Match:
         self.contenders = self._drawn_by_name(contenders, said)
         self.settings = Sweep(objective=self.objective, direction=as_direction(self.mode))
         self.jobs: dict[str, dict[int, Run]] = {one.letter: {} for one in contenders}
-        self.executor: Executor = make_executor({})
+        self.executor: Executor = make_executor(self.launcher)
 
     def _mode(self, checkpoint: Mapping[str, Any]) -> Mode:
         """Which value is the best: what chooses the best checkpoint, or the figure's declaration.
@@ -374,7 +398,7 @@ class Match:
 
     def _round(self, planned: Mapping[str, Sequence[PlannedJob]]) -> int:
         typed = [one.typed for one in self.contenders]
-        self.sweep.ask(typed, [], self.settings, {})
+        self.sweep.ask(typed, [], self.settings, self.launcher)
         for one in self.contenders:
             with chdir(one.folder):
                 provenance = collect(redact_argv(sys.argv), {})
@@ -460,17 +484,20 @@ class Match:
         if one.verdict in ("better", "worse"):
             winner, loser = (letter, first) if one.verdict == "better" else (first, letter)
             title = f"{winner} is better than {loser} "
-            text = f"by {figure(abs(one.difference), 3)} in {by} {known}."
+            text = f"by {figure(abs(one.difference), 3)} in {by} {known}"
         elif one.verdict == "alike":
             title = f"{letter} and {first} are alike: "
-            text = f"they differ by less than {value(self.terms.smallest)} in {by} {known}."
+            text = f"they differ by less than {value(self.terms.smallest)} in {by} {known}"
         else:
             title = f"{letter} against {first} is undecided: "
             text = f"{signed(one.difference, 3)} in {by} {known}"
-            if one.needed is not None:
-                text += f"; a difference of that size would take about {count(one.needed)} seeds"
-            text += "."
-        return Text.assemble((title, "bold"), text)
+        foretold = (("of that size", one.needed), ("half as large", one.needed_for_half))
+        told = [
+            f"a difference {size} would take about {count(seeds)} seeds"
+            for size, seeds in foretold
+            if seeds is not None
+        ]
+        return Text.assemble((title, "bold"), "; ".join([text, *told]), ".")
 
 
 def _interval(one: Duel) -> str:

@@ -29,7 +29,7 @@ from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.planned import PlannedJob
 from truesweep.sweeps.protocols import ENDED
 from truesweep.sweeps.settings import Sweep
-from truesweep.sweeps.trunks import LEAST_SHARE, MOST_STATES, Course, Shared, groups
+from truesweep.sweeps.trunks import LEAST_SHARE, MOST_STATES, Course, Shared, groups, offer
 
 MOST = 50
 """Points that may have steps in common with one; where there are more, none is looked for."""
@@ -196,7 +196,7 @@ def describe(jobs: Sequence[PlannedJob], space: Space, settings: Sweep) -> list[
                 shares.append((found.steps / one.steps, found.steps, one.steps))
                 keys |= dict.fromkeys(axis.name for axis in axes)
     if not shares:
-        return []
+        return offer(jobs) if varied else []
     _, steps, total = max(shares)
     return [
         f"points that differ in {', '.join(keys)} only share steps: one that comes later begins "

@@ -271,6 +271,11 @@ def describe(jobs: Sequence[PlannedJob]) -> list[str]:
             f"{whole - saved:,} steps in place of {whole:,} (sweeps.share=false trains each by "
             "itself)"
         ]
+    return offer(jobs)
+
+
+def offer(jobs: Sequence[PlannedJob]) -> list[str]:
+    """What several lengths that share no steps would share them by, in a sentence."""
     lengths = max((len({job.steps for job in group}) for group in groups(jobs)), default=1)
     if lengths == 1:
         return []
