@@ -643,7 +643,7 @@ def padding_known(padded: bool) -> Iterator[None]:
 
 @contextmanager
 def _standing_in(module: Any, stand_ins: dict[str, Callable[..., Any]]) -> Iterator[None]:
-    """A context in which a module has other functions, those of them that it has at all."""
+    """A context in which a module or class has other functions, those that it has at all."""
     before = {name: getattr(module, name) for name in stand_ins if hasattr(module, name)}
     try:
         for name in before:
@@ -660,6 +660,18 @@ def _none_are_packed(position_ids: Any) -> None:
 
 def _not_exporting() -> bool:
     return False
+
+
+@contextmanager
+def weights_left_for_later() -> Iterator[None]:
+    """A context in which transformers neither draws nor ties a new model's weights.
+
+    What torch's own layers draw when they are made stays.
+    """
+    from transformers import PreTrainedModel
+
+    with _standing_in(PreTrainedModel, {"init_weights": lambda self: None}):
+        yield
 
 
 @contextmanager

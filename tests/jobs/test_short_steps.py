@@ -67,9 +67,9 @@ def heard(
     with monkeypatch.context() as patched:
         if not shortened:
             patched.setattr(trainers, "shorten_steps", lambda trainer: None)
-        trainer = trainer_of(parts)
+        trainer: Any = trainer_of(parts)
     listener = Listener(logs)
-    trainer.callbacks.append(listener)  # type: ignore[attr-defined]
+    trainer.callbacks.append(listener)
     trainer.loggers = [CSVLogger(folder)]
     by_lightning = list[int]()
     whole = trainer.strategy.batch_to_device
@@ -103,9 +103,10 @@ def test_callbacks_hear_the_same(
 def test_a_hook_may_be_any_callable(workplace: Path) -> None:
     write_samples(workplace)
     parts = parts_of("lm", "n3", "n3", FP64, "trainer.max_steps=3")
-    trainer, before, after = trainer_of(parts), Note(), Note()
+    trainer: Any = trainer_of(parts)
+    before, after = Note(), Note()
     told = LambdaCallback(on_train_batch_start=before, on_train_batch_end=partial(after))
-    trainer.callbacks.append(told)  # type: ignore[attr-defined]
+    trainer.callbacks.append(told)
     with quiet():
         trainer.fit(parts.task, datamodule=parts.data)
     assert (before.steps, after.steps) == ([0, 1, 2], [1, 2, 3])
@@ -114,8 +115,9 @@ def test_a_hook_may_be_any_callable(workplace: Path) -> None:
 def test_a_callback_may_come_amid_an_epoch(workplace: Path) -> None:
     write_samples(workplace)
     parts = parts_of("lm", "n3", "n3", FP64, "trainer.max_steps=4")
-    trainer, late = trainer_of(parts), Note()
-    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    trainer: Any = trainer_of(parts)
+    late = Note()
+    callbacks: list[pl.Callback] = trainer.callbacks
 
     def add(*given: Any) -> None:
         if steps_done(trainer) == 2:
@@ -132,13 +134,14 @@ def test_signals_are_left_to_who_handles_them(workplace: Path) -> None:
     """Lightning's own handler has all ranks broadcast, of which one may be told alone."""
     write_samples(workplace)
     parts = parts_of("lm", "n3", "n3", FP64, "trainer.max_steps=1")
-    trainer, seen = trainer_of(parts), list[Any]()
+    trainer: Any = trainer_of(parts)
+    seen = list[Any]()
 
     def look(*given: Any) -> None:
         seen.append(signal.getsignal(signal.SIGTERM))
 
     told = LambdaCallback(on_train_start=look, on_test_start=look)
-    trainer.callbacks.append(told)  # type: ignore[attr-defined]
+    trainer.callbacks.append(told)
     with quiet():
         trainer.fit(parts.task, datamodule=parts.data)
         trainer.test(parts.task, datamodule=parts.data, verbose=False)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from truesweep.compat import before_each_draw, before_each_module
+from truesweep.compat import before_each_draw, before_each_module, weights_left_for_later
 
 Seeding = Literal["sequential", "by_name"]
 
@@ -51,7 +51,7 @@ class Initializer:
             if filled is not None:
                 made.append((filled, draw))
 
-        with _left_for_later(), torch.random.fork_rng(devices=[]), before_each_draw(keep):
+        with weights_left_for_later(), torch.random.fork_rng(devices=[]), before_each_draw(keep):
             model = make()
         with self._drawing(model) as names, torch.no_grad():
             for filled, draw in made:  # layers of OpenAI's GPT draw when they are made only
@@ -124,17 +124,3 @@ class _Names:
 def _memory(tensor: Tensor) -> int:
     """Where a tensor lies, the same for all that are a part of it."""
     return tensor.untyped_storage().data_ptr()
-
-
-@contextmanager
-def _left_for_later() -> Iterator[None]:
-    """A context in which transformers neither draws nor ties a new model's weights.
-
-    What torch's own layers draw when they are made stays, and is drawn over.
-    """
-    draw = PreTrainedModel.init_weights
-    PreTrainedModel.init_weights = lambda self: None  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        PreTrainedModel.init_weights = draw  # type: ignore[method-assign]
