@@ -14,6 +14,13 @@ from tests import processes
 from tests.commands.conftest import SMALL
 from tests.damage import call
 from truesweep.commands.show import Entry, composed, of_directory
+from truesweep.commands.train import create_run
+from truesweep.config.origin import since
+from truesweep.jobs.plan import plan, plan_again
+from truesweep.record.provenance import collect
+from truesweep.sweeps.planning import plan_sweep
+from truesweep.sweeps.request import ask
+from truesweep.sweeps.start import add_jobs, record
 
 
 def entries(*overrides: str, folder: Path | None = None, resolve: bool = False) -> dict[str, Entry]:
@@ -70,7 +77,17 @@ def test_a_run_is_shown_without_torch(trained: dict[str, Path], tmp_path: Path) 
     shown = json.loads(done.stdout)
     assert shown["config"] == yaml.safe_load((trained["lm"] / "config.yaml").read_text())
     assert shown["origins"]["model.depth"] == "command line"
-    assert shown["origins"]["model.init"].rpartition(":")[0].endswith("config.yaml")
+    assert shown["origins"]["model.init"].rpartition(":")[0] == "conf/model/lfm2.yaml"
+
+
+def test_a_run_of_an_earlier_version_names_the_lines_of_its_own_file(archive: Path) -> None:
+    run = next(file.parent for file in archive.rglob("overrides.yaml"))
+    origins = {entry.origin for entry in of_directory(run)}
+    assert "command line" in origins
+    assert all(
+        origin.rpartition(":")[0].endswith("config.yaml")
+        for origin in origins - {"swept", "command line"}
+    )
 
 
 def test_a_sweep_is_shown_as_it_was_asked_for(archive: Path) -> None:
@@ -157,3 +174,69 @@ def test_an_unreadable_note_of_overrides_is_none(
     (run / "overrides.yaml").write_text("[")
     assert "command line" not in {entry.origin for entry in of_directory(run)}
     assert "overrides.yaml: cannot be read" in "".join(capsys.readouterr().err.splitlines())
+
+
+def test_a_run_is_shown_with_the_origins_that_it_had(
+    data: dict[str, list[str]], workplace: Path
+) -> None:
+    """They were recorded when it was started, and what files say now is told beside them."""
+    file = workplace / "own" / "experiment" / "e.yaml"
+    file.parent.mkdir(parents=True)
+    head = "# @package _global_\n"
+    file.write_text(f"{head}trainer:\n  precision: auto\nmodel:\n  width: 64\n  depth: 1\n")
+    asked = [*data["lm"], *SMALL, "experiment=e"]
+    asked = [line for line in asked if not line.startswith(("model.", "trainer.precision"))]
+    run = create_run(plan([*asked, "optimizer.lr=0.5"], [file.parent.parent]), Path("run"))
+    told = {entry.key: entry.origin for entry in of_directory(run.path)}
+    assert told["optimizer.lr"] == "command line"
+    assert told["optimizer.momentum"] == "default"
+    assert told["model.architecture"].startswith("conf/model/")
+    assert told["model.width"] == "own/experiment/e.yaml:5"
+    assert told["trainer.precision"] == "own/experiment/e.yaml:3, which says auto"
+    assert told["trainer.max_epochs"] == "since trainer.max_steps is given (command line)"
+
+    file.write_text(f"{head}trainer:\n  precision: auto\nmodel:\n  width: 48\n")
+    run.write_config(run.read_config(), {"overrides": ["trainer.max_epochs=3"]})
+    told = {entry.key: entry.origin for entry in of_directory(run.path)}
+    assert told["model.width"] == "own/experiment/e.yaml:5, which says 48 now"
+    assert told["model.depth"] == "own/experiment/e.yaml:6, which sets it there no more"
+    assert told["trainer.max_epochs"] == "resumed with trainer.max_epochs=3"
+    assert told["trainer.max_steps"].startswith("since trainer.max_epochs is given (resumed with")
+
+    again = create_run(plan_again(run.path, ["model.depth=2"]), Path("again"))
+    told = {entry.key: entry.origin for entry in of_directory(again.path)}
+    assert told["model.depth"] == "command line"
+    assert told["model.width"].startswith("run/config.yaml:")
+    file.unlink()
+    told = {entry.key: entry.origin for entry in of_directory(run.path)}
+    assert told["model.width"] == "own/experiment/e.yaml:5, a file that is gone"
+
+
+def test_what_a_file_says_of_a_secret_stays_there(workplace: Path) -> None:
+    (workplace / "own.yaml").write_text("logger:\n  api_key: hush\n  name: b\n")
+    assert since("own.yaml:2", "logger.api_key", "x", workplace) == "own.yaml:2"
+    assert since("own.yaml:3", "logger.name", "a", workplace) == "own.yaml:3, which says b now"
+    (workplace / "own.yaml").write_text("{")
+    said = since("own.yaml:3", "logger.name", "a", workplace)
+    assert said == "own.yaml:3, which cannot be read now"
+
+
+def test_jobs_and_sweeps_are_shown_with_the_origins_that_they_had(
+    data: dict[str, list[str]], workplace: Path
+) -> None:
+    lines = [*data["lm"], *SMALL, "sweeps=lr_range", "sweeps.retries=2", "name=s"]
+    asked = ask([*lines, "hydra/launcher=local", "hydra.launcher.slots=2", "optimizer.lr=1,2"])
+    plan = plan_sweep(asked)
+    sweep = record(asked, asked.multirun.launcher, plan)
+    told = {entry.key: entry.origin for entry in of_directory(sweep.path)}
+    assert told["sweeps.retries"] == "command line"
+    assert told["sweeps.fail_fast"] == "default"
+    assert told["launcher.slots"] == told["launcher._target_"] == "command line"
+    file = Path(__file__).parents[2] / "sweeps" / "lr_range.yaml"
+    (kept,) = [key for key, where in told.items() if where.startswith("sweeps/lr_range.yaml:")][:1]
+    line = int(told[kept].rpartition(":")[2])
+    assert kept.split(".")[1] in "".join(file.read_text().splitlines()[:line])
+    job = add_jobs(sweep, plan.jobs, collect([], {}))[0]
+    told = {entry.key: entry.origin for entry in of_directory(job.path)}
+    assert told["optimizer.lr"] == "swept"
+    assert told["model._target_"].startswith("conf/model/")

@@ -19,8 +19,7 @@ from rich.text import Text
 from truesweep.analysis.duel import Duel, judge
 from truesweep.commands.beginnings import Beginning, Common, shapes
 from truesweep.config.checks import name_is_a_folder
-from truesweep.config.compose import Composed, compose
-from truesweep.config.origin import Origins
+from truesweep.config.compose import Composed, compose, recompose
 from truesweep.config.overrides import is_override
 from truesweep.config.precedence import update
 from truesweep.errors import ConfigError
@@ -32,7 +31,7 @@ from truesweep.record.frozen import fingerprint
 from truesweep.record.provenance import collect
 from truesweep.report import compare
 from truesweep.runs.run import Run
-from truesweep.secrets import redact_argv, redact_overrides
+from truesweep.secrets import redact_argv
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.disk import check_disk
 from truesweep.sweeps.display import Display
@@ -227,9 +226,7 @@ def _composed(lines: Sequence[str], config_dirs: Sequence[Path], more: Sequence[
 
 
 def _changed(run: Run, lines: Sequence[str], more: Sequence[str]) -> Composed:
-    asked = [*lines, *more]
-    config = update(run.read_config(), asked)
-    return Composed(config, redact_overrides(asked), {}, Origins(asked, [], []))
+    return recompose(run.config, run.read_config(), [*lines, *more])
 
 
 class Match:

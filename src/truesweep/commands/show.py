@@ -1,6 +1,6 @@
 """`truesweep show`, and `truesweep train --cfg job`: what was composed, and where it comes from."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,8 +8,8 @@ from typing import Any
 from rich.text import Text
 
 from truesweep import dotted
-from truesweep.config.origin import Origins, Source
-from truesweep.config.overrides import as_text, is_override
+from truesweep.config.origin import LIMITS, Origins, Source, since
+from truesweep.config.overrides import as_text, is_override, named
 from truesweep.errors import ConfigError
 from truesweep.record.files import dump_json
 from truesweep.record.frozen import freeze
@@ -19,8 +19,6 @@ from truesweep.terminal import console, warn
 
 WIDEST = 44
 """Characters of a value in a column; longer ones push what stands behind them aside."""
-LIMITS = {"trainer.max_epochs": "trainer.max_steps", "trainer.max_steps": "trainer.max_epochs"}
-"""Who names one of these and not the other has that one alone."""
 
 
 @dataclass(frozen=True)
@@ -95,19 +93,11 @@ def composed(
     written = {} if resolve else made.written
     helpers = {key: value for key, value in written.items() if key.startswith("vars.")}
     values = {**dotted.flatten(config), **{f"sweeps.{k}": v for k, v in made.sweeps.items()}}
+    origins = made.origins.told({**values, **helpers}, dotted.flatten(made.config))
     for key, value in {**values, **helpers}.items():
-        origin = _origin(key, value, made.origins)
         if key == "name" and value is None:
-            value, origin = default_name(made.choices, made.overrides), "from what was asked"
-        yield Entry(key, written.get(key, value), origin)
-
-
-def _origin(key: str, value: Any, origins: Origins) -> str:
-    """Where a value comes from, which need not be where it would stand."""
-    other = LIMITS.get(key)
-    if other and value is None and (where := origins(other)):
-        return f"since {other} is given ({where})"
-    return origins(key) or "default"
+            value = default_name(made.choices, made.overrides)
+        yield Entry(key, written.get(key, value), origins.get(key, "default"))
 
 
 def of_directory(directory: Path) -> Iterator[Entry]:
@@ -118,17 +108,34 @@ def of_directory(directory: Path) -> Iterator[Entry]:
     """
     if SweepDirectory.is_sweep(directory):
         sweep = SweepDirectory.open(directory)
-        record, file = sweep.read(), sweep.asked
+        record = sweep.read()
         latest = record.pop("asked")[-1]
-        overrides: list[str] = latest["overrides"]
-        swept: Mapping[str, Any] = {}
+        known, folder = latest.get("origins"), Path(latest["directory"])
+        origins = Origins(latest["overrides"], (), [Source(sweep.asked, "")])
     else:
         run = Run.open(directory)
-        record, file, swept = run.read_config(), run.config, run.varies
-        overrides = _overrides(run)
-    origins = Origins(overrides, (), [Source(file, "")], swept)
+        record, known, folder = run.read_config(), _recorded(run), run.started_in
+        origins = Origins(_overrides(run), (), [Source(run.config, "")], run.varies)
     for key, value in dotted.flatten(record).items():
-        yield Entry(key, value, origins(key) or "default")
+        if known is None:  # of an earlier version
+            yield Entry(key, value, origins(key) or "default")
+        else:
+            yield Entry(key, value, since(known.get(key, "default"), key, value, folder))
+
+
+def _recorded(run: Run) -> dict[str, str] | None:
+    """Where the values of a run came from when it was started, and those that changed since."""
+    provenance = run.read_provenance()
+    if "origins" not in provenance:
+        return None
+    origins = dict(provenance["origins"])
+    for change in provenance.get("changes", []):
+        given = named(change["overrides"])
+        where = {key: f"resumed with {key}={as_text(value)}" for key, value in given.items()}
+        limits = given.keys() & LIMITS.keys()
+        others = {LIMITS[key]: f"since {key} is given ({where[key]})" for key in limits}
+        origins |= others | where
+    return origins
 
 
 def _overrides(run: Run) -> list[str]:

@@ -32,7 +32,7 @@ from truesweep.config.overrides import (
     split_hydras,
     takes_back,
 )
-from truesweep.config.precedence import settle
+from truesweep.config.precedence import settle, update
 from truesweep.config.roots import search_roots, shown
 from truesweep.config.space import Axis, in_order
 from truesweep.errors import ConfigError
@@ -71,6 +71,14 @@ class Composed:
     written: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
     for_sweeps: Sequence[str] = field(default=(), repr=False, compare=False)
 
+    def told(self, config: Mapping[str, Any]) -> dict[str, str]:
+        """Where the values of a configuration come from that was made of this one.
+
+        Args:
+            config: With every default; what was `auto` is settled in it.
+        """
+        return self.origins.told(dotted.flatten(config), dotted.flatten(self.config))
+
 
 @dataclass(frozen=True)
 class _Tree:
@@ -96,6 +104,21 @@ def compose(overrides: Sequence[str] = (), config_dirs: Sequence[Path | str] = (
     """
     refuse_sweeps(overrides)
     return Composer(config_dirs).compose(overrides)
+
+
+def recompose(file: Path, config: dict[str, Any], overrides: Sequence[str]) -> Composed:
+    """A frozen configuration with some values changed, as if all of it had been composed.
+
+    Args:
+        file: Where it lies.
+        config: What it says.
+        overrides: `key=value` with dotted keys.
+
+    Raises:
+        ConfigError: A change does not fit it.
+    """
+    origins = Origins(overrides, [], [Source(file, "")])
+    return Composed(update(config, overrides), redact_overrides(overrides), {}, origins)
 
 
 class Composer:
@@ -290,6 +313,7 @@ class Multirun:
         fixed: The configuration without what is swept, unresolved.
         launcher: The node of Hydra's launcher, plain and resolved.
         sweeper: That of its sweeper.
+        origins: Tells where the keys of the `sweeps` node and of Hydra's own came from.
         master: Hydra's own node, from which its plugins compose jobs.
         loader: What composes for Hydra's plugins.
     """
@@ -303,6 +327,7 @@ class Multirun:
     fixed: dict[str, Any]
     launcher: dict[str, Any]
     sweeper: dict[str, Any]
+    origins: Origins = field(repr=False, compare=False)
     master: DictConfig
     loader: ConfigLoader
 
@@ -322,7 +347,7 @@ def compose_multirun(overrides: Sequence[str], config_dirs: Sequence[Path | str]
     single = _unswept(own, composer.roots)
     asked = [*hydras, *normalize(single, composer.roots)]
     with as_config_errors(asked, composer.roots):
-        tree, _ = composer.load(asked)
+        tree, sources = composer.load(asked)
         raw = cast(dict[str, Any], OmegaConf.to_container(tree))
         node = resolve_node(raw, SWEEPS)
         with saying_what_is_there(raw):
@@ -346,6 +371,7 @@ def compose_multirun(overrides: Sequence[str], config_dirs: Sequence[Path | str]
         fixed=raw,
         launcher=launcher,
         sweeper=sweeper,
+        origins=Origins(overrides, composer.roots, sources),
         master=master,
         loader=composer.loader,
     )

@@ -1,6 +1,7 @@
 """Where a value came from: an override on the command line, or a line of a YAML file."""
 
-from collections.abc import Collection, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -9,10 +10,13 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from truesweep.config.overrides import parse
-from truesweep.config.roots import shown
+from truesweep.config.overrides import as_text, parse
+from truesweep.config.roots import shipped, shown
 from truesweep.dotted import flatten
-from truesweep.secrets import redact_override
+from truesweep.secrets import is_secret, redact_override
+
+LIMITS = {"trainer.max_epochs": "trainer.max_steps", "trainer.max_steps": "trainer.max_epochs"}
+"""Who names one of these and not the other has that one alone."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,25 @@ class Origins:
         self.sources = sources
         self._swept = swept
 
+    def told(self, values: Mapping[str, Any], said: Mapping[str, Any]) -> dict[str, str]:
+        """Where the values of a configuration come from, by dotted key; the others are defaults.
+
+        Args:
+            values: The configuration, flat, with every default.
+            said: The same before it was completed: what was `auto` there is settled in `values`.
+        """
+        found: dict[str, str] = {}
+        for key, value in values.items():
+            other = LIMITS.get(key)
+            if other and value is None and (where := self(other)):
+                found[key] = f"since {other} is given ({where})"
+            elif key == "name" and said.get(key) is None:
+                found[key] = "from what was asked"
+            elif where := self(key):
+                settled = said.get(key, value) != value and not is_secret(key)
+                found[key] = f"{where}, which says {as_text(said[key])}" if settled else where
+        return found
+
     def __call__(self, key: str) -> str | None:
         """Name the origin of a dotted key, such as `conf/experiment/lm_char.yaml:12`."""
         if key in self._swept:
@@ -74,14 +97,16 @@ class Origins:
         return self._command_line(key) or self._file(key)
 
     def _command_line(self, key: str) -> str | None:
-        for override in reversed(self._overrides):
-            parsed = parse(override)
-            named, value = parsed.key_or_group, parsed.value()
-            if named == key and "/" not in named:
-                return "command line"
-            if isinstance(value, dict) and key in flatten(value, f"{named}."):
-                return f"command line: {redact_override(override)}"
+        for override, keys in self._named:
+            if key in keys:
+                whole = parse(override).key_or_group == key
+                return "command line" if whole else f"command line: {redact_override(override)}"
         return None
+
+    @cached_property
+    def _named(self) -> list[tuple[str, Collection[str]]]:
+        """The overrides, the strongest first, and the dotted keys that each of them sets."""
+        return [(override, _keys(override)) for override in reversed(self._overrides)]
 
     def _file(self, key: str) -> str | None:
         for source in reversed(self.sources):
@@ -89,6 +114,44 @@ class Origins:
             if line is not None:
                 return f"{shown(source.path)}:{line}"
         return None
+
+
+def _keys(override: str) -> Collection[str]:
+    parsed = parse(override)
+    key, value = parsed.key_or_group, parsed.value()
+    inner = flatten(value, f"{key}.") if isinstance(value, dict) else {}
+    return {*inner, *([] if "/" in key else [key])}
+
+
+def since(origin: str, key: str, value: Any, folder: Path) -> str:
+    """An origin that was recorded, and what its file says now, where that is another value.
+
+    Args:
+        origin: As `Origins.told` has it.
+        key: Dotted.
+        value: What came from there.
+        folder: What a relative path is relative to.
+    """
+    place = re.fullmatch(r"(.+):(\d+)", origin)
+    if place is None:
+        return origin
+    paths = shipped("conf").parent / place[1], folder / place[1]
+    source = Source(next((path for path in paths if path.is_file()), paths[-1]), "")
+    if not source.path.is_file():
+        return f"{origin}, a file that is gone"
+    try:
+        there = [v for k, v in source.values.items() if _is_at(source, k, key, int(place[2]))]
+    except (yaml.YAMLError, OSError):
+        return f"{origin}, which cannot be read now"
+    if not there:  # an empty file, or one that is null, sets its whole package
+        return origin if place[2] == "1" else f"{origin}, which sets it there no more"
+    now, plain = there[0], not is_secret(key) and "${" not in f"{there[0]}{value}"
+    return f"{origin}, which says {as_text(now)} now" if plain and now != value else origin
+
+
+def _is_at(source: Source, inner: str, key: str, line: int) -> bool:
+    """Whether a key of a file may be a dotted key of the whole, and stands in a line."""
+    return f".{key}".endswith(f".{inner}") and find_line(source, inner) == line
 
 
 def find_line(source: Source, key: str) -> int | None:

@@ -1,7 +1,7 @@
 """What a run will do, found out and checked before anything is spent."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,7 @@ from truesweep.callbacks import Harness
 from truesweep.callbacks.checkpoint import declared_mode
 from truesweep.compat import attention
 from truesweep.config.checks import name_is_a_folder
-from truesweep.config.compose import Composed, compose
-from truesweep.config.precedence import update
+from truesweep.config.compose import Composed, compose, recompose
 from truesweep.config.targets import TARGET, resolve
 from truesweep.config.types import signature
 from truesweep.data import Source
@@ -57,7 +56,6 @@ from truesweep.models.fp8 import fitting_layers
 from truesweep.optim import OVER_BASE, ROLES
 from truesweep.record.frozen import fingerprint
 from truesweep.runs.run import Run
-from truesweep.secrets import redact_overrides
 from truesweep.tasks.devices import RESERVE, STATES
 
 
@@ -82,6 +80,7 @@ class Plan:
         warnings: What the user should know before anything is spent; a sentence each.
         twice: Whether layers are computed twice, and why, where `auto` had to say that.
         for_sweeps: What files say of a launcher or a sweeper, which a single run does not use.
+        origins: Where its values come from, by dotted key; the others are defaults.
     """
 
     config: dict[str, Any]
@@ -99,6 +98,7 @@ class Plan:
     warnings: tuple[str, ...]
     twice: str = ""
     for_sweeps: tuple[str, ...] = ()
+    origins: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def sources(self) -> list[str]:
@@ -118,6 +118,7 @@ class Plan:
             "data": self.prepared.origin,
             "figures": keep(self.figures),
             "precision": self.config["trainer"]["precision"],
+            "origins": dict(self.origins),
         }
         if code := self.config["model"].get("trust_remote_code"):
             origin["trust_remote_code"] = code
@@ -144,7 +145,8 @@ def plan(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> Plan:
     """
     composed = compose(overrides, config_dirs)
     planned = plan_config(check_composed(composed), composed.overrides)
-    return replace(planned, for_sweeps=tuple(composed.for_sweeps))
+    origins = composed.told(planned.config)
+    return replace(planned, for_sweeps=tuple(composed.for_sweeps), origins=origins)
 
 
 def checked(overrides: Sequence[str], config_dirs: Sequence[Path] = ()) -> dict[str, Any]:
@@ -185,8 +187,10 @@ def plan_again(directory: Path, overrides: Sequence[str]) -> Plan:
     Raises:
         ConfigError: There is no such configuration, or a change does not fit it.
     """
-    frozen = Run.open(directory).read_config()
-    return plan_config(complete(update(frozen, overrides)), redact_overrides(overrides))
+    run = Run.open(directory)
+    again = recompose(run.config, run.read_config(), overrides)
+    planned = plan_config(complete(again.config), again.overrides)
+    return replace(planned, origins=again.told(planned.config))
 
 
 def plan_config(config: dict[str, Any], overrides: list[str]) -> Plan:

@@ -91,6 +91,7 @@ _TYPES: dict[str, dict[str, Any]] = {
         "figures": dict | None,
         "launcher": dict | None,
         "overrides_sha256": str,
+        "origins": dict,
     },
     "memory.json": {"micro_batch_size": int},
 }

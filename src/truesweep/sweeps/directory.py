@@ -99,6 +99,7 @@ class SweepDirectory:
         settings: Sweep,
         launcher: Mapping[str, Any],
         jobs: Sequence[str] = (),
+        origins: Mapping[str, str] | None = None,
     ) -> None:
         """Record a command, in a new directory or in addition to what was asked before.
 
@@ -111,6 +112,7 @@ class SweepDirectory:
             launcher: Hydra's launcher node, resolved.
             jobs: The ids of the jobs that it plans, none of which needs a directory yet; none of a
                 search, whose jobs are not known before it is over, see `close`.
+            origins: Where settings come from, by their dotted keys here; the others are defaults.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         entry = {
@@ -120,10 +122,11 @@ class SweepDirectory:
         }
         before = self.read()["asked"] if self.asked.exists() else []
         others = [old for old in before if {key: old.get(key) for key in entry} != entry]
+        told = {} if origins is None else {"origins": dict(origins)}
         record = {
             "name": self.name,
             "study": self.study,
-            "asked": [*others, {**entry, "jobs": list(jobs)}],
+            "asked": [*others, {**entry, "jobs": list(jobs), **told}],
             "sweeps": asdict(settings),
             "launcher": dict(launcher),
         }

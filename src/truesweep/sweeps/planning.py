@@ -279,7 +279,7 @@ class JobMaker:
 @dataclass(frozen=True)
 class _Checked:
     config: dict[str, Any]
-    overrides: list[str]
+    composed: Composed
     varies: dict[str, Any]
 
 
@@ -303,7 +303,7 @@ def _check(candidate: Candidate, name: str, precision: str | None = None) -> _Ch
     if precision and trainer.get("precision") == "auto" and PRECISION not in candidate.varies:
         composed.config["trainer"] = {**trainer, "precision": precision}
     config = complete(composed.config, composed.origins)
-    return _Checked({**config, "name": name}, composed.overrides, candidate.varies)
+    return _Checked({**config, "name": name}, composed, candidate.varies)
 
 
 def _plan_all(checked: Sequence[_Checked], problems: Problems) -> list[PlannedJob]:
@@ -317,11 +317,12 @@ def _plan_all(checked: Sequence[_Checked], problems: Problems) -> list[PlannedJo
 
 
 def _plan(planner: Planner, checked: _Checked) -> PlannedJob:
-    plan = planner.plan(checked.config, checked.overrides)
+    plan = planner.plan(checked.config, checked.composed.overrides)
+    plan = replace(plan, origins=checked.composed.told(plan.config))
     epochs = plan.total_steps / plan.steps_per_epoch
     return PlannedJob(
         config=plan.config,
-        overrides=checked.overrides,
+        overrides=plan.overrides,
         varies=checked.varies,
         label=label(checked.varies),
         parameters=plan.parameters.total,

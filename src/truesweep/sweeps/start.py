@@ -2,12 +2,13 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
+from truesweep import dotted
 from truesweep.compat import untried_sentence
 from truesweep.config.space import Space
 from truesweep.errors import ConfigError
@@ -133,8 +134,21 @@ def record(asked: Asked, launcher: Mapping[str, Any], plan: SweepPlan | None) ->
     settings = replace(asked.settings, direction=asked.settings.directions)
     listed = plan is not None and asked.settings.method != "search"
     ids = [job.id for job in plan.jobs] if plan is not None and listed else []
-    sweep.ask(asked.overrides, asked.config_dirs, settings, launcher, ids)
+    origins = _origins(asked, settings, launcher)
+    sweep.ask(asked.overrides, asked.config_dirs, settings, launcher, ids, origins)
     return sweep
+
+
+def _origins(asked: Asked, settings: Sweep, launcher: Mapping[str, Any]) -> dict[str, str]:
+    """Where the settings of a sweep and of its launcher come from; the others are defaults."""
+    told = asked.multirun.origins.told
+    node = dotted.flatten({"sweeps": asdict(settings)})
+    found = told(node, {f"sweeps.{key}": value for key, value in asked.multirun.node.items()})
+    places = told(dotted.flatten({"hydra": {"launcher": dict(launcher)}}), {})
+    found |= {key.removeprefix("hydra."): where for key, where in places.items()}
+    if any(line.lstrip("+").startswith("hydra/launcher=") for line in asked.overrides):
+        found["launcher._target_"] = "command line"
+    return found
 
 
 def make_source(
