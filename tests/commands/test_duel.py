@@ -4,12 +4,14 @@ import json
 import re
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.commands.conftest import SMALL, truesweep
+from truesweep.commands import app
 from truesweep.commands.beginnings import Beginning, Common
 from truesweep.commands.duel import Match, Terms, duel, read_contenders
 from truesweep.commands.resume import resume_sweep
@@ -66,7 +68,12 @@ def test_what_cannot_be_fought_is_refused(data: dict[str, list[str]], workplace:
         ([first, f"{first} seed=3"], "A and B are the same configuration"),
         ([first, f"{first} optimizer.lrr=1"], r"optimizer\.lrr: no such key"),
         ([first, "outputs/none"], "outputs/none"),
-        ([first, "name='x"], "contender B: a quote in it is not closed"),
+        ([first, "name='x"], "name='x: a quote in it is not closed"),
+        ([first, f"{first} hydra/launcher=slurm"], "hydra/launcher=slurm is for all contenders"),
+        ([first, "outputs/none hydra.launcher.slots=1"], "hydra.launcher.slots=1 is for all"),
+        ([first, "seed=1", "hydra/launcher=basic"], "take hydra/launcher=local, slurm or ray"),
+        ([first, "seed=1", "hydra/sweeper=basic"], "a duel has no sweeper"),
+        ([first, "hydra/launcher=slurm"], "and 1 are given"),
     ]
     for contenders, message in refused:
         with pytest.raises(ConfigError, match=message):
@@ -76,6 +83,26 @@ def test_what_cannot_be_fought_is_refused(data: dict[str, list[str]], workplace:
             [first, f"{first} model.depth=1"], [], Terms("val/blue", 0.05, 0, 20, None, True, False)
         )
     assert not (workplace / "outputs").exists()
+
+
+def test_its_jobs_run_where_a_launcher_says(
+    data: dict[str, list[str]], workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As those of `train -m` would, by the same words."""
+    asked = " ".join([*data["lm"], *SMALL, *TINY])
+    said = [asked, f"{asked} optimizer.lr=1", "hydra/launcher=local", "hydra.launcher.slots=1"]
+    with pytest.raises(ConfigError, match=r"hydra\.launcher\.partition: is no key of the slots"):
+        duel([*said, "hydra.launcher.partition=a"], [], TERMS)
+    assert duel(said, [], TERMS) == 0
+    assert re.search(r"in outputs/sweeps/duel-\w+, on 1 slot", capsys.readouterr().out)
+    with pytest.raises(SystemExit) as end:
+        app(["duel", *said, "--seeds", "2", "--name", "fight"])
+    assert not end.value.code
+    kept = SweepDirectory.called("fight")
+    assert kept.launcher["slots"] == 1
+    times = sorted((job.status["started"], job.status["finished"]) for job in kept.jobs())
+    assert len(times) == 4
+    assert all(one[1] <= next[0] for one, next in pairwise(times)), "one after the other"
 
 
 def test_a_dry_run_writes_nothing(

@@ -23,11 +23,13 @@ from tests.sweeps.on_cluster import (
 )
 from tests.sweeps.test_pool import results, starts
 from tests.sweeps.tiny import FIXED, make_sweep, until
+from truesweep.commands.duel import Terms, duel
 from truesweep.commands.resume import resume
 from truesweep.commands.train import train
 from truesweep.jobs.forks import warm_up
 from truesweep.jobs.plan import plan
 from truesweep.runs.run import Run
+from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.driver import drive
 from truesweep.sweeps.local import PRELOADED
 from truesweep.sweeps.protocols import Listed
@@ -55,6 +57,18 @@ LAUNCHER = [
 def slurm_id(job: Run) -> str:
     """The allocation that a job was given."""
     return str(json.loads((job.path / "slurm.json").read_text())["id"])
+
+
+def test_a_duel_is_fought_there(workplace: Path) -> None:
+    asked = " ".join([*write_data(workplace)["lm"], *SMALL])
+    terms = Terms(None, 0.05, 0.0, 2, "fight", dry_run=False, json=False)
+    assert duel([asked, f"{asked} optimizer.lr=1", *LAUNCHER], [], terms) == 0
+    fight = SweepDirectory.called("fight")
+    assert fight.launcher["_target_"].endswith("SlurmLauncher")
+    arrays = {slurm_id(job).split("_")[0] for job in fight.jobs()}
+    assert len(fight.jobs()) == 4
+    assert len(arrays) == 1
+    assert {job.state for job in fight.jobs()} == {"completed"}
 
 
 def test_jobs_of_one_node_and_of_two_run_beside_each_other(workplace: Path) -> None:

@@ -286,9 +286,9 @@ def duel(
     contenders: Annotated[
         list[str],
         typer.Argument(
-            metavar="A B [C]...",
+            metavar="A B [C]... [hydra/launcher=NAME]",
             help="Runs' directories, or overrides in quotes; behind a run's directory they change "
-            "that run's configuration.",
+            "that run's configuration. And where all jobs run, as in train -m.",
         ),
     ],
     objective: Annotated[

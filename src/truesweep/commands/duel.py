@@ -19,8 +19,8 @@ from rich.text import Text
 from truesweep.analysis.duel import Duel, judge
 from truesweep.commands.beginnings import Beginning, Common, shapes
 from truesweep.config.checks import name_is_a_folder
-from truesweep.config.compose import Composed, compose, recompose
-from truesweep.config.overrides import is_override
+from truesweep.config.compose import Composed, compose, compose_multirun, recompose
+from truesweep.config.overrides import is_override, split_hydras
 from truesweep.config.precedence import update
 from truesweep.errors import ConfigError
 from truesweep.figures import Mode, as_direction, digits_of, require_mode
@@ -36,7 +36,7 @@ from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.disk import check_disk
 from truesweep.sweeps.display import Display
 from truesweep.sweeps.driver import drive
-from truesweep.sweeps.launchers import check_room, make_executor
+from truesweep.sweeps.launchers import check_room, describe, is_ours, make_executor
 from truesweep.sweeps.planned import PlannedJob, check_objectives
 from truesweep.sweeps.planning import Candidate, plan_candidates
 from truesweep.sweeps.progress import Board
@@ -132,11 +132,15 @@ def duel(
     """Train the contenders with the same seeds until it is known which is better.
 
     Args:
-        texts: The contenders, as they were typed.
+        texts: The contenders, as they were typed, and what says where their jobs run, such as
+            `hydra/launcher=slurm`.
         config_dirs: Folders with further options of groups.
         terms: What it is fought about.
-        launcher: The node of Hydra's launcher that says where; None: the slots of this machine.
+        launcher: The node of Hydra's launcher that says where; None: the texts do.
     """
+    texts, lines = _split_launcher(texts)
+    if launcher is None:
+        launcher = read_launcher(lines, config_dirs)
     contenders = read_contenders(texts, config_dirs)
     match = Match(contenders, terms, launcher)
     if terms.dry_run:
@@ -145,7 +149,9 @@ def duel(
         out = console()
         out.print(
             f"{len(contenders)} contenders, {first} seeds at first, {terms.seeds} at most, by "
-            f"{match.objective}, in {match.sweep.path.relative_to(Path.cwd())}"
+            f"{match.objective}, in {match.sweep.path.relative_to(Path.cwd())}, on "
+            f"{describe(match.executor)}",
+            soft_wrap=True,
         )
         for line in match.shared():
             out.print(line, soft_wrap=True)
@@ -175,6 +181,48 @@ def settle(sweep: SweepDirectory) -> int:
     return duel(texts, [], terms, sweep.launcher)
 
 
+def _split_launcher(texts: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The contenders, and the overrides that say for all of them where their jobs run.
+
+    Raises:
+        ConfigError: A contender says that for itself.
+    """
+    contenders: list[str] = []
+    lines: list[str] = []
+    for text in texts:
+        words = [word for word in _words(text) if is_override(word)]
+        hydras, own = split_hydras(words)
+        if hydras and (own or len(words) < len(_words(text))):
+            raise ConfigError(
+                f"{redact_argv([text])[0]}: {', '.join(line.lstrip('+') for line in hydras)} is "
+                "for all contenders; write it behind them, as an argument of its own"
+            )
+        lines += hydras
+        contenders += [] if hydras else [text]
+    return contenders, lines
+
+
+def read_launcher(lines: Sequence[str], config_dirs: Sequence[Path]) -> dict[str, Any]:
+    """The launcher's node that a duel's command line chooses; empty: the slots of this machine.
+
+    Raises:
+        ConfigError: It cannot run a duel, or is no launcher's.
+    """
+    for line in lines:
+        if line.lstrip("+").startswith(("hydra/sweeper", "hydra.sweeper")):
+            raise ConfigError(f"{line.lstrip('+')}: a duel has no sweeper; it adds seeds by itself")
+    if not lines:
+        return {}
+    node = compose_multirun(lines, config_dirs).launcher
+    if not is_ours(node):
+        raise ConfigError(
+            f"{', '.join(line.lstrip('+') for line in lines)}: a duel adds seeds until it is "
+            "decided, and only our own launchers tell it of each job's end; take "
+            "hydra/launcher=local, slurm or ray"
+        )
+    return node
+
+
 def read_contenders(texts: Sequence[str], config_dirs: Sequence[Path]) -> list[Contender]:
     """The contenders by what was typed: a run's directory, or overrides in one argument.
 
@@ -192,7 +240,7 @@ def read_contenders(texts: Sequence[str], config_dirs: Sequence[Path]) -> list[C
     contenders: list[Contender] = []
     base: Run | None = None
     for letter, text in zip(ascii_uppercase, texts, strict=False):
-        run, lines = base, _words(letter, text)
+        run, lines = base, _words(text)
         if lines and not is_override(lines[0]):
             run, lines = Run.open(Path(lines[0])), lines[1:]
             base = base or run
@@ -205,12 +253,12 @@ def read_contenders(texts: Sequence[str], config_dirs: Sequence[Path]) -> list[C
     return _without_common_words(contenders)
 
 
-def _words(letter: str, text: str) -> list[str]:
+def _words(text: str) -> list[str]:
     """The words of a contender, as a shell parts them."""
     try:
         return shlex.split(text)
     except ValueError:
-        raise ConfigError(f"contender {letter}: a quote in it is not closed") from None
+        raise ConfigError(f"{redact_argv([text])[0]}: a quote in it is not closed") from None
 
 
 def _without_common_words(contenders: Sequence[Contender]) -> list[Contender]:
