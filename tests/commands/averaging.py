@@ -10,7 +10,7 @@ from truesweep.tasks import Translation
 class Averaging(Translation):
     """Averages over micro-batches what each of them averages over its targets."""
 
-    def _backward(self, batch: dict[str, Any], total: torch.Tensor) -> torch.Tensor:
+    def _backward(self, batch: dict[str, Any], total: torch.Tensor | int) -> torch.Tensor:
         parts = list(self._data.micro_batches(batch))
         sums = []
         for part in parts:

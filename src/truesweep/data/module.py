@@ -163,6 +163,8 @@ class DataModule(pl.LightningDataModule):
         self, batch: Batch, device: torch.device, dataloader_idx: int
     ) -> Batch:
         """Move the tensors of a batch; its lists stay where they are."""
+        if device.type == "cpu":  # where they are made
+            return batch
         return {
             key: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
             for key, value in batch.items()

@@ -29,7 +29,8 @@ from pytorch_lightning.strategies import (
 from typing_extensions import override
 
 from truesweep import text
-from truesweep.compat import bf16_of_cpu, leave_signals, shorten_steps
+from truesweep.compat import bf16_of_cpu, leave_signals
+from truesweep.compat.steps import shorten_steps
 from truesweep.errors import ConfigError, did_you_mean, in_short, missing_package
 from truesweep.models.fp8 import CAPABILITY, require_torchao
 from truesweep.optim.optimizers import Precision

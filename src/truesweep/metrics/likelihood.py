@@ -180,7 +180,7 @@ def _rows(weight: Tensor) -> int:
 
 def _at_least_fp32(tensor: Tensor) -> torch.dtype:
     """The type that sums over a vocabulary are taken in."""
-    return torch.promote_types(tensor.dtype, torch.float32)
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
 
 
 class _ChunkedNll(torch.autograd.Function):

@@ -39,7 +39,7 @@ class Progress:
         """Targets trained on so far, over all ranks."""
         return int(self.total_tokens)
 
-    def add(self, nll: Tensor, count: Tensor) -> None:
+    def add(self, nll: Tensor, count: Tensor | int) -> None:
         """Count a step; of a skipped one, a loss that is not finite stays out of the row's mean.
 
         Args:

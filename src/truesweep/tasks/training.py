@@ -29,6 +29,7 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from truesweep.compat import padding_known, steps_done, unscale_before_step
+from truesweep.compat.steps import precision_of_passes
 from truesweep.data.batch import Batch
 from truesweep.errors import ConfigError, telling_line
 from truesweep.metrics.likelihood import IGNORED, is_many, linear_nll, token_nll
@@ -136,6 +137,7 @@ class Training(pl.LightningModule):
         self._dropout = SampleDropout()
         self._output_layer: list[OutputLayer | None] = []  # none before it was looked for
         self._weights: list[nn.Parameter] = []  # none before they are trained
+        self._precision: Callable[[], AbstractContextManager[Any]] = nullcontext  # of a pass
         self.progress = Progress()
         self.latest: dict[str, float] = {}
         self.stop_requested = 0
@@ -246,6 +248,7 @@ class Training(pl.LightningModule):
         time, without what draws masks. Neither is done where ranks may share weights, as one that
         runs out of memory would leave the others waiting.
         """
+        self._precision = precision_of_passes(self.trainer)
         if type(self.trainer.strategy) not in (SingleDeviceStrategy, DDPStrategy):
             return  # DeepSpeed's is one of DDP's, too
         if self.compiled:
@@ -314,6 +317,7 @@ class Training(pl.LightningModule):
             torch.random.fork_rng(own),
             torch.compiler.set_stance("force_eager"),
             self.trainer.precision_plugin.train_step_context(),
+            self._precision(),
             self._dropout.of(self.plan.seed, step, batch["index"], self.device),
         ):
             return self.loss(batch)[0]
@@ -344,35 +348,38 @@ class Training(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Do one optimizer step on this rank's share of the step's samples."""
-        step = self.steps_done
-        seed_step(self.plan.seed, self.global_rank, step, self.device)
+        step, plan = self.steps_done, self.plan
+        seed_step(plan.seed, self.global_rank, step, self.device)
         batch = self.seen(batch, step)
-        optimizer = cast(Optimizer, self.optimizers())
-        factor = self.plan.schedule.factor(step, self.plan.total_steps)
+        lightning = cast(LightningOptimizer, self.optimizers())
+        optimizer = lightning.optimizer
+        factor = plan.schedule.factor(step, plan.total_steps)
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         total = self._agree(batch)
         nll = self._backward_in_memory(batch, total)
-        with self._no_autocast():
-            optimizer.step()
+        lightning.step()
         # A CUDA graph's own are overwritten when it runs again, so they are summed where they were.
         optimizer.zero_grad(set_to_none=self.compiled != "graphs")
         self.progress.add(nll, total)
         # A row is written before anything saves this step.
-        if (step + 1) % self.plan.log_every_n_steps == 0 or step + 1 in (1, self.plan.total_steps):
+        if (step + 1) % plan.log_every_n_steps == 0 or step + 1 in (1, plan.total_steps):
             first = optimizer.param_groups[0]
             self._write_row(step + 1, lr=first["lr"] / first.get(OVER_BASE, 1.0))
 
-    def _agree(self, batch: Batch) -> Tensor:
+    def _agree(self, batch: Batch) -> Tensor | int:
         """The step's number of targets over all ranks; also learns whether any rank must stop.
+
+        It stays on a device that is not waited for, or shared among ranks.
 
         Raises:
             RuntimeError: See `_check_gradient`.
         """
         own = self.targets(batch)
         if self.trainer.world_size == 1:
-            self.stop_agreed = self.stop_requested
-            return own
+            if self.stop_agreed != self.stop_requested:  # to set what is set takes its time
+                self.stop_agreed = self.stop_requested
+            return own if runs_ahead(self.device) else int(own)
         self._hear()
         # Made on the device: a copy of what this process holds would be waited for.
         message = torch.zeros(1 + len(STOP_SIGNALS), dtype=torch.float64, device=self.device)
@@ -423,7 +430,7 @@ class Training(pl.LightningModule):
                 "before that: truesweep resume goes on from there"
             )
 
-    def _backward_in_memory(self, batch: Batch, total: Tensor) -> Tensor:
+    def _backward_in_memory(self, batch: Batch, total: Tensor | int) -> Tensor:
         """`_backward`, in smaller micro-batches if the memory wants it: the result is the same.
 
         Raises:
@@ -444,7 +451,7 @@ class Training(pl.LightningModule):
             release_memory(self.device)
             log.warning("Out of memory: going on with data.micro_batch_size=%d", size)
 
-    def _backward(self, batch: Batch, total: Tensor) -> Tensor:
+    def _backward(self, batch: Batch, total: Tensor | int) -> Tensor:
         """Accumulate the step's gradient; returns this rank's sum of negative log-likelihoods."""
         nll: Tensor | float = 0.0  # a tensor of its own would have the precision's type
         place = self.plan.seed, self.steps_done
@@ -458,14 +465,13 @@ class Training(pl.LightningModule):
             is_last = i + 1 == len(micro_batches)
             with nullcontext() if is_last else self._gradients_stay_local():
                 with (
+                    self._precision(),
                     self._dropout.of(*place, micro_batch["index"], self.device),
                     self._padding_known(micro_batch),
                 ):
                     loss, micro_nll, _ = self.loss(micro_batch)
                 # DDP averages over ranks, the loss is a sum over them.
-                scale = self.trainer.world_size / total.clamp(min=1).to(loss.dtype)
-                with self._no_autocast():
-                    self.manual_backward(loss * scale)
+                self.manual_backward(loss * (self.trainer.world_size / _divisor(total, loss)))
             nll = nll + micro_nll.detach()
         return torch.as_tensor(nll)
 
@@ -479,21 +485,6 @@ class Training(pl.LightningModule):
         if not asks or mask is None or mask.dim() != 2:
             return nullcontext()
         return padding_known(min(batch["lengths"]) < mask.shape[1])
-
-    def _no_autocast(self) -> AbstractContextManager[None]:
-        """Lightning wraps the whole step in autocast, which is meant for the forward pass.
-
-        Backward operations have the types of their forward ones, and an optimizer's matrix products
-        choose their own.
-        """
-        if not self._autocasts:
-            return nullcontext()
-        return torch.autocast(self.device.type, enabled=False)
-
-    @cached_property
-    def _autocasts(self) -> bool:
-        """Whether it does, in this step as in all of them."""
-        return torch.is_autocast_enabled(self.device.type)
 
     @property
     def _data(self) -> MicroBatching:
@@ -515,12 +506,13 @@ class Training(pl.LightningModule):
         left to the device, and nobody waits for it.
         """
         norm = self._clip()
-        skipped = ~torch.isfinite(norm)
         if self._skips_on_device(optimizer):
-            self.progress.add_gradient(norm, skipped)
-            set_found_inf(optimizer, skipped)
+            found_inf = ~torch.isfinite(norm)
+            self.progress.add_gradient(norm, found_inf)
+            set_found_inf(optimizer, found_inf)
             return
-        self.progress.add_gradient(norm, bool(skipped))
+        skipped = not math.isfinite(norm)
+        self.progress.add_gradient(norm, skipped)
         if skipped:
             optimizer.zero_grad(set_to_none=True)  # a step without gradients changes nothing
             self._give_up()
@@ -554,7 +546,7 @@ class Training(pl.LightningModule):
         if self.is_sharded or runs_ahead(self.device):
             return whole(nn.utils.clip_grad_norm_(self._weights, limit))
         norm = nn.utils.get_total_norm([p.grad for p in self._weights if p.grad is not None])
-        if not limit / (norm + 1e-6) >= 1:  # torch's factor; it multiplies by 1 where that is more
+        if not float(norm) < 0.99 * limit:  # torch multiplies by 1 what is below, which takes time
             nn.utils.clip_grads_with_norm_(self._weights, limit, norm)
         return norm
 
@@ -652,6 +644,11 @@ def losses(
     if label_smoothing == 0:
         return loss, loss.detach(), count
     return loss, token_nll(logits.detach(), labels)[0], count
+
+
+def _divisor(total: Tensor | int, loss: Tensor) -> Tensor | int:
+    """What a loss is divided by, of a step with so many targets; in a tensor, of the loss' type."""
+    return max(1, total) if isinstance(total, int) else total.clamp(min=1).to(loss.dtype)
 
 
 def _corner(tensor: Tensor) -> Tensor:

@@ -2,14 +2,15 @@
 
 A name with an underscore may change with any release. Each function here hides one or a few of
 them, and says in which versions they were seen; `tests/test_compat.py` holds the rest of the
-project to public names. Importing this module imports none of the packages.
+project to public names. `steps` has what makes Lightning's training steps shorter. Importing this
+package imports none of the others.
 """
 
 import logging
 import os
 import re
 import sys
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -55,17 +56,22 @@ by Lightning's loops, and so on. `make test-lowest`, `test-newest` and `test-pre
 """
 
 
-def untried() -> list[str]:
-    """Installed packages outside of `TRIED`, each with its version and those that were tried."""
+def is_tried(name: str) -> bool:
+    """Whether the installed version of one of the packages in `TRIED` is among those."""
     from packaging.version import Version
 
-    found = []
-    for name, (low, high) in TRIED.items():
-        version = metadata.version(name)
-        public = Version(Version(version).public)  # 2.13.0+cpu is 2.13.0
-        if not Version(low) <= public <= Version(high):
-            found.append(f"{name} {version} (tried: {low if low == high else f'{low} to {high}'})")
-    return found
+    low, high = TRIED[name]
+    public = Version(Version(metadata.version(name)).public)  # 2.13.0+cpu is 2.13.0
+    return Version(low) <= public <= Version(high)
+
+
+def untried() -> list[str]:
+    """Installed packages outside of `TRIED`, each with its version and those that were tried."""
+    return [
+        f"{name} {metadata.version(name)} (tried: {low if low == high else f'{low} to {high}'})"
+        for name, (low, high) in TRIED.items()
+        if not is_tried(name)
+    ]
 
 
 def untried_sentence() -> list[str]:
@@ -222,125 +228,6 @@ def leave_signals(trainer: "pl.Trainer") -> None:
     """
     connector: Any = trainer._signal_connector  # pytorch-lightning 2.6.6
     connector.register_signal_handlers = lambda: None  # pytorch-lightning 2.6.6
-
-
-def shorten_steps(trainer: "pl.Trainer") -> None:
-    """Have a trainer do in each step what anybody has asked for, and nothing else.
-
-    By itself it prepares for what a task, a callback or a logger might ask for, and, where there
-    are several ranks, has them tell each other of SIGTERM and waits for the device to say. The
-    task's ranks tell each other by themselves.
-    """
-    loop: Any = trainer.fit_loop.epoch_loop
-    loop._broadcast_sigterm_tensor = lambda: None  # pytorch-lightning 2.6.6
-    loop._build_kwargs = lambda _, *given: _as_arguments(*given)  # pytorch-lightning 2.6.6
-    steps = _ShortSteps(trainer, loop)
-    loop.advance, loop.on_advance_end = steps.advance, steps.on_advance_end
-
-
-def _as_arguments(batch: Any, batch_idx: int) -> OrderedDict[str, Any]:
-    """A step's batch and its number; Lightning reads the signature of `training_step` each time."""
-    return OrderedDict(batch=batch, batch_idx=batch_idx)
-
-
-class _ShortSteps:
-    """Lightning's steps, without what nobody has asked for.
-
-    Args:
-        trainer: The trainer.
-        loop: Its loop over the batches of an epoch.
-    """
-
-    def __init__(self, trainer: "pl.Trainer", loop: Any) -> None:
-        self._trainer: Any = trainer
-        self._loop = loop
-        self._whole_advance, self._whole_end = loop.advance, loop.on_advance_end
-        self._short = False
-        self._mover: Any = None  # who brings a batch to the device: the data or the task
-        self._known: list[pl.Callback] = []
-        self._before: list[pl.Callback] = []
-        self._after: list[pl.Callback] = []
-
-    def advance(self, fetcher: Any) -> None:
-        """Do a step.
-
-        Args:
-            fetcher: Gives the epoch's batches.
-        """
-        loop, trainer = self._loop, self._trainer
-        begins = loop.restarting or not loop.batch_progress.current.ready
-        if begins or trainer.callbacks != self._known:
-            self._look()
-        if loop.restarting or not self._short:
-            self._whole_advance(fetcher)
-            return
-        loop.val_loop.restarting = False
-        batch, _, _ = next(fetcher)
-        progress, connector = loop.batch_progress, trainer._logger_connector
-        number = loop.batch_idx + 1
-        progress.is_last_batch = fetcher.done
-        batch = trainer.precision_plugin.convert_input(batch)
-        batch = self._mover.transfer_batch_to_device(batch, trainer.strategy.root_device, 0)
-        progress.increment_ready()
-        connector.on_batch_start(batch)
-        self._call("on_train_batch_start", self._before, batch, number)
-        progress.increment_started()
-        output = loop.manual_optimization.run(_as_arguments(batch, number))
-        progress.increment_processed()
-        self._call("on_train_batch_end", self._after, output, batch, number)
-        if loop._results:  # somebody has called `log`  # pytorch-lightning 2.6.6
-            connector.on_batch_end()
-        progress.increment_completed()
-        if loop._results:  # pytorch-lightning 2.6.6
-            connector.update_train_step_metrics()
-
-    def on_advance_end(self, fetcher: Any) -> None:
-        """End a step."""
-        loop = self._loop
-        if not self._short or self._trainer.should_stop or loop._skip_next_val:
-            self._whole_end(fetcher)
-        else:
-            loop._batches_that_stepped += 1  # pytorch-lightning 2.6.6
-
-    def _look(self) -> None:
-        """See who asks for what in the steps to come."""
-        from pytorch_lightning.profilers import PassThroughProfiler
-        from pytorch_lightning.utilities.model_helpers import is_overridden
-
-        trainer = self._trainer
-        task, data = trainer.lightning_module, trainer.datamodule
-        around = ("on_before_batch_transfer", "on_after_batch_transfer")
-        before, after = "on_train_batch_start", "on_train_batch_end"
-        self._short = not (
-            task.automatic_optimization
-            or trainer.lr_scheduler_configs
-            or trainer.enable_validation
-            or not isinstance(trainer.profiler, PassThroughProfiler)
-            or any(is_overridden(hook, task) for hook in (*around, before, after))
-            or any(is_overridden(hook, data) for hook in around)
-        )
-        self._mover = data if is_overridden("transfer_batch_to_device", data) else task
-        self._known = list(trainer.callbacks)
-        self._before = [one for one in trainer.callbacks if _listens(one, before)]
-        self._after = [one for one in trainer.callbacks if _listens(one, after)]
-
-    def _call(self, hook: str, callbacks: Sequence["pl.Callback"], *given: Any) -> None:
-        """Call a hook of callbacks, in which the task's `log` knows where it is called."""
-        if not callbacks:
-            return
-        task: Any = self._trainer.lightning_module
-        task._current_fx_name = hook  # pytorch-lightning 2.6.6
-        for callback in callbacks:
-            getattr(callback, hook)(self._trainer, task, *given)
-        task._current_fx_name = None  # pytorch-lightning 2.6.6
-
-
-def _listens(callback: "pl.Callback", hook: str) -> bool:
-    """Whether a callback has anything to call for a hook, be it a method or any other callable."""
-    import pytorch_lightning as pl
-
-    found = getattr(callback, hook)
-    return callable(found) and getattr(found, "__func__", None) is not getattr(pl.Callback, hook)
 
 
 class AroundLoader:
