@@ -1,6 +1,7 @@
 """Steps without what nobody has asked for are those of Lightning's own loop."""
 
 import signal
+from collections import Counter
 from csv import DictReader
 from dataclasses import asdict
 from functools import partial
@@ -15,9 +16,9 @@ from pytorch_lightning.loggers import CSVLogger
 
 from tests.rounding import FP64
 from tests.tasks.on_ranks import parts_of, trainer_of, write_samples
-from truesweep.compat import steps_done
-from truesweep.jobs import trainer as trainers
+from truesweep.compat import steps, steps_done
 from truesweep.jobs.logs import quiet
+from truesweep.tasks import LanguageModeling
 
 HOOKS = [name for name in vars(pl.Callback) if name.startswith("on_train_")]
 HOOKS += ["on_before_backward", "on_after_backward", "on_before_optimizer_step"]
@@ -60,44 +61,112 @@ class Note:
 
 
 def heard(
-    logs: bool, shortened: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
+    logs: bool, precision: str, shortened: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Any, ...]:
     """What is heard of a training of more than two epochs, where loops then stand, its rows."""
-    parts = parts_of("lm", "n3", "n3", FP64, "trainer.max_steps=7", "data.batch_size=16")
+    asked = [f"trainer.precision={precision}", "trainer.max_steps=7", "data.batch_size=16"]
+    parts = parts_of("lm", "n3", "n3", *asked)
     with monkeypatch.context() as patched:
-        if not shortened:
-            patched.setattr(trainers, "shorten_steps", lambda trainer: None)
+        if not shortened:  # as where Lightning is another than the one that was tried
+            patched.setattr(steps, "is_tried", lambda name: False)
         trainer: Any = trainer_of(parts)
     listener = Listener(logs)
     trainer.callbacks.append(listener)
     trainer.loggers = [CSVLogger(folder)]
-    by_lightning = list[int]()
-    whole = trainer.strategy.batch_to_device
+    by_lightning = Counter[str]()
 
-    def moved(*given: Any, **named: Any) -> Any:
-        by_lightning.append(1)
-        return whole(*given, **named)
+    def count(owner: Any, name: str) -> None:
+        whole = getattr(owner, name)
 
-    monkeypatch.setattr(trainer.strategy, "batch_to_device", moved)
+        def counted(*given: Any, **named: Any) -> Any:
+            by_lightning[name] += 1
+            return whole(*given, **named)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    count(trainer.strategy, "batch_to_device")
+    count(trainer.precision_plugin, "backward")
+    count(trainer.precision_plugin, "optimizer_step")
+    count(trainer.fit_loop.epoch_loop.manual_optimization, "run")
     with quiet():
         trainer.fit(parts.task, datamodule=parts.data)
-    assert len(by_lightning) == (0 if shortened else 7)
+    hands_on = [] if shortened and precision != "64-true" else ["backward", "optimizer_step", "run"]
+    assert by_lightning == dict.fromkeys(
+        hands_on if shortened else [*hands_on, "batch_to_device"], 7
+    )
     (file,) = folder.rglob("metrics.csv")
     with file.open() as lines:
         rows = [{k: v for k, v in row.items() if "second" not in k} for row in DictReader(lines)]
-    return listener.heard, trainer.fit_loop.state_dict(), rows
+    weights = {name: weight.tolist() for name, weight in parts.task.state_dict().items()}
+    return listener.heard, trainer.fit_loop.state_dict(), rows, weights
 
 
 @pytest.mark.parametrize("logs", [False, True])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "64-true"])
 def test_callbacks_hear_the_same(
-    logs: bool, workplace: Path, monkeypatch: pytest.MonkeyPatch
+    logs: bool, precision: str, workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_samples(workplace)
-    short = heard(logs, True, workplace / "short", monkeypatch)
-    long = heard(logs, False, workplace / "long", monkeypatch)
+    short = heard(logs, precision, True, workplace / "short", monkeypatch)
+    long = heard(logs, precision, False, workplace / "long", monkeypatch)
     assert short == long
     assert {hook for hook, *_ in short[0]} >= set(HOOKS)
     assert any("mine/on_train_batch_end_epoch" in row for row in short[2]) == logs
+
+
+def test_mixed_precision_holds_in_forward_passes_alone(workplace: Path) -> None:
+    """Backward ones have the types of these, and optimizers choose their own."""
+    write_samples(workplace)
+    parts = parts_of("lm", "n3", "n3", "trainer.precision=bf16-mixed", "trainer.max_steps=2")
+    held = dict[str, set[bool]]()
+
+    def look(where: str) -> None:
+        held.setdefault(where, set()).add(torch.is_autocast_enabled("cpu"))
+
+    task: Any = parts.task
+    task.model.register_forward_pre_hook(lambda *_: look("forward"))
+    next(task.parameters()).register_hook(lambda _: look("backward"))
+    trainer: Any = trainer_of(parts)
+    trainer.callbacks.append(
+        LambdaCallback(
+            on_train_start=lambda trainer, _: trainer.optimizers[0].register_step_pre_hook(
+                lambda *_: look("update")
+            )
+        )
+    )
+    with quiet():
+        trainer.fit(task, datamodule=parts.data)
+        trainer.test(task, datamodule=parts.data, verbose=False)
+    assert held == {"forward": {True}, "backward": {False}, "update": {False}}
+
+
+class Asking(LanguageModeling):
+    """A task with hooks of its own around the backward pass, which logs in them."""
+
+    def on_before_backward(self, loss: torch.Tensor) -> None:
+        self.log("mine/before", loss.detach(), on_step=True)
+
+    def on_after_backward(self) -> None:
+        self.log("mine/after", float(self.global_step), on_step=True)
+
+
+@pytest.mark.parametrize("is_tried", [True, False])
+def test_a_task_may_have_hooks_too(
+    is_tried: bool, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_samples(workplace)
+    parts = parts_of("lm", "n3", "n3", "trainer.max_steps=3")
+    parts.task.__class__ = Asking
+    monkeypatch.setattr(steps, "is_tried", lambda name: is_tried)
+    trainer: Any = trainer_of(parts)
+    trainer.loggers = [CSVLogger(workplace / "rows")]
+    with quiet():
+        trainer.fit(parts.task, datamodule=parts.data)
+    (file,) = (workplace / "rows").rglob("metrics.csv")
+    with file.open() as lines:
+        rows = [row for row in DictReader(lines) if row["mine/after"]]
+    assert [float(row["mine/after"]) for row in rows] == [0, 1, 2]
+    assert all(float(row["mine/before"]) > 0 for row in rows)
 
 
 def test_a_hook_may_be_any_callable(workplace: Path) -> None:
