@@ -3,6 +3,7 @@
 A test that needs what a machine may lack is skipped there, with a reason `needs WHAT (REMEDY)`.
 """
 
+import gc
 import os
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping
@@ -36,6 +37,17 @@ def pytest_report_header() -> str:
     return (
         f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}, threads: {THREADS}"
     )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Look for no garbage while millions of objects are imported, nor among them later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # below the line that counts the tests

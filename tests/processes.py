@@ -3,6 +3,9 @@
 A server has done the imports and nothing else. It forks a process for each command, which is then
 what `python -m truesweep …` would be: its own session, folder, environment, streams, module run as
 `__main__`, signals and exit code. Tests of the start itself start an interpreter: `subprocess`.
+
+What a cluster starts cannot be forked so. `python()` is a command that starts, as a cluster does, a
+process of little more than the standard library, which stands for one that the server forks.
 """
 
 import atexit
@@ -11,6 +14,7 @@ import json
 import os
 import runpy
 import select
+import shlex
 import signal
 import socket
 import subprocess
@@ -22,6 +26,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 ROOT = Path(__file__).parents[1]
@@ -41,6 +46,8 @@ AT_IMPORT = (
 """Beginnings of variables that are read when Python starts or a package is imported."""
 BEFORE_TESTS = dict(os.environ)
 """What the server starts with: a test may have set what it alone is to see."""
+OF_CLUSTERS = ("CUDA_VISIBLE_DEVICES", "PYTHONBREAKPOINT")
+"""Of these, what Ray sets, and no test depends on."""
 ARCHITECTURES = ("bert", "gpt2", "lfm2", "llama", "mbart")
 Environment = Mapping[str, str]
 
@@ -74,12 +81,11 @@ class Process:
             "cwd": str(Path(cwd).absolute()),
             "env": dict(os.environ if env is None else env),
         }
-        self._minder, minders = socket.socketpair()
-        with minders:
-            _send(_server(), request, [out, err, minders.fileno()])
-        os.close(out)
-        os.close(err)
-        self.pid = self._number()
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        self._minder = _ask(_server(), request, [nothing, out, err])
+        for descriptor in (nothing, out, err):
+            os.close(descriptor)
+        self.pid = _number(self._minder)
 
     def _stream(self, how: int | None) -> int:
         """A descriptor to write to."""
@@ -88,11 +94,6 @@ class Process:
         read, write = os.pipe()
         self._readers.append(_Reader(read))
         return write
-
-    def _number(self) -> int:
-        said = self._minder.recv(8)
-        assert said, "the server of processes has died"
-        return int.from_bytes(said, "big", signed=True)
 
     def poll(self) -> int | None:
         """The exit code, once it has ended; minus the signal that ended it."""
@@ -105,7 +106,7 @@ class Process:
         if self.returncode is None:
             if not select.select([self._minder], [], [], timeout)[0]:
                 raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
-            self.returncode = self._number()
+            self.returncode = _number(self._minder)
             self._minder.close()
         return self.returncode
 
@@ -165,33 +166,73 @@ def run(
     return subprocess.CompletedProcess(list(arguments), process.wait(), out, err)
 
 
+def python() -> str:
+    """The command of a Python, for whoever starts one by itself, which imports nothing anew."""
+    return shlex.join([sys.executable, "-I", "-S", __file__, _server()])
+
+
 @cache
-def _server() -> socket.socket:
-    """Start the server of this process, which ends with it; requests are sent to it here."""
+def _server() -> str:
+    """Start the server of this process, which ends with it; the address that it listens at."""
+    address = f"/tmp/tests-{os.getpid()}-{os.urandom(4).hex()}"
     ours, theirs = socket.socketpair()
     with theirs:
         server = subprocess.Popen(
-            [sys.executable, __file__, str(theirs.fileno())],
+            [sys.executable, __file__, "--serve", address, str(theirs.fileno())],
             env=BEFORE_TESTS,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,  # so that what is printed is buffered as in a pipe
             pass_fds=[theirs.fileno()],
             start_new_session=True,
         )
-    assert ours.recv(8), "the server of processes could not start"
+    assert ours.recv(1), "the server of processes could not start"
 
     def end() -> None:
         ours.close()
         server.wait()
 
     atexit.register(end)
-    return ours
+    return address
 
 
-def _send(to: socket.socket, request: dict[str, Any], descriptors: list[int]) -> None:
+def _ask(address: str, request: dict[str, Any], streams: list[int]) -> socket.socket:
+    """Ask a server for a process with these streams; whence its number and its exit code come."""
+    server = socket.socket(socket.AF_UNIX)
+    server.connect(address)
     text = json.dumps(request).encode()
-    socket.send_fds(to, [len(text).to_bytes(8, "big")], descriptors)
-    to.sendall(text)
+    socket.send_fds(server, [len(text).to_bytes(8, "big")], streams)
+    server.sendall(text)
+    return server
+
+
+def _number(minder: socket.socket) -> int:
+    said = minder.recv(8)
+    assert said, "the server of processes has died"
+    return int.from_bytes(said, "big", signed=True)
+
+
+def _stand_in(address: str, arguments: Sequence[str]) -> NoReturn:
+    """Be a process that the server forks: its streams, signals and end are those of this one."""
+    signals = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    env = {name: value for name, value in os.environ.items() if name not in OF_CLUSTERS}
+    request = {"arguments": arguments, "cwd": str(Path.cwd()), "env": env, "with asker": True}
+    minder = _ask(address, request, [0, 1, 2])
+    pid = _number(minder)
+
+    def hand_on(signum: int, _frame: FrameType | None) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signum)
+
+    for signum in signals:
+        signal.signal(signum, hand_on)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+    code = _number(minder)
+    if code < 0:
+        if -code != signal.SIGKILL:
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    os._exit(code)
 
 
 # The server.
@@ -216,28 +257,37 @@ def _import() -> None:
         import_module(f"transformers.models.{architecture}.modeling_{architecture}")
 
 
-def _serve(requests: socket.socket, before: Environment) -> dict[str, Any]:
+def _serve(address: str, alive: socket.socket, before: Environment) -> dict[str, Any]:
     """Fork a process for each request; returns in those processes only, with the request.
 
     Args:
-        requests: Where they come from.
+        address: Where to listen.
+        alive: Closed when the process that this server is for has ended.
         before: The environment that the imports found.
     """
-    found = at_import(before)
+    here = at_import(os.environ)
     by_imports = {k: v for k, v in os.environ.items() if before.get(k) != v}
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for minders
-    requests.sendall((0).to_bytes(8, "big"))
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(address)
+    listener.listen()
+    alive.sendall(b"!")
     while True:
-        size, descriptors, _, _ = socket.recv_fds(requests, 8, 3)
-        if not size:  # whoever asks has ended
+        if alive in select.select([listener, alive], [], [])[0]:
+            Path(address).unlink()
             os._exit(0)
-        request = _read(requests, int.from_bytes(size, "big"))
+        asking, _ = listener.accept()
+        size, streams, _, _ = socket.recv_fds(asking, 8, 3)
+        request = _read(asking, int.from_bytes(size, "big"))
         if os.fork() == 0:
-            requests.close()
-            _mind(*descriptors)
-            as_here = at_import(request["env"]) == found
-            return {**request, "env": by_imports | request["env"], "as here": as_here}
-        for descriptor in descriptors:
+            listener.close()
+            alive.close()
+            request["env"] = by_imports | request["env"]
+            request["as here"] = at_import(request["env"]) == here
+            _mind(streams, asking, "with asker" in request)
+            return request
+        asking.close()
+        for descriptor in streams:
             os.close(descriptor)
 
 
@@ -254,21 +304,31 @@ def _read(requests: socket.socket, size: int) -> dict[str, Any]:
     return request
 
 
-def _mind(out: int, err: int, told: int) -> None:
-    """Fork the process itself, and tell its number and how it ends; returns in it only."""
+def _mind(streams: list[int], asking: socket.socket, with_asker: bool) -> None:
+    """Fork the process itself, and tell its number and how it ends; returns in it only.
+
+    Args:
+        streams: Its input, output and errors.
+        asking: Who asked for it.
+        with_asker: Whether it is killed when that one is.
+    """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     pid = os.fork()
     if pid == 0:
         os.setsid()
-        os.dup2(out, 1)
-        os.dup2(err, 2)
-    for descriptor in (out, err):
+        for number, descriptor in enumerate(streams):
+            os.dup2(descriptor, number)
+    for descriptor in streams:
         os.close(descriptor)
     if pid == 0:
-        os.close(told)
+        asking.close()
         return
-    with suppress(BrokenPipeError), socket.socket(fileno=told) as asking:
+    with suppress(ConnectionError), asking:
         asking.sendall(pid.to_bytes(8, "big", signed=True))
+        if with_asker:
+            process = os.pidfd_open(pid)
+            if process not in select.select([process, asking.fileno()], [], [])[0]:
+                os.killpg(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
         asking.sendall(os.waitstatus_to_exitcode(status).to_bytes(8, "big", signed=True))
     os._exit(0)
@@ -284,9 +344,13 @@ def _become(request: dict[str, Any]) -> None:
         os.execv(sys.executable, [sys.executable, *arguments])
     path = [p for p in env.get("PYTHONPATH", "").split(os.pathsep) if p and p not in sys.path]
     sys.path[:1] = [request["cwd"], *path]
-    while arguments[0] == "-W":
-        warnings.simplefilter(arguments[1])
-        arguments = arguments[2:]
+    while arguments[0] in ("-W", "-u"):
+        if arguments[0] == "-u":
+            sys.stdout.reconfigure(write_through=True)  # type: ignore[union-attr]
+            arguments = arguments[1:]
+        else:
+            warnings.simplefilter(arguments[1])
+            arguments = arguments[2:]
     how, *sys.argv = arguments
     from truesweep.jobs.forks import serve_forks
 
@@ -326,9 +390,16 @@ def _end(request: dict[str, Any]) -> NoReturn:
     os._exit((code or 0) & 0xFF)
 
 
-if __name__ == "__main__":
+def _start_to_serve(address: str, alive: int) -> NoReturn:
     before = dict(os.environ)
+    gc.disable()  # it would look through all objects again and again while they pour in
     _import()
-    gc.collect()
+    gc.enable()
     gc.freeze()  # forks share this memory as long as nobody writes into it
-    _end(_serve(socket.socket(fileno=int(sys.argv[1])), before))
+    _end(_serve(address, socket.socket(fileno=alive), before))
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "--serve":
+        _start_to_serve(sys.argv[2], int(sys.argv[3]))
+    _stand_in(sys.argv[1], sys.argv[2:])

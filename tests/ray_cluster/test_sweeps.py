@@ -1,8 +1,6 @@
 """Sweeps on a real Ray cluster of two nodes and more."""
 
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +10,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.commands.conftest import SMALL, write_data
+from tests import processes
+from tests.commands.conftest import SMALL, start, write_data
 from tests.ray_cluster.conftest import OBJECTS
 from tests.sweeps.on_cluster import (
     assert_paused_jobs_are_taken_up,
@@ -41,6 +40,11 @@ SLOW = {"callbacks.mishap.slow": 0.3}
 TWO: Mapping[str, Any] = {"trainer.num_nodes": 2, "trainer.devices": 1}
 
 
+def forked(**settings: Any) -> RaySettings:
+    """What jobs ask for; their processes import nothing anew, but for one test's."""
+    return RaySettings(python=processes.python(), **settings)
+
+
 def actors() -> list[str]:
     """The names of jobs that the cluster knows of."""
     return [each["name"] for each in ray.util.list_named_actors(all_namespaces=True)]
@@ -63,7 +67,7 @@ def processes_of(job: Run) -> list[psutil.Process]:
 def test_jobs_of_one_node_and_of_two_run_beside_each_other(workplace: Path) -> None:
     sweep, _ = make_sweep(workplace, [{"seed": 1}, {"seed": 2}, {"seed": 1, **TWO}])
     one, other, both = sweep.jobs()
-    assert drive(sweep, Listed(sweep.jobs()), RayExecutor(RaySettings()), sweep.settings) == 0
+    assert drive(sweep, Listed(sweep.jobs()), RayExecutor(forked()), sweep.settings) == 0
     assert [row["rank"] for row in starts(workplace)[one.id]] == [0]
     assert sorted(row["rank"] for row in starts(workplace)[both.id]) == [0, 1]
     found = {
@@ -93,7 +97,7 @@ def test_a_job_goes_on_where_there_is_room_when_its_node_is_lost(
 
     meanwhile = threading.Thread(target=lose)
     meanwhile.start()
-    spot = RayExecutor(RaySettings(resources={"spot": 1}))
+    spot = RayExecutor(forked(resources={"spot": 1}))
     ended = []
 
     def drive_on_spot() -> None:
@@ -124,19 +128,20 @@ from truesweep.sweeps.ray.settings import RaySettings
 from truesweep.sweeps.protocols import Listed
 
 sweep = SweepDirectory(Path(sys.argv[1]))
-drive(sweep, Listed(sweep.jobs()), RayExecutor(RaySettings(cpus_per_node=2)), sweep.settings)
+settings = RaySettings(cpus_per_node=2, python=sys.argv[2] or None)
+drive(sweep, Listed(sweep.jobs()), RayExecutor(settings), sweep.settings)
 """
 
 
-def start_driver(folder: Path) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-c", DRIVER, str(folder)])
+def start_driver(folder: Path, python: str = "") -> processes.Process:
+    return processes.Process(["-c", DRIVER, str(folder), python])
 
 
 def test_a_driver_that_was_killed_comes_back_to_its_jobs(workplace: Path) -> None:
     slow = {"callbacks.mishap.slow": 1.0}
     sweep, jobs = make_sweep(workplace, [{**slow, "seed": seed} for seed in range(3)])
-    killed = start_driver(sweep.path)
-    back = RayExecutor(RaySettings(cpus_per_node=2))
+    killed = start_driver(sweep.path, processes.python())
+    back = RayExecutor(forked(cpus_per_node=2))
     back.check(trainer_of(jobs[0]), jobs[0].label)
     until(lambda: sum(map(trained, jobs)) == 2 and len(actors()) == 3, 600)
     killed.kill()
@@ -183,7 +188,7 @@ def test_jobs_that_come_to_grief_leave_the_others_alone(workplace: Path) -> None
         "callbacks.mishap.once": True,
     }
     sweep, jobs = make_sweep(workplace, [*bad, again, {"seed": 1}], retries=1)
-    assert drive(sweep, Listed(jobs), RayExecutor(RaySettings()), sweep.settings) == 1
+    assert drive(sweep, Listed(jobs), RayExecutor(forked()), sweep.settings) == 1
     errors = [str(job.status.get("error")) for job in jobs[:3]]
     named = ["nothing good", "out of memory: CUDA", "SIGKILL"]
     assert all(name in error for name, error in zip(named, errors, strict=True))
@@ -203,7 +208,7 @@ def small(ray_cluster: Any) -> Iterator[RaySettings]:
         resources={"small": 1},
         env_vars={"RAY_memory_usage_threshold": str(limit)},
     )
-    yield RaySettings(resources={"small": 0.1})
+    yield forked(resources={"small": 0.1})
     ray_cluster.remove_node(node)
 
 
@@ -223,7 +228,7 @@ def test_a_job_that_ray_ends_for_memory_says_so_and_can_go_on(
     until(lambda: processes_of(job) == [], 60)
     before = len(starts(workplace)[job.id]) if Path("starts.jsonl").exists() else 0
     assert before <= 1  # it would only end so again; at 0 other programs have taken the memory
-    elsewhere = RayExecutor(RaySettings(cpus_per_node=2))
+    elsewhere = RayExecutor(forked(cpus_per_node=2))
     assert drive(sweep, Listed([job]), elsewhere, sweep.settings) == 0
     begun = [row["step"] for row in starts(workplace)[job.id]]
     assert len(begun) == before + 1
@@ -243,7 +248,7 @@ def test_what_looks_after_a_job_may_be_ended_for_memory_too(
 
 def test_a_process_does_not_outlive_what_looks_after_it(workplace: Path) -> None:
     _, (job,) = make_sweep(workplace, [{"callbacks.mishap.slow": 1.0}])
-    executor = RayExecutor(RaySettings())
+    executor = RayExecutor(forked())
     executor.check(trainer_of(job), job.label)
     executor.start(job, resume=False)
     until(lambda: trained(job), 600)
@@ -268,6 +273,7 @@ def test_what_no_node_can_start_has_failed_in_words(workplace: Path) -> None:
 
 
 def on_ray(*settings: str) -> list[str]:
+    settings = *settings, f"python='{processes.python()}'"
     return ["hydra/launcher=ray", *(f"hydra.launcher.{setting}" for setting in settings)]
 
 
@@ -277,7 +283,7 @@ def test_a_run_by_itself_is_found_again_by_a_driver_that_comes_back(
     make_sweep(workplace, [])
     asked = [*write_data(workplace)["classification"], *SMALL, *FIXED, "optimizer=sgd", "name=lone"]
     asked += ["callbacks.mishap.slow=0.5", *on_ray()]
-    driver = subprocess.Popen([sys.executable, "-m", "truesweep", "train", *asked], cwd=workplace)
+    driver = start(asked, workplace)
     until(lambda: any(workplace.glob("outputs/lone/*/config.yaml")), 600)
     (run,) = (Run(path.parent) for path in workplace.glob("outputs/lone/*/config.yaml"))
     until(lambda: trained(run), 600)

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests import processes
 from tests.commands.conftest import SMALL, write_data
 from tests.sweeps.on_cluster import (
     assert_paused_jobs_are_taken_up,
@@ -47,11 +47,16 @@ ON_ONE_NODE = SlurmSettings(
     additional_parameters={"exclusive": True, "comment": "billing 7"},
 )
 SLOW = {"callbacks.mishap.slow": 0.3}
-LAUNCHER = [
-    "hydra/launcher=slurm",
-    "hydra.launcher.cpus_per_task=1",
-    "hydra.launcher.poll_seconds=0.3",
-]
+
+
+def forked(settings: SlurmSettings) -> SlurmSettings:
+    """What jobs ask for; their processes import nothing anew, but for one test's."""
+    return replace(settings, python=processes.python())
+
+
+def on_slurm() -> list[str]:
+    settings = ["cpus_per_task=1", "poll_seconds=0.3", f"python='{processes.python()}'"]
+    return ["hydra/launcher=slurm", *(f"hydra.launcher.{setting}" for setting in settings)]
 
 
 def slurm_id(job: Run) -> str:
@@ -62,7 +67,7 @@ def slurm_id(job: Run) -> str:
 def test_a_duel_is_fought_there(workplace: Path) -> None:
     asked = " ".join([*write_data(workplace)["lm"], *SMALL])
     terms = Terms(None, 0.05, 0.0, 2, "fight", dry_run=False, json=False)
-    assert duel([asked, f"{asked} optimizer.lr=1", *LAUNCHER], [], terms) == 0
+    assert duel([asked, f"{asked} optimizer.lr=1", *on_slurm()], [], terms) == 0
     fight = SweepDirectory.called("fight")
     assert fight.launcher["_target_"].endswith("SlurmLauncher")
     arrays = {slurm_id(job).split("_")[0] for job in fight.jobs()}
@@ -78,7 +83,7 @@ def test_jobs_of_one_node_and_of_two_run_beside_each_other(workplace: Path) -> N
     sweep, _ = make_sweep(workplace, jobs)
     one, other, both, sharded = sweep.jobs()
     assert both.nodes == sharded.nodes == 2
-    assert drive(sweep, Listed(sweep.jobs()), SlurmExecutor(SETTINGS), sweep.settings) == 0
+    assert drive(sweep, Listed(sweep.jobs()), SlurmExecutor(forked(SETTINGS)), sweep.settings) == 0
     array, index = slurm_id(one).split("_")
     assert (index, slurm_id(other)) == ("0", f"{array}_1")
     another = slurm_id(both).split("_")[0]  # these ask for something else
@@ -113,7 +118,7 @@ def test_a_preempted_job_is_requeued_and_ends_as_if_nothing_had_happened(workpla
     meanwhile = threading.Thread(target=preempt)
     meanwhile.start()
     jobs = Listed([broken, beside, unbroken])
-    assert drive(sweep, jobs, SlurmExecutor(SETTINGS), sweep.settings) == 0
+    assert drive(sweep, jobs, SlurmExecutor(forked(SETTINGS)), sweep.settings) == 0
     meanwhile.join()
     assert preempted == [slurm_id(broken)]  # Slurm started it again, not the driver
     assert preempted[0].endswith("_0")
@@ -138,7 +143,7 @@ def test_jobs_that_come_to_grief_leave_the_others_alone(workplace: Path) -> None
 
     meanwhile = threading.Thread(target=kill)
     meanwhile.start()
-    executor = SlurmExecutor(replace(SETTINGS, mem_gb=1.75))
+    executor = SlurmExecutor(replace(SETTINGS, mem_gb=1.75))  # of what Slurm has started itself
     assert drive(sweep, Listed(jobs), executor, sweep.settings) == 1
     meanwhile.join()
     errors = [str(job.status.get("error")) for job in jobs]
@@ -166,7 +171,7 @@ def test_a_run_by_itself_is_found_again_by_a_driver_that_comes_back(
     run = Run(workplace / "outputs/lone" / plan(asked).id)
     warm_up(PRELOADED)
     driver = get_context("forkserver").Process(
-        target=train_elsewhere, args=[[*asked, *LAUNCHER], os.environ["SLURM_CONF"]]
+        target=train_elsewhere, args=[[*asked, *on_slurm()], os.environ["SLURM_CONF"]]
     )
     driver.start()
     until(lambda: run.path.exists() and trained(run), 600)
@@ -198,15 +203,16 @@ drive(sweep, Listed(sweep.jobs()), SlurmExecutor(SlurmSettings(**{settings})), s
 def test_a_driver_that_was_killed_comes_back_to_its_jobs(workplace: Path) -> None:
     slow = {"callbacks.mishap.slow": 1.0}
     sweep, jobs = make_sweep(workplace, [{**slow, "seed": 1}, {**slow, "seed": 2}])
-    code = DRIVER.format(settings=vars(ON_ONE_NODE))
-    killed = subprocess.Popen([sys.executable, "-c", code, str(sweep.path)])
+    settings = forked(ON_ONE_NODE)
+    code = DRIVER.format(settings=vars(settings))
+    killed = processes.Process(["-c", code, str(sweep.path)])
     until(lambda: any(trained(job) for job in jobs) and len(queue()) == 2, 600)
     killed.kill()
     killed.wait()
     submitted = [slurm_id(job) for job in jobs]
     assert set(queue()) == set(submitted)  # the cluster goes on without it
 
-    back = SlurmExecutor(ON_ONE_NODE)
+    back = SlurmExecutor(settings)
     for job in jobs:
         back.start(job, resume=True)
     assert back.wait(0) == []
@@ -224,11 +230,11 @@ def test_a_driver_that_was_killed_comes_back_to_its_jobs(workplace: Path) -> Non
 def test_a_search_pauses_jobs_of_two_nodes_and_its_driver_is_killed(
     workplace: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    assert_paused_jobs_are_taken_up(workplace, LAUNCHER)
+    assert_paused_jobs_are_taken_up(workplace, on_slurm())
     assert "2 jobs: 1 completed, 1 paused" in capfd.readouterr().out
     assert queue() == {}
 
 
 def test_jobs_share_steps_and_their_driver_is_killed(workplace: Path) -> None:
-    assert_steps_are_shared(workplace, LAUNCHER)
+    assert_steps_are_shared(workplace, on_slurm())
     assert queue() == {}

@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 
+import truesweep.libraries  # noqa: F401  # quicker than by what needs them
 from truesweep.callbacks import Stopped, stoppable
 from truesweep.errors import ConfigError
 from truesweep.jobs.forks import serve_forks

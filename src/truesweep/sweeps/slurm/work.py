@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 
+import truesweep.libraries  # noqa: F401  # quicker than by what needs them
 from truesweep.jobs.processes import Node
 from truesweep.sweeps.slurm.executor import linked
 from truesweep.sweeps.work import work
