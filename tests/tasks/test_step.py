@@ -225,7 +225,7 @@ def test_a_device_skips_the_steps_that_a_processor_would(
         weights = fit(parts, workplace)
         assert isinstance(parts.task.progress.skipped, torch.Tensor) == bool(found)
         assert all(row.pop("tokens_per_second") for row in rows)
-        found.append((repr(rows), parts.task.progress.state_dict(), weights))
+        found.append((repr(rows), parts.task.progress.state_dict(parts.task.device), weights))
         monkeypatch.setattr("truesweep.tasks.training.Training._skips_on_device", on_device)
     (_, counts, weights), (_, _, on_gpu) = found
     assert found[0][:2] == found[1][:2]
@@ -265,7 +265,7 @@ def test_a_row_says_what_share_of_the_devices_operations_is_made_use_of() -> Non
     progress = Progress()
     progress.flops_per_target, progress.peak_flops = 6e6, 1e12
     progress.add(torch.tensor(100.0), torch.tensor(50))
-    row = progress.take_row(lr=0.1)
+    row = progress.take_row(0.1, torch.device("cpu"))
     assert row["flops_per_second"] == pytest.approx(6e6 * row["tokens_per_second"])
     assert row["mfu"] == pytest.approx(row["flops_per_second"] / 1e12)
 

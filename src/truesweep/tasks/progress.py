@@ -47,21 +47,20 @@ class Progress:
             count: The step's targets over all ranks.
         """
         if runs_ahead(nll.device):
-            self._add(nll.double(), count)
+            self._add(nll.double(), count, nll.device)
         else:
-            self._add(float(nll), int(count))
+            self._add(float(nll), int(count), nll.device)
 
-    def _add(self, nll: Tensor | float, count: Tensor | int) -> None:
+    def _add(self, nll: Tensor | float, count: Tensor | int, device: torch.device) -> None:
         self._rated_tokens = self._rated_tokens + count
         self.total_tokens = self.total_tokens + count
         if isinstance(self.skipped_in_a_row, Tensor):
             nll, count = torch.as_tensor(nll), torch.as_tensor(count)
-            left_out = (self.skipped_in_a_row > 0) & ~torch.isfinite(
-                torch.as_tensor(_over_ranks(nll))
-            )
+            whole = torch.as_tensor(_over_ranks(nll, device))
+            left_out = (self.skipped_in_a_row > 0) & ~torch.isfinite(whole)
             nll, count = nll.masked_fill(left_out, 0), count.masked_fill(left_out, 0)
         # All ranks ask for the sum, also where one skips alone: the others would wait for it.
-        elif not math.isfinite(_over_ranks(nll)) and self.skipped_in_a_row:
+        elif not math.isfinite(_over_ranks(nll, device)) and self.skipped_in_a_row:
             return
         self._nll = self._nll + nll
         self._count = self._count + count
@@ -84,12 +83,16 @@ class Progress:
         norm = _on(self.gradient_norm, device).double()
         return torch.stack([skipped.double(), norm.masked_fill(skipped, 0)])
 
-    def take_row(self, lr: float) -> dict[str, float]:
+    def take_row(self, lr: float, device: torch.device) -> dict[str, float]:
         """The metrics of the steps since the last row; starts the next one. All ranks call it.
 
         The loss is NaN where no step has one.
+
+        Args:
+            lr: The learning rate.
+            device: What ranks tell each other by.
         """
-        nll, count = float(_over_ranks(self._nll)), float(self._count)
+        nll, count = float(_over_ranks(self._nll, device)), float(self._count)
         loss = nll / count if count else math.nan
         self.pause_clock()
         rate = float(self._rated_tokens) / max(self._seconds, 1e-9)
@@ -117,13 +120,17 @@ class Progress:
         """Training goes on."""
         self._started = time.perf_counter()
 
-    def state_dict(self) -> dict[str, Any]:
-        """Plain numbers; the sum over ranks stands for the ranks' sums. All ranks call it."""
+    def state_dict(self, device: torch.device) -> dict[str, Any]:
+        """Plain numbers; the sum over ranks stands for the ranks' sums. All ranks call it.
+
+        Args:
+            device: What ranks tell each other by.
+        """
         return {
             "total_tokens": float(self.total_tokens),
             "skipped": int(self.skipped),
             "skipped_in_a_row": int(self.skipped_in_a_row),
-            "nll": float(_over_ranks(self._nll)),
+            "nll": float(_over_ranks(self._nll, device)),
             "count": float(self._count),
         }
 
@@ -143,10 +150,10 @@ def _on(number: Tensor | float, device: torch.device) -> Tensor:
     return torch.full((), number, dtype=torch.float64, device=device)
 
 
-def _over_ranks(nll: Tensor | float) -> Tensor | float:
-    """The sum over ranks, float64, where the ranks' own lie."""
+def _over_ranks(nll: Tensor | float, device: torch.device) -> Tensor | float:
+    """The sum over ranks, float64, on the device: GPUs exchange nothing that is elsewhere."""
     if not (dist.is_available() and dist.is_initialized()):
         return nll
-    total = torch.as_tensor(nll, dtype=torch.float64).clone()
+    total = _on(nll, device).double().clone()
     dist.all_reduce(total)
     return total

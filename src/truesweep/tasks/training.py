@@ -552,7 +552,7 @@ class Training(pl.LightningModule):
 
     def _write_row(self, step: int, lr: float) -> None:
         self._give_up()
-        self.latest = self.progress.take_row(lr)
+        self.latest = self.progress.take_row(lr, self.device)
         self.record(self.latest, step)
 
     def record(self, values: dict[str, float], step: int) -> None:
@@ -572,7 +572,7 @@ class Training(pl.LightningModule):
             summed = own.clone()
             dist.all_reduce(summed)
             self._check_gradient(self.steps_done, summed.tolist(), own.tolist())
-        checkpoint["progress"] = self.progress.state_dict()
+        checkpoint["progress"] = self.progress.state_dict(self.device)
         if has_adapter(self.model):
             checkpoint["base"] = {"sha256": base_of(self.model)}
             checkpoint["state_dict"] = trained_state(self.model, checkpoint["state_dict"], "model.")
