@@ -13,13 +13,14 @@ import traceback
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache, wraps
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -35,9 +36,7 @@ ANSWERED_LATE = {
 }
 """Operations that a GPU is waited for in, as their result is a number or has a size of its own."""
 INDEXED = {ATEN.index, ATEN.index_put, ATEN.index_put_, ATEN._index_put_impl_}
-COPIES = {ATEN._to_copy, ATEN.copy_}
-NUMBERS_TAKEN = {ATEN.index, ATEN.index_put, ATEN.index_put_, ATEN._index_put_impl_}
-"""Operations that also take indices of the processor's, which are copied then."""
+"""Operations that take indices of either, of which a mask has a result of a size of its own."""
 
 
 class OnCard(Tensor):
@@ -70,6 +69,7 @@ class OnCard(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert Card.current is not None
         return Card.current.compute(func, args, kwargs or {})
 
     def __tensor_flatten__(self) -> tuple[list[str], None]:
@@ -85,6 +85,10 @@ class OnCard(Tensor):
     def tolist(self) -> Any:
         return self.detach().to(CPU).tolist()
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        copied: Tensor = memo.setdefault(id(self), self.detach().clone())
+        return copied
+
     def __repr__(self) -> str:  # type: ignore[override]
         return f"OnCard({self.held!r})"
 
@@ -96,7 +100,9 @@ class Card(TorchDispatchMode):
         waits: What was waited for, and who asked for it.
     """
 
-    current: "Card"
+    current: ClassVar["Card | None"] = None
+    NOT_ARRIVED = 77
+    """What stands in the processor's memory where a card's numbers are still to come."""
 
     def __init__(self, memory: int = 2**40) -> None:
         super().__init__()
@@ -136,9 +142,10 @@ class Card(TorchDispatchMode):
             return func(*args, **kwargs)
         if operation is ATEN._to_copy and (bool(here) != on_card):
             return self._moved(args[0], kwargs, on_card)
-        if here and there and operation not in NUMBERS_TAKEN and any(v.dim() for v in there):
+        if here and there and operation not in INDEXED and any(v.dim() for v in there):
+            shapes = ", ".join(f"{list(v.shape)} on {v.device}" for v in given)
             raise RuntimeError(
-                f"Expected all tensors to be on the same device: {func} of {[(type(v).__name__, tuple(v.shape)) for v in given]}, at {where(str())}"
+                f"Expected all tensors to be on the same device: {where(str(func))} has {shapes}"
             )
         if here:
             self._note_waits(func, operation, args, there)
@@ -195,7 +202,7 @@ class Card(TorchDispatchMode):
 
     def _later(self, target: Tensor, value: Tensor) -> None:
         """Have a value arrive some time; until then there is something else."""
-        target.fill_(77)
+        target.fill_(self.NOT_ARRIVED)
         self._under_way.append(lambda: target.copy_(value))
 
     def _put(self, held: Any) -> Any:
@@ -203,8 +210,8 @@ class Card(TorchDispatchMode):
         if not isinstance(held, Tensor) or isinstance(held, OnCard):
             return held
         storage = held.untyped_storage()
-        self._take(storage.data_ptr(), storage.nbytes())
         weakref.finalize(held, self._leave, storage.data_ptr(), storage.nbytes())
+        self._take(storage.data_ptr(), storage.nbytes())
         with torch.inference_mode(False):  # what holds it is none, whatever that is
             return OnCard(held)
 
@@ -273,6 +280,7 @@ class _Event:
         pass
 
     def synchronize(self) -> None:
+        assert Card.current is not None
         Card.current.arrive()
 
 
@@ -284,6 +292,18 @@ def _like(real: Callable[..., Any], stand_in: Callable[..., Any]) -> Callable[..
     def called(*args: Any, **kwargs: Any) -> Any:
         signature.bind(*args, **kwargs)
         return stand_in(*args, **kwargs)
+
+    return called
+
+
+def _moved_if_it_can_be(move: Callable[..., Any]) -> Callable[..., Any]:
+    """Leave weights on the card that something holds, such as the traceback of an error."""
+
+    @wraps(move)
+    def called(module: Any) -> Any:
+        with suppress(RuntimeError):
+            return move(module)
+        return module
 
     return called
 
@@ -336,6 +356,7 @@ def a_card(memory: int = 2**40) -> Iterator[Card]:
         patch.setattr(torch.cuda, "Stream", lambda: None)
         patch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
         patch.setattr(torch._C, "_cuda_clearCublasWorkspaces", lambda: None, raising=False)
+        patch.setattr(pl.LightningModule, "cpu", _moved_if_it_can_be(pl.LightningModule.cpu))
         begin = dist.init_process_group
         patch.setattr(dist, "init_process_group", lambda _, **named: begin("gloo", **named))
         patch.setattr(c10d, "_get_object_coll_device", lambda group=None: CPU)
@@ -351,3 +372,4 @@ def a_card(memory: int = 2**40) -> Iterator[Card]:
         finally:
             torch._C._set_only_lift_cpu_tensors(before)
             torch.__future__.set_swap_module_params_on_conversion(swaps)
+            Card.current = None

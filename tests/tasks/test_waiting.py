@@ -3,7 +3,6 @@
 import os
 import signal
 import tempfile
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
+from tests.card import ANSWERED_LATE, INDEXED, where
 from tests.rounding import FP64, assert_same_training
 from tests.tasks.on_ranks import parts_of, start, trainer_of, write_samples
 from truesweep.jobs.logs import quiet
@@ -22,15 +22,8 @@ from truesweep.optim import takes_found_inf
 from truesweep.tasks import progress, training
 from truesweep.tasks.devices import Sent
 
-ATEN = torch.ops.aten
-ANSWERED_LATE = {
-    *(ATEN._local_scalar_dense, ATEN.is_nonzero, ATEN.equal, ATEN.nonzero, ATEN.masked_select),
-    *(ATEN._unique2, ATEN.unique_dim, ATEN.unique_consecutive),
-}
-"""Operations that a GPU is waited for in, as their result is a number or has a size of its own."""
 ASKED = {"item", "tolist", "numpy", "cpu", "__bool__", "__float__", "__int__", "__index__"}
 """What Python asks a tensor for its numbers by; on a CPU, some of it is no operation."""
-INDEXED = {ATEN.index, ATEN.index_put, ATEN.index_put_, ATEN._index_put_impl_}
 
 
 class Operations(TorchDispatchMode):
@@ -71,14 +64,6 @@ class Questions(TorchFunctionMode):
         if name in ASKED or (copied and given.get("device") is not None):
             self.waits.append(where(name))
         return func(*args, **given)
-
-
-def where(what: str) -> str:
-    """An operation, and who asked for it."""
-    stack = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_stack()]
-    own = [(f, n) for f, n in stack if "torch" not in f.parts and f != Path(__file__)]
-    file, line = own[-1]
-    return f"{what} at {file.parent.name}/{file.name}:{line}"
 
 
 @contextmanager

@@ -182,7 +182,8 @@ class DirectPreference(Task):
         values = self.pair_losses(rewards).double(), (margin > 0).double(), margin
         rows = torch.stack([*(value * pairs for value in values), pairs], dim=1)
         self.scores.add(batch["index"], **dict(zip(COLUMNS, rows.unbind(1), strict=True)))
-        self.add_to_metrics(batch["index"], rewards, torch.zeros(len(rewards), dtype=torch.int64))
+        first = torch.zeros(len(rewards), dtype=torch.int64, device=rewards.device)
+        self.add_to_metrics(batch["index"], rewards, first)
         cast(Rewards, self.metrics["rewards"]).update(rows)
 
     def baseline(self, prepared: Prepared, split_name: str) -> dict[str, float]:

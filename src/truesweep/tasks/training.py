@@ -478,13 +478,14 @@ class Training(pl.LightningModule):
     def _padding_known(self, batch: Batch) -> AbstractContextManager[None]:
         """Tell the model whether a micro-batch has padding, if it would wait for a device to say.
 
-        What is compiled as a whole does not ask. A mask of another shape is of rows of its own.
+        What is compiled as a whole does not ask. Of a mask of another shape, which is of rows of
+        its own, it is told that they have some: it is right with it, too, if a little slower.
         """
         mask = batch.get("attention_mask")
         asks = self.compiled in (False, "layers") and runs_ahead(self.device)
-        if not asks or mask is None or mask.dim() != 2:
+        if not asks or mask is None:
             return nullcontext()
-        return padding_known(min(batch["lengths"]) < mask.shape[1])
+        return padding_known(mask.dim() != 2 or min(batch["lengths"]) < mask.shape[1])
 
     @property
     def _data(self) -> MicroBatching:
