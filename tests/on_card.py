@@ -172,8 +172,8 @@ def alone() -> Found:
 
 def figures(run: Path) -> Found:
     """Its final figures that no clock has a say in."""
-    results = json.loads((run / "results.json").read_text())
-    return {k: v for k, v in results.items() if k.startswith(("val/", "test/"))}
+    results = json.loads((run / "results.json").read_text()).items()
+    return {k: v for k, v in results if k.startswith(("val/", "test/")) and not isinstance(v, str)}
 
 
 def runs() -> Found:

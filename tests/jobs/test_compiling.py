@@ -199,10 +199,27 @@ def test_without_triton_a_gpu_does_not_compile(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.usefixtures("anew", "compiler")
 def test_a_rank_looks_at_its_gpu_too(gpu: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (6, 1))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (6, 1))
     assert "capability is 6.1, and Triton needs 7.0" in choose(TrainerSettings(), True).note
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     assert choose(TrainerSettings(), True) == Choice(True)
+
+
+@pytest.mark.usefixtures("anew", "compiler")
+@pytest.mark.parametrize(("devices", "number"), [(2, 1), ([5, 3], 3)])
+def test_a_rank_looks_at_the_gpu_that_it_trains_on(
+    devices: Any, number: int, gpu: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[torch.device] = []
+
+    def capability(device: torch.device) -> tuple[int, int]:
+        asked.append(device)
+        return 9, 0
+
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", capability)
+    assert choose(TrainerSettings(devices=devices), True) == Choice(True)
+    assert asked == [torch.device("cuda", number)]
 
 
 def test_what_is_not_compiled_needs_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:

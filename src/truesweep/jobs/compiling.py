@@ -69,7 +69,7 @@ def choose(
     how = asked if asked != "auto" else ON_GPU if on_gpu else False
     problem = None
     if how and on_gpu:
-        problem = no_gpu_compiler() or (too_old() if in_rank else None)
+        problem = no_gpu_compiler() or (too_old(trainer.device()) if in_rank else None)
     elif how and trainer.is_cpu():
         problem = no_cpu_compiler()
     if how and model is not None and recomputes_layers(model) and drops(model):
@@ -105,9 +105,9 @@ def no_gpu_compiler() -> str | None:
     return _problem("C", _build_c, names, remedy)
 
 
-def too_old() -> str | None:
-    """Why Triton cannot compile for the GPU that there is; None: it can."""
-    found = torch.cuda.get_device_capability()
+def too_old(device: torch.device) -> str | None:
+    """Why Triton cannot compile for a GPU; None: it can."""
+    found = torch.cuda.get_device_capability(device)
     if found >= CAPABILITY:
         return None
     have, need = (".".join(map(str, version)) for version in (found, CAPABILITY))

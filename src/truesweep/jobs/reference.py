@@ -7,7 +7,6 @@ the cache, by the content of the weights and of the samples: a resume finds them
 import copy
 import hashlib
 import logging
-import os
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -69,7 +68,7 @@ def _write(
     settings: TrainerSettings,
 ) -> None:
     log.info("Computing the reference's log-likelihoods of %d pairs", len(part))
-    device, precision = _device(settings), str(settings.precision)
+    device, precision = settings.device(), str(settings.precision)
     model: Any = copy.deepcopy(initial).to(device, dtype=WHOLE.get(precision)).eval()  # type: ignore[arg-type]
     found = np.zeros((len(part), 2), dtype=np.float64 if precision == "64-true" else np.float32)
     for batch in data.loader_of(part):
@@ -83,12 +82,3 @@ def _write(
 def _cast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
     dtype = MIXED.get(precision)
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
-
-
-def _device(settings: TrainerSettings) -> torch.device:
-    """That of this rank."""
-    if settings.is_cpu():
-        return torch.device("cpu")
-    if settings.is_gpu():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    return torch.device("mps")

@@ -1,5 +1,6 @@
 """The `trainer` group: how long, how often, on what; with Lightning's names and meanings."""
 
+import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -242,6 +243,16 @@ class TrainerSettings:
     def is_gpu(self) -> bool:
         """Whether training runs on GPUs of NVIDIA's or AMD's."""
         return self._accelerator() is CUDAAccelerator
+
+    def device(self) -> torch.device:
+        """That of this rank, as Lightning takes it, before there is a trainer to ask."""
+        if self.is_cpu():
+            return torch.device("cpu")
+        if not self.is_gpu():
+            return torch.device("mps")
+        place = int(os.environ.get("LOCAL_RANK", "0"))
+        number = self.devices[place] if isinstance(self.devices, list) else place
+        return torch.device("cuda", number)
 
     def _accelerator(self) -> Any:
         name = self.accelerator
