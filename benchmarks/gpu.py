@@ -11,18 +11,21 @@ same windows of made-up words with AdamW, each in a process of its own:
 - `ours`: `truesweep train trainer=gpu`, as a user gets it; `graphs`: with `trainer.compile=graphs`.
 
 Tokens per second are those of the steps after the warm-up; seconds to the first step include what
-is compiled. `sweep` is the time of 16 jobs of a sweep on the one card. `--tiny` shows on a CPU that
-all of it runs.
+is compiled. A way that fails, or takes more than three minutes, is a row that says why. `sweep` is
+the time of 16 jobs of a sweep on the one card. `--tiny` shows on a CPU that all of it runs.
 """
 
 import argparse
 import json
+import os
 import resource
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from itertools import islice, product
@@ -50,6 +53,12 @@ STEP_TOKENS = 2**15
 """Tokens of a step of the larger sizes; the made-up text has enough of them for all steps: at the
 end of a pass through it, a smaller step would be compiled and counted as a whole one."""
 JOBS = 16
+LIMIT = 180
+"""Seconds that a way may take, and the sweep: one that hangs does not take the time of all."""
+LAST_WORDS = 25
+"""Lines of a failed process that are printed."""
+MARK = "measured: "
+"""What the line begins with that a process tells its figures in."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -373,31 +382,70 @@ def overrides(name: str, size: Size, folder: Path) -> list[str]:
     return ["trainer=gpu", *size.overrides, *write_words(folder, 50_257, words)]
 
 
+class Failed(Exception):
+    """A process came to grief; what it said last."""
+
+
+def run(command: Sequence[str], folder: Path) -> str:
+    """What a process prints. Its own processes end with it, and what it says is no pipe of theirs.
+
+    Raises:
+        Failed: It fails, after its last words were printed, or does not end within `LIMIT`.
+    """
+    with (folder / "said").open("w+") as said, (folder / "errors").open("w+") as errors:
+        process = subprocess.Popen(
+            command, cwd=folder, stdout=said, stderr=errors, start_new_session=True
+        )
+        try:
+            process.wait(LIMIT)
+        except subprocess.TimeoutExpired:
+            raise Failed(f"no end within {LIMIT} s") from None
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        said.seek(0)
+        errors.seek(0)
+        if process.returncode:
+            lines = [line for line in errors.read().splitlines() if line.strip()]
+            print("\n".join(lines[-LAST_WORDS:]), file=sys.stderr, flush=True)
+            raise Failed(lines[-1][:200] if lines else f"exit code {process.returncode}")
+        return said.read()
+
+
 def sweep(tiny: bool, folder: Path) -> float:
-    """Seconds of a sweep's jobs on one card, from the command to its end."""
+    """Seconds of a sweep's jobs on one card, from the command to its end.
+
+    Raises:
+        Failed: A job fails, or it does not end.
+    """
     asked = ["experiment=lm_char", "trainer=gpu", "trainer.max_steps=200", "logger=none"]
     if tiny:
         asked = [*TINY.overrides, "trainer.max_steps=10", *write_words(folder, 97, 2_000)]
     seeds = ",".join(map(str, range(2 if tiny else JOBS)))
     command = [sys.executable, "-m", "truesweep", "train", "-m", *asked, f"seed={seeds}"]
     started = time.perf_counter()
-    subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL)
+    run(command, folder)
     return time.perf_counter() - started
 
 
-def apart(way: str, name: str, tiny: bool) -> Measured | None:
-    """`measure` in a process of its own; None where that comes to grief, of which stderr tells."""
+def apart(way: str, name: str, tiny: bool, folder: Path) -> Measured | Failed:
+    """`measure` in a process of its own."""
     command = [sys.executable, str(Path(__file__).resolve()), "--one", way, name]
-    done = subprocess.run([*command, *(["--tiny"] * tiny)], stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        return None
-    return Measured(**json.loads(done.stdout.splitlines()[-1]))
+    try:
+        said = run([*command, *(["--tiny"] * tiny)], folder)
+        found = next(line for line in reversed(said.splitlines()) if line.startswith(MARK))
+    except Failed as error:
+        return error
+    except StopIteration:
+        return Failed("it says nothing")
+    return Measured(**json.loads(found.removeprefix(MARK)))
 
 
-def row(name: str, way: str, found: Measured | None, bare: Measured | None) -> str:
+def row(name: str, way: str, found: Measured | Failed, bare: Measured | None) -> str:
     """A row of the table; rates over the bare loop's."""
-    if found is None:
-        return f"| {name} | {way} | failed |"
+    if isinstance(found, Failed):
+        return f"| {name} | {way} | failed: {found} |"
     rate = found.tokens_per_second
     cells = [
         text.count(rate),
@@ -424,7 +472,7 @@ def main() -> None:
             way, name = asked.one
             size = TINY if asked.tiny else SIZES[name]
             one = measure(way, size, overrides(name, size, folder), folder)
-            print(json.dumps(asdict(one)))
+            print(f"{MARK}{json.dumps(asdict(one))}")
             return
         if not (asked.tiny or torch.cuda.is_available()):
             parser.error("there is no GPU here; --tiny shows on a CPU that all of it runs")
@@ -439,12 +487,16 @@ def main() -> None:
                     continue
                 if way == "graphs" and asked.tiny:  # a CPU has none
                     continue
-                found = apart(way, name, asked.tiny)
-                bare = found if way == "bare" else bare
+                found = apart(way, name, asked.tiny, folder)
+                bare = found if way == "bare" and isinstance(found, Measured) else bare
                 print(row(name, way, found, bare), flush=True)
         if "sweep" in asked.only:
             jobs = 2 if asked.tiny else JOBS
-            print(f"\n{jobs} jobs of a sweep: {text.duration(sweep(asked.tiny, folder))}")
+            try:
+                took = text.duration(sweep(asked.tiny, folder))
+            except Failed as error:
+                took = f"failed: {error}"
+            print(f"\n{jobs} jobs of a sweep: {took}")
 
 
 if __name__ == "__main__":
