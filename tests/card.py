@@ -65,10 +65,12 @@ class OnCard(Tensor):
     def __init__(self, held: Tensor) -> None:
         self.held = held
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         assert Card.current is not None
         return Card.current.compute(func, args, kwargs or {})
 
@@ -179,9 +181,9 @@ class Card(TorchDispatchMode):
         waits = not kwargs.get("non_blocking") or (to_card and not source.is_pinned())
         if waits:
             self.wait("copy")
-        out = ATEN._to_copy(_held(source), **_of_processor(kwargs))
+        out: Tensor = ATEN._to_copy(_held(source), **_of_processor(kwargs))
         if to_card:
-            return self._put(out)
+            return self._put(out)  # type: ignore[no-any-return]
         if not waits:
             self._later(out, out.clone())
         return out
