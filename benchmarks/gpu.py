@@ -1,9 +1,10 @@
 """What one GPU does: plain loops, Hugging Face's Trainer and `truesweep train`, side by side.
 
-    python benchmarks/gpu.py [--only gpt2 llama lm_char sweep] [--tiny]
+    python benchmarks/gpu.py [--only gpt2 llama lm_char sweep] [--minutes 9] [--tiny]
 
-One command for any card, about six minutes, no network. Every way trains the same model size on the
-same windows of made-up words with AdamW, each in a process of its own:
+One command for any card, no network. What it compiles takes most of its time: nothing is begun any
+more after `--minutes`, and the ways that tell most come first. Every way trains the same model size
+on the same windows of made-up words with AdamW, each in a process of its own:
 
 - `nanogpt`: nanoGPT's model and loop (https://github.com/karpathy/nanoGPT) written out, compiled;
 - `bare`: a loop over transformers' model, forward pass and loss compiled; `eager`: not compiled;
@@ -49,6 +50,8 @@ from truesweep.jobs.rank import Rank, flops_per_target, use_processor
 from truesweep.models import peak_flops
 
 WAYS = ("nanogpt", "bare", "eager", "trainer", "ours")
+FIRST = ("bare", "ours", "graphs", "nanogpt", "trainer", "eager")
+"""The order that they are measured in."""
 STEP_TOKENS = 2**15
 """Tokens of a step of the larger sizes; the made-up text has enough of them for all steps: at the
 end of a pass through it, a smaller step would be compiled and counted as a whole one."""
@@ -465,7 +468,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=[*SIZES, "sweep"], default=[*SIZES, "sweep"])
     parser.add_argument("--tiny", action="store_true", help="on a CPU, in about a minute")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--minutes", type=float, default=9, help="nothing is begun after them")
     asked = parser.parse_args()
+    ends = time.perf_counter() + 60 * asked.minutes
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         if asked.one:
@@ -482,10 +487,13 @@ def main() -> None:
         print("|---|---|--:|--:|--:|--:|--:|--:|--:|", flush=True)
         for name in [name for name in asked.only if name in SIZES]:
             bare = None
-            for way in sorted(SIZES[name].ways, key=lambda way: way != "bare"):
+            for way in sorted(SIZES[name].ways, key=FIRST.index):
                 if way == "trainer" and find_spec("accelerate") is None:
                     continue
                 if way == "graphs" and asked.tiny:  # a CPU has none
+                    continue
+                if time.perf_counter() > ends:
+                    print(f"| {name} | {way} | left out, for want of time |", flush=True)
                     continue
                 found = apart(way, name, asked.tiny, folder)
                 bare = found if way == "bare" and isinstance(found, Measured) else bare
@@ -493,7 +501,8 @@ def main() -> None:
         if "sweep" in asked.only:
             jobs = 2 if asked.tiny else JOBS
             try:
-                took = text.duration(sweep(asked.tiny, folder))
+                late = time.perf_counter() > ends
+                took = "none" if late else text.duration(sweep(asked.tiny, folder))
             except Failed as error:
                 took = f"failed: {error}"
             print(f"\n{jobs} jobs of a sweep: {took}")
