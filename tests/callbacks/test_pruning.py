@@ -14,13 +14,14 @@ from tests.commands.conftest import data as data  # a fixture
 from tests.commands.conftest import truesweep
 from tests.conftest import THREADS
 from truesweep.callbacks import Pruned, Pruning
+from truesweep.compat import storage_id
 from truesweep.jobs.launch import launch
 from truesweep.jobs.pausing import describe_rates
 from truesweep.jobs.plan import plan
 from truesweep.optim.schedules import Cosine
 from truesweep.record.frozen import freeze
 from truesweep.record.rows import read
-from truesweep.record.study import Reports, open_storage
+from truesweep.record.study import PAUSED, Reports, open_storage
 from truesweep.runs import branches
 from truesweep.runs.run import Run
 from truesweep.sweeps.directory import SweepDirectory
@@ -147,16 +148,23 @@ def study_with_a_leader(folder: Path) -> optuna.Study:
     return made
 
 
+def goes_on(made: optuna.Study) -> None:
+    """Take off the mark of a trial that waits, as a driver does that has its job go on."""
+    made._storage.set_trial_user_attr(storage_id(made.trials[1]), PAUSED, False)
+
+
 def test_a_job_that_waited_ends_as_if_it_had_not(workplace: Path) -> None:
     made = study_with_a_leader(workplace)
     run = make_run(workplace, "model.dropout=0.1", trial=FORECAST)
     for start in range(2):  # the rival leads still when it comes to its second rung
+        goes_on(made)
         assert launch(run, resume=start > 0) == 0
         status = run.status
         assert (status["state"], status["exit_code"]) == ("paused", 0)
         assert status["step"] == 3 * (start + 1)
         assert made.trials[1].user_attrs["paused"] is True
     made.tell(0, state=optuna.trial.TrialState.FAIL)
+    goes_on(made)
     assert launch(run, resume=True) == 0
     assert run.status["state"] == "completed"
     assert list(made.trials[1].intermediate_values) == [3, 6, 9, 12]
@@ -199,9 +207,10 @@ def test_a_pruned_run_says_so_in_wandb(workplace: Path) -> None:
 
 
 def test_a_paused_run_says_so_in_wandb_each_time(workplace: Path) -> None:
-    study_with_a_leader(workplace)
+    made = study_with_a_leader(workplace)
     run = make_run(workplace, "logger=wandb", trial=FORECAST)
     for start in range(2):
+        goes_on(made)
         assert launch(run, resume=start > 0) == 0
         summary = last_summary(run)
         assert (summary["state"], summary["paused_step"]) == ("paused", 3 * (start + 1))
@@ -233,6 +242,25 @@ def test_a_step_is_reported_once_and_asked_about_again(
     made.tell(1, state=optuna.trial.TrialState.FAIL)
     assert not resumed(9, 9.0)  # the study no longer takes reports: the training goes on
     assert "step 9 could not be reported" in caplog.text
+
+
+def test_the_answer_to_wait_holds_until_somebody_has_it_go_on(workplace: Path) -> None:
+    """A kill may come between the answer and the checkpoint, or the status."""
+    made = study(workplace, rival=1.0)
+    (workplace / "job").mkdir()
+    asked = {key: TRIAL[key] for key in TRIAL if key != "objective"}
+    answers = [False, True]
+    first = Reports(workplace / "job", **asked, decide=lambda *_: answers.pop(0))
+    assert [first(3, 0.5), first(6, 0.5)] == [False, True]
+    resumed = Reports(workplace / "job", **asked, decide=lambda *_: False)
+    assert resumed.catch_up({}, 0) is None  # from the start, where nothing was answered
+    assert resumed.catch_up({}, 5) is None  # from the checkpoint before
+    assert not resumed(3, 0.5)
+    assert resumed(6, 0.5)
+    assert resumed.catch_up({}, 6)
+    goes_on(made)
+    assert resumed.catch_up({}, 6) is None
+    assert not resumed(9, 0.5)
 
 
 @pytest.mark.parametrize("name", ["median", "halving", "hyperband"])

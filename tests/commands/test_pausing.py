@@ -12,6 +12,10 @@ from truesweep.commands.compare import Options, compare_runs
 from truesweep.commands.resume import resume
 from truesweep.commands.status import status
 from truesweep.commands.sweep import sweep
+from truesweep.compat import storage_id
+from truesweep.jobs.launch import launch
+from truesweep.record.files import write_json
+from truesweep.record.study import PAUSED, open_storage
 from truesweep.runs.run import Run
 
 SLICE = 4
@@ -120,3 +124,24 @@ def test_jobs_of_two_ranks_pause_and_thaw_as_those_of_one(
             same = {k: v for k, v in mine.items() if k == "step" or k.endswith("/loss")}
             assert {k: other.get(k) for k in same} == pytest.approx(same, rel=1e-4)
     assert {job.state for job in one.values()} == {"completed", "paused"}
+
+
+def test_a_job_that_was_killed_as_it_was_told_to_wait_waits(
+    data: dict[str, list[str]], workplace: Path
+) -> None:
+    """It was marked in the study and could not say so itself; nobody has had it go on."""
+    assert sweep(small(data["lm"], *SEARCH, "sweeps.jobs=2"), [], False) == 0
+    (job,) = (job for job in runs(workplace / "outputs/sweeps/s") if job.state == "paused")
+    ended, record = job.status, job.metrics.read_bytes()
+    struck = {key: value for key, value in ended.items() if key not in ("finished", "exit_code")}
+    write_json(job.path / "status.json", {**struck, "state": "running"})
+    assert job.state == "interrupted"
+    assert launch(job, resume=True) == 0
+    assert (job.state, job.step, job.metrics.read_bytes()) == ("paused", ended["step"], record)
+
+    storage = open_storage("../study.journal", job.path)
+    trial = storage.get_all_trials(0)[job.job["trial"]["number"]]
+    storage.set_trial_user_attr(storage_id(trial), PAUSED, False)  # the driver has it go on
+    write_json(job.path / "status.json", {**struck, "state": "running"})
+    assert launch(job, resume=True) == 0
+    assert job.step > ended["step"]

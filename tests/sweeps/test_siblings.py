@@ -14,7 +14,7 @@ from truesweep.analysis.curves import Curve
 from truesweep.analysis.thaw import Trial, first_rung
 from truesweep.commands.resume import resume
 from truesweep.commands.sweep import sweep
-from truesweep.record.files import write_checksum
+from truesweep.record.files import write_checksum, write_sums
 from truesweep.record.study import open_storage
 from truesweep.runs import branches
 from truesweep.runs.run import Run
@@ -247,6 +247,35 @@ def test_a_state_that_is_damaged_is_not_begun_with(
     said = " ".join(capsys.readouterr().out.split())
     assert f"branches/10/{name} is missing or damaged" in said
     assert (second.checkpoints / "last.ckpt").read_text() == "kept 5"
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "val.npz", "model/config.json"])
+def test_what_belongs_to_a_state_is_as_it_was_kept(
+    workplace: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """Its record among it: half of a curve would be taken for the whole."""
+    first, second = made(workplace, "optimizer.lr=1e-3", "trainer.max_steps=12,24")
+    rows = "".join(f'{{"step": {step}}}\n' for step in range(1, 11))
+    first.metrics.write_text(rows)
+    for file in (first.path / "scores" / "val.npz", first.model / "config.json"):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("kept")
+    write_sums(first.model)
+    for step in (5, 10):
+        checkpoint = branches.checkpoint_path(first, step)
+        checkpoint.parent.mkdir(parents=True)
+        checkpoint.write_text(f"kept {step}")
+        write_checksum(checkpoint)
+        branches.keep(first, step)
+    damaged = first.path / "branches/10" / name
+    text = damaged.read_text()
+    damaged.unlink()  # which others may have, too, by other names
+    damaged.write_text(text[:-3])
+    assert branches.is_whole(first, 10) == (name != "metrics.jsonl")
+    assert Siblings(SweepDirectory(first.path.parent)).branch(second) == (first.id, 5)
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"branches/10/{name} is missing or damaged (by its checksum), so {second.id}" in said
+    assert second.metrics.read_text() == rows
 
 
 def search(folder: Path, *overrides: str, kill: bool = False) -> SweepDirectory:

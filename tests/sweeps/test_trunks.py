@@ -531,12 +531,17 @@ class Killed(pl.Callback):
                     shutil.rmtree(folder)
                 if self.spoil == "damage":
                     (folder / "last.ckpt").write_bytes(b"")
+                if self.spoil == "curve":
+                    record = folder / "metrics.jsonl"
+                    record.write_bytes(record.read_bytes()[:-9])
             os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("at", "spoil"), [(4, "nothing"), (8, "lose"), (8, "damage")])
+@pytest.mark.parametrize(
+    ("at", "spoil"), [(4, "nothing"), (8, "lose"), (8, "damage"), (8, "curve")]
+)
 def test_a_job_that_is_killed_goes_on_as_it_would_by_itself(
     mishaps: Path, monkeypatch: pytest.MonkeyPatch, at: int, spoil: str
 ) -> None:

@@ -95,8 +95,9 @@ class Pruning(Callback):
             a resume it may be called with a step that it knows.
         leave: What a run is that was stopped: pruned, which holds after a resume too, or paused,
             which ends with it.
-        catch_up: Called on rank 0 before the first step: reports what the record holds of steps
-            that another run has trained, if any is not reported; whether to stop then, or None.
+        catch_up: Called on rank 0 before the first step with the optimizer steps done: reports
+            what the record holds of steps that another run has trained, if any is not reported, and
+            knows what was answered before a kill; whether to stop then, or None.
         keep: Called on all ranks when it says so, to write the answer to a checkpoint.
     """
 
@@ -105,7 +106,7 @@ class Pruning(Callback):
         objective: str,
         report: Callable[[int, float], bool],
         leave: type[Pruned] = Pruned,
-        catch_up: Callable[[], bool | None] = lambda: None,
+        catch_up: Callable[[int], bool | None] = lambda done: None,
         keep: Callable[[pl.Trainer], None] = lambda trainer: None,
     ) -> None:
         self.objective = objective
@@ -135,7 +136,7 @@ class Pruning(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Make up for reports; leave as after a step."""
-        stop = self.catch_up() if trainer.is_global_zero else None
+        stop = self.catch_up(steps_done(trainer)) if trainer.is_global_zero else None
         stop = trainer.strategy.broadcast(stop)
         if stop and not (self.pruned or trainer.should_stop):
             self.pruned = True

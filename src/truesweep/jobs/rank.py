@@ -54,6 +54,7 @@ from truesweep.record.loggers import MetricsFile, RunLogger
 from truesweep.record.provenance import cores
 from truesweep.record.rows import read
 from truesweep.record.study import Reports
+from truesweep.runs import branches
 from truesweep.runs.branches import amend, checkpoint_of, is_kept, note, rows_of_training
 from truesweep.runs.run import Run, write_entries
 from truesweep.secrets import reveal
@@ -219,7 +220,7 @@ class Rank:
         for other, step in self.states:
             if any(map(self.validation.due, range(done + 1, step))):
                 break
-            if step > done and is_whole(checkpoint_of(other, step)):
+            if step > done and branches.is_whole(other, step):
                 found.append((other, step))
                 done = step
         return found
@@ -348,14 +349,14 @@ class Rank:
         reports = Reports(self.run.path, **known, decide=decide, about=about)
         return [Pruning(objective, reports, Paused, self._catch_up(objective, reports))]
 
-    def _catch_up(self, objective: str, reports: Reports) -> Callable[[], bool | None]:
+    def _catch_up(self, objective: str, reports: Reports) -> Callable[[int], bool | None]:
         """Tells the search of validations that came with the state of another job."""
 
-        def catch_up() -> bool | None:
+        def catch_up(done: int) -> bool | None:
             taken = self.run.read_provenance().get("branched", {}).get("step", 0)
             rows = self.run.read_metrics() if taken else []
             seen = {r["step"]: r[objective] for r in rows if objective in r and r["step"] <= taken}
-            return reports.catch_up(seen)
+            return reports.catch_up(seen, done)
 
         return catch_up
 

@@ -142,11 +142,17 @@ class Reports:
         self._about = dict(about or {})
         self._trial: Trial | None = None
 
-    def catch_up(self, values: Mapping[int, float]) -> bool | None:
+    def catch_up(self, values: Mapping[int, float], done: int) -> bool | None:
         """Report what the study does not know of some values, by their steps, in order.
 
         A pruner of Optuna's is asked about the last one again while the study knows of none after
-        it: its answer may not have been kept.
+        it: its answer may not have been kept. A trial that is marked as paused, and has come to
+        what it was marked for, was killed before it could say so; whoever had it go on would have
+        taken the mark off.
+
+        Args:
+            values: The values.
+            done: Optimizer steps done, from which the trial goes on.
 
         Returns:
             Whether the trial should be pruned; None if there was nothing to ask.
@@ -161,7 +167,21 @@ class Reports:
             asks_again = self._decide is None and step == max(values) == max(known, default=None)
             if step not in known or asks_again:
                 stop = self(step, value)
-        return stop
+        return stop or (self._waits(done) or None if done and self._decide else stop)
+
+    def _waits(self, done: int) -> bool:
+        """Whether the trial is marked as paused, by its report of the last of the steps done."""
+        try:
+            known = self._known(done)
+            return self._is_marked() and done >= max(known)
+        except Exception as error:
+            log.warning("the study could not be asked whether the trial waits: %s", error)
+            return False
+
+    def _is_marked(self) -> bool:
+        assert self._trial is not None
+        trials = self._trial.study.get_trials(deepcopy=False)
+        return bool(trials[self._number].user_attrs.get(PAUSED))
 
     def _known(self, step: int) -> Mapping[int, float]:
         """The values that the study has been told; it is opened at this step if it is not yet."""
@@ -175,10 +195,13 @@ class Reports:
         try:
             known = self._known(step)
             assert self._trial is not None
+            last = max(known, default=0)
             if step not in known:
                 self._trial.report(value, step)
             if self._decide is None:
                 return bool(self._trial.should_prune())  # some pruners answer in NumPy's type
+            if step < last or (step == last and self._is_marked()):  # answered before a kill
+                return step == last
             stop = self._decide(self._trial.study.get_trials(deepcopy=False), self._number)
             self._trial.set_user_attr(PAUSED, stop)
             return stop

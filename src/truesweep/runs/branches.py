@@ -2,10 +2,16 @@
 
 import os
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from truesweep.record.files import checksum_path, verify_checksum
+from truesweep.record.files import (
+    changed_since_summed,
+    checksum_path,
+    verify_checksum,
+    write_checksum,
+)
 from truesweep.record.rows import AXES, Row, read
 from truesweep.runs.run import Run, write_entries
 from truesweep.terminal import warn
@@ -40,6 +46,9 @@ def keep(run: Run, step: int) -> None:
         if file.exists():
             _link(file, hidden / file.name)
     shutil.copyfile(run.metrics, hidden / run.metrics.name)
+    for file in (hidden / run.metrics.name, hidden / "val.npz"):
+        if file.exists():
+            write_checksum(file)
     shutil.copytree(run.model, hidden / run.model.name, dirs_exist_ok=True)
     hidden.rename(_folder(run, step))
 
@@ -96,13 +105,31 @@ def _copy(there: Path, run: Run) -> bytes:
 
 
 def _is_whole(run: Run, there: Path) -> bool:
-    """Whether the checkpoints that a run was given are as they were written; says so if not."""
+    """Whether what a run was given of a state is as it was written; says so if not."""
     last = run.checkpoints / "last.ckpt"  # there is no best one before the first validation
     files = sorted({last, *run.checkpoints.glob("*.ckpt")})
     damaged = [there / file.name for file in files if not verify_checksum(file)]
-    why = f"is missing or damaged (by its checksum), so {run.id} does not go on from it"
-    warn(f"{file} {why}" for file in damaged)
+    damaged += [file for name in (run.metrics.name, "val.npz") for file in _spoilt(there / name)]
+    damaged += [there / run.model.name / name for name in changed_since_summed(run.model)]
+    return _say(damaged, f"{run.id} does not go on from it")
+
+
+def _spoilt(file: Path) -> list[Path]:
+    """A file of a state, if it is not as it was kept, as far as a checksum is there."""
+    return [file] if checksum_path(file).exists() and not verify_checksum(file) else []
+
+
+def _say(damaged: Sequence[Path], result: str) -> bool:
+    """Say which files of a state are damaged, and what follows; whether there are none."""
+    warn(f"{file} is missing or damaged (by its checksum), so {result}" for file in damaged)
     return not damaged
+
+
+def is_whole(run: Run, step: int) -> bool:
+    """Whether the checkpoint and the record of a state are as they were kept; says so if not."""
+    last, record = checkpoint_of(run, step), _folder(run, step) / run.metrics.name
+    damaged = [*([] if verify_checksum(last) else [last]), *_spoilt(record)]
+    return _say(damaged, "these steps are trained again")
 
 
 def checkpoint_of(run: Run, step: int) -> Path:
