@@ -125,11 +125,15 @@ def load(path: Path) -> dict[str, list[list[Run]]]:
     return {task: list(seeds.values()) for task, seeds in points.items()}
 
 
-def noise(points: Sequence[Sequence[Run]]) -> float:
-    """Standard deviation of a seed, pooled over the better half of points."""
-    ranked = sorted(points, key=lambda seeds: statistics.fmean(run.best for run in seeds))
-    kept = ranked[: len(ranked) // 2]
-    return math.sqrt(statistics.fmean(statistics.variance(r.best for r in one) for one in kept))
+def noise(points: Sequence[Sequence[float]]) -> float:
+    """Standard deviation of a seed's best value, pooled over the better half of points."""
+    kept = sorted(points, key=statistics.fmean)[: len(points) // 2]
+    return math.sqrt(statistics.fmean(map(statistics.variance, kept)))
+
+
+def best_of_seeds(points: Sequence[Sequence[Run]]) -> list[list[float]]:
+    """The best value of each seed of each point."""
+    return [[run.best for run in seeds] for seeds in points]
 
 
 def main() -> None:
@@ -145,7 +149,7 @@ def main() -> None:
     pooled: dict[str, list[tuple[bool, float]]] = defaultdict(list)
     for task, recorded in load(asked.table).items():
         points = [[run.thinned(asked.validations) for run in seeds] for seeds in recorded]
-        tie = TIED * noise(points)
+        tie = TIED * noise(best_of_seeds(points))
         whole = sum(len(seeds[0].rates) for seeds in points)
         for name, search in SEARCHES.items():
             rng = random.Random(0)
