@@ -175,6 +175,17 @@ def test_at_the_base_size_it_is_the_standard_one(
     assert len(optimizers[0].param_groups) == len(optimizers[1].param_groups)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_at_the_base_depth_both_are_the_same(optimizer: str, build: Build) -> None:
+    losses = []
+    for how in (MUP, COMPLETEP):
+        model = build("llama", "causal", width=64, tie_embeddings=False, **how)
+        own = getattr(optim, optimizer)(optim.parameter_groups(model, 0.1), lr=0.01)
+        optim.rescale(own)
+        losses.append([step(model, own) for _ in range(3)])
+    assert losses[0] == losses[1]
+
+
 @pytest.mark.parametrize(("name", "head"), ARCHITECTURES)
 def test_it_learns_as_with_multipliers_in_the_forward_pass(
     name: str, head: Head, build: Build
