@@ -7,6 +7,11 @@ NUMBERS = $(BIN)/pytest -q -n 2 --dist loadscope -m "numbers and not slow"
 LEAN := tests/config tests/metrics tests/models tests/optim tests/callbacks/test_validation.py \
 	tests/data/test_module.py tests/tasks/test_step.py tests/sweeps/test_planning.py \
 	tests/sweeps/test_study.py tests/commands/test_plugins.py tests/record/test_provenance.py
+# Of these, what Hydra and OmegaConf can break: only config and commands/plugins.py call them. The
+# rest of LEAN calls neither, or composes the shipped configuration once more.
+HYDRA := tests/config tests/sweeps/test_planning.py tests/commands/test_plugins.py \
+	tests/test_compat.py
+OTHER_VERSIONS = -n 2 --dist worksteal -m "not slow"
 
 .PHONY: train test test-architectures test-isa test-lowest test-newest test-prerelease check format
 
@@ -29,7 +34,7 @@ test-isa: .venv/installed
 # laid over those of .venv; torch stays.
 test-lowest test-newest test-prerelease: test-%: .venv/installed
 	$(BIN)/python .ci/overlay.py $* .venv-$*
-	.venv-$*/bin/python -m pytest -m "not slow" $(LEAN)
+	.venv-$*/bin/python -m pytest $(OTHER_VERSIONS) $(if $(filter prerelease,$*),$(HYDRA),$(LEAN))
 
 check: .venv/installed
 	$(BIN)/ruff check .
