@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from truesweep.commands.transfer import transfer
 from truesweep.errors import ConfigError
 from truesweep.models import scratch
 from truesweep.models.parametrization import parametrize
+from truesweep.sweeps.request import ask
 
 __all__ = ["make_run"]  # a fixture
 
@@ -47,11 +49,11 @@ def test_a_rate_that_stays_and_one_that_moves(
 ) -> None:
     make_sweep(make_run, {32: 0.008, 64: 0.004, 128: 0.002}, **{"seed": 0, "model.depth": 2})
     sweep = make_sweep(make_run, {32: 0.004, 64: 0.0042, 128: 0.0038}, **{"model.depth": 4})
-    assert transfer(sweep, None, as_json=False) == 0
+    assert transfer([str(sweep)], [], None, as_json=False) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "width=128 depth=4" in said
     assert "does not transfer" in said  # over both depths
-    assert transfer(sweep, None, as_json=True) == 0
+    assert transfer([str(sweep)], [], None, as_json=True) == 0
     (told,) = json.loads(capsys.readouterr().out)["transfers"]
     assert told["verdict"] == "moves"
     assert told["factor"] == pytest.approx(4)
@@ -64,7 +66,7 @@ def test_a_figure_keeps_the_digits_that_its_task_declared(
     for job in sweep.glob("*/"):
         declared = {"loss": {"higher_is_better": False, "digits": 6}}
         (job / "provenance.json").write_text(json.dumps({"figures": declared}))
-    assert transfer(sweep, None, as_json=False) == 0
+    assert transfer([str(sweep)], [], None, as_json=False) == 0
     assert " 2.00000 " in capsys.readouterr().out
 
 
@@ -74,7 +76,7 @@ def test_what_a_table_lacks_is_said(make_run: MakeRun, capsys: pytest.CaptureFix
     first.unlink()
     (first.parent / "status.json").unlink(missing_ok=True)
     second.write_text("{")
-    assert transfer(sweep, None, as_json=True) == 0
+    assert transfer([str(sweep)], [], None, as_json=True) == 0
     out, err = capsys.readouterr()
     assert json.loads(out)["transfers"]
     said = " ".join(err.split())
@@ -87,7 +89,7 @@ def test_what_else_was_swept_has_verdicts_of_its_own(
 ) -> None:
     make_sweep(make_run, {32: 0.008, 128: 0.002}, **{"trainer.devices": 1})
     sweep = make_sweep(make_run, {32: 0.004, 128: 0.0042}, **{"trainer.devices": 2})
-    assert transfer(sweep, None, as_json=True) == 0
+    assert transfer([str(sweep)], [], None, as_json=True) == 0
     told = json.loads(capsys.readouterr().out)
     verdicts = {one["of"]["trainer.devices"]: one["verdict"] for one in told["transfers"]}
     assert verdicts == {1: "moves", 2: "transfers"}
@@ -103,10 +105,10 @@ def test_what_else_was_swept_has_verdicts_of_its_own(
 def test_a_sweep_of_no_rates_or_sizes_is_refused(make_run: MakeRun) -> None:
     sweep = make_sweep(make_run, {32: 0.004})
     with pytest.raises(ConfigError, match="has finished jobs of 1 size; two are needed"):
-        transfer(sweep, None, as_json=False)
+        transfer([str(sweep)], [], None, as_json=False)
     make_run("other/1", job={"sweep": "other", "varies": {"optimizer.lr": 0.1}})
     with pytest.raises(ConfigError, match=r"varies no model\.width and no model\.depth"):
-        transfer(sweep.parent / "other", None, as_json=False)
+        transfer([str(sweep.parent / "other")], [], None, as_json=False)
 
 
 ASKED = Checked((32, 128), (), 4, 1, json=True)
@@ -183,3 +185,28 @@ def test_what_cannot_be_checked_is_refused(data: dict[str, list[str]], workplace
         check([*data["lm"], *SMALL, *CHECK, "model.heads=3"], [], ASKED)
     with pytest.raises(ConfigError, match="pretrained"):
         check([*data["lm"], "model=pretrained", "model.name_or_path=x"], [], ASKED)
+
+
+def test_overrides_are_answered_by_the_commands_that_take_them(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """As typed, with what has to vary; what varies already stays."""
+
+    def said(*arguments: str) -> str:
+        with pytest.raises(ConfigError) as refused:
+            transfer(arguments, [tmp_path], None, as_json=False)
+        return str(refused.value)
+
+    command = f"truesweep train -m --config-dir {tmp_path} "
+    rates, widths = "optimizer.lr=1e-3,2e-3,4e-3,8e-3", "model.width=64,128,256"
+    told = said("model=llama", "optimizer.lr=0.1", "logger.api_key=hush")
+    assert f"\n  {command}model=llama 'logger.api_key=<redacted>' {rates} {widths} name=" in told
+    assert "\n  truesweep transfer outputs/sweeps/transfer\n" in told
+    assert "--check" in told
+    told = said("optimizer.lr=1,2", "model.depth=2,4", "name=mine")
+    assert f"\n  {command}optimizer.lr=1,2 model.depth=2,4 name=mine\n" in told
+    assert "\n  truesweep transfer outputs/sweeps/mine\n" in told
+    assert f"{command}{rates} {widths} name=transfer\n" in said()
+    assert said("outputs/s", "seed=1").endswith("alone: truesweep transfer outputs/s")
+    composed = ask(shlex.split(said().partition(str(tmp_path))[2].partition("\n")[0]))
+    assert len(composed.space.grid()) == 12

@@ -327,8 +327,8 @@ def transfer(
         list[str] | None,
         typer.Argument(
             metavar="DIR | --check [DIR] [KEY=VALUE]...",
-            help="A sweep's directory; with --check overrides, or a run's directory and what to "
-            "change of its configuration.",
+            help="The directory of a sweep over rates and sizes; with --check overrides, or that of "
+            "a run and what to change of its configuration.",
             show_default=False,
         ),
     ] = None,
@@ -356,9 +356,7 @@ def transfer(
     if not check:
         from truesweep.commands.transfer import transfer as work
 
-        if len(arguments or []) != 1:
-            raise typer.BadParameter("expected a sweep's directory; or add --check")
-        raise typer.Exit(work(Path((arguments or [])[0]), objective, json))
+        raise typer.Exit(work(arguments or [], config_dir or [], objective, json))
     _load_libraries()
     from truesweep.commands.coordinates import Checked
     from truesweep.commands.coordinates import check as work_on

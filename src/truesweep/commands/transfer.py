@@ -1,6 +1,7 @@
 """`truesweep transfer`: is one learning rate for all sizes of a model?"""
 
 import math
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,22 +13,41 @@ from rich.text import Text
 
 from truesweep.analysis.outcomes import Outcome
 from truesweep.analysis.transfer import Best, Transfer, Tried, judge_transfer
+from truesweep.config.overrides import is_override, parse
 from truesweep.errors import ConfigError
 from truesweep.record.files import dump_json
 from truesweep.report import Comparison, compare
+from truesweep.secrets import redact_overrides
+from truesweep.sweeps.directory import ROOT
 from truesweep.terminal import console, warn
 from truesweep.text import figure, figures, label, plural, value, values
 
 RATE = "optimizer.lr"
 SIZES = ("model.width", "model.depth", "model.heads", "model.feed_forward")
-EXAMPLE = f"truesweep train -m {RATE}=1e-3,2e-3,4e-3,8e-3 model.width=64,128,256"
+SPACE = {RATE: f"{RATE}=1e-3,2e-3,4e-3,8e-3", SIZES[0]: f"{SIZES[0]}=64,128,256"}
+_VARIED = {RATE: (RATE,), SIZES[0]: SIZES}
+"""By the key that is proposed, the keys of which one has to vary."""
+EXAMPLE = f"truesweep train -m {' '.join(SPACE.values())}"
 
 Others = tuple[tuple[str, Any], ...]
 """What else was swept, and its values: each has a verdict of its own."""
 
 
-def transfer(directory: Path, objective: str | None, as_json: bool) -> int:
-    """Lay a sweep's rates of all sizes over each other, and say whether the best one moves."""
+def transfer(
+    arguments: Sequence[str], config_dirs: Sequence[Path], objective: str | None, as_json: bool
+) -> int:
+    """Lay a sweep's rates of all sizes over each other, and say whether the best one moves.
+
+    Args:
+        arguments: The sweep's directory, and nothing else.
+        config_dirs: Folders with further options of groups, for the command that is proposed.
+        objective: Judge by this figure.
+        as_json: Print JSON.
+
+    Raises:
+        ConfigError: It is no sweep's, or not over rates and sizes; or there are overrides.
+    """
+    directory = _directory(arguments, config_dirs)
     comparison = compare([directory], objective)
     warn(_left_out(comparison), stderr=True)
     found = {
@@ -44,6 +64,37 @@ def transfer(directory: Path, objective: str | None, as_json: bool) -> int:
         out.print(_table(one, label(dict(others)), comparison))
         out.print(_sentence(one, comparison), soft_wrap=True)
     return 0
+
+
+def _directory(arguments: Sequence[str], config_dirs: Sequence[Path]) -> Path:
+    """The sweep that is to be read; what to do where overrides are given in its place."""
+    overrides = [word for word in arguments if is_override(word)]
+    folders = [Path(word) for word in arguments if word not in overrides]
+    if len(folders) == 1 and not overrides:
+        return folders[0]
+    if folders:
+        raise ConfigError(
+            f"{' '.join(arguments)}: without --check, transfer reads one finished sweep as it is; "
+            f"name its directory alone: truesweep transfer {folders[0]}"
+        )
+    swept = {key: any(_sweeps(word, keys) for word in overrides) for key, keys in _VARIED.items()}
+    fixed = [key for key, varies in swept.items() if not varies]
+    kept = [word for word in overrides if parse(word).key_or_group not in fixed]
+    names = [word.partition("=")[2] for word in kept if word.startswith("name=")]
+    more = [SPACE[key] for key in fixed] + ["name=transfer"] * (not names)
+    options = [word for folder in config_dirs for word in ("--config-dir", str(folder))]
+    command = shlex.join(["truesweep", "train", "-m", *options, *redact_overrides(kept), *more])
+    where = ROOT / (names[-1] if names else "transfer")
+    raise ConfigError(
+        "transfer reads the directory of a finished sweep. Launch one over rates and sizes first:\n"
+        f"  {command}\nand have it judged when it is done:\n  truesweep transfer {where}\n"
+        "A few steps of several sizes, without a sweep, are trained by truesweep transfer --check"
+    )
+
+
+def _sweeps(override: str, keys: Sequence[str]) -> bool:
+    parsed = parse(override)
+    return parsed.key_or_group in keys and bool(parsed.is_sweep_override())
 
 
 def _left_out(comparison: Comparison) -> Iterator[str]:
