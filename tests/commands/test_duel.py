@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from dataclasses import replace
 from itertools import pairwise
@@ -11,12 +12,14 @@ from typing import Any
 import pytest
 
 from tests.commands.conftest import SMALL, truesweep
+from tests.sweeps.test_trunks import WSD, assert_same
 from truesweep.commands import app
 from truesweep.commands.beginnings import Beginning, Common
 from truesweep.commands.duel import Match, Terms, duel, read_contenders
 from truesweep.commands.resume import resume_sweep
 from truesweep.commands.sweep import sweep
 from truesweep.errors import ConfigError
+from truesweep.runs.run import Run
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.launchers import make_executor
 from truesweep.sweeps.start import add_jobs
@@ -263,3 +266,47 @@ def test_the_leaders_of_a_sweep_are_settled(
     assert resume_sweep(workplace / "outputs/sweeps/x") == 0
     assert "B against A is undecided" in capsys.readouterr().out
     assert [len(executor.cores) for executor in executors] == [1, 1]  # where the sweep's jobs ran
+
+
+def test_jobs_of_one_seed_share_their_steps(
+    data: dict[str, list[str]], workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And come to what they come to without; those that have none in common are told so."""
+    common = " ".join([*data["lm"], *SMALL, *WSD, "model.depth=1", "logger=none"])
+    texts = [f"{common} trainer.max_steps={steps}" for steps in (24, 16)]
+    terms = replace(TERMS, seeds=2)
+    assert duel(texts, [], terms) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "2 jobs go on from steps that another trains: 54 steps in place of 80" in said
+    assert duel([common, f"{common} optimizer.lr=1"], [], terms) == 0
+    assert "No steps are shared: of one seed" in " ".join(capsys.readouterr().out.split())
+
+    def fight(name: str, *more: str) -> list[Run]:
+        fought = replace(terms, name=name, dry_run=False)
+        assert duel([*texts, *more], [], fought) == 0
+        return SweepDirectory.called(name).jobs()
+
+    jobs = fight("shared")
+    alone = {str(job.varies): job for job in fight("apart", "sweeps.share=false")}
+    longest = {job.varies["seed"]: job.id for job in jobs if job.varies["contender"] == "A"}
+    for job in jobs:
+        assert_same(job, alone[str(job.varies)])
+        branched = {"run": longest[job.varies["seed"]], "step": 13}
+        short = job.varies["contender"] == "B"
+        assert job.read_provenance().get("branched") == (branched if short else None)
+    with pytest.raises(ConfigError, match="share=2: expected true or false"):
+        duel([*texts, "sweeps.share=2"], [], terms)
+
+
+def test_contenders_from_other_folders_share_nothing(
+    data: dict[str, list[str]], workplace: Path
+) -> None:
+    """Their relative paths may lead to other data."""
+    common = " ".join([*data["lm"], *SMALL, *WSD, "model.depth=1"])
+    texts = [f"{common} trainer.max_steps={steps}" for steps in (24, 16)]
+    contenders = read_contenders(texts, [])
+    shutil.copytree(workplace, elsewhere := workplace / "elsewhere")
+    for folder, shared in ((workplace, 13), (elsewhere, 0)):
+        first = replace(contenders[0], folder=folder)
+        planned = Match([first, contenders[1]], TERMS).plan([0])
+        assert [job.shared_steps for job in planned["B"]] == [shared]

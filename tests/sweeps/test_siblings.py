@@ -48,10 +48,10 @@ def prepared(folder: Path, *overrides: str) -> tuple[Asked, SweepPlan]:
     return as_decided(asked, plan), plan
 
 
-def made(folder: Path, *overrides: str, together: bool = True) -> list[Run]:
+def made(folder: Path, *overrides: str) -> list[Run]:
     """All jobs that a search comes to, none of them trained."""
     asked, plan = prepared(folder, *overrides)
-    source = make_source(asked, record(asked, {}, plan), {}, plan, together)
+    source = make_source(asked, record(asked, {}, plan), {}, plan)
     return list(iter(source.ask, None))
 
 
@@ -119,11 +119,6 @@ def test_a_search_keeps_nothing(workplace: Path, overrides: list[str]) -> None:
     assert not any(job.place["branches"] or job.place["siblings"] for job in jobs)
     if overrides != ["sweeps.disk=1MB"]:
         assert "share steps" not in " ".join(prepared(workplace, *asked)[1].notes)
-
-
-def test_jobs_that_others_start_keep_nothing(workplace: Path) -> None:
-    jobs = made(workplace, RATES, "trainer.max_steps=12,24", together=False)
-    assert not any(job.place["branches"] for job in jobs)
 
 
 def test_a_climb_keeps_states_though_rates_lie_in_an_interval(workplace: Path) -> None:

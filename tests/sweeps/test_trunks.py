@@ -1,6 +1,7 @@
 """Jobs that share steps: what comes out is what each would have come to by itself."""
 
 import json
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from tests import processes
 from tests.commands.conftest import SMALL, TIMED, write_chats, write_data
 from tests.sweeps.tiny import FIXED, MISHAPS
-from truesweep.commands.sweep import print_jobs
+from truesweep.commands.sweep import print_jobs, sweep
 from truesweep.jobs.extend import change
 from truesweep.record.rows import read
 from truesweep.runs.branches import is_kept
@@ -312,15 +314,31 @@ def test_a_job_that_is_to_be_tried_again_finds_its_states(workplace: Path) -> No
     assert not is_kept(first, 8)
 
 
-def test_jobs_that_others_start_share_nothing(
+def printed(folder: Path, capsys: pytest.CaptureFixture[str], *overrides: str) -> list[list[str]]:
+    """The commands of a sweep's jobs, of three lengths unless the overrides say otherwise."""
+    given = {override.partition("=")[0] for override in [*WSD, LENGTHS]}
+    small = [*write_data(folder)["lm"], *SMALL[:-4], "logger=none"]
+    kept = [line for line in small if line.partition("=")[0] not in given]
+    assert print_jobs("json", [*kept, *WSD, LENGTHS, *overrides], []) == 0
+    return [job["command"][1:] for job in json.loads(capsys.readouterr().out)["jobs"]]
+
+
+def test_jobs_that_others_start_begin_with_what_is_there(
     workplace: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    small = [o for o in [*write_data(workplace)["lm"], *SMALL] if "max_steps" not in o]
-    kept = [o for o in small if "val_check" not in o]
-    assert print_jobs("json", [*kept, *WSD, LENGTHS, "name=s"], []) == 0
-    jobs = SweepDirectory(workplace / "outputs/sweeps/s").jobs()
-    assert len(jobs) == len(json.loads(capsys.readouterr().out)["jobs"]) == 3
-    assert not any(job.place["trunk"] or job.place["branches"] for job in jobs)
+    """The longest is printed first, since the others go on from it."""
+    paths = [Path(command[-1]) for command in printed(workplace, capsys, "name=s")]
+    jobs = [Run(path) for path in paths]
+    assert [job.varies["trainer.max_steps"] for job in jobs] == [24, 16, 12]
+    assert [job.place["branches"] for job in jobs] == [[10, 13], [10, 13], [10]]
+    names = [job.id for job in jobs]
+    assert dict(jobs[0].place["siblings"]) == {names[1]: 13, names[2]: 10}
+    assert not any(job.place["trunk"] for job in jobs)
+    asked = ask([*write_data(workplace)["lm"], *SMALL[:6], *WSD, LENGTHS, "name=t"])
+    assert "29 steps in place of 52" in " ".join(plan_sweep(asked, together=False).notes)
+    printed(workplace, capsys, "name=off", "sweeps.share=false")
+    alone = SweepDirectory(workplace / "outputs/sweeps/off").jobs()
+    assert not any(job.place["siblings"] or job.place["branches"] for job in alone)
 
 
 # -- trained -----------------------------------------------------------------------------------
@@ -382,6 +400,44 @@ def assert_same(first: Run, second: Run) -> None:
         scores = [r.read_scores(split) for r in (first, second)]
         assert scores[0].keys() == scores[1].keys()
         assert all(np.array_equal(scores[0][k], scores[1][k]) for k in scores[0])
+
+
+@pytest.mark.slow
+def test_jobs_that_others_start_end_as_they_would_by_themselves(
+    mishaps: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By their commands, the first of which is killed, and repeated when the second has ended."""
+    kill = ["+callbacks.mishap.how=kill", "+callbacks.mishap.at=12", "+callbacks.mishap.once=true"]
+    commands = printed(mishaps, capsys, *FIXED, *kill, "name=s")
+    codes = [processes.run(commands[i], cwd=mishaps).returncode for i in (0, 1, 0, 2)]
+    assert codes == [-signal.SIGKILL, 0, 0, 0]
+    longest, *others = [Run(Path(command[-1])) for command in commands]
+    branched = [job.read_provenance()["branched"] for job in others]
+    assert branched == [{"run": longest.id, "step": 10}] * 2  # 13 was not there yet
+    assert "branched" not in longest.read_provenance()
+    assert not any((job.path / "branches").exists() for job in (longest, *others))
+
+    asked = [*FIXED, *kill, *WSD, LENGTHS]
+    alone = train(mishaps, "apart", *asked, "sweeps.share=false", "sweeps.retries=1")[1]
+    for job in (longest, *others):
+        (same_steps,) = (one for one in alone if one.varies == job.varies)
+        assert_same(job, same_steps)
+
+
+@pytest.mark.slow
+def test_jobs_of_another_launcher_go_on_from_each_other(workplace: Path) -> None:
+    given = {override.partition("=")[0] for override in [*WSD, LENGTHS]}
+    small = [*write_data(workplace)["lm"], *SMALL[:-4], "logger=none"]
+    kept = [line for line in small if line.partition("=")[0] not in given]
+    assert sweep([*kept, *WSD, LENGTHS, "name=s", "hydra/launcher=basic"], [], False) == 0
+    jobs = SweepDirectory(workplace / "outputs/sweeps/s").jobs()
+    longest = jobs[0].id
+    branched = [job.read_provenance().get("branched") for job in jobs]
+    assert branched == [None, {"run": longest, "step": 13}, {"run": longest, "step": 10}]
+    alone = train(workplace, "apart", *WSD, LENGTHS, "sweeps.share=false")[1]
+    for job in jobs:
+        (same_steps,) = (one for one in alone if one.varies == job.varies)
+        assert_same(job, same_steps)
 
 
 @pytest.mark.slow

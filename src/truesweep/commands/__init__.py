@@ -327,8 +327,8 @@ def transfer(
         list[str] | None,
         typer.Argument(
             metavar="DIR | --check [DIR] [KEY=VALUE]...",
-            help="The directory of a sweep over rates and sizes; with --check overrides, or that of "
-            "a run and what to change of its configuration.",
+            help="A sweep's directory, over rates and sizes; with --check overrides, or a run's "
+            "directory and what to change of its configuration.",
             show_default=False,
         ),
     ] = None,

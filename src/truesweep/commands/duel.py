@@ -20,7 +20,7 @@ from truesweep.analysis.duel import Duel, judge
 from truesweep.commands.beginnings import Beginning, Common, shapes
 from truesweep.config.checks import name_is_a_folder
 from truesweep.config.compose import Composed, compose, compose_multirun, recompose
-from truesweep.config.overrides import is_override, split_hydras
+from truesweep.config.overrides import is_override, named, split_hydras
 from truesweep.config.precedence import update
 from truesweep.errors import ConfigError
 from truesweep.figures import Mode, as_direction, digits_of, require_mode
@@ -32,13 +32,14 @@ from truesweep.record.provenance import collect
 from truesweep.report import compare
 from truesweep.runs.run import Run
 from truesweep.secrets import redact_argv
+from truesweep.sweeps import trunks
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.disk import check_disk
 from truesweep.sweeps.display import Display
 from truesweep.sweeps.driver import drive
 from truesweep.sweeps.launchers import check_room, describe, is_ours, make_executor
 from truesweep.sweeps.planned import PlannedJob, check_objectives
-from truesweep.sweeps.planning import Candidate, plan_candidates
+from truesweep.sweeps.planning import Candidate, plan_candidates, sharing
 from truesweep.sweeps.progress import Board
 from truesweep.sweeps.protocols import Executor, Listed
 from truesweep.sweeps.settings import Sweep
@@ -55,6 +56,8 @@ ERROR, SEEDS = 0.05, 20
 """What a sweep's leaders are settled by, as `truesweep duel` without options is."""
 DRAWN = "init_seeding"
 """The key of a new model that says how its weights are drawn."""
+KEY = "sweeps.share"
+"""The only setting of a sweep that a duel has."""
 LEADERS = 4
 """The most leaders of a sweep that are settled: each costs as many seeds as the first."""
 
@@ -128,6 +131,7 @@ def duel(
     config_dirs: Sequence[Path],
     terms: Terms,
     launcher: Mapping[str, Any] | None = None,
+    share: bool = True,
 ) -> int:
     """Train the contenders with the same seeds until it is known which is better.
 
@@ -137,12 +141,19 @@ def duel(
         config_dirs: Folders with further options of groups.
         terms: What it is fought about.
         launcher: The node of Hydra's launcher that says where; None: the texts do.
+        share: Whether jobs that train the same steps train them once; `sweeps.share=false` among
+            the texts says that they do not.
     """
-    texts, lines = _split_launcher(texts)
+    texts, lines = _split_common(texts)
+    hydras, shares = split_hydras(lines)
     if launcher is None:
-        launcher = read_launcher(lines, config_dirs)
+        launcher = read_launcher(hydras, config_dirs)
+    for line in shares:
+        if (said := named([line])[KEY]) not in (True, False):
+            raise ConfigError(f"{line}: expected true or false")
+        share = share and bool(said)
     contenders = read_contenders(texts, config_dirs)
-    match = Match(contenders, terms, launcher)
+    match = Match(contenders, terms, launcher, share)
     if terms.dry_run:
         first = min(FIRST, terms.seeds)
         match.plan(match.seeds(first))
@@ -153,7 +164,7 @@ def duel(
             f"{describe(match.executor)}",
             soft_wrap=True,
         )
-        for line in match.shared():
+        for line in [*match.shared(), *match.saved()]:
             out.print(line, soft_wrap=True)
         return 0
     code = match.carry_out()
@@ -178,11 +189,11 @@ def settle(sweep: SweepDirectory) -> int:
     texts = [shlex.quote(os.path.relpath(one.ids[0])) for one in leaders]
     name = f"{sweep.name}-settled"
     terms = Terms(comparison.objective.name, ERROR, 0.0, SEEDS, name, False, False)
-    return duel(texts, [], terms, sweep.launcher)
+    return duel(texts, [], terms, sweep.launcher, sweep.settings.share)
 
 
-def _split_launcher(texts: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The contenders, and the overrides that say for all of them where their jobs run.
+def _split_common(texts: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The contenders, and the overrides that say for all of them how their jobs are run.
 
     Raises:
         ConfigError: A contender says that for itself.
@@ -190,15 +201,16 @@ def _split_launcher(texts: Sequence[str]) -> tuple[list[str], list[str]]:
     contenders: list[str] = []
     lines: list[str] = []
     for text in texts:
-        words = [word for word in _words(text) if is_override(word)]
-        hydras, own = split_hydras(words)
-        if hydras and (own or len(words) < len(_words(text))):
+        words = _words(text)
+        hydras, own = split_hydras([word for word in words if is_override(word)])
+        common = [*hydras, *(line for line in own if line.startswith(f"{KEY}="))]
+        if common and len(common) < len(words):
             raise ConfigError(
-                f"{redact_argv([text])[0]}: {', '.join(line.lstrip('+') for line in hydras)} is "
+                f"{redact_argv([text])[0]}: {', '.join(line.lstrip('+') for line in common)} is "
                 "for all contenders; write it behind them, as an argument of its own"
             )
-        lines += hydras
-        contenders += [] if hydras else [text]
+        lines += common
+        contenders += [] if common else [text]
     return contenders, lines
 
 
@@ -285,6 +297,7 @@ class Match:
         terms: What it is about.
         launcher: The node of Hydra's launcher that says where its jobs run; None: the slots of
             this machine.
+        share: Whether jobs that train the same steps train them once.
     """
 
     def __init__(
@@ -292,6 +305,7 @@ class Match:
         contenders: Sequence[Contender],
         terms: Terms,
         launcher: Mapping[str, Any] | None = None,
+        share: bool = True,
     ) -> None:
         self.terms = terms
         self.launcher = launcher or {}
@@ -315,7 +329,9 @@ class Match:
         self.sweep = SweepDirectory.called(name)
         said = [one.origins(f"model.{DRAWN}") is not None for one in composed]
         self.contenders = self._drawn_by_name(contenders, said)
-        self.settings = Sweep(objective=self.objective, direction=as_direction(self.mode))
+        direction = as_direction(self.mode)
+        self.settings = Sweep(objective=self.objective, direction=direction, share=share)
+        self._new: list[PlannedJob] = []
         self.jobs: dict[str, dict[int, Run]] = {one.letter: {} for one in contenders}
         self.executor: Executor = make_executor(self.launcher)
 
@@ -405,17 +421,41 @@ class Match:
             UserError: One of them cannot run.
         """
         undecided = self.undecided()
-        planned = {}
+        planned = dict[str, list[PlannedJob]]()
         for one in self.contenders:
             if one.letter == self.contenders[0].letter or one.letter in undecided:
                 with chdir(one.folder):
                     wanted = [one.candidate(s) for s in seeds if s not in self.jobs[one.letter]]
                     planned[one.letter] = plan_candidates(self.sweep.name, wanted).jobs
+        planned = self._sharing(planned)
         jobs = [job for listed in planned.values() for job in listed]
         check_objectives(jobs, self.settings, "--objective ")
         check_disk([job for job in jobs if self.sweep.find(job.config) is None], self.sweep.path)
         check_room(self.executor, jobs)
         return planned
+
+    def _sharing(self, planned: Mapping[str, list[PlannedJob]]) -> dict[str, list[PlannedJob]]:
+        """The same, those of one seed going on from each other's steps where these are the same.
+
+        Of contenders whose paths are relative to one folder: others may have other data there.
+        """
+        found: dict[str, PlannedJob] = {}
+        for folder in dict.fromkeys(one.folder for one in self.contenders):
+            letters = [one.letter for one in self.contenders if one.folder == folder]
+            jobs = [job for letter in letters for job in planned.get(letter, ())]
+            found |= {job.id: job for job in sharing(self.sweep, jobs, self.settings)[0]}
+        self._new = list(found.values())
+        return {k: [found.get(job.id, job) for job in jobs] for k, jobs in planned.items()}
+
+    def saved(self) -> list[str]:
+        """What is trained once for several of the jobs that were planned last, in a sentence."""
+        if not self.settings.share:
+            return []
+        nothing = (
+            "No steps are shared: of one seed the contenders differ from the first step on, and "
+            "each seed is another training."
+        )
+        return [f"{line}." for line in trunks.describe(self._new)] or [nothing]
 
     def undecided(self) -> list[str]:
         """The letters of those of whom nothing is known yet."""

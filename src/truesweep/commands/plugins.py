@@ -33,11 +33,12 @@ from truesweep.sweeps.display import Display
 from truesweep.sweeps.driver import drive
 from truesweep.sweeps.launchers import PACKAGE, check_room
 from truesweep.sweeps.planned import check_objectives
-from truesweep.sweeps.planning import Candidate, plan_candidates
+from truesweep.sweeps.planning import Candidate, plan_candidates, sharing
 from truesweep.sweeps.progress import FAILED, Board
 from truesweep.sweeps.protocols import ENDED, Executor, JobSource, Listed
 from truesweep.sweeps.request import Asked
 from truesweep.sweeps.settings import Sweep
+from truesweep.sweeps.siblings import Siblings, started_by_itself
 from truesweep.sweeps.start import add_jobs
 from truesweep.sweeps.summary import Page, sum_up
 
@@ -109,7 +110,8 @@ class JobRunner:
         job = self._make(overrides) if handed_out is None else Run.open(Path(str(handed_out)))
         print(f"{job.id}  {job.label}", flush=True)
         if job.state not in ENDED:
-            code = launch(job, resume=bool(job.status))
+            with started_by_itself(job):
+                code = launch(job, resume=bool(job.status))
             if code in STOPPED:
                 raise SystemExit(code)
         ended = outcome(job, self.settings)
@@ -192,12 +194,12 @@ class SweepTask:
         assert self.executor is not None
         fixed = normalize(self.asked.fixed, search_roots(self.asked.config_dirs))
         wanted = candidates(requests, self.asked.config_dirs, fixed)
-        plan = plan_candidates(self.asked.name, wanted)
-        check_objectives(plan.jobs, self.asked.settings)
-        check_disk(plan.jobs, self.directory.path)
+        settings, plan = self.asked.settings, plan_candidates(self.asked.name, wanted)
+        check_objectives(plan.jobs, settings)
+        new, old = sharing(self.directory, plan.jobs, settings)
+        check_disk(new, self.directory.path)
         check_room(self.executor, plan.jobs)
-        jobs = add_jobs(self.directory, plan.jobs, self.provenance)
-        settings = self.asked.settings
+        jobs = add_jobs(self.directory, [*old, *new], self.provenance)
         code = drive(self.directory, Listed(jobs), self.executor, settings, last=False)
         if code in STOPPED:
             raise SystemExit(code)
@@ -207,6 +209,7 @@ class SweepTask:
     def conclude(self) -> int:
         """Sum up a sweep that another plugin has run; gives the exit code."""
         settings, jobs = self.asked.settings, self.directory.jobs()
+        Siblings(self.directory).tidy()
         self.directory.write_jobs(jobs, settings)
         display = Display(self.asked.name, Board.of(settings))
         display.conclude(display.board.rows(jobs), 0, self.directory.path)

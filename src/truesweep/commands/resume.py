@@ -28,6 +28,7 @@ from truesweep.sweeps.launchers import describe, make_executor
 from truesweep.sweeps.planning import plan_sweep
 from truesweep.sweeps.protocols import Executor, JobSource, Listed
 from truesweep.sweeps.request import Asked, ask
+from truesweep.sweeps.siblings import started_by_itself
 from truesweep.sweeps.start import add_jobs, make_source
 from truesweep.terminal import console, warn
 
@@ -49,7 +50,7 @@ def resume(directory: Path, overrides: Sequence[str] = ()) -> int:
         return 0
     if run.state == "paused":
         leave_search(run)
-    with chdir(run.started_in):
+    with chdir(run.started_in), started_by_itself(run):
         executor = make_executor(launcher) if launcher else None
         done = run.status.get("state") == "completed"
         if executor and not done and executor.takes_up(run):

@@ -47,7 +47,7 @@ def sweep(
     if dry_run:
         return 0
     directory, provenance = start.record(asked, launcher, plan), collect(redact_argv(sys.argv), {})
-    source = start.make_source(asked, directory, provenance, plan, executor is not None)
+    source = start.make_source(asked, directory, provenance, plan)
     if executor is not None:
         code = drive(directory, source, executor, asked.settings)
         return settle(directory) if asked.settings.settle and code == 0 else code
@@ -68,6 +68,8 @@ def print_jobs(form: str, overrides: Sequence[str], config_dirs: Sequence[Path])
     if asked.settings.method == "search" or not is_ours(asked.multirun.sweeper):
         raise ConfigError("--jobs: a search chooses its jobs by the results of others; start it")
     plan = start.prepare(asked, None, silent=True)
+    for line in plan.notes:
+        console(stderr=True).print(f"Note: {line}", soft_wrap=True)
     directory = start.record(asked, {}, plan)
     jobs = start.add_jobs(directory, plan.jobs, collect(redact_argv(sys.argv), {}))
     rows = [

@@ -109,7 +109,9 @@ class Driver:
         """Drive the sweep to its end."""
         if isinstance(self.source, Listed):  # known as a whole, so that the biggest can go first
             self.waiting.extend(iter(self.source.ask, None))
-            self.trunks = Trunks(self.sweep.jobs())
+            jobs = self.sweep.jobs()
+            if not any(job.problem is None and job.place.get("siblings") for job in jobs):
+                self.trunks = Trunks(jobs)
         for job in list(self.waiting):
             if job.state == "broken":
                 self.waiting.remove(job)

@@ -17,7 +17,8 @@ from truesweep.sweeps.directory import SweepDirectory, job_id
 from truesweep.sweeps.disk import room
 from truesweep.sweeps.planned import PlannedJob, trainer_of
 from truesweep.sweeps.request import Asked
-from truesweep.sweeps.siblings import Family
+from truesweep.sweeps.settings import Sweep
+from truesweep.sweeps.siblings import Family, describe_related, relate
 from truesweep.sweeps.trunks import describe, share
 from truesweep.text import label, labels
 
@@ -166,7 +167,7 @@ def plan_sweep(asked: Asked, together: bool = True) -> SweepPlan:
 
     Args:
         asked: The sweep.
-        together: Whether our driver runs the jobs, so that one can go on from another's state.
+        together: Whether our driver runs the jobs, so that one can wait for another's state.
 
     Raises:
         UserError: With all problems of all jobs.
@@ -178,14 +179,34 @@ def plan_sweep(asked: Asked, together: bool = True) -> SweepPlan:
         _candidate(composer, point, seed) for seed in choose_seeds(asked) for point in points
     ]
     plan = plan_candidates(asked.name, candidates, notes)
-    if asked.settings.method == "search" or not (asked.settings.share and together):
+    if asked.settings.method == "search" or not asked.settings.share:
         return plan
     sweep = SweepDirectory.called(asked.name)
-    added = [job for job in plan.jobs if sweep.find(job.config) is None]
-    left = room(sweep.path, sweep.jobs(), asked.settings.budget)
-    new = {job.id: job for job in share(added, left)}
-    jobs = [new.get(job.id, job) for job in plan.jobs]
-    return replace(plan, jobs=jobs, notes=[*plan.notes, *describe(list(new.values()))])
+    new, old = sharing(sweep, plan.jobs, asked.settings, together)
+    told = describe(new) if together else describe_related(new)
+    jobs = {job.id: job for job in [*old, *new]}
+    order = plan.jobs if together else [*old, *new]
+    return replace(plan, jobs=[jobs[job.id] for job in order], notes=[*plan.notes, *told])
+
+
+def sharing(
+    sweep: SweepDirectory, jobs: Sequence[PlannedJob], settings: Sweep, together: bool = True
+) -> tuple[list[PlannedJob], list[PlannedJob]]:
+    """Jobs that are new to a sweep, each knowing what it shares with the others; and the old ones.
+
+    Args:
+        sweep: The sweep's directory, which need not exist.
+        jobs: Those that are known to start.
+        settings: The sweep's.
+        together: Whether our driver runs the jobs, so that one can wait for another's state.
+    """
+    old = [job for job in jobs if sweep.find(job.config) is not None]
+    known = {job.id for job in old}
+    new = [job for job in jobs if job.id not in known]
+    if not settings.share:
+        return new, old
+    left = room(sweep.path, sweep.jobs(), settings.budget)
+    return (share if together else relate)(new, left), old
 
 
 def plan_candidates(
@@ -228,16 +249,9 @@ class JobMaker:
         asked: The sweep.
         sweep: Its directory.
         provenance: Where the jobs' numbers will come from, but for the data.
-        together: Whether our driver runs the jobs, so that one can go on from another's state.
     """
 
-    def __init__(
-        self,
-        asked: Asked,
-        sweep: SweepDirectory,
-        provenance: Mapping[str, Any],
-        together: bool = True,
-    ) -> None:
+    def __init__(self, asked: Asked, sweep: SweepDirectory, provenance: Mapping[str, Any]) -> None:
         self._asked = asked
         self._sweep = sweep
         self._provenance = provenance
@@ -246,7 +260,7 @@ class JobMaker:
         self._planner = Planner()
         first = next((job for job in sweep.jobs() if job.problem is None), None)
         self._precision = None if first is None else trainer_of(first).precision
-        shares = asked.settings.share and together
+        shares = asked.settings.share
         self._family = Family(asked.space, asked.settings, self._plan) if shares else None
 
     def __call__(self, point: Point, seed: int, trial: Mapping[str, Any]) -> Run:

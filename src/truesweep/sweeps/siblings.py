@@ -1,4 +1,7 @@
-"""Steps that jobs of a search have in common: who comes later goes on from what others have kept.
+"""Steps that jobs have in common: who comes later goes on from what others have kept.
+
+So it is with jobs of a search, and with those that others start, in an order that nobody knows: by
+another launcher of Hydra's, or by the commands of `--jobs json`.
 
 A search proposes its points one by one, so that nobody knows beforehand which jobs there will be,
 nor in what order. But where all axes list their values it is known which there may be. A job keeps
@@ -12,7 +15,8 @@ it, so that the search hears and decides the same as if the job had trained all 
 
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +34,7 @@ from truesweep.sweeps.planned import PlannedJob
 from truesweep.sweeps.protocols import ENDED
 from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.trunks import LEAST_SHARE, MOST_STATES, Course, Shared, groups, offer
+from truesweep.terminal import console
 
 MOST = 50
 """Points that may have steps in common with one; where there are more, none is looked for."""
@@ -168,6 +173,56 @@ def _few(steps: Sequence[int]) -> tuple[int, ...]:
     return tuple(steps[int(i)] for i in np.linspace(0, len(steps) - 1, number).round())
 
 
+# -- jobs that are known, and started by others ----------------------------------------------------
+
+
+def relate(jobs: Sequence[PlannedJob], room: float = math.inf) -> list[PlannedJob]:
+    """Say of each job which states of others it may begin with, and which it keeps for them.
+
+    In whatever order they are started, and beside each other or not. The longest come first, as
+    most of their steps are others' too.
+
+    Args:
+        jobs: The jobs.
+        room: Bytes for all checkpoints. Where these do not hold all states, jobs begin with states
+            alone, and where those of these do not fit either, they share nothing.
+    """
+    for replays in (True, False):
+        related = {
+            mine.job.id: _relate(mine, [one for one in courses if one is not mine], None, replays)
+            for courses in _courses(jobs)
+            for mine in courses
+        }
+        found = [related.get(job.id, job) for job in jobs]
+        if sum(job.disk for job in found) <= room:
+            keeping = any(job.branches for job in found)
+            return sorted(found, key=lambda job: -job.steps) if keeping else found
+    return list(jobs)
+
+
+def _courses(jobs: Sequence[PlannedJob]) -> list[list[Course]]:
+    return [[Course(job) for job in group] for group in groups(jobs) if len(group) <= MOST]
+
+
+def describe_related(jobs: Sequence[PlannedJob]) -> list[str]:
+    """What such jobs save at most, or what they could share, in sentences."""
+    if not any(job.branches for job in jobs):
+        return offer(jobs)
+    saved = 0
+    for courses in _courses(jobs):
+        for place, mine in enumerate(courses):
+            shared = (_shared(mine, one, None, True) for one in courses[:place])
+            kept = set(mine.job.siblings) | set(mine.job.replays)
+            known = [one.steps for one in shared if any(one.other == name for name, _ in kept)]
+            saved += max(known, default=0)
+    whole = sum(job.steps for job in jobs)
+    return [
+        "each job begins with what others have kept by then, and waits for none: one after the "
+        f"other, in this order, they train {whole - saved:,} steps in place of {whole:,}, and all "
+        f"at once {whole:,} (sweeps.share=false trains each by itself)"
+    ]
+
+
 def describe(jobs: Sequence[PlannedJob], space: Space, settings: Sweep) -> list[str]:
     """What jobs of a search may share, in a sentence, if that is anything.
 
@@ -208,11 +263,27 @@ def describe(jobs: Sequence[PlannedJob], space: Space, settings: Sweep) -> list[
 # -- while jobs run --------------------------------------------------------------------------------
 
 
+@contextmanager
+def started_by_itself(job: Run) -> Iterator[None]:
+    """Have a job begin with what others have kept, and remove in the end what none needs any more.
+
+    For one that no driver starts.
+    """
+    siblings = Siblings(SweepDirectory(job.path.parent))
+    of_several = bool(job.place.get("siblings") or job.place.get("replays"))
+    if of_several and not job.status and (found := siblings.branch(job)):
+        name, step = found
+        console().print(f"Going on from step {step:,} of {name}, which is the same until there")
+    yield
+    if of_several and job.state in ENDED:
+        siblings.tidy(job)
+
+
 class Siblings:
-    """Which states the jobs of a search begin with, and which may still be needed.
+    """Which states jobs begin with that wait for none, and which may still be needed.
 
     Args:
-        sweep: The search's directory.
+        sweep: The sweep's directory.
     """
 
     def __init__(self, sweep: SweepDirectory) -> None:

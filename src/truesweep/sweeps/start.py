@@ -51,8 +51,9 @@ def prepare(
     check_disk(_new(asked, plan, sweep), sweep.path)
     if executor is not None:
         check_room(executor, plan.jobs)
-    shared = _shared(asked, plan) if executor is not None else []
-    plan = replace(plan, notes=[*plan.notes, *shared, *check_compiler(executor, plan.jobs)])
+    plan = replace(
+        plan, notes=[*plan.notes, *_shared(asked, plan), *check_compiler(executor, plan.jobs)]
+    )
     if not silent:
         show_plan(asked, plan, sweep, describe(executor), listed=dry_run)
     return plan
@@ -156,7 +157,6 @@ def make_source(
     sweep: SweepDirectory,
     provenance: Mapping[str, Any],
     plan: SweepPlan | None,
-    together: bool = True,
 ) -> JobSource:
     """Where the jobs come from: all at once, or one by one from a search.
 
@@ -165,12 +165,11 @@ def make_source(
         sweep: Its directory.
         provenance: Where the jobs' numbers will come from, but for the data.
         plan: The jobs of a grid or of random points; None: they have directories.
-        together: Whether our driver runs the jobs, so that one can go on from another's state.
     """
     if asked.settings.method == "search":
         from truesweep.sweeps.study import Search
 
-        make = JobMaker(asked, sweep, provenance, together)
+        make = JobMaker(asked, sweep, provenance)
         limit = points_at_once(asked.settings, sweep.launcher)
         return Search(sweep, asked.space, asked.settings, make, base_seed(asked), limit)
     return Listed(sweep.jobs() if plan is None else add_jobs(sweep, plan.jobs, provenance))
