@@ -171,10 +171,9 @@ def test_a_job_that_waited_ends_as_if_it_had_not(workplace: Path) -> None:
     (workplace / "alone").mkdir()
     alone = make_run(workplace / "alone", "model.dropout=0.1", trial=None)
     assert launch(alone) == 0
-    one, other = (
-        torch.load(r.checkpoints / "last.ckpt", weights_only=True)["state_dict"]
-        for r in (run, alone)
-    )
+    states = [torch.load(r.checkpoints / "last.ckpt", weights_only=True) for r in (run, alone)]
+    assert [state["global_step"] for state in states] == [12, 12]  # also the first after a resume
+    one, other = (state["state_dict"] for state in states)
     assert all(torch.equal(one[name], other[name]) for name in other)
     losses = [[row.get("val/loss") for row in read(r.metrics)] for r in (run, alone)]
     assert losses[0] == losses[1]

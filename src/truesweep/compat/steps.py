@@ -117,7 +117,9 @@ class _ShortSteps:
         if begins or trainer.callbacks != self._known:
             self._look()
         if loop.restarting or not self._short:
+            direct, self._direct = self._direct, False  # Lightning counts the optimizer's step
             self._whole_advance(fetcher)
+            self._direct = direct
             return
         if begins:
             loop.val_loop.restarting = False
