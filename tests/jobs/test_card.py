@@ -17,6 +17,7 @@ from tests.processes import ROOT
 from truesweep.compat import cpp_compilers
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.usefixtures("compiler"),
     pytest.mark.skipif(torch.version.cuda is not None, reason="torch has a card's code itself"),
 ]
