@@ -40,7 +40,8 @@ STEPS = 5
 WAYS = {
     "adamw": ["optimizer=adamw", "trainer.precision=32-true"],
     "muon": ["optimizer=muon", "trainer.precision=bf16-mixed", "model.dropout=0.1"],
-    "sgd": ["optimizer=sgd", "trainer.precision=16-mixed", "model.attention=sdpa"],
+    "sgd": ["optimizer=sgd", "trainer.precision=32-true", "model.attention=sdpa"],
+    "scaled": ["optimizer=adamw", "trainer.precision=16-mixed"],
 }
 TRAININGS = {
     "lm": WAYS,
@@ -94,11 +95,6 @@ def numbers() -> Found:
     """
     loss, asked = LanguageModeling.loss, [FP64, "optimizer=muon"]
 
-    def spoilt(task: LanguageModeling, batch: Any) -> tuple[Tensor, Tensor, Tensor]:
-        scale = float("nan") if task.steps_done == 2 else 1.0
-        total, nll, count = loss(task, batch)
-        return total * scale, nll, count
-
     def compare(task: str, *more: str) -> None:
         expected = fit(task, *asked, *more)[0].task
         with a_card(), pytest.MonkeyPatch.context() as patch:
@@ -109,10 +105,16 @@ def numbers() -> Found:
 
     names = ("lm", "translation", "classification")
     found: Found = {task: told(partial(compare, task, "model.dropout=0.1")) for task in names}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(LanguageModeling, "loss", spoilt)
-        found["skipped"] = told(partial(compare, "lm"))
-        found["skipped adamw"] = told(partial(compare, "lm", "optimizer=adamw"))
+    for optimizer, skipped in {"muon": 2, "adamw": 2, "sgd": 0}.items():
+
+        def spoilt(task: LanguageModeling, batch: Any, skipped: int = skipped) -> Any:
+            total, nll, count = loss(task, batch)
+            return total * (float("nan") if task.steps_done == skipped else 1.0), nll, count
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(LanguageModeling, "loss", spoilt)
+            work = partial(compare, "lm", f"optimizer={optimizer}")
+            found[f"skipped {optimizer}"] = told(work)
     return found
 
 

@@ -22,7 +22,7 @@ pytestmark = [
     pytest.mark.skipif(torch.version.cuda is not None, reason="torch has a card's code itself"),
 ]
 WAITED_FOR = {"tasks/training.py", "precision/amp.py", "tasks/progress.py"}
-"""Where a step waits of an optimizer or a precision that a card cannot leave a step out for."""
+"""Where a step waits of a precision whose scaler looks at gradients."""
 
 
 @pytest.fixture(scope="session")
@@ -69,7 +69,7 @@ def test_a_step_is_done_on_the_card_and_not_waited_for(library: Path, workplace:
     for name, waits in trained.items():
         assert isinstance(waits, list), f"{name}: {waits}"
         where = {wait.partition(" at ")[2].partition(":")[0] for wait in waits}
-        assert where == (WAITED_FOR if name.endswith("sgd") else set()), f"{name}: {waits}"
+        assert where == (WAITED_FOR if name.endswith("scaled") else set()), f"{name}: {waits}"
     assert "Expected all tensors to be on the same device: aten.mul.Tensor" in planted["beside"]
     for fault, operation in {"asked": "aten._local_scalar_dense.default", "copied": "copy"}.items():
         assert {wait.partition(":")[0] for wait in planted[fault]} == {

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Adam, AdamW, Muon, Optimizer
+from torch.optim import SGD, Adam, AdamW, Muon, Optimizer
 
 from truesweep.compat import foreach, muon_rate, muon_states
 
@@ -24,9 +24,10 @@ def parts_of(optimizer: Optimizer) -> list[Optimizer]:
 
 
 def takes_found_inf(optimizer: Optimizer) -> bool:
-    """Whether an optimizer skips steps as `set_found_inf` says: ours and torch's fused AdamW."""
+    """Whether an optimizer skips steps as `set_found_inf` says: ours and torch's fused ones."""
     return all(
-        isinstance(part, BatchedMuon) or (isinstance(part, Adam) and bool(part.defaults["fused"]))
+        isinstance(part, BatchedMuon)
+        or (isinstance(part, Adam | SGD) and bool(part.defaults["fused"]))
         for part in parts_of(optimizer)
     )
 
@@ -41,6 +42,16 @@ def set_found_inf(optimizer: Optimizer, skipped: Tensor) -> None:
     """
     for part in parts_of(optimizer):
         setattr(part, FOUND_INF, skipped.float())
+        if isinstance(part, SGD) and not part.state:
+            _begin_momenta(part)
+
+
+def _begin_momenta(optimizer: SGD) -> None:
+    """Begin momenta at zero: a first step that is skipped would leave them what memory held."""
+    for group in optimizer.param_groups:
+        if group["momentum"]:
+            for parameter in group["params"]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 def compile_ahead(optimizer: Optimizer) -> None:
