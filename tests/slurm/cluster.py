@@ -6,9 +6,12 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol")
 NODES = ("alpha", "beta")
@@ -22,9 +25,66 @@ class NotStartable(RuntimeError):
     """This machine cannot run a Slurm."""
 
 
+@dataclass(frozen=True)
+class Cluster:
+    """A Slurm that runs.
+
+    Args:
+        folder: Of its keys, sockets, state and logs.
+        stack: What ends with it.
+    """
+
+    folder: Path
+    stack: ExitStack
+
+    @property
+    def conf(self) -> Path:
+        """Its configuration file."""
+        return self.folder / "slurm.conf"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """In which its commands talk to it."""
+        return {**os.environ, "SLURM_CONF": str(self.conf)}
+
+    def serve(self, *command: str) -> None:
+        """Start one of its daemons."""
+        log = self.folder / f"{'-'.join([command[0], *command[3:]])}.out"
+        self.stack.enter_context(_daemon(command, log, self.environment))
+
+    def lose(self, node: str) -> None:
+        """Have a node die at once, with all that Slurm runs on it."""
+        ids = _ask(self.environment, "squeue", "-ho%A", f"-w{node}")
+        steps = tuple(f"slurmstepd: [{one}." for one in ids)
+        daemon = psutil.Process(int((self.folder / f"slurmd.{node}.pid").read_text()))
+        of_steps = [p for p in psutil.process_iter() if _title(p).startswith(steps)]
+        below = [child for step in of_steps for child in step.children(recursive=True)]
+        for process in [daemon, *of_steps, *below]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        # The controller finds out by itself, some minutes later.
+        _ask(
+            self.environment, "scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=died"
+        )
+
+    def bring_back(self, node: str) -> None:
+        """Start a node that has died, and wait until it is there."""
+        self.serve("slurmd", "-D", "-N", node)
+        self.await_nodes()
+
+    def await_nodes(self) -> None:
+        """Wait until all nodes are there and have nothing to do.
+
+        Raises:
+            NotStartable: They do not come up.
+        """
+        asked = "sinfo", "-hNo%T"
+        _until(lambda: _ask(self.environment, *asked) == ["idle"] * len(NODES), self.folder)
+
+
 @contextmanager
-def cluster(folder: Path) -> Iterator[Path]:
-    """Run a Slurm as the current user until the block ends; its configuration file.
+def cluster(folder: Path) -> Iterator[Cluster]:
+    """Run a Slurm as the current user until the block ends.
 
     Args:
         folder: For keys, sockets, state and logs.
@@ -37,15 +97,20 @@ def cluster(folder: Path) -> Iterator[Path]:
         raise NotStartable(f"{', '.join(missing)}: not found; apt-get install slurm-wlm munge")
     with ExitStack() as stack:
         socket_path = stack.enter_context(_munge(folder))
-        conf = _write_configuration(folder, socket_path)
-        environment = {**os.environ, "SLURM_CONF": str(conf)}
-        daemons = [["slurmctld", "-D"], *(["slurmd", "-D", "-N", node] for node in NODES)]
-        for command in daemons:
-            log = folder / f"{'-'.join([command[0], *command[3:]])}.out"
-            stack.enter_context(_daemon(command, log, environment))
-        _until(lambda: _ask(environment, "sinfo", "-hNo%T") == ["idle"] * len(NODES), folder)
-        stack.callback(_cancel_all, environment)
-        yield conf
+        _write_configuration(folder, socket_path)
+        running = Cluster(folder, stack)
+        running.serve("slurmctld", "-D")
+        for node in NODES:
+            running.serve("slurmd", "-D", "-N", node)
+        running.await_nodes()
+        stack.callback(_cancel_all, running.environment)
+        yield running
+
+
+def _title(process: psutil.Process) -> str:
+    with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+        return " ".join(process.cmdline())
+    return ""
 
 
 @contextmanager
@@ -62,7 +127,7 @@ def _munge(folder: Path) -> Iterator[Path]:
         yield address
 
 
-def _write_configuration(folder: Path, munge_socket: Path) -> Path:
+def _write_configuration(folder: Path, munge_socket: Path) -> None:
     ports = _free_ports(1 + len(NODES))
     user = Path(f"/proc/{os.getpid()}").owner()
     lines = [
@@ -99,9 +164,7 @@ def _write_configuration(folder: Path, munge_socket: Path) -> Path:
         lines.append(f"NodeName={name} NodeAddr=127.0.0.1 Port={port} {has}")
     lines.append("PartitionName=main Nodes=ALL Default=YES MaxTime=60 State=UP")
     (folder / "gres.conf").write_text(f"Name=seat Count={CPUS}\n")  # stands for GPUs
-    conf = folder / "slurm.conf"
-    conf.write_text("\n".join(lines) + "\n")
-    return conf
+    (folder / "slurm.conf").write_text("\n".join(lines) + "\n")
 
 
 def _program(name: str) -> str:
@@ -118,7 +181,7 @@ def _free_ports(number: int) -> list[int]:
 
 
 @contextmanager
-def _daemon(command: list[str], log: Path, environment: dict[str, str]) -> Iterator[None]:
+def _daemon(command: Sequence[str], log: Path, environment: dict[str, str]) -> Iterator[None]:
     program, *arguments = command
     with log.open("wb") as out:
         process = subprocess.Popen(

@@ -7,20 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.slurm.cluster import NotStartable, cluster
+from tests.slurm.cluster import Cluster, NotStartable, cluster
 from tests.sweeps.test_pool import _clean_path as _clean_path  # a fixture
 
 
 @pytest.fixture(scope="session")
-def slurm() -> Iterator[None]:
+def slurm() -> Iterator[Cluster]:
     """Two nodes on this machine, to which the commands of Slurm now talk."""
     with tempfile.TemporaryDirectory() as folder:
         try:
-            running = cluster(Path(folder))
-            conf = running.__enter__()
+            context = cluster(Path(folder))
+            running = context.__enter__()
         except NotStartable as reason:
             pytest.skip(f"needs Slurm ({reason})")
-        os.environ["SLURM_CONF"] = str(conf)
-        yield
-        running.__exit__(None, None, None)
+        os.environ["SLURM_CONF"] = str(running.conf)
+        yield running
+        context.__exit__(None, None, None)
         del os.environ["SLURM_CONF"]

@@ -15,6 +15,7 @@ import pytest
 
 from tests import processes
 from tests.commands.conftest import SMALL, write_data
+from tests.slurm.cluster import Cluster
 from tests.sweeps.on_cluster import (
     assert_paused_jobs_are_taken_up,
     assert_steps_are_shared,
@@ -34,7 +35,7 @@ from truesweep.sweeps.driver import drive
 from truesweep.sweeps.local import PRELOADED
 from truesweep.sweeps.protocols import Listed
 from truesweep.sweeps.slurm import SlurmExecutor, SlurmSettings
-from truesweep.sweeps.slurm.executor import cancel, forbid_requeue, queue
+from truesweep.sweeps.slurm.executor import cancel, forbid_requeue, last_words, queue
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("slurm")]
 
@@ -62,6 +63,11 @@ def on_slurm() -> list[str]:
 def slurm_id(job: Run) -> str:
     """The allocation that a job was given."""
     return str(json.loads((job.path / "slurm.json").read_text())["id"])
+
+
+def node_of(job: Run) -> str:
+    """Where Slurm runs a job, or ran it last."""
+    return last_words(slurm_id(job))["BatchHost"]
 
 
 def test_a_duel_is_fought_there(workplace: Path) -> None:
@@ -124,6 +130,34 @@ def test_a_preempted_job_is_requeued_and_ends_as_if_nothing_had_happened(workpla
     assert preempted[0].endswith("_0")
     assert slurm_id(beside).isdigit()
     assert len(starts(workplace)[beside.id]) == 2
+    first, second = starts(workplace)[broken.id]
+    assert 0 == first["step"] < second["step"]
+    assert curve(broken) == curve(unbroken)
+    assert results([broken])[broken.id] == results([unbroken])[unbroken.id]
+
+
+def test_a_job_goes_on_where_there_is_room_when_its_node_is_lost(
+    workplace: Path, slurm: Cluster
+) -> None:
+    sweep, (broken,) = make_sweep(workplace, [SLOW], name="broken")
+    _, (unbroken,) = make_sweep(workplace, [SLOW], name="unbroken")
+    lost = []
+
+    def lose() -> None:
+        until(lambda: trained(broken) and broken.status.get("saved_step", 0) > 0, 600)
+        lost.append(node_of(broken))
+        slurm.lose(lost[0])
+
+    meanwhile = threading.Thread(target=lose)
+    meanwhile.start()
+    executor = SlurmExecutor(forked(SETTINGS))
+    try:
+        assert drive(sweep, Listed([broken]), executor, sweep.settings) == 0
+        meanwhile.join()
+        assert node_of(broken) not in lost
+    finally:
+        slurm.bring_back(lost[0])
+    assert drive(sweep, Listed([unbroken]), executor, sweep.settings) == 0
     first, second = starts(workplace)[broken.id]
     assert 0 == first["step"] < second["step"]
     assert curve(broken) == curve(unbroken)
