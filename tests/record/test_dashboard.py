@@ -1,11 +1,15 @@
 """A sweep's workspace, as W&B's own library makes it, and what is sent of it."""
 
 import json
+import os
+import subprocess
 import sys
+import threading
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import wandb
@@ -123,6 +127,55 @@ def test_what_was_sent_is_replaced_by_what_is_sent_next(
     assert json.loads(first["spec"]) == made()["spec"]
     assert "id" not in first
     assert second["id"] == "7"
+
+
+class _Answers(BaseHTTPRequestHandler):
+    """What W&B's server says to who saves a view, and what it was asked."""
+
+    asked: ClassVar[list[dict[str, Any]]] = []
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        data: dict[str, Any] = {}
+        if self.path == "/graphql":
+            question = json.loads(body)
+            if "upsertView" in question["query"]:
+                self.asked.append(question["variables"])
+                view = {"id": "7", "name": question["variables"]["name"]}
+                data = {"upsertView": {"view": view, "inserted": True}}
+            else:
+                us = {"username": "us", "email": "", "flags": "{}", "teams": {"edges": []}}
+                data = {"viewer": {"id": "1", "entity": "us", **us}}
+        answer = json.dumps({"data": data}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+def test_the_library_sends_it_to_the_server_that_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "workspace.json"
+    write(file, made())
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Answers) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{server.server_port}"
+        done = subprocess.run(
+            [sys.executable, "-m", "truesweep.record.dashboard", str(file)],
+            env=os.environ | {"WANDB_BASE_URL": address, "WANDB_API_KEY": "0" * 40},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        server.shutdown()
+    assert done.returncode == 0, done.stderr
+    (asked,) = _Answers.asked
+    assert (asked["entityName"], asked["projectName"]) == ("us", "truesweep")
+    assert json.loads(asked["spec"]) == made()["spec"]
+    assert read(file)["url"].startswith(f"{address}/us/truesweep?nw=")
 
 
 def test_why_it_is_not_sent_is_told_in_a_line(
