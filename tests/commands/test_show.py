@@ -229,13 +229,17 @@ def test_jobs_and_sweeps_are_shown_with_the_origins_that_they_had(
     plan = plan_sweep(asked)
     sweep = record(asked, asked.multirun.launcher, plan)
     told = {entry.key: entry.origin for entry in of_directory(sweep.path)}
-    assert told["sweeps.retries"] == "command line"
+    assert told["sweeps.retries"] == told["name"] == "command line"
     assert told["sweeps.fail_fast"] == "default"
     assert told["launcher.slots"] == told["launcher._target_"] == "command line"
     file = Path(__file__).parents[2] / "sweeps" / "lr_range.yaml"
     (kept,) = [key for key, where in told.items() if where.startswith("sweeps/lr_range.yaml:")][:1]
     line = int(told[kept].rpartition(":")[2])
     assert kept.split(".")[1] in "".join(file.read_text().splitlines()[:line])
+    unnamed = ask([line for line in asked.overrides if line != "name=s"])
+    sweep_of_it = record(unnamed, unnamed.multirun.launcher, plan)
+    told = {entry.key: entry.origin for entry in of_directory(sweep_of_it.path)}
+    assert told["name"] == "from what was asked"
     job = add_jobs(sweep, plan.jobs, collect([], {}))[0]
     told = {entry.key: entry.origin for entry in of_directory(job.path)}
     assert told["optimizer.lr"] == "swept"

@@ -141,10 +141,11 @@ def record(asked: Asked, launcher: Mapping[str, Any], plan: SweepPlan | None) ->
 
 
 def _origins(asked: Asked, settings: Sweep, launcher: Mapping[str, Any]) -> dict[str, str]:
-    """Where the settings of a sweep and of its launcher come from; the others are defaults."""
+    """Where a sweep's name, its settings and its launcher's come from; the others are defaults."""
     told = asked.multirun.origins.told
     node = dotted.flatten({"sweeps": asdict(settings)})
     found = told(node, {f"sweeps.{key}": value for key, value in asked.multirun.node.items()})
+    found |= told({"name": asked.name}, {"name": asked.multirun.fixed.get("name")})
     places = told(dotted.flatten({"hydra": {"launcher": dict(launcher)}}), {})
     found |= {key.removeprefix("hydra."): where for key, where in places.items()}
     if any(line.lstrip("+").startswith("hydra/launcher=") for line in asked.overrides):
