@@ -2,6 +2,7 @@
 
 import signal
 from collections import Counter
+from collections.abc import Callable
 from csv import DictReader
 from dataclasses import asdict
 from functools import partial
@@ -13,6 +14,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import LambdaCallback
 from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.strategies import SingleDeviceStrategy
 
 from tests.rounding import FP64
 from tests.tasks.on_ranks import parts_of, trainer_of, write_samples
@@ -197,6 +199,139 @@ def test_a_callback_may_come_amid_an_epoch(workplace: Path) -> None:
         trainer.fit(parts.task, datamodule=parts.data)
     assert trainer.num_training_batches > 4
     assert late.steps == [2, 3]
+
+
+class Changes(pl.Callback):
+    """Does something to a training, once, in a hook of the third step."""
+
+    def __init__(self, hook: str, change: Callable[[pl.Trainer, Any], None]) -> None:
+        self.undone = True
+
+        def act(trainer: pl.Trainer, task: Any, *given: Any) -> None:
+            if self.undone and steps_done(trainer) == 2 + (hook == "on_train_batch_end"):
+                self.undone = False
+                change(trainer, task)
+
+        setattr(self, hook, act)
+
+
+def training_of(
+    hook: str,
+    change: Callable[[pl.Trainer, Any], None],
+    shortened: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    *asked: str,
+) -> tuple[Any, ...]:
+    """What is heard of a training with a change, how it then stands, its weights."""
+    exact = "trainer.precision=32-true"  # in which torch itself goes back and updates
+    parts = parts_of("lm", "n3", "n3", exact, "trainer.max_steps=5", *asked)
+    with monkeypatch.context() as patched:
+        if not shortened:
+            patched.setattr(steps, "is_tried", lambda name: False)
+        trainer: Any = trainer_of(parts)
+    listener = Listener(logs=False)
+    trainer.callbacks[:0] = [Changes(hook, change), listener]
+    with quiet():
+        trainer.fit(parts.task, datamodule=parts.data)
+    assert trainer.num_training_batches >= 5
+    weights = {name: weight.tolist() for name, weight in parts.task.state_dict().items()}
+    late = [one.heard for one in trainer.callbacks if isinstance(one, Listener)]
+    return listener.heard, late, trainer.fit_loop.state_dict(), weights
+
+
+def come(trainer: Any, task: Any) -> None:
+    """Have one more callback."""
+    trainer.callbacks.append(Listener(logs=False))
+
+
+def go(trainer: Any, task: Any) -> None:
+    """Have one callback less."""
+    trainer.callbacks.remove(next(one for one in trainer.callbacks if isinstance(one, Listener)))
+
+
+def step(trainer: Any, task: Any) -> None:
+    """Have the optimizer do a step of the callback's own."""
+    task.optimizers().step()
+
+
+def end(trainer: Any, task: Any) -> None:
+    """Say what Lightning takes for a step's end where it is said within one."""
+    raise StopIteration
+
+
+@pytest.mark.parametrize(
+    ("hook", "change"),
+    [
+        ("on_train_batch_start", come),
+        ("on_train_batch_start", go),
+        ("on_train_batch_start", step),
+        ("on_before_backward", end),
+        ("on_before_optimizer_step", come),
+        ("on_before_optimizer_step", go),
+        ("on_train_batch_end", step),
+    ],
+)
+def test_a_callback_may_change_what_comes_after_it(
+    hook: str, change: Any, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_samples(workplace)
+    short = training_of(hook, change, True, monkeypatch)
+    assert short == training_of(hook, change, False, monkeypatch)
+
+
+class AsksForClosure(torch.optim.SGD):
+    """Does no step without a closure."""
+
+    def step(self, closure: Callable[[], Any]) -> Any:  # type: ignore[override]
+        return super().step(closure)
+
+
+def test_optimizers_have_their_closure_and_hooks(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hook of torch's before a step finds the gradient that the task has not clipped yet."""
+    write_samples(workplace)
+    asked = [f"optimizer._target_={__name__}.AsksForClosure", "optimizer.lr=0.1"]
+    asked += ["allowed_packages=[tests]", "trainer.gradient_clip_val=1e-3"]
+    norms = list[float]()
+
+    def look(optimizer: torch.optim.Optimizer, *given: Any) -> None:
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        norms.append(float(torch.nn.utils.get_total_norm(gradients)))
+
+    def add(trainer: pl.Trainer, task: Any) -> None:
+        trainer.optimizers[0].register_step_pre_hook(look)
+
+    short = training_of("on_train_batch_start", add, True, monkeypatch, *asked)
+    assert short == training_of("on_train_batch_start", add, False, monkeypatch, *asked)
+    assert min(norms) > 2e-3
+    assert norms[:3] == norms[3:]
+
+
+class Asks(SingleDeviceStrategy):
+    """A strategy of somebody's, which is told of batches."""
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        told.append(("starts", batch_idx))
+
+    def batch_to_device(self, batch: Any, *given: Any, **named: Any) -> Any:
+        told.append(("moves", self.lightning_module.trainer.training))
+        return super().batch_to_device(batch, *given, **named)
+
+
+told = list[tuple[str, int]]()
+
+
+def test_a_strategy_may_ask_too(workplace: Path) -> None:
+    write_samples(workplace)
+    parts = parts_of("lm", "n3", "n3", "trainer.precision=32-true", "trainer.max_steps=2")
+    trainer: Any = trainer_of(parts)
+    trainer.strategy.__class__ = Asks
+    told.clear()
+    with quiet():
+        trainer.fit(parts.task, datamodule=parts.data)
+    assert told == [("moves", True), ("starts", 0), ("moves", True), ("starts", 1)]
 
 
 def test_signals_are_left_to_who_handles_them(workplace: Path) -> None:

@@ -10,7 +10,8 @@ another than those it was tried with (`TRIED`).
 
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from truesweep.compat import is_tried
@@ -96,12 +97,14 @@ class _ShortSteps:
         self._whole_optimizer_step = strategy.optimizer_step
         self._short = False  # whether steps are
         self._direct = False  # whether backward passes and optimizers' steps are torch's own
+        self._within = False  # whether a task's step is being done, whose optimizer's steps count
         self._task: Any = None
         self._device: Any = None
         self._mover: Any = None  # who brings a batch to the device: the data or the task
         self._known: list[pl.Callback] = []
-        self._listeners: dict[str, list[pl.Callback]] = {}
+        self._deaf: dict[str, set[int]] = {}  # by hook, which callbacks have nothing for it
         self._of_task: set[str] = set()
+        self._asked: set[str] = set()  # hooks that callbacks or the task have something for
         self._context: Callable[[], AbstractContextManager[Any]] = nullcontext
         self._no_closure: Any = None
         self._now: dict[str, Any] = {}
@@ -167,13 +170,14 @@ class _ShortSteps:
         self, optimizer: "Optimizer", closure: Callable[[], Any], *given: Any, **named: Any
     ) -> Any:
         """Have an optimizer do a step."""
-        if not self._direct:
+        if not (self._direct and self._within):
             return self._whole_optimizer_step(optimizer, closure, *given, **named)
         progress = self._loop.manual_optimization.optim_step_progress
         progress.increment_ready()
         if closure is self._no_closure:
-            self._call("on_before_optimizer_step", optimizer)
-            done = optimizer.step(**named)
+            # Within the step, after torch's own hooks of an optimizer; some ask for a closure.
+            call = partial(self._call, "on_before_optimizer_step", optimizer)
+            done = optimizer.step(closure=call, **named)
         else:
             done = self._whole_optimizer_step(optimizer, closure, *given, **named)
         progress.increment_completed()
@@ -185,8 +189,10 @@ class _ShortSteps:
         if not self._direct:
             return loop.run(_as_arguments(batch, number))
         self._now["_current_fx_name"] = "training_step"  # pytorch-lightning 2.6.6
-        with self._context():
+        found, self._within = None, True
+        with suppress(StopIteration), self._context():  # as Lightning, whose epoch it would end
             found = self._task.training_step(batch, number)
+        self._within = False
         self._now["_current_fx_name"] = None  # pytorch-lightning 2.6.6
         if found is None:
             return {}
@@ -199,17 +205,15 @@ class _ShortSteps:
         from pytorch_lightning.plugins import MixedPrecision
         from pytorch_lightning.plugins.precision import Precision
         from pytorch_lightning.profilers import PassThroughProfiler
-        from pytorch_lightning.strategies import SingleDeviceStrategy
+        from pytorch_lightning.strategies import SingleDeviceStrategy, Strategy
 
         trainer, plugin = self._trainer, self._trainer.precision_plugin
         task, data = trainer.lightning_module, trainer.datamodule
         self._task, self._now = task, vars(task)
-        self._known = list(trainer.callbacks)
-        self._listeners = {
-            hook: [one for one in self._known if _listens(one, pl.Callback, hook)]
-            for hook in _HOOKS
-        }
+        self._within = False
         self._of_task = {hook for hook in _HOOKS if _listens(task, pl.LightningModule, hook)}
+        self._look_at_callbacks()
+        kind: Any = type(trainer.strategy)
         around = ("on_before_batch_transfer", "on_after_batch_transfer")
         self._short = not (
             task.automatic_optimization
@@ -218,6 +222,8 @@ class _ShortSteps:
             or not isinstance(trainer.profiler, PassThroughProfiler)
             or any(_listens(task, pl.LightningModule, hook) for hook in around)
             or any(_listens(data, pl.LightningDataModule, hook) for hook in around)
+            or kind.batch_to_device is not Strategy.batch_to_device
+            or kind.on_train_batch_start is not Strategy.on_train_batch_start
             or self._of_task & {"on_train_batch_start", "on_train_batch_end"}
         )
         brings = "transfer_batch_to_device"
@@ -230,17 +236,32 @@ class _ShortSteps:
         self._context = nullcontext if exact else plugin.train_step_context
         self._no_closure = do_nothing_closure
 
+    def _look_at_callbacks(self) -> None:
+        """See which callbacks have something for which hooks."""
+        import pytorch_lightning as pl
+
+        self._known = known = list(self._trainer.callbacks)
+        self._deaf = {
+            hook: {id(one) for one in known if not _listens(one, pl.Callback, hook)}
+            for hook in _HOOKS
+        }
+        self._asked = {hook for hook in _HOOKS if len(self._deaf[hook]) < len(known)}
+        self._asked |= self._of_task
+
     def _call(self, hook: str, *given: Any) -> None:
         """Call a hook of callbacks and of the task, whose `log` then knows where it is called."""
-        callbacks, of_task = self._listeners[hook], hook in self._of_task
-        if not callbacks and not of_task:
+        if self._trainer.callbacks != self._known:  # some came or went within this step
+            self._look_at_callbacks()
+        if hook not in self._asked:
             return
+        deaf = self._deaf[hook]
         now = self._now  # not by the task's own `__setattr__`, which looks for weights
         before = now["_current_fx_name"]  # pytorch-lightning 2.6.6
         now["_current_fx_name"] = hook  # pytorch-lightning 2.6.6
-        for callback in callbacks:
-            getattr(callback, hook)(self._trainer, self._task, *given)
-        if of_task:
+        for callback in self._trainer.callbacks:  # to which a callback may add another meanwhile
+            if id(callback) not in deaf:
+                getattr(callback, hook)(self._trainer, self._task, *given)
+        if hook in self._of_task:
             getattr(self._task, hook)(*given)
         now["_current_fx_name"] = before  # pytorch-lightning 2.6.6
 
