@@ -316,7 +316,8 @@ class Asks(SingleDeviceStrategy):
         told.append(("starts", batch_idx))
 
     def batch_to_device(self, batch: Any, *given: Any, **named: Any) -> Any:
-        told.append(("moves", self.lightning_module.trainer.training))
+        task: Any = self.lightning_module
+        told.append(("moves", task.trainer.training))
         return super().batch_to_device(batch, *given, **named)
 
 

@@ -176,7 +176,7 @@ class _ShortSteps:
         progress.increment_ready()
         if closure is self._no_closure:
             # Within the step, after torch's own hooks of an optimizer; some ask for a closure.
-            call = partial(self._call, "on_before_optimizer_step", optimizer)
+            call: Any = partial(self._call, "on_before_optimizer_step", optimizer)
             done = optimizer.step(closure=call, **named)
         else:
             done = self._whole_optimizer_step(optimizer, closure, *given, **named)
