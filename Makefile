@@ -7,8 +7,8 @@ NUMBERS = $(BIN)/pytest -q -n 2 --dist loadscope -m "numbers and not slow"
 LEAN := tests/config tests/metrics tests/models tests/optim tests/callbacks/test_validation.py \
 	tests/data/test_module.py tests/tasks/test_step.py tests/sweeps/test_planning.py \
 	tests/sweeps/test_study.py tests/commands/test_plugins.py tests/record/test_provenance.py
-# Of these, what Hydra and OmegaConf can break: only config and commands/plugins.py call them. The
-# rest of LEAN calls neither, or composes the shipped configuration once more.
+# Of these, what Hydra and OmegaConf can break: only config, compat and commands/plugins.py call
+# them. The rest of LEAN calls neither, or composes the shipped configuration once more.
 HYDRA := tests/config tests/sweeps/test_planning.py tests/commands/test_plugins.py \
 	tests/test_compat.py
 OTHER_VERSIONS = -n 2 --dist worksteal -m "not slow"

@@ -65,8 +65,10 @@ class OnCard(Tensor):
     def __init__(self, held: Tensor) -> None:
         self.held = held
 
+    # As torch documents it where functions are left alone, which its types do not know.
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
+    # A classmethod by torch's documentation, and none by its types.
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -91,7 +93,7 @@ class OnCard(Tensor):
         copied: Tensor = memo.setdefault(id(self), self.detach().clone())
         return copied
 
-    def __repr__(self) -> str:  # type: ignore[override]
+    def __repr__(self) -> str:  # type: ignore[override]  # torch's has an argument that nobody gives
         return f"OnCard({self.held!r})"
 
 
@@ -183,7 +185,8 @@ class Card(TorchDispatchMode):
             self.wait("copy")
         out: Tensor = ATEN._to_copy(_held(source), **_of_processor(kwargs))
         if to_card:
-            return self._put(out)  # type: ignore[no-any-return]
+            moved: Tensor = self._put(out)
+            return moved
         if not waits:
             self._later(out, out.clone())
         return out
@@ -253,6 +256,7 @@ class Card(TorchDispatchMode):
 @cache
 def _is_composite(func: Any) -> bool:
     """Whether an operation is made of others."""
+    # torch types no key of its dispatcher.
     key = torch.DispatchKey.CompositeImplicitAutograd  # type: ignore[attr-defined]
     return isinstance(func, torch._ops.OpOverload) and func.has_kernel_for_dispatch_key(key)
 

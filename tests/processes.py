@@ -346,6 +346,7 @@ def _become(request: dict[str, Any]) -> None:
     sys.path[:1] = [request["cwd"], *path]
     while arguments[0] in ("-W", "-u"):
         if arguments[0] == "-u":
+            # A file of text, as no test has put anything in its place here.
             sys.stdout.reconfigure(write_through=True)  # type: ignore[union-attr]
             arguments = arguments[1:]
         else:

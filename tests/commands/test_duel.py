@@ -290,7 +290,8 @@ def test_jobs_of_one_seed_share_their_steps(
     alone = {str(job.varies): job for job in fight("apart", "sweeps.share=false")}
     longest = {job.varies["seed"]: job.id for job in jobs if job.varies["contender"] == "A"}
     for job in jobs:
-        assert_same(job, alone[str(job.varies)])
+        assert_same(job, by_itself := alone[str(job.varies)])
+        assert "branched" not in by_itself.read_provenance()
         branched = {"run": longest[job.varies["seed"]], "step": 13}
         short = job.varies["contender"] == "B"
         assert job.read_provenance().get("branched") == (branched if short else None)

@@ -282,6 +282,7 @@ def test_a_callback_may_change_what_comes_after_it(
 class AsksForClosure(torch.optim.SGD):
     """Does no step without a closure."""
 
+    # An optimizer of somebody's may ask for what torch's may do without.
     def step(self, closure: Callable[[], Any]) -> Any:  # type: ignore[override]
         return super().step(closure)
 
