@@ -307,7 +307,9 @@ def test_optimizers_have_their_closure_and_hooks(
     short = training_of("on_train_batch_start", add, True, monkeypatch, *asked)
     assert short == training_of("on_train_batch_start", add, False, monkeypatch, *asked)
     assert min(norms) > 2e-3
-    assert norms[:3] == norms[3:]
+    # A step is heard twice once this process has made an SGD, whose step it calls, elsewhere.
+    half = len(norms) // 2
+    assert norms[:half] == norms[half:]
 
 
 class Asks(SingleDeviceStrategy):
