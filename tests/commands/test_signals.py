@@ -4,8 +4,10 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.commands.conftest import SMALL, truesweep
@@ -40,6 +42,33 @@ def test_a_signal_while_a_run_is_planned_leaves_nothing(
     assert process.communicate(timeout=60)[0] == ""
     assert process.returncode == 143
     assert not (workplace / "outputs").exists()
+
+
+def writer_of(log: Path, process: subprocess.Popen[str]) -> psutil.Process:
+    """The one of a command's processes that has a log open."""
+    while True:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            with suppress(psutil.Error):
+                if str(log) in [file.path for file in child.open_files()]:
+                    return child
+
+
+@pytest.mark.slow
+def test_a_rank_that_is_told_alone_before_it_trains_stops_the_others(
+    data: dict[str, list[str]], workplace: Path
+) -> None:
+    asked = [*data["lm"], *SMALL, *STEPS, "trainer.devices=2", "name=s"]
+    process = started(asked, workplace)
+    while not (logs := list((workplace / "outputs").glob("s/*/logs/rank1.log"))):
+        time.sleep(0.01)
+    since = time.monotonic()
+    writer_of(logs[0], process).send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 143, said
+    assert time.monotonic() - since < 55  # of which 25 are for ranks that wait for others
+    (run,) = (workplace / "outputs/s").iterdir()
+    assert Run(run).status["state"] == "preempted"
+    assert not Run(run).status.get("step")
 
 
 @pytest.mark.slow

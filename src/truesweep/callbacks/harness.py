@@ -91,7 +91,7 @@ class Harness(Callback):
             pl_module.progress.start_clock()
         except ValidationInterrupted as interrupted:
             checkpoint.save_last(trainer)
-            raise Stopped(interrupted.signum) from None
+            raise Stopped(interrupted.signum, together=True) from None
         if trainer.is_global_zero:
             pl_module.record(figures, step)
         self.scored = step

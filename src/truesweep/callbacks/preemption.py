@@ -26,11 +26,17 @@ class Stopped(BaseException):
     """A run was asked to stop, and can be resumed from what it has saved.
 
     Not an `Exception`, so that nothing on the way takes it for a failure.
+
+    Args:
+        signum: The signal that asked for it.
+        together: Whether all ranks stop here, as they have agreed to; else others may wait for this
+            one.
     """
 
-    def __init__(self, signum: int) -> None:
+    def __init__(self, signum: int, together: bool = False) -> None:
         super().__init__(signal.Signals(signum).name)
         self.signum = signum
+        self.together = together
 
     @property
     def exit_code(self) -> int:
@@ -228,7 +234,7 @@ class Preemption(Callback):
         """Save and leave, if the ranks agreed to during this step; else validate, if it is time."""
         if pl_module.stop_agreed:
             self.checkpoint.save_last(trainer)
-            raise Stopped(pl_module.stop_agreed)
+            raise Stopped(pl_module.stop_agreed, together=True)
         self._validate_if_due(trainer)
 
     def _validate_if_due(self, trainer: pl.Trainer) -> None:
@@ -239,4 +245,4 @@ class Preemption(Callback):
             self.validation.run(trainer)
         except ValidationInterrupted as interrupted:
             self.checkpoint.save_last(trainer)
-            raise Stopped(interrupted.signum) from None
+            raise Stopped(interrupted.signum, together=True) from None

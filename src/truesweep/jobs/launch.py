@@ -12,7 +12,7 @@ from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 from truesweep.callbacks import Pruned, Stopped, stoppable
 from truesweep.errors import in_short, shorten
 from truesweep.jobs.parts import make
-from truesweep.jobs.processes import Agent, Node, leave_with_parent, this_node
+from truesweep.jobs.processes import Agent, Node, leave_with_parent, stop_all_ranks, this_node
 from truesweep.jobs.rank import run_rank
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.runs.run import Run, State
@@ -157,6 +157,8 @@ def _rank(directory: str, resume: bool) -> int | Pruned:
         with stoppable(last=True), run.join():
             run_rank(directory, resume)
     except Stopped as stopped:
+        if not stopped.together:
+            stop_all_ranks()
         return stopped.signum
     except Pruned as pruned:
         return pruned

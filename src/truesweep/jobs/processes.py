@@ -136,6 +136,16 @@ def _leave(sentinel: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def stop_all_ranks() -> None:
+    """Have this rank's agent stop all ranks of the node, where this one was told alone.
+
+    Not by SIGINT, whose second press would have those that are saving leave at once.
+    """
+    agent = multiprocessing.parent_process()
+    if agent is not None and agent.pid is not None and agent.is_alive():
+        os.kill(agent.pid, signal.SIGTERM)
+
+
 SECONDS_TO_VANISH = 5
 """How long it may take after that until killed ranks are gone."""
 SECONDS_TO_MEET = 600
