@@ -267,6 +267,24 @@ def test_a_resumed_driver_does_not_suggest_the_same_again(tmp_path: Path) -> Non
     assert len(trials(tmp_path / "s")) == 8
 
 
+@pytest.mark.parametrize("sampler", ["tpe", "random", "qmc", "nsga2", "gp", "cmaes"])
+def test_drivers_that_are_killed_change_no_point(tmp_path: Path, sampler: str) -> None:
+    asked: dict[str, Any] = {"sampler": sampler, "jobs": 7}
+    whole = [job.varies for job in run_all(search(tmp_path / "whole" / "s", **asked))]
+    points = []
+    for _ in whole:
+        source = search(tmp_path / "killed" / "s", **asked)
+        job = source.ask()  # what the driver before it had begun
+        assert job is not None
+        complete(job, val_loss=loss(job.varies))
+        source.tell(job)
+        points.append(job.varies)
+        source.ask()
+        del source  # and with it the lock that says that it lives
+        gc.collect()
+    assert points == whole
+
+
 BATCH = Axis("data.batch_size", values=(8, 16))
 MORE = Axis("data.batch_size", values=(8, 16, 32))
 FEW = Axis("data.batch_size", values=(16,))

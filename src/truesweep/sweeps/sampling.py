@@ -337,9 +337,9 @@ def make_sampler(settings: Sweep, numeric: bool, entropy: list[int]) -> "BaseSam
     Args:
         settings: The search's settings.
         numeric: Whether any swept key is a number rather than a choice.
-        entropy: What chance depends on besides the seed, so that a resumed driver and one of
-            several do not repeat what was suggested before. Low-discrepancy sequences go on by
-            themselves, from the number of their points that the study keeps.
+        entropy: What chance depends on besides the seed, so that what was suggested before, or is
+            to another driver, is not repeated. Low-discrepancy sequences go on by themselves, from
+            the number of their points that the study keeps.
 
     Raises:
         ConfigError: It cannot work here.

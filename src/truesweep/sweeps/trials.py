@@ -51,6 +51,7 @@ from truesweep.sweeps.studies import (
 
 if TYPE_CHECKING:
     from optuna import Study
+    from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
 
@@ -95,7 +96,7 @@ class Trials:
                 self._move_here(other)
             self.elsewhere = sum(inherit(self._study, one, dimensions) for one in others)
             self.begun_again = self._begin_again()
-        self._study.sampler = make_sampler(settings, dimensions.numeric, self._entropy())
+        self._study.sampler = self._sampler()
 
     def all(self) -> list["FrozenTrial"]:
         """By number, those of all drivers."""
@@ -109,6 +110,7 @@ class Trials:
             params = self._by_forecasts()
         if params:
             self._study.enqueue_trial(params)
+        self._study.sampler = self._sampler()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
             trial = self._study.ask()
@@ -129,8 +131,7 @@ class Trials:
         trials = as_forecast(self.all(), self._sign)
         study = optuna.create_study(directions=self._settings.directions)
         study.add_trials([trial for trial in trials if trial.params])
-        settings, numeric = self._settings, self._dimensions.numeric
-        study.sampler = make_sampler(settings, numeric, [len(trials), *self._entropy()])
+        study.sampler = self._sampler()
         seen = [trial.params for trial in trials]
         for _ in range(TRIES):
             asked = study.ask()
@@ -304,10 +305,15 @@ class Trials:
         age = (datetime.now() - trial.datetime_start).total_seconds()
         return age < BEGIN_SECONDS and self._drivers.others()
 
-    def _entropy(self) -> list[int]:
-        """What the sampler's chance depends on: see `make_sampler`."""
-        trials = len(self.all())
-        return [trials, int(self._drivers.me, 16)] if self._drivers.others() else [trials]
+    def _sampler(self) -> "BaseSampler":
+        """A new sampler, for one suggestion.
+
+        Its chance depends on how many points there are, and not on what this driver was suggested
+        before: one that takes a search up is suggested what the one before it would have been.
+        """
+        points = sum(bool(trial.params) for trial in self.all())
+        others = [int(self._drivers.me, 16)] if self._drivers.others() else []
+        return make_sampler(self._settings, self._dimensions.numeric, [points, *others])
 
 
 def _as_jobs_see_it(storage: str | None) -> str:
