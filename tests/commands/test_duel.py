@@ -17,6 +17,7 @@ from truesweep.commands import app
 from truesweep.commands.beginnings import Beginning, Common
 from truesweep.commands.duel import Match, Terms, duel, read_contenders
 from truesweep.commands.resume import resume_sweep
+from truesweep.commands.show import of_directory
 from truesweep.commands.sweep import sweep
 from truesweep.errors import ConfigError
 from truesweep.runs.run import Run
@@ -101,6 +102,12 @@ def test_its_jobs_run_where_a_launcher_says(
     with pytest.raises(SystemExit) as end:
         app(["duel", *said, "--seeds", "2", "--name", "fight"])
     assert not end.value.code
+    plan, _, _ = capsys.readouterr().out.partition("started")
+    assert "2 contenders, 2 seeds at first, 2 at most" in plan
+    told = {entry.key: entry.origin for entry in of_directory(Path("outputs/sweeps/fight"))}
+    assert told["name"] == "command line: --name"
+    assert told["launcher.slots"] == told["launcher._target_"] == "command line"
+    assert told["sweeps.objective"].startswith("callbacks.checkpoint.monitor of contender A")
     kept = SweepDirectory.called("fight")
     assert kept.launcher["slots"] == 1
     times = sorted((job.status["started"], job.status["finished"]) for job in kept.jobs())

@@ -18,8 +18,10 @@ from truesweep.commands.train import create_run
 from truesweep.config.origin import since
 from truesweep.jobs.plan import plan, plan_again
 from truesweep.record.provenance import collect
+from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.planning import plan_sweep
 from truesweep.sweeps.request import ask
+from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.start import add_jobs, record
 
 
@@ -96,6 +98,14 @@ def test_a_sweep_is_shown_as_it_was_asked_for(archive: Path) -> None:
     assert found["sweeps.method"].origin.rpartition(":")[0].endswith("sweep.yaml")
 
 
+def test_a_duel_of_an_earlier_version_is_shown(workplace: Path) -> None:
+    """It kept its contenders, which are no overrides, and no origins."""
+    sweep = SweepDirectory.called("duel")
+    sweep.ask(["outputs/lm/1a2b3c4d", "model=llama optimizer.lr=1"], [], Sweep(), {})
+    found = {entry.key: entry for entry in of_directory(sweep.path)}
+    assert found["sweeps.method"].origin.rpartition(":")[0].endswith("sweep.yaml")
+
+
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     from truesweep.commands import app
 
@@ -117,6 +127,7 @@ def test_hydras_way_of_printing_a_configuration(capsys: pytest.CaptureFixture[st
     [
         (["train", "--cfg", "hydra"], "--cfg job"),
         (["show", "nowhere"], "does not exist"),
+        (["status", "nowhere"], "does not exist"),
         (["train", "-m", "--jobs", "csv", "seed=1,2"], "expected json"),
     ],
 )

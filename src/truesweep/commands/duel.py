@@ -5,7 +5,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import chdir
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from math import inf, isfinite
 from pathlib import Path
@@ -16,10 +16,12 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from truesweep import dotted
 from truesweep.analysis.duel import Duel, judge
 from truesweep.commands.beginnings import Beginning, Common, shapes
 from truesweep.config.checks import name_is_a_folder
 from truesweep.config.compose import Composed, compose, compose_multirun, recompose
+from truesweep.config.origin import Origins
 from truesweep.config.overrides import is_override, named, split_hydras
 from truesweep.config.precedence import update
 from truesweep.errors import ConfigError
@@ -43,7 +45,7 @@ from truesweep.sweeps.planning import Candidate, plan_candidates, sharing
 from truesweep.sweeps.progress import Board
 from truesweep.sweeps.protocols import Executor, Listed
 from truesweep.sweeps.settings import Sweep
-from truesweep.sweeps.start import add_jobs
+from truesweep.sweeps.start import add_jobs, launcher_origins
 from truesweep.sweeps.summary import sum_up
 from truesweep.terminal import console
 from truesweep.text import count, figure, figures, plural, signed, value
@@ -56,6 +58,8 @@ ERROR, SEEDS = 0.05, 20
 """What a sweep's leaders are settled by, as `truesweep duel` without options is."""
 DRAWN = "init_seeding"
 """The key of a new model that says how its weights are drawn."""
+MONITOR = "callbacks.checkpoint.monitor"
+"""The key of the figure that decides, where `--objective` names none."""
 KEY = "sweeps.share"
 """The only setting of a sweep that a duel has."""
 LEADERS = 4
@@ -86,6 +90,21 @@ class Contender:
         """Its job of one seed."""
         varies = {"contender": self.letter, "seed": seed}
         return Candidate(partial(self.compose, [*self.added, f"seed={seed}"]), varies)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where the jobs of a duel run, and what they share.
+
+    Args:
+        launcher: The node of Hydra's launcher; empty: the slots of this machine.
+        share: Whether jobs that train the same steps train them once.
+        origins: Where that comes from, by the dotted keys of `sweep.yaml`.
+    """
+
+    launcher: Mapping[str, Any] = field(default_factory=dict)
+    share: bool = True
+    origins: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -130,42 +149,22 @@ def duel(
     texts: Sequence[str],
     config_dirs: Sequence[Path],
     terms: Terms,
-    launcher: Mapping[str, Any] | None = None,
-    share: bool = True,
+    setting: Setting | None = None,
 ) -> int:
     """Train the contenders with the same seeds until it is known which is better.
 
     Args:
-        texts: The contenders, as they were typed, and what says where their jobs run, such as
-            `hydra/launcher=slurm`.
+        texts: The contenders, as they were typed, and what says for all of them how their jobs
+            run, such as `hydra/launcher=slurm` or `sweeps.share=false`.
         config_dirs: Folders with further options of groups.
         terms: What it is fought about.
-        launcher: The node of Hydra's launcher that says where; None: the texts do.
-        share: Whether jobs that train the same steps train them once; `sweeps.share=false` among
-            the texts says that they do not.
+        setting: How their jobs run; None: the texts say.
     """
     texts, lines = _split_common(texts)
-    hydras, shares = split_hydras(lines)
-    if launcher is None:
-        launcher = read_launcher(hydras, config_dirs)
-    for line in shares:
-        if (said := named([line])[KEY]) not in (True, False):
-            raise ConfigError(f"{line}: expected true or false")
-        share = share and bool(said)
-    contenders = read_contenders(texts, config_dirs)
-    match = Match(contenders, terms, launcher, share)
+    setting = setting or read_setting(lines, config_dirs)
+    match = Match(read_contenders(texts, config_dirs), terms, setting)
     if terms.dry_run:
-        first = min(FIRST, terms.seeds)
-        match.plan(match.seeds(first))
-        out = console()
-        out.print(
-            f"{len(contenders)} contenders, {first} seeds at first, {terms.seeds} at most, by "
-            f"{match.objective}, in {match.sweep.path.relative_to(Path.cwd())}, on "
-            f"{describe(match.executor)}",
-            soft_wrap=True,
-        )
-        for line in [*match.shared(), *match.saved()]:
-            out.print(line, soft_wrap=True)
+        match.show_plan()
         return 0
     code = match.carry_out()
     if code == 0:
@@ -189,7 +188,10 @@ def settle(sweep: SweepDirectory) -> int:
     texts = [shlex.quote(os.path.relpath(one.ids[0])) for one in leaders]
     name = f"{sweep.name}-settled"
     terms = Terms(comparison.objective.name, ERROR, 0.0, SEEDS, name, False, False)
-    return duel(texts, [], terms, sweep.launcher, sweep.settings.share)
+    where = f"of the sweep {sweep.name}"
+    told = dict.fromkeys(["name", "sweeps.objective", "sweeps.share"], where)
+    told |= dict.fromkeys((f"launcher.{key}" for key in dotted.flatten(sweep.launcher)), where)
+    return duel(texts, [], terms, Setting(sweep.launcher, sweep.settings.share, told))
 
 
 def _split_common(texts: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -214,25 +216,35 @@ def _split_common(texts: Sequence[str]) -> tuple[list[str], list[str]]:
     return contenders, lines
 
 
-def read_launcher(lines: Sequence[str], config_dirs: Sequence[Path]) -> dict[str, Any]:
-    """The launcher's node that a duel's command line chooses; empty: the slots of this machine.
+def read_setting(lines: Sequence[str], config_dirs: Sequence[Path]) -> Setting:
+    """How the jobs of a duel run, by what its command line says for all contenders.
+
+    Args:
+        lines: Settings of Hydra's launcher, and of what is shared.
+        config_dirs: Folders with further options of groups.
 
     Raises:
-        ConfigError: It cannot run a duel, or is no launcher's.
+        ConfigError: Such a launcher cannot run a duel, or is none, or another value is wrong.
     """
-    for line in lines:
+    hydras, shares = split_hydras(lines)
+    share, origins = True, dict[str, str]()
+    for line in shares:
+        if (said := named([line])[KEY]) not in (True, False):
+            raise ConfigError(f"{line}: expected true or false")
+        share, origins[KEY] = bool(said), "command line"
+    for line in hydras:
         if line.lstrip("+").startswith(("hydra/sweeper", "hydra.sweeper")):
             raise ConfigError(f"{line.lstrip('+')}: a duel has no sweeper; it adds seeds by itself")
-    if not lines:
-        return {}
-    node = compose_multirun(lines, config_dirs).launcher
-    if not is_ours(node):
+    if not hydras:
+        return Setting({}, share, origins)
+    asked = compose_multirun(hydras, config_dirs)
+    if not is_ours(asked.launcher):
         raise ConfigError(
-            f"{', '.join(line.lstrip('+') for line in lines)}: a duel adds seeds until it is "
+            f"{', '.join(line.lstrip('+') for line in hydras)}: a duel adds seeds until it is "
             "decided, and only our own launchers tell it of each job's end; take "
             "hydra/launcher=local, slurm or ray"
         )
-    return node
+    return Setting(asked.launcher, share, origins | launcher_origins(asked, hydras))
 
 
 def read_contenders(texts: Sequence[str], config_dirs: Sequence[Path]) -> list[Contender]:
@@ -295,20 +307,14 @@ class Match:
     Args:
         contenders: The first one is whom the others are compared with.
         terms: What it is about.
-        launcher: The node of Hydra's launcher that says where its jobs run; None: the slots of
-            this machine.
-        share: Whether jobs that train the same steps train them once.
+        setting: How its jobs run; None: in the slots of this machine.
     """
 
     def __init__(
-        self,
-        contenders: Sequence[Contender],
-        terms: Terms,
-        launcher: Mapping[str, Any] | None = None,
-        share: bool = True,
+        self, contenders: Sequence[Contender], terms: Terms, setting: Setting | None = None
     ) -> None:
         self.terms = terms
-        self.launcher = launcher or {}
+        self.setting = setting or Setting()
         composed = [one.compose([]) for one in contenders]
         self._configs = [complete(one.config, one.origins) for one in composed]
         config = self._configs[0]
@@ -330,10 +336,28 @@ class Match:
         said = [one.origins(f"model.{DRAWN}") is not None for one in composed]
         self.contenders = self._drawn_by_name(contenders, said)
         direction = as_direction(self.mode)
+        share = self.setting.share
         self.settings = Sweep(objective=self.objective, direction=direction, share=share)
+        self._origins = self._told(composed[0].origins)
         self._new: list[PlannedJob] = []
         self.jobs: dict[str, dict[int, Run]] = {one.letter: {} for one in contenders}
-        self.executor: Executor = make_executor(self.launcher)
+        self.executor: Executor = make_executor(self.setting.launcher)
+
+    def _told(self, origins: Origins) -> dict[str, str]:
+        """Where what is kept of its sweep comes from, by dotted key; the others are defaults.
+
+        Args:
+            origins: Of the first contender's configuration.
+        """
+        where = origins(MONITOR)
+        chosen = f"{MONITOR} of contender A" + (f" ({where})" if where else "")
+        return {
+            "name": "command line: --name" if self.terms.name else "from what was asked",
+            "study": "from the name",
+            "sweeps.objective": "command line: --objective" if self.terms.objective else chosen,
+            "sweeps.direction": "from its objective",
+            **self.setting.origins,
+        }
 
     def _mode(self, checkpoint: Mapping[str, Any]) -> Mode:
         """Which value is the best: what chooses the best checkpoint, or the figure's declaration.
@@ -466,14 +490,34 @@ class Match:
             if found.get(one.letter, "undecided") == "undecided"
         ]
 
+    def show_plan(self) -> None:
+        """Check its first jobs, and print what would be done."""
+        self.plan(self.seeds(min(FIRST, self.terms.seeds)))
+        out = console()
+        for line in [self._begun(), *self.shared(), *self.saved()]:
+            out.print(line, soft_wrap=True)
+
+    def _begun(self) -> str:
+        """What it begins with, and where."""
+        return (
+            f"{len(self.contenders)} contenders, {min(FIRST, self.terms.seeds)} seeds at first, "
+            f"{self.terms.seeds} at most, by {self.objective}, in "
+            f"{self.sweep.path.relative_to(Path.cwd())}, on {describe(self.executor)}"
+        )
+
     def carry_out(self) -> int:
         """Add seeds until all is decided or spent; gives the exit code."""
         count = min(FIRST, self.terms.seeds)
+        planned = self.plan(self.seeds(count))
+        out = console(stderr=self.terms.json)
+        for line in [self._begun(), *trunks.describe(self._new)]:
+            out.print(line, soft_wrap=True)
         while True:
-            code = self._round(self.plan(self.seeds(count)))
+            code = self._round(planned)
             if code or not self.undecided() or count >= self.terms.seeds:
                 break
             count = min(count + EACH, self.terms.seeds)
+            planned = self.plan(self.seeds(count))
         if code not in STOPPED:
             sum_up(self.sweep, self._display(), winner=False)  # that is judged by pairs, below
         return code
@@ -483,7 +527,7 @@ class Match:
 
     def _round(self, planned: Mapping[str, Sequence[PlannedJob]]) -> int:
         typed = [one.typed for one in self.contenders]
-        self.sweep.ask(typed, [], self.settings, self.launcher)
+        self.sweep.ask(typed, [], self.settings, self.setting.launcher, origins=self._origins)
         for one in self.contenders:
             with chdir(one.folder):
                 provenance = collect(redact_argv(sys.argv), {})

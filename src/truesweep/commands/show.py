@@ -9,7 +9,7 @@ from rich.text import Text
 
 from truesweep import dotted
 from truesweep.config.origin import LIMITS, Origins, Source, since
-from truesweep.config.overrides import as_text, is_override, named
+from truesweep.config.overrides import as_text, is_override, is_readable, named
 from truesweep.errors import ConfigError
 from truesweep.record.files import dump_json
 from truesweep.record.frozen import freeze
@@ -111,7 +111,8 @@ def of_directory(directory: Path) -> Iterator[Entry]:
         record = sweep.read()
         latest = record.pop("asked")[-1]
         known, folder = latest.get("origins"), Path(latest["directory"])
-        origins = Origins(latest["overrides"], (), [Source(sweep.asked, "")])
+        lines = [line for line in latest["overrides"] if is_readable(line)]  # none of a duel
+        origins = Origins(lines, (), [Source(sweep.asked, "")])
     else:
         run = Run.open(directory)
         record, known, folder = run.read_config(), _recorded(run), run.started_in

@@ -17,8 +17,9 @@ def status(directory: Path, as_json: bool = False) -> int:
     if SweepDirectory.is_sweep(directory):
         return _sweep(SweepDirectory.open(directory), as_json)
     if not (directory / "config.yaml").is_file():
+        what = "has neither sweep.yaml nor config.yaml" if directory.is_dir() else "does not exist"
         raise ConfigError(
-            f"{directory} has neither sweep.yaml nor config.yaml: name the directory of a sweep, "
+            f"{directory} {what}: name the directory of a sweep, "
             "such as outputs/sweeps/NAME, or of a run, such as outputs/NAME/ID"
         )
     return _run(Run.open(directory), as_json)

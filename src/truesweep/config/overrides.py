@@ -49,6 +49,15 @@ def is_override(argument: str) -> bool:
     return "=" in argument or argument.startswith("~")
 
 
+def is_readable(argument: str) -> bool:
+    """Whether an argument is one override, as `parse` reads it."""
+    try:
+        parse(argument)
+    except ConfigError:
+        return False
+    return True
+
+
 def normalize(overrides: Sequence[str], roots: Sequence[Path]) -> list[str]:
     """Rewrite overrides such that Hydra accepts a key that stands in no YAML file.
 

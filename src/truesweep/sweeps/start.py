@@ -10,6 +10,7 @@ from rich.text import Text
 
 from truesweep import dotted
 from truesweep.compat import untried_sentence
+from truesweep.config.compose import Multirun
 from truesweep.config.space import Space
 from truesweep.errors import ConfigError
 from truesweep.jobs.pausing import FORECAST
@@ -146,9 +147,19 @@ def _origins(asked: Asked, settings: Sweep, launcher: Mapping[str, Any]) -> dict
     node = dotted.flatten({"sweeps": asdict(settings)})
     found = told(node, {f"sweeps.{key}": value for key, value in asked.multirun.node.items()})
     found |= told({"name": asked.name}, {"name": asked.multirun.fixed.get("name")})
-    places = told(dotted.flatten({"hydra": {"launcher": dict(launcher)}}), {})
-    found |= {key.removeprefix("hydra."): where for key, where in places.items()}
-    if any(line.lstrip("+").startswith("hydra/launcher=") for line in asked.overrides):
+    return found | launcher_origins(asked.multirun, asked.overrides) if launcher else found
+
+
+def launcher_origins(multirun: Multirun, overrides: Sequence[str]) -> dict[str, str]:
+    """Where the settings of a launcher come from, by the keys of `sweep.yaml`.
+
+    Args:
+        multirun: What chooses it.
+        overrides: The same as it was typed.
+    """
+    places = multirun.origins.told(dotted.flatten({"hydra": {"launcher": multirun.launcher}}), {})
+    found = {key.removeprefix("hydra."): where for key, where in places.items()}
+    if any(line.lstrip("+").startswith("hydra/launcher=") for line in overrides):
         found["launcher._target_"] = "command line"
     return found
 
