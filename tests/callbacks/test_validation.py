@@ -3,9 +3,11 @@
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+import pytorch_lightning as pl
 
 from tests.commands.conftest import SMALL, data, start, truesweep, values, wait_for_rows
 from truesweep.commands.train import train
@@ -84,3 +86,28 @@ def test_the_last_step_is_validated_whatever_the_interval(
     assert train(asked, [], None, False) == 0
     (run,) = (workplace / "outputs/x").iterdir()
     assert [row["step"] for row in values(run) if "val/loss" in row] == [5, 10, 12]
+
+
+class StopAt(pl.Callback):
+    """Ends a training after a step, as Lightning's `Timer` does at a time."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
+        trainer.should_stop = trainer.global_step >= self.step
+
+
+@pytest.mark.parametrize(("step", "validated"), [(3, [3]), (6, [6]), (8, [6, 8])])
+def test_a_training_that_a_callback_ends_is_validated_where_it_ends(
+    data: dict[str, list[str]], workplace: Path, step: int, validated: list[int]
+) -> None:
+    stops = [f"callbacks.stop._target_={__name__}.StopAt", f"callbacks.stop.step={step}"]
+    asked = [*data["lm"], *SMALL, *stops, "allowed_packages=[tests]", "name=x"]
+    assert train(asked, [], None, False) == 0
+    (run,) = (workplace / "outputs/x").iterdir()
+    rows = [row for row in values(run) if "val/loss" in row]
+    assert [row["step"] for row in rows] == validated
+    results = Run(run).read_results()
+    assert results["val/loss"] == min(row["val/loss"] for row in rows)
+    assert (Run(run).status["state"], Run(run).status["saved_step"]) == ("completed", step)

@@ -164,7 +164,12 @@ class Preemption(Callback):
             self._validate_if_due(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Act on signals at once again, and on one that came too late for a step."""
+        """Validate an end before the last step; act on signals at once again.
+
+        That includes one that came too late for a step.
+        """
+        if self.validation.at_end and self.validation.validated != steps_done(trainer):
+            self._validate(trainer)
         self._stop_watching()
         _stop_at_once()
         if self._module.stop_requested:
@@ -238,9 +243,11 @@ class Preemption(Callback):
         self._validate_if_due(trainer)
 
     def _validate_if_due(self, trainer: pl.Trainer) -> None:
-        """Validate, if it is time; if a signal strikes meanwhile, save and leave."""
-        if not self.validation.due(steps_done(trainer)):
-            return
+        if self.validation.due(steps_done(trainer)):
+            self._validate(trainer)
+
+    def _validate(self, trainer: pl.Trainer) -> None:
+        """Validate; if a signal strikes meanwhile, save and leave."""
         try:
             self.validation.run(trainer)
         except ValidationInterrupted as interrupted:

@@ -29,12 +29,18 @@ class Validation(Callback):
     Args:
         every: Optimizer steps between validations.
         total_steps: Optimizer steps of the whole training; the last one is validated.
+
+    Attributes:
+        validated: The last step that was validated.
+        at_end: Whether the step at which training ends is validated where it is none of these, as
+            when a callback of somebody's has stopped it.
     """
 
     def __init__(self, every: int, total_steps: int) -> None:
         self.every = every
         self.total_steps = total_steps
         self.validated = 0
+        self.at_end = True
 
     def due(self, step: int) -> bool:
         """Whether a step, counted from 1, is validated."""

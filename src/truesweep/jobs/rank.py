@@ -197,7 +197,7 @@ class Rank:
             done = step
 
     def _fit(self, checkpoint: Path | None, goes_on: bool) -> None:
-        self.replay.goes_on = goes_on
+        self.replay.goes_on, self.validation.at_end = goes_on, not goes_on
         self.trainer.fit(
             self.parts.task,
             datamodule=self.parts.data,
