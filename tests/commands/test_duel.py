@@ -65,6 +65,13 @@ def test_secrets_of_contenders_are_not_kept() -> None:
     assert "sk-canary" not in first.typed + first.text
 
 
+def test_a_job_of_a_sweep_is_called_by_what_it_varies(archive: Path) -> None:
+    sweep = SweepDirectory.open(next(file.parent for file in archive.rglob("sweep.yaml")))
+    job = next(job for job in sweep.jobs() if job.varies)
+    shown = [one.text for one in read_contenders([str(job.path), "optimizer.lr=0.5"], [])]
+    assert shown == [f"{job.id} {job.label}", "optimizer.lr=0.5"]
+
+
 def test_what_cannot_be_fought_is_refused(data: dict[str, list[str]], workplace: Path) -> None:
     first = " ".join([*data["lm"], *SMALL])
     refused = [
@@ -270,6 +277,8 @@ def test_the_leaders_of_a_sweep_are_settled(
     assert "B against A is undecided" in said
     settled = SweepDirectory(workplace / "outputs/sweeps/x-settled").jobs()
     assert sorted(job.varies["seed"] for job in settled) == [0, 0, 1, 1]
+    told = {entry.key: entry.origin for entry in of_directory(Path("outputs/sweeps/x-settled"))}
+    assert told["launcher.slots"] == told["sweeps.objective"] == "of the sweep x"
     assert resume_sweep(workplace / "outputs/sweeps/x") == 0
     assert "B against A is undecided" in capsys.readouterr().out
     assert [len(executor.cores) for executor in executors] == [1, 1]  # where the sweep's jobs ran

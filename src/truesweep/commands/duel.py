@@ -73,7 +73,8 @@ class Contender:
     Args:
         letter: `A` for the first one.
         typed: As it was typed, secrets redacted.
-        text: The same without what all have in common.
+        text: What it is called: the same without what all have in common, a sweep's job by what it
+            varies.
         folder: What relative paths in it are relative to.
         compose: Its configuration under further overrides, such as a seed.
         added: Overrides that the duel adds.
@@ -263,18 +264,20 @@ def read_contenders(texts: Sequence[str], config_dirs: Sequence[Path]) -> list[C
         )
     contenders: list[Contender] = []
     base: Run | None = None
+    names: dict[str, str] = {}
     for letter, text in zip(ascii_uppercase, texts, strict=False):
         run, lines = base, _words(text)
         if lines and not is_override(lines[0]):
-            run, lines = Run.open(Path(lines[0])), lines[1:]
-            base = base or run
+            run = Run.open(Path(lines[0]))
+            names[lines[0]] = f"{run.id} {run.label}" if run.varies else lines[0]
+            base, lines = base or run, lines[1:]
         how = partial(_composed, lines, config_dirs)
         folder = Path.cwd()
         if run is not None:
             how, folder = partial(_changed, run, lines), run.started_in.absolute()
         typed = redact_argv([text])[0]
         contenders.append(Contender(letter, typed, typed, folder, how))
-    return _without_common_words(contenders)
+    return _without_common_words(contenders, names)
 
 
 def _words(text: str) -> list[str]:
@@ -285,11 +288,19 @@ def _words(text: str) -> list[str]:
         raise ConfigError(f"{redact_argv([text])[0]}: a quote in it is not closed") from None
 
 
-def _without_common_words(contenders: Sequence[Contender]) -> list[Contender]:
-    """The same, each shown by what not all of them have."""
+def _without_common_words(
+    contenders: Sequence[Contender], names: Mapping[str, str]
+) -> list[Contender]:
+    """The same, each shown by what not all of them have.
+
+    Args:
+        contenders: As they were typed.
+        names: What the directories among their words are called; of a sweep's job, what it varies.
+    """
     words = [shlex.split(one.typed) for one in contenders]
     common = set.intersection(*map(set, words))
-    shown = [" ".join(word for word in own if word not in common) for own in words]
+    kept = [[names.get(word, word) for word in own if word not in common] for own in words]
+    shown = [" ".join(own) for own in kept]
     return [replace(one, text=text or "-") for one, text in zip(contenders, shown, strict=True)]
 
 
