@@ -120,6 +120,11 @@ def test_its_jobs_run_where_a_launcher_says(
     times = sorted((job.status["started"], job.status["finished"]) for job in kept.jobs())
     assert len(times) == 4
     assert all(one[1] <= next[0] for one, next in pairwise(times)), "one after the other"
+    shutil.rmtree(kept.jobs()[-1].path)  # as if it had been stopped before its last job
+    assert resume_sweep(kept.path) == 0
+    assert "undecided" in capsys.readouterr().out
+    assert len(kept.jobs()) == 4
+    assert kept.launcher["slots"] == 1
 
 
 def test_a_dry_run_writes_nothing(

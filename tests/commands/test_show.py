@@ -104,6 +104,7 @@ def test_a_duel_of_an_earlier_version_is_shown(workplace: Path) -> None:
     sweep.ask(["outputs/lm/1a2b3c4d", "model=llama optimizer.lr=1"], [], Sweep(), {})
     found = {entry.key: entry for entry in of_directory(sweep.path)}
     assert found["sweeps.method"].origin.rpartition(":")[0].endswith("sweep.yaml")
+    assert found["asked"].value[0] == "outputs/lm/1a2b3c4d"
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -56,6 +56,8 @@ EACH = 2
 """Seeds that are added at a time."""
 ERROR, SEEDS = 0.05, 20
 """What a sweep's leaders are settled by, as `truesweep duel` without options is."""
+TERMS = {"objective": None, "error": ERROR, "smallest": 0.0, "seeds": SEEDS}
+"""What is kept of what a duel is about, and as it is without options."""
 DRAWN = "init_seeding"
 """The key of a new model that says how its weights are drawn."""
 MONITOR = "callbacks.checkpoint.monitor"
@@ -145,12 +147,17 @@ class Terms:
         if problems := name_is_a_folder({"name": self.name}):
             raise ConfigError(problems[0].replace("name=", "--name ", 1))
 
+    def kept(self) -> dict[str, Any]:
+        """What a duel's directory keeps, so that it can be resumed from there."""
+        return {key: getattr(self, key) for key in TERMS}
+
 
 def duel(
     texts: Sequence[str],
     config_dirs: Sequence[Path],
     terms: Terms,
     setting: Setting | None = None,
+    sweep: SweepDirectory | None = None,
 ) -> int:
     """Train the contenders with the same seeds until it is known which is better.
 
@@ -160,10 +167,11 @@ def duel(
         config_dirs: Folders with further options of groups.
         terms: What it is fought about.
         setting: How their jobs run; None: the texts say.
+        sweep: Where their jobs lie; None: the terms say.
     """
     texts, lines = _split_common(texts)
     setting = setting or read_setting(lines, config_dirs)
-    match = Match(read_contenders(texts, config_dirs), terms, setting)
+    match = Match(read_contenders(texts, config_dirs), terms, setting, config_dirs, sweep)
     if terms.dry_run:
         match.show_plan()
         return 0
@@ -171,6 +179,23 @@ def duel(
     if code == 0:
         match.show()
     return code
+
+
+def resume_duel(sweep: SweepDirectory) -> int:
+    """Go on with a duel from its directory, as the command that began it would; the exit code.
+
+    Raises:
+        ConfigError: What it is about is not kept as it was written.
+    """
+    record = sweep.read()
+    asked = record["asked"][-1]
+    try:
+        terms = Terms(**record["duel"], name=sweep.name, dry_run=False, json=False)
+    except TypeError as error:
+        raise ConfigError(f"{sweep.asked}: duel: {error}; repeat the duel's command") from None
+    setting = Setting(sweep.launcher, sweep.settings.share, asked.get("origins", {}))
+    folders = [Path(folder) for folder in asked["config_dirs"]]
+    return duel(asked["overrides"], folders, terms, setting, sweep)
 
 
 def settle(sweep: SweepDirectory) -> int:
@@ -319,12 +344,20 @@ class Match:
         contenders: The first one is whom the others are compared with.
         terms: What it is about.
         setting: How its jobs run; None: in the slots of this machine.
+        config_dirs: The folders in which the contenders' options were looked up.
+        sweep: Where its jobs lie; None: the terms say.
     """
 
     def __init__(
-        self, contenders: Sequence[Contender], terms: Terms, setting: Setting | None = None
+        self,
+        contenders: Sequence[Contender],
+        terms: Terms,
+        setting: Setting | None = None,
+        config_dirs: Sequence[Path] = (),
+        sweep: SweepDirectory | None = None,
     ) -> None:
         self.terms = terms
+        self._config_dirs = config_dirs
         self.setting = setting or Setting()
         composed = [one.compose([]) for one in contenders]
         self._configs = [complete(one.config, one.origins) for one in composed]
@@ -343,7 +376,7 @@ class Match:
                     "seed aside; give each of them something of its own"
                 )
         name = terms.name or f"duel-{fingerprint({'points': asked})[:8]}"
-        self.sweep = SweepDirectory.called(name)
+        self.sweep = sweep or SweepDirectory.called(name)
         said = [one.origins(f"model.{DRAWN}") is not None for one in composed]
         self.contenders = self._drawn_by_name(contenders, said)
         direction = as_direction(self.mode)
@@ -362,7 +395,10 @@ class Match:
         """
         where = origins(MONITOR)
         chosen = f"{MONITOR} of contender A" + (f" ({where})" if where else "")
+        fought = self.terms.kept()
+        typed = [key for key, value in TERMS.items() if fought[key] != value]
         return {
+            **{f"duel.{key}": f"command line: --{key}" for key in typed},
             "name": "command line: --name" if self.terms.name else "from what was asked",
             "study": "from the name",
             "sweeps.objective": "command line: --objective" if self.terms.objective else chosen,
@@ -513,7 +549,7 @@ class Match:
         return (
             f"{len(self.contenders)} contenders, {min(FIRST, self.terms.seeds)} seeds at first, "
             f"{self.terms.seeds} at most, by {self.objective}, in "
-            f"{self.sweep.path.relative_to(Path.cwd())}, on {describe(self.executor)}"
+            f"{os.path.relpath(self.sweep.path)}, on {describe(self.executor)}"
         )
 
     def carry_out(self) -> int:
@@ -538,7 +574,14 @@ class Match:
 
     def _round(self, planned: Mapping[str, Sequence[PlannedJob]]) -> int:
         typed = [one.typed for one in self.contenders]
-        self.sweep.ask(typed, [], self.settings, self.setting.launcher, origins=self._origins)
+        self.sweep.ask(
+            typed,
+            self._config_dirs,
+            self.settings,
+            self.setting.launcher,
+            origins=self._origins,
+            duel=self.terms.kept(),
+        )
         for one in self.contenders:
             with chdir(one.folder):
                 provenance = collect(redact_argv(sys.argv), {})

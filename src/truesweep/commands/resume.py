@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from truesweep.commands.duel import settle
+from truesweep.commands.duel import resume_duel, settle
 from truesweep.commands.output import show_result
 from truesweep.compat import untried_sentence
 from truesweep.config.overrides import split_hydras
@@ -121,8 +121,8 @@ def go_on(run: Run, overrides: Sequence[str], name: str, executor: Executor | No
 def resume_sweep(directory: Path, overrides: Sequence[str] = ()) -> int:
     """Run what is unfinished, from the jobs' directories.
 
-    Nothing is composed but a search's jobs, and those of a command that was killed before all of
-    its jobs had a directory.
+    Nothing is composed but a search's jobs, those of a command that was killed before all of its
+    jobs had a directory, and a duel's, which adds seeds until it is decided.
 
     Raises:
         ConfigError: It is no sweep's directory, or overrides are given.
@@ -133,6 +133,9 @@ def resume_sweep(directory: Path, overrides: Sequence[str] = ()) -> int:
             "command with more values; to change one of its runs, resume that run's directory"
         )
     sweep = SweepDirectory.open(directory)
+    if "duel" in (record := sweep.read()):
+        with _where_typed(record["asked"][-1]):
+            return resume_duel(sweep)
     settings, executor = sweep.settings, make_executor(sweep.launcher)
     source = _search(sweep) if settings.method == "search" else _listed(sweep)
     code = drive(sweep, source, executor, settings)

@@ -1,7 +1,7 @@
 """`truesweep show`, and `truesweep train --cfg job`: what was composed, and where it comes from."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ from truesweep.terminal import console, warn
 
 WIDEST = 44
 """Characters of a value in a column; longer ones push what stands behind them aside."""
+
+ASKED = "asked"
+"""The key of what was typed for a sweep: what it varies above all, or a duel's contenders."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,7 @@ def of_directory(directory: Path) -> Iterator[Entry]:
         sweep = SweepDirectory.open(directory)
         record = sweep.read()
         latest = record.pop("asked")[-1]
+        yield Entry(ASKED, latest["overrides"], "command line")
         known, folder = latest.get("origins"), Path(latest["directory"])
         lines = [line for line in latest["overrides"] if is_readable(line)]  # none of a duel
         origins = Origins(lines, (), [Source(sweep.asked, "")])
@@ -156,6 +160,7 @@ def _nested(entries: Sequence[Entry]) -> dict[str, Any]:
 
 
 def _print(entries: Sequence[Entry]) -> None:
+    entries = [one for entry in entries for one in _rows(entry)]
     values = [as_text(entry.value) for entry in entries]
     keys = max(len(entry.key) for entry in entries)
     width = min(WIDEST, max(map(len, values)))
@@ -163,3 +168,8 @@ def _print(entries: Sequence[Entry]) -> None:
     for entry, value in zip(entries, values, strict=True):
         line = Text.assemble(f"{entry.key:<{keys}}  {value:<{width}}  ", (entry.origin, "dim"))
         out.print(line, soft_wrap=True)
+
+
+def _rows(entry: Entry) -> list[Entry]:
+    """An entry; of what was typed a row for each argument."""
+    return [replace(entry, value=one) for one in entry.value] if entry.key == ASKED else [entry]

@@ -100,6 +100,7 @@ class SweepDirectory:
         launcher: Mapping[str, Any],
         jobs: Sequence[str] = (),
         origins: Mapping[str, str] | None = None,
+        duel: Mapping[str, Any] | None = None,
     ) -> None:
         """Record a command, in a new directory or in addition to what was asked before.
 
@@ -113,6 +114,7 @@ class SweepDirectory:
             jobs: The ids of the jobs that it plans, none of which needs a directory yet; none of a
                 search, whose jobs are not known before it is over, see `close`.
             origins: Where settings come from, by their dotted keys here; the others are defaults.
+            duel: What is fought about, if the jobs are a duel's.
         """
         self.path.mkdir(parents=True, exist_ok=True)
         entry = {
@@ -129,6 +131,7 @@ class SweepDirectory:
             "asked": [*others, {**entry, "jobs": list(jobs), **told}],
             "sweeps": asdict(settings),
             "launcher": dict(launcher),
+            **({} if duel is None else {"duel": dict(duel)}),
         }
         self._write(record)
 

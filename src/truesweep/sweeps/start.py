@@ -147,6 +147,7 @@ def _origins(asked: Asked, settings: Sweep, launcher: Mapping[str, Any]) -> dict
     node = dotted.flatten({"sweeps": asdict(settings)})
     found = told(node, {f"sweeps.{key}": value for key, value in asked.multirun.node.items()})
     found |= told({"name": asked.name}, {"name": asked.multirun.fixed.get("name")})
+    found["study"] = "from the name"
     return found | launcher_origins(asked.multirun, asked.overrides) if launcher else found
 
 
