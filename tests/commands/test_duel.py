@@ -20,6 +20,8 @@ from truesweep.commands.resume import resume_sweep
 from truesweep.commands.show import of_directory
 from truesweep.commands.sweep import sweep
 from truesweep.errors import ConfigError
+from truesweep.report import compare
+from truesweep.report.findings import findings
 from truesweep.runs.run import Run
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.launchers import make_executor
@@ -123,6 +125,10 @@ def test_its_jobs_run_where_a_launcher_says(
     shutil.rmtree(kept.jobs()[-1].path)  # as if it had been stopped before its last job
     assert resume_sweep(kept.path) == 0
     assert "undecided" in capsys.readouterr().out
+    (answer, *_) = findings(compare([kept.path]))
+    assert answer.title == "Duel"
+    assert answer.text.startswith("B against A is undecided: ")
+    assert answer.text.endswith(" seeds. B is optimizer.lr=1.")
     assert len(kept.jobs()) == 4
     assert kept.launcher["slots"] == 1
 
@@ -282,6 +288,8 @@ def test_the_leaders_of_a_sweep_are_settled(
     assert "B against A is undecided" in said
     settled = SweepDirectory(workplace / "outputs/sweeps/x-settled").jobs()
     assert sorted(job.varies["seed"] for job in settled) == [0, 0, 1, 1]
+    found = {one.title: one.text for one in findings(compare([Path("outputs/sweeps/x")]))}
+    assert found["Settled"].startswith("B against A is undecided: ")
     told = {entry.key: entry.origin for entry in of_directory(Path("outputs/sweeps/x-settled"))}
     assert told["launcher.slots"] == told["sweeps.objective"] == "of the sweep x"
     assert resume_sweep(workplace / "outputs/sweeps/x") == 0

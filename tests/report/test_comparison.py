@@ -195,6 +195,36 @@ def test_the_only_point_has_beaten_none(make_run: MakeRun, tmp_path: Path) -> No
     assert best.text == "val/loss: 2.100 with one configuration, the only point."
 
 
+def test_a_duel_is_told_by_its_own_answer(make_run: MakeRun, tmp_path: Path) -> None:
+    """Which judges by pairs; without one, who leads over seeds and is tied has not won."""
+    for i in range(6):
+        contender, seed = "AB"[i % 2], i // 2
+        make_run(
+            f"job{i}",
+            configuration(seed=seed, optimizer__lr=0.001 * (1 + i % 2)),
+            job={
+                "sweep": "s",
+                "label": "",
+                "varies": {"contender": contender, "seed": seed},
+                "devices": 1,
+                "nodes": 1,
+            },
+            **{"val/loss": 2 + seed + i / 1000},
+        )
+    (best, *_) = findings(compare([tmp_path]))
+    assert best.title == "Ahead"
+    assert "Not to be told apart" in best.text
+    answer = [{"title": "B is better than A", "text": "B is better than A by 1.", "won": True}]
+    write(tmp_path / "sweep.yaml", {"asked": [], "sweeps": {}, "duel": {"answer": answer}})
+    (won, *others) = findings(compare([tmp_path]))
+    assert (won.title, won.text, won.kind) == ("Duel", "B is better than A by 1.", "good")
+    assert not {"Ahead", "Winner"} & {one.title for one in others}
+    write(tmp_path / "sweep.yaml", {"asked": [], "sweeps": {}, "settled": answer})
+    said = {one.title: one.text for one in findings(compare([tmp_path]))}
+    assert said["Settled"] == "B is better than A by 1."
+    assert "Ahead" in said
+
+
 def test_what_a_search_has_paused_is_told_and_how_it_goes_on(
     make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,7 +46,7 @@ from truesweep.sweeps.progress import Board
 from truesweep.sweeps.protocols import Executor, Listed
 from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.start import add_jobs, launcher_origins
-from truesweep.sweeps.summary import sum_up
+from truesweep.sweeps.summary import conclude, sum_up
 from truesweep.terminal import console
 from truesweep.text import count, figure, figures, plural, signed, value
 
@@ -64,6 +64,8 @@ MONITOR = "callbacks.checkpoint.monitor"
 """The key of the figure that decides, where `--objective` names none."""
 KEY = "sweeps.share"
 """The only setting of a sweep that a duel has."""
+NOTHING = "-"
+"""What a contender is called that has nothing but what all have."""
 LEADERS = 4
 """The most leaders of a sweep that are settled: each costs as many seeds as the first."""
 
@@ -190,8 +192,9 @@ def resume_duel(sweep: SweepDirectory) -> int:
     record = sweep.read()
     asked = record["asked"][-1]
     try:
-        terms = Terms(**record["duel"], name=sweep.name, dry_run=False, json=False)
-    except TypeError as error:
+        known = {key: record["duel"][key] for key in TERMS}
+        terms = Terms(**known, name=sweep.name, dry_run=False, json=False)
+    except (KeyError, TypeError) as error:
         raise ConfigError(f"{sweep.asked}: duel: {error}; repeat the duel's command") from None
     setting = Setting(sweep.launcher, sweep.settings.share, asked.get("origins", {}))
     folders = [Path(folder) for folder in asked["config_dirs"]]
@@ -217,7 +220,12 @@ def settle(sweep: SweepDirectory) -> int:
     where = f"of the sweep {sweep.name}"
     told = dict.fromkeys(["name", "sweeps.objective", "sweeps.share"], where)
     told |= dict.fromkeys((f"launcher.{key}" for key in dotted.flatten(sweep.launcher)), where)
-    return duel(texts, [], terms, Setting(sweep.launcher, sweep.settings.share, told))
+    code = duel(texts, [], terms, Setting(sweep.launcher, sweep.settings.share, told))
+    found = SweepDirectory.called(name).read()["duel"].get("answer")
+    if found:
+        sweep.note(settled=found)
+        conclude(sweep)
+    return code
 
 
 def _split_common(texts: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -326,7 +334,7 @@ def _without_common_words(
     common = set.intersection(*map(set, words))
     kept = [[names.get(word, word) for word in own if word not in common] for own in words]
     shown = [" ".join(own) for own in kept]
-    return [replace(one, text=text or "-") for one, text in zip(contenders, shown, strict=True)]
+    return [replace(one, text=text or NOTHING) for one, text in zip(contenders, shown, strict=True)]
 
 
 def _composed(lines: Sequence[str], config_dirs: Sequence[Path], more: Sequence[str]) -> Composed:
@@ -566,6 +574,7 @@ class Match:
             count = min(count + EACH, self.terms.seeds)
             planned = self.plan(self.seeds(count))
         if code not in STOPPED:
+            self.sweep.note(duel={**self.terms.kept(), "answer": self.answer()})
             sum_up(self.sweep, self._display(), winner=False)  # that is judged by pairs, below
         return code
 
@@ -661,6 +670,25 @@ class Match:
         return table
 
     def _sentence(self, letter: str, one: Duel) -> Text:
+        title, text = self._said(letter, one)
+        return Text.assemble((title, "bold"), text)
+
+    def answer(self) -> list[dict[str, Any]]:
+        """What is known of each challenger, for its report: `title`, `text`, and if it `won`."""
+        named = [one for one in self.contenders if one.text != NOTHING]
+        names = "; ".join(f"{one.letter} is {one.text}" for one in named)
+        return [
+            {
+                "title": title.rstrip(": "),
+                "text": f"{title}{text} {names}.",
+                "won": one.verdict in ("better", "worse"),
+            }
+            for letter, one in self.duels().items()
+            for title, text in [self._said(letter, one)]
+        ]
+
+    def _said(self, letter: str, one: Duel) -> tuple[str, str]:
+        """A sentence, and how it begins."""
         first, by = self.contenders[0].letter, self.objective
         share = f"{value(100 * (1 - self.terms.error))} % interval"
         known = f"({share} {_interval(one)}) over {plural(one.seeds, 'paired seed')}"
@@ -680,7 +708,7 @@ class Match:
             for size, seeds in foretold
             if seeds is not None
         ]
-        return Text.assemble((title, "bold"), "; ".join([text, *told]), ".")
+        return title, f"{'; '.join([text, *told])}."
 
 
 def _interval(one: Duel) -> str:

@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from truesweep import dotted
 from truesweep.analysis.outcomes import pareto_points
@@ -23,6 +23,8 @@ Kind = Literal["good", "warn", "bad", ""]
 
 AHEAD, WINNER = "Ahead", "Winner"
 """The titles of what is said of the best point."""
+DUEL, SETTLED = "Duel", "Settled"
+"""Those of what a duel has found, in its own report and in that of the sweep that it settles."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,9 @@ def findings(comparison: Comparison) -> list[Finding]:
 
 
 def _best(comparison: Comparison) -> list[Finding]:
-    ranking = comparison.ranking
+    ranking, asked = comparison.ranking, comparison.found.asked
+    if "duel" in asked:  # which judges by pairs of seeds
+        return _fought(DUEL, dotted.get(asked, "duel.answer", []))
     if ranking.unlike:
         text = f"{ranking.text}{_comparable(comparison)}"
         return [Finding("Not comparable", text, "bad")]
@@ -59,9 +63,18 @@ def _best(comparison: Comparison) -> list[Finding]:
     )
     if len(ranking.standings) == 1:  # which has beaten none
         return [_only(comparison, ranking.best, figure)]
-    if ranking.basis != "seeds":  # ahead with its own seed, which is no win
-        return [Finding(AHEAD, ranking.text, figure=figure)]
-    return [Finding(WINNER, ranking.text, "good", figure)]
+    settled = _fought(SETTLED, asked.get("settled") or [])
+    if ranking.basis != "seeds" or ranking.tied:  # ahead with its own seed, or of equals: no win
+        return [Finding(AHEAD, ranking.text, figure=figure), *settled]
+    return [Finding(WINNER, ranking.text, "good", figure), *settled]
+
+
+def _fought(title: str, answers: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    """What duels have found, as their directories keep it."""
+    return [
+        Finding(title, str(one["text"]), "good" if one["won"] else "", str(one["title"]))
+        for one in answers
+    ]
 
 
 def _only(comparison: Comparison, best: Standing, figure: str) -> Finding:

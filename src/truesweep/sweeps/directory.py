@@ -141,6 +141,10 @@ class SweepDirectory:
         record["asked"][-1]["jobs"] = [job.id for job in jobs]
         self._write(record)
 
+    def note(self, **entries: Any) -> None:
+        """Keep more beside what was asked, until the next command, such as what came of it."""
+        self._write(self.read() | entries)
+
     def _write(self, record: Mapping[str, Any]) -> None:
         text = yaml.safe_dump(sealed(record), sort_keys=False, allow_unicode=True)
         write_atomic(self.asked, text)

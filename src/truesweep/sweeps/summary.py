@@ -17,7 +17,7 @@ from truesweep.record.dashboard import MISSING, Dashboard, is_available
 from truesweep.record.loggers import RunInfo
 from truesweep.report import compare, write_report
 from truesweep.report.comparison import Comparison
-from truesweep.report.findings import AHEAD, WINNER, Finding, findings
+from truesweep.report.findings import DUEL, Finding, findings
 from truesweep.report.varying import setting
 from truesweep.runs.run import UNREADABLE, Run
 from truesweep.sweeps.directory import SweepDirectory
@@ -78,10 +78,10 @@ def sum_up(sweep: SweepDirectory, display: Display, winner: bool = True) -> None
     Args:
         sweep: The sweep's directory.
         display: Where it is said.
-        winner: Whether it is said who leads, which is judged as if seeds were not paired.
+        winner: Whether it is said who leads; a duel says so itself.
     """
     try:
-        left_out = () if winner else (AHEAD, WINNER)
+        left_out = () if winner else (DUEL,)
         found = [(one.title, one.text) for one in conclude(sweep) if one.title not in left_out]
     except Exception as error:
         if not isinstance(error, UserError):
@@ -134,7 +134,7 @@ def tell_loggers(sweep: SweepDirectory, comparison: Comparison, found: list[Find
     loggers = make_loggers(config, info)
     columns = ["rank", "run", "state", *comparison.keys, comparison.objective.name]
     rows = [_ranked(comparison, run) for run in comparison.runs]
-    text = " ".join(one.text for one in found) or "No job has ended."
+    text = "\n".join(f"{one.title}: {one.text}" for one in found) or "No job has ended."
     for logger in loggers:
         logger.log_table("ranking", columns, rows)
         if sweep.settings.dashboard is not False:
