@@ -81,8 +81,12 @@ def test_jobs_of_one_node_and_of_two_run_beside_each_other(workplace: Path) -> N
 
 
 def test_a_job_goes_on_where_there_is_room_when_its_node_is_lost(
-    workplace: Path, ray_cluster: Any
+    workplace: Path,
+    ray_cluster: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    monkeypatch.setattr(executor, "SECONDS_PER_LOOK", 0.5)
     sweep, (broken,) = make_sweep(workplace, [SLOW], name="broken")
     _, (unbroken,) = make_sweep(workplace, [SLOW], name="unbroken")
 
@@ -106,12 +110,21 @@ def test_a_job_goes_on_where_there_is_room_when_its_node_is_lost(
     driver = threading.Thread(target=drive_on_spot)
     driver.start()
     meanwhile.join()
+    until(lambda: bool(caplog.messages), 600)
+    spot.check(trainer_of(unbroken), unbroken.label)  # as of a search's next point
+    with pytest.raises(ConfigError, match="0 have that"):
+        RayExecutor(spot.settings).check(trainer_of(unbroken), unbroken.label)
     new = add()
     driver.join()
     try:
         assert ended == [0]
     finally:
         ray_cluster.remove_node(new)
+    lacking = (
+        "needs 1 node with 1 CPU and 1 spot, but of the 2 nodes of the Ray cluster 0 have that"
+    )
+    waits = f"waits for nodes that join: it {lacking}"
+    assert sorted(caplog.messages) == sorted(f"{job.label}: {waits}" for job in (broken, unbroken))
     first, second = starts(workplace)[broken.id]
     assert 0 == first["step"] < second["step"]
     assert curve(broken) == curve(unbroken)
@@ -330,6 +343,19 @@ def test_what_no_node_has_is_said_before_anything_is_started(
     settings.autoscaling = True
     RayExecutor(settings).check(trainer_of(job), job.label)
     assert actors() == []
+
+
+def test_a_cluster_of_other_versions_says_of_which(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray.shutdown()
+    _, (job,) = make_sweep(workplace, [{}])
+    theirs = ray.__version__
+    monkeypatch.setattr(ray, "__version__", "2.0.0")
+    with pytest.raises(ConfigError, match=r"cannot be joined\. Version mismatch: ") as error:
+        RayExecutor(RaySettings()).check(trainer_of(job), job.label)
+    assert all(f"Ray: {version} Python: " in str(error.value) for version in (theirs, "2.0.0"))
+    assert "Install the same Ray and the same Python" in str(error.value)
 
 
 def test_without_a_cluster_nothing_is_started(workplace: Path) -> None:

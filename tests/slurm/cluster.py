@@ -67,6 +67,11 @@ class Cluster:
             self.environment, "scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=died"
         )
 
+    def restart_controller(self) -> None:
+        """Kill what decides for the cluster, and start it again, without its last seconds."""
+        psutil.Process(int((self.folder / "slurmctld.pid").read_text())).kill()
+        self.serve("slurmctld", "-D")
+
     def bring_back(self, node: str) -> None:
         """Start a node that has died, and wait until it is there."""
         self.serve("slurmd", "-D", "-N", node)

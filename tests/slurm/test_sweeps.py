@@ -35,7 +35,7 @@ from truesweep.sweeps.driver import drive
 from truesweep.sweeps.local import PRELOADED
 from truesweep.sweeps.protocols import Listed
 from truesweep.sweeps.slurm import SlurmExecutor, SlurmSettings
-from truesweep.sweeps.slurm.executor import cancel, forbid_requeue, last_words, queue
+from truesweep.sweeps.slurm.executor import cancel, last_words, queue
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("slurm")]
 
@@ -107,8 +107,11 @@ def test_jobs_of_one_node_and_of_two_run_beside_each_other(workplace: Path) -> N
     assert found[one.id] != pytest.approx(found[other.id], rel=1e-5)
 
 
-def test_a_preempted_job_is_requeued_and_ends_as_if_nothing_had_happened(workplace: Path) -> None:
-    sweep, (broken, beside) = make_sweep(workplace, [SLOW, {**SLOW, "seed": 7}], name="broken")
+def test_a_preempted_job_is_requeued_and_ends_as_if_nothing_had_happened(
+    workplace: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    two = [SLOW, {**SLOW, "seed": 7}]
+    sweep, (broken, beside) = make_sweep(workplace, two, name="broken", retries=1)
     _, (unbroken,) = make_sweep(workplace, [SLOW], name="unbroken")
 
     preempted = []
@@ -117,9 +120,7 @@ def test_a_preempted_job_is_requeued_and_ends_as_if_nothing_had_happened(workpla
         until(lambda: trained(broken) and trained(beside), 600)
         preempted.append(slurm_id(broken))
         cancel(preempted, "--signal=TERM")
-        cancelled = [slurm_id(beside)]
-        forbid_requeue(cancelled)
-        cancel(cancelled)  # of their array, this one alone; the driver submits it anew
+        cancel([slurm_id(beside)])  # of their array, this one alone; it is not requeued
 
     meanwhile = threading.Thread(target=preempt)
     meanwhile.start()
@@ -128,7 +129,8 @@ def test_a_preempted_job_is_requeued_and_ends_as_if_nothing_had_happened(workpla
     meanwhile.join()
     assert preempted == [slurm_id(broken)]  # Slurm started it again, not the driver
     assert preempted[0].endswith("_0")
-    assert slurm_id(beside).isdigit()
+    assert "_1 was ended (cancelled" in capfd.readouterr().out
+    assert slurm_id(beside).isdigit()  # the driver has tried it again
     assert len(starts(workplace)[beside.id]) == 2
     first, second = starts(workplace)[broken.id]
     assert 0 == first["step"] < second["step"]
@@ -141,9 +143,11 @@ def test_a_job_goes_on_where_there_is_room_when_its_node_is_lost(
 ) -> None:
     sweep, (broken,) = make_sweep(workplace, [SLOW], name="broken")
     _, (unbroken,) = make_sweep(workplace, [SLOW], name="unbroken")
-    lost = []
+    lost: list[str] = []
 
     def lose() -> None:
+        until((broken.path / "slurm.json").exists, 600)
+        slurm.restart_controller()  # which may not know the job any more
         until(lambda: trained(broken) and broken.status.get("saved_step", 0) > 0, 600)
         lost.append(node_of(broken))
         slurm.lose(lost[0])
@@ -158,8 +162,8 @@ def test_a_job_goes_on_where_there_is_room_when_its_node_is_lost(
     finally:
         slurm.bring_back(lost[0])
     assert drive(sweep, Listed([unbroken]), executor, sweep.settings) == 0
-    first, second = starts(workplace)[broken.id]
-    assert 0 == first["step"] < second["step"]
+    first, *_, last = starts(workplace)[broken.id]
+    assert 0 == first["step"] < last["step"]
     assert curve(broken) == curve(unbroken)
     assert results([broken])[broken.id] == results([unbroken])[unbroken.id]
 

@@ -239,6 +239,27 @@ def test_a_job_whose_end_cannot_be_written_is_a_failure(
     assert "No space left" in told
 
 
+class Paused(Pretended):
+    """A node that is lost when a job on it has just paused."""
+
+    def wait(self, timeout: float) -> list[tuple[Run, int]]:
+        if not self._running or len(self.order) > 1:
+            return super().wait(timeout)
+        job = self._running.pop()
+        job.update_status(step=4)
+        job.end("paused", 0)
+        return [(job, 143)]
+
+
+def test_a_job_that_has_paused_waits_though_its_node_was_lost(tmp_path: Path) -> None:
+    sweep, (job,) = sweep_of(tmp_path, [1])
+    executor = Paused()
+    code, told = run(sweep, executor)
+    assert (code, job.state) == (0, "paused")
+    assert executor.order == ["j0"]
+    assert "paused     " in told
+
+
 def test_fail_fast_stops_the_others(tmp_path: Path) -> None:
     sweep, jobs = sweep_of(tmp_path, [1, 1, 1])
     code, told = run(sweep, Pretended(slots=2, fails={"j0": 1}), Sweep(fail_fast=True))

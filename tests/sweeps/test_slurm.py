@@ -133,6 +133,12 @@ def test_a_cluster_may_choose_whether_jobs_are_requeued(requeue: bool | None) ->
     assert "#SBATCH --no-requeue" not in asked
 
 
+def test_a_time_limit_that_leaves_no_time_to_train_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"timeout_min=2: .*signal_delay_s"):
+        SlurmSettings(timeout_min=2)
+    SlurmSettings(timeout_min=2, signal_delay_s=30)
+
+
 def test_a_job_that_slurm_refuses_is_an_error_with_its_words(command: Commands, job: Run) -> None:
     command("sbatch", "echo 'sbatch: error: invalid partition specified: gpus' >&2; exit 1")
     executor = SlurmExecutor(SlurmSettings())
@@ -220,6 +226,93 @@ def test_a_job_that_another_process_holds_has_not_failed(command: Commands, job:
     command("scontrol", f"echo JobId=12 JobState=FAILED ExitCode={BUSY}:0")
     assert wait_for_end(job) == [(job, BUSY)]
     assert job.state == "queued"
+
+
+def test_what_an_earlier_allocation_came_to_is_not_told_of_this_one(
+    command: Commands, job: Run
+) -> None:
+    job.end("preempted", 143)
+    command("sbatch", "echo Submitted batch job 12")
+    command("scontrol", "echo JobId=12 JobState=CANCELLED ExitCode=0:0")
+    assert wait_for_end(job) == [(job, 1)]
+    assert "12 was ended (cancelled)" in job.status["error"]
+
+
+def test_a_part_of_an_array_that_was_cancelled_before_it_began_says_so(
+    command: Commands, workplace: Path
+) -> None:
+    _, jobs = make_sweep(workplace, [{"seed": 1}, {"seed": 2}])
+    command("sbatch", "echo Submitted batch job 12")
+    command(
+        "scontrol",
+        'case "$*" in *_1) echo Job 12_1 not found; exit 1;; '
+        "*job\\ 12) echo JobState=COMPLETED;; esac",
+    )
+    executor = SlurmExecutor(SlurmSettings(poll_seconds=0.1))
+    for one in jobs:
+        executor.start(one, resume=False)
+    command("squeue", "echo '12_0|RUNNING|x|None|'")
+    assert executor.wait(5.0) == [(jobs[1], 1)]
+    assert "12_1 was ended (cancelled)" in jobs[1].status["error"]
+
+
+def test_a_job_that_slurm_has_lost_is_submitted_anew(command: Commands, job: Run) -> None:
+    command("sbatch", "echo Submitted batch job 12")
+    command("scontrol", "echo Invalid job id specified >&2; exit 1")
+    executor = SlurmExecutor(SlurmSettings(poll_seconds=0.1))
+    codes: list[int] = []
+    while not codes or codes[-1] == 143:
+        executor.start(job, resume=False)
+        codes += [code for _, code in executor.wait(5.0)]
+        assert job.state == ("queued" if codes[-1] == 143 else "failed")
+    assert codes == [143, 143, 143, 1]  # it may be that Slurm forgets at once what has ended
+    assert "12 was ended (forgotten)" in job.status["error"]
+
+
+def test_a_job_that_runs_though_slurm_has_lost_it_has_not_ended(
+    command: Commands, job: Run
+) -> None:
+    command("sbatch", "echo Submitted batch job 12")
+    executor = SlurmExecutor(SlurmSettings(poll_seconds=0.1))
+    executor.start(job, resume=False)
+    with job.claim():
+        job.begin()
+        assert executor.wait(0.5) == []
+        assert executor.running == [job]
+        job.end("preempted", 143)
+    assert executor.wait(5.0) == [(job, 143)]
+
+
+def test_what_has_become_of_a_job_is_asked_again_where_slurm_does_not_say(
+    command: Commands, job: Run
+) -> None:
+    command("sbatch", "echo Submitted batch job 12")
+    command("scontrol", "echo 'Unable to contact slurm controller' >&2; exit 1")
+    executor = SlurmExecutor(SlurmSettings(poll_seconds=0.1))
+    executor.start(job, resume=False)
+    assert executor.wait(0.5) == []
+    assert executor.running == [job]
+    command("scontrol", f"echo JobId=12 JobState=FAILED ExitCode={BUSY}:0")
+    assert executor.wait(5.0) == [(job, BUSY)]
+
+
+def test_jobs_wait_for_a_slurm_that_is_away_though_none_runs(
+    command: Commands, workplace: Path
+) -> None:
+    _, (first, second) = make_sweep(workplace, [{"seed": 1}, {"seed": 2}])
+    command("sbatch", "echo Submitted batch job 12")
+    executor = SlurmExecutor(SlurmSettings(poll_seconds=0.1))
+    executor.start(first, resume=False)
+    command("scontrol", "echo JobId=12 JobState=FAILED ExitCode=1:0")
+    assert executor.wait(5.0) == [(first, 1)]
+    command("squeue", "echo 'Unable to contact slurm controller' >&2; exit 1")
+    with pytest.raises(NotNow, match="Unable to contact"):
+        executor.takes_up(second)
+    executor.start(second, resume=False)
+    with pytest.raises(NotNow, match="Unable to contact"):
+        executor.wait(0)
+    assert not executor.fits(second)
+    assert second.state == "queued"
 
 
 def test_a_slurm_that_is_away_for_a_while_ends_nothing(command: Commands, job: Run) -> None:
@@ -353,6 +446,7 @@ def test_a_job_that_slurm_never_takes_has_failed_by_itself(
 ) -> None:
     _, (first, large) = make_sweep(workplace, [{"seed": 1}, {"seed": 2}])
     command("sbatch", "echo Submitted batch job 12")
+    command("scontrol", "echo JobId=12 JobState=FAILED ExitCode=1:0")
     executor = SlurmExecutor(SlurmSettings(poll_seconds=0.1))
     executor.start(first, resume=False)
     assert executor.wait(5.0) == [(first, 1)]

@@ -253,7 +253,7 @@ class Driver:
             self.elsewhere.append(job)
         elif state in ENDED:
             self._ended(job)
-        elif state == "paused" and code == 0 and job.step > self.thawed.get(job.id, -1):
+        elif state == "paused" and job.step > self.thawed.get(job.id, -1):  # wherever its node is
             self.source.tell(job)
             self.trunks.tidy(job)
             self.display.event(f"paused     {job.id}  {job.label} at step {job.step}")

@@ -6,12 +6,14 @@ nothing twice.
 """
 
 import hashlib
+import logging
 import os
 import signal
 import socket
 import time
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,6 +31,8 @@ from truesweep.sweeps.ray.job import LOGS, Actor, Job, Reference, Start, why
 from truesweep.sweeps.ray.settings import BYTES_PER_GB, RaySettings
 from truesweep.text import plural
 
+log = logging.getLogger(__name__)
+
 NAMESPACE = "truesweep"
 HEAD = "node:__internal_head__"
 """A resource that Ray gives the head node alone: an actor there lives as long as the cluster."""
@@ -40,6 +44,39 @@ SECONDS_TO_STOP = 30.0
 """How long jobs may take to save and leave before they are killed."""
 SECONDS_TO_VANISH = 10.0
 """How long an actor that was ended may take until its name is free."""
+SECONDS_PER_LOOK = 10.0
+"""How often it is looked whether the nodes that are there can hold the jobs that wait."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a job asks for.
+
+    Args:
+        bundle: On each node, as Ray names it.
+        nodes: How many nodes.
+    """
+
+    bundle: Mapping[str, float]
+    nodes: int
+
+    def __str__(self) -> str:
+        return f"{plural(self.nodes, 'node')} with {_written(self.bundle)}"
+
+
+@dataclass(frozen=True)
+class HandedOver:
+    """A job that Ray has, waiting or running.
+
+    Args:
+        job: The job.
+        actor: The actor that looks after it.
+        need: What it asks for.
+    """
+
+    job: Run
+    actor: Actor
+    need: Need
 
 
 class RayExecutor:
@@ -53,7 +90,10 @@ class RayExecutor:
 
     def __init__(self, settings: RaySettings) -> None:
         self.settings = settings
-        self._running: dict[Reference, tuple[Run, Actor]] = {}
+        self._running: dict[Reference, HandedOver] = {}
+        self._held: list[Need] = []  # what there were nodes for
+        self._waiting: set[str] = set()  # jobs whose nodes are gone, as was told
+        self._looked_at = -float("inf")
         self._lost = Counter[str]()
 
     @property
@@ -64,23 +104,25 @@ class RayExecutor:
     @property
     def running(self) -> list[Run]:
         """The jobs that were started and have not ended; some of them may be waiting."""
-        return [job for job, _ in self._running.values()]
+        return [each.job for each in self._running.values()]
 
     def check(self, trainer: TrainerSettings, label: str) -> None:
-        """Make sure that Ray is there, and that its nodes can hold a job.
+        """Make sure that Ray is there, and that its nodes can hold a job, or could before.
+
+        Nodes that are lost while a sweep runs may be there again: jobs wait for them.
 
         Raises:
             ConfigError: It does not answer, or there are too few nodes with what the job needs,
                 and nobody says that there will be more.
         """
         self._connect()
-        bundle, needed = self._bundle(trainer), trainer.num_nodes
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        able = [node for node in nodes if _holds(node, bundle)]
-        if len(able) < needed and not self.settings.autoscaling:
+        need = self._need(trainer)
+        lacking = _lacking(need)
+        if lacking is None:
+            self._held += [need] * (need not in self._held)
+        elif need not in self._held and not self.settings.autoscaling:
             raise ConfigError(
-                f"{label}: needs {plural(needed, 'node')} with {_written(bundle)}, but of "
-                f"the {plural(len(nodes), 'node')} of the Ray cluster {len(able)} have that. Ask "
+                f"{label}: {lacking}. Ask "
                 "for less (trainer.num_nodes, trainer.devices, hydra.launcher.cpus_per_node), or "
                 "set hydra.launcher.autoscaling=true if the cluster adds nodes when asked"
             )
@@ -107,7 +149,7 @@ class RayExecutor:
             ConfigError: Ray does not answer.
         """
         self._connect()
-        trainer = trainer_of(job)
+        need = self._need(trainer_of(job))
         (job.path / LOGS).mkdir(exist_ok=True)
         remote: Any = ray.remote(Job)
         actor = remote.options(
@@ -118,9 +160,9 @@ class RayExecutor:
             num_cpus=0,
             resources={HEAD: 0.001},
             max_concurrency=CALLS,
-        ).remote(str(job.path), self._bundle(trainer), trainer.num_nodes)
+        ).remote(str(job.path), need.bundle, need.nodes)
         how = Start(self.settings.python, str(Path.cwd()), _environment())
-        self._running[actor.run.remote(how)] = job, actor
+        self._running[actor.run.remote(how)] = HandedOver(job, actor, need)
 
     def wait(self, timeout: float) -> list[tuple[Run, int]]:
         """The jobs that have ended, with their exit codes; returns as soon as there is one.
@@ -131,23 +173,24 @@ class RayExecutor:
         if not self._running:
             time.sleep(timeout)
             return []
+        self._tell_of_lost_nodes()
         ended, _ = ray.wait(list(self._running), timeout=timeout)
-        codes = [(self._running[reference][0], self._collect(reference)) for reference in ended]
+        codes = [(self._running[reference].job, self._collect(reference)) for reference in ended]
         return [(job, self._judge(job, code)) for job, code in codes]
 
     def kill(self, job: Run) -> None:
         """End a job at once, wherever it is; `wait` then reports it."""
-        for each, actor in self._running.values():
-            if each == job:
-                actor.stop.remote(int(signal.SIGKILL))
+        for each in self._running.values():
+            if each.job == job:
+                each.actor.stop.remote(int(signal.SIGKILL))
 
     def stop(self, signum: int) -> None:
         """Let no job begin any more, and ask those that run to save and leave; wait for 30 s.
 
         A driver that is killed, or loses its terminal, stops nothing: then the jobs go on.
         """
-        for _, actor in self._running.values():
-            actor.stop.remote(int(signum))
+        for each in self._running.values():
+            each.actor.stop.remote(int(signum))
         deadline = time.monotonic() + SECONDS_TO_STOP
         while self._running and time.monotonic() < deadline:
             for reference in ray.wait(list(self._running), timeout=0.5)[0]:
@@ -158,20 +201,20 @@ class RayExecutor:
         while self._running and time.monotonic() < deadline:
             for reference in ray.wait(list(self._running), timeout=0.5)[0]:
                 self._collect(reference)
-        for _, actor in self._running.values():
-            ray.kill(actor)
+        for each in self._running.values():
+            ray.kill(each.actor)
         self._running.clear()
 
     def _collect(self, reference: Reference) -> int | str | None:
         """What came of a job, as `Job.run` has it; its actor goes."""
-        job, actor = self._running.pop(reference)
+        ended = self._running.pop(reference)
         try:
             result = cast(int | str | None, ray.get(reference))
         except RayError as error:
             result = why(error)
-        ray.kill(actor)
+        ray.kill(ended.actor)
         deadline = time.monotonic() + SECONDS_TO_VANISH
-        while self._find(job) is not None and time.monotonic() < deadline:
+        while self._find(ended.job) is not None and time.monotonic() < deadline:
             time.sleep(0.02)  # or it would be found instead of a new one
         return result
 
@@ -195,9 +238,21 @@ class RayExecutor:
             job.end("failed", 1, f"it ended with exit code {code}; see {job.path / LOGS}")
         return code
 
-    def _bundle(self, trainer: TrainerSettings) -> dict[str, float]:
+    def _tell_of_lost_nodes(self) -> None:
+        """Say once of each job that waits for nodes that are no longer there that it does."""
+        if self.settings.autoscaling or time.monotonic() - self._looked_at < SECONDS_PER_LOOK:
+            return
+        self._looked_at = time.monotonic()
+        for each in self._running.values():
+            lacking = None if each.job.alive else _lacking(each.need)
+            if lacking and each.job.id not in self._waiting:
+                log.warning("%s: waits for nodes that join: it %s", each.job.label, lacking)
+            (self._waiting.add if lacking else self._waiting.discard)(each.job.id)
+
+    def _need(self, trainer: TrainerSettings) -> Need:
         ranks = trainer.local_ranks()
-        return self.settings.bundle(ranks, 0 if trainer.is_cpu() else ranks)
+        bundle = self.settings.bundle(ranks, 0 if trainer.is_cpu() else ranks)
+        return Need(bundle, trainer.num_nodes)
 
     def _connect(self) -> None:
         if ray.is_initialized():
@@ -213,6 +268,11 @@ class RayExecutor:
             )
         except (OSError, RuntimeError, ValueError) as error:
             which = "on this machine" if address == "auto" else f"at {address}"
+            if "mismatch" in str(error):  # of versions, in lines
+                raise ConfigError(
+                    f"The Ray cluster {which} cannot be joined. {' '.join(str(error).split())}. "
+                    "Install the same Ray and the same Python here and on its nodes"
+                ) from None
             raise ConfigError(
                 f"No Ray cluster answers {which}: {_first_sentence(error)}. Start one with ray "
                 "start --head, or name one by hydra.launcher.address=HOST:PORT; "
@@ -251,6 +311,16 @@ def _environment() -> dict[str, str]:
 
 DEVICES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 """Variables that Ray sets for what it gives a job."""
+
+
+def _lacking(need: Need) -> str | None:
+    """What a cluster does not have for a job, in words; None: it could hold it."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    able = [node for node in nodes if _holds(node, need.bundle)]
+    if len(able) >= need.nodes:
+        return None
+    has = f"of the {plural(len(nodes), 'node')} of the Ray cluster {len(able)} have that"
+    return f"needs {need}, but {has}"
 
 
 def _holds(node: Mapping[str, float], bundle: Mapping[str, float]) -> bool:

@@ -15,8 +15,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +29,7 @@ from submitit.helpers import clean_env
 
 from truesweep.compat import sbatch_script
 from truesweep.errors import ConfigError, telling_line
+from truesweep.interrupts import PREEMPTED
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.record.files import write_atomic, write_json
 from truesweep.runs.run import Run
@@ -60,6 +62,10 @@ HELD = re.compile(r"[Hh]eld|JobHold")
 
 Such as `JobHeldUser`, `JobHoldMaxRequeue`, or `launch failed requeued held`.
 """
+UNKNOWN = re.compile(r"Invalid job id|not found")
+"""How `scontrol` says that it knows no such job, or none any more."""
+TIMES_TO_SUBMIT_ANEW = 3
+"""How often a job is submitted anew that Slurm has lost, as when its controller was killed."""
 LARGEST_ARRAY = 1000
 """Jobs of one array, where the cluster does not say how many it takes."""
 
@@ -117,13 +123,27 @@ def queue() -> dict[str, Entry]:
 def last_words(slurm_id: str) -> dict[str, str]:
     """What Slurm still knows of an allocation that has ended, such as `JobState` and `ExitCode`.
 
-    Empty some minutes after its end (`MinJobAge` in slurm.conf).
+    Empty some minutes after its end (`MinJobAge` in slurm.conf). Of a part of an array that was
+    cancelled before it began, nothing but that it was.
+
+    Raises:
+        OSError, subprocess.SubprocessError: Slurm does not answer.
     """
+    words = _shown(slurm_id)
+    if not words and "_" in slurm_id and _shown(slurm_id.partition("_")[0]):
+        return {"JobState": "CANCELLED"}
+    return {key: value for key, _, value in (word.partition("=") for word in words)}
+
+
+def _shown(slurm_id: str) -> list[str]:
+    """What `scontrol` shows of a job, in words; none if it knows of none."""
     try:
         words = _run("scontrol", "--oneliner", "show", "job", slurm_id).split()
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    return {key: value for key, _, value in (word.partition("=") for word in words)}
+    except subprocess.SubprocessError as error:
+        if UNKNOWN.search(str(error)):
+            return []
+        raise
+    return words if any(word.startswith("JobState=") for word in words) else []
 
 
 def cancel(slurm_ids: Sequence[str], *options: str) -> None:
@@ -134,8 +154,8 @@ def cancel(slurm_ids: Sequence[str], *options: str) -> None:
 
 def forbid_requeue(slurm_ids: Sequence[str]) -> None:
     """Let allocations end for good when they end next."""
-    for slurm_id in slurm_ids:
-        _try("scontrol", "update", f"JobId={slurm_id}", "Requeue=0")
+    if slurm_ids:
+        _try("scontrol", "update", f"JobId={','.join(slurm_ids)}", "Requeue=0")
 
 
 def _run(*command: str) -> str:
@@ -143,17 +163,34 @@ def _run(*command: str) -> str:
         command, capture_output=True, text=True, check=False, timeout=SECONDS_TO_ANSWER
     )
     if done.returncode:
-        said = telling_line(done.stderr) or f"{command[0]} ended with exit code {done.returncode}"
-        raise subprocess.SubprocessError(said)
+        said = telling_line(done.stderr) or telling_line(done.stdout)
+        raise subprocess.SubprocessError(
+            said or f"{command[0]} ended with exit code {done.returncode}"
+        )
     return done.stdout
 
 
 def _try(*command: str) -> None:
-    subprocess.run(command, capture_output=True, check=False, timeout=SECONDS_TO_ANSWER)
+    """Run a command that may fail, or go unanswered."""
+    with suppress(subprocess.TimeoutExpired):
+        subprocess.run(command, capture_output=True, check=False, timeout=SECONDS_TO_ANSWER)
 
 
 class Refused(Exception):
     """Slurm does not take what is submitted; in its own words."""
+
+
+@dataclass(frozen=True)
+class _Submitted:
+    """A job that was submitted, and not seen to end.
+
+    Args:
+        job: The job.
+        told: When it had last told of itself by then, as its status has it.
+    """
+
+    job: Run
+    told: str | None
 
 
 class SlurmExecutor:
@@ -170,7 +207,8 @@ class SlurmExecutor:
     def __init__(self, settings: SlurmSettings) -> None:
         self.settings = settings
         self._asked: list[Run] = []  # to be submitted
-        self._running: dict[str, Run] = {}
+        self._submitted: dict[str, _Submitted] = {}
+        self._lost = Counter[str]()
         self._held: set[str] = set()
         self._answered = False
         self._took_any = False
@@ -185,7 +223,7 @@ class SlurmExecutor:
     @property
     def running(self) -> list[Run]:
         """The jobs that were started and have not ended; some of them may be waiting."""
-        return [*self._asked, *self._running.values()]
+        return [*self._asked, *(each.job for each in self._submitted.values())]
 
     def check(self, trainer: TrainerSettings, label: str) -> None:
         """Make sure that Slurm is there; what it can give, it says when a job is submitted.
@@ -206,13 +244,13 @@ class SlurmExecutor:
         """Whether an earlier driver has submitted a job, and it waits or runs.
 
         Raises:
-            NotNow: Slurm does not answer, and there are jobs in its queue.
-            ConfigError: The same, and there are none.
+            NotNow: Slurm does not answer, and has taken jobs before.
+            ConfigError: The same, and it never has.
         """
         try:
             return job.path in _allocations()
         except ConfigError as error:
-            if not self._running:
+            if not self._took_any:
                 raise
             raise self._later(str(error)) from None
 
@@ -237,7 +275,7 @@ class SlurmExecutor:
             timeout: The longest wait, seconds.
 
         Raises:
-            NotNow: Slurm refuses jobs, or does not answer, while others are in its queue.
+            NotNow: Slurm refuses jobs while others are in its queue, or does not answer.
             ConfigError: The same, and it has never taken any.
         """
         deadline = time.monotonic() + timeout
@@ -253,7 +291,7 @@ class SlurmExecutor:
     def kill(self, job: Run) -> None:
         """End a job at once, wherever it is; `wait` then reports it."""
         self._asked = [each for each in self._asked if each != job]
-        ids = [slurm_id for slurm_id, each in self._running.items() if each == job]
+        ids = [slurm_id for slurm_id, each in self._submitted.items() if each.job == job]
         forbid_requeue(ids)
         cancel(ids, "--signal=KILL")
         cancel(ids)
@@ -264,17 +302,17 @@ class SlurmExecutor:
         A driver that is killed, or loses its terminal, stops nothing: then the jobs go on.
         """
         self._asked.clear()
-        ids = list(self._running)
+        ids = list(self._submitted)
         forbid_requeue(ids)
         cancel(ids, "--state=PENDING")
         cancel(ids, f"--signal={signal.Signals(signum).name.removeprefix('SIG')}")
         deadline = time.monotonic() + SECONDS_TO_STOP
-        while self._running and time.monotonic() < deadline:
+        while self._submitted and time.monotonic() < deadline:
             time.sleep(0.5)
             for slurm_id in self._gone():  # one that never ran has not failed
-                del self._running[slurm_id]
-        cancel(list(self._running))
-        self._running.clear()
+                del self._submitted[slurm_id]
+        cancel(list(self._submitted))
+        self._submitted.clear()
 
     def _submit_asked(self) -> list[tuple[Run, int]]:
         """Submit what was asked for, unless it is in the queue; gives a job that never can be."""
@@ -284,23 +322,23 @@ class SlurmExecutor:
         try:
             known = _allocations()
         except ConfigError as error:
-            return self._refuse([(job, str(error)) for job in asked])
+            return self._refuse([(job, error) for job in asked])
         for job in asked:
             if job.path in known:
                 self._take(known[job.path], job)
         new = [job for job in asked if job.path not in known]
         return self._refuse([one for group in self._alike(new) for one in self._submit(group)])
 
-    def _refuse(self, refused: Sequence[tuple[Run, str]]) -> list[tuple[Run, int]]:
-        """Put jobs off while there are others, and else give up the first of them."""
+    def _refuse(self, refused: Sequence[tuple[Run, Exception]]) -> list[tuple[Run, int]]:
+        """Put jobs off while there are others or nobody answers; else give up the first of them."""
         if not refused:
             return []
         job, reason = refused[0]
-        if self._running:
-            raise self._later(reason, [each for each, _ in refused])
+        if self._submitted or (self._took_any and not isinstance(reason, Refused)):
+            raise self._later(str(reason), [each for each, _ in refused])
         if not self._took_any:
-            raise ConfigError(reason)
-        job.end("failed", 1, reason)
+            raise ConfigError(str(reason))
+        job.end("failed", 1, str(reason))
         self._asked = [each for each, _ in refused[1:]]
         return [(job, 1)]
 
@@ -322,7 +360,7 @@ class SlurmExecutor:
             found = None
         return max(1, int(found[1])) if found else LARGEST_ARRAY
 
-    def _submit(self, jobs: Sequence[Run]) -> list[tuple[Run, str]]:
+    def _submit(self, jobs: Sequence[Run]) -> list[tuple[Run, Exception]]:
         """Submit jobs as an array; one that is refused by halves, as there may be a limit.
 
         Returns:
@@ -337,16 +375,18 @@ class SlurmExecutor:
                 if not refused:
                     return self._submit(jobs[half:])
                 return [*refused, *((job, refused[-1][1]) for job in jobs[half:])]
-            return [(jobs[0], f"{jobs[0].label}: Slurm refuses the job: {error}\n{REMEDY}")]
+            said = f"{jobs[0].label}: Slurm refuses the job: {error}\n{REMEDY}"
+            return [(jobs[0], Refused(said))]
         except (OSError, subprocess.SubprocessError) as error:  # it may have been submitted
-            return [(job, f"{job.label}: Slurm does not answer: {error}") for job in jobs]
+            unanswered = f"{jobs[0].label}: Slurm does not answer: {error}"
+            return [(job, ConfigError(unanswered)) for job in jobs]
         for slurm_id, job in zip(ids, jobs, strict=True):
             self._take(slurm_id, job)
         return []
 
     def _take(self, slurm_id: str, job: Run) -> None:
         write_json(job.path / "slurm.json", {"id": slurm_id})
-        self._running[slurm_id] = job
+        self._submitted[slurm_id] = _Submitted(job, job.status.get("updated"))
         self._took_any = True
 
     def _sbatch(self, jobs: Sequence[Run]) -> list[str]:
@@ -375,7 +415,43 @@ class SlurmExecutor:
         return [given] if len(jobs) == 1 else [f"{given}_{index}" for index in range(len(jobs))]
 
     def _ended(self) -> list[tuple[Run, int]]:
-        return [(self._running[i], _exit_code(self._running.pop(i), i)) for i in self._gone()]
+        ended = []
+        for slurm_id in self._gone():
+            code = self._exit_code(slurm_id)
+            if code is not None:
+                ended.append((self._submitted.pop(slurm_id).job, code))
+        return ended
+
+    def _exit_code(self, slurm_id: str) -> int | None:
+        """How a job has ended: as it says itself, or as Slurm does if it had no time to.
+
+        None: that is not known yet.
+        """
+        one = self._submitted[slurm_id]
+        job, status = one.job, one.job.status
+        code, spoke = status.get("exit_code"), status.get("updated") != one.told
+        if code is not None and spoke and code != PREEMPTED:
+            return int(code)
+        try:
+            said = last_words(slurm_id)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        its_code = said.get("ExitCode", "").partition(":")[0]
+        cancelled = said.get("JobState", "").startswith("CANCELLED")
+        if code is not None and not cancelled and (spoke or its_code == str(code)):
+            return int(code)
+        if its_code == str(BUSY):
+            return BUSY
+        if not said and job.alive:
+            return None  # until Slurm, which has lost it, ends it
+        self._lost[job.id] += not said
+        if not said and self._lost[job.id] <= TIMES_TO_SUBMIT_ANEW:
+            log.warning("%s: Slurm knows nothing of its job %s any more", job.label, slurm_id)
+            return PREEMPTED
+        state = said.get("JobState", "forgotten").replace("_", " ").lower()
+        how = ", ".join([state, *_by_signal(said.get("ExitCode", "")), *_for_memory(job, slurm_id)])
+        job.end("failed", 1, f"Slurm's job {slurm_id} was ended ({how}); see {job.path / SCRIPTS}")
+        return 1
 
     def _gone(self) -> list[str]:
         """The allocations that are no longer in the queue, or have nothing left to do there.
@@ -390,19 +466,19 @@ class SlurmExecutor:
         self._tell_of_holds(there)
         return [
             slurm_id
-            for slurm_id, job in self._running.items()
+            for slurm_id, each in self._submitted.items()
             if (entry := there.get(slurm_id)) is None
-            or (entry.state == "COMPLETING" and job.state in ENDED)
+            or (entry.state == "COMPLETING" and each.job.state in ENDED)
         ]
 
     def _tell_of_holds(self, there: Mapping[str, Entry]) -> None:
         """Say of each job that is held since the last look what lets it go on."""
-        held = {i for i in self._running if i in there and HELD.search(there[i].reason)}
+        held = {i for i in self._submitted if i in there and HELD.search(there[i].reason)}
         for slurm_id in sorted(held - self._held):
             log.warning(
                 "%s: Slurm holds its job %s (%s) until you, or an administrator, type "
                 "scontrol release %s",
-                *(self._running[slurm_id].label, slurm_id, there[slurm_id].reason, slurm_id),
+                *(self._submitted[slurm_id].job.label, slurm_id, there[slurm_id].reason, slurm_id),
             )
         self._held = held
 
@@ -452,20 +528,6 @@ def _needs(job: Run) -> dict[str, int]:
     """Nodes of a job, and GPUs on each."""
     trainer = trainer_of(job)
     return {"nodes": trainer.num_nodes, "gpus": 0 if trainer.is_cpu() else trainer.local_ranks()}
-
-
-def _exit_code(job: Run, slurm_id: str) -> int:
-    """How a job has ended: as it says itself, or as Slurm does if it had no time to."""
-    code = job.status.get("exit_code")
-    if code is not None:
-        return int(code)
-    said = last_words(slurm_id)
-    if said.get("ExitCode", "").startswith(f"{BUSY}:"):
-        return BUSY
-    state = said.get("JobState", "forgotten").replace("_", " ").lower()
-    how = ", ".join([state, *_by_signal(said.get("ExitCode", "")), *_for_memory(job, slurm_id)])
-    job.end("failed", 1, f"Slurm's job {slurm_id} was ended ({how}); see {job.path / SCRIPTS}")
-    return 1
 
 
 def _by_signal(exit_code: str) -> list[str]:

@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 from annotated_types import Ge, Gt
 
+from truesweep.errors import ConfigError
+
 
 @dataclass(kw_only=True)
 class SlurmSettings:
@@ -57,6 +59,14 @@ class SlurmSettings:
     additional_parameters: dict[str, Any] = field(default_factory=dict)
     poll_seconds: Annotated[float, Gt(0)] = 5.0
 
+    def __post_init__(self) -> None:
+        if self.signal_delay_s >= 60 * self.timeout_min:
+            raise ConfigError(
+                f"hydra.launcher.timeout_min={self.timeout_min}: jobs would be told to save as "
+                f"soon as they begin, {self.signal_delay_s} s before the time limit; ask for more "
+                "minutes, or set a smaller hydra.launcher.signal_delay_s"
+            )
+
     def options(self, *, name: str, nodes: int, gpus: int, array: int = 1) -> dict[str, Any]:
         """The parameters of a submission, as `compat.sbatch_script` takes them.
 
@@ -104,6 +114,7 @@ class SlurmSettings:
         if not requeue:
             return []
         again = f'[ "$code" -eq 143 ] && [ "${{SLURM_RESTART_COUNT:-0}}" -lt {self.max_requeues} ]'
+        again += f" && ! grep -qs '{CANCELLED}' /dev/stderr"
         return ["code=$?", f'{again} && scontrol requeue "$SLURM_JOB_ID"', 'exit "$code"']
 
 
@@ -128,5 +139,10 @@ GPUS = {"gres", "gpus", "gpus_per_node", "gpus_per_task", "gpus_per_socket"}
 """Options of sbatch that ask for GPUs, one of which is enough."""
 BEFORE = ["trap : TERM INT USR1"]
 """The batch script outlives signals, which are for the job: it is the one that requeues it."""
+CANCELLED = r" JOB .* CANCELLED AT [^ ]* \*\*\*"
+"""What Slurm writes to the errors of a batch script whose job somebody cancels, which is to end.
+
+A time limit or a preemption has its reason before the asterisks, and a signal names a step.
+"""
 SECONDS_FOR_OTHERS = 60
 """How long a node's task may go on after another's has ended; the nodes end together."""
