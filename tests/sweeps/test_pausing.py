@@ -224,6 +224,33 @@ def test_a_killed_driver_leaves_those_that_wait_as_they_were(
     assert all(job.step >= waited.get(job.id, 0) for job in sweep.jobs())
 
 
+class Dying(Curves):
+    """The driver is killed when it has had a job go on, for which there is no room yet."""
+
+    def start(self, job: Run, resume: bool) -> None:
+        if job.state == "paused":
+            self.order.append(job.label)
+            raise Killed
+        super().start(job, resume)
+
+
+def test_a_job_that_was_to_go_on_does_so_though_its_driver_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed = Dying()
+    with pytest.raises(Killed):
+        run(tmp_path / "s", killed)
+    gc.collect()
+    # Those that run have told more by now, and others lead.
+    monkeypatch.setattr("truesweep.sweeps.trials.thawed", lambda *_, **__: None)
+    source = search(tmp_path / "s", [LR], **SETTINGS)
+    job = source.ask()
+    assert job is not None
+    assert job.label == killed.order[-1]
+    assert source.ask() is None
+    assert not source.exhausted
+
+
 def test_a_search_that_is_over_starts_nothing_until_it_has_more_points(tmp_path: Path) -> None:
     run(tmp_path / "s", Curves(), jobs=2)
     gc.collect()

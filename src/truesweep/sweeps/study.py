@@ -293,7 +293,8 @@ class Search:
         if self._settings.pruner is not None and jobs[0] in left:
             self._held[number] = left[1:]
             left = left[:1]
-            if jobs[0].state == "paused":
+            # One that a driver had go on before it died may be in a cluster's queue.
+            if jobs[0].state == "paused" and not self._trials.is_thawed(number):
                 self._pause(number, left.pop())
                 return False
         self._ready += left

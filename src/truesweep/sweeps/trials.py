@@ -187,6 +187,10 @@ class Trials:
         """Note that a trial's job goes on."""
         self.set(number, PAUSED, False)
 
+    def is_thawed(self, number: int) -> bool:
+        """Whether a trial's job was to go on when it last waited."""
+        return self.all()[number].user_attrs.get(PAUSED) is False
+
     def before(self, number: int | None = None) -> int:
         """How many points were given jobs before a trial's, or at all: what the budget counts."""
         trials = self.all()
