@@ -1,5 +1,6 @@
 """Jobs of a search that share steps: what is found and decided is the same as without."""
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from truesweep.analysis.curves import Curve
 from truesweep.analysis.thaw import Trial, first_rung
 from truesweep.commands.resume import resume
 from truesweep.commands.sweep import sweep
+from truesweep.record import provenance
 from truesweep.record.files import write_checksum, write_sums
 from truesweep.record.study import open_storage
 from truesweep.runs import branches
-from truesweep.runs.run import Run
+from truesweep.runs.run import BusyError, Run, write_entries
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.local import LocalPool
 from truesweep.sweeps.planning import SweepPlan
@@ -271,6 +273,156 @@ def test_what_belongs_to_a_state_is_as_it_was_kept(
     said = " ".join(capsys.readouterr().out.split())
     assert f"branches/10/{name} is missing or damaged (by its checksum), so {second.id}" in said
     assert second.metrics.read_text() == rows
+
+
+def keep(job: Run, *steps: int) -> None:
+    """Have a job keep states, as its training would."""
+    job.metrics.write_text("")
+    (job.model / "config.json").parent.mkdir(exist_ok=True)
+    (job.model / "config.json").write_text("kept")
+    write_sums(job.model)
+    for step in steps:
+        checkpoint = branches.checkpoint_path(job, step)
+        checkpoint.parent.mkdir(parents=True)
+        checkpoint.write_text(f"kept {step}")
+        write_checksum(checkpoint)
+        branches.keep(job, step)
+
+
+def test_a_state_is_kept_for_one_whose_steps_its_keeper_would_not_wait_for(
+    workplace: Path,
+) -> None:
+    """Twelve steps are most of a short job, and hardly any of a long one."""
+    jobs = made(workplace, "optimizer.lr=1e-3", "trainer.max_steps=15,200", "sweeps.jobs=2")
+    short, long = sorted(jobs, key=lambda job: int(job.varies["trainer.max_steps"]))
+    assert long.place["branches"] == [12]
+    assert dict(long.place["siblings"]) == {short.id: 0}
+    keep(long, 12)
+    long.update_status(state="completed", saved_step=200)
+    siblings = Siblings(SweepDirectory(long.path.parent))
+    siblings.tidy(long)
+    assert siblings.branch(short) == (long.id, 12)
+    siblings.tidy(short)
+    assert not branches.kept(long)
+
+
+@pytest.mark.parametrize("change", ["data", "torch", "own code"])
+def test_a_state_of_something_else_is_not_begun_with(
+    workplace: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    change: str,
+) -> None:
+    """Files, packages and code may change between a search and its resume."""
+    (workplace / "own.py").write_text("x = 1")
+    monkeypatch.syspath_prepend(workplace)
+    lengths = ["optimizer.lr=1e-3", "trainer.max_steps=12,24", "allowed_packages=[own]"]
+    first, second = made(workplace, *lengths)
+    branches.begin(first, 0)
+    keep(first, 10)
+    if change == "data":
+        origin = second.read_provenance()
+        other = origin["data"] | {"fingerprint": "of other files"}
+        write_entries(second.path / "provenance.json", origin | {"data": other})
+    elif change == "torch":
+        now = provenance.packages() | {"torch": "99.0"}
+        monkeypatch.setattr(provenance, "packages", lambda: now)
+    else:
+        (workplace / "own.py").write_text("x = 2")
+    siblings = Siblings(SweepDirectory(first.path.parent))
+    assert siblings.branch(second) is None
+    said = " ".join(capsys.readouterr().out.split())
+    why = {"data": "is of other data", "torch": "which is 99.0 now", "own code": "with own source"}
+    assert why[change] in said
+    assert f"so {second.id} does not go on from it" in said
+    assert not second.status
+    assert branches.is_kept(first, 10)
+
+
+def test_what_two_programs_have_trained_is_not_begun_with(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that was resumed with another version of a package keeps a state after that."""
+    first, second = made(workplace, "optimizer.lr=1e-3", "trainer.max_steps=12,24")
+    with monkeypatch.context() as before:
+        before.setattr(provenance, "packages", lambda: {"torch": "1.0"})
+        branches.begin(first, 0)
+    branches.begin(first, 6)
+    branches.begin(first, 8)
+    keep(first, 10)
+    assert [one.get("torch") == "1.0" for one in first.read_provenance()["programs"]] == [
+        True,
+        False,
+    ]
+    siblings = Siblings(SweepDirectory(first.path.parent))
+    assert siblings.branch(second) is None
+    branches.begin(first, 0)  # all anew
+    branches.forget(first, 10)
+    keep(first, 10)
+    assert siblings.branch(second) == (first.id, 10)
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_kill_while_a_state_is_taken_over_spoils_nothing(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, gone: bool
+) -> None:
+    """It is taken over anew, or, where it is not there any more, the job begins by itself."""
+    first, second = made(workplace, "optimizer.lr=1e-3", "trainer.max_steps=12,24")
+    keep(first, 10)
+    siblings = Siblings(SweepDirectory(first.path.parent))
+
+    def killed(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as once:
+        once.setattr(Run, "update_status", killed)
+        with pytest.raises(KeyboardInterrupt):
+            siblings.branch(second)
+    assert second.metrics.exists()
+    assert second.state == "queued"
+    if gone:
+        branches.forget(first, 10)
+    assert siblings.branch(second) == (None if gone else (first.id, 10))
+    assert ("branched" in second.read_provenance()) == (not gone)
+    assert any(second.checkpoints.iterdir()) == (not gone)
+    assert second.metrics.exists() == (not gone)
+
+
+def test_a_state_for_which_there_is_no_room_is_not_begun_with(
+    workplace: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = made(workplace, "optimizer.lr=1e-3", "trainer.max_steps=12,24")
+    keep(first, 10)
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(branches, "note", full)
+    assert Siblings(SweepDirectory(first.path.parent)).branch(second) is None
+    said = " ".join(capsys.readouterr().out.split())
+    assert "branches/10 cannot be taken over (OSError: [Errno 28] No space left" in said
+    assert not second.status
+    assert not any(second.checkpoints.iterdir())
+
+
+def test_a_job_that_cannot_be_read_ends_no_search(workplace: Path) -> None:
+    """Nor a state that it may need, once its file is put back."""
+    first, second, third = made(workplace, "optimizer.lr=1e-3", LENGTHS)
+    keep(second, 10)
+    for job in (first, second):
+        job.update_status(state="completed", saved_step=job.varies["trainer.max_steps"])
+    (third.path / "status.json").write_text("{")
+    siblings = Siblings(SweepDirectory(first.path.parent))
+    siblings.tidy(second)
+    assert branches.is_kept(second, 10)
+    assert siblings.branch(third) is None
+
+
+def test_one_that_another_driver_has_begun_is_busy(workplace: Path) -> None:
+    first, second = made(workplace, "optimizer.lr=1e-3", "trainer.max_steps=12,24")
+    keep(first, 10)
+    with second.claim(), pytest.raises(BusyError, match="is being worked on"):
+        Siblings(SweepDirectory(first.path.parent)).branch(second)
 
 
 def search(folder: Path, *overrides: str, kill: bool = False) -> SweepDirectory:

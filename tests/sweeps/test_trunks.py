@@ -26,6 +26,7 @@ from truesweep.sweeps.planning import SweepPlan, plan_sweep
 from truesweep.sweeps.protocols import Listed
 from truesweep.sweeps.request import ask
 from truesweep.sweeps.settings import Sweep
+from truesweep.sweeps.siblings import Either, started_by_itself
 from truesweep.sweeps.start import add_jobs
 from truesweep.sweeps.trunks import MOST_STATES, Trunks
 
@@ -312,6 +313,63 @@ def test_a_job_that_is_to_be_tried_again_finds_its_states(workplace: Path) -> No
     assert is_kept(first, 8)
     trunks.tidy()
     assert not is_kept(first, 8)
+
+
+def test_a_job_that_cannot_be_read_ends_no_sweep(workplace: Path) -> None:
+    """Nor a state that it may need, once its file is put back."""
+    asked = [*WSD, "trainer.max_steps=12", "data.eval_batch_size=3,4,5"]
+    first, damaged, ended = jobs = prepare(workplace, "shared", *asked)[0].jobs()
+    (first.path / "branches" / "8").mkdir(parents=True)
+    (damaged.path / "status.json").write_text("{")
+    ended.update_status(state="completed", saved_step=12)
+    trunks = Trunks(jobs)
+    assert trunks.is_ready(damaged, jobs)  # to be told of
+    trunks.tidy(ended)
+    trunks.tidy()
+    assert is_kept(first, 8)
+
+
+def test_jobs_of_a_driver_and_of_others_share_in_one_sweep(
+    workplace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Some were begun with by a driver, and `--jobs json` has added others."""
+    found = plan(workplace, *WSD, "trainer.max_steps=12,24")
+    sweep = SweepDirectory(workplace / "outputs/sweeps/s")
+    short, long = add_jobs(sweep, found.jobs, {})
+    printed(workplace, capsys, "trainer.max_steps=32,48", "name=s")
+    more = [job for job in sweep.jobs() if job.varies["trainer.max_steps"] > 24]
+    either = Either(sweep, sweep.jobs())
+    assert not either.is_ready(short, [short, long, *more])
+    assert all(either.is_ready(job, [short, long, *more]) for job in [long, *more])
+    for job, step in ((long, 10), (more[0], 26)):
+        job.update_status(state="completed", saved_step=job.varies["trainer.max_steps"])
+        (job.path / "branches" / str(step)).mkdir(parents=True)
+        either.tidy(job)
+    either.tidy()
+    with started_by_itself(long):
+        pass
+    assert is_kept(long, 10)
+    assert is_kept(more[0], 26)
+    for job in (short, more[1]):
+        job.update_status(state="completed", saved_step=job.varies["trainer.max_steps"])
+    either.tidy()
+    assert not is_kept(long, 10)
+    assert not is_kept(more[0], 26)
+
+
+def test_a_job_of_a_driver_that_is_started_alone_leaves_others_their_states(
+    workplace: Path,
+) -> None:
+    asked = [*WSD, "trainer.max_steps=12,16", "data.eval_batch_size=3,4"]
+    jobs = prepare(workplace, "shared", *asked)[0].jobs()
+    one = next(job for job in jobs if job.place["replays"])
+    keeper = Run(one.path.parent / one.place["replays"][0][0])
+    needed = next(job for job in jobs if (job.place["trunk"] or [""])[0] == keeper.id)
+    step = needed.place["trunk"][1]
+    (keeper.path / "branches" / str(step)).mkdir(parents=True)
+    with started_by_itself(one):
+        one.update_status(state="completed", saved_step=16)
+    assert is_kept(keeper, step)
 
 
 def printed(folder: Path, capsys: pytest.CaptureFixture[str], *overrides: str) -> list[list[str]]:

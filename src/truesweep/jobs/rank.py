@@ -55,11 +55,14 @@ from truesweep.record.provenance import cores
 from truesweep.record.rows import read
 from truesweep.record.study import Reports
 from truesweep.runs import branches
-from truesweep.runs.branches import amend, checkpoint_of, is_kept, note, rows_of_training
+from truesweep.runs.branches import begin, checkpoint_of, is_alike, is_kept, note, rows_of_training
 from truesweep.runs.run import Run, write_entries
 from truesweep.secrets import reveal
 from truesweep.tasks import DivergedError, OutOfMemory
 from truesweep.terminal import console
+
+SHARED = ("trunk", "replays", "siblings", "branches")
+"""What a job's place in its sweep says of steps that it shares with others, either way."""
 
 
 def run_rank(directory: str, resume: bool = False) -> None:
@@ -180,9 +183,10 @@ class Rank:
             self.run.update_status(total_steps=self.parts.recipe.total_steps)
         if self.trainer.is_global_zero and (checkpoint is None or is_layout_lost(self.run.model)):
             save_layout(self.run.model, self.parts.task.model, self.parts.task.tokenizer)
-        done = self._step_of(checkpoint) if self.run.place.get("replays") else 0
-        if self.trainer.is_global_zero and self.run.place.get("replays"):
-            amend(self.run, done)
+        shares = any(self.run.place.get(key) for key in SHARED)
+        done = self._step_of(checkpoint) if shares else 0
+        if self.trainer.is_global_zero and shares:
+            begin(self.run, done)
         states = self._ahead(done)
         if checkpoint is not None or not states:
             self._fit(checkpoint, goes_on=bool(states))
@@ -324,7 +328,7 @@ class Rank:
         if self.run.read_provenance().get("changes"):  # it may be another training by now
             return []
         states = [(Run(self.run.path.parent / name), step) for name, step in named]
-        return [(other, step) for other, step in states if is_kept(other, step)]
+        return [one for one in states if is_kept(*one) and is_alike(self.run, *one)]
 
     def _branches(self) -> list[pl.Callback]:
         """What keeps the states from which other jobs of the sweep go on, if any do."""

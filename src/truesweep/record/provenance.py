@@ -4,9 +4,11 @@ import hashlib
 import os
 import platform
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +76,39 @@ def git() -> dict[str, str | None] | None:
 def packages() -> dict[str, str]:
     """Versions of those of `PACKAGES` that are installed."""
     return {name: version for name in PACKAGES if (version := _version(name))}
+
+
+def program(own: Sequence[str] = ()) -> dict[str, str]:
+    """What a training follows from besides its configuration and its data, by name.
+
+    Args:
+        own: Top-level packages of the user's, whose code may change without a version.
+
+    Returns:
+        The versions of Python and of packages, and of each own one a hash of its source.
+    """
+    sources = {name: found for name in own if (found := _source(name)) is not None}
+    return {"Python": platform.python_version(), **packages(), **sources}
+
+
+def _source(package: str) -> str | None:
+    """Of the SHA-256 of a package's files of Python; None where it cannot be found."""
+    with suppress(ImportError, ValueError, OSError):
+        spec = find_spec(package)
+        if spec is None:
+            return None
+        digest = hashlib.sha256()
+        for file in _files_of(spec.submodule_search_locations, spec.origin):
+            digest.update(f"{file.name}\0".encode() + file.read_bytes())
+        return f"source {digest.hexdigest()[:16]}"
+    return None
+
+
+def _files_of(folders: Sequence[str] | None, origin: str | None) -> Iterator[Path]:
+    if folders is None:  # a module of one file
+        yield from [Path(origin)] if origin else []
+    for folder in folders or ():
+        yield from sorted(Path(folder).rglob("*.py"))
 
 
 def hardware() -> dict[str, Any]:

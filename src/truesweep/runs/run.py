@@ -84,6 +84,7 @@ _TYPES: dict[str, dict[str, Any]] = {
         "command": list,
         "directory": str,
         "changes": list,
+        "programs": list,
         "git": dict | None,
         "packages": dict,
         "hardware": dict,
@@ -94,6 +95,7 @@ _TYPES: dict[str, dict[str, Any]] = {
         "origins": dict,
     },
     "memory.json": {"micro_batch_size": int},
+    "programs.json": {"programs": list},
 }
 """By file, what its entries are; a time is kept as text."""
 State = Literal["running", "completed", "failed", "preempted", "paused", "pruned"]
@@ -105,6 +107,10 @@ _OWN = ("config.yaml", "provenance.json", "job.json")
 """Files that lie in the directory of a run from its making on."""
 SECONDS_TO_MAKE = 600.0
 """A directory that is not whole after so long is a killed process's, and nobody's any more."""
+
+
+class BusyError(ConfigError):
+    """Another process works on a run."""
 
 
 @dataclass(frozen=True)
@@ -252,7 +258,7 @@ class Run:
         """Be the only job that works on this run; the lock dies with its holders.
 
         Raises:
-            ConfigError: Another process works on it.
+            BusyError: Another process works on it.
         """
         with ExitStack() as stack:
             try:
@@ -260,7 +266,7 @@ class Run:
                 lock(descriptor, fcntl.LOCK_SH, wait=SECONDS_TO_ASK)  # its ranks may join
             except BlockingIOError:
                 pid = self.status.get("pid", "unknown")
-                raise ConfigError(
+                raise BusyError(
                     f"{os.path.relpath(self.path)} is being worked on (process {pid}); "
                     "wait for its end, or stop it with SIGTERM and resume it"
                 ) from None
@@ -387,8 +393,8 @@ class Run:
         values, `swept` the same by short names; `trial`: the study that hears of every
         validation; `trunk`: the job that is the same up to a step, and that step; `replays`: jobs
         that train the same up to later steps, and these, which it validates itself; `branches`: the
-        steps after which others go on from here; `siblings`: jobs of a search that are the same up
-        to a step, and that step.
+        steps after which others go on from here; `siblings`: jobs of a search that share steps
+        with it, and the step up to which it may begin with theirs.
         """
         file = self.path / "job.json"
         return read_entries(file) if file.exists() else {}
@@ -447,7 +453,8 @@ class Run:
         """A file that it lacks, though it must have been there, as others show."""
         if (self.path.parent / "sweep.yaml").exists() and not self.job:
             return "job.json"
-        if self.metrics.exists() and not self.status:
+        # Without a log it is what a kill has left that came while another's state was taken over.
+        if self.metrics.exists() and self.log(0).exists() and not self.status:
             return "status.json"
         return None
 

@@ -15,7 +15,7 @@ from typing import Any
 from truesweep.callbacks import SIGNALS, Told
 from truesweep.errors import ConfigError
 from truesweep.interrupts import STOPPED, stopped_by
-from truesweep.runs.run import UNREADABLE, Run
+from truesweep.runs.run import UNREADABLE, BusyError, Run
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.disk import LAST, held, keep_within
 from truesweep.sweeps.display import Display, first_line, short
@@ -23,9 +23,8 @@ from truesweep.sweeps.planned import trainer_of
 from truesweep.sweeps.progress import FAILED, Board
 from truesweep.sweeps.protocols import BUSY, ENDED, Executor, JobSource, Listed, NotNow
 from truesweep.sweeps.settings import Sweep
-from truesweep.sweeps.siblings import Siblings
+from truesweep.sweeps.siblings import Either, Siblings
 from truesweep.sweeps.summary import Page, sum_up
-from truesweep.sweeps.trunks import Trunks
 from truesweep.tasks.devices import OUT_OF_MEMORY
 from truesweep.text import duration, plural, quantity
 
@@ -98,7 +97,7 @@ class Driver:
         self._changed = True
         self._warned = False
         self._page = Page(sweep)
-        self.trunks: Trunks | Siblings = Siblings(sweep)
+        self.trunks: Either | Siblings = Siblings(sweep)
 
     @property
     def signum(self) -> int:
@@ -109,9 +108,7 @@ class Driver:
         """Drive the sweep to its end."""
         if isinstance(self.source, Listed):  # known as a whole, so that the biggest can go first
             self.waiting.extend(iter(self.source.ask, None))
-            jobs = self.sweep.jobs()
-            if not any(job.problem is None and job.place.get("siblings") for job in jobs):
-                self.trunks = Trunks(jobs)
+            self.trunks = Either(self.sweep, self.sweep.jobs())
         for job in list(self.waiting):
             if job.state == "broken":
                 self.waiting.remove(job)
@@ -204,7 +201,11 @@ class Driver:
         return all(self.executor.fits(job) for job in self.executor.running)
 
     def _start(self, job: Run) -> None:
-        branch = self.trunks.branch(job)
+        try:
+            branch = self.trunks.branch(job)
+        except BusyError:  # another driver has begun it, a moment ago
+            self.elsewhere.append(job)
+            return
         again, waited = bool(job.status), job.state == "paused"
         if waited:
             self.thawed[job.id] = job.step

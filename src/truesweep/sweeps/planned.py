@@ -40,8 +40,9 @@ class PlannedJob:
         replays: Ids of jobs that train the same up to later steps, and these, which it validates
             itself, in order.
         branches: The steps after which others go on from this job.
-        siblings: Ids of jobs of a search that are the same up to a step, and that step; it begins
-            with the furthest state that one of them has kept by then. See `siblings`.
+        siblings: Ids of jobs of a search that share steps with it, either way, and the step up to
+            which it may begin with theirs; it begins with the furthest state that one of them has
+            kept by then. See `siblings`.
         mix: How it goes through the sources of a mixture, if its data are one.
         tasks: The names of its figures of lm-evaluation-harness, which the end tells.
     """

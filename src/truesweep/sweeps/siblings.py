@@ -24,7 +24,7 @@ import numpy as np
 
 from truesweep.analysis.thaw import first_rung
 from truesweep.config.space import Axis, Point, Space
-from truesweep.errors import ConfigError, UserError
+from truesweep.errors import UserError
 from truesweep.jobs.pausing import FORECAST
 from truesweep.record.files import dump_json
 from truesweep.runs import branches
@@ -33,7 +33,17 @@ from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.planned import PlannedJob
 from truesweep.sweeps.protocols import ENDED
 from truesweep.sweeps.settings import Sweep
-from truesweep.sweeps.trunks import LEAST_SHARE, MOST_STATES, Course, Shared, groups, offer
+from truesweep.sweeps.trunks import (
+    LEAST_SHARE,
+    MOST_STATES,
+    Course,
+    Shared,
+    Trunks,
+    groups,
+    offer,
+    status_of,
+    take_over,
+)
 from truesweep.terminal import console
 
 MOST = 50
@@ -150,7 +160,11 @@ def _relate(
     kept = {step for one in given for step in (one.alike, *one.again)}
     return replace(
         mine.job,
-        siblings=tuple((one.other, one.alike) for one in taken if one.alike),
+        siblings=tuple(
+            (one.other, one.alike)
+            for one, its in zip(taken, given, strict=True)
+            if one.steps or its.steps
+        ),
         replays=tuple((other, step) for step, other in again),
         branches=_few(sorted(kept - {0})),
     )
@@ -269,14 +283,17 @@ def started_by_itself(job: Run) -> Iterator[None]:
 
     For one that no driver starts.
     """
-    siblings = Siblings(SweepDirectory(job.path.parent))
-    of_several = bool(job.place.get("siblings") or job.place.get("replays"))
-    if of_several and not job.status and (found := siblings.branch(job)):
+    if not any(job.place.get(key) for key in ("siblings", "trunk", "replays")):
+        yield
+        return
+    sweep = SweepDirectory(job.path.parent)
+    shares = Siblings(sweep) if job.place.get("siblings") else Either(sweep, sweep.jobs())
+    if not job.status and (found := shares.branch(job)):
         name, step = found
         console().print(f"Going on from step {step:,} of {name}, which is the same until there")
     yield
-    if of_several and job.state in ENDED:
-        siblings.tidy(job)
+    if job.state in ENDED:
+        shares.tidy(job)
 
 
 class Siblings:
@@ -298,20 +315,18 @@ class Siblings:
         return True
 
     def branch(self, job: Run) -> tuple[str, int] | None:
-        """Have a job begin with the furthest state that is there; the other's id and the step."""
+        """Have a job begin with the furthest state that is there; the other's id and the step.
+
+        Raises:
+            BusyError: Another driver has begun it.
+        """
         found = [
-            (step, other)
+            (other, step)
             for other, most in self._states(job, "siblings")
             for step in branches.kept(other)
             if step <= most
         ]
-        for step, other in sorted(found, key=lambda one: one[0], reverse=True):
-            try:
-                if branches.adopt(job, other, step):
-                    return other.id, step
-            except ConfigError:  # another driver has begun it
-                return None
-        return None
+        return take_over(job, sorted(found, key=lambda one: one[1], reverse=True))
 
     def tidy(self, job: Run | None = None) -> None:
         """Remove the states that no job needs any more.
@@ -322,14 +337,16 @@ class Siblings:
         """
         if job is not None:
             states = [*self._states(job, "siblings"), *self._states(job, "replays")]
-            self._tidy({one.id: one for one in [job, *(other for other, _ in states)]}.values())
+            family = {one.id: one for one in [job, *(other for other, _ in states)]}
+            self.tidy_among(family.values())
             return
         jobs = self._sweep.jobs()
         if not any(one.state in OPEN for one in jobs):
             for one in jobs:
                 branches.forget_all(one)
 
-    def _tidy(self, family: Collection[Run]) -> None:
+    def tidy_among(self, family: Collection[Run]) -> None:
+        """Remove the states of some jobs that none of them needs any more."""
         for one in family:
             for step in branches.kept(one):
                 if not any(self._may_need(other, one, step) for other in family):
@@ -337,13 +354,57 @@ class Siblings:
 
     def _may_need(self, run: Run, other: Run, step: int) -> bool:
         """Whether a job that may be made yet, or is not done, may go on from another's state."""
-        if not Run.is_at(run.path) or not run.status:
+        status = status_of(run) if Run.is_at(run.path) else {}
+        if not status:  # it has not begun, or it is not known whether it has
             return True
         if (other.id, step) not in {(one.id, at) for one, at in self._states(run, "replays")}:
             return False
-        return run.state not in ENDED and int(run.status.get("saved_step") or 0) < step
+        return run.state not in ENDED and int(status.get("saved_step") or 0) < step
 
     def _states(self, job: Run, key: str) -> list[tuple[Run, int]]:
         """States of other jobs, made yet or not, that a job's place in the search names."""
         named = job.place.get(key) or []
         return [(Run(self._sweep.path / str(name)), int(step)) for name, step in named]
+
+
+class Either:
+    """Which jobs wait for others' states, and which begin with what is there, in one sweep.
+
+    A driver may have begun it, and `--jobs json` may have added to it, or the other way round.
+
+    Args:
+        sweep: The sweep's directory.
+        jobs: All of it.
+    """
+
+    def __init__(self, sweep: SweepDirectory, jobs: Sequence[Run]) -> None:
+        self._siblings = Siblings(sweep)
+        self._family = {job.id: job for job in jobs if job.place.get("siblings")}
+        self._trunks = Trunks([job for job in jobs if job.id not in self._family])
+
+    def _of(self, job: Run) -> Trunks | Siblings:
+        return self._siblings if job.id in self._family else self._trunks
+
+    def is_trunk(self, job: Run) -> bool:
+        """Whether others wait for a job."""
+        return self._of(job).is_trunk(job)
+
+    def is_ready(self, job: Run, unfinished: Collection[Run]) -> bool:
+        """Whether a job need not wait for another's state."""
+        return self._of(job).is_ready(job, unfinished)
+
+    def branch(self, job: Run) -> tuple[str, int] | None:
+        """Have a job go on from another's state, if one is there; the other's id and the step.
+
+        Raises:
+            BusyError: Another driver has begun it.
+        """
+        return self._of(job).branch(job)
+
+    def tidy(self, job: Run | None = None) -> None:
+        """Remove the states that no job needs any more: of those that one has shared, or all."""
+        if job is not None:
+            self._of(job).tidy(job)
+            return
+        self._trunks.tidy()
+        self._siblings.tidy_among(self._family.values())

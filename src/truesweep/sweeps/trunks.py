@@ -12,19 +12,19 @@ at which its own validations are due, one after the other, and trains none of th
 
 import copy
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from truesweep import dotted
 from truesweep.data.mixture import without_order
-from truesweep.errors import ConfigError
 from truesweep.jobs.parts import make, task_class
 from truesweep.optim.schedules import Schedule
 from truesweep.record.frozen import fingerprint
 from truesweep.runs import branches
-from truesweep.runs.run import Run
+from truesweep.runs.run import UNREADABLE, BusyError, Run
 from truesweep.sweeps.planned import PlannedJob
 from truesweep.sweeps.protocols import ENDED
 from truesweep.text import plural
@@ -289,6 +289,39 @@ def offer(jobs: Sequence[PlannedJob]) -> list[str]:
 # -- while jobs run --------------------------------------------------------------------------------
 
 
+def status_of(run: Run) -> dict[str, Any] | None:
+    """A run's status; None if that cannot be read, so that it is not known what the run needs."""
+    try:
+        return run.status
+    except UNREADABLE:
+        return None
+
+
+def take_over(run: Run, states: Iterable[tuple[Run, int]]) -> tuple[str, int] | None:
+    """Have a run that has not begun go on from the first of some states that can be had.
+
+    Args:
+        run: The run. If a file of it cannot be read, it is left to itself, and will say so.
+        states: Of other runs: those, and their steps.
+
+    Returns:
+        The other's id and the step; None if it begins by itself.
+
+    Raises:
+        BusyError: Another process works on the run.
+    """
+    try:
+        branches.clear(run)
+        for other, step in states:
+            if branches.adopt(run, other, step):
+                return other.id, step
+    except BusyError:
+        raise
+    except UNREADABLE:
+        pass
+    return None
+
+
 class Trunks:
     """Which jobs wait for others' states, and which states are still needed.
 
@@ -321,7 +354,7 @@ class Trunks:
             job: A job that is to be started.
             unfinished: The jobs that run or will.
         """
-        if job.status:
+        if status_of(job) != {}:
             return True
         return not any(self._may_come(*state, unfinished) for state in self._states(job.id))
 
@@ -330,20 +363,23 @@ class Trunks:
         trunk = self._runs.get(name)
         if trunk is None or branches.is_kept(trunk, step):
             return False
-        may_come = step in self._branches[name] and trunk in unfinished
-        return may_come and int(trunk.status.get("saved_step") or 0) <= step
+        if step not in self._branches[name] or trunk not in unfinished:
+            return False
+        status = status_of(trunk)
+        return status is not None and int(status.get("saved_step") or 0) <= step
 
     def branch(self, job: Run) -> tuple[str, int] | None:
-        """Have a job go on from another's state, if that is there; the other's id and the step."""
+        """Have a job go on from another's state, if that is there; the other's id and the step.
+
+        Raises:
+            BusyError: Another driver has begun it.
+        """
         if job.id not in self._trunk:
             return None
         name, step = self._trunk[job.id]
-        try:
-            adopted = name in self._runs and branches.adopt(job, self._runs[name], step)
-        except ConfigError:  # another driver has begun it
-            return None
+        branch = take_over(job, [(self._runs[name], step)] if name in self._runs else [])
         self._forget(name, step)
-        return (name, step) if adopted else None
+        return branch
 
     def tidy(self, job: Run | None = None) -> None:
         """Remove the states that no job needs any more.
@@ -372,6 +408,9 @@ class Trunks:
         if state not in self._states(name):
             return False
         run = self._runs[name]
-        if not run.status or state not in self._replays[name]:
-            return not run.status
-        return run.state not in over and int(run.status.get("saved_step") or 0) < state[1]
+        status = status_of(run)
+        if not status:  # it has not begun, or it is not known whether it has
+            return True
+        if state not in self._replays[name]:
+            return False
+        return run.state not in over and int(status.get("saved_step") or 0) < state[1]
