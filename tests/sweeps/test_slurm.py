@@ -134,8 +134,9 @@ def test_a_cluster_may_choose_whether_jobs_are_requeued(requeue: bool | None) ->
 
 
 def test_a_time_limit_that_leaves_no_time_to_train_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"timeout_min=2: .*signal_delay_s"):
-        SlurmSettings(timeout_min=2)
+    for minutes, seconds in (2, 120), (3, 120), (1, 20):
+        with pytest.raises(ConfigError, match=rf"timeout_min={minutes}: .*signal_delay_s"):
+            SlurmSettings(timeout_min=minutes, signal_delay_s=seconds)
     SlurmSettings(timeout_min=2, signal_delay_s=30)
 
 

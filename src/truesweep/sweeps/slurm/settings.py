@@ -60,11 +60,12 @@ class SlurmSettings:
     poll_seconds: Annotated[float, Gt(0)] = 5.0
 
     def __post_init__(self) -> None:
-        if self.signal_delay_s >= 60 * self.timeout_min:
+        if self.signal_delay_s + SECONDS_EARLY >= 60 * self.timeout_min:
             raise ConfigError(
-                f"hydra.launcher.timeout_min={self.timeout_min}: jobs would be told to save as "
-                f"soon as they begin, {self.signal_delay_s} s before the time limit; ask for more "
-                "minutes, or set a smaller hydra.launcher.signal_delay_s"
+                f"hydra.launcher.timeout_min={self.timeout_min}: jobs could be told to save as "
+                f"soon as they begin, as that is {self.signal_delay_s} s before the time limit and "
+                f"Slurm may be {SECONDS_EARLY} s early; ask for more minutes, or set a smaller "
+                "hydra.launcher.signal_delay_s"
             )
 
     def options(self, *, name: str, nodes: int, gpus: int, array: int = 1) -> dict[str, Any]:
@@ -137,6 +138,8 @@ def _flags(options: dict[str, Any]) -> dict[str, Any]:
 
 GPUS = {"gres", "gpus", "gpus_per_node", "gpus_per_task", "gpus_per_socket"}
 """Options of sbatch that ask for GPUs, one of which is enough."""
+SECONDS_EARLY = 60
+"""How much earlier than asked for Slurm may send a signal."""
 BEFORE = ["trap : TERM INT USR1"]
 """The batch script outlives signals, which are for the job: it is the one that requeues it."""
 CANCELLED = r" JOB .* CANCELLED AT [^ ]* \*\*\*"
