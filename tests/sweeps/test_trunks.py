@@ -37,11 +37,11 @@ FSDP = ["trainer.devices=2", "trainer.strategy=fsdp"]
 CLOCK = (*TIMED, "time", "tokens_per_second", "flops_per_second", "mfu")
 
 
-def plan(folder: Path, *overrides: str, task: str = "lm") -> SweepPlan:
+def plan(folder: Path, *overrides: str, task: str = "lm", together: bool = True) -> SweepPlan:
     given = {override.partition("=")[0] for override in overrides}
     small = [*data(folder, overrides, task), *SMALL]
     kept = [override for override in small if override.partition("=")[0] not in given]
-    return plan_sweep(ask([*kept, *overrides, "name=s"]))
+    return plan_sweep(ask([*kept, *overrides, "name=s"]), together)
 
 
 def data(folder: Path, overrides: Sequence[str], task: str = "lm") -> list[str]:
@@ -298,6 +298,32 @@ def test_what_is_there_already_keeps_nothing_waiting(workplace: Path) -> None:
     more = plan(workplace, *WSD, "trainer.max_steps=12,16,20,24")
     assert shared(more) == {12: None, 16: None, 20: (24, 16), 24: None}
     assert more.jobs[3].branches == (16,)
+
+
+@pytest.mark.parametrize("together", [True, False], ids=["driver", "others"])
+@pytest.mark.parametrize("made", [1, 2, 3])
+def test_a_command_that_is_killed_while_it_makes_its_jobs_shares_as_it_would_have(
+    workplace: Path, made: int, together: bool
+) -> None:
+    """So does a job whose directory was deleted."""
+    asked = [*WSD, "trainer.max_steps=12,16", "data.eval_batch_size=3,4"]
+    first = plan(workplace, *asked, together=together).jobs
+    add_jobs(SweepDirectory(workplace / "outputs/sweeps/s"), first[:made], {})
+    again = {job.id: job for job in plan(workplace, *asked, together=together).jobs}
+    for job in first[made:]:
+        assert again[job.id] == job
+    assert any(job.replays or job.siblings for job in first[made:])
+
+
+def test_states_that_are_kept_for_none_are_removed_in_the_end(workplace: Path) -> None:
+    jobs = prepare(workplace, "shared", *WSD, "trainer.max_steps=12,24")[0].jobs()
+    (jobs[1].path / "branches" / "7").mkdir(parents=True)
+    Trunks(jobs).tidy()
+    assert not is_kept(jobs[1], 7)
+    (jobs[1].path / "branches" / "7").mkdir(parents=True)
+    (jobs[0].path / "job.json").write_text("{")  # whose states are not known
+    Trunks(jobs).tidy()
+    assert is_kept(jobs[1], 7)
 
 
 def test_a_job_that_is_to_be_tried_again_finds_its_states(workplace: Path) -> None:

@@ -56,13 +56,10 @@ from truesweep.record.rows import read
 from truesweep.record.study import Reports
 from truesweep.runs import branches
 from truesweep.runs.branches import begin, checkpoint_of, is_alike, is_kept, note, rows_of_training
-from truesweep.runs.run import Run, write_entries
+from truesweep.runs.run import SHARED, Run, write_entries
 from truesweep.secrets import reveal
 from truesweep.tasks import DivergedError, OutOfMemory
 from truesweep.terminal import console
-
-SHARED = ("trunk", "replays", "siblings", "branches")
-"""What a job's place in its sweep says of steps that it shares with others, either way."""
 
 
 def run_rank(directory: str, resume: bool = False) -> None:

@@ -49,6 +49,8 @@ UNREADABLE = (OSError, UserError)
 """What reading a run's files raises if they are empty, damaged, or not to be had."""
 REMEDY = "Restore it, or delete the run's directory and repeat its command"
 """What to do about a file of a run that cannot be read."""
+SHARED = ("trunk", "replays", "branches", "siblings")
+"""What a job's place in its sweep says of steps that it shares with others, either way."""
 _GROUPS = ("task", "data", "tokenizer", "model", "optimizer", "scheduler", "trainer")
 _NUMBER = int | float
 _TYPES: dict[str, dict[str, Any]] = {

@@ -9,7 +9,7 @@ from truesweep.data.mixture import Mix
 from truesweep.errors import ConfigError, nearest
 from truesweep.jobs.parts import make
 from truesweep.jobs.trainer import TrainerSettings
-from truesweep.runs.run import Run
+from truesweep.runs.run import SHARED, Run
 from truesweep.sweeps.directory import SweepDirectory, job_id
 from truesweep.sweeps.settings import Sweep
 
@@ -96,6 +96,13 @@ class PlannedJob:
         """Bytes that its checkpoints take, about."""
         return self.parameters * BYTES_PER_PARAMETER * (2 + len(self.branches)) // 2
 
+    def is_placed(self, sweep: SweepDirectory) -> bool:
+        """Whether its directory says the same of the steps that it shares."""
+        run = sweep.find(self.config)
+        place = {} if run is None else run.place
+        own: dict[str, Any] = {key: getattr(self, key) for key in SHARED}
+        return all(_plain(place.get(key)) == _plain(shared) for key, shared in own.items())
+
     def add_to(
         self,
         sweep: SweepDirectory,
@@ -119,6 +126,13 @@ class PlannedJob:
             branches=self.branches,
             siblings=self.siblings,
         )
+
+
+def _plain(shared: Any) -> Any:
+    """What is shared as values for JSON; nothing is an empty list, whatever it was."""
+    if isinstance(shared, list | tuple):
+        return [_plain(one) for one in shared]
+    return [] if shared is None else shared
 
 
 @cache

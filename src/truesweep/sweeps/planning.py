@@ -1,6 +1,6 @@
 """The points of a sweep, and jobs that are known to start: all is checked before job 0."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,7 +19,7 @@ from truesweep.sweeps.planned import PlannedJob, trainer_of
 from truesweep.sweeps.request import Asked
 from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.siblings import Family, describe_related, relate
-from truesweep.sweeps.trunks import describe, share
+from truesweep.sweeps.trunks import describe, groups, share
 from truesweep.text import label, labels
 
 PROBES = 20
@@ -206,7 +206,29 @@ def sharing(
     if not settings.share:
         return new, old
     left = room(sweep.path, sweep.jobs(), settings.budget)
-    return (share if together else relate)(new, left), old
+    find = share if together else relate
+    begun = _as_begun(sweep, find(jobs, left), known) if old and new else {}
+    return [begun.get(job.id, job) for job in find(new, left)], old
+
+
+def _as_begun(
+    sweep: SweepDirectory, jobs: Sequence[PlannedJob], known: Collection[str]
+) -> dict[str, PlannedJob]:
+    """Of jobs that share steps with old ones those that the old ones count on, by their ids.
+
+    Their command was killed before all had a directory, or a directory was deleted.
+
+    Args:
+        sweep: The sweep's directory.
+        jobs: All, each as it would be if all were new.
+        known: The ids of the old ones.
+    """
+    planned = {job.id: job for job in jobs}
+    found: dict[str, PlannedJob] = {}
+    for group in groups(jobs):
+        if all(planned[one.id].is_placed(sweep) for one in group if one.id in known):
+            found |= {one.id: one for one in group if one.id not in known}
+    return found
 
 
 def plan_candidates(

@@ -332,6 +332,7 @@ class Trunks:
     def __init__(self, jobs: Sequence[Run]) -> None:
         self._runs = {job.id: job for job in jobs}
         places = {job.id: job.place for job in jobs}
+        self._all_known = all(places.values())
         self._branches = {name: place.get("branches") or [] for name, place in places.items()}
         self._trunk = {
             name: (str(place["trunk"][0]), int(place["trunk"][1]))
@@ -390,7 +391,10 @@ class Trunks:
         """
         names = self._runs if job is None else [job.id]
         over = (*ENDED, "failed") if job is None else ENDED
-        for state in {state for name in names for state in self._states(name)}:
+        states = {state for name in names for state in self._states(name)}
+        if job is None and self._all_known:  # also those of jobs that did not come
+            states |= {(one.id, at) for one in self._runs.values() for at in branches.kept(one)}
+        for state in states:
             self._forget(*state, over)
 
     def _states(self, name: str) -> list[tuple[str, int]]:
