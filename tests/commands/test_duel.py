@@ -13,9 +13,10 @@ import pytest
 
 from tests.commands.conftest import SMALL, truesweep
 from tests.sweeps.test_trunks import WSD, assert_same
+from truesweep.analysis.duel import judge
 from truesweep.commands import app
 from truesweep.commands.beginnings import Beginning, Common
-from truesweep.commands.duel import Match, Terms, duel, read_contenders
+from truesweep.commands.duel import Match, Terms, duel, foretold, read_contenders
 from truesweep.commands.resume import resume_sweep
 from truesweep.commands.show import of_directory
 from truesweep.commands.sweep import sweep
@@ -65,6 +66,23 @@ def test_a_run_is_beaten_and_the_same_command_again_trains_nothing(
 def test_secrets_of_contenders_are_not_kept() -> None:
     (first, _) = read_contenders(["model=llama logger.api_key=sk-canary", "seed=1"], [])
     assert "sk-canary" not in first.typed + first.text
+
+
+@pytest.mark.parametrize(
+    ("differences", "said"),
+    [
+        (
+            [1e-4, -1e-4, 1.00001e-4, -1e-4],
+            ["a difference of that size would take more than 100k seeds"],
+        ),
+        ([1.0, 1.0], []),  # without a spread nothing is known
+        ([-1.0, -1.1, -0.9, -1.0, -1.05, -0.95, -1.0, -1.02], ["half as large would take about"]),
+    ],
+)
+def test_what_smaller_differences_would_take(differences: list[float], said: list[str]) -> None:
+    one = judge([0.0] * len(differences), differences, mode="min", error=0.05)
+    assert len(foretold(one)) == len(said)
+    assert all(part in told for part, told in zip(said, foretold(one), strict=True))
 
 
 def test_a_job_of_a_sweep_is_called_by_what_it_varies(archive: Path) -> None:

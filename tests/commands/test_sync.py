@@ -60,7 +60,10 @@ def test_what_was_never_recorded_cannot_be_sent(workplace: Path) -> None:
     (workplace / "config.yaml").write_text("seed: 0")
     with pytest.raises(ConfigError, match="no W&B record"):
         sync([workplace])
-    with pytest.raises(ConfigError, match="neither a run's directory nor a sweep's"):
+    with pytest.raises(ConfigError, match="none: does not exist; name one, such as"):
+        sync([workplace / "none"])
+    (workplace / "none").mkdir()
+    with pytest.raises(ConfigError, match="neither a run's directory nor a sweep's; name one"):
         sync([workplace / "none"])
 
 

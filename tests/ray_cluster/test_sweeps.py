@@ -1,6 +1,7 @@
 """Sweeps on a real Ray cluster of two nodes and more."""
 
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -363,3 +364,21 @@ def test_without_a_cluster_nothing_is_started(workplace: Path) -> None:
     _, (job,) = make_sweep(workplace, [{}])
     with pytest.raises(ConfigError, match=r"No Ray cluster answers at 127\.0\.0\.1:1: .*ray start"):
         RayExecutor(RaySettings(address="127.0.0.1:1")).check(trainer_of(job), job.label)
+
+
+def test_a_cluster_that_asks_for_a_token_may_be_sent_one(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray sends none to an address, and says no more than that it could not connect."""
+
+    def refuse(**_: Any) -> None:
+        raise ConnectionError("Failed to connect.")
+
+    ray.shutdown()
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    monkeypatch.setattr(ray, "init", refuse)
+    _, (job,) = make_sweep(workplace, [{}])
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        settings = RaySettings(address=f"127.0.0.1:{server.getsockname()[1]}")
+        with pytest.raises(ConfigError, match=r"Failed to connect.*set RAY_AUTH_MODE=token here"):
+            RayExecutor(settings).check(trainer_of(job), job.label)

@@ -195,6 +195,17 @@ def test_the_only_point_has_beaten_none(make_run: MakeRun, tmp_path: Path) -> No
     assert best.text == "val/loss: 2.100 with one configuration, the only point."
 
 
+def test_the_time_that_a_job_was_paused_for_is_not_its_own(
+    make_run: MakeRun, tmp_path: Path
+) -> None:
+    job = {"sweep": "s", "label": "", "varies": {"seed": 1}, "devices": 1, "nodes": 1}
+    path = make_run("job", metrics=rows(8), state="paused", job={**job, "trial": {"number": 0}})
+    began, ended = "2026-01-01T00:00:00+00:00", "2026-01-01T01:00:00+00:00"
+    write(path / "status.json", {"state": "paused", "step": 8, "started": began, "finished": ended})
+    (row,) = Board("val/loss", "min").rows(SweepDirectory(tmp_path).jobs())
+    assert (row.state, row.seconds) == ("paused", 4.0)
+
+
 def test_a_duel_is_told_by_its_own_answer(make_run: MakeRun, tmp_path: Path) -> None:
     """Which judges by pairs; without one, who leads over seeds and is tied has not won."""
     for i in range(6):

@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from truesweep import dotted
-from truesweep.analysis.duel import Duel, judge
+from truesweep.analysis.duel import LIMIT, Duel, judge
 from truesweep.commands.beginnings import Beginning, Common, shapes
 from truesweep.config.checks import name_is_a_folder
 from truesweep.config.compose import Composed, compose, compose_multirun, recompose
@@ -702,13 +702,22 @@ class Match:
         else:
             title = f"{letter} against {first} is undecided: "
             text = f"{signed(one.difference, 3)} in {by} {known}"
-        foretold = (("of that size", one.needed), ("half as large", one.needed_for_half))
-        told = [
-            f"a difference {size} would take about {count(seeds)} seeds"
-            for size, seeds in foretold
-            if seeds is not None
-        ]
-        return title, f"{'; '.join([text, *told])}."
+        return title, f"{'; '.join([text, *foretold(one)])}."
+
+
+def foretold(one: Duel) -> list[str]:
+    """How many seeds differences would take that are not settled by these."""
+    sizes = {"half as large": one.needed_for_half}
+    if one.verdict == "undecided":
+        sizes = {"of that size": one.needed, **sizes}
+    told = []
+    for size, seeds in sizes.items():
+        if seeds is not None:
+            told.append(f"a difference {size} would take about {count(seeds)} seeds")
+        elif one.difference and isfinite(one.low) and one.low < one.high:  # there is a spread
+            told.append(f"a difference {size} would take more than {count(LIMIT)} seeds")
+            break
+    return told
 
 
 def _interval(one: Duel) -> str:

@@ -38,7 +38,7 @@ def resume(directory: Path, overrides: Sequence[str] = ()) -> int:
     if SweepDirectory.is_sweep(directory):
         warn(untried_sentence())
         return resume_sweep(directory, overrides)
-    run = Run.open(directory)
+    run = Run.open(directory, or_sweep=True)
     hydras, own = split_hydras(overrides)
     launcher = run.read_provenance().get("launcher")
     if hydras:

@@ -118,7 +118,7 @@ def of_directory(directory: Path) -> Iterator[Entry]:
         lines = [line for line in latest["overrides"] if is_readable(line)]  # none of a duel
         origins = Origins(lines, (), [Source(sweep.asked, "")])
     else:
-        run = Run.open(directory)
+        run = Run.open(directory, or_sweep=True)
         record, known, folder = run.read_config(), _recorded(run), run.started_in
         origins = Origins(_overrides(run), (), [Source(run.config, "")], run.varies)
     for key, value in dotted.flatten(record).items():

@@ -4,7 +4,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 from truesweep import dotted
-from truesweep.errors import ConfigError
 from truesweep.record.files import dump_json
 from truesweep.runs.run import Run
 from truesweep.sweeps.directory import SweepDirectory
@@ -16,13 +15,7 @@ def status(directory: Path, as_json: bool = False) -> int:
     """Show how far the jobs of a sweep are, or one run; asks nobody but their directories."""
     if SweepDirectory.is_sweep(directory):
         return _sweep(SweepDirectory.open(directory), as_json)
-    if not (directory / "config.yaml").is_file():
-        what = "has neither sweep.yaml nor config.yaml" if directory.is_dir() else "does not exist"
-        raise ConfigError(
-            f"{directory} {what}: name the directory of a sweep, "
-            "such as outputs/sweeps/NAME, or of a run, such as outputs/NAME/ID"
-        )
-    return _run(Run.open(directory), as_json)
+    return _run(Run.open(directory, or_sweep=True), as_json)
 
 
 def _sweep(sweep: SweepDirectory, as_json: bool) -> int:

@@ -111,7 +111,10 @@ def recorded_in(directory: Path) -> list[Path]:
         return [directory]
     jobs = sorted(path for path in directory.glob("*") if Run.is_at(path))
     if not jobs:
-        raise ConfigError(f"{directory}: neither a run's directory nor a sweep's")
+        what = "neither a run's directory nor a sweep's" if directory.exists() else "does not exist"
+        raise ConfigError(
+            f"{directory}: {what}; name one, such as outputs/NAME/ID or outputs/sweeps/NAME"
+        )
     return [*jobs, directory]
 
 

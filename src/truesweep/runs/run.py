@@ -224,17 +224,23 @@ class Run:
         return cls(path)
 
     @classmethod
-    def open(cls, path: Path) -> "Run":
+    def open(cls, path: Path, or_sweep: bool = False) -> "Run":
         """A run's directory that exists.
+
+        Args:
+            path: The directory.
+            or_sweep: Whether it might have been a sweep's, which a message then says.
 
         Raises:
             ConfigError: It does not, or is no run's.
         """
         run = cls(path.absolute())
         if not run.config.is_file():
-            what = "has no config.yaml" if path.exists() else "does not exist"
+            lacks = "neither config.yaml nor sweep.yaml" if or_sweep else "no config.yaml"
+            what = f"has {lacks}" if path.exists() else "does not exist"
+            more = ", or a sweep's, such as outputs/sweeps/NAME" if or_sweep else ""
             raise ConfigError(
-                f"{path} {what}: name a run's directory, such as outputs/NAME/ID "
+                f"{path} {what}: name a run's directory, such as outputs/NAME/ID{more} "
                 "(`truesweep train` prints it)"
             )
         return run

@@ -36,7 +36,8 @@ class Row:
         total: Optimizer steps of the whole training, where known.
         loss: The latest training loss, nats.
         best: The best objective so far.
-        seconds: From its start to its end, or until now.
+        seconds: From its start to its end, or until now; of a search's job, which may have waited
+            between, those that it was trained for.
         left: Seconds of training left, where known.
         ended: When it ended, seconds since 1970; 0 before.
         error: Why it failed, or cannot be read.
@@ -130,10 +131,15 @@ class Board:
             return _broken(job, problem)
         status = job.status
         state = "running" if running and status.get("state") == "running" else job.state
-        latest = _latest(job) if state != "queued" else {}
+        logged = job.read_metrics() if state != "queued" else []
+        trained = (row for row in reversed(logged) if "train/loss" in row)
+        latest: dict[str, Any] = next(trained, {})
         step = max(int(status.get("step", 0)), int(latest.get("step", 0)))
         total = _total(job, status) if state not in ("queued", "completed") else step
         started, ended = _time(status.get("started")), _time(status.get("finished"))
+        seconds = (ended or datetime.now(UTC).timestamp()) - started if started else 0.0
+        if logged and job.place.get("trial"):  # which a search may have let wait between
+            seconds = float(logged[-1].get("time", seconds))
         return Row(
             id=job.id,
             label=job.label,
@@ -142,7 +148,7 @@ class Board:
             total=total,
             loss=latest.get("train/loss"),
             best=job.objective(self.objective, self.mode),
-            seconds=(ended or datetime.now(UTC).timestamp()) - started if started else 0.0,
+            seconds=seconds,
             left=_left(step, total, latest) if state == "running" else None,
             ended=ended,
             error=status.get("error"),
@@ -194,11 +200,6 @@ def _left(step: int, total: int | None, latest: dict[str, Any]) -> float | None:
     if not total or not latest.get("step") or "time" not in latest:
         return None
     return max(total - step, 0) * float(latest["time"]) / float(latest["step"])
-
-
-def _latest(job: Run) -> dict[str, Any]:
-    """The last values of the training rows."""
-    return next((row for row in reversed(job.read_metrics()) if "train/loss" in row), {})
 
 
 def _total(run: Run, status: dict[str, Any]) -> int | None:

@@ -40,6 +40,8 @@ CALLS = 1000
 """Calls that a job's actor answers at once: one of each driver that waits, and signals."""
 SECONDS_TO_ANSWER = 10.0
 """How long a cluster's address may take to be connected to."""
+MODE = "RAY_AUTH_MODE"
+"""The variable that says whether Ray sends its token to a cluster whose address is given."""
 SECONDS_TO_STOP = 30.0
 """How long jobs may take to save and leave before they are killed."""
 SECONDS_TO_VANISH = 10.0
@@ -258,8 +260,9 @@ class RayExecutor:
         if ray.is_initialized():
             return
         address = self.settings.address or os.environ.get("RAY_ADDRESS") or "auto"
+        heard = False
         try:
-            _knock(address)
+            heard = _knock(address)
             ray.init(
                 address=address,
                 namespace=NAMESPACE,
@@ -273,10 +276,13 @@ class RayExecutor:
                     f"The Ray cluster {which} cannot be joined. {' '.join(str(error).split())}. "
                     "Install the same Ray and the same Python here and on its nodes"
                 ) from None
+            token = ""
+            if heard and MODE not in os.environ:  # of which Ray then sends none
+                token = f". If it asks for Ray's token, set {MODE}=token here, too"
             raise ConfigError(
                 f"No Ray cluster answers {which}: {_first_sentence(error)}. Start one with ray "
                 "start --head, or name one by hydra.launcher.address=HOST:PORT; "
-                "hydra/launcher=local needs none"
+                f"hydra/launcher=local needs none{token}"
             ) from None
 
     def _find(self, job: Run) -> Actor | None:
@@ -286,8 +292,11 @@ class RayExecutor:
             return None
 
 
-def _knock(address: str) -> None:
+def _knock(address: str) -> bool:
     """Make sure that somebody listens at an address, for whom Ray would wait for minutes.
+
+    Returns:
+        Whether there is an address.
 
     Raises:
         OSError: Nobody does.
@@ -295,6 +304,8 @@ def _knock(address: str) -> None:
     host, _, port = address.rpartition("://")[2].rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), SECONDS_TO_ANSWER).close()
+        return True
+    return False
 
 
 def _name(job: Run) -> str:
