@@ -1,16 +1,18 @@
 """Nothing that a user has written is markup."""
 
 import ast
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from rich.table import Table
 
 import truesweep
 from truesweep.commands.output import show_result
 from truesweep.record.files import write_json
 from truesweep.runs.run import Run
-from truesweep.terminal import console, warn
+from truesweep.terminal import console, say, warn
 
 ROOT = Path(truesweep.__file__).parent
 LABELS = ("[/x]", "[positive]", "[bold]a[/]", ":smile:", "[link=x]")
@@ -66,3 +68,15 @@ def test_no_other_console_is_made_and_no_text_is_markup(path: Path) -> None:
             and "\n" not in node.value
         ):
             assert not any(sign in node.value for sign in MARKUP), f"{node.lineno}: {node.value}"
+
+
+def test_sentences_are_one_line_in_a_pipe_and_whole_words_on_a_terminal() -> None:
+    text = "a difference half as large would take about 2,617 seeds"
+    lines = {}
+    for terminal in (False, True):
+        out = Console(file=io.StringIO(), width=20, force_terminal=terminal, color_system=None)
+        say(out, text)
+        lines[terminal] = out.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert lines[False] == [text]
+    assert " ".join(line.rstrip() for line in lines[True]) == text
+    assert all(len(line) <= 20 for line in lines[True])

@@ -22,6 +22,11 @@ def console(stderr: bool = False, width: int | None = None) -> Console:
     return Console(stderr=stderr, width=width, highlight=False, markup=False, emoji=False)
 
 
+def say(out: Console, text: str | Text) -> None:
+    """Print sentences: a line in a pipe, broken between words on a terminal."""
+    out.print(text, soft_wrap=not out.is_terminal)
+
+
 def titled(title: str | None = None) -> Table:
     """A table without columns yet, under its title."""
     return Table(title=title, title_justify="left", title_style="bold")

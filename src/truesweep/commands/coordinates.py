@@ -20,7 +20,7 @@ from truesweep.jobs.parts import complete
 from truesweep.jobs.plan import checked
 from truesweep.record.files import dump_json
 from truesweep.runs.run import Run
-from truesweep.terminal import console
+from truesweep.terminal import console, say
 from truesweep.text import plural
 
 FACTORS = (1, 2, 4)
@@ -77,7 +77,7 @@ def check(arguments: Sequence[str], config_dirs: Sequence[Path], asked: Checked)
         return int(bool(broken))
     for key, growths in found.items():
         console().print(_table(growths, f"{key}={','.join(map(str, sizes[key]))}"))
-        console().print(_sentence(growths, key.removeprefix("model.")), soft_wrap=True)
+        say(console(), _sentence(growths, key.removeprefix("model.")))
     return int(bool(broken))
 
 

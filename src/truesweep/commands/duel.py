@@ -47,7 +47,7 @@ from truesweep.sweeps.protocols import Executor, Listed
 from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.start import add_jobs, launcher_origins
 from truesweep.sweeps.summary import conclude, sum_up
-from truesweep.terminal import console
+from truesweep.terminal import console, say
 from truesweep.text import count, figure, figures, plural, signed, value
 
 FIRST = 4
@@ -550,7 +550,7 @@ class Match:
         self.plan(self.seeds(min(FIRST, self.terms.seeds)))
         out = console()
         for line in [self._begun(), *self.shared(), *self.saved()]:
-            out.print(line, soft_wrap=True)
+            say(out, line)
 
     def _begun(self) -> str:
         """What it begins with, and where."""
@@ -566,7 +566,7 @@ class Match:
         planned = self.plan(self.seeds(count))
         out = console(stderr=self.terms.json)
         for line in [self._begun(), *trunks.describe(self._new)]:
-            out.print(line, soft_wrap=True)
+            say(out, line)
         while True:
             code = self._round(planned)
             if code or not self.undecided() or count >= self.terms.seeds:
@@ -647,9 +647,9 @@ class Match:
         out = console()
         out.print(self._table(duels))
         for letter, one in duels.items():
-            out.print(self._sentence(letter, one), soft_wrap=True)
+            say(out, self._sentence(letter, one))
         for line in self.shared():
-            out.print(line, soft_wrap=True)
+            say(out, line)
 
     def _table(self, duels: Mapping[str, Duel]) -> Table:
         table = Table(box=box.SIMPLE_HEAD)

@@ -19,7 +19,7 @@ from truesweep.record.files import dump_json
 from truesweep.report import Comparison, compare
 from truesweep.secrets import redact_overrides
 from truesweep.sweeps.directory import ROOT
-from truesweep.terminal import console, warn
+from truesweep.terminal import console, say, warn
 from truesweep.text import figure, figures, label, plural, value, values
 
 RATE = "optimizer.lr"
@@ -62,7 +62,7 @@ def transfer(
     out = console()
     for others, one in found.items():
         out.print(_table(one, label(dict(others)), comparison))
-        out.print(_sentence(one, comparison), soft_wrap=True)
+        say(out, _sentence(one, comparison))
     return 0
 
 
