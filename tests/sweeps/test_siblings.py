@@ -9,7 +9,7 @@ import optuna
 import pytest
 
 from tests.commands.conftest import SMALL, start
-from tests.sweeps.test_trunks import WSD, assert_same, data
+from tests.sweeps.test_trunks import WSD, assert_same, data, keep
 from tests.sweeps.tiny import until
 from truesweep.analysis.curves import Curve
 from truesweep.analysis.thaw import Trial, first_rung
@@ -273,20 +273,6 @@ def test_what_belongs_to_a_state_is_as_it_was_kept(
     said = " ".join(capsys.readouterr().out.split())
     assert f"branches/10/{name} is missing or damaged (by its checksum), so {second.id}" in said
     assert second.metrics.read_text() == rows
-
-
-def keep(job: Run, *steps: int) -> None:
-    """Have a job keep states, as its training would."""
-    job.metrics.write_text("")
-    (job.model / "config.json").parent.mkdir(exist_ok=True)
-    (job.model / "config.json").write_text("kept")
-    write_sums(job.model)
-    for step in steps:
-        checkpoint = branches.checkpoint_path(job, step)
-        checkpoint.parent.mkdir(parents=True)
-        checkpoint.write_text(f"kept {step}")
-        write_checksum(checkpoint)
-        branches.keep(job, step)
 
 
 def test_a_state_is_kept_for_one_whose_steps_its_keeper_would_not_wait_for(

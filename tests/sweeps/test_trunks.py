@@ -16,7 +16,9 @@ from tests.commands.conftest import SMALL, TIMED, write_chats, write_data
 from tests.sweeps.tiny import FIXED, MISHAPS
 from truesweep.commands.sweep import print_jobs, sweep
 from truesweep.jobs.extend import change
+from truesweep.record.files import write_checksum, write_sums
 from truesweep.record.rows import read
+from truesweep.runs import branches
 from truesweep.runs.branches import is_kept
 from truesweep.runs.run import Run
 from truesweep.sweeps.directory import SweepDirectory
@@ -55,6 +57,20 @@ def shared(plan: SweepPlan) -> dict[int, tuple[int, int] | None]:
     steps = {job.id: job.steps for job in plan.jobs}
     trunks = {job.steps: job.trunk for job in plan.jobs}
     return {length: t and (steps[t[0]], t[1]) for length, t in trunks.items()}
+
+
+def keep(job: Run, *steps: int) -> None:
+    """Have a job keep states, as its training would."""
+    job.metrics.write_text("")
+    (job.model / "config.json").parent.mkdir(exist_ok=True)
+    (job.model / "config.json").write_text("kept")
+    write_sums(job.model)
+    for step in steps:
+        checkpoint = branches.checkpoint_path(job, step)
+        checkpoint.parent.mkdir(parents=True)
+        checkpoint.write_text(f"kept {step}")
+        write_checksum(checkpoint)
+        branches.keep(job, step)
 
 
 def test_lengths_share_the_steps_before_their_rates_part(workplace: Path) -> None:
@@ -315,15 +331,31 @@ def test_a_command_that_is_killed_while_it_makes_its_jobs_shares_as_it_would_hav
     assert any(job.replays or job.siblings for job in first[made:])
 
 
+def test_where_one_stops_early_the_others_go_on_from_its_last_state(workplace: Path) -> None:
+    patience = "callbacks.early_stopping.patience=2"
+    jobs = prepare(workplace, "shared", *WSD, LENGTHS, patience)[0].jobs()
+    first, second, longest = jobs
+    trunks = Trunks(jobs)
+    assert not trunks.is_ready(first, jobs)
+    keep(longest, 8)
+    longest.update_status(state="completed", step=8, saved_step=8)
+    trunks.tidy(longest)
+    assert trunks.is_ready(first, [first, second])
+    assert trunks.branch(first) == (longest.id, 8)
+    assert is_kept(longest, 8)
+    assert trunks.branch(second) == (longest.id, 8)
+    assert not is_kept(longest, 8)
+
+
 def test_states_that_are_kept_for_none_are_removed_in_the_end(workplace: Path) -> None:
     jobs = prepare(workplace, "shared", *WSD, "trainer.max_steps=12,24")[0].jobs()
-    (jobs[1].path / "branches" / "7").mkdir(parents=True)
+    (jobs[1].path / "branches" / "11").mkdir(parents=True)
     Trunks(jobs).tidy()
-    assert not is_kept(jobs[1], 7)
-    (jobs[1].path / "branches" / "7").mkdir(parents=True)
+    assert not is_kept(jobs[1], 11)
+    (jobs[1].path / "branches" / "11").mkdir(parents=True)
     (jobs[0].path / "job.json").write_text("{")  # whose states are not known
     Trunks(jobs).tidy()
-    assert is_kept(jobs[1], 7)
+    assert is_kept(jobs[1], 11)
 
 
 def test_a_job_that_is_to_be_tried_again_finds_its_states(workplace: Path) -> None:
@@ -567,6 +599,20 @@ def test_jobs_of_other_patience_stop_as_they_would_by_themselves(workplace: Path
     branched = [job.read_provenance().get("branched") for job in jobs]
     never = jobs[2].id
     assert branched == [{"run": never, "step": 12}, {"run": never, "step": 20}, None]
+    assert not any((job.path / "branches").exists() for job in jobs)
+
+
+@pytest.mark.slow
+def test_jobs_that_stop_before_they_part_train_these_steps_once(workplace: Path) -> None:
+    """Nothing is an improvement, so that each stops at its third validation."""
+    stops = ["callbacks.early_stopping.patience=2", "callbacks.early_stopping.min_delta=100"]
+    asked = [*WSD[:2], "trainer.val_check_interval=2", "trainer.max_steps=12,24", *stops]
+    code, jobs = train(workplace, "shared", *asked)
+    assert (code, train(workplace, "apart", *asked, "sweeps.share=false")[0]) == (0, 0)
+    for job, alone in zip(jobs, SweepDirectory(workplace / "apart").jobs(), strict=True):
+        assert_same(job, alone)
+    assert [job.step for job in jobs] == [6, 6]
+    assert jobs[0].read_provenance()["branched"] == {"run": jobs[1].id, "step": 6}
     assert not any((job.path / "branches").exists() for job in jobs)
 
 

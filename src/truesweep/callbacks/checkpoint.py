@@ -181,7 +181,8 @@ class Branches(Callback):
     """Keep the state after some steps, from which other jobs of a sweep go on.
 
     Comes after what validates, with which it is to be in step, and before what leaves then. A state
-    that the run has begun with is not kept again.
+    that the run has begun with is not kept again. Where the training stops early, its last state is
+    kept in place of those that do not come: others that are the same until then stop there, too.
 
     Args:
         run: The run.
@@ -197,7 +198,8 @@ class Branches(Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
         """Keep a step that is to be kept, also one that a kill came after."""
         step = steps_done(trainer)
-        if step not in self.steps or trainer.strategy.broadcast(self._is_there(step)):
+        stops = trainer.should_stop and 0 < step < max(self.steps)
+        if not (stops or step in self.steps) or trainer.strategy.broadcast(self._is_there(step)):
             return
         trainer.save_checkpoint(checkpoint_path(self.run, step), weights_only=False)
         if trainer.is_global_zero:

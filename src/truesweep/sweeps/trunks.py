@@ -377,10 +377,21 @@ class Trunks:
         """
         if job.id not in self._trunk:
             return None
-        name, step = self._trunk[job.id]
-        branch = take_over(job, [(self._runs[name], step)] if name in self._runs else [])
-        self._forget(name, step)
+        name, _ = self._trunk[job.id]
+        states = [self._trunk[job.id], *reversed(self._last_of_trunk(job.id))]
+        known = [(self._runs[name], step) for _, step in states if name in self._runs]
+        branch = take_over(job, known)
+        for state in states:
+            self._forget(*state)
         return branch
+
+    def _last_of_trunk(self, name: str) -> list[tuple[str, int]]:
+        """What a trunk has kept where it stopped early, before the state that a job waits for."""
+        other, step = self._trunk.get(name, ("", 0))
+        if other not in self._runs:
+            return []
+        kept = [at for at in branches.kept(self._runs[other]) if at < step]
+        return [(other, at) for at in kept if at not in self._branches[other]]
 
     def tidy(self, job: Run | None = None) -> None:
         """Remove the states that no job needs any more.
@@ -392,6 +403,7 @@ class Trunks:
         names = self._runs if job is None else [job.id]
         over = (*ENDED, "failed") if job is None else ENDED
         states = {state for name in names for state in self._states(name)}
+        states |= {state for name in names for state in self._last_of_trunk(name)}
         if job is None and self._all_known:  # also those of jobs that did not come
             states |= {(one.id, at) for one in self._runs.values() for at in branches.kept(one)}
         for state in states:
@@ -409,7 +421,7 @@ class Trunks:
 
     def _needs(self, name: str, state: tuple[str, int], over: Collection[str]) -> bool:
         """Whether a job that is in none of the states that are `over` is to go on from a state."""
-        if state not in self._states(name):
+        if state not in self._states(name) and state not in self._last_of_trunk(name):
             return False
         run = self._runs[name]
         status = status_of(run)
