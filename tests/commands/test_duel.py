@@ -302,6 +302,7 @@ def test_the_leaders_of_a_sweep_are_settled(
     monkeypatch.setattr(sys.modules[duel.__module__], "make_executor", made)
     assert sweep(asked, [], dry_run=False) == 0
     said = capsys.readouterr().out
+    assert "leaders that it cannot tell apart are given more seeds" in " ".join(said.split())
     assert "Settling 2 leaders: at most 2 seeds each" in said
     assert "B against A is undecided" in said
     settled = SweepDirectory(workplace / "outputs/sweeps/x-settled").jobs()
@@ -310,8 +311,11 @@ def test_the_leaders_of_a_sweep_are_settled(
     assert found["Settled"].startswith("B against A is undecided: ")
     told = {entry.key: entry.origin for entry in of_directory(Path("outputs/sweeps/x-settled"))}
     assert told["launcher.slots"] == told["sweeps.objective"] == "of the sweep x"
+    (workplace / "elsewhere").mkdir()
+    monkeypatch.chdir(workplace / "elsewhere")
     assert resume_sweep(workplace / "outputs/sweeps/x") == 0
     assert "B against A is undecided" in capsys.readouterr().out
+    assert not Path("outputs").exists()  # it goes on beside its sweep
     assert [len(executor.cores) for executor in executors] == [1, 1]  # where the sweep's jobs ran
 
 

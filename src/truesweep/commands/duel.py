@@ -220,8 +220,9 @@ def settle(sweep: SweepDirectory) -> int:
     where = f"of the sweep {sweep.name}"
     told = dict.fromkeys(["name", "sweeps.objective", "sweeps.share"], where)
     told |= dict.fromkeys((f"launcher.{key}" for key in dotted.flatten(sweep.launcher)), where)
-    code = duel(texts, [], terms, Setting(sweep.launcher, sweep.settings.share, told))
-    found = SweepDirectory.called(name).read()["duel"].get("answer")
+    beside = SweepDirectory(sweep.path.with_name(name))  # wherever this is typed
+    code = duel(texts, [], terms, Setting(sweep.launcher, sweep.settings.share, told), beside)
+    found = beside.read()["duel"].get("answer")
     if found:
         sweep.note(settled=found)
         conclude(sweep)

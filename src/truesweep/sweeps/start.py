@@ -52,12 +52,26 @@ def prepare(
     check_disk(_new(asked, plan, sweep), sweep.path)
     if executor is not None:
         check_room(executor, plan.jobs)
-    plan = replace(
-        plan, notes=[*plan.notes, *_shared(asked, plan), *check_compiler(executor, plan.jobs)]
-    )
+    more = [*_shared(asked, plan), *check_compiler(executor, plan.jobs)]
+    more += _settling(asked, executor is not None)
+    plan = replace(plan, notes=[*plan.notes, *more])
     if not silent:
         show_plan(asked, plan, sweep, describe(executor), listed=dry_run)
     return plan
+
+
+def _settling(asked: Asked, ours: bool) -> list[str]:
+    """What follows a sweep whose leaders cannot be told apart.
+
+    Args:
+        asked: The sweep.
+        ours: Whether its jobs are run by a launcher of ours, which can add some.
+    """
+    if not asked.settings.settle:
+        return []
+    if not ours:
+        return ["others start its jobs, so truesweep duel is left to you (sweeps.settle=true)"]
+    return ["leaders that it cannot tell apart are given more seeds by a duel (sweeps.settle=true)"]
 
 
 def _shared(asked: Asked, plan: SweepPlan) -> list[str]:
