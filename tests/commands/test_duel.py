@@ -147,6 +147,11 @@ def test_its_jobs_run_where_a_launcher_says(
     assert answer.title == "Duel"
     assert answer.text.startswith("B against A is undecided: ")
     assert answer.text.endswith(" seeds. B is optimizer.lr=1.")
+    assert not [one.key for one in of_directory(kept.path) if one.key.startswith("duel.answer")]
+    assert resume_sweep(kept.path) == 0
+    again = capsys.readouterr().out
+    assert "undecided" in again
+    assert "4 jobs: 4 completed" not in again  # there was nothing to do
     assert len(kept.jobs()) == 4
     assert kept.launcher["slots"] == 1
 

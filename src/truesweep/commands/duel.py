@@ -599,6 +599,8 @@ class Match:
             for job in made:
                 self.jobs[one.letter][int(job.varies["seed"])] = job
         jobs = [job for seeds in self.jobs.values() for job in seeds.values()]
+        if all(job.state == "completed" for job in jobs):
+            return 0
         source, display = Listed(jobs), self._display()
         return drive(self.sweep, source, self.executor, self.settings, display, last=False)
 

@@ -113,6 +113,8 @@ def of_directory(directory: Path) -> Iterator[Entry]:
         sweep = SweepDirectory.open(directory)
         record = sweep.read()
         latest = record.pop("asked")[-1]
+        record.pop("settled", None)  # what came of it was not asked for
+        record.get("duel", {}).pop("answer", None)
         yield Entry(ASKED, latest["overrides"], "command line")
         known, folder = latest.get("origins"), Path(latest["directory"])
         lines = [line for line in latest["overrides"] if is_readable(line)]  # none of a duel
