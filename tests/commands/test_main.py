@@ -24,6 +24,11 @@ def test_help_names_every_command(tmp_path: Path) -> None:
         assert command in out
 
 
+def test_help_says_that_sweeps_and_duels_are_resumed(tmp_path: Path) -> None:
+    out = truesweep("resume", "--help", cwd=tmp_path).out
+    assert "A run's, a sweep's or a duel's directory." in " ".join(out.replace("│", " ").split())
+
+
 def test_a_wheel_carries_the_configuration(tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "-o", tmp_path, ROOT],

@@ -172,10 +172,15 @@ def show(
 
 
 @app.command()
-def resume(directory: Run, overrides: Overrides = None) -> None:
+def resume(
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A run's, a sweep's or a duel's directory.")
+    ],
+    overrides: Overrides = None,
+) -> None:
     """Continue a run or a sweep from its directory, and nothing else.
 
-    Overrides may make it longer (trainer.max_steps=…) or change how it is carried out
+    Overrides may make a run longer (trainer.max_steps=…) or change how it is carried out
     (trainer.devices=…, data.micro_batch_size=…), never what is learned from what.
     """
     _load_libraries()
