@@ -57,7 +57,8 @@ class Cluster:
         ids = _ask(self.environment, "squeue", "-ho%A", f"-w{node}")
         steps = tuple(f"slurmstepd: [{one}." for one in ids)
         daemon = psutil.Process(int((self.folder / f"slurmd.{node}.pid").read_text()))
-        of_steps = [p for p in psutil.process_iter() if _title(p).startswith(steps)]
+        found = (p for p in psutil.process_iter() if _title(p).startswith(steps))
+        of_steps = [p for p in found if self._is_its(p)]  # another Slurm here has the same numbers
         below = [child for step in of_steps for child in step.children(recursive=True)]
         for process in [daemon, *of_steps, *below]:
             with suppress(psutil.NoSuchProcess):
@@ -66,6 +67,13 @@ class Cluster:
         _ask(
             self.environment, "scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=died"
         )
+
+    def _is_its(self, process: psutil.Process) -> bool:
+        """Whether a process belongs to this Slurm."""
+        with suppress(OSError):  # its title overwrites the first variables, where psutil stops
+            environment = Path(f"/proc/{process.pid}/environ").read_bytes()
+            return f"SLURM_CONF={self.conf}".encode() in environment.split(b"\0")
+        return False
 
     def restart_controller(self) -> None:
         """Kill what decides for the cluster, and start it again, without its last seconds."""
