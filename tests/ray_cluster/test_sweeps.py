@@ -27,7 +27,7 @@ from truesweep.errors import ConfigError
 from truesweep.runs.run import Run
 from truesweep.sweeps.driver import drive
 from truesweep.sweeps.planned import trainer_of
-from truesweep.sweeps.protocols import Listed
+from truesweep.sweeps.protocols import LOST, Listed
 
 ray = pytest.importorskip("ray", reason="needs Ray (pip install 'truesweep[ray]')")
 
@@ -270,7 +270,7 @@ def test_a_process_does_not_outlive_what_looks_after_it(workplace: Path) -> None
     parent = process.parent()
     assert parent is not None
     parent.kill()
-    assert executor.wait(60) == [(job, 143)]  # to go on with
+    assert executor.wait(60) == [(job, LOST)]  # to go on with
     until(lambda: not process.is_running() or process.status() == psutil.STATUS_ZOMBIE, 60)
     assert job.status["state"] == "preempted"
     assert job.status["saved_step"] > 0

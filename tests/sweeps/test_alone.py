@@ -14,8 +14,9 @@ from truesweep.commands.output import show_result
 from truesweep.commands.resume import resume
 from truesweep.errors import ConfigError
 from truesweep.runs.run import Run
+from truesweep.sweeps import alone
 from truesweep.sweeps.alone import read_launcher, run_alone
-from truesweep.sweeps.protocols import BUSY
+from truesweep.sweeps.protocols import BUSY, LOST, NotNow
 
 
 @pytest.fixture
@@ -50,6 +51,7 @@ class Cluster(Pretended):
 
     def stop(self, signum: int) -> None:
         self.stopped = signum if self.running else 0
+        self._running.clear()
 
 
 def test_what_the_run_says_is_shown_line_by_line(
@@ -85,6 +87,24 @@ def test_what_the_cluster_says_of_a_failure_is_told_once(
     assert run_alone(run, Cluster(fails, code=1)) == 1
     told = capsys.readouterr()
     assert (told.out + told.err).count("no data") == 1
+
+
+def test_a_run_whose_node_is_lost_goes_on_elsewhere(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alone, "SECONDS_TO_TRY_AGAIN", 0.0)
+
+    def meanwhile(wait: int) -> None:
+        cluster.code = LOST if wait == 3 else 0
+        if wait == 4:
+            cluster.stop(signal.SIGTERM)
+            raise NotNow("Slurm does not answer", [run])
+
+    cluster = Cluster(meanwhile)
+    assert run_alone(run, cluster) == 0
+    assert cluster.order == [run.label] * 3
+    assert cluster.resumed == [run.label] * 2
+    assert cluster.waits == 5
 
 
 def test_a_run_that_another_process_works_on_is_left_to_it(run: Run) -> None:

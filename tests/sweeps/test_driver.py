@@ -19,7 +19,7 @@ from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.display import Display, most_telling, summary
 from truesweep.sweeps.driver import drive
 from truesweep.sweeps.progress import Board, Row, counts, seconds_left
-from truesweep.sweeps.protocols import BUSY, Listed, NotNow
+from truesweep.sweeps.protocols import BUSY, LOST, Listed, NotNow
 from truesweep.sweeps.settings import Sweep
 
 
@@ -248,7 +248,7 @@ class Paused(Pretended):
         job = self._running.pop()
         job.update_status(step=4)
         job.end("paused", 0)
-        return [(job, 143)]
+        return [(job, LOST)]
 
 
 def test_a_job_that_has_paused_waits_though_its_node_was_lost(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from tests.sweeps.tiny import make_sweep
 from truesweep.errors import ConfigError
 from truesweep.runs.run import Run
 from truesweep.sweeps.planned import trainer_of
-from truesweep.sweeps.protocols import BUSY, NotNow
+from truesweep.sweeps.protocols import BUSY, LOST, NotNow
 from truesweep.sweeps.slurm import SlurmExecutor, SlurmSettings
 from truesweep.sweeps.slurm.executor import linked
 
@@ -262,11 +262,11 @@ def test_a_job_that_slurm_has_lost_is_submitted_anew(command: Commands, job: Run
     command("scontrol", "echo Invalid job id specified >&2; exit 1")
     executor = SlurmExecutor(SlurmSettings(poll_seconds=0.1))
     codes: list[int] = []
-    while not codes or codes[-1] == 143:
+    while not codes or codes[-1] == LOST:
         executor.start(job, resume=False)
         codes += [code for _, code in executor.wait(5.0)]
-        assert job.state == ("queued" if codes[-1] == 143 else "failed")
-    assert codes == [143, 143, 143, 1]  # it may be that Slurm forgets at once what has ended
+        assert job.state == ("queued" if codes[-1] == LOST else "failed")
+    assert codes == [LOST, LOST, LOST, 1]  # it may be that Slurm forgets at once what has ended
     assert "12 was ended (forgotten)" in job.status["error"]
 
 

@@ -6,6 +6,7 @@ directory is what it would be on this machine, but for its provenance, which has
 
 import os
 import signal
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,11 @@ from truesweep.runs.run import Run
 from truesweep.sweeps.driver import SECONDS_PER_LOOK, listening
 from truesweep.sweeps.launchers import describe, is_cluster, make_executor
 from truesweep.sweeps.planned import trainer_of
-from truesweep.sweeps.protocols import BUSY, Executor
+from truesweep.sweeps.protocols import BUSY, LOST, Executor, NotNow
 from truesweep.terminal import console
+
+SECONDS_TO_TRY_AGAIN = 5.0
+"""How long a run that cannot be submitted at the moment waits until it is tried again."""
 
 
 def read_launcher(overrides: Sequence[str], config_dirs: Sequence[Path]) -> dict[str, Any]:
@@ -72,7 +76,7 @@ def run_alone(run: Run, executor: Executor) -> int:
         executor.start(run, resume=bool(run.status))
         try:
             while code is None and not told.signum:
-                code = next((code for _, code in executor.wait(SECONDS_PER_LOOK)), None)
+                code = _wait(run, executor)
                 log.show()
         finally:
             executor.stop(told.signum or signal.SIGTERM)
@@ -85,6 +89,19 @@ def run_alone(run: Run, executor: Executor) -> int:
     if code == 1 and error and not log.told_failure:  # by the cluster, before it could say so
         console(stderr=True).print(f"The run failed: {error}", soft_wrap=True)
     return code
+
+
+def _wait(run: Run, executor: Executor) -> int | None:
+    """The exit code of a run that has ended; one whose place is lost is started again."""
+    try:
+        code = next((code for _, code in executor.wait(SECONDS_PER_LOOK)), None)
+    except NotNow:
+        time.sleep(SECONDS_TO_TRY_AGAIN)
+        code = LOST
+    if code != LOST:
+        return code
+    executor.start(run, resume=True)
+    return None
 
 
 class Log:

@@ -21,7 +21,7 @@ from truesweep.sweeps.disk import LAST, held, keep_within
 from truesweep.sweeps.display import Display, first_line, short
 from truesweep.sweeps.planned import trainer_of
 from truesweep.sweeps.progress import FAILED, Board
-from truesweep.sweeps.protocols import BUSY, ENDED, Executor, JobSource, Listed, NotNow
+from truesweep.sweeps.protocols import BUSY, ENDED, LOST, Executor, JobSource, Listed, NotNow
 from truesweep.sweeps.settings import Sweep
 from truesweep.sweeps.siblings import Either, Siblings
 from truesweep.sweeps.summary import Page, sum_up
@@ -249,7 +249,7 @@ class Driver:
         """Take note of a job's end, and of whether it is to go on."""
         self._changed = True
         state = job.state
-        stopped = code in (*STOPPED, -signal.SIGTERM, -signal.SIGINT) and state != "failed"
+        told = code in (*STOPPED, -signal.SIGTERM, -signal.SIGINT) and state != "failed"
         if code == BUSY:
             self.elsewhere.append(job)
         elif state in ENDED:
@@ -258,7 +258,7 @@ class Driver:
             self.source.tell(job)
             self.trunks.tidy(job)
             self.display.event(f"paused     {job.id}  {job.label} at step {job.step}")
-        elif self.signum or stopped:  # saved; if only this job was told to stop, it goes on
+        elif self.signum or told or code == LOST:  # if only this job was told to stop, it goes on
             self.display.event(f"stopped    {job.id}  {job.label} at step {job.step}")
             self.waiting.append(job)
         else:

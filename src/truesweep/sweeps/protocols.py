@@ -71,7 +71,8 @@ class Executor(Protocol):
         """The jobs that have ended, with their exit codes; returns as soon as there is one.
 
         An exit code below zero is the signal that ended the job; `BUSY` says that it was not
-        started, since another process works on it.
+        started, since another process works on it, and `LOST` that where it ran or waited is gone,
+        and it can go on elsewhere.
 
         Args:
             timeout: The longest wait, seconds.
@@ -98,6 +99,8 @@ class Executor(Protocol):
 
 BUSY = 75
 """Exit code of a job that another process has claimed (EX_TEMPFAIL of `sysexits.h`)."""
+LOST = 71
+"""Exit code of a job whose node or allocation is gone (EX_OSERR)."""
 
 
 ENDED = ("completed", "pruned")

@@ -21,12 +21,12 @@ import ray
 from ray.exceptions import RayError
 
 from truesweep.errors import ConfigError
-from truesweep.interrupts import PREEMPTED, STOPPED
+from truesweep.interrupts import STOPPED
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.runs.run import Run
 from truesweep.sweeps.local import without_place
 from truesweep.sweeps.planned import trainer_of
-from truesweep.sweeps.protocols import BUSY, ENDED
+from truesweep.sweeps.protocols import BUSY, ENDED, LOST
 from truesweep.sweeps.ray.job import LOGS, Actor, Job, Reference, Start, why
 from truesweep.sweeps.ray.settings import BYTES_PER_GB, RaySettings
 from truesweep.text import plural
@@ -232,7 +232,7 @@ class RayExecutor:
         if code is None:
             self._lost[job.id] += 1
             if self._lost[job.id] <= self.settings.max_requeues:
-                return PREEMPTED
+                return LOST
             lost = plural(self._lost[job.id], "time")
             job.end("failed", 1, f"the Ray node that it ran on was lost, {lost} in all")
             return 1

@@ -34,7 +34,7 @@ from truesweep.jobs.trainer import TrainerSettings
 from truesweep.record.files import write_atomic, write_json
 from truesweep.runs.run import Run
 from truesweep.sweeps.planned import trainer_of
-from truesweep.sweeps.protocols import BUSY, ENDED, NotNow
+from truesweep.sweeps.protocols import BUSY, ENDED, LOST, NotNow
 from truesweep.sweeps.slurm.settings import SlurmSettings
 
 log = logging.getLogger(__name__)
@@ -447,7 +447,7 @@ class SlurmExecutor:
         self._lost[job.id] += not said
         if not said and self._lost[job.id] <= TIMES_TO_SUBMIT_ANEW:
             log.warning("%s: Slurm knows nothing of its job %s any more", job.label, slurm_id)
-            return PREEMPTED
+            return LOST
         state = said.get("JobState", "forgotten").replace("_", " ").lower()
         how = ", ".join([state, *_by_signal(said.get("ExitCode", "")), *_for_memory(job, slurm_id)])
         job.end("failed", 1, f"Slurm's job {slurm_id} was ended ({how}); see {job.path / SCRIPTS}")
