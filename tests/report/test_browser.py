@@ -109,6 +109,36 @@ def test_keys_that_are_no_more_than_noise_are_pale(
     assert "pale: no more" in text(page, "#importance .note")
 
 
+CUT = """
+window.cut = [];
+const draw = CanvasRenderingContext2D.prototype.fillText;
+CanvasRenderingContext2D.prototype.fillText = function (text, x, ...rest) {
+  if (this.textAlign === "right" && x < this.measureText(text).width) window.cut.push(text);
+  window.drawn = (window.drawn ?? 0) + 1;
+  return draw.call(this, text, x, ...rest);
+};
+"""
+
+
+def test_numbers_that_hardly_differ_fit_beside_their_axis(
+    page: Page, make_run: MakeRun, tmp_path: Path
+) -> None:
+    for i in range(4):
+        make_run(
+            f"job{i}",
+            configuration(optimizer__lr=0.001 * 2**i, model__depth=2 + i),
+            job={"sweep": "s", "label": f"lr={i}", "varies": {"optimizer.lr": 0.001 * 2**i}},
+            **{"val/loss": 2.0781 + 0.0003 * i, "parameters": 1000 * 2**i},
+        )
+    write_report(compare([tmp_path]), tmp_path / "report.html")
+    page.open(tmp_path / "report.html")
+    page.run(CUT)
+    fill(page, "state=completed")  # all is drawn again
+    page.settle()
+    assert page.run("window.drawn") > 10
+    assert page.run("window.cut") == []
+
+
 def test_lists_and_missing_values_have_a_place_of_their_own(
     page: Page, make_run: MakeRun, tmp_path: Path
 ) -> None:

@@ -2,6 +2,9 @@
 
 const FONT = '12px ui-sans-serif, system-ui, -apple-system, "Segoe UI", Roboto, sans-serif';
 
+// Pixels beside the vertical axis, for its numbers: room for `0.000125`.
+const LEFT = 64;
+
 function makeChart(host, { height, label, draw, focus, axesOnTop = false }) {
   const [axes, base, front] = ["axes", "base", "front"].map((name) => el("canvas", { className: name }));
   const layers = axesOnTop ? [base, axes, front] : [axes, base, front];

@@ -84,7 +84,7 @@ function curveRanges(list) {
 
 function drawCurves(c, chart, back) {
   const list = shown().filter((run) => metricsShown().some((metric) => run.curves[metric]));
-  curves.box = { left: 54, right: chart.width - 20, top: 26, bottom: chart.height - 44 };
+  curves.box = { left: LEFT, right: chart.width - 20, top: 26, bottom: chart.height - 44 };
   const range = curveRanges(list);
   curves.x = null;
   if (!range.y) return emptyChart(c, chart, runs.length ? "No run that is shown has recorded this yet." : noRuns());

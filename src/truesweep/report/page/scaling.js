@@ -28,7 +28,7 @@ function scalingChart(law, host, dots) {
 }
 
 function drawScaling(c, chart, back, law, dots, state) {
-  const box = { left: 50, right: chart.width - 16, top: 24, bottom: chart.height - 44 };
+  const box = { left: LEFT, right: chart.width - 16, top: 24, bottom: chart.height - 44 };
   const list = dots.filter(([run]) => run.visible);
   state.dots = [];
   if (list.length === 0) { emptyChart(c, chart, "No finished run is shown"); return; }

@@ -55,7 +55,7 @@ function pointAtDots(host, state, say) {
 }
 
 function drawScatter(c, chart, back, entry, state) {
-  const box = { left: 50, right: chart.width - 16, top: 24, bottom: chart.height - 40 };
+  const box = { left: LEFT, right: chart.width - 16, top: 24, bottom: chart.height - 40 };
   const list = shown().filter((run) => run.objective !== null);
   state.dots = [];
   if (list.length === 0) { emptyChart(c, chart, "No figures yet"); return; }
