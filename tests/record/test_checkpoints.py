@@ -1,8 +1,10 @@
 """Checkpoints that a thread writes while training goes on."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 import torch
@@ -82,6 +84,23 @@ def test_what_could_not_be_written_is_raised(tmp_path: Path, held: Event) -> Non
     with pytest.raises(FileExistsError):
         files.teardown()
     files.teardown()  # said once
+
+
+def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever torch says that it has found there: a position that it did not expect."""
+
+    @contextmanager
+    def replacing(_: Path, checksum: bool) -> Iterator[BinaryIO]:
+        file = Path("/dev/full").open("wb")  # noqa: SIM115  # closing it raises once more
+        try:
+            yield file
+        finally:
+            with suppress(OSError):
+                file.close()
+
+    monkeypatch.setattr(checkpoints, "replacing", replacing)
+    with pytest.raises(OSError, match="No space left on device"):
+        CheckpointFiles().save_checkpoint({"weight": torch.zeros(20_000)}, tmp_path / "last.ckpt")
 
 
 def test_only_tensors_of_another_device_are_written_in_the_background_by_themselves(

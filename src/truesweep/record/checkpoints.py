@@ -129,7 +129,12 @@ def _write(checkpoint: dict[str, Any], path: Path) -> None:
     for leftover in path.parent.glob(f".{path.name}.*.tmp"):
         leftover.unlink(missing_ok=True)
     with replacing(path, checksum=True) as file:
-        torch.save(checkpoint, file)
+        try:
+            torch.save(checkpoint, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # a full disk, which torch does not name
+                raise error.__context__ from None
+            raise
 
 
 def _write_again(path: Path, other: Path) -> None:
