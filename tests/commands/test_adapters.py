@@ -59,10 +59,11 @@ def adapted(
     assert export(trained[task], base, "best") == 0
     folder = trained[task].parents[2]
     named = write_data(folder)[task]
-    done = truesweep("train", *asked(named, base, f"name={task}-lora"), cwd=folder)
+    name = f"lora-{base.parent.name}"  # of its own: what is set up for each may be so twice
+    done = truesweep("train", *asked(named, base, f"name={name}"), cwd=folder)
     assert done.code == 0, done.out + done.err
     assert re.search(r"adapter +Lora, [\d.,k]+ of them trained \([\d.]+ %\)", done.out)
-    (run,) = (folder / f"outputs/{task}-lora").iterdir()
+    (run,) = (folder / "outputs" / name).iterdir()
     return task, base, run
 
 

@@ -58,6 +58,9 @@ def _modules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", modules)
         patch.setattr("sys.path", [*sys.path])
         yield
+    # Or tests that come back here after others would find the package of a folder before this one.
+    for name in [name for name in sys.modules if name.startswith("transformers_modules")]:
+        del sys.modules[name]
 
 
 @pytest.fixture
