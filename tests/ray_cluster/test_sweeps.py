@@ -86,6 +86,7 @@ def test_a_job_goes_on_where_there_is_room_when_its_node_is_lost(
     ray_cluster: Any,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(executor, "SECONDS_PER_LOOK", 0.5)
     sweep, (broken,) = make_sweep(workplace, [SLOW], name="broken")
@@ -124,6 +125,9 @@ def test_a_job_goes_on_where_there_is_room_when_its_node_is_lost(
     lacking = (
         "needs 1 node with 1 CPU and 1 spot, but of the 2 nodes of the Ray cluster 0 have that"
     )
+    said = capsys.readouterr()
+    assert "has been marked dead" in said.err
+    assert "has been marked dead" not in said.out  # where a script may read JSON
     waits = f"waits for nodes that join: it {lacking}"
     assert sorted(caplog.messages) == sorted(f"{job.label}: {waits}" for job in (broken, unbroken))
     first, second = starts(workplace)[broken.id]

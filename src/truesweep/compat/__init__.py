@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
@@ -720,6 +720,27 @@ def sbatch_script(command: str, folder: Path, options: dict[str, Any]) -> str:
     from submitit.slurm.slurm import _make_sbatch_string  # submitit 1.5.4
 
     return _make_sbatch_string(command=command, folder=folder, **options)
+
+
+# ray
+
+
+@cache
+def keep_ray_off_output() -> None:
+    """Have what Ray tells a driver, such as that a node has died, go to standard error.
+
+    It is printed whatever `log_to_driver` says, and amid the JSON that a script reads.
+    """
+    from ray._private import worker
+
+    tell = getattr(worker, "print_to_stdstream", None)  # Ray 2.60
+    if tell is None:
+        return
+
+    def to_stderr(data: dict[str, Any], *given: Any, **named: Any) -> None:
+        tell({**data, "is_err": True}, *given, **named)
+
+    worker.print_to_stdstream = to_stderr
 
 
 # multiprocessing

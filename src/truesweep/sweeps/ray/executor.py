@@ -20,6 +20,7 @@ from typing import Any, cast
 import ray
 from ray.exceptions import RayError
 
+from truesweep.compat import keep_ray_off_output
 from truesweep.errors import ConfigError
 from truesweep.interrupts import STOPPED
 from truesweep.jobs.trainer import TrainerSettings
@@ -261,6 +262,7 @@ class RayExecutor:
             return
         address = self.settings.address or os.environ.get("RAY_ADDRESS") or "auto"
         heard = False
+        keep_ray_off_output()
         try:
             heard = _knock(address)
             ray.init(
