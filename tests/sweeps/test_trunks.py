@@ -617,6 +617,19 @@ def test_jobs_that_stop_before_they_part_train_these_steps_once(workplace: Path)
 
 
 @pytest.mark.slow
+def test_jobs_that_a_callback_of_ones_own_ends_do_so_by_themselves(workplace: Path) -> None:
+    """It would not end again at once what goes on from the step at which it has ended another."""
+    stops = ["callbacks.stop._target_=tests.callbacks.test_validation.StopAt"]
+    stops += ["callbacks.stop.step=5", "allowed_packages=[tests]"]
+    asked = [*WSD[:2], "trainer.val_check_interval=2", "trainer.max_steps=12,24", *stops]
+    code, jobs = train(workplace, "shared", *asked)
+    assert (code, train(workplace, "apart", *asked, "sweeps.share=false")[0]) == (0, 0)
+    for job, alone in zip(jobs, SweepDirectory(workplace / "apart").jobs(), strict=True):
+        assert_same(job, alone)
+    assert [job.step for job in jobs] == [5, 5]
+
+
+@pytest.mark.slow
 def test_jobs_that_are_saved_at_other_steps_end_the_same(workplace: Path) -> None:
     asked = [*WSD, "trainer.max_steps=10", "callbacks.checkpoint.every_n_steps=3,5"]
     code, jobs = train(workplace, "shared", *asked)

@@ -188,17 +188,25 @@ class Branches(Callback):
         run: The run.
         steps: After which.
         checkpoint: What writes the others.
+        stops: Whether the training stops after this step, and whoever goes on from its state would.
     """
 
-    def __init__(self, run: Run, steps: Collection[int], checkpoint: Checkpoint) -> None:
+    def __init__(
+        self,
+        run: Run,
+        steps: Collection[int],
+        checkpoint: Checkpoint,
+        stops: Callable[[], bool],
+    ) -> None:
         self.run = run
         self.checkpoint = checkpoint
         self.steps = frozenset(steps)
+        self.stops = stops
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
         """Keep a step that is to be kept, also one that a kill came after."""
         step = steps_done(trainer)
-        stops = trainer.should_stop and 0 < step < max(self.steps)
+        stops = 0 < step < max(self.steps) and self.stops()
         if not (stops or step in self.steps) or trainer.strategy.broadcast(self._is_there(step)):
             return
         trainer.save_checkpoint(checkpoint_path(self.run, step), weights_only=False)

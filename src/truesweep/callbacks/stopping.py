@@ -47,8 +47,13 @@ class EarlyStopping(callbacks.EarlyStopping):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keep to a decision from before a resume."""
-        if self.wait_count >= self.patience:
+        if self.is_over:
             trainer.should_stop = True
+
+    @property
+    def is_over(self) -> bool:
+        """Whether training is to stop, also where it goes on from a checkpoint."""
+        return bool(self.wait_count >= self.patience)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Nothing: validations are counted, not epochs."""

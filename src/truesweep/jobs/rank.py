@@ -17,6 +17,7 @@ from truesweep.analysis.verdict import Verdict, judge
 from truesweep.callbacks import (
     Branches,
     Checkpoint,
+    EarlyStopping,
     Harness,
     Heartbeat,
     Paused,
@@ -332,7 +333,15 @@ class Rank:
         steps = self.run.place.get("branches")
         if self.run.read_provenance().get("changes"):  # others are to go on from another training
             return []
-        return [Branches(self.run, steps, self.checkpoint)] if steps else []
+        return [Branches(self.run, steps, self.checkpoint, self._has_stopped)] if steps else []
+
+    def _has_stopped(self) -> bool:
+        """Whether early stopping has ended the training, as it would again after a resume.
+
+        Not a callback of somebody's, of which that is not known.
+        """
+        callbacks: list[Any] = self.trainer.callbacks  # type: ignore[attr-defined]
+        return any(isinstance(each, EarlyStopping) and each.is_over for each in callbacks)
 
     def _pruning(self) -> list[pl.Callback]:
         """What reports to the search that this run belongs to, if that prunes."""
