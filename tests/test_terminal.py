@@ -74,9 +74,9 @@ def test_sentences_are_one_line_in_a_pipe_and_whole_words_on_a_terminal() -> Non
     text = "a difference half as large would take about 2,617 seeds"
     lines = {}
     for terminal in (False, True):
-        out = Console(file=io.StringIO(), width=20, force_terminal=terminal, color_system=None)
-        say(out, text)
-        lines[terminal] = out.file.getvalue().splitlines()  # type: ignore[attr-defined]
+        printed = io.StringIO()
+        say(Console(file=printed, width=20, force_terminal=terminal, color_system=None), text)
+        lines[terminal] = printed.getvalue().splitlines()
     assert lines[False] == [text]
     assert " ".join(line.rstrip() for line in lines[True]) == text
     assert all(len(line) <= 20 for line in lines[True])

@@ -475,6 +475,15 @@ def train(folder: Path, name: str, *overrides: str, task: str = "lm") -> tuple[i
     return drive(sweep, Listed(sweep.jobs()), LocalPool(2), settings), sweep.jobs()
 
 
+def shared_and_apart(folder: Path, *overrides: str) -> list[Run]:
+    """Train a sweep's jobs, and each by itself, which must come to the same; those that share."""
+    code, jobs = train(folder, "shared", *overrides)
+    assert (code, train(folder, "apart", *overrides, "sweeps.share=false")[0]) == (0, 0)
+    for job, alone in zip(jobs, SweepDirectory(folder / "apart").jobs(), strict=True):
+        assert_same(job, alone)
+    return jobs
+
+
 def prepare(
     folder: Path, name: str, *overrides: str, task: str = "lm"
 ) -> tuple[SweepDirectory, Sweep]:
@@ -591,10 +600,7 @@ def test_jobs_of_other_patience_stop_as_they_would_by_themselves(workplace: Path
     """
     asked = [*WSD, "trainer.max_steps=24", "callbacks.early_stopping.patience=2,4,null"]
     asked.append("callbacks.early_stopping.min_delta=100")
-    code, jobs = train(workplace, "shared", *asked)
-    assert (code, train(workplace, "apart", *asked, "sweeps.share=false")[0]) == (0, 0)
-    for job, alone in zip(jobs, SweepDirectory(workplace / "apart").jobs(), strict=True):
-        assert_same(job, alone)
+    jobs = shared_and_apart(workplace, *asked)
     assert [job.step for job in jobs] == [12, 20, 24]
     branched = [job.read_provenance().get("branched") for job in jobs]
     never = jobs[2].id
@@ -607,10 +613,7 @@ def test_jobs_that_stop_before_they_part_train_these_steps_once(workplace: Path)
     """Nothing is an improvement, so that each stops at its third validation."""
     stops = ["callbacks.early_stopping.patience=2", "callbacks.early_stopping.min_delta=100"]
     asked = [*WSD[:2], "trainer.val_check_interval=2", "trainer.max_steps=12,24", *stops]
-    code, jobs = train(workplace, "shared", *asked)
-    assert (code, train(workplace, "apart", *asked, "sweeps.share=false")[0]) == (0, 0)
-    for job, alone in zip(jobs, SweepDirectory(workplace / "apart").jobs(), strict=True):
-        assert_same(job, alone)
+    jobs = shared_and_apart(workplace, *asked)
     assert [job.step for job in jobs] == [6, 6]
     assert jobs[0].read_provenance()["branched"] == {"run": jobs[1].id, "step": 6}
     assert not any((job.path / "branches").exists() for job in jobs)
@@ -622,10 +625,7 @@ def test_jobs_that_a_callback_of_ones_own_ends_do_so_by_themselves(workplace: Pa
     stops = ["callbacks.stop._target_=tests.callbacks.test_validation.StopAt"]
     stops += ["callbacks.stop.step=5", "allowed_packages=[tests]"]
     asked = [*WSD[:2], "trainer.val_check_interval=2", "trainer.max_steps=12,24", *stops]
-    code, jobs = train(workplace, "shared", *asked)
-    assert (code, train(workplace, "apart", *asked, "sweeps.share=false")[0]) == (0, 0)
-    for job, alone in zip(jobs, SweepDirectory(workplace / "apart").jobs(), strict=True):
-        assert_same(job, alone)
+    jobs = shared_and_apart(workplace, *asked)
     assert [job.step for job in jobs] == [5, 5]
 
 
@@ -765,10 +765,7 @@ def test_a_job_that_is_killed_goes_on_as_it_would_by_itself(
 def test_curricula_end_as_they_would_by_themselves(workplace: Path) -> None:
     """Two of them; the third goes on from the second, which has gone on from the first."""
     asked = [*WSD, "trainer.max_steps=24", *mix(workplace, *CURRICULA[:3])]
-    code, jobs = train(workplace, "shared", *asked)
-    assert (code, train(workplace, "apart", *asked, "sweeps.share=false")[0]) == (0, 0)
-    for job, alone in zip(jobs, SweepDirectory(workplace / "apart").jobs(), strict=True):
-        assert_same(job, alone)
+    jobs = shared_and_apart(workplace, *asked)
     branched = [job.read_provenance().get("branched") for job in jobs]
     first, second, _ = (job.id for job in jobs)
     assert branched == [None, {"run": first, "step": 6}, {"run": second, "step": 14}]
@@ -779,8 +776,5 @@ def test_curricula_end_as_they_would_by_themselves(workplace: Path) -> None:
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_ranks_branch_too(workplace: Path, strategy: str) -> None:
     asked = ["trainer.devices=2", f"trainer.strategy={strategy}", *WSD, "trainer.max_steps=8,10"]
-    code, jobs = train(workplace, "shared", *asked)
-    assert (code, train(workplace, "apart", *asked, "sweeps.share=false")[0]) == (0, 0)
-    for job, alone in zip(jobs, SweepDirectory(workplace / "apart").jobs(), strict=True):
-        assert_same(job, alone)
+    jobs = shared_and_apart(workplace, *asked)
     assert jobs[0].read_provenance()["branched"]["step"] == 6
