@@ -13,7 +13,7 @@ from truesweep.config.space import Axis
 from truesweep.errors import ConfigError
 from truesweep.jobs.trainer import TrainerSettings
 from truesweep.record.files import write_json
-from truesweep.runs.run import Run
+from truesweep.runs.run import BusyError, Run
 from truesweep.sweeps import driver
 from truesweep.sweeps.directory import SweepDirectory
 from truesweep.sweeps.display import Display, most_telling, summary
@@ -21,6 +21,7 @@ from truesweep.sweeps.driver import drive
 from truesweep.sweeps.progress import Board, Row, counts, seconds_left
 from truesweep.sweeps.protocols import BUSY, LOST, Listed, NotNow
 from truesweep.sweeps.settings import Sweep
+from truesweep.sweeps.siblings import Either
 
 
 class Pretended:
@@ -312,6 +313,24 @@ def test_a_job_that_turns_out_to_be_claimed_is_not_a_failure(tmp_path: Path) -> 
     executor = Late()
     assert run(sweep, executor)[0] == 0
     assert executor.order == ["j0", "j0"]
+
+
+def test_a_job_that_another_driver_begins_before_this_one_is_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep, (job, _) = sweep_of(tmp_path, [1, 1])
+
+    def branch(self: Either, one: Run) -> None:
+        if one == job:  # which it is found to train where a state is to be taken over
+            write_json(job.results, {"val/loss": 1.0})
+            job.end("completed", 0)
+            raise BusyError(f"{job.path} is being worked on")
+
+    monkeypatch.setattr(Either, "branch", branch)
+    executor = Pretended()
+    code, told = run(sweep, executor)
+    assert code == 0, told
+    assert executor.order == ["j1"]
 
 
 class Limited(Pretended):
